@@ -1,0 +1,55 @@
+"""Models over sequences of unequal length: typed stages, joined by `>>`."""
+
+from importlib.metadata import version
+
+from pipeline import errors as errors
+from pipeline.chain import Chain as Chain
+from pipeline.chain import StreamChain as StreamChain
+from pipeline.labels import Labels as Labels
+from pipeline.models import classifier as classifier
+from pipeline.models import language_model as language_model
+from pipeline.models import tagger as tagger
+from pipeline.parts.attention import Attention as Attention
+from pipeline.parts.encoder import Encoder as Encoder
+from pipeline.parts.pooling import Pooling as Pooling
+from pipeline.parts.tokenizer import Tokenizer as Tokenizer
+from pipeline.sequences.answers import Answers as Answers
+from pipeline.sequences.answers import Scores as Scores
+from pipeline.sequences.answers import StepScores as StepScores
+from pipeline.sequences.batches import Batch as Batch
+from pipeline.sequences.batches import Packed as Packed
+from pipeline.sequences.batches import Padded as Padded
+from pipeline.sequences.report import Report as Report
+from pipeline.sequences.rows import Example as Example
+from pipeline.sequences.rows import Ids as Ids
+from pipeline.sequences.rows import Row as Row
+from pipeline.sequences.rows import Target as Target
+from pipeline.sequences.rows import Vectors as Vectors
+from pipeline.sequences.states import Causal as Causal
+from pipeline.sequences.states import Pooled as Pooled
+from pipeline.sequences.states import Sight as Sight
+from pipeline.sequences.states import States as States
+from pipeline.stage import Keeps as Keeps
+from pipeline.stage import ModuleStage as ModuleStage
+from pipeline.stage import Stage as Stage
+from pipeline.stage import Stream as Stream
+from pipeline.stages.attend import Attend as Attend
+from pipeline.stages.attend import AttendEarlier as AttendEarlier
+from pipeline.stages.bucket import Bucket as Bucket
+from pipeline.stages.dropout import Dropout as Dropout
+from pipeline.stages.embed import Embed as Embed
+from pipeline.stages.encode import Encode as Encode
+from pipeline.stages.frames import Frames as Frames
+from pipeline.stages.heads import Classify as Classify
+from pipeline.stages.heads import NextToken as NextToken
+from pipeline.stages.heads import Tag as Tag
+from pipeline.stages.numbers import Numbers as Numbers
+from pipeline.stages.pack import Pack as Pack
+from pipeline.stages.pack import Unpack as Unpack
+from pipeline.stages.pad import Pad as Pad
+from pipeline.stages.pool import Pool as Pool
+from pipeline.stages.shift import Shift as Shift
+from pipeline.stages.tokenize import Tokenize as Tokenize
+from pipeline.stages.tokenize import TokenizeWords as TokenizeWords
+
+__version__ = version("pipeline")

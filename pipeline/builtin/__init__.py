@@ -1,0 +1,26 @@
+"""The plugin of the library itself: the pools that have no weights, and the tokenizers."""
+
+from collections.abc import Mapping
+
+from pipeline.builtin.pools import FinalPool, FirstPool, LastPool, MaxPool, MeanPool, SumPool
+from pipeline.builtin.tokenizers import bpe, byte_level, characters, whole, words
+from pipeline.hooks import PoolingFactory, TokenizerFactory, hookimpl
+
+
+@hookimpl
+def pipeline_pools() -> Mapping[str, PoolingFactory]:
+    """The pools without weights, by name."""
+    return {
+        "final": FinalPool,
+        "first": FirstPool,
+        "last": LastPool,
+        "max": MaxPool,
+        "mean": MeanPool,
+        "sum": SumPool,
+    }
+
+
+@hookimpl
+def pipeline_tokenizers() -> Mapping[str, TokenizerFactory]:
+    """The tokenizers, by name."""
+    return {"words": words, "characters": characters, "bytes": byte_level, "bpe": bpe, "whole": whole}

@@ -1,0 +1,210 @@
+"""Tokenizers on the Hugging Face `tokenizers` library: its Rust code does the work.
+
+Source: https://huggingface.co/docs/tokenizers
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal, final
+
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+from typing_extensions import override
+
+from pipeline.errors import OptionError
+from pipeline.parts.tokenizer import BOS, EOS, PAD, SPECIALS, UNKNOWN, Tokenizer, Tokens
+
+Normalization = Literal["NFC", "NFD", "NFKC", "NFKD"]
+
+
+@final
+class HuggingFace(Tokenizer):
+    """A tokenizer of the `tokenizers` library. Special tokens that stand in the text are text, and cut up as such.
+
+    Args:
+        tokenizer: the library's own object; its truncation and padding are switched off.
+        pad, unknown, bos, eos: which of its tokens have these meanings; None for none.
+
+    Raises:
+        OptionError: if a token is not in its vocabulary.
+    """
+
+    def __init__(
+        self,
+        tokenizer: tokenizers.Tokenizer,
+        *,
+        pad: str | None = PAD,
+        unknown: str | None = UNKNOWN,
+        bos: str | None = BOS,
+        eos: str | None = EOS,
+    ) -> None:
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self.vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+        self.pad, self.unknown, self.bos, self.eos = pad, unknown, bos, eos
+        for meaning, token in (("pad", pad), ("unknown", unknown), ("bos", bos), ("eos", eos)):
+            if token is not None and token not in self.vocabulary:
+                some = ", ".join(sorted(self.vocabulary, key=self.vocabulary.__getitem__)[:8])
+                msg = f"{meaning}={token!r} is not in the vocabulary, which begins with {some}; name one that is, or None."
+                raise OptionError(msg, token=token)
+        self._specials = {self.vocabulary[token] for token in (pad, bos, eos) if token is not None}
+        self._tokenizer = tokenizer
+
+    @classmethod
+    def read(
+        cls, file: Path, *, pad: str | None, unknown: str | None, bos: str | None, eos: str | None
+    ) -> "HuggingFace":
+        """A tokenizer from a `tokenizer.json`: data alone, nothing in it is run.
+
+        Raises:
+            OptionError: if the file is none, or a token is not in its vocabulary.
+        """
+        try:
+            tokenizer = tokenizers.Tokenizer.from_file(str(file))
+        except Exception as error:  # the library raises plain Exception
+            msg = f"file must be a tokenizer.json of the tokenizers library, but {str(file)!r} is not: {error}"
+            raise OptionError(msg, file=str(file)) from error
+        return cls(tokenizer, pad=pad, unknown=unknown, bos=bos, eos=eos)
+
+    def save(self, file: Path) -> None:
+        """Write a `tokenizer.json` that `read` takes back."""
+        self._tokenizer.save(str(file))
+
+    @override
+    def encode(self, texts: Sequence[str], *, offsets: bool = True) -> list[Tokens]:
+        return self._encode(list(texts), offsets=offsets, split=False)
+
+    @override
+    def encode_words(self, rows: Sequence[Sequence[str]], *, offsets: bool = True) -> list[Tokens]:
+        return self._encode([list(row) for row in rows], offsets=offsets, split=True)
+
+    @override
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.decode([i for i in ids if i not in self._specials], skip_special_tokens=False)
+
+    def _encode(self, inputs: list[str] | list[list[str]], *, offsets: bool, split: bool) -> list[Tokens]:
+        # Set at each call: it does not survive pickling, and without it "<pad>" in a text would become padding.
+        self._tokenizer.encode_special_tokens = True
+        encode = self._tokenizer.encode_batch if offsets else self._tokenizer.encode_batch_fast
+        found = encode(inputs, is_pretokenized=split, add_special_tokens=False)
+        return [
+            Tokens(
+                encoding.ids,
+                encoding.offsets if offsets else (),
+                [word for word in encoding.word_ids if word is not None] if split else (),
+            )
+            for encoding in found
+        ]
+
+
+def words(
+    texts: Iterable[str],
+    *,
+    vocab_size: int = 30_000,
+    min_frequency: int = 1,
+    lowercase: bool = False,
+    normalization: Normalization | None = None,
+) -> Tokenizer:
+    """Words and runs of punctuation, the most frequent `vocab_size`; others are unknown. Decoding joins them by spaces."""
+    tokenizer = tokenizers.Tokenizer(models.WordLevel(unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return _word_level(tokenizer, texts, vocab_size, min_frequency, lowercase, normalization)
+
+
+def whole(
+    texts: Iterable[str],
+    *,
+    vocab_size: int = 30_000,
+    min_frequency: int = 1,
+    lowercase: bool = False,
+    normalization: Normalization | None = None,
+) -> Tokenizer:
+    """Each text one token, or each word of an already split row: what a tagger wants. Decoding joins them by spaces."""
+    tokenizer = tokenizers.Tokenizer(models.WordLevel(unk_token=UNKNOWN))
+    return _word_level(tokenizer, texts, vocab_size, min_frequency, lowercase, normalization)
+
+
+def characters(
+    texts: Iterable[str],
+    *,
+    vocab_size: int = 30_000,
+    min_frequency: int = 1,
+    lowercase: bool = False,
+    normalization: Normalization | None = None,
+) -> Tokenizer:
+    """Unicode characters, line ends and spaces among them; those never seen in training are unknown."""
+    tokenizer = tokenizers.Tokenizer(models.WordLevel(unk_token=UNKNOWN))
+    # Oniguruma's (?m): the dot takes line ends too.
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex("(?m)."), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return _word_level(tokenizer, texts, vocab_size, min_frequency, lowercase, normalization)
+
+
+def byte_level(
+    texts: Iterable[str] = (), *, lowercase: bool = False, normalization: Normalization | None = None
+) -> Tokenizer:
+    """The bytes of the text's UTF-8: 256 tokens and the special ones, nothing unknown, nothing learned from `texts`."""
+    return _byte_pairs((), 0, 0, lowercase, normalization)
+
+
+def bpe(
+    texts: Iterable[str],
+    *,
+    vocab_size: int = 30_000,
+    min_frequency: int = 2,
+    lowercase: bool = False,
+    normalization: Normalization | None = None,
+) -> Tokenizer:
+    """Byte pairs: pieces of words, learned from the text, down to single bytes; nothing is unknown.
+
+    Source: Sennrich, Haddow and Birch 2016, arXiv:1508.07909; on bytes, as Radford et al. 2019 (GPT-2).
+    """
+    return _byte_pairs(texts, vocab_size, min_frequency, lowercase, normalization)
+
+
+def _byte_pairs(
+    texts: Iterable[str], vocab_size: int, min_frequency: int, lowercase: bool, normalization: Normalization | None
+) -> Tokenizer:
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    _normalize(tokenizer, lowercase, normalization)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=min_frequency,
+        special_tokens=list(SPECIALS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return HuggingFace(tokenizer)
+
+
+def _word_level(
+    tokenizer: tokenizers.Tokenizer,
+    texts: Iterable[str],
+    vocab_size: int,
+    min_frequency: int,
+    lowercase: bool,
+    normalization: Normalization | None,
+) -> Tokenizer:
+    _normalize(tokenizer, lowercase, normalization)
+    trainer = trainers.WordLevelTrainer(
+        vocab_size=vocab_size, min_frequency=min_frequency, special_tokens=list(SPECIALS), show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return HuggingFace(tokenizer)
+
+
+def _normalize(tokenizer: tokenizers.Tokenizer, lowercase: bool, normalization: Normalization | None) -> None:
+    steps: list[normalizers.Normalizer] = []
+    if normalization is not None:
+        forms = {"NFC": normalizers.NFC, "NFD": normalizers.NFD, "NFKC": normalizers.NFKC, "NFKD": normalizers.NFKD}
+        if normalization not in forms:
+            msg = f"normalization must be one of {', '.join(forms)} or None, but {normalization!r} arrived."
+            raise OptionError(msg, normalization=normalization)
+        steps.append(forms[normalization]())
+    if lowercase:
+        steps.append(normalizers.Lowercase())
+    if steps:
+        tokenizer.normalizer = normalizers.Sequence(steps)

@@ -1,0 +1,74 @@
+"""What can go wrong, one class a kind of mistake, each also a built-in exception.
+
+Every message names the argument, the rule, what arrived and what to do; the values in it
+are in `details`, for programs that want to react.
+"""
+
+from collections.abc import Mapping
+
+
+class PipelineError(Exception):
+    """Anything that this library refuses.
+
+    Attributes:
+        details: the values that the message mentions, by name.
+
+    Example:
+        >>> error = LengthError("lengths[2] is 9", row=2, length=9)
+        >>> error.details["row"], isinstance(error, ValueError)
+        (2, True)
+    """
+
+    details: Mapping[str, object]
+
+    def __init__(self, message: str, **details: object) -> None:
+        super().__init__(message)
+        self.details = details
+
+
+class ShapeError(PipelineError, TypeError):
+    """A tensor of the wrong shape, dtype or device, or no tensor at all."""
+
+
+class LengthError(PipelineError, ValueError):
+    """Lengths that cannot be true of the values beside them, or a row longer than allowed."""
+
+
+class ValuesError(PipelineError, ValueError):
+    """Numbers that may not stand in a sequence: NaN or infinite features, ids out of range."""
+
+
+class EmptyBatchError(PipelineError, ValueError):
+    """A batch of no rows. (A row of no steps is legal everywhere.)"""
+
+
+class TextError(PipelineError, ValueError):
+    """An input that is not text, or text that no file could hold (lone surrogates)."""
+
+
+class TargetError(PipelineError, ValueError):
+    """A target that is missing, or that does not fit its row."""
+
+
+class LabelError(PipelineError, LookupError):
+    """A class name, or a class id, that the labels do not have."""
+
+
+class OptionError(PipelineError, ValueError):
+    """An option outside its range, or one that contradicts another."""
+
+
+class CompositionError(PipelineError, TypeError):
+    """Two stages that do not fit each other, found when `>>` joins them."""
+
+
+class UnknownNameError(PipelineError, LookupError):
+    """A name that no plugin offers."""
+
+
+class UnknownOptionError(PipelineError, TypeError):
+    """An option that a registered part does not take, or one that it needs and did not get."""
+
+
+class PluginError(PipelineError, RuntimeError):
+    """A plugin that breaks the rules: two that offer one name, or something that is no part."""

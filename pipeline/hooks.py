@@ -1,0 +1,84 @@
+"""The hooks that a plugin may implement; their docstrings are the plugin author's manual.
+
+A plugin is a module, named in its distribution's metadata under the entry-point group `pipeline`:
+
+    [project.entry-points.pipeline]
+    mine = "my_package"
+
+It implements any of the hooks below as functions of the same name, marked with `hookimpl`:
+
+    from pipeline.hooks import EncoderFactory, hookimpl
+
+    @hookimpl
+    def pipeline_encoders() -> Mapping[str, EncoderFactory]:
+        return {"mine": MyEncoder}
+
+A hook gives a mapping of names to factories. A factory is a class or a function; the options that a
+user may write after the name are its keyword parameters, and nothing else is accepted. A factory is
+called while a pipeline is built, never while data flows, and may be called on torch's `meta` device
+to learn what it would make. A name offered by two plugins is refused when it is used, with both
+packages named. The plugins that ship with the library are registered in this way and no other.
+"""
+
+from collections.abc import Callable, Mapping
+
+import pluggy
+from typing_extensions import TypeAlias
+
+from pipeline.parts.attention import Attention
+from pipeline.parts.encoder import Encoder
+from pipeline.parts.pooling import Pooling
+from pipeline.parts.tokenizer import Tokenizer
+from pipeline.sequences.states import Sight
+
+EncoderFactory: TypeAlias = Callable[..., Encoder[Sight]]
+AttentionFactory: TypeAlias = Callable[..., Attention]
+PoolingFactory: TypeAlias = Callable[..., Pooling]
+TokenizerFactory: TypeAlias = Callable[..., Tokenizer]
+
+PROJECT = "pipeline"
+"""The name of the entry-point group, and what every hook's name begins with."""
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def pipeline_encoders() -> Mapping[str, EncoderFactory]:
+    """Offer encoders by name, for `Encode("name", ...)`.
+
+    A factory takes `input_size`, the features of a step that comes in, as a keyword, beside options of
+    its own; `input_size` is filled in from the stage before when the user leaves it out. It gives an
+    `Encoder` whose `output_size` and `causal` are true of it.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def pipeline_attentions() -> Mapping[str, AttentionFactory]:
+    """Offer attention variants by name, for `Attend("name")` and `AttendEarlier("name")`.
+
+    A factory takes `input_size`, the features of a state, as a keyword, filled in like an encoder's. It
+    gives an `Attention`; which steps may be attended is the stage's business, not the variant's.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def pipeline_pools() -> Mapping[str, PoolingFactory]:
+    """Offer poolings by name, for `Pool("name")`.
+
+    A factory that needs to know the features of a state takes `input_size` as a keyword, filled in like
+    an encoder's; one without weights leaves it out. It gives a `Pooling`.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def pipeline_tokenizers() -> Mapping[str, TokenizerFactory]:
+    """Offer tokenizers by name, for `Tokenize.train(texts, "name", ...)`.
+
+    A factory takes `texts`, an iterable of the text to train on, as a keyword, beside options of its
+    own. It gives a trained `Tokenizer`.
+    """
+    raise NotImplementedError

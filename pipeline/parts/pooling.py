@@ -1,0 +1,31 @@
+"""What a pooling is: an encoder's states in, one vector a row out."""
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pipeline.sequences.states import Sight, States
+
+
+class Pooling(nn.Module, ABC):
+    """Makes one vector of each row's steps; zeros of a row that has none.
+
+    Attributes:
+        input_size: how many features a step must have; None if any number will do.
+    """
+
+    input_size: int | None = None
+
+    if TYPE_CHECKING:
+
+        def __call__(self, states: States[Sight], /) -> Float[Tensor, "batch hidden"]: ...
+
+    @abstractmethod
+    def forward(self, states: States[Sight]) -> Float[Tensor, "batch hidden"]:
+        """One vector a row."""
+
+    def output_size(self, input_size: int) -> int:
+        """How many features come out when so many come in: as many, unless overridden."""
+        return input_size

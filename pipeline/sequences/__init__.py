@@ -1,0 +1,1 @@
+"""What flows between stages: rows, batches of them, states, pooled vectors and answers."""

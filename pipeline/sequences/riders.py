@@ -1,0 +1,58 @@
+"""What rides along with a batch's values, from the input to the answers."""
+
+from typing import Protocol
+
+import attrs
+import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor
+
+from pipeline.checked import checked
+from pipeline.sequences.moves import STAYS
+
+IGNORED = -100
+"""The target of whatever has none: torch's own `ignore_index`."""
+
+
+@checked
+@attrs.frozen(eq=False)
+class Riders:
+    """Each row's place in the input, its target, and which of its steps are asked for.
+
+    Attributes:
+        places: where each row stood in the input; on the CPU.
+        targets: a class a row, or a class a step in a padded rectangle whatever the layout of
+            the values; `IGNORED` where there is none.
+        asked: True at the steps of which an answer is wanted; None means every real step; on the CPU.
+    """
+
+    places: Int64[Tensor, " batch"] = attrs.field(metadata=STAYS)
+    targets: Int64[Tensor, " batch"] | Int64[Tensor, "batch time"] | None = None
+    asked: Bool[Tensor, "batch time"] | None = attrs.field(default=None, metadata=STAYS)
+
+    @property
+    def weight(self) -> Int64[Tensor, ""]:
+        """How many targets count: rows or steps that have one."""
+        if self.targets is None:
+            return torch.zeros((), dtype=torch.int64)
+        return (self.targets != IGNORED).sum()
+
+
+class _HasLengths(Protocol):
+    @property
+    def lengths(self) -> Tensor: ...
+
+
+class _HasValues(Protocol):
+    @property
+    def values(self) -> Tensor: ...
+
+
+def riders_of(batch: _HasLengths) -> Riders:
+    """Riders of a batch made by hand: places in order, and no targets."""
+    return Riders(torch.arange(len(batch.lengths)))
+
+
+def riders_of_vectors(batch: _HasValues) -> Riders:
+    """The same where there is one vector a row, and so no lengths."""
+    return Riders(torch.arange(len(batch.values)))

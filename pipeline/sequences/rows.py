@@ -1,0 +1,97 @@
+"""One sequence at a time: what a user hands in, and what it becomes on its way to a batch."""
+
+from collections.abc import Sequence
+from typing import Generic
+
+import attrs
+from jaxtyping import Float, Int64
+from torch import Tensor
+from typing_extensions import TypeAlias, TypeIs, TypeVar
+
+Target: TypeAlias = int | str | Sequence[int | str | None] | None
+"""A class a row, or a class a step; by id or by name. A step whose target is None weighs nothing."""
+
+
+class Kind:
+    """What the steps of a sequence are: `Ids` or `Vectors`."""
+
+
+@attrs.frozen(eq=False)
+class Ids(Kind):
+    """Numbered tokens.
+
+    Attributes:
+        values: one id a step.
+        offsets: where each token stands in its text, as start and end in characters; a token
+            that the text does not hold (bos, eos) has an empty span.
+    """
+
+    values: Int64[Tensor, " time"]
+    offsets: Int64[Tensor, "time 2"] | None = None
+
+
+@attrs.frozen(eq=False)
+class Vectors(Kind):
+    """Feature vectors: frames of sound, readings of sensors, embedded tokens."""
+
+    values: Float[Tensor, "time feature"]
+
+
+K = TypeVar("K", bound=Kind)
+K_co = TypeVar("K_co", bound=Kind, covariant=True)
+X_co = TypeVar("X_co", covariant=True)
+
+
+@attrs.frozen(eq=False)
+class Example(Generic[X_co]):
+    """An input and, in training, its target.
+
+    Example:
+        >>> Example("a fine film", target="positive").target
+        'positive'
+    """
+
+    input: X_co
+    target: Target = None
+
+
+@attrs.frozen(eq=False)
+class Row(Generic[K_co]):
+    """A sequence on its way to a batch.
+
+    Attributes:
+        sequence: the steps.
+        target: as in the example that it came from; a class a step has one entry a step.
+        place: where it stood in the input, from 0.
+        asked: the steps of which an answer is wanted; None means all. The steps that a
+            tokenizer adds (bos, eos, later pieces of a split word) are not asked.
+    """
+
+    sequence: K_co
+    target: Target = None
+    place: int = 0
+    asked: Sequence[bool] | None = None
+
+    def __len__(self) -> int:
+        return len(values_of(self.sequence))
+
+
+def values_of(sequence: Kind) -> Tensor:
+    """The tensor of a sequence of either kind, time first."""
+    assert isinstance(sequence, Ids | Vectors)
+    return sequence.values
+
+
+def is_row(value: object) -> TypeIs[Row[Kind]]:
+    """Whether something is a row."""
+    return isinstance(value, Row)
+
+
+def is_step_target(target: Target) -> bool:
+    """Whether a target speaks of each step (a list or tuple), not of the whole row.
+
+    Example:
+        >>> is_step_target(["NOUN", None]), is_step_target("NOUN"), is_step_target(3)
+        (True, False, False)
+    """
+    return isinstance(target, Sequence) and not isinstance(target, str)

@@ -1,0 +1,194 @@
+"""Each step's context: the steps of its row, mixed by how well they answer it."""
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, cast, final
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from typing_extensions import override
+
+from pipeline.errors import CompositionError, OptionError, ShapeError
+from pipeline.parts.attention import Attention
+from pipeline.registry import registry
+from pipeline.sequences.states import S, Sight, States
+from pipeline.stage import Flow, Keeps, ModuleStage, Part
+
+
+class _Attending(nn.Module, Part):
+    """What both ways to attend share: an attention, made once its size is known, and a mask."""
+
+    attention: Attention | None
+
+    def __init__(self, attention: Attention | str, name: str | None, options: dict[str, object]) -> None:
+        super().__init__()
+        self.name = name
+        self._named = attention if isinstance(attention, str) else type(attention).__name__
+        self._options = options
+        self.attention = None
+        if isinstance(attention, Attention):
+            if options:
+                msg = f"options {sorted(options)} go with a registered name; {self._named} was made already."
+                raise OptionError(msg)
+            self.attention = attention
+        elif "input_size" in options:
+            self.attention = self._made(cast("int", options["input_size"]))
+        else:
+            registry().attentions.check(attention, options)
+
+    @property
+    def waits(self) -> bool:
+        """Whether the attention is not made yet, for want of its input size."""
+        return self.attention is None
+
+    def learn(self, size: int | None) -> None:
+        """Make the attention if it waits for its size, and make sure that the size is its own."""
+        if self.attention is None and size is not None:
+            self.attention = self._made(size)
+        if self.attention is not None and size not in (None, self.attention.input_size):
+            msg = (
+                f"states of {size} come in, but attention {self._named!r} reads "
+                f"input_size={self.attention.input_size}; make the two equal."
+            )
+            raise CompositionError(msg, size=size, input_size=self.attention.input_size)
+
+    @abstractmethod
+    def mask(self, states: States[Sight]) -> Bool[Tensor, "#batch query key"]:
+        """Which steps each step may attend to."""
+
+    def weights(self, states: States[Sight]) -> Float[Tensor, "batch query key"]:
+        """The share of each step (key) in each step's context (query), in padded layout; zeros for padding."""
+        values = states.padded().values
+        weights = self._ready(values).weights(values, values, self.mask(states))
+        return weights.masked_fill(~states.mask.unsqueeze(-1), 0)
+
+    def contexts(self, states: States[S]) -> States[S]:
+        """The states with each step's context in its place; final states are left as they are."""
+        values = states.padded().values
+        return states.with_padded(self._ready(values)(values, values, self.mask(states)))
+
+    def _made(self, size: int) -> Attention:
+        return registry().attentions.make(self._named, **{**self._options, "input_size": size})
+
+    def _ready(self, values: Tensor) -> Attention:
+        size = values.shape[-1]
+        if self.attention is None:
+            msg = (
+                f"attention {self._named!r} does not know its input size yet; join it behind an encoder, "
+                f'or say it: {type(self).__name__}("{self._named}", input_size={size}).'
+            )
+            raise CompositionError(msg, attention=self._named)
+        if self.attention.input_size != size:
+            msg = f"attention {self._named!r} reads states of {self.attention.input_size}, but states of {size} arrived."
+            raise ShapeError(msg, size=size, input_size=self.attention.input_size)
+        return self.attention
+
+
+@final
+class Attend(_Attending, ModuleStage[States[Sight], States[Sight]]):
+    """Every step attends to its whole row: what comes out has seen the future.
+
+    Args:
+        attention: an attention, or the name of a registered one.
+        name: what the stage is called in its chain.
+        options: for a name: what the attention takes. Its `input_size` may be left out, and is learned
+            from the stage before.
+
+    Raises:
+        UnknownNameError: if no plugin offers the name.
+        UnknownOptionError: if the attention does not take an option.
+
+    Example:
+        >>> states = States.from_padded(torch.ones(1, 3, 2), torch.tensor([2]))
+        >>> Attend("dot", input_size=2).weights(states)[0].tolist()
+        [[0.5, 0.5, 0.0], [0.5, 0.5, 0.0], [0.0, 0.0, 0.0]]
+    """
+
+    def __init__(self, attention: Attention | str = "dot", *, name: str | None = None, **options: object) -> None:
+        super().__init__(attention, name, options)
+
+    @override
+    def fit(self, flow: Flow, /) -> Flow:
+        self.learn(flow.size)
+        return Flow(flow.size, causal=False)
+
+    @override
+    def mask(self, states: States[Sight]) -> Bool[Tensor, "#batch query key"]:
+        return states.mask.unsqueeze(1)
+
+    @override
+    def forward(self, value: States[Sight]) -> States[Sight]:
+        """Each step's context, from all steps of its row.
+
+        Raises:
+            CompositionError: if the attention still waits for its input size.
+            ShapeError: if the states are of another size than it reads.
+        """
+        return self.contexts(value)
+
+
+@final
+class AttendEarlier(_Attending, Keeps[States[Sight]]):
+    """Every step attends to the earlier steps of its row, or to a window of them: never to itself or the future.
+
+    The first step has none, and attends to itself alone.
+
+    Args:
+        attention: an attention, or the name of a registered one.
+        window: how many steps back a step may attend; None for all.
+        name: what the stage is called in its chain.
+        options: for a name: what the attention takes. Its `input_size` may be left out, and is learned
+            from the stage before.
+
+    Raises:
+        UnknownNameError: if no plugin offers the name.
+        UnknownOptionError: if the attention does not take an option.
+        OptionError: if the window is below 1.
+
+    Example:
+        >>> states = States.from_padded(torch.ones(1, 3, 2), torch.tensor([3]))
+        >>> AttendEarlier("dot", input_size=2).weights(states)[0].tolist()
+        [[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.5, 0.5, 0.0]]
+    """
+
+    def __init__(
+        self,
+        attention: Attention | str = "dot",
+        *,
+        window: int | None = None,
+        name: str | None = None,
+        **options: object,
+    ) -> None:
+        super().__init__(attention, name, options)
+        if window is not None and window < 1:
+            msg = f"window must be 1 or more, but {window} arrived; None lets a step attend to all earlier ones."
+            raise OptionError(msg, window=window)
+        self.window = window
+
+    @override
+    def fit(self, flow: Flow, /) -> Flow:
+        self.learn(flow.size)
+        return flow
+
+    @override
+    def mask(self, states: States[Sight]) -> Bool[Tensor, "#batch query key"]:
+        time = torch.arange(states.width, device=states.values.device)
+        behind = time.unsqueeze(1) - time
+        # Padding needs no mask of its own here: all that is earlier than a real step is real.
+        mask = (behind > 0) if self.window is None else (behind > 0) & (behind <= self.window)
+        mask[:1, :1] = True
+        return mask.unsqueeze(0)
+
+    if TYPE_CHECKING:
+
+        @override
+        def __call__(self, value: States[S], /) -> States[S]: ...
+
+    def forward(self, value: States[S]) -> States[S]:
+        """Each step's context, from the earlier steps of its row.
+
+        Raises:
+            CompositionError: if the attention still waits for its input size.
+            ShapeError: if the states are of another size than it reads.
+        """
+        return self.contexts(value)

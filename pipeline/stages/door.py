@@ -1,0 +1,44 @@
+"""What the doors share: they take inputs in, many at a time, and number their places."""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Generic, TypeVar, cast
+
+from typing_extensions import override
+
+from pipeline.sequences.rows import Example, K, Row
+from pipeline.stage import Flow, Stage
+
+X = TypeVar("X")
+
+_CHUNK = 256
+
+
+class Door(Stage[X | Example[X], Row[K]], Generic[X, K]):
+    """A stage that takes inputs of one type, bare or in an `Example`, to rows."""
+
+    @abstractmethod
+    def rows(self, examples: Sequence[Example[X]], first: int) -> list[Row[K]]:
+        """The rows of some examples, the first of which stands at place `first` of the input."""
+
+    @override
+    def fit(self, flow: Flow, /) -> Flow:
+        return flow
+
+    @override
+    def __call__(self, value: X | Example[X], /) -> Row[K]:
+        """The row of one input."""
+        return self.rows([_example(value)], 0)[0]
+
+    @override
+    def over(self, values: Iterable[X | Example[X]], /) -> Iterator[Row[K]]:
+        """Rows of many inputs, lazily, some hundred at a time, each with its place."""
+        inputs, first = iter(values), 0
+        while chunk := [_example(value) for value in islice(inputs, _CHUNK)]:
+            yield from self.rows(chunk, first)
+            first += len(chunk)
+
+
+def _example(value: X | Example[X]) -> Example[X]:
+    return cast("Example[X]", value) if isinstance(value, Example) else Example(value)

@@ -1,0 +1,80 @@
+"""Dropout that fits anywhere vectors flow."""
+
+from typing import TYPE_CHECKING, Literal, TypeVar, final
+
+import attrs
+from torch import Tensor, nn
+from typing_extensions import TypeIs, override
+
+from pipeline.errors import OptionError, ShapeError
+from pipeline.sequences.batches import Batch, Padded, is_batch
+from pipeline.sequences.rows import Vectors
+from pipeline.sequences.states import Pooled, Sight, States
+from pipeline.stage import Keeps
+
+A = TypeVar("A")
+
+
+@final
+class Dropout(nn.Module, Keeps[Batch[Vectors] | States[Sight] | Pooled]):
+    """While training, zero values at random and scale up the rest; otherwise change nothing.
+
+    Args:
+        p: how likely a value is zeroed.
+        per: `step` draws for every value of every step; `row` draws one mask a row and uses it at
+            all of its steps, so that a recurrent encoder sees one network a row.
+
+    Raises:
+        OptionError: if p is no probability below 1.
+
+    Source: Srivastava et al. 2014, "Dropout: A Simple Way to Prevent Neural Networks from Overfitting"
+    (`step`); Gal and Ghahramani 2016, "A Theoretically Grounded Application of Dropout in Recurrent
+    Neural Networks", arXiv:1512.05287 (`row`).
+
+    Example:
+        >>> import torch
+        >>> dropout = Dropout(0.5, per="row")
+        >>> states = States.from_padded(torch.ones(1, 9, 2), torch.tensor([9]))
+        >>> len(dropout(states).values.unique(dim=0))
+        1
+    """
+
+    def __init__(self, p: float = 0.5, *, per: Literal["step", "row"] = "step") -> None:
+        super().__init__()
+        if not 0 <= p < 1:
+            msg = f"p must be a probability, 0 <= p < 1, but {p} arrived."
+            raise OptionError(msg, p=p)
+        if per not in ("step", "row"):
+            msg = f"per must be 'step' or 'row', but {per!r} arrived."
+            raise OptionError(msg, per=per)
+        self.p = p
+        self.per = per
+
+    if TYPE_CHECKING:
+
+        @override
+        def __call__(self, value: A, /) -> A: ...
+
+    def forward(self, value: A) -> A:
+        """The same value, some of its numbers zeroed.
+
+        Raises:
+            ShapeError: if it holds no vectors.
+        """
+        if not _has_vectors(value):
+            msg = f"Dropout takes vectors, but a {type(value).__name__} of none arrived; put it after Embed."
+            raise ShapeError(msg)
+        if not self.training or self.p == 0:
+            return value
+        return attrs.evolve(value, values=self._dropped(value))
+
+    def _dropped(self, value: Batch[Vectors] | States[Sight] | Pooled) -> Tensor:
+        values = value.values
+        if self.per == "step" or isinstance(value, Pooled):
+            return nn.functional.dropout(values, self.p)
+        mask = nn.functional.dropout(values.new_ones(len(value.lengths), values.shape[-1]), self.p)
+        return values * (mask.unsqueeze(1) if isinstance(value, Padded) else mask.index_select(0, value.order.row))
+
+
+def _has_vectors(value: object) -> TypeIs[Batch[Vectors] | States[Sight] | Pooled]:
+    return isinstance(value, States | Pooled) or (is_batch(value) and value.kind is Vectors)

@@ -1,0 +1,58 @@
+"""Sequences that are numbered already."""
+
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from torch import Tensor
+from typing_extensions import TypeAlias, override
+
+from pipeline.checked import described
+from pipeline.errors import ValuesError
+from pipeline.sequences.rows import Example, Ids, Row
+from pipeline.stages.door import Door
+
+Numbered: TypeAlias = Sequence[int] | Tensor
+
+
+@final
+class Numbers(Door[Numbered, Ids]):
+    """Whole numbers in, as lists or tensors, rows of ids out.
+
+    Example:
+        >>> [len(row) for row in Numbers().over([[1, 2, 3], [], [4]])]
+        [3, 0, 1]
+    """
+
+    @override
+    def rows(self, examples: Sequence[Example[Numbered]], first: int) -> list[Row[Ids]]:
+        """The rows of some examples.
+
+        Raises:
+            ValuesError: if an input is no sequence of whole numbers from 0.
+        """
+        return [Row(Ids(_ids(e.input, first + i)), e.target, first + i) for i, e in enumerate(examples)]
+
+
+def _ids(value: object, place: int) -> Tensor:
+    try:
+        ids = value if isinstance(value, Tensor) else torch.tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise _refused(value, place) from error
+    if ids.shape == (0,):
+        return ids.to(torch.int64)
+    if ids.ndim != 1 or ids.is_floating_point() or ids.is_complex() or ids.dtype is torch.bool:
+        raise _refused(value, place)
+    if int(ids.min()) < 0:
+        step = int(ids.argmin())
+        msg = f"row {place}, step {step} is {int(ids[step])}, but ids count from 0."
+        raise ValuesError(msg, row=place, step=step)
+    return ids.to(torch.int64)
+
+
+def _refused(value: object, place: int) -> ValuesError:
+    msg = (
+        f"row {place} must be whole numbers, one a step, but {described(value)} arrived; "
+        "text goes to Tokenize, features to Frames."
+    )
+    return ValuesError(msg, row=place)

@@ -1,0 +1,209 @@
+"""Make ragged rows rectangular, real steps first."""
+
+from collections.abc import Sequence
+from typing import Final, Literal, final, overload
+
+import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor
+from typing_extensions import override
+
+from pipeline.checked import described
+from pipeline.errors import EmptyBatchError, LengthError, OptionError, ShapeError, TargetError
+from pipeline.labels import Labels
+from pipeline.sequences.batches import Padded
+from pipeline.sequences.order import ints
+from pipeline.sequences.riders import IGNORED, Riders
+from pipeline.sequences.rows import Ids, K, Kind, Row, Target, is_step_target, values_of
+from pipeline.stage import Flow, Stage
+
+TooLong = Literal["refuse", "truncate"]
+
+
+@final
+class Pad(Stage[list[Row[K]], Padded[K]]):
+    """A list of rows to one rectangle, their lengths, targets and places beside it.
+
+    It is also a `collate_fn` for a stock `DataLoader`. The target of a row of no steps weighs nothing.
+
+    Args:
+        kind: what the rows are; ids if left out.
+        value: what stands in the padding. It changes no answer.
+        multiple_of: round the width up to a multiple of this.
+        max_length: how many steps a row may have.
+        too_long: what becomes of a longer row: `refuse` it with an error, or `truncate` it and its targets.
+        labels: the classes, where targets are names.
+
+    Raises:
+        OptionError: if a number is below 1.
+
+    Example:
+        >>> rows = [Row(Ids(torch.tensor([5, 6, 7])), target=1), Row(Ids(torch.tensor([8])), target=0)]
+        >>> batch = Pad()(rows)
+        >>> batch.values.tolist(), batch.lengths.tolist(), batch.riders.targets.tolist()
+        ([[5, 6, 7], [8, 0, 0]], [3, 1], [1, 0])
+    """
+
+    @overload
+    def __init__(
+        self: "Pad[Ids]",
+        *,
+        value: float = 0,
+        multiple_of: int = 1,
+        max_length: int | None = None,
+        too_long: TooLong = "refuse",
+        labels: Labels | None = None,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        kind: type[K],
+        *,
+        value: float = 0,
+        multiple_of: int = 1,
+        max_length: int | None = None,
+        too_long: TooLong = "refuse",
+        labels: Labels | None = None,
+    ) -> None: ...
+    def __init__(
+        self,
+        kind: type[Kind] = Ids,
+        *,
+        value: float = 0,
+        multiple_of: int = 1,
+        max_length: int | None = None,
+        too_long: TooLong = "refuse",
+        labels: Labels | None = None,
+    ) -> None:
+        for name, number in (("multiple_of", multiple_of), ("max_length", max_length)):
+            if number is not None and number < 1:
+                msg = f"{name} must be 1 or more, but {number} arrived."
+                raise OptionError(msg, **{name: number})
+        self.kind: Final = kind
+        self.value = value
+        self.multiple_of = multiple_of
+        self.max_length = max_length
+        self.too_long: TooLong = too_long
+        self.labels = labels
+
+    @override
+    def fit(self, flow: Flow, /) -> Flow:
+        return flow
+
+    @override
+    def __call__(self, value: list[Row[K]], /) -> Padded[K]:
+        """The rows in one rectangle.
+
+        Raises:
+            EmptyBatchError: if there is no row.
+            ShapeError: if a row is of another kind, dtype, device or feature width than the others.
+            LengthError: if a row is longer than `max_length`, and may not be truncated.
+            TargetError: if some rows have a target and some have none, or one does not fit its row.
+            LabelError: if a target is no label.
+        """
+        if not value:
+            msg = "rows is empty: a batch holds at least one row; skip batches of none."
+            raise EmptyBatchError(msg)
+        sequences = [self._cut(row) for row in value]
+        for row, sequence in zip(value, sequences, strict=True):
+            self._check(row, sequence, value[0], sequences[0])
+        lengths = torch.tensor([len(sequence) for sequence in sequences])
+        width = -(-int(lengths.max()) // self.multiple_of) * self.multiple_of
+        values = sequences[0].new_full((len(value), width, *sequences[0].shape[1:]), self.value)
+        for cells, sequence in zip(values, sequences, strict=True):
+            cells[: len(sequence)] = sequence
+        riders = Riders(
+            places=torch.tensor([row.place for row in value]),
+            targets=self._targets(value, lengths, width),
+            asked=_asked(value, width),
+        )
+        return Padded(_kind_of(value[0]), values, lengths, riders=riders)
+
+    def _cut(self, row: Row[K]) -> Tensor:
+        sequence = values_of(row.sequence)
+        if self.max_length is None or len(sequence) <= self.max_length:
+            return sequence
+        if self.too_long == "truncate":
+            return sequence[: self.max_length]
+        msg = (
+            f"row {row.place} has {len(sequence)} steps, but max_length is {self.max_length}; "
+            'raise it, or let Pad cut what is longer: Pad(too_long="truncate").'
+        )
+        raise LengthError(msg, row=row.place, length=len(sequence), max_length=self.max_length)
+
+    def _check(self, row: Row[K], sequence: Tensor, first: Row[K], model: Tensor) -> None:
+        """Refuse what `torch.nn.utils.rnn.pad_sequence` would take in silence, or would not explain."""
+        if not isinstance(row.sequence, self.kind):
+            msg = (
+                f"row {row.place} holds {type(row.sequence).__name__}, but Pad was made for {self.kind.__name__}; "
+                f"make it Pad({type(row.sequence).__name__})."
+            )
+            raise ShapeError(msg, row=row.place)
+        same = sequence.shape[1:] == model.shape[1:] and sequence.dtype is model.dtype and sequence.device == model.device
+        if not same or sequence.ndim != (1 if self.kind is Ids else 2):
+            rule = "time" if self.kind is Ids else "time x feature"
+            msg = (
+                f"row {row.place} is {described(sequence)}, but every row must be {rule}, and alike in feature width, "
+                f"dtype and device; row {first.place} is {described(model)}."
+            )
+            raise ShapeError(msg, row=row.place)
+
+    def _targets(self, rows: Sequence[Row[K]], lengths: Tensor, width: int) -> Int64[Tensor, "..."] | None:
+        missing = [row for row in rows if row.target is None]
+        if len(missing) == len(rows):
+            return None
+        if missing:
+            msg = (
+                f"row {missing[0].place} has no target, but other rows of its batch have one; give every example a "
+                "target (a step without one: None in its list), or none."
+            )
+            raise TargetError(msg, row=missing[0].place)
+        if any(is_step_target(row.target) for row in rows):
+            targets = torch.full((len(rows), width), IGNORED)
+            for cells, row, length in zip(targets, rows, ints(lengths), strict=True):
+                cells[:length] = torch.tensor(self._steps_of(row)[:length], dtype=torch.int64)
+            return targets
+        ids = [self._id(row.target, row.place) for row in rows]
+        return torch.tensor(ids).masked_fill(lengths == 0, IGNORED)
+
+    def _steps_of(self, row: Row[K]) -> list[int]:
+        target = row.target
+        if isinstance(target, str) or not isinstance(target, Sequence) or len(target) != len(row):
+            came = f"{len(target)} targets" if isinstance(target, Sequence) and not isinstance(target, str) else "one"
+            msg = (
+                f"row {row.place} has {len(row)} steps but {came}, in a batch of a target a step; "
+                "give each step a target, None for those that have none."
+            )
+            raise TargetError(msg, row=row.place)
+        return [IGNORED if step is None else self._id(step, row.place) for step in target]
+
+    def _id(self, target: Target, place: int) -> int:
+        if not isinstance(target, int | str):
+            msg = f"row {place} has target {target!r}, but a target is a class number or a class name."
+            raise TargetError(msg, row=place)
+        if self.labels is not None:
+            return self.labels.id_of(target, row=place)
+        if isinstance(target, str):
+            msg = (
+                f"row {place} has target {target!r}, a name, but Pad knows no labels; "
+                "give it the same ones as the head: Pad(labels=labels)."
+            )
+            raise TargetError(msg, row=place)
+        if target < 0:
+            msg = f"row {place} has target {target}, but classes count from 0; leave a step without one None."
+            raise TargetError(msg, row=place)
+        return target
+
+
+def _kind_of(row: Row[K]) -> type[K]:
+    return type(row.sequence)
+
+
+def _asked(rows: Sequence[Row[Kind]], width: int) -> Bool[Tensor, "batch time"] | None:
+    if all(row.asked is None for row in rows):
+        return None
+    asked = torch.ones(len(rows), width, dtype=torch.bool)
+    for cells, row in zip(asked, rows, strict=True):
+        if row.asked is not None:
+            cells[: len(row.asked)] = torch.tensor(row.asked, dtype=torch.bool)[:width]
+    return asked

@@ -1,0 +1,21 @@
+"""Attention variants, and the pool that has weights."""
+
+from collections.abc import Mapping
+
+from pipeline.hooks import AttentionFactory, PoolingFactory, hookimpl
+from pipeline_attention.attentions import Additive, Dot, General, ScaledDot
+from pipeline_attention.pools import AttentionPool
+
+__all__ = ["Additive", "AttentionPool", "Dot", "General", "ScaledDot", "pipeline_attentions", "pipeline_pools"]
+
+
+@hookimpl
+def pipeline_attentions() -> Mapping[str, AttentionFactory]:
+    """The attentions of this package, by name."""
+    return {"dot": Dot, "scaled_dot": ScaledDot, "general": General, "additive": Additive}
+
+
+@hookimpl
+def pipeline_pools() -> Mapping[str, PoolingFactory]:
+    """The pool of this package, by name."""
+    return {"attention": AttentionPool}

@@ -1,0 +1,113 @@
+"""Four ways to score a query against a key."""
+
+import math
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from typing_extensions import override
+
+from pipeline.parts.attention import Attention
+
+
+@final
+class Dot(Attention):
+    """Their dot product. No weights.
+
+    Source: Luong, Pham and Manning 2015, arXiv:1508.04025, equation 8 (`dot`).
+
+    Example:
+        >>> Dot(2).score(torch.ones(1, 1, 2), torch.ones(1, 3, 2)).tolist()
+        [[[2.0, 2.0, 2.0]]]
+    """
+
+    def __init__(self, input_size: int) -> None:
+        super().__init__()
+        self.input_size = input_size
+
+    @override
+    def score(
+        self, query: Float[Tensor, "batch query hidden"], key: Float[Tensor, "batch key hidden"]
+    ) -> Float[Tensor, "batch query key"]:
+        return query @ key.transpose(1, 2)
+
+
+@final
+class ScaledDot(Attention):
+    """Their dot product over the square root of their size. No weights.
+
+    Source: Vaswani et al. 2017, "Attention Is All You Need", arXiv:1706.03762, equation 1, without projections.
+
+    Example:
+        >>> ScaledDot(4).score(torch.ones(1, 1, 4), torch.ones(1, 1, 4)).item()
+        2.0
+    """
+
+    def __init__(self, input_size: int) -> None:
+        super().__init__()
+        self.input_size = input_size
+
+    @override
+    def score(
+        self, query: Float[Tensor, "batch query hidden"], key: Float[Tensor, "batch key hidden"]
+    ) -> Float[Tensor, "batch query key"]:
+        return query @ key.transpose(1, 2) / math.sqrt(self.input_size)
+
+
+@final
+class General(Attention):
+    """The query through a linear layer, then a dot product: a bilinear form, (W query + b) . key.
+
+    Source: Luong, Pham and Manning 2015, arXiv:1508.04025, equation 8 (`general`); the bias is ours.
+
+    Example:
+        >>> sorted(General(2).state_dict())
+        ['linear.bias', 'linear.weight']
+    """
+
+    def __init__(self, input_size: int, *, bias: bool = True) -> None:
+        super().__init__()
+        self.input_size = input_size
+        self.linear = nn.Linear(input_size, input_size, bias=bias)
+
+    @override
+    def score(
+        self, query: Float[Tensor, "batch query hidden"], key: Float[Tensor, "batch key hidden"]
+    ) -> Float[Tensor, "batch query key"]:
+        projected: Tensor = self.linear(query)
+        return projected @ key.transpose(1, 2)
+
+
+@final
+class Additive(Attention):
+    """A small network of both: v . tanh(W query + U key + b). Its scores cost batch x query x key x hidden in memory.
+
+    Args:
+        input_size: features of a query, and of a key.
+        hidden_size: features inside; as many as `input_size` if left out.
+
+    Source: Bahdanau, Cho and Bengio 2015, arXiv:1409.0473, appendix A.1.2; their `s` is our query, their
+    `h` our key; the bias b is ours.
+
+    Example:
+        >>> Additive(2, hidden_size=3).score(torch.ones(1, 4, 2), torch.ones(1, 5, 2)).shape
+        torch.Size([1, 4, 5])
+    """
+
+    def __init__(self, input_size: int, *, hidden_size: int | None = None) -> None:
+        super().__init__()
+        self.input_size = input_size
+        inside = input_size if hidden_size is None else hidden_size
+        self.query = nn.Linear(input_size, inside)
+        self.key = nn.Linear(input_size, inside, bias=False)
+        self.value = nn.Linear(inside, 1, bias=False)
+
+    @override
+    def score(
+        self, query: Float[Tensor, "batch query hidden"], key: Float[Tensor, "batch key hidden"]
+    ) -> Float[Tensor, "batch query key"]:
+        left: Tensor = self.query(query)
+        right: Tensor = self.key(key)
+        scores: Tensor = self.value(torch.tanh(left.unsqueeze(2) + right.unsqueeze(1)))
+        return scores.squeeze(-1)
