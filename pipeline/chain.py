@@ -197,7 +197,11 @@ def _has_weights(part: Part) -> bool:
     """Whether a part has parameters or buffers, or will have them once it knows its size."""
     if not isinstance(part, nn.Module):
         return False
-    return getattr(part, "waits", False) is True or any(True for _ in part.parameters()) or any(True for _ in part.buffers())
+    return (
+        getattr(part, "waits", False) is True
+        or any(True for _ in part.parameters())
+        or any(True for _ in part.buffers())
+    )
 
 
 def _snake(name: str) -> str:
@@ -212,7 +216,8 @@ def _fitted(parts: Mapping[str, Part], flow: Flow) -> Flow:
         except CompositionError as error:
             if before is None:
                 raise
-            msg = f"between stage {index} `{type(before).__name__}` and stage {index + 1} `{type(part).__name__}`: {error}"
+            names = f"stage {index} `{type(before).__name__}` and stage {index + 1} `{type(part).__name__}`"
+            msg = f"between {names}: {error}"
             raise CompositionError(msg, **error.details) from error
         before = part
     return flow

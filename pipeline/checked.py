@@ -77,7 +77,9 @@ def _explained(plain: Callable[..., object], owner: str, arguments: Mapping[str,
         for name, value in arguments.items():
             if name in hints and not is_bearable(value, hints[name]):
                 wanted, came = _spelt(hints[name]), described(value)
-                beside = ", ".join(f"{n} {described(v)}" for n, v in arguments.items() if n != name and isinstance(v, Tensor))
+                beside = ", ".join(
+                    f"{n} {described(v)}" for n, v in arguments.items() if n != name and isinstance(v, Tensor)
+                )
                 msg = f"{owner}: {name} must be {wanted}, but {came} arrived" + (f", beside {beside}" if beside else "")
                 return ShapeError(f"{msg}; axes of one name must have one size.", argument=name)
     return ShapeError(f"{owner}: what it returned does not fit its annotation {_spelt(hints.get('return'))}.")

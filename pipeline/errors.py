@@ -39,7 +39,7 @@ class ValuesError(PipelineError, ValueError):
 
 
 class EmptyBatchError(PipelineError, ValueError):
-    """A batch of no rows. (A row of no steps is legal everywhere.)"""
+    """A batch of no rows, where a row of no steps is legal."""
 
 
 class TextError(PipelineError, ValueError):
@@ -59,7 +59,7 @@ class OptionError(PipelineError, ValueError):
 
 
 class CompositionError(PipelineError, TypeError):
-    """Two stages that do not fit each other, found when `>>` joins them."""
+    """Two stages that do not fit each other, found when they are joined."""
 
 
 class UnknownNameError(PipelineError, LookupError):

@@ -13,17 +13,24 @@ It implements any of the hooks below as functions of the same name, marked with 
     def pipeline_encoders() -> Mapping[str, EncoderFactory]:
         return {"mine": MyEncoder}
 
-A hook gives a mapping of names to factories. A factory is a class or a function; the options that a
-user may write after the name are its keyword parameters, and nothing else is accepted. A factory is
-called while a pipeline is built, never while data flows, and may be called on torch's `meta` device
-to learn what it would make. A name offered by two plugins is refused when it is used, with both
+A hook takes nothing and gives a mapping of names to factories. A factory is a class or a function; the
+options that a user may write after the name are its keyword parameters, and nothing else is accepted. A
+factory is called while a pipeline is built, never while data flows, and may be called on torch's `meta`
+device to learn what it would make. A name offered by two plugins is refused when it is used, with both
 packages named. The plugins that ship with the library are registered in this way and no other.
+
+A type checker verifies a plugin's hooks where its module is assigned to the protocol of each:
+
+    import my_package
+    from pipeline.hooks import OffersEncoders
+
+    checked: OffersEncoders = my_package
 """
 
 from collections.abc import Callable, Mapping
+from typing import Protocol, TypeAlias
 
 import pluggy
-from typing_extensions import TypeAlias
 
 from pipeline.parts.attention import Attention
 from pipeline.parts.encoder import Encoder
@@ -82,3 +89,35 @@ def pipeline_tokenizers() -> Mapping[str, TokenizerFactory]:
     own. It gives a trained `Tokenizer`.
     """
     raise NotImplementedError
+
+
+class OffersEncoders(Protocol):
+    """A module that implements `pipeline_encoders`."""
+
+    def pipeline_encoders(self) -> Mapping[str, EncoderFactory]:
+        """See the hook of this name."""
+        ...
+
+
+class OffersAttentions(Protocol):
+    """A module that implements `pipeline_attentions`."""
+
+    def pipeline_attentions(self) -> Mapping[str, AttentionFactory]:
+        """See the hook of this name."""
+        ...
+
+
+class OffersPools(Protocol):
+    """A module that implements `pipeline_pools`."""
+
+    def pipeline_pools(self) -> Mapping[str, PoolingFactory]:
+        """See the hook of this name."""
+        ...
+
+
+class OffersTokenizers(Protocol):
+    """A module that implements `pipeline_tokenizers`."""
+
+    def pipeline_tokenizers(self) -> Mapping[str, TokenizerFactory]:
+        """See the hook of this name."""
+        ...

@@ -16,10 +16,14 @@ def _tuple(names: Iterable[str]) -> tuple[str, ...]:
 def _distinct(_: object, __: object, names: tuple[object, ...]) -> None:
     for index, name in enumerate(names):
         if not isinstance(name, str):
-            msg = f"names[{index}] must be a class name, but {name!r} arrived; a class that has a number needs no label."
+            msg = (
+                f"names[{index}] must be a class name, but {name!r} arrived; a class that has a number needs no label."
+            )
             raise LabelError(msg, name=name)
         if name in names[:index]:
-            msg = f"names[{index}] is {name!r}, which names[{names.index(name)}] is too; give each class one name, once."
+            msg = (
+                f"names[{index}] is {name!r}, which names[{names.index(name)}] is too; give each class one name, once."
+            )
             raise LabelError(msg, name=name)
     if not names:
         msg = "names is empty, but a model needs at least one class; give the classes, or learn them from targets."

@@ -54,7 +54,9 @@ def classifier(
         >>> classifier(1_000, Labels(["ham", "spam"]))
         Pack >> Embed >> Dropout >> Encode >> Pool >> Dropout >> Classify
     """
-    states = Pack() >> Embed(num_embeddings, embedding_dim) >> Dropout(dropout) >> Encode(encoder, hidden_size=hidden_size)
+    states = (
+        Pack() >> Embed(num_embeddings, embedding_dim) >> Dropout(dropout) >> Encode(encoder, hidden_size=hidden_size)
+    )
     pooled = states >> Pool(pool) >> Dropout(dropout)
     return pooled >> Classify(classes) if isinstance(classes, int) else pooled >> Classify(classes)
 
@@ -94,7 +96,9 @@ def tagger(
         >>> tagger(1_000, 17)
         Pack >> Embed >> Dropout >> Encode >> Dropout >> Tag
     """
-    states = Pack() >> Embed(num_embeddings, embedding_dim) >> Dropout(dropout) >> Encode(encoder, hidden_size=hidden_size)
+    states = (
+        Pack() >> Embed(num_embeddings, embedding_dim) >> Dropout(dropout) >> Encode(encoder, hidden_size=hidden_size)
+    )
     dropped = states >> Dropout(dropout)
     return dropped >> Tag(classes) if isinstance(classes, int) else dropped >> Tag(classes)
 

@@ -1,154 +1,33 @@
 """Finding plugins, and the parts that they offer, by name."""
 
 import functools
-import inspect
+import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import Distribution, EntryPoint, distributions
-from typing import Final, Generic, TypeVar, cast, final
+from operator import attrgetter
+from typing import TypeAlias, cast, final
 
 import attrs
 import pluggy
 
 from pipeline import hooks
-from pipeline.errors import PipelineError, PluginError, UnknownNameError, UnknownOptionError
+from pipeline.catalogue import Catalogue, Offer, Plugin
+from pipeline.errors import PluginError
 from pipeline.parts.attention import Attention
 from pipeline.parts.encoder import Encoder
 from pipeline.parts.pooling import Pooling
 from pipeline.parts.tokenizer import Tokenizer
 from pipeline.sequences.states import Sight
 
-P = TypeVar("P")
+_Catalogues: TypeAlias = tuple[
+    Catalogue[Encoder[Sight]], Catalogue[Attention], Catalogue[Pooling], Catalogue[Tokenizer]
+]
+_Factories: TypeAlias = Mapping[str, Callable[..., object]]
 
 
 class PluginWarning(UserWarning):
     """A plugin could not be loaded; everything else goes on without it."""
-
-
-@attrs.frozen
-class Plugin:
-    """An installed plugin.
-
-    Attributes:
-        package: the distribution that it came with.
-        version: of that distribution.
-        entry: the name of its entry point.
-        failure: why it could not be loaded; None if it was.
-    """
-
-    package: str
-    version: str
-    entry: str
-    failure: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.package} {self.version} (entry point {self.entry!r})"
-
-
-@attrs.frozen
-class Offer(Generic[P]):
-    """A part that a plugin offers by name."""
-
-    name: str
-    plugin: Plugin
-    factory: Callable[..., P]
-
-
-@final
-class Catalogue(Generic[P]):
-    """The parts of one kind, by name.
-
-    Attributes:
-        kind: what they are called in messages.
-        hook: the hook by which plugins offer them.
-        offers: all of them, in the order in which the plugins were loaded.
-    """
-
-    def __init__(self, kind: str, hook: str, base: type) -> None:
-        self.kind: Final = kind
-        self.hook: Final = hook
-        self.base: Final = base
-        self.offers: list[Offer[P]] = []
-        self.failed: list[Plugin] = []
-
-    def names(self) -> list[str]:
-        """Every name, sorted."""
-        return sorted({offer.name for offer in self.offers})
-
-    def offer(self, name: str) -> Offer[P]:
-        """The one offer of a name.
-
-        Raises:
-            UnknownNameError: if there is none.
-            PluginError: if there are two.
-        """
-        found = [offer for offer in self.offers if offer.name == name]
-        if not found:
-            broken = "".join(f" Plugin {plugin} could not be loaded: {plugin.failure}." for plugin in self.failed)
-            msg = f"{name!r} is no {self.kind} that is installed; there are: {', '.join(self.names())}.{broken}"
-            raise UnknownNameError(msg, name=name, known=self.names())
-        if len(found) > 1:
-            both = " and ".join(str(offer.plugin) for offer in found)
-            msg = (
-                f"{self.kind} {name!r} is offered by {both}, through hook {self.hook}; uninstall one, "
-                "or import the part that you mean and pass it as an object."
-            )
-            raise PluginError(msg, name=name, packages=[offer.plugin.package for offer in found])
-        return found[0]
-
-    def check(self, name: str, options: Iterable[str]) -> None:
-        """Refuse options that a part does not take, and a lack of those that it needs; `input_size` may be missing.
-
-        Raises:
-            UnknownNameError: if there is no such part.
-            UnknownOptionError: if an option is not its own, or a needed one is missing.
-        """
-        takes = self._parameters(name)
-        plugin = self.offer(name).plugin
-        for option in options:
-            if option not in takes:
-                known = ", ".join(takes) or "none"
-                msg = f"{self.kind} {name!r} of {plugin} takes no option {option!r}; it takes: {known}."
-                raise UnknownOptionError(msg, option=option, known=list(takes))
-        for option, parameter in takes.items():
-            if parameter.default is parameter.empty and option not in {*options, "input_size", "texts"}:
-                msg = f"{self.kind} {name!r} of {plugin} needs option {option!r}; it takes: {', '.join(takes)}."
-                raise UnknownOptionError(msg, option=option, known=list(takes))
-
-    def waits(self, name: str) -> bool:
-        """Whether a part must be told its input size before it can be made."""
-        size = self._parameters(name).get("input_size")
-        return size is not None and size.default is size.empty
-
-    def make(self, name: str, **options: object) -> P:
-        """A new part of that name.
-
-        Raises:
-            UnknownNameError: if there is no such part.
-            UnknownOptionError: if an option is not its own, or a needed one is missing.
-            PluginError: if what the plugin's factory gives is no such part, or it fails.
-        """
-        self.check(name, options)
-        offer = self.offer(name)
-        try:
-            part = offer.factory(**options)
-        except PipelineError:
-            raise
-        except Exception as error:
-            msg = f"{self.kind} {name!r} of {offer.plugin}, from hook {self.hook}, failed: {error!r}."
-            raise PluginError(msg, name=name, package=offer.plugin.package) from error
-        if not isinstance(part, self.base):
-            msg = (
-                f"{self.kind} {name!r} of {offer.plugin}, from hook {self.hook}, made a {type(part).__name__}, "
-                f"which is no {self.base.__name__}."
-            )
-            raise PluginError(msg, name=name, package=offer.plugin.package)
-        return part
-
-    def _parameters(self, name: str) -> dict[str, inspect.Parameter]:
-        signature = inspect.signature(self.offer(name).factory)
-        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-        return {option: parameter for option, parameter in signature.parameters.items() if parameter.kind in named}
 
 
 @final
@@ -168,26 +47,24 @@ class Registry:
         self.plugins: list[Plugin] = []
         self.encoders: Catalogue[Encoder[Sight]] = Catalogue("encoder", "pipeline_encoders", Encoder)
         self.attentions: Catalogue[Attention] = Catalogue("attention", "pipeline_attentions", Attention)
-        self.pools: Catalogue[Pooling] = Catalogue("pool", "pipeline_pools", Pooling)
-        self.tokenizers: Catalogue[Tokenizer] = Catalogue("tokenizer", "pipeline_tokenizers", Tokenizer)
-        self._manager = pluggy.PluginManager(hooks.PROJECT)
-        self._manager.add_hookspecs(hooks)
+        self.pools: Catalogue[Pooling] = Catalogue("pool", "pipeline_pools", Pooling, always=False)
+        self.tokenizers: Catalogue[Tokenizer] = Catalogue("tokenizer", "pipeline_tokenizers", Tokenizer, given="texts")
 
-    def catalogues(self) -> tuple[Catalogue[Encoder[Sight]], Catalogue[Attention], Catalogue[Pooling], Catalogue[Tokenizer]]:
+    def catalogues(self) -> _Catalogues:
         """Each kind's parts."""
         return self.encoders, self.attentions, self.pools, self.tokenizers
 
-    def load(self, entry: EntryPoint, distribution: Distribution) -> None:
+    def load(self, entry: EntryPoint, plugin: Plugin) -> None:
         """Load one plugin; if it fails, write down why, warn, and go on."""
-        plugin = Plugin(distribution.name, distribution.version, entry.name)
         try:
-            self.register(entry.load(), plugin)
-        except Exception as error:  # noqa: BLE001 - a stranger's module may raise anything
-            plugin = attrs.evolve(plugin, failure=f"{type(error).__name__}: {error}")
-            self.plugins.append(plugin)
+            self._take(entry.load(), plugin)
+        # A module may raise anything while it is imported, and one that exits must not take the program with it.
+        except (Exception, SystemExit) as error:  # noqa: BLE001
+            failed = attrs.evolve(plugin, failure=str(error) if isinstance(error, PluginError) else _told(error))
+            self.plugins.append(failed)
             for catalogue in self.catalogues():
-                catalogue.failed.append(plugin)
-            warnings.warn(f"plugin {plugin} could not be loaded: {plugin.failure}", PluginWarning, stacklevel=2)
+                catalogue.failed.append(failed)
+            warnings.warn(f"plugin {plugin} could not be loaded: {failed.failure}.", PluginWarning, stacklevel=2)
 
     def register(self, module: object, plugin: Plugin) -> None:
         """Take a plugin's offers: all of them, or none if one is wrong.
@@ -199,51 +76,112 @@ class Registry:
         Raises:
             PluginError: if it implements a hook that does not exist, or one gives no mapping of names to factories.
         """
-        key = f"{plugin.package}:{plugin.entry}"
-        self._manager.register(module, name=key)
         try:
-            self._manager.check_pending()
-            offers = [self._offers(catalogue.hook, key, plugin) for catalogue in self.catalogues()]
-        except Exception as error:
-            self._manager.unregister(name=key)
-            if isinstance(error, PipelineError):
-                raise
-            msg = f"plugin {plugin}: {error}"
+            self._take(module, plugin)
+        except PluginError as error:
+            msg = f"plugin {plugin}: {error}."
             raise PluginError(msg, package=plugin.package) from error
-        for catalogue, found in zip(self.catalogues(), offers, strict=True):
-            for name, factory in found.items():
+
+    def _take(self, module: object, plugin: Plugin) -> None:
+        offered = _offered(module, [catalogue.hook for catalogue in self.catalogues()])
+        for catalogue, factories in zip(self.catalogues(), offered, strict=True):
+            for name, factory in factories.items():
                 cast("Catalogue[object]", catalogue).offers.append(Offer(name, plugin, factory))
         self.plugins.append(plugin)
 
-    def _offers(self, hook: str, key: str, plugin: Plugin) -> Mapping[str, Callable[..., object]]:
-        """What one plugin offers through one hook: pluggy's own call could not tell whose it is."""
-        caller = cast("pluggy.HookCaller", getattr(self._manager.hook, hook))
-        found: dict[str, Callable[..., object]] = {}
-        for implementation in caller.get_hookimpls():
-            if implementation.plugin_name != key:
-                continue
+
+def _offered(module: object, names: Sequence[str]) -> list[_Factories]:
+    """What a module offers through each hook.
+
+    Raises:
+        PluginError: if it breaks a rule. The message begins behind the plugin's name, and ends without a full stop.
+    """
+    # A manager for each plugin: a shared one would call all of them at once, and could not tell whose an offer is.
+    manager = pluggy.PluginManager(hooks.PROJECT)
+    manager.add_hookspecs(hooks)
+    try:
+        manager.register(module)
+    except pluggy.PluginValidationError as error:
+        msg = f"a hook of it does not fit its specification, which takes no arguments: {' '.join(str(error).split())}"
+        raise PluginError(msg) from error
+    try:
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        unknown = [caller.name for caller in manager.get_hookcallers(module) or () if not caller.has_spec()]
+        msg = f"it implements {', '.join(unknown)}, and there is no such hook; there are: {', '.join(names)}"
+        raise PluginError(msg) from error
+    offered = [_factories(manager, hook) for hook in names]
+    for hook, factories in zip(names, offered, strict=True):
+        if factories is None and hasattr(module, hook):
+            msg = f"its {hook} is not marked as a hook; write @hookimpl above it, from pipeline.hooks"
+            raise PluginError(msg, hook=hook)
+    return [factories or {} for factories in offered]
+
+
+def _factories(manager: pluggy.PluginManager, hook: str) -> _Factories | None:
+    """What the one plugin of a manager offers through one hook; None if it does not implement it."""
+    found: dict[str, Callable[..., object]] = {}
+    caller = cast("pluggy.HookCaller", getattr(manager.hook, hook))
+    # Each by itself, not by the hook's call, which would leave out in silence one that gives None.
+    for implementation in caller.get_hookimpls():
+        try:
             given: object = implementation.function()
-            if not isinstance(given, Mapping):
-                msg = f"plugin {plugin}, hook {hook} must give a mapping of names to factories, but gave {given!r}."
-                raise PluginError(msg, package=plugin.package, hook=hook)
-            for name, factory in cast("Mapping[object, object]", given).items():
-                if not isinstance(name, str) or not callable(factory):
-                    msg = f"plugin {plugin}, hook {hook} must map names to factories, but maps {name!r} to {factory!r}."
-                    raise PluginError(msg, package=plugin.package, hook=hook)
-                found[name] = factory
-        return found
+        except Exception as error:
+            msg = f"hook {hook} failed: {_told(error)}"
+            raise PluginError(msg, hook=hook) from error
+        if not isinstance(given, Mapping):
+            msg = f"hook {hook} must give a mapping of names to factories, but gave {given!r}"
+            raise PluginError(msg, hook=hook)
+        for name, factory in cast("Mapping[object, object]", given).items():
+            if not isinstance(name, str) or not callable(factory):
+                msg = f"hook {hook} must map names to factories, but maps {name!r} to {factory!r}"
+                raise PluginError(msg, hook=hook)
+            found[name] = factory
+    return found if caller.get_hookimpls() else None
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(".")
+
+
+def discovered(found: Iterable[Distribution]) -> Registry:
+    """The parts that some distributions offer, loaded in an order that is the same everywhere.
+
+    Args:
+        found: the distributions in the order of the path. Of two with one name the first counts, as it
+            does for `import`. Metadata that cannot be read stops nothing.
+    """
+    first: dict[str, Distribution] = {}
+    for number, distribution in enumerate(found):
+        name = _field(distribution, "name")
+        # Case, and the signs between words, mean nothing in a package's name; what has no name is alike to none.
+        key = f"?{number}" if name == "?" else re.sub(r"[-_.]+", "-", name).lower()
+        first.setdefault(key, distribution)
+    loaded = Registry()
+    for _, distribution in sorted(first.items()):
+        for entry in sorted(_entries(distribution), key=attrgetter("name")):
+            plugin = Plugin(_field(distribution, "name"), _field(distribution, "version"), entry.name)
+            loaded.load(entry, plugin)
+    return loaded
+
+
+def _field(distribution: Distribution, field: str) -> str:
+    """A distribution's name or version; a question mark if its metadata has none, or cannot be read."""
+    try:
+        return str(getattr(distribution, field) or "?")
+    except Exception:  # noqa: BLE001 - which error it is differs between versions of Python
+        return "?"
+
+
+def _entries(distribution: Distribution) -> list[EntryPoint]:
+    """A distribution's entry points in our group; none if they cannot be read."""
+    try:
+        return [entry for entry in distribution.entry_points if entry.group == hooks.PROJECT]
+    except Exception:  # noqa: BLE001 - a broken file of a package that need have nothing to do with us
+        return []
 
 
 @functools.cache
 def registry() -> Registry:
-    """The parts of all installed plugins, loaded at the first call in an order that is the same everywhere."""
-    found = Registry()
-    entries = {
-        (distribution.name, entry.name): (entry, distribution)
-        for distribution in distributions()
-        for entry in distribution.entry_points
-        if entry.group == hooks.PROJECT
-    }
-    for key in sorted(entries):
-        found.load(*entries[key])
-    return found
+    """The parts of all installed plugins, loaded at the first call."""
+    return discovered(distributions())

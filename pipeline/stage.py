@@ -43,7 +43,7 @@ class Part:
     name: str | None = None
     """What the part is called in a chain and its state-dict; its class's name in snake case if None."""
 
-    def fit(self, flow: Flow, /) -> Flow:
+    def fit(self, flow: Flow, /) -> Flow:  # noqa: ARG002 - for parts that override it
         """Learn what comes in, make the weights that waited for it, and say what goes out.
 
         Called by `>>` along the whole chain. A part that does not say gives an unknown flow.
@@ -58,7 +58,8 @@ class Stage(Part, ABC, Generic[I_contra, O_co]):
     """One thing in, one thing out."""
 
     @abstractmethod
-    def __call__(self, value: I_contra, /) -> O_co: ...
+    def __call__(self, value: I_contra, /) -> O_co:
+        """What the stage makes of one thing."""
 
     def over(self, values: Iterable[I_contra], /) -> Iterator[O_co]:
         """Map the stage over many things, lazily."""
@@ -75,7 +76,10 @@ class Stage(Part, ABC, Generic[I_contra, O_co]):
 
 
 class Keeps(Part, ABC, Generic[T_contra]):
-    """Gives back the very type that it takes, whichever of its types that is. Not a `Stage`: `>>` has an overload for it."""
+    """Gives back the very type that it takes, whichever of its types that is.
+
+    Not a `Stage`: `>>` has an overload for it.
+    """
 
     @override
     def fit(self, flow: Flow, /) -> Flow:
@@ -93,7 +97,8 @@ class Stream(Part, ABC, Generic[I_contra, O_co]):
     """Many things in, many out, lazily. A stage before or after it is mapped over it."""
 
     @abstractmethod
-    def __call__(self, values: Iterable[I_contra], /) -> Iterator[O_co]: ...
+    def __call__(self, values: Iterable[I_contra], /) -> Iterator[O_co]:
+        """What the stream makes of many things, lazily."""
 
     def serve(self, values: Iterable[I_contra], /) -> Iterator[O_co]:
         """As a call, for prediction: nothing shuffled, nothing left out, and little held back."""
@@ -127,7 +132,7 @@ def is_stream(part: object) -> TypeIs[Stream[Any, Any]]:
 
 def _joined(before: Part, after: object) -> Part:
     # Here and not above: a chain is made of stages, and is one.
-    from pipeline.chain import join
+    from pipeline.chain import join  # noqa: PLC0415
 
     if not isinstance(after, Part):
         msg = (

@@ -15,7 +15,6 @@ from pipeline.sequences.batches import is_batch
 from pipeline.sequences.rows import Example, is_row, values_of
 from pipeline.stage import Part, is_stream
 
-
 _numbers: Callable[[Tensor], list[int | float]] = methodcaller("tolist")
 
 

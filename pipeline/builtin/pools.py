@@ -12,8 +12,10 @@ from pipeline.sequences.states import Sight, States, at_rows
 
 @final
 class FinalPool(Pooling):
-    """What the encoder ended each row with: for two directions, the forward state at the last real step
-    and the backward state at the first, merged."""
+    """What the encoder ended each row with.
+
+    For two directions, the forward state at the last real step and the backward state at the first, merged.
+    """
 
     @override
     def forward(self, states: States[Sight]) -> Float[Tensor, "batch hidden"]:

@@ -45,7 +45,9 @@ class HuggingFace(Tokenizer):
         for meaning, token in (("pad", pad), ("unknown", unknown), ("bos", bos), ("eos", eos)):
             if token is not None and token not in self.vocabulary:
                 some = ", ".join(sorted(self.vocabulary, key=self.vocabulary.__getitem__)[:8])
-                msg = f"{meaning}={token!r} is not in the vocabulary, which begins with {some}; name one that is, or None."
+                msg = (
+                    f"{meaning}={token!r} is not in the vocabulary, which begins with {some}; name one of it, or None."
+                )
                 raise OptionError(msg, token=token)
         self._specials = {self.vocabulary[token] for token in (pad, bos, eos) if token is not None}
         self._tokenizer = tokenizer
@@ -105,7 +107,10 @@ def words(
     lowercase: bool = False,
     normalization: Normalization | None = None,
 ) -> Tokenizer:
-    """Words and runs of punctuation, the most frequent `vocab_size`; others are unknown. Decoding joins them by spaces."""
+    """Words and runs of punctuation, the most frequent `vocab_size`; others are unknown.
+
+    Decoding joins them by spaces.
+    """
     tokenizer = tokenizers.Tokenizer(models.WordLevel(unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     return _word_level(tokenizer, texts, vocab_size, min_frequency, lowercase, normalization)
@@ -119,7 +124,10 @@ def whole(
     lowercase: bool = False,
     normalization: Normalization | None = None,
 ) -> Tokenizer:
-    """Each text one token, or each word of an already split row: what a tagger wants. Decoding joins them by spaces."""
+    """Each text one token, or each word of an already split row: what a tagger wants.
+
+    Decoding joins them by spaces.
+    """
     tokenizer = tokenizers.Tokenizer(models.WordLevel(unk_token=UNKNOWN))
     return _word_level(tokenizer, texts, vocab_size, min_frequency, lowercase, normalization)
 
@@ -141,9 +149,12 @@ def characters(
 
 
 def byte_level(
-    texts: Iterable[str] = (), *, lowercase: bool = False, normalization: Normalization | None = None
+    texts: Iterable[str] = (),  # noqa: ARG001 - every tokenizer's factory takes them
+    *,
+    lowercase: bool = False,
+    normalization: Normalization | None = None,
 ) -> Tokenizer:
-    """The bytes of the text's UTF-8: 256 tokens and the special ones, nothing unknown, nothing learned from `texts`."""
+    """The bytes of the text's UTF-8: 256 tokens and the special ones; nothing is unknown, or learned from `texts`."""
     return _byte_pairs((), 0, 0, lowercase, normalization)
 
 

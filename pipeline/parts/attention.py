@@ -45,7 +45,9 @@ class Attention(nn.Module, ABC):
             key: Float[Tensor, "batch key hidden"],
             mask: Bool[Tensor, "#batch #query key"],
             /,
-        ) -> Float[Tensor, "batch query hidden"]: ...
+        ) -> Float[Tensor, "batch query hidden"]:
+            """As `forward`, with the type that `nn.Module` leaves open."""
+            ...
 
     @abstractmethod
     def score(

@@ -25,7 +25,9 @@ class Encoder(nn.Module, ABC, Generic[S_co]):
 
     if TYPE_CHECKING:
 
-        def __call__(self, batch: Packed[Vectors], /) -> States[S_co]: ...
+        def __call__(self, batch: Packed[Vectors], /) -> States[S_co]:
+            """As `forward`, with the type that `nn.Module` leaves open."""
+            ...
 
     @abstractmethod
     def forward(self, batch: Packed[Vectors]) -> States[S_co]:

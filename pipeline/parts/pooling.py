@@ -20,7 +20,9 @@ class Pooling(nn.Module, ABC):
 
     if TYPE_CHECKING:
 
-        def __call__(self, states: States[Sight], /) -> Float[Tensor, "batch hidden"]: ...
+        def __call__(self, states: States[Sight], /) -> Float[Tensor, "batch hidden"]:
+            """As `forward`, with the type that `nn.Module` leaves open."""
+            ...
 
     @abstractmethod
     def forward(self, states: States[Sight]) -> Float[Tensor, "batch hidden"]:

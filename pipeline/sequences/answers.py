@@ -2,14 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Generic
+from typing import Generic, Self
 
 import attrs
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
-from typing_extensions import Self, TypeVar
+from typing_extensions import TypeVar
 
 from pipeline.checked import checked
 from pipeline.errors import TargetError
@@ -109,7 +109,9 @@ class StepScores(Answers[list[N]], Generic[N]):
         best = self.values.argmax(1).index_select(0, self.order.reading).cpu()
         asked = self.riders.asked
         ends = ints(self.lengths.cumsum(0))
-        for row, (place, length, end) in enumerate(zip(ints(self.riders.places), ints(self.lengths), ends, strict=True)):
+        for row, (place, length, end) in enumerate(
+            zip(ints(self.riders.places), ints(self.lengths), ends, strict=True)
+        ):
             classes = best[end - length : end]
             wanted = classes if asked is None else classes[asked[row, :length]]
             yield place, [self.names[index] for index in ints(wanted)]

@@ -1,12 +1,12 @@
 """Rows collated into tensors, in either layout."""
 
-from typing import Generic
+from typing import Generic, Self, TypeAlias
 
 import attrs
 import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor
-from typing_extensions import Self, TypeAlias, TypeIs
+from typing_extensions import TypeIs
 
 from pipeline.checked import checked, described
 from pipeline.errors import EmptyBatchError, LengthError, ShapeError

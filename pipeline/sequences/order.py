@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from functools import cached_property
 from operator import methodcaller
-from typing import Protocol, final
+from typing import Protocol, Self, final
 
 import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
-from typing_extensions import Self
 
 ints: Callable[[Tensor], list[int]] = methodcaller("tolist")
 """A tensor of whole numbers as a list; torch leaves the type of `tolist` open."""

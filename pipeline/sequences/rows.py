@@ -1,12 +1,12 @@
 """One sequence at a time: what a user hands in, and what it becomes on its way to a batch."""
 
 from collections.abc import Sequence
-from typing import Generic
+from typing import Generic, TypeAlias
 
 import attrs
 from jaxtyping import Float, Int64
 from torch import Tensor
-from typing_extensions import TypeAlias, TypeIs, TypeVar
+from typing_extensions import TypeIs, TypeVar
 
 Target: TypeAlias = int | str | Sequence[int | str | None] | None
 """A class a row, or a class a step; by id or by name. A step whose target is None weighs nothing."""

@@ -1,12 +1,12 @@
 """What an encoder makes of a batch, and what a pool makes of that."""
 
-from typing import Generic
+from typing import Generic, Self
 
 import attrs
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
-from typing_extensions import Self, TypeVar
+from typing_extensions import TypeVar
 
 from pipeline.checked import checked
 from pipeline.errors import ShapeError

@@ -79,7 +79,9 @@ class _Attending(nn.Module, Part):
             )
             raise CompositionError(msg, attention=self._named)
         if self.attention.input_size != size:
-            msg = f"attention {self._named!r} reads states of {self.attention.input_size}, but states of {size} arrived."
+            msg = (
+                f"attention {self._named!r} reads states of {self.attention.input_size}, but states of {size} arrived."
+            )
             raise ShapeError(msg, size=size, input_size=self.attention.input_size)
         return self.attention
 

@@ -124,28 +124,30 @@ class Bucket(Stream[Row[K], list[Row[K]]]):
     def _batches(self, values: Iterable[Row[K]], order: random.Random | None) -> Iterator[list[Row[K]]]:
         rows = iter(values)
         while pool := list(islice(rows, self.look_ahead)):
-            groups = self.groups([len(row) for row in pool], [row.place for row in pool])
-            if order is not None:
-                order.shuffle(groups)
-            for group in groups:
+            for group in self.groups([len(row) for row in pool], [row.place for row in pool], order):
                 yield [pool[index] for index in group]
 
     def next_order(self) -> random.Random | None:
         """What shuffles the next epoch, and one epoch on; None if nothing is shuffled."""
         # Of its own, not the global generator: nothing else that draws numbers changes the batches.
-        order = None if self.seed is None else random.Random(f"{self.seed}/{self.epoch}")
+        order = None if self.seed is None else random.Random(f"{self.seed}/{self.epoch}")  # noqa: S311 - no secret
         self.epoch += 1
         return order
 
-    def groups(self, lengths: Sequence[int], places: Sequence[int]) -> list[list[int]]:
-        """Indices of rows by descending length, cut so that no group is over the budget."""
+    def groups(self, lengths: Sequence[int], places: Sequence[int], order: random.Random | None) -> list[list[int]]:
+        """Indices of the rows of one pool in groups of like length, none over the budget, shuffled by `order`."""
+        indices = list(range(len(lengths)))
         groups: list[list[int]] = []
-        # A stable sort: ties keep reading order, so a seed fixes the batches.
-        for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        if order is not None:
+            # Rows of one length meet other mates each epoch: the sort is stable, and keeps this order among them.
+            order.shuffle(indices)
+        for index in sorted(indices, key=lambda index: -lengths[index]):
             if not groups or len(groups[-1]) >= self._room(lengths[groups[-1][0]]):
                 self._check_fits(lengths[index], places[index])
                 groups.append([])
             groups[-1].append(index)
+        if order is not None:
+            order.shuffle(groups)
         return groups
 
     def _room(self, longest: int) -> int:
@@ -171,14 +173,11 @@ class BucketSampler(Sampler[list[int]]):
         self._lengths = [int(length) for length in lengths]
 
     def __len__(self) -> int:
-        return len(self.groups())
+        return len(self._groups(None))
 
     @override
     def __iter__(self) -> Iterator[list[int]]:
-        groups = self.groups()
-        if (order := self._bucket.next_order()) is not None:
-            order.shuffle(groups)
-        return iter(groups)
+        return iter(self._groups(self._bucket.next_order()))
 
-    def groups(self) -> list[list[int]]:
-        return self._bucket.groups(self._lengths, range(len(self._lengths)))
+    def _groups(self, order: random.Random | None) -> list[list[int]]:
+        return self._bucket.groups(self._lengths, range(len(self._lengths)), order)

@@ -89,8 +89,8 @@ class Encode(ModuleStage[Batch[Vectors], States[S_co]]):
             self.encoder = self._made(flow.size)
         if flow.size not in (None, self.encoder.input_size):
             msg = (
-                f"{flow.size} features come in, but encoder {self._named!r} reads input_size={self.encoder.input_size}; "
-                "make the two equal."
+                f"{flow.size} features come in, but encoder {self._named!r} reads "
+                f"input_size={self.encoder.input_size}; make the two equal."
             )
             raise CompositionError(msg, size=flow.size, input_size=self.encoder.input_size)
         return Flow(self.encoder.output_size, self.encoder.causal)

@@ -124,9 +124,7 @@ class Tag(_Head, ModuleStage[States[Sight], StepScores[N]]):
     """
 
     @overload
-    def __init__(
-        self: "Tag[int]", classes: int, *, input_size: int | None = None, name: str | None = None
-    ) -> None: ...
+    def __init__(self: "Tag[int]", classes: int, *, input_size: int | None = None, name: str | None = None) -> None: ...
     @overload
     def __init__(
         self: "Tag[str]", classes: Labels, *, input_size: int | None = None, name: str | None = None
@@ -143,7 +141,11 @@ class Tag(_Head, ModuleStage[States[Sight], StepScores[N]]):
             ShapeError: if the states are of another size than it reads.
         """
         return StepScores(
-            self.scored(value.values), value.lengths, cast("Sequence[N]", self.names), riders=value.riders, order=value.order
+            self.scored(value.values),
+            value.lengths,
+            cast("Sequence[N]", self.names),
+            riders=value.riders,
+            order=value.order,
         )
 
 
@@ -183,7 +185,10 @@ class NextToken(_Head, ModuleStage[States[Causal], StepScores[int]]):
     @override
     def fit(self, flow: Flow, /) -> Flow:
         if flow.causal is False:
-            msg = "the states that come in have seen the future, so the next token is no secret to them; encode and attend causally."
+            msg = (
+                "the states that come in have seen the future, so the next token is no secret to them; "
+                "encode in one direction, and attend with AttendEarlier."
+            )
             raise CompositionError(msg)
         return super().fit(flow)
 

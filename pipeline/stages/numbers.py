@@ -1,11 +1,11 @@
 """Sequences that are numbered already."""
 
 from collections.abc import Sequence
-from typing import final
+from typing import TypeAlias, final
 
 import torch
 from torch import Tensor
-from typing_extensions import TypeAlias, override
+from typing_extensions import override
 
 from pipeline.checked import described
 from pipeline.errors import ValuesError

@@ -139,7 +139,9 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
                 f"make it Pad({type(row.sequence).__name__})."
             )
             raise ShapeError(msg, row=row.place)
-        same = sequence.shape[1:] == model.shape[1:] and sequence.dtype is model.dtype and sequence.device == model.device
+        same = (
+            sequence.shape[1:] == model.shape[1:] and sequence.dtype is model.dtype and sequence.device == model.device
+        )
         if not same or sequence.ndim != (1 if self.kind is Ids else 2):
             rule = "time" if self.kind is Ids else "time x feature"
             msg = (

@@ -92,7 +92,9 @@ class _Tokenizing(Door[X, Ids]):
         """The tokens of inputs that are of this door's type."""
 
     @abstractmethod
-    def aligned(self, tokens: Tokens, target: Target, place: int) -> tuple[Sequence[int | str | None] | None, list[bool] | None]:
+    def aligned(
+        self, tokens: Tokens, target: Target, place: int
+    ) -> tuple[Sequence[int | str | None] | None, list[bool] | None]:
         """A target a token, where there is one a step; and which tokens an answer is wanted of (None: all)."""
 
     def _row(self, tokens: Tokens, target: Target, place: int) -> Row[Ids]:
@@ -125,8 +127,8 @@ class _Tokenizing(Door[X, Ids]):
                 place = next((i for i, character in enumerate(text) if "\ud800" <= character <= "\udfff"), None)
                 if place is not None:
                     msg = (
-                        f"row {first + index} holds a lone surrogate, {text[place]!r} at character {place}, which is half "
-                        "a character and no text; decode its bytes with errors='replace', or leave the row out."
+                        f"row {first + index} holds a lone surrogate, {text[place]!r} at character {place}, which is "
+                        "half a character and no text; decode its bytes with errors='replace', or leave the row out."
                     )
                     raise TextError(msg, row=first + index, character=place) from error
         raise error
@@ -175,7 +177,10 @@ class Tokenize(_Tokenizing[str]):
         Args:
             texts: what to learn from.
             kind: a registered name: `words`, `characters`, `bytes`, `bpe`, or what plugins offer.
-            bos, eos, max_length, offsets: as in `Tokenize`.
+            bos: as in `Tokenize`.
+            eos: as in `Tokenize`.
+            max_length: as in `Tokenize`.
+            offsets: as in `Tokenize`.
             options: what the named tokenizer takes: `vocab_size`, `min_frequency`, `lowercase`, `normalization`.
 
         Raises:
@@ -206,9 +211,12 @@ class Tokenize(_Tokenizing[str]):
 
         Args:
             file: the path.
-            pad, unknown: which tokens of the file have these meanings; None for none.
-            bos_token, eos_token: what each row begins and ends with; None for nothing.
-            max_length, offsets: as in `Tokenize`.
+            pad: which token of the file is its padding; None for none.
+            unknown: which token stands for what it does not know; None for none.
+            bos_token: what each row begins with; None for nothing.
+            eos_token: what each row ends with; None for nothing.
+            max_length: as in `Tokenize`.
+            offsets: as in `Tokenize`.
 
         Raises:
             OptionError: if the file is no tokenizer, or lacks one of the tokens.
@@ -232,7 +240,9 @@ class Tokenize(_Tokenizing[str]):
         return self.tokenizer.encode(inputs, offsets=self.offsets)
 
     @override
-    def aligned(self, tokens: Tokens, target: Target, place: int) -> tuple[Sequence[int | str | None] | None, list[bool] | None]:
+    def aligned(
+        self, tokens: Tokens, target: Target, place: int
+    ) -> tuple[Sequence[int | str | None] | None, list[bool] | None]:
         if not isinstance(target, Sequence) or not is_step_target(target):
             return None, None
         _check_count(len(target), len(tokens.ids), "tokens", place)
@@ -274,7 +284,10 @@ class TokenizeWords(_Tokenizing[Sequence[str]]):
         Args:
             rows: what to learn from.
             kind: a registered name: `whole` (a token a word), `bpe`, or any other.
-            bos, eos, max_length, offsets: as in `Tokenize`.
+            bos: as in `Tokenize`.
+            eos: as in `Tokenize`.
+            max_length: as in `Tokenize`.
+            offsets: as in `Tokenize`.
             options: what the named tokenizer takes.
 
         Raises:
@@ -299,8 +312,10 @@ class TokenizeWords(_Tokenizing[Sequence[str]]):
         return [self._complete(tokens, len(words)) for tokens, words in zip(found, inputs, strict=True)]
 
     @override
-    def aligned(self, tokens: Tokens, target: Target, place: int) -> tuple[Sequence[int | str | None] | None, list[bool] | None]:
-        begins = [word != before for word, before in zip(tokens.words, [-1, *tokens.words[:-1]], strict=True)]
+    def aligned(
+        self, tokens: Tokens, target: Target, place: int
+    ) -> tuple[Sequence[int | str | None] | None, list[bool] | None]:
+        begins = [index == 0 or word != tokens.words[index - 1] for index, word in enumerate(tokens.words)]
         asked = None if all(begins) else begins
         if not isinstance(target, Sequence) or not is_step_target(target):
             return None, asked
@@ -313,7 +328,7 @@ class TokenizeWords(_Tokenizing[Sequence[str]]):
         if not missing:
             return tokens
         if self.tokenizer.unknown is None:
-            msg = f"word {missing[0]} of a row leaves no token, and the tokenizer has no unknown one; leave such words out."
+            msg = f"word {missing[0]} leaves no token, and the tokenizer has no unknown one; leave such words out."
             raise TextError(msg, word=missing[0])
         unknown = self.tokenizer.vocabulary[self.tokenizer.unknown]
         spans = tokens.offsets or [(0, 0)] * len(tokens.ids)

@@ -42,5 +42,7 @@ class AttentionPool(Pooling):
         values = states.padded().values
         return torch.einsum("bt,bth->bh", self._weights(values, states), values)
 
-    def _weights(self, values: Float[Tensor, "batch time hidden"], states: States[Sight]) -> Float[Tensor, "batch time"]:
+    def _weights(
+        self, values: Float[Tensor, "batch time hidden"], states: States[Sight]
+    ) -> Float[Tensor, "batch time"]:
         return masked_softmax(torch.tanh(self.projection(values)) @ self.query, states.mask)

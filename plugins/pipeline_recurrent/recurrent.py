@@ -1,13 +1,13 @@
 """What the recurrent encoders share: packed rows through torch's kernel, directions merged, states in and out."""
 
 from abc import abstractmethod
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
-from typing_extensions import Self, override
+from typing_extensions import override
 
 from pipeline.errors import OptionError, ShapeError
 from pipeline.parts.encoder import Encoder
@@ -144,14 +144,14 @@ class Recurrent(Encoder[S_co]):
 
     def _initial(self, batch: Packed[Vectors]) -> Carry:
         weight = next(self.rnn.parameters())
-        if batch.values.dtype is not weight.dtype or batch.values.device != weight.device:
-            # Autocast picks the dtype of the product itself.
-            if batch.values.device != weight.device or not torch.is_autocast_enabled(weight.device.type):
-                msg = (
-                    f"values are {batch.values.dtype} on {batch.values.device}, but {type(self).__name__} is "
-                    f"{weight.dtype} on {weight.device}; move one: batch.to(device), or encoder.to(dtype)."
-                )
-                raise ShapeError(msg)
+        # Autocast picks the dtype of the products itself.
+        same_dtype = batch.values.dtype is weight.dtype or torch.is_autocast_enabled(weight.device.type)
+        if not same_dtype or batch.values.device != weight.device:
+            msg = (
+                f"values are {batch.values.dtype} on {batch.values.device}, but {type(self).__name__} is "
+                f"{weight.dtype} on {weight.device}; move one: batch.to(device), or encoder.to(dtype)."
+            )
+            raise ShapeError(msg)
         shape = (self.num_layers * (2 if self.bidirectional else 1), len(batch.lengths), self.hidden_size)
         if batch.initial is None:
             return tuple(batch.values.new_zeros(shape) for _ in range(self._states))

@@ -1,9 +1,9 @@
 """Lines that type-check, each with the very type that it has. Checked by mypy and pyright, never run."""
 
 from collections.abc import Iterator
+from typing import assert_type
 
 from torch import Tensor, nn
-from typing_extensions import assert_type
 
 from pipeline import (
     Attend,

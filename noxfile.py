@@ -1,0 +1,69 @@
+"""The project's chores: `nox -l` lists them, `nox` runs those that CI runs."""
+
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.sessions = ["demo", "tests", "types", "lint"]
+nox.options.reuse_venv = "yes"
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+PACKAGES = ["pipeline", "pipeline_attention", "pipeline_recurrent"]
+OUTSIDE = "tests/outside/pipeline-mingru"
+
+
+def install(session: nox.Session, *what: str, groups: tuple[str, ...] = ()) -> None:
+    """Install with the pins that every session shares; torch's above all."""
+    needed = [requirement for group in groups for requirement in nox.project.dependency_groups(PROJECT, group)]
+    session.install("--constraint", "constraints.txt", *what, *needed)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Teach a model to highlight Python source, and show what it learned."""
+    install(session, ".")
+    session.run("python", "-m", "pipeline", "demo", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests against the installed wheel: docstrings, documents, and a plugin from outside among them."""
+    install(session, ".", f"./{OUTSIDE}", groups=("test",))
+    # `pytest`, not `python -m pytest`: the latter puts the checkout before the wheel that is under test.
+    session.run(
+        "pytest",
+        "--doctest-modules",
+        "--pyargs",
+        *PACKAGES,
+        "tests",
+        *session.posargs,
+        env={"PIPELINE_TESTS_INSTALLED": "1", "TOKENIZERS_PARALLELISM": "false"},
+    )
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check every file with mypy and pyright, both strict, and that both reject what must not type-check."""
+    install(session, ".", f"./{OUTSIDE}", groups=("types",))
+    session.run("mypy")
+    session.run("mypy", "--config-file", "pyproject.toml", f"{OUTSIDE}/pipeline_mingru")
+    session.run("pyright")
+    session.run("pytest", "tests/typing", env={"PIPELINE_TYPES_INSTALLED": "1"})
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and formatting."""
+    install(session, groups=("lint",))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session(default=False)
+def wheel(session: nox.Session) -> None:
+    """Build the wheel and the source distribution into dist/."""
+    session.install("build")
+    for old in Path("dist").glob("pipeline-*"):
+        old.unlink()
+    session.run("python", "-m", "build")

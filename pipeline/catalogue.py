@@ -1,0 +1,168 @@
+"""The parts of one kind, by name: which plugin offers each, and which options it takes."""
+
+import inspect
+from collections.abc import Callable, Collection, Iterable
+from typing import Final, Generic, TypeVar, final
+
+import attrs
+
+from pipeline.errors import PipelineError, PluginError, UnknownNameError, UnknownOptionError
+
+P = TypeVar("P")
+
+
+@attrs.frozen
+class Plugin:
+    """An installed plugin.
+
+    Attributes:
+        package: the distribution that it came with.
+        version: of that distribution.
+        entry: the name of its entry point.
+        failure: why it could not be loaded; None if it was.
+
+    Example:
+        >>> print(Plugin("pipeline-mingru", "1.0", "mingru"))
+        pipeline-mingru 1.0 (entry point 'mingru')
+    """
+
+    package: str
+    version: str
+    entry: str
+    failure: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.package} {self.version} (entry point {self.entry!r})"
+
+
+@attrs.frozen
+class Offer(Generic[P]):
+    """A part that a plugin offers by name."""
+
+    name: str
+    plugin: Plugin
+    factory: Callable[..., P]
+
+
+@final
+class Catalogue(Generic[P]):
+    """The parts of one kind, by name.
+
+    Args:
+        kind: what they are called in messages.
+        hook: the hook by which plugins offer them.
+        base: the class that every part must derive from.
+        given: the option that a stage fills in, so that it may be missing until a part is made.
+        always: whether every factory must take that option.
+
+    Attributes:
+        offers: all of them, in the order in which the plugins were loaded.
+        failed: the plugins that could not be loaded: they might have offered more.
+    """
+
+    def __init__(self, kind: str, hook: str, base: type, *, given: str = "input_size", always: bool = True) -> None:
+        self.kind: Final = kind
+        self.hook: Final = hook
+        self.base: Final = base
+        self.given: Final = given
+        self.always: Final = always
+        self.offers: list[Offer[P]] = []
+        self.failed: list[Plugin] = []
+
+    def names(self) -> list[str]:
+        """Every name, sorted."""
+        return sorted({offer.name for offer in self.offers})
+
+    def rivals(self, name: str) -> list[Offer[P]]:
+        """Every offer of a name: none if it is unknown, several if plugins collide."""
+        return [offer for offer in self.offers if offer.name == name]
+
+    def offer(self, name: str) -> Offer[P]:
+        """The one offer of a name.
+
+        Raises:
+            UnknownNameError: if there is none.
+            PluginError: if there are two.
+        """
+        found = self.rivals(name)
+        if not found:
+            broken = "".join(f" Plugin {plugin} could not be loaded: {plugin.failure}." for plugin in self.failed)
+            msg = f"{name!r} is no {self.kind} that is installed; there are: {_listed(self.names())}.{broken}"
+            raise UnknownNameError(msg, name=name, known=self.names())
+        if len(found) > 1:
+            both = " and ".join(str(offer.plugin) for offer in found)
+            msg = (
+                f"{self.kind} {name!r} is offered by {both}, through hook {self.hook}; uninstall one, "
+                "or import the part that you mean and pass it as an object."
+            )
+            raise PluginError(msg, name=name, packages=[offer.plugin.package for offer in found])
+        return found[0]
+
+    def check(self, name: str, options: Iterable[str]) -> None:
+        """Refuse options that a part does not take, and a lack of those that it needs and no stage fills in.
+
+        Raises:
+            UnknownNameError: if there is no such part.
+            UnknownOptionError: if an option is not its own, or a needed one is missing.
+            PluginError: if two plugins offer the name, or its factory takes no options that can be read.
+        """
+        chosen, takes = list(options), self._takes(name)
+        for option in chosen:
+            if option not in takes:
+                raise self._refused(name, f"takes no option {option!r}", option, takes)
+        for option, parameter in takes.items():
+            if parameter.default is parameter.empty and option not in {*chosen, self.given}:
+                raise self._refused(name, f"needs option {option!r}", option, takes)
+
+    def waits(self, name: str) -> bool:
+        """Whether a part must be told what a stage fills in (its input size) before it can be made."""
+        given = self._takes(name).get(self.given)
+        return given is not None and given.default is given.empty
+
+    def make(self, name: str, **options: object) -> P:
+        """A new part of that name.
+
+        Raises:
+            UnknownNameError: if there is no such part.
+            UnknownOptionError: if an option is not its own, or a needed one is missing.
+            PluginError: if two plugins offer the name, or what the factory makes is no such part, or it fails.
+        """
+        self.check(name, options)
+        if self.given not in options and self.waits(name):
+            raise self._refused(name, f"needs option {self.given!r}", self.given, self._takes(name))
+        try:
+            part = self.offer(name).factory(**options)
+        except PipelineError:
+            raise
+        except Exception as error:
+            raise self._broken(name, f"failed: {type(error).__name__}: {error}") from error
+        if not isinstance(part, self.base):
+            raise self._broken(name, f"made a {type(part).__name__}, which is no {self.base.__name__}")
+        unsaid = [said for said in inspect.get_annotations(self.base) if not hasattr(part, said)]
+        if unsaid:
+            raise self._broken(name, f"made a {type(part).__name__} that does not say its {_listed(unsaid)}")
+        return part
+
+    def _takes(self, name: str) -> dict[str, inspect.Parameter]:
+        try:
+            signature = inspect.signature(self.offer(name).factory)
+        except (TypeError, ValueError) as error:
+            raise self._broken(name, "has a factory whose options cannot be read; offer a function") from error
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        takes = {option: parameter for option, parameter in signature.parameters.items() if parameter.kind in named}
+        if self.always and self.given not in takes:
+            raise self._broken(name, f"does not take {self.given!r}, which every {self.kind} is given")
+        return takes
+
+    def _refused(self, name: str, rule: str, option: str, takes: Collection[str]) -> UnknownOptionError:
+        msg = f"{self.kind} {name!r} of {self.offer(name).plugin} {rule}; it takes: {_listed(takes)}."
+        return UnknownOptionError(msg, option=option, known=list(takes))
+
+    def _broken(self, name: str, what: str) -> PluginError:
+        plugin = self.offer(name).plugin
+        msg = f"{self.kind} {name!r} of {plugin}, from hook {self.hook}, {what}."
+        return PluginError(msg, name=name, package=plugin.package)
+
+
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(names) or "none"

@@ -1,0 +1,57 @@
+"""`python -m pipeline`: what the library is, and what to do next."""
+
+import platform
+from typing import Final
+
+import torch
+from rich.console import Console
+from rich.syntax import Syntax
+from rich.text import Text
+
+import pipeline
+
+PIPE: Final = """\
+from pipeline import Bucket, Classify, Embed, Encode, Pack, Pad, Pool, Tokenize
+
+texts = ["a fine film", "dull", "far from dull, and fine"]
+tokenize = Tokenize.train(texts)
+data = tokenize >> Bucket(max_steps=4_096) >> Pad()
+states = Pack() >> Embed(tokenize.vocab_size, 16) >> Encode("bilstm", hidden_size=32)
+pipe = data >> states >> Pool("max") >> Classify(2)
+
+print(list(pipe.predict(texts)))  # a class for each text: a guess, until it is trained
+"""
+"""A pipe that runs as pasted."""
+
+_AIM: Final = "models over sequences of unequal length in PyTorch, as typed stages joined by >>."
+
+_NEXT: Final = """\
+The commands:
+
+  python -m pipeline plugins   every encoder, attention, pool and tokenizer that is installed
+  python -m pipeline demo      teach a model to highlight Python, and see what it learned
+  python -m pipeline --help    all of this, and the options of a command behind its name
+
+The documents are in docs/ beside the source; in Python, help(pipeline.Encode) and the like.
+"""
+
+
+def welcome(console: Console) -> None:
+    """Say what the library is, with a pipe to begin with, and where to go from there."""
+    console.print(Text.assemble((f"pipeline {pipeline.__version__}", "bold"), f": {_AIM}\n"))
+    console.print("A pipe to begin with; it runs as pasted:\n", markup=False)
+    # Highlighted text, and not a Syntax block: that one fills lines with blanks and crops them to the terminal.
+    code = Syntax(PIPE, "python", theme="ansi_dark", background_color="default").highlight(PIPE)
+    console.print(code, soft_wrap=True)
+    console.print(_NEXT, markup=False, highlight=False, soft_wrap=True)
+    console.print(versions(), markup=False, highlight=False, soft_wrap=True)
+
+
+def versions() -> str:
+    """The versions that matter in a report: `pipeline 0.1.0, torch 2.13.0, Python 3.11.4`.
+
+    Example:
+        >>> versions().startswith(f"pipeline {pipeline.__version__}, torch ")
+        True
+    """
+    return f"pipeline {pipeline.__version__}, torch {torch.__version__}, Python {platform.python_version()}"

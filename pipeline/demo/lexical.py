@@ -1,0 +1,57 @@
+"""What each character of Python source is, by the `tokenize` module of the Python that runs.
+
+One scheme for Python 3.11 to 3.14. From 3.12 on an f-string comes in pieces, and so do the template strings of 3.14;
+here, as in 3.11, each is one string from its prefix to its last quote, whatever its braces hold. What tells
+keywords from names is `keyword.iskeyword`: `match`, `case`, `type` and `_` are names.
+"""
+
+import io
+import keyword
+import tokenize
+from collections.abc import Iterator
+
+CLASSES = ("keyword", "name", "string", "number", "comment", "operator", "space")
+"""What a character may be."""
+
+_CLASS_OF = {"NAME": "name", "STRING": "string", "NUMBER": "number", "COMMENT": "comment", "OP": "operator"}
+
+
+def classes_of(source: str) -> list[list[str]]:
+    r"""A class for every character of every line, line ends left out; lines end with "\n".
+
+    What no token covers is space: blanks, indentation, and the backslash that continues a line.
+
+    Raises:
+        SyntaxError: if the source does not tokenize (`IndentationError` is one).
+        tokenize.TokenError: likewise.
+
+    Example:
+        >>> classes_of("x = 1")
+        [['name', 'space', 'operator', 'space', 'number']]
+    """
+    classes = [["space"] * len(line) for line in source.split("\n")]
+    for name, (first, start), (last, end) in _spans(source):
+        for number in range(first, last + 1):
+            line = classes[number - 1]
+            covered = slice(start if number == first else 0, end if number == last else len(line))
+            line[covered] = [name] * len(line[covered])
+    return classes
+
+
+def _spans(source: str) -> Iterator[tuple[str, tuple[int, int], tuple[int, int]]]:
+    """Each token that has a class: the class, and where it starts and ends as line and column."""
+    depth, opened = 0, (0, 0)
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        kind = tokenize.tok_name[token.type]
+        if kind == "ERRORTOKEN":
+            # Before 3.12 the tokenizer goes on where later ones refuse; one scheme for all of them refuses.
+            raise tokenize.TokenError(f"{token.string!r} is no token", token.start)
+        if kind.endswith("STRING_START"):
+            opened = opened if depth else token.start
+            depth += 1
+        elif kind.endswith("STRING_END"):
+            depth -= 1
+            if not depth:
+                yield "string", opened, token.end
+        elif not depth and kind in _CLASS_OF:
+            yield "keyword" if keyword.iskeyword(token.string) else _CLASS_OF[kind], token.start, token.end

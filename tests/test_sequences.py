@@ -1,0 +1,229 @@
+"""What flows: batches in both layouts, their order, their riders, and what they refuse."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from hypothesis import given
+from torch import Tensor
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from pipeline import Ids, Packed, Padded, Pooled, Report, Scores, States, StepScores, Vectors
+from pipeline.errors import EmptyBatchError, LengthError, PipelineError, ShapeError, TargetError
+from pipeline.sequences.order import Order
+from pipeline.sequences.riders import IGNORED, Riders
+from pipeline.testing import packing_is_inverse, padded
+from strategies import lengths, ragged
+from untyped import listed, loosely, seed
+
+
+@given(counts=lengths())
+def test_the_order_is_torchs(counts: list[int]) -> None:
+    """Packed steps and batch sizes are those of torch's own packing, with the empty rows left out."""
+    sizes = torch.tensor(counts)
+    values = torch.arange(len(counts) * 7).reshape(len(counts), 7)
+    packed = Padded(Ids, values, sizes).packed()
+    if not any(counts):
+        assert packed.values.shape == (0,)
+        return
+    theirs = pack_padded_sequence(values[sizes > 0], sizes[sizes > 0], batch_first=True, enforce_sorted=False)
+    assert listed(packed.values) == listed(theirs.data)
+    assert listed(packed.order.batch_sizes) == listed(theirs.batch_sizes)
+
+
+@given(counts=lengths())
+def test_the_order_knows_every_step(counts: list[int]) -> None:
+    """Rows, times, first, last and reading order agree with a loop over the rows."""
+    order = Order(torch.tensor(counts))
+    where = {cell: step for step, cell in enumerate(zip(listed(order.row), listed(order.time), strict=True))}
+    some = [row for row, count in enumerate(counts) if count]
+    assert listed(order.reading) == [where[row, time] for row, count in enumerate(counts) for time in range(count)]
+    assert listed(order.first) == [where[row, 0] for row in some]
+    assert listed(order.last) == [where[row, counts[row] - 1] for row in some]
+    assert listed(order.mask(7).sum(1)) == counts
+
+
+@given(rows=ragged())
+def test_packing_is_inverse_to_unpacking(rows: list[Tensor]) -> None:
+    """Values, lengths and the padded width come back."""
+    packing_is_inverse(padded(rows, extra=2, filling=torch.nan))
+
+
+def test_the_report_counts_real_and_padded_steps() -> None:
+    """Eight rows of 4 to 8 steps: 45 real ones in a rectangle of 64, in either layout."""
+    sizes = torch.tensor([4, 6, 8, 5, 4, 3, 7, 8])
+    batch = Padded(Ids, torch.zeros(8, 8, dtype=torch.int64), sizes)
+    assert batch.report() == batch.packed().report() == Report(batches=1, rows=8, steps=45, padded=64)
+    assert batch.report().wasted == pytest.approx(19 / 64)
+    assert Report().wasted == 0
+
+
+def test_states_are_sliced_from_a_plain_rectangle() -> None:
+    """Their final states are the last real steps; with_padded takes the real steps of another rectangle."""
+    values = torch.arange(12.0).reshape(2, 3, 2)
+    states = States.from_padded(values, torch.tensor([1, 3]))
+    assert listed(states.final) == [[0, 1], [10, 11]]
+    again = states.with_padded(values + 100).padded().values
+    assert listed(again[0]) == [[100, 101], [0, 0], [0, 0]]
+    with pytest.raises(ShapeError, match=r"values must be 2 x 3 x hidden.*but \(2, 4, 2\) arrived"):
+        states.with_padded(torch.zeros(2, 4, 2))
+
+
+def test_batches_survive_copies_and_pickling() -> None:
+    """As a worker of a DataLoader sends them."""
+    batch = Padded(Vectors, torch.randn(2, 3, 4), torch.tensor([3, 1]), riders=Riders(torch.tensor([5, 6])))
+    states = States.from_padded(batch.values, batch.lengths)
+    for other in (copy.deepcopy(batch), pickle.loads(pickle.dumps(batch))):
+        assert torch.equal(other.values, batch.values)
+        assert listed(other.riders.places) == [5, 6]
+        assert other.kind is Vectors
+    assert torch.equal(pickle.loads(pickle.dumps(states)).values, states.values)
+
+
+def test_a_batch_moves_and_its_lengths_stay() -> None:
+    """Values, targets, initial states and indices go to the device; lengths and places steer from the CPU."""
+    riders = Riders(torch.tensor([0]), targets=torch.tensor([1]))
+    batch = Padded(Vectors, torch.zeros(1, 2, 3), torch.tensor([2]), initial=(torch.zeros(1, 1, 3),), riders=riders)
+    for moved in (batch.to("meta"), batch.packed().to("meta")):
+        assert moved.values.device.type == "meta"
+        assert moved.initial is not None
+        assert moved.initial[0].device.type == "meta"
+        assert moved.riders.targets is not None
+        assert moved.riders.targets.device.type == "meta"
+        assert moved.order.row.device.type == moved.order.lengths_on_device.device.type == "meta"
+        assert moved.lengths.device.type == moved.riders.places.device.type == "cpu"
+    assert States.from_padded(batch.values, batch.lengths).to("meta").final.device.type == "meta"
+    assert Pooled(torch.zeros(1, 2)).to("meta").values.device.type == "meta"
+    assert Scores(torch.zeros(1, 2), range(2)).to("meta").values.device.type == "meta"
+    assert StepScores(torch.zeros(2, 2), batch.lengths, range(2)).to("meta").values.device.type == "meta"
+
+
+VECTORS = torch.zeros(2, 3, 4)
+SIZES = torch.tensor([3, 1])
+REFUSED: list[tuple[str, type[PipelineError], str, dict[str, object]]] = [
+    ("float lengths", ShapeError, r"lengths must be Int64\[Tensor, 'batch'\], but float32 of shape \(2,\) arrived",
+     {"lengths": torch.tensor([2.9, 1.0])}),
+    ("a list of lengths", ShapeError, r"lengths must be Int64\[Tensor, 'batch'\], but a list arrived",
+     {"lengths": [3, 1]}),
+    ("too many lengths", ShapeError, r"lengths must be .* but int64 of shape \(3,\) arrived, beside values float32",
+     {"lengths": torch.tensor([3, 1, 1])}),
+    ("too long", LengthError, r"lengths\[1\] is 4, but values has only 3 steps; build the batch with Pad, or pass",
+     {"lengths": torch.tensor([3, 4])}),
+    ("negative", LengthError, r"lengths\[1\] is -1, but a row has 0 steps or more; count its steps again",
+     {"lengths": torch.tensor([3, -1])}),
+    ("no row", EmptyBatchError, r"lengths is empty: a batch holds at least one row",
+     {"values": torch.zeros(0, 3, 4), "lengths": torch.tensor([], dtype=torch.int64)}),
+    ("lengths elsewhere", ShapeError, r"lengths must be on the CPU, but they are on meta; .* pass lengths.cpu\(\)",
+     {"lengths": SIZES.to("meta")}),
+    ("ids for vectors", ShapeError, r"values must be floating-point vectors of batch x time x feature for kind Vectors, "
+     r"but int64 of shape \(2, 3\) arrived; say Ids for numbered tokens", {"values": torch.zeros(2, 3).long()}),
+    ("vectors for ids", ShapeError, r"values must be int64 ids of batch x time for kind Ids, but float32",
+     {"kind": Ids}),
+    ("too many places", ShapeError, r"riders has places of 3 rows, but the batch has 2",
+     {"riders": Riders(torch.arange(3))}),
+    ("targets of another width", ShapeError, r"riders.targets has 5 steps a row, but the batch is 3 steps wide",
+     {"riders": Riders(torch.arange(2), targets=torch.zeros(2, 5).long())}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "wrong"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED]
+)
+def test_what_cannot_be_true_is_refused(error: type[PipelineError], message: str, wrong: dict[str, object]) -> None:
+    """Each with the argument, the rule, what arrived and what to do; torch would take most of it in silence."""
+    arguments = {"kind": Vectors, "values": VECTORS, "lengths": SIZES, **wrong}
+    with pytest.raises(error, match=message):
+        loosely(Padded)(**arguments)
+
+
+def test_packed_values_must_add_up() -> None:
+    """Packed rows and states have as many steps as their lengths say."""
+    with pytest.raises(LengthError, match="lengths add up to 4 steps, but values has 5; pack values and lengths of"):
+        Packed(Vectors, torch.zeros(5, 2), SIZES)
+    with pytest.raises(LengthError, match="lengths add up to 4 steps, but values has 3"):
+        States(torch.zeros(3, 2), SIZES, torch.zeros(2, 2))
+    with pytest.raises(LengthError, match="lengths add up to 4 steps, but values has 3"):
+        StepScores(torch.zeros(3, 2), SIZES, range(2))
+    with pytest.raises(ShapeError, match=r"States: final must be Float\[Tensor, 'batch hidden'\], but .* \(3, 2\)"):
+        States(torch.zeros(4, 2), SIZES, torch.zeros(3, 2))
+
+
+def test_every_checked_class_bites() -> None:
+    """The annotations of all that flows are checked when it is made."""
+    flat = torch.zeros(2)
+    with pytest.raises(ShapeError, match="Pooled: values must be Float"):
+        Pooled(flat)
+    with pytest.raises(ShapeError, match="Scores: values must be Float"):
+        Scores(flat, range(2))
+    with pytest.raises(ShapeError, match="StepScores: values must be Float"):
+        StepScores(flat, SIZES, range(2))
+    with pytest.raises(ShapeError, match="Packed: values must be Shaped"):
+        Packed(Ids, torch.tensor(1), SIZES)
+    with pytest.raises(ShapeError, match="Riders: places must be Int64"):
+        Riders(flat)
+    with pytest.raises(
+        ShapeError, match=r"targets must be Int64\[Tensor, 'batch'\] or Int64\[Tensor, 'batch time'\] or"
+    ):
+        Riders(torch.arange(2), targets=torch.zeros(3).long())
+
+
+def scored(targets: Tensor) -> StepScores[int]:
+    """Scores of two rows of 3 and 1 steps, with a target a step."""
+    seed(0)
+    return StepScores(torch.randn(4, 5), SIZES, range(5), riders=Riders(torch.arange(2), targets=targets))
+
+
+def test_step_losses_weigh_real_steps_that_have_a_target() -> None:
+    """Padding and steps without a target weigh nothing, whatever the padding's targets are."""
+    targets = torch.tensor([[1, IGNORED, 4], [2, 0, 0]])
+    scores = scored(targets)
+    rows = scores.values[scores.order.reading].log_softmax(-1)
+    wanted = -(rows[0, 1] + rows[2, 4] + rows[3, 2]) / 3
+    torch.testing.assert_close(scores.loss(), wanted)
+    torch.testing.assert_close(scores.log_softmax()[scores.order.reading], rows)
+
+
+def test_micro_batches_add_up() -> None:
+    """Losses over the weight of the whole batch sum to its loss, unlike means of means."""
+    targets = torch.tensor([0, 1, IGNORED, 1, 0])
+    values = torch.randn(5, 2)
+    whole = Scores(values, range(2), riders=Riders(torch.arange(5), targets=targets))
+    parts = [
+        Scores(values[i:j], range(2), riders=Riders(torch.arange(j - i), targets=targets[i:j]))
+        for i, j in ((0, 2), (2, 5))
+    ]
+    weight = sum((part.riders.weight for part in parts), torch.tensor(0))
+    assert weight == whole.riders.weight == 4
+    torch.testing.assert_close(sum(part.loss(over=weight) for part in parts), whole.loss())
+
+
+def test_a_loss_of_nothing_is_zero() -> None:
+    """A batch in which no row has a target gives 0, not NaN."""
+    scores = Scores(torch.randn(2, 3), range(3), riders=Riders(torch.arange(2), targets=torch.tensor([IGNORED] * 2)))
+    assert scores.loss() == 0
+
+
+def test_missing_and_strange_targets_are_refused() -> None:
+    """With the row that they came with, and what to do."""
+    with pytest.raises(TargetError, match="the loss needs targets, one a row, but the batch has none; feed Example"):
+        Scores(torch.zeros(2, 3), range(3)).loss()
+    with pytest.raises(TargetError, match="the loss needs targets, one a row, but the batch has one a step"):
+        Scores(torch.zeros(2, 3), range(3), riders=Riders(torch.arange(2), torch.zeros(2, 4).long())).loss()
+    with pytest.raises(TargetError, match="the loss needs targets, one a step, but the batch has one a row"):
+        scored(torch.tensor([1, 2])).loss()
+    with pytest.raises(TargetError, match="targets must be classes from 0 to 4, but 5 arrived in row 1; give the head"):
+        scored(torch.tensor([[1, 1, 1], [5, 0, 0]])).loss()
+    strange = Riders(torch.tensor([8, 9]), targets=torch.tensor([0, 3]))
+    with pytest.raises(TargetError, match="from 0 to 2, but 3 arrived in row 9"):
+        Scores(torch.zeros(2, 3), range(3), riders=strange).loss()
+
+
+def test_answers_leave_out_steps_that_are_not_asked() -> None:
+    """Such as bos, eos, and the later pieces of a split word."""
+    riders = Riders(torch.tensor([4, 2]), asked=torch.tensor([[False, True, True], [True, True, True]]))
+    values = torch.eye(4)
+    scores = StepScores(values, SIZES, ["a", "b", "c", "d"], riders=riders)
+    plain = StepScores(values, SIZES, ["a", "b", "c", "d"])
+    everything = dict(plain.rows())
+    assert dict(scores.rows()) == {4: everything[0][1:], 2: everything[1]}
