@@ -61,6 +61,13 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Measure what packing saves: steps, memory and time."""
+    install(session, ".")
+    session.run("python", "docs/packing.py")
+
+
+@nox.session(default=False)
 def wheel(session: nox.Session) -> None:
     """Build the wheel and the source distribution into dist/."""
     session.install("build")

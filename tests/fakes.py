@@ -19,7 +19,7 @@ class Fakes:
         self.folder = folder
         self._monkeypatch = monkeypatch
         folder.mkdir(exist_ok=True)
-        monkeypatch.syspath_prepend(folder)
+        monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
 
     def add(self, package: str, source: str, *, version: str = "1.0") -> None:
         """Install a package with one module, and one entry point named as the module is."""

@@ -78,14 +78,16 @@ def test_a_missing_option_lists_what_is_taken() -> None:
         OURS.tokenizers.make("words")
 
 
-@pytest.mark.parametrize(("name", "options"), [("bilstm", {}), ("bigru", {}), ("lstm", {"bidirectional": True})])
-def test_a_broken_promise_is_refused_at_once(name: str, options: dict[str, object]) -> None:
+def test_a_broken_promise_is_refused_at_once() -> None:
     """`causal=True` is a promise to the type checker, so it has to be kept before anything is joined."""
-    wrong = f"encoder '{name}' was promised to be causal, but it is not"
-    with pytest.raises(CompositionError, match=f"^{wrong}"):
-        Encode(name, causal=True, hidden_size=4, **options)
-    with pytest.raises(CompositionError, match=f"^{wrong}"):
-        Encode(name, causal=True, input_size=3, hidden_size=4, **options)
+    promised = "was promised to be causal, but it is not"
+    for name in ("bilstm", "bigru"):
+        with pytest.raises(CompositionError, match=f"^encoder '{name}' {promised}"):
+            Encode(name, causal=True, hidden_size=4)
+        with pytest.raises(CompositionError, match=f"^encoder '{name}' {promised}"):
+            Encode(name, causal=True, input_size=3, hidden_size=4)
+    with pytest.raises(CompositionError, match=f"^encoder 'lstm' {promised}"):
+        Encode("lstm", causal=True, bidirectional=True, hidden_size=4)
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru"])
@@ -122,8 +124,8 @@ def test_every_attention_can_be_made(name: str) -> None:
 def test_every_pool_can_be_made(name: str) -> None:
     """By name alone, and by size where it has weights."""
     states = States.from_padded(torch.ones(3, 5, 2), torch.tensor([3, 0, 1]))
-    options: dict[str, object] = {"input_size": 2} if OURS.pools.waits(name) else {}
-    assert Pool(name, **options)(states).values.shape == (3, 2)
+    pool = Pool(name, input_size=2) if OURS.pools.waits(name) else Pool(name)
+    assert pool(states).values.shape == (3, 2)
     assert OURS.pools.waits(name) == (name == "attention")
 
 
@@ -134,6 +136,14 @@ def test_every_tokenizer_can_be_made(name: str) -> None:
     ids = ints(tokenize("or not").sequence.values)
     assert ids
     assert max(ids) < tokenize.vocab_size
+
+
+def test_a_size_with_a_default_is_not_waited_for(fakes: Fakes) -> None:
+    """Such a part can be made at once."""
+    fakes.add("mine", returning("{'mine': lambda input_size=3: LSTM(input_size, 4)}"))
+    encoders = fakes.registry().encoders
+    assert not encoders.waits("mine")
+    assert encoders.make("mine").input_size == 3
 
 
 WRONG = {

@@ -148,7 +148,9 @@ def test_what_fails_to_load_is_reported_and_stops_nothing(fakes: Fakes, package:
         found = fakes.registry()
     assert len(warned) == 1
     assert [name for name, _ in failures(found)] == ["aaa", package, "zzz"]
-    assert (failures(found)[1][1] or "").startswith(reason)
+    failure = failures(found)[1][1] or ""
+    assert failure.startswith(reason)
+    assert not failure.endswith(".")
     assert found.encoders.names() == ["before", "behind"]
     for catalogue in found.catalogues():
         with pytest.raises(UnknownNameError, match=re.escape(f". Plugin {told}")):

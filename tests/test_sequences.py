@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence
+from torch.utils import _pytree as pytree
 
 from pipeline import Ids, Packed, Padded, Pooled, Report, Scores, States, StepScores, Vectors
 from pipeline.errors import EmptyBatchError, LengthError, PipelineError, ShapeError, TargetError
@@ -227,3 +228,29 @@ def test_answers_leave_out_steps_that_are_not_asked() -> None:
     plain = StepScores(values, SIZES, ["a", "b", "c", "d"])
     everything = dict(plain.rows())
     assert dict(scores.rows()) == {4: everything[0][1:], 2: everything[1]}
+
+
+def double(tensor: Tensor) -> Tensor:
+    """Twice a tensor."""
+    return tensor * 2
+
+
+def to_meta(tensor: Tensor) -> Tensor:
+    """A tensor elsewhere."""
+    return tensor.to("meta")
+
+
+def test_batches_are_pytrees_with_keys() -> None:
+    """Tensors are mapped under their fields' names; lengths and places go along as they are."""
+    riders = Riders(torch.tensor([0]), targets=torch.tensor([1]))
+    batch = Padded(Vectors, torch.ones(1, 2, 3), torch.tensor([2]), initial=(torch.ones(1, 1, 3),), riders=riders)
+    leaves, _ = pytree.tree_flatten_with_path(batch)
+    assert {pytree.keystr(path) for path, _ in leaves} == {".values", ".initial[0]", ".riders.targets"}
+    doubled = pytree.tree_map(double, batch)
+    assert isinstance(doubled, Padded)
+    assert doubled.values.sum() == 12
+    assert doubled.riders.targets == 2
+    assert doubled.lengths is batch.lengths
+    moved = pytree.tree_map(to_meta, States.from_padded(batch.values, batch.lengths))
+    assert isinstance(moved, States)
+    assert moved.order.row.device.type == "meta"

@@ -16,6 +16,7 @@ from pipeline.errors import TargetError
 from pipeline.sequences.batches import check_steps
 from pipeline.sequences.moves import STAYS, to_device
 from pipeline.sequences.order import Order, ints, order_of
+from pipeline.sequences.pytrees import as_pytree
 from pipeline.sequences.riders import IGNORED, Riders, riders_of, riders_of_vectors
 
 R_co = TypeVar("R_co", covariant=True)
@@ -31,6 +32,7 @@ class Answers(ABC, Generic[R_co]):
         """Each row's place in the input, and its answer."""
 
 
+@as_pytree
 @checked
 @attrs.frozen(eq=False)
 class Scores(Answers[N], Generic[N]):
@@ -79,6 +81,7 @@ class Scores(Answers[N], Generic[N]):
         return to_device(self, device)
 
 
+@as_pytree
 @checked
 @attrs.frozen(eq=False)
 class StepScores(Answers[list[N]], Generic[N]):

@@ -12,6 +12,7 @@ from pipeline.checked import checked, described
 from pipeline.errors import EmptyBatchError, LengthError, ShapeError
 from pipeline.sequences.moves import STAYS, pinned, to_device
 from pipeline.sequences.order import Order, longest_of, order_of
+from pipeline.sequences.pytrees import as_pytree
 from pipeline.sequences.report import Report
 from pipeline.sequences.riders import Riders, riders_of
 from pipeline.sequences.rows import Ids, K, K_co, Kind
@@ -85,6 +86,7 @@ def _check_initial(initial: Carry | None, batch: int) -> None:
             raise ShapeError(msg, argument="initial")
 
 
+@as_pytree
 @checked
 @attrs.frozen(eq=False)
 class Padded(Generic[K_co]):
@@ -159,6 +161,7 @@ class Padded(Generic[K_co]):
         return pinned(self)
 
 
+@as_pytree
 @checked
 @attrs.frozen(eq=False)
 class Packed(Generic[K_co]):

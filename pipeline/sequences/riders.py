@@ -9,11 +9,13 @@ from torch import Tensor
 
 from pipeline.checked import checked
 from pipeline.sequences.moves import STAYS
+from pipeline.sequences.pytrees import as_pytree
 
 IGNORED = -100
 """The target of whatever has none: torch's own `ignore_index`."""
 
 
+@as_pytree
 @checked
 @attrs.frozen(eq=False)
 class Riders:

@@ -13,6 +13,7 @@ from pipeline.errors import ShapeError
 from pipeline.sequences.batches import Carry, Padded, check_lengths, check_steps, packed_steps, padded_steps
 from pipeline.sequences.moves import STAYS, to_device
 from pipeline.sequences.order import Order, longest_of, order_of
+from pipeline.sequences.pytrees import as_pytree
 from pipeline.sequences.riders import Riders, riders_of, riders_of_vectors
 from pipeline.sequences.rows import Vectors
 
@@ -29,6 +30,7 @@ S = TypeVar("S", bound=Sight)
 S_co = TypeVar("S_co", bound=Sight, covariant=True, default=Sight)
 
 
+@as_pytree
 @checked
 @attrs.frozen(eq=False)
 class States(Generic[S_co]):
@@ -109,6 +111,7 @@ class States(Generic[S_co]):
         return to_device(self, device)
 
 
+@as_pytree
 @checked
 @attrs.frozen(eq=False)
 class Pooled:

@@ -130,7 +130,8 @@ class Recurrent(Encoder[S_co]):
         started = tuple(state.index_select(1, rows) for state in initial)
         sequence = PackedSequence(batch.values, order.batch_sizes)
         steps, ended = self._call(sequence, started)
-        carried = tuple(state.index_copy(1, rows, end) for state, end in zip(initial, ended, strict=True))
+        # Under autocast the kernel ends in another dtype than it began with.
+        carried = tuple(state.to(end.dtype).index_copy(1, rows, end) for state, end in zip(initial, ended, strict=True))
         return steps.data, carried
 
     @abstractmethod
