@@ -140,7 +140,7 @@ def test_a_size_is_learned_or_said() -> None:
     states = States.from_padded(torch.zeros(1, 2, 3), torch.tensor([2]))
     with pytest.raises(CompositionError, match=r'does not know its input size yet.*Attend\("general", input_size=3\)'):
         waiting(states)
-    with pytest.raises(ShapeError, match="attention 'general' reads states of 4, but states of 3 arrived"):
+    with pytest.raises(ShapeError, match="attention 'general' reads 4 features, but 3 arrived"):
         Attend("general", input_size=4)(states)
     joined = Encode(LSTM(3, 5)) >> waiting
     assert sorted(joined.state_dict())[:2] == ["attend.attention.linear.bias", "attend.attention.linear.weight"]

@@ -111,7 +111,7 @@ def test_sizes_are_inferred_along_the_chain() -> None:
         ),
         (
             lambda: Encode(LSTM(4, 6)) >> Attend("general", input_size=5),
-            "between stage 1 `Encode` and stage 2 `Attend`: states of 6 come in, but attention 'general' reads input_size=5",
+            "between stage 1 `Encode` and stage 2 `Attend`: 6 features come in, but attention 'general' reads input_size=5",
         ),
         (
             lambda: Embed(9, 4) >> Encode(LSTM(4, 6)) >> NextToken(Embed(9, 4)),
@@ -339,12 +339,10 @@ def test_encode_takes_either_layout_and_refuses_ids() -> None:
     vectors = Padded(Vectors, torch.randn(2, 4, 3), torch.tensor([1, 2]))
     assert torch.equal(encode(vectors).values, encode(vectors.packed()).values)
     ids = Packed(Ids, torch.tensor([1, 2]), torch.tensor([2]))
-    with pytest.raises(
-        ShapeError, match=r"encoder 'LSTM' reads vectors of 3 features, but Ids arrived, int64 of shape"
-    ):
+    with pytest.raises(ShapeError, match=r"Encode takes vectors, but Ids arrived; look ids up first, with Embed"):
         loosely(encode)(ids)
     with pytest.raises(
-        CompositionError, match=r'does not know its input size yet; .* Encode\("lstm", input_size=...\)'
+        CompositionError, match=r'does not know its input size yet; .* Encode\("lstm", input_size=3\)'
     ):
         Encode("lstm", hidden_size=4)(vectors)
 

@@ -112,9 +112,9 @@ def test_bad_names_and_options_are_refused() -> None:
 def test_sizes_that_do_not_fit_are_refused() -> None:
     """At the join, and at the call of a pool by itself."""
     states = States.from_padded(torch.zeros(1, 2, 3), torch.tensor([2]))
-    with pytest.raises(CompositionError, match="pooling 'attention' does not know its input size yet"):
+    with pytest.raises(CompositionError, match="pool 'attention' does not know its input size yet"):
         Pool("attention")(states)
-    with pytest.raises(ShapeError, match="pooling 'attention' reads states of 5, but states of 3 arrived"):
+    with pytest.raises(ShapeError, match="pool 'attention' reads 5 features, but 3 arrived"):
         Pool("attention", input_size=5)(states)
-    with pytest.raises(CompositionError, match="between stage 1 `Encode` and stage 2 `Pool`: states of 4 come in, but"):
+    with pytest.raises(CompositionError, match="between stage 1 `Encode` and stage 2 `Pool`: 4 features come in, but"):
         _ = Encode(LSTM(3, 4)) >> Pool("attention", input_size=5)

@@ -1,56 +1,28 @@
 """Each step's context: the steps of its row, mixed by how well they answer it."""
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, cast, final
+from typing import TYPE_CHECKING, final
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import override
 
-from pipeline.errors import CompositionError, OptionError, ShapeError
+from pipeline.catalogue import Catalogue
+from pipeline.errors import OptionError
 from pipeline.parts.attention import Attention
 from pipeline.registry import registry
 from pipeline.sequences.states import S, Sight, States
-from pipeline.stage import Flow, Keeps, ModuleStage, Part
+from pipeline.stage import Flow, Keeps, ModuleStage
+from pipeline.stages.slot import Slot
 
 
-class _Attending(nn.Module, Part):
-    """What both ways to attend share: an attention, made once its size is known, and a mask."""
+class _Attending(Slot[Attention]):
+    """What both ways to attend share: an attention, and a mask."""
 
-    attention: Attention | None
-
-    def __init__(self, attention: Attention | str, name: str | None, options: dict[str, object]) -> None:
-        super().__init__()
-        self.name = name
-        self._named = attention if isinstance(attention, str) else type(attention).__name__
-        self._options = options
-        self.attention = None
-        if isinstance(attention, Attention):
-            if options:
-                msg = f"options {sorted(options)} go with a registered name; {self._named} was made already."
-                raise OptionError(msg)
-            self.attention = attention
-        elif "input_size" in options:
-            self.attention = self._made(cast("int", options["input_size"]))
-        else:
-            registry().attentions.check(attention, options)
-
-    @property
-    def waits(self) -> bool:
-        """Whether the attention is not made yet, for want of its input size."""
-        return self.attention is None
-
-    def learn(self, size: int | None) -> None:
-        """Make the attention if it waits for its size, and make sure that the size is its own."""
-        if self.attention is None and size is not None:
-            self.attention = self._made(size)
-        if self.attention is not None and size not in (None, self.attention.input_size):
-            msg = (
-                f"states of {size} come in, but attention {self._named!r} reads "
-                f"input_size={self.attention.input_size}; make the two equal."
-            )
-            raise CompositionError(msg, size=size, input_size=self.attention.input_size)
+    @override
+    def catalogue(self) -> Catalogue[Attention]:
+        return registry().attentions
 
     @abstractmethod
     def mask(self, states: States[Sight]) -> Bool[Tensor, "#batch query key"]:
@@ -59,31 +31,13 @@ class _Attending(nn.Module, Part):
     def weights(self, states: States[Sight]) -> Float[Tensor, "batch query key"]:
         """The share of each step (key) in each step's context (query), in padded layout; zeros for padding."""
         values = states.padded().values
-        weights = self._ready(values).weights(values, values, self.mask(states))
+        weights = self.ready(values.shape[-1]).weights(values, values, self.mask(states))
         return weights.masked_fill(~states.mask.unsqueeze(-1), 0)
 
     def contexts(self, states: States[S]) -> States[S]:
         """The states with each step's context in its place; final states are left as they are."""
         values = states.padded().values
-        return states.with_padded(self._ready(values)(values, values, self.mask(states)))
-
-    def _made(self, size: int) -> Attention:
-        return registry().attentions.make(self._named, **{**self._options, "input_size": size})
-
-    def _ready(self, values: Tensor) -> Attention:
-        size = values.shape[-1]
-        if self.attention is None:
-            msg = (
-                f"attention {self._named!r} does not know its input size yet; join it behind an encoder, "
-                f'or say it: {type(self).__name__}("{self._named}", input_size={size}).'
-            )
-            raise CompositionError(msg, attention=self._named)
-        if self.attention.input_size != size:
-            msg = (
-                f"attention {self._named!r} reads states of {self.attention.input_size}, but states of {size} arrived."
-            )
-            raise ShapeError(msg, size=size, input_size=self.attention.input_size)
-        return self.attention
+        return states.with_padded(self.ready(values.shape[-1])(values, values, self.mask(states)))
 
 
 @final
@@ -107,7 +61,7 @@ class Attend(_Attending, ModuleStage[States[Sight], States[Sight]]):
     """
 
     def __init__(self, attention: Attention | str = "dot", *, name: str | None = None, **options: object) -> None:
-        super().__init__(attention, name, options)
+        super().__init__(attention, "attention", name, options)
 
     @override
     def fit(self, flow: Flow, /) -> Flow:
@@ -161,7 +115,7 @@ class AttendEarlier(_Attending, Keeps[States[Sight]]):
         name: str | None = None,
         **options: object,
     ) -> None:
-        super().__init__(attention, name, options)
+        super().__init__(attention, "attention", name, options)
         if window is not None and window < 1:
             msg = f"window must be 1 or more, but {window} arrived; None lets a step attend to all earlier ones."
             raise OptionError(msg, window=window)

@@ -1,24 +1,25 @@
 """Vectors to states, by an encoder of one's choice."""
 
-from typing import Final, Literal, cast, final, overload
+from typing import Literal, cast, final, overload
 
 import torch
 from typing_extensions import override
 
-from pipeline.checked import described
-from pipeline.errors import CompositionError, OptionError, ShapeError
+from pipeline.catalogue import Catalogue
+from pipeline.errors import CompositionError, ShapeError
 from pipeline.parts.encoder import Encoder
 from pipeline.registry import registry
 from pipeline.sequences.batches import Batch
 from pipeline.sequences.rows import Vectors
 from pipeline.sequences.states import Causal, S_co, Sight, States
 from pipeline.stage import Flow, ModuleStage
+from pipeline.stages.slot import Slot
 
 _PROBE_SIZE = 64
 
 
 @final
-class Encode(ModuleStage[Batch[Vectors], States[S_co]]):
+class Encode(Slot[Encoder[S_co]], ModuleStage[Batch[Vectors], States[S_co]]):
     """One hidden vector a step, and each row's final state, from packed or padded vectors.
 
     Args:
@@ -53,47 +54,22 @@ class Encode(ModuleStage[Batch[Vectors], States[S_co]]):
     def __init__(
         self, encoder: Encoder[S_co] | str, *, causal: bool = False, name: str | None = None, **options: object
     ) -> None:
-        super().__init__()
-        self.name = name
-        self.encoder: Encoder[S_co] | None = None
-        self._named: Final = encoder if isinstance(encoder, str) else type(encoder).__name__
-        self._options = options
-        if isinstance(encoder, Encoder):
-            if options:
-                msg = f"options {sorted(options)} go with a registered name; {self._named} was made already."
-                raise OptionError(msg)
-            self.encoder = encoder
-            return
-        # Made once without memory, so that a wrong option or a broken promise shows at once, in the right line.
-        with torch.device("meta"):
-            probe = self._made(cast("int", options.get("input_size", _PROBE_SIZE)))
-        if causal and not probe.causal:
+        super().__init__(encoder, "encoder", name, options)
+        if causal and not self._probe().causal:
             msg = (
-                f"encoder {self._named!r} was promised to be causal, but it is not: its steps see later ones; "
+                f"encoder {encoder!r} was promised to be causal, but it is not: its steps see later ones; "
                 "choose one that reads forward only, such as lstm."
             )
-            raise CompositionError(msg, encoder=self._named)
-        if "input_size" in options:
-            self.encoder = self._made(cast("int", options["input_size"]))
+            raise CompositionError(msg, encoder=encoder)
 
-    @property
-    def waits(self) -> bool:
-        """Whether the encoder is not made yet, for want of its input size."""
-        return self.encoder is None
+    @override
+    def catalogue(self) -> Catalogue[Encoder[S_co]]:
+        return cast("Catalogue[Encoder[S_co]]", registry().encoders)
 
     @override
     def fit(self, flow: Flow, /) -> Flow:
-        if self.encoder is None:
-            if flow.size is None:
-                return Flow()
-            self.encoder = self._made(flow.size)
-        if flow.size not in (None, self.encoder.input_size):
-            msg = (
-                f"{flow.size} features come in, but encoder {self._named!r} reads "
-                f"input_size={self.encoder.input_size}; make the two equal."
-            )
-            raise CompositionError(msg, size=flow.size, input_size=self.encoder.input_size)
-        return Flow(self.encoder.output_size, self.encoder.causal)
+        encoder = self.learn(flow.size)
+        return Flow() if encoder is None else Flow(encoder.output_size, encoder.causal)
 
     @override
     def forward(self, value: Batch[Vectors]) -> States[S_co]:
@@ -103,20 +79,14 @@ class Encode(ModuleStage[Batch[Vectors], States[S_co]]):
             CompositionError: if the encoder still waits for its input size.
             ShapeError: if the batch holds no vectors, or not of the size that the encoder reads.
         """
-        if self.encoder is None:
-            msg = (
-                f"encoder {self._named!r} does not know its input size yet; join Encode behind a stage that gives "
-                f'vectors, or say it: Encode("{self._named}", input_size=...).'
-            )
-            raise CompositionError(msg, encoder=self._named)
-        if value.kind is not Vectors or value.values.shape[-1] != self.encoder.input_size:
-            msg = (
-                f"encoder {self._named!r} reads vectors of {self.encoder.input_size} features, but "
-                f"{value.kind.__name__} arrived, {described(value.values)}; embed ids first, and keep the sizes equal."
-            )
-            raise ShapeError(msg, input_size=self.encoder.input_size)
-        return self.encoder(value.packed())
+        if value.kind is not Vectors:
+            msg = f"Encode takes vectors, but {value.kind.__name__} arrived; look ids up first, with Embed."
+            raise ShapeError(msg)
+        return self.ready(value.values.shape[-1])(value.packed())
 
-    def _made(self, input_size: int) -> Encoder[S_co]:
-        options = {**self._options, "input_size": input_size}
-        return cast("Encoder[S_co]", registry().encoders.make(self._named, **options))
+    def _probe(self) -> Encoder[S_co]:
+        """The encoder, or one like it that takes no memory: what it says of itself shows before its size is known."""
+        if self.held is not None:
+            return self.held
+        with torch.device("meta"):
+            return self.catalogue().make(self._called, **{**self._options, "input_size": _PROBE_SIZE})

@@ -1,19 +1,20 @@
 """Each row's states to one vector."""
 
-from typing import cast, final
+from typing import final
 
 import attrs
 from typing_extensions import override
 
-from pipeline.errors import CompositionError, OptionError, ShapeError
+from pipeline.catalogue import Catalogue
 from pipeline.parts.pooling import Pooling
 from pipeline.registry import registry
 from pipeline.sequences.states import Pooled, Sight, States
 from pipeline.stage import Flow, ModuleStage
+from pipeline.stages.slot import Slot
 
 
 @final
-class Pool(ModuleStage[States[Sight], Pooled]):
+class Pool(Slot[Pooling], ModuleStage[States[Sight], Pooled]):
     """One vector a row, from its real steps alone; zeros for a row of none.
 
     Args:
@@ -35,40 +36,17 @@ class Pool(ModuleStage[States[Sight], Pooled]):
     """
 
     def __init__(self, how: Pooling | str, *, name: str | None = None, **options: object) -> None:
-        super().__init__()
-        self.name = name
-        self._named = how if isinstance(how, str) else type(how).__name__
-        self._options = options
-        self.pooling: Pooling | None = None
-        if isinstance(how, Pooling):
-            if options:
-                msg = f"options {sorted(options)} go with a registered name; {self._named} was made already."
-                raise OptionError(msg)
-            self.pooling = how
-            return
-        registry().pools.check(self._named, options)
-        if "input_size" in options or not registry().pools.waits(self._named):
-            self.pooling = self._made(cast("int | None", options.get("input_size")))
+        super().__init__(how, "pooling", name, options)
 
-    @property
-    def waits(self) -> bool:
-        """Whether the pooling is not made yet, for want of its input size."""
-        return self.pooling is None
+    @override
+    def catalogue(self) -> Catalogue[Pooling]:
+        return registry().pools
 
     @override
     def fit(self, flow: Flow, /) -> Flow:
-        if self.pooling is None:
-            if flow.size is None:
-                return Flow()
-            self.pooling = self._made(flow.size)
-        if flow.size is not None and self.pooling.input_size not in (None, flow.size):
-            msg = (
-                f"states of {flow.size} come in, but pooling {self._named!r} reads "
-                f"input_size={self.pooling.input_size}; make the two equal."
-            )
-            raise CompositionError(msg, size=flow.size, input_size=self.pooling.input_size)
-        size = flow.size if flow.size is not None else self.pooling.input_size
-        return attrs.evolve(flow, size=None if size is None else self.pooling.output_size(size))
+        pooling = self.learn(flow.size)
+        size = None if pooling is None else flow.size or pooling.input_size
+        return attrs.evolve(flow, size=None if pooling is None or size is None else pooling.output_size(size))
 
     @override
     def forward(self, value: States[Sight]) -> Pooled:
@@ -78,18 +56,4 @@ class Pool(ModuleStage[States[Sight], Pooled]):
             CompositionError: if the pooling still waits for its input size.
             ShapeError: if the states are of another size than it reads.
         """
-        size = value.values.shape[1]
-        if self.pooling is None:
-            msg = (
-                f"pooling {self._named!r} does not know its input size yet; join Pool behind an encoder, "
-                f'or say it: Pool("{self._named}", input_size={size}).'
-            )
-            raise CompositionError(msg, pooling=self._named)
-        if self.pooling.input_size not in (None, size):
-            msg = f"pooling {self._named!r} reads states of {self.pooling.input_size}, but states of {size} arrived."
-            raise ShapeError(msg, size=size, input_size=self.pooling.input_size)
-        return Pooled(self.pooling(value), riders=value.riders)
-
-    def _made(self, size: int | None) -> Pooling:
-        options = self._options if size is None else {**self._options, "input_size": size}
-        return registry().pools.make(self._named, **options)
+        return Pooled(self.ready(value.values.shape[1])(value), riders=value.riders)
