@@ -1,7 +1,6 @@
 """The command line: `python -m pipeline`."""
 
 import argparse
-import io
 import os
 import sys
 import warnings
@@ -61,15 +60,15 @@ def _plugins(_: argparse.Namespace) -> None:
     listing(_console(), found)
 
 
-def _demo(options: argparse.Namespace) -> None:
-    ...
+def _demo(options: argparse.Namespace) -> None: ...
 
 
 def _console() -> Console:
     """Where to print: as wide as the terminal; as wide as need be into a pipe, so that a line stays a line."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
+    reconfigure: object = getattr(sys.stdout, "reconfigure", None)
+    if callable(reconfigure):
         # A name that the terminal cannot spell is no reason to fail.
-        sys.stdout.reconfigure(errors="backslashreplace")
+        reconfigure(errors="backslashreplace")
     narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
     return Console(width=None if narrow else 10_000)
 

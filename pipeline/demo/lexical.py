@@ -9,6 +9,7 @@ import io
 import keyword
 import tokenize
 from collections.abc import Iterator
+from typing import NamedTuple
 
 CLASSES = ("keyword", "name", "string", "number", "comment", "operator", "space")
 """What a character may be."""
@@ -16,8 +17,22 @@ CLASSES = ("keyword", "name", "string", "number", "comment", "operator", "space"
 _CLASS_OF = {"NAME": "name", "STRING": "string", "NUMBER": "number", "COMMENT": "comment", "OP": "operator"}
 
 
-def classes_of(source: str) -> list[list[str]]:
-    r"""A class for every character of every line, line ends left out; lines end with "\n".
+class Lexed(NamedTuple):
+    """A line of source, without its end.
+
+    Attributes:
+        text: its characters.
+        classes: what each of them is, one of `CLASSES`.
+        inside: whether it begins inside a string that an earlier line opened.
+    """
+
+    text: str
+    classes: list[str]
+    inside: bool
+
+
+def lexed(source: str) -> list[Lexed]:
+    r"""Every line of a source whose lines end with "\n", with a class for each character.
 
     What no token covers is space: blanks, indentation, and the backslash that continues a line.
 
@@ -26,16 +41,19 @@ def classes_of(source: str) -> list[list[str]]:
         tokenize.TokenError: likewise.
 
     Example:
-        >>> classes_of("x = 1")
-        [['name', 'space', 'operator', 'space', 'number']]
+        >>> lexed("x = 1")
+        [Lexed(text='x = 1', classes=['name', 'space', 'operator', 'space', 'number'], inside=False)]
     """
-    classes = [["space"] * len(line) for line in source.split("\n")]
+    texts = source.split("\n")
+    classes = [["space"] * len(text) for text in texts]
+    inside: set[int] = set()
     for name, (first, start), (last, end) in _spans(source):
+        inside.update(range(first + 1, last + 1))
         for number in range(first, last + 1):
             line = classes[number - 1]
             covered = slice(start if number == first else 0, end if number == last else len(line))
             line[covered] = [name] * len(line[covered])
-    return classes
+    return [Lexed(text, classes[index], index + 1 in inside) for index, text in enumerate(texts)]
 
 
 def _spans(source: str) -> Iterator[tuple[str, tuple[int, int], tuple[int, int]]]:

@@ -8,17 +8,22 @@ from pathlib import Path
 
 import attrs
 
-from pipeline.demo.lexical import classes_of
+from pipeline.demo.lexical import Lexed, lexed
 from pipeline.errors import PipelineError
+
+KINDS = ("comment", "definition", "import", "statement", "text")
+"""What a line may be; `text` is a line of a docstring, or of another string that stands by itself."""
 
 LONGEST = 120
 """How many characters a line may have."""
 
 _SHARE = 60
-"""How many lines one file may give: few from many files, so that no author's style is most of the data."""
+"""How many lines one file may give: some from many files, so that no author's style is most of the data."""
 
-# Other people's code, tests, and what is there to be refused; `site-packages` lies inside the library's folder.
 _SKIPPED = {"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "__pycache__"}
+"""Folders of other people's code, and of tests, which are full of what no one writes."""
+
+_KIND_OF = {"import": "import", "from": "import", "def": "definition", "class": "definition", "async": "definition"}
 
 
 class SourceError(PipelineError, LookupError):
@@ -32,12 +37,16 @@ class Line:
     Attributes:
         text: its characters.
         classes: what each of them is: one of `lexical.CLASSES`.
+        kind: what the line is: one of `KINDS`.
+        inside: whether it begins inside a string that an earlier line opened, which the line itself does not show.
         file: where it stands, as a path in the standard library.
         number: its number there, from 1.
     """
 
     text: str
     classes: Sequence[str]
+    kind: str
+    inside: bool
     file: str
     number: int
 
@@ -59,7 +68,7 @@ def library() -> Path:
 
 
 def split(folder: Path, training: int, held_out: int, seed: int) -> tuple[list[Line], list[Line]]:
-    """Lines to learn from, and lines of other files to be asked about; every line's text occurs once in all.
+    """Lines to learn from, and lines of other files to be asked about; no two in all have the same text.
 
     Args:
         folder: where the source files lie.
@@ -77,6 +86,22 @@ def split(folder: Path, training: int, held_out: int, seed: int) -> tuple[list[L
     files = (_lines(path, folder) for path in paths)
     seen: set[str] = set()
     return _taken(files, training, seen, draw), _taken(files, held_out, seen, draw)
+
+
+def kind_of(line: Lexed) -> str:
+    """What a line that is not blank is, one of `KINDS`: its characters' classes and its first word say it.
+
+    Example:
+        >>> from pipeline.demo.lexical import lexed
+        >>> [kind_of(line) for line in lexed("import os  # why?\\nos.sep\\n# that is why")]
+        ['import', 'statement', 'comment']
+    """
+    classes = {*line.classes} - {"space"}
+    if line.inside or classes == {"string"}:
+        return "text"
+    if classes == {"comment"}:
+        return "comment"
+    return "definition" if line.text.lstrip().startswith("@") else _KIND_OF.get(line.text.split()[0], "statement")
 
 
 def _taken(files: Iterator[list[Line]], wanted: int, seen: set[str], draw: random.Random) -> list[Line]:
@@ -105,13 +130,12 @@ def _lines(path: Path, folder: Path) -> list[Line]:
     """A file's lines that are neither blank nor too long; none of a file that does not decode or tokenize."""
     try:
         with tokenize.open(path) as file:
-            source = file.read()
-        classes = classes_of(source)
+            found = lexed(file.read())
     except (OSError, SyntaxError, UnicodeDecodeError, tokenize.TokenError):
         return []
     name = path.relative_to(folder).as_posix()
     return [
-        Line(text, names, name, number)
-        for number, (text, names) in enumerate(zip(source.split("\n"), classes, strict=True), start=1)
-        if text.strip() and len(text) <= LONGEST
+        Line(line.text, line.classes, kind_of(line), line.inside, name, number)
+        for number, line in enumerate(found, start=1)
+        if line.text.strip() and len(line.text) <= LONGEST
     ]
