@@ -341,9 +341,7 @@ def test_encode_takes_either_layout_and_refuses_ids() -> None:
     ids = Packed(Ids, torch.tensor([1, 2]), torch.tensor([2]))
     with pytest.raises(ShapeError, match=r"Encode takes vectors, but Ids arrived; look ids up first, with Embed"):
         loosely(encode)(ids)
-    with pytest.raises(
-        CompositionError, match=r'does not know its input size yet; .* Encode\("lstm", input_size=3\)'
-    ):
+    with pytest.raises(CompositionError, match=r'does not know its input size yet; .* Encode\("lstm", input_size=3\)'):
         Encode("lstm", hidden_size=4)(vectors)
 
 

@@ -20,6 +20,8 @@ from pipeline.stages.slot import Slot
 class _Attending(Slot[Attention]):
     """What both ways to attend share: an attention, and a mask."""
 
+    attention: Attention | None
+
     @override
     def catalogue(self) -> Catalogue[Attention]:
         return registry().attentions

@@ -41,6 +41,8 @@ class Encode(Slot[Encoder[S_co]], ModuleStage[Batch[Vectors], States[S_co]]):
         torch.Size([20, 4])
     """
 
+    encoder: Encoder[S_co] | None
+
     @overload
     def __init__(self, encoder: Encoder[S_co], *, name: str | None = None) -> None: ...
     @overload

@@ -35,6 +35,8 @@ class Pool(Slot[Pooling], ModuleStage[States[Sight], Pooled]):
         [[2.0]]
     """
 
+    pooling: Pooling | None
+
     def __init__(self, how: Pooling | str, *, name: str | None = None, **options: object) -> None:
         super().__init__(how, "pooling", name, options)
 
