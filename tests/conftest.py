@@ -8,6 +8,6 @@ from hypothesis import settings
 collect_ignore_glob = ["typing/[!t]*.py"]
 
 # On a busy machine a slow draw is no failure; in CI the same examples are tried each time.
-settings.register_profile("here", deadline=None, max_examples=15)
-settings.register_profile("ci", deadline=None, max_examples=15, derandomize=True)
+settings.register_profile("here", deadline=None, max_examples=30)
+settings.register_profile("ci", deadline=None, max_examples=30, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
