@@ -19,6 +19,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command, and give its exit status: 0 if it did its work, 1 if this library refused it."""
     options = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], None] = options.command
+    reconfigure: object = getattr(sys.stdout, "reconfigure", None)
+    if callable(reconfigure):
+        # A letter that the terminal cannot spell is no reason to fail.
+        reconfigure(errors="backslashreplace")
     try:
         command(options)
     except PipelineError as error:
@@ -39,12 +43,13 @@ def _parser() -> argparse.ArgumentParser:
     plugins.set_defaults(command=_plugins)
 
     about = "Teach a model to highlight Python source, and show what it learned."
-    demo = commands.add_parser("demo", help="a model that highlights Python", description=about)
+    form = argparse.ArgumentDefaultsHelpFormatter
+    demo = commands.add_parser("demo", help="a model that highlights Python", description=about, formatter_class=form)
     demo.set_defaults(command=_demo)
-    demo.add_argument("--html", type=Path, metavar="PATH", help="write the highlighted source to this file as well")
-    demo.add_argument("--lines", type=int, metavar="N", help="learn from so many lines")
-    demo.add_argument("--epochs", type=int, metavar="N", help="go through them so many times")
-    demo.add_argument("--seed", type=int, metavar="N", help="what makes a run repeatable")
+    demo.add_argument("--html", type=Path, metavar="PATH", default="highlight.html", help="the page to write")
+    demo.add_argument("--lines", type=int, metavar="N", default=8_000, help="learn from so many lines")
+    demo.add_argument("--epochs", type=int, metavar="N", default=2, help="go through them so many times")
+    demo.add_argument("--seed", type=int, metavar="N", default=0, help="what makes a run repeatable")
     return parser
 
 
@@ -60,15 +65,15 @@ def _plugins(_: argparse.Namespace) -> None:
     listing(_console(), found)
 
 
-def _demo(options: argparse.Namespace) -> None: ...
+def _demo(options: argparse.Namespace) -> None:
+    # Here and not above: no other command needs it.
+    from pipeline.demo import run  # noqa: PLC0415
+
+    run(options.html, options.lines, options.epochs, options.seed)
 
 
 def _console() -> Console:
     """Where to print: as wide as the terminal; as wide as need be into a pipe, so that a line stays a line."""
-    reconfigure: object = getattr(sys.stdout, "reconfigure", None)
-    if callable(reconfigure):
-        # A name that the terminal cannot spell is no reason to fail.
-        reconfigure(errors="backslashreplace")
     narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
     return Console(width=None if narrow else 10_000)
 

@@ -1,5 +1,6 @@
 """`python -m pipeline` tells a newcomer what to do, and shows what is installed, broken or not."""
 
+import inspect
 import io
 import os
 import re
@@ -14,6 +15,7 @@ import pytest
 from rich.console import Console
 
 import pipeline.__main__ as command_line
+import pipeline.demo
 from fakes import Fakes, offering
 from pipeline.cli.plugins import Line, lines, listing
 from pipeline.cli.welcome import PIPE
@@ -42,6 +44,13 @@ def printed(found: Registry, *, width: int = 200, encoding: str = "utf-8") -> st
     listing(Console(file=file, width=width, legacy_windows=False), found)
     file.flush()
     return raw.getvalue().decode(encoding)
+
+
+def named(signature: inspect.Signature, *args: object, **options: object) -> dict[str, object]:
+    """What a call gives each parameter, defaults included."""
+    bound = signature.bind(*args, **options)
+    bound.apply_defaults()
+    return bound.arguments
 
 
 def cells_of(found: Registry) -> list[list[str]]:
@@ -186,6 +195,28 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
             command_line.main(arguments)
         assert left.value.code == 0
         assert wanted in capsys.readouterr().out
+
+
+def test_demo_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each to the parameter of its name; one that is left out is what `run` would take by itself."""
+    signature, given = inspect.signature(pipeline.demo.run), list[dict[str, object]]()
+
+    def run(*args: object, **options: object) -> None:
+        given.append(named(signature, *args, **options))
+
+    monkeypatch.setattr(pipeline.demo, "run", run)
+    assert command_line.main(["demo"]) == 0
+    assert given.pop() == named(signature)
+    assert command_line.main(["demo", "--html", "a.html", "--lines", "200", "--epochs", "3", "--seed", "4"]) == 0
+    assert given.pop() == named(signature, html=Path("a.html"), lines=200, epochs=3, seed=4)
+
+
+def test_demo_refuses_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    """What the demo itself finds wrong with its options."""
+    assert command_line.main(["demo", "--lines", "0"]) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert re.fullmatch(r"error: .*lines.* 0 .*\n", told.err)
 
 
 def test_what_the_library_refuses_is_one_line(
