@@ -38,7 +38,8 @@ def tests(session: nox.Session) -> None:
         *PACKAGES,
         "tests",
         *session.posargs,
-        env={"PIPELINE_TESTS_INSTALLED": "1", "TOKENIZERS_PARALLELISM": "false"},
+        # Tensors are small here: threads that wait for each other cost more than they bring.
+        env={"OMP_NUM_THREADS": "1", "PIPELINE_TESTS_INSTALLED": "1", "TOKENIZERS_PARALLELISM": "false"},
     )
 
 

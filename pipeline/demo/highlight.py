@@ -6,50 +6,56 @@ named and not imported: a name finds what an installed plugin offers, and would 
 """
 
 from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 import attrs
 import torch
 from torch import nn
-from typing_extensions import TypeAlias
 
-from pipeline.chain import Chain, StreamChain
+from pipeline import (
+    Attend,
+    Bucket,
+    Chain,
+    Classify,
+    Embed,
+    Encode,
+    Example,
+    Ids,
+    Labels,
+    Pack,
+    Pad,
+    Padded,
+    Pool,
+    Report,
+    Scores,
+    StepScores,
+    StreamChain,
+    Tag,
+    Tokenize,
+)
 from pipeline.demo.lexical import CLASSES
-from pipeline.demo.source import KINDS, Line
-from pipeline.labels import Labels
-from pipeline.sequences.answers import Scores, StepScores
-from pipeline.sequences.batches import Padded
-from pipeline.sequences.report import Report
-from pipeline.sequences.rows import Example, Ids
-from pipeline.stages.attend import Attend
-from pipeline.stages.bucket import Bucket
-from pipeline.stages.embed import Embed
-from pipeline.stages.encode import Encode
-from pipeline.stages.heads import Classify, Tag
-from pipeline.stages.pack import Pack
-from pipeline.stages.pad import Pad
-from pipeline.stages.pool import Pool
-from pipeline.stages.tokenize import Tokenize
+from pipeline.demo.source import KINDS
 
 Data: TypeAlias = StreamChain[str | Example[str], Padded[Ids]]
-Tagger: TypeAlias = Chain[Padded[Ids], StepScores[str]]
+Highlighter: TypeAlias = Chain[Padded[Ids], StepScores[str]]
 Sorter: TypeAlias = Chain[Padded[Ids], Scores[str]]
 
 LEARNING_RATE = 0.015
 
 
-def highlighter(lines: Sequence[Line], seed: int) -> tuple[Data, Tagger]:
+def highlighter(texts: Sequence[str], seed: int) -> tuple[Data, Highlighter]:
     """Act one: characters in, a class a character out."""
     labels = Labels(CLASSES)
-    tokenize = Tokenize.train([line.text for line in lines], "characters")
+    tokenize = Tokenize.train(texts, "characters")
     data = tokenize >> Bucket(max_steps=512, seed=seed) >> Pad(labels=labels)
     model = Pack() >> Embed(tokenize.vocab_size, 32) >> Encode("bilstm", hidden_size=64) >> Tag(labels)
     return data, model
 
 
-def sorter(lines: Sequence[Line], seed: int) -> tuple[Data, Sorter]:
-    """Act two: characters in, a kind a line out. Each character attends to its line; the pool weighs what they say."""
+def sorter(texts: Sequence[str], seed: int) -> tuple[Data, Sorter]:
+    """Act two: characters in, a kind a line out. Characters attend to their whole line, and a pool weighs them."""
     labels = Labels(KINDS)
-    tokenize = Tokenize.train([line.text for line in lines], "characters")
+    tokenize = Tokenize.train(texts, "characters")
     data = tokenize >> Bucket(max_steps=768, seed=seed) >> Pad(labels=labels)
     states = Pack() >> Embed(tokenize.vocab_size, 16) >> Encode("bilstm", hidden_size=32) >> Attend("general")
     model = states >> Pool("attention") >> Classify(labels)
@@ -58,23 +64,28 @@ def sorter(lines: Sequence[Line], seed: int) -> tuple[Data, Sorter]:
 
 @attrs.frozen
 class Step:
-    """One step of training: what it cost, and how much of its batch was real."""
+    """One step of training: its loss, and how much of its batch was real."""
 
     loss: float
     report: Report
 
 
-def teach(data: Data, model: Tagger | Sorter, examples: Sequence[Example[str]], epochs: int) -> Iterator[Step]:
-    """Train, a step whenever the next one is asked for; the learning rate falls from row to row, to nothing."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
-    rows, seen = len(examples) * epochs, 0
+def teach(data: Data, model: Highlighter | Sorter, examples: Sequence[Example[str]], *, epochs: int) -> Iterator[Step]:
+    """Train, one step whenever the next is asked for, at a learning rate that falls to nothing."""
+    optimizer = _adam(model)
+    seen = 0
     for _ in range(epochs):
         for batch in data(examples):
-            optimizer.param_groups[0]["lr"] = LEARNING_RATE * (1 - seen / rows)
+            optimizer.param_groups[0]["lr"] = LEARNING_RATE * (1 - seen / (epochs * len(examples)))
             optimizer.zero_grad()
             loss = model(batch).loss()
-            loss.backward()
+            torch.autograd.backward(loss)  # loss.backward(), which torch has not typed
             nn.utils.clip_grad_norm_(model.parameters(), max_norm=1.0)
             optimizer.step()
             seen += len(batch.lengths)
             yield Step(loss.item(), batch.report())
+
+
+def _adam(model: nn.Module) -> torch.optim.Optimizer:
+    # Some thousand steps are few: gradients of long ago say too little.
+    return torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98))

@@ -61,9 +61,10 @@ def _spans(source: str) -> Iterator[tuple[str, tuple[int, int], tuple[int, int]]
     depth, opened = 0, (0, 0)
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         kind = tokenize.tok_name[token.type]
-        if kind == "ERRORTOKEN":
-            # Before 3.12 the tokenizer goes on where later ones refuse; one scheme for all of them refuses.
-            raise tokenize.TokenError(f"{token.string!r} is no token", token.start)
+        # What is no token at all (`$`, `?`) is an error token before 3.12, and afterwards an operator without a name.
+        if kind == "ERRORTOKEN" or token.exact_type == tokenize.OP:
+            msg = f"{token.string!r} is no token"
+            raise tokenize.TokenError(msg, token.start)
         if kind.endswith("STRING_START"):
             opened = opened if depth else token.start
             depth += 1

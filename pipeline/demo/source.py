@@ -20,8 +20,8 @@ LONGEST = 120
 _SHARE = 60
 """How many lines one file may give: some from many files, so that no author's style is most of the data."""
 
-_SKIPPED = {"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "__pycache__"}
-"""Folders of other people's code, and of tests, which are full of what no one writes."""
+_SKIPPED = {"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "encodings", "pydoc_data"}
+"""Folders of other people's code, of tests, which hold what no one writes, and of tables that programs wrote."""
 
 _KIND_OF = {"import": "import", "from": "import", "def": "definition", "class": "definition", "async": "definition"}
 
@@ -89,11 +89,11 @@ def split(folder: Path, training: int, held_out: int, seed: int) -> tuple[list[L
 
 
 def kind_of(line: Lexed) -> str:
-    """What a line that is not blank is, one of `KINDS`: its characters' classes and its first word say it.
+    r"""What a line that is not blank is, one of `KINDS`: its characters' classes and its first word say it.
 
     Example:
         >>> from pipeline.demo.lexical import lexed
-        >>> [kind_of(line) for line in lexed("import os  # why?\\nos.sep\\n# that is why")]
+        >>> [kind_of(line) for line in lexed("import os  # why?\nos.sep\n# that is why")]
         ['import', 'statement', 'comment']
     """
     classes = {*line.classes} - {"space"}
@@ -102,6 +102,20 @@ def kind_of(line: Lexed) -> str:
     if classes == {"comment"}:
         return "comment"
     return "definition" if line.text.lstrip().startswith("@") else _KIND_OF.get(line.text.split()[0], "statement")
+
+
+def labelled(source: str, file: str) -> list[Line]:
+    """A source's lines that are not blank.
+
+    Raises:
+        SyntaxError: if the source does not tokenize.
+        tokenize.TokenError: likewise.
+    """
+    return [
+        Line(line.text, line.classes, kind_of(line), line.inside, file, number)
+        for number, line in enumerate(lexed(source), start=1)
+        if line.text.strip()
+    ]
 
 
 def _taken(files: Iterator[list[Line]], wanted: int, seen: set[str], draw: random.Random) -> list[Line]:
@@ -130,12 +144,7 @@ def _lines(path: Path, folder: Path) -> list[Line]:
     """A file's lines that are neither blank nor too long; none of a file that does not decode or tokenize."""
     try:
         with tokenize.open(path) as file:
-            found = lexed(file.read())
+            lines = labelled(file.read(), path.relative_to(folder).as_posix())
     except (OSError, SyntaxError, UnicodeDecodeError, tokenize.TokenError):
         return []
-    name = path.relative_to(folder).as_posix()
-    return [
-        Line(line.text, line.classes, kind_of(line), line.inside, name, number)
-        for number, line in enumerate(found, start=1)
-        if line.text.strip() and len(line.text) <= LONGEST
-    ]
+    return [line for line in lines if len(line.text) <= LONGEST]

@@ -130,7 +130,7 @@ class Bucket(Stream[Row[K], list[Row[K]]]):
     def next_order(self) -> random.Random | None:
         """What shuffles the next epoch, and one epoch on; None if nothing is shuffled."""
         # Of its own, not the global generator: nothing else that draws numbers changes the batches.
-        order = None if self.seed is None else random.Random(f"{self.seed}/{self.epoch}")  # noqa: S311 - no secret
+        order = None if self.seed is None else random.Random(f"{self.seed}/{self.epoch}")
         self.epoch += 1
         return order
 
