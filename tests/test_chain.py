@@ -163,7 +163,7 @@ def test_heads_wait_for_their_size() -> None:
 def small_tagger(*, look_ahead: int = 10_000) -> StreamChain[Numbered | Example[Numbered], StepScores]:
     """A pipe that tags numbers, with untrained weights, the same at every call."""
     seed(1)
-    model = Pack() >> Embed(7, 4) >> Encode("bilstm", hidden_size=5) >> Tag(9)
+    model = Pack() >> Embed(7, 4) >> Dropout(0.5) >> Encode("bilstm", hidden_size=5) >> Tag(9)
     return Numbers() >> Bucket(max_steps=30, look_ahead=look_ahead) >> Pad() >> model
 
 
@@ -179,6 +179,12 @@ def test_predictions_come_in_the_order_of_the_input(look_ahead: int) -> None:
     assert pipe.training
     assert pipe.get_submodule("encode").training
     assert not pipe.get_submodule("embed").training
+
+
+def test_batches_follow_the_weights() -> None:
+    """A pipe whose weights are elsewhere sends its batches there."""
+    pipe = (Numbers() >> Bucket(rows=2) >> Pad() >> Embed(7, 4)).to("meta")
+    assert next(pipe([[1, 2], [3]])).values.device.type == "meta"
 
 
 def test_predictions_are_lazy() -> None:
@@ -256,7 +262,7 @@ def test_examples_bring_their_targets_to_the_loss() -> None:
     model = classifier(tokenize.vocab_size, labels, embedding_dim=4, hidden_size=8)
     optimiser = torch.optim.Adam(model.parameters(), lr=0.05)
     losses: list[float] = []
-    for _ in range(12):
+    for _ in range(30):
         losses.extend(learn(model(batch).loss(), optimiser) for batch in data(examples))
     assert losses[-1] < losses[0] / 4
     found = dict(zip(TEXTS, (data >> model).predict(TEXTS), strict=True))

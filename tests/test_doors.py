@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as HuggingFaceTokenizer
-from tokenizers import models
+from tokenizers import models, pre_tokenizers
 
 from pipeline import Example, Frames, Labels, Numbers, Shift, Tokenize, TokenizeWords
 from pipeline.errors import (
@@ -113,11 +113,12 @@ def test_a_tokenizer_is_read_from_its_file(tmp_path: Path) -> None:
     """Its truncation is switched off; its special tokens are said explicitly."""
     file = tmp_path / "tokenizer.json"
     theirs = HuggingFaceTokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "a": 3}, "[UNK]"))
+    theirs.pre_tokenizer = pre_tokenizers.Whitespace()
     theirs.save(str(file))
     limits = {"truncation": {"max_length": 1, "stride": 0, "strategy": "LongestFirst", "direction": "Right"}}
     file.write_text(json.dumps(json.loads(file.read_text()) | limits))
     tokenize = Tokenize.read(file, pad="[PAD]", unknown="[UNK]", bos_token="[CLS]")
-    assert ids_of(tokenize, "a") == [2, 3]
+    assert ids_of(tokenize, "a a") == [2, 3, 3]
     assert tokenize.vocab_size == 4
     with pytest.raises(
         OptionError, match=r"eos='\[SEP\]' is not in the vocabulary, which begins with \[PAD\], \[UNK\]"

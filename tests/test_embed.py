@@ -82,6 +82,7 @@ def test_dropout_draws_for_each_value_or_for_each_row() -> None:
         assert distinct(each.values.reshape(-1, 8)) > 2
         rows = row.padded().values
         assert all(distinct(steps) == 1 for steps in rows)
+        assert set(listed(rows.flatten())) == {0.0, 2.0}
         assert not torch.equal(rows[0], rows[1])
         assert Dropout(0.5).eval()(value) is value
     pooled = Pool("max")(states)

@@ -17,6 +17,8 @@ def test_the_widest_window_that_was_seen_decides() -> None:
     windows = Windows([*often, line("1a2", ["number", "string", "number"])])
     assert windows.classes("1a2") == ["number", "string", "number"]
     assert windows.classes("a") == ["name"]
+    windows = Windows([line("12xax34", ["string"] * 7), *[line("92xax39", ["name"] * 7)] * 2])
+    assert windows.classes("12xax34")[3] == "string"
 
 
 def test_an_unseen_window_shrinks_until_it_was_seen() -> None:

@@ -28,6 +28,7 @@ def drawn(source: str) -> list[str]:
         ("naïve = 'é' + ñ", ["nnnnn.o.sss.o.n"]),
         ("rb'\\'' b''", ["ssssss.sss"]),
         ("'a' 'b'", ["sss.sss"]),
+        ('x = """a\n b\n\nc d""" + y', ["n.o.ssss", "ss", "", "ssssss.o.n"]),
         ("x\x0c= 'a\u2028b'", ["n.o.sssss"]),
         ("", [""]),
     ],

@@ -2,6 +2,7 @@
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from typing_extensions import override
@@ -107,17 +108,21 @@ def test_every_colour_can_be_read(result: Result) -> None:
         assert contrast(colours["wrong-ink"], colours["wrong"]) >= 4.5
 
 
-def test_a_page_that_fails_leaves_the_old_one(result: Result, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("where", "what"), [(page, "page"), (Path, "replace")], ids=["making it", "moving it"])
+def test_a_page_that_fails_leaves_the_old_one(
+    result: Result, monkeypatch: pytest.MonkeyPatch, where: object, what: str
+) -> None:
     """It is replaced when the new one is complete, and no draft is left behind."""
 
-    def failing(_: Result) -> str:
-        raise RuntimeError
+    def failing(*_: object) -> str:
+        raise OSError("disk full")
 
     result.page.write_text("old")
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
-        patch.setattr(page, "page", failing)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
+        patch.setattr(where, what, failing)
         page.write(result)
     assert result.page.read_text() == "old"
+    assert list(result.page.parent.iterdir()) == [result.page]
     page.write(result)
     assert result.page.read_text(encoding="utf-8") == page.page(result)
     assert list(result.page.parent.iterdir()) == [result.page]

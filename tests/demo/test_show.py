@@ -55,7 +55,7 @@ def test_scores_padding_and_page_are_told(result: Result) -> None:
     assert str(result.page) in shown(result, width=30)
 
 
-@pytest.mark.parametrize("width", [20, 40, 10_000])
+@pytest.mark.parametrize("width", [20, 23, 40, 10_000])
 def test_any_width_will_do(result: Result, width: int) -> None:
     """No line but the page's path is wider than the terminal."""
     assert all(len(line) <= width for line in shown(result, width=width).splitlines() if "page.html" not in line)

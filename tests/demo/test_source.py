@@ -1,6 +1,7 @@
 """Lines to learn from and lines to be asked about come from different files, and say truly what they are."""
 
 import sysconfig
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -41,12 +42,25 @@ def test_a_line_says_where_it_stands_and_what_it_is(folder: Path) -> None:
     assert found.classes == ["name", "name", "space", "operator", "space", "string", "string", "string"]
 
 
+def test_files_come_by_lot_not_by_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the alphabet nor the order in which the file system lists them decides which are held out."""
+    names = [{line.file for line in split(folder, 10, 0, seed)[0]} for seed in range(3)]
+    assert not names[0] == names[1] == names[2]
+    before, glob = split(folder, 20, 10, seed=0), Path.rglob
+
+    def backwards(self: Path, pattern: str) -> list[Path]:
+        return [*glob(self, pattern)][::-1]
+
+    monkeypatch.setattr(Path, "rglob", backwards)
+    assert split(folder, 20, 10, seed=0) == before
+
+
 def test_no_file_gives_more_than_its_share(tmp_path: Path) -> None:
     """However long a file is, others have their say."""
     for name in "ab":
         (tmp_path / f"{name}.py").write_text("".join(f"{name} = {number}\n" for number in range(500)))
-    training, held_out = split(tmp_path, 60, 60, seed=0)
-    assert [len({line.file for line in lines}) for lines in (training, held_out)] == [1, 1]
+    training, _ = split(tmp_path, 120, 0, seed=0)
+    assert Counter(line.file for line in training) == {"a.py": 60, "b.py": 60}
 
 
 @pytest.mark.parametrize(
@@ -54,7 +68,8 @@ def test_no_file_gives_more_than_its_share(tmp_path: Path) -> None:
     [
         ("test/one.py", b"x = 1\n"),
         ("site-packages/theirs/one.py", b"x = 1\n"),
-        ("latin.py", b"x = '\xe9'\n"),
+        ("latin.py", b"\n\n\nx = '\xe9'\n"),
+        ("cookie.py", b"# coding: no-such\nx = 1\n"),
         ("open.py", b"x = '''\n"),
         ("long.py", b"x" * (LONGEST + 1)),
         ("blank.py", b"\n  \n\t\n\x0c\n"),
