@@ -115,12 +115,14 @@ def test_a_page_that_fails_leaves_the_old_one(
     """It is replaced when the new one is complete, and no draft is left behind."""
 
     def failing(*_: object) -> str:
-        raise OSError("disk full")
+        msg = "disk full"
+        raise OSError(msg)
 
     result.page.write_text("old")
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
+    with monkeypatch.context() as patch:
         patch.setattr(where, what, failing)
-        page.write(result)
+        with pytest.raises(OSError, match="disk full"):
+            page.write(result)
     assert result.page.read_text() == "old"
     assert list(result.page.parent.iterdir()) == [result.page]
     page.write(result)

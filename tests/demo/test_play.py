@@ -7,8 +7,8 @@ import pytest
 import torch
 from rich.console import Console
 
+from pipeline.__main__ import main
 from pipeline.demo import Result, run
-from pipeline.demo.__main__ import main
 from pipeline.errors import OptionError
 
 
@@ -60,5 +60,5 @@ def test_a_page_that_cannot_be_written_is_refused(tmp_path: Path, name: str, mes
 
 def test_the_command_line_says_what_was_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As one line, and with a status that scripts see."""
-    assert main(["--html", str(tmp_path), "--lines", "300"]) == 1
+    assert main(["demo", "--html", str(tmp_path), "--lines", "300"]) == 1
     assert capsys.readouterr().err.startswith("error: html must be a file to write")
