@@ -60,7 +60,7 @@ def _scores(result: Result, screen: Screen) -> None:
 
 def _lines(result: Result, screen: Screen) -> None:
     sample = drawn(result.answers, _LINES, longest=screen.console.width - _MARGIN)
-    screen.title("Held-out lines, drawn by lot, as act one colours them")
+    screen.title("Held-out lines that fit the width, drawn by lot, as act one colours them")
     screen.console.print(Text("  ").join(Text(name, _STYLES[name]) for name in CLASSES if name != "space"))
     screen.say("In the margin what act two took the line for, with a ! where that is wrong.")
     for title, answers, number in (
