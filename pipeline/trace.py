@@ -48,7 +48,9 @@ class Trace:
     result: object = attrs.field(repr=False)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        table = Table("stage", "gives", "shape", "values", box=None, pad_edge=False, header_style="bold")
+        table = Table("stage", "gives", "shape", box=None, pad_edge=False, header_style="bold")
+        # A sample: what does not fit the width is cut, and the table stays one line a stage.
+        table.add_column("values", no_wrap=True, overflow="ellipsis")
         for step in self.steps:
             table.add_row(*map(Text, (step.stage, step.type, step.shape, step.values)))
         yield table
