@@ -48,9 +48,11 @@ class Trace:
     result: object = attrs.field(repr=False)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        table = Table("stage", "gives", "shape", box=None, pad_edge=False, header_style="bold")
-        # A sample: what does not fit the width is cut, and the table stays one line a stage.
-        table.add_column("values", no_wrap=True, overflow="ellipsis")
+        table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
+        for heading in ("stage", "gives", "shape"):
+            table.add_column(heading, no_wrap=True)
+        # A sample takes the room that is left; what does not fit is cut, and a stage keeps to one line.
+        table.add_column("values", no_wrap=True, overflow="ellipsis", ratio=1)
         for step in self.steps:
             table.add_row(*map(Text, (step.stage, step.type, step.shape, step.values)))
         yield table
