@@ -47,8 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="a model that highlights Python", description=about, formatter_class=form)
     demo.set_defaults(command=_demo)
     demo.add_argument("--html", type=Path, metavar="PATH", default="highlight.html", help="the page to write")
-    demo.add_argument("--lines", type=int, metavar="N", default=8_000, help="learn from so many lines")
-    demo.add_argument("--epochs", type=int, metavar="N", default=2, help="go through them so many times")
+    demo.add_argument("--lines", type=int, metavar="N", default=16_000, help="learn from so many lines")
+    demo.add_argument("--epochs", type=int, metavar="N", default=3, help="go through them so many times")
     demo.add_argument("--seed", type=int, metavar="N", default=0, help="what makes a run repeatable")
     return parser
 

@@ -14,34 +14,29 @@ from pipeline.demo.source import Line, labelled
 def act_one(
     screen: Screen, training: Sequence[Line], held_out: Sequence[Line], *, epochs: int, seed: int
 ) -> Highlighted:
-    """Say what each character is, of lines that do not begin inside a string.
-
-    A line that does looks like any prose or code: what it is stands in the lines before it. Act two takes it.
-    """
-    learned, asked = (_alone(lines) for lines in (training, held_out))
-    data, model = highlighter([line.text for line in learned], seed)
+    """Say what each character of a line is."""
+    data, model = highlighter([line.text for line in training], seed)
     pipe = data >> model
     screen.title("Act one: what each character of a line is")
     screen.say(repr(pipe))
-    screen.say(f"learns from the {len(learned):,} lines that do not begin inside a string")
-    examples = [Example(line.text, target=line.classes) for line in learned]
+    examples = [Example(line.text, target=line.classes) for line in training]
     steps = screen.follow(teach(data, model, examples, epochs=epochs), rows=epochs * len(examples))
     with screen.busy("asking about the held-out lines"):
-        given = list(pipe.predict(line.text for line in asked))
-        windows = Windows(learned)
+        given = list(pipe.predict(line.text for line in held_out))
+        windows = Windows(training)
         own = labelled(inspect.getsource(highlighter), "pipeline/demo/highlight.py")
-        looked_up = [windows.classes(line.text) for line in asked]
+        looked_up = [windows.classes(line.text) for line in held_out]
     rule = "commonest class of the 7 characters around"
     # Every epoch cuts the same rows into the same batches, only in another order.
     batches = [step.report for step in steps[: len(steps) // epochs]]
     return Highlighted(
-        asked,
+        held_out,
         given,
         list(zip(own, pipe.predict(line.text for line in own), strict=True)),
-        Contest("characters", characters_right(given, asked), characters_right(looked_up, asked), rule),
-        Contest("whole lines", lines_right(given, asked), lines_right(looked_up, asked), rule),
+        Contest("characters", characters_right(given, held_out), characters_right(looked_up, held_out), rule),
+        Contest("whole lines", lines_right(given, held_out), lines_right(looked_up, held_out), rule),
         sum(batches, start=Report()),
-        unbucketed([len(line.text) for line in learned], batches, seed),
+        unbucketed([len(line.text) for line in training], batches, seed),
         [step.loss for step in steps],
     )
 
@@ -63,7 +58,3 @@ def act_two(screen: Screen, training: Sequence[Line], held_out: Sequence[Line], 
     by_rule = share([guess == line.kind for line in held_out])
     contest = Contest("kinds of lines", share(right), by_rule, f"always {guess}, the commonest")
     return Sorted(given, contest, [step.loss for step in steps])
-
-
-def _alone(lines: Sequence[Line]) -> list[Line]:
-    return [line for line in lines if not line.inside]

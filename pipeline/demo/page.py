@@ -35,7 +35,7 @@ def page(result: Result) -> str:
         training_files=f"{_files(result.training):,}",
         held_out=f"{len(result.held_out):,}",
         held_out_files=f"{_files(result.held_out):,}",
-        inside=f"{len(result.held_out) - len(result.one.asked):,}",
+        inside=f"{sum(line.inside for line in result.held_out):,}",
         epochs="once" if result.epochs == 1 else "twice" if result.epochs == 2 else f"{result.epochs} times",
         seconds=f"{result.seconds:.0f}",
         own="\n".join(coloured(line, given) for line, given in result.one.own),

@@ -23,8 +23,8 @@ _FEWEST_LINES = 100
 
 def run(
     html: Path = Path("highlight.html"),
-    lines: int = 8_000,
-    epochs: int = 2,
+    lines: int = 16_000,
+    epochs: int = 3,
     seed: int = 0,
     *,
     console: Console | None = None,

@@ -51,11 +51,8 @@ def _scores(result: Result, screen: Screen) -> None:
     for contest in result.contests:
         table.add_row(contest.asked, f"{contest.model:.1%}", f"{contest.baseline:.1%}", contest.rule)
     screen.console.print(table)
-    inside = len(result.held_out) - len(result.one.asked)
-    screen.say(
-        f"Act one was not asked about the {inside:,} lines that begin inside a string: what they are stands in the "
-        "lines before them. Act two was."
-    )
+    inside = sum(line.inside for line in result.held_out)
+    screen.say(f"Counted in are {inside:,} lines that begin inside a string, though nothing in them says so.")
 
 
 def _lines(result: Result, screen: Screen) -> None:
