@@ -13,6 +13,7 @@ from pipeline.parts.attention import Attention as Attention
 from pipeline.parts.encoder import Encoder as Encoder
 from pipeline.parts.pooling import Pooling as Pooling
 from pipeline.parts.tokenizer import Tokenizer as Tokenizer
+from pipeline.registry import choose_plugins as choose_plugins
 from pipeline.sequences.answers import Answers as Answers
 from pipeline.sequences.answers import Scores as Scores
 from pipeline.sequences.answers import StepScores as StepScores
@@ -21,6 +22,7 @@ from pipeline.sequences.batches import Packed as Packed
 from pipeline.sequences.batches import Padded as Padded
 from pipeline.sequences.report import Report as Report
 from pipeline.sequences.rows import Example as Example
+from pipeline.sequences.rows import Hidden as Hidden
 from pipeline.sequences.rows import Ids as Ids
 from pipeline.sequences.rows import Row as Row
 from pipeline.sequences.rows import Target as Target
@@ -51,5 +53,7 @@ from pipeline.stages.pool import Pool as Pool
 from pipeline.stages.shift import Shift as Shift
 from pipeline.stages.tokenize import Tokenize as Tokenize
 from pipeline.stages.tokenize import TokenizeWords as TokenizeWords
+from pipeline.switches import set_checks as set_checks
+from pipeline.switches import set_poison as set_poison
 
 __version__ = version("pipeline")

@@ -7,10 +7,11 @@ while a graph is compiled.
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from types import NoneType, UnionType
-from typing import Any, ParamSpec, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Final, ParamSpec, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+import attrs
 import jaxtyping
 import torch
 from beartype import beartype
@@ -19,10 +20,14 @@ from jaxtyping import TypeCheckError
 from torch import Tensor
 
 from pipeline.errors import ShapeError
+from pipeline.switches import at_border
 
 P = ParamSpec("P")
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., object])
+
+_REMEMBERED: Final = 4_096
+"""How many looks of arguments are remembered; the shapes of batches are many, but not without end."""
 
 # Typed by hand: its own signature leaves a default without a type.
 _jaxtyped: Callable[..., Any] = getattr(jaxtyping, "jaxtyped")  # noqa: B009
@@ -48,26 +53,82 @@ def checked(target: F, /) -> F:
     """
     owner: object = target
     if isinstance(owner, type):
-        plain = cast("Callable[..., None]", owner.__dict__["__init__"])
-        setattr(owner, "__init__", _checking(plain, owner.__name__))  # noqa: B010 - checkers refuse the assignment
+        checking = _checking(cast("Callable[..., None]", owner.__dict__["__init__"]), owner.__name__, remembers=True)
+        assigning = _assigning(cast("type[attrs.AttrsInstance]", owner))
+
+        @functools.wraps(checking)
+        def init(self: object, *args: object, **kwargs: object) -> None:
+            if torch.compiler.is_compiling():
+                assigning(self, *args, **kwargs)
+            else:
+                checking(self, *args, **kwargs)
+
+        setattr(owner, "__init__", init)  # noqa: B010 - checkers refuse the assignment
         return target
     return cast("F", _checking(target, getattr(target, "__qualname__", repr(target))))
 
 
-def _checking(plain: Callable[P, R], owner: str) -> Callable[P, R]:
+def _checking(plain: Callable[P, R], owner: str, *, remembers: bool = False) -> Callable[P, R]:
     typed: Callable[P, R] = _jaxtyped(plain, typechecker=beartype)
+    passed: set[Hashable] = set()
 
     @functools.wraps(plain)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        if torch.compiler.is_compiling():
+        if not at_border():
+            return plain(*args, **kwargs)
+        looks = _looks(args, kwargs)
+        if remembers and looks in passed:
             return plain(*args, **kwargs)
         try:
-            return typed(*args, **kwargs)
+            result = typed(*args, **kwargs)
         except TypeCheckError as error:
             bound = inspect.signature(plain).bind(*args, **kwargs)
             raise _explained(plain, owner, bound.arguments) from error
+        if len(passed) >= _REMEMBERED:
+            passed.clear()
+        passed.add(looks)
+        return result
 
     return call
+
+
+def _looks(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Hashable:
+    """All that an annotation asks of arguments: dtypes and shapes of tensors, the types of all else.
+
+    Arguments that look like some that have passed need not be checked again: the check costs ten times as much.
+    """
+    return (*map(_look, args), *kwargs, *map(_look, kwargs.values()))
+
+
+def _look(value: object) -> Hashable:
+    if isinstance(value, Tensor):
+        return value.dtype, value.shape
+    if isinstance(value, tuple):
+        return tuple(map(_look, cast("tuple[object, ...]", value)))
+    return value if isinstance(value, type) else type(value)
+
+
+def _assigning(cls: type[attrs.AttrsInstance]) -> Callable[..., None]:
+    """An `__init__` that a compiler can follow: attrs' own, of a frozen class, goes a way that it refuses."""
+    fields = [(field.name, field.alias or field.name, _filling(field.default)) for field in attrs.fields(cls)]
+    finish: Callable[[Any], None] | None = getattr(cls, "__attrs_post_init__", None)
+
+    def init(self: object, *args: object, **kwargs: object) -> None:
+        for place, (name, alias, fill) in enumerate(fields):
+            given = args[place] if place < len(args) else kwargs[alias] if alias in kwargs else fill(self)
+            object.__setattr__(self, name, given)
+        if finish is not None:
+            finish(self)
+
+    return init
+
+
+def _filling(default: Any) -> Callable[[object], object]:  # noqa: ANN401 - whatever a field defaults to
+    """What gives a field its default, the object being made at hand."""
+    make: Callable[..., object] | None = getattr(default, "factory", None)
+    if make is None:
+        return lambda _: default
+    return make if default.takes_self else lambda _: make()
 
 
 def _explained(plain: Callable[..., object], owner: str, arguments: Mapping[str, object]) -> ShapeError:
@@ -76,26 +137,32 @@ def _explained(plain: Callable[..., object], owner: str, arguments: Mapping[str,
     with _jaxtyped("context"):
         for name, value in arguments.items():
             if name in hints and not is_bearable(value, hints[name]):
-                wanted, came = _spelt(hints[name]), described(value)
+                wanted, came = spelt(hints[name]), described(value)
                 beside = ", ".join(
                     f"{n} {described(v)}" for n, v in arguments.items() if n != name and isinstance(v, Tensor)
                 )
                 msg = f"{owner}: {name} must be {wanted}, but {came} arrived" + (f", beside {beside}" if beside else "")
                 return ShapeError(f"{msg}; axes of one name must have one size.", argument=name)
-    return ShapeError(f"{owner}: what it returned does not fit its annotation {_spelt(hints.get('return'))}.")
+    return ShapeError(f"{owner}: what it returned does not fit its annotation {spelt(hints.get('return'))}.")
 
 
-def _spelt(hint: object) -> str:
-    """An annotation as it is written in the source: `Float[Tensor, 'batch time']`."""
-    dtype, dims = getattr(hint, "dtype", None), getattr(hint, "dim_str", None)
+def spelt(hint: object) -> str:
+    """An annotation as it is written in the source: `Float[Tensor, 'batch time']`, `States[Causal] or None`."""
+    dims: object = getattr(hint, "dim_str", None)
     if isinstance(hint, UnionType) or get_origin(hint) is Union:
-        return " or ".join(map(_spelt, get_args(hint)))
+        return " or ".join(map(spelt, get_args(hint)))
     if hint is NoneType:
         return "None"
-    if dims is None:
-        return str(hint).replace("typing.", "").replace("jaxtyping.", "").replace("torch.", "")
-    name = dtype.__name__ if isinstance(dtype, type) else str(dtype)
-    return f"{name}[Tensor, '{dims}']"
+    if dims is not None:
+        dtype: object = getattr(hint, "dtype", None)
+        return f"{dtype.__name__ if isinstance(dtype, type) else dtype}[Tensor, '{dims}']"
+    if get_origin(hint) is not None:
+        return f"{spelt(get_origin(hint))}[{', '.join(map(spelt, get_args(hint)))}]"
+    # Told by its name: the type variables of typing_extensions are a class of their own in some versions of Python.
+    if type(hint).__name__ == "TypeVar":
+        bound: object = getattr(hint, "__bound__", None)
+        return str(hint) if bound is None else spelt(bound)
+    return hint.__name__ if isinstance(hint, type) else str(hint)
 
 
 def described(value: object) -> str:

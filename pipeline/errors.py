@@ -38,6 +38,10 @@ class ValuesError(PipelineError, ValueError):
     """Numbers that may not stand in a sequence: NaN or infinite features, ids out of range."""
 
 
+class LeakError(PipelineError, ValueError):
+    """Padding that got into an answer, found under poison."""
+
+
 class EmptyBatchError(PipelineError, ValueError):
     """A batch of no rows, where a row of no steps is legal."""
 

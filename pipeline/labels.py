@@ -10,7 +10,14 @@ from pipeline.sequences.rows import Target, is_step_target
 
 
 def _tuple(names: Iterable[str]) -> tuple[str, ...]:
+    _refuse_one(names)
     return tuple(names)
+
+
+def _refuse_one(names: object) -> None:
+    if isinstance(names, str):
+        msg = f"names must be many, but one arrived, {names!r}, and its letters would be taken for them; pass a list."
+        raise LabelError(msg, name=names)
 
 
 def _distinct(_: object, __: object, names: tuple[object, ...]) -> None:
@@ -69,6 +76,7 @@ class Labels(Sequence[str]):
     @classmethod
     def learn(cls, targets: Iterable[Target]) -> "Labels":
         """The classes that occur, sorted by name; targets may be names or lists of them, a class a step."""
+        _refuse_one(targets)
 
         def found() -> Iterator[str]:
             for row, target in enumerate(targets):
@@ -96,3 +104,26 @@ class Labels(Sequence[str]):
         where = "" if row is None else f" of row {row}"
         msg = f"target {name!r}{where} is none of the {len(self.names)} labels; they are: {known}."
         raise LabelError(msg, row=row, name=name)
+
+
+@final
+@attrs.frozen
+class Numbered(Sequence[int]):
+    """Classes that have numbers alone: a `range`, in a form that a compiler takes as part of a module.
+
+    Example:
+        >>> list(Numbered(3))
+        [0, 1, 2]
+    """
+
+    number: int
+
+    @overload
+    def __getitem__(self, index: int, /) -> int: ...
+    @overload
+    def __getitem__(self, index: slice, /) -> range: ...
+    def __getitem__(self, index: int | slice, /) -> int | range:
+        return range(self.number)[index]
+
+    def __len__(self) -> int:
+        return max(self.number, 0)

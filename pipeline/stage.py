@@ -5,14 +5,16 @@ gives back the very type that it takes. They are base classes, not protocols: ev
 callable with anything as far as a type checker sees, and so would match any protocol.
 """
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 import attrs
 from torch import nn
 from typing_extensions import TypeIs, override
 
+from pipeline.border import bordered
 from pipeline.errors import CompositionError
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 I_contra = TypeVar("I_contra", contravariant=True)
 O_co = TypeVar("O_co", covariant=True)
 T_contra = TypeVar("T_contra", contravariant=True)
+A = TypeVar("A")
 C = TypeVar("C")
 
 
@@ -42,6 +45,14 @@ class Part:
 
     name: str | None = None
     """What the part is called in a chain and its state-dict; its class's name in snake case if None."""
+
+    def __init_subclass__(cls, *, border: bool = True, **options: object) -> None:
+        """Put a border around what the class computes, unless it leaves that to parts of its own (`border=False`)."""
+        super().__init_subclass__(**options)
+        for method in ("forward", "__call__"):
+            plain: object = cls.__dict__.get(method)
+            if border and inspect.isfunction(plain) and not getattr(plain, "__isabstractmethod__", False):
+                setattr(cls, method, bordered(plain))
 
     def fit(self, flow: Flow, /) -> Flow:  # noqa: ARG002 - for parts that override it
         """Learn what comes in, make the weights that waited for it, and say what goes out.
@@ -74,6 +85,10 @@ class Stage(Part, ABC, Generic[I_contra, O_co]):
     def __rshift__(self, after: Any, /) -> Any:
         return _joined(self, after)
 
+    if TYPE_CHECKING:
+        # Here, not in `Keeps`: of all the types that a keep before it keeps, the stage says which one comes.
+        def __rrshift__(self: "Stage[A, C]", before: "Keeps[A]", /) -> "Chain[A, C]": ...
+
 
 class Keeps(Part, ABC, Generic[T_contra]):
     """Gives back the very type that it takes, whichever of its types that is.
@@ -85,12 +100,13 @@ class Keeps(Part, ABC, Generic[T_contra]):
     def fit(self, flow: Flow, /) -> Flow:
         return flow
 
-    @overload
-    def __rshift__(self, after: "Stage[T_contra, C]", /) -> "Chain[T_contra, C]": ...
-    @overload
-    def __rshift__(self, after: "Keeps[T_contra]", /) -> "Keeps[T_contra]": ...
-    def __rshift__(self, after: Any, /) -> Any:
-        return _joined(self, after)
+    # A stage after it has a say in the type, by `Stage.__rrshift__`.
+    def __rshift__(self, after: "Keeps[T_contra]", /) -> "Keeps[T_contra]":
+        return cast("Keeps[T_contra]", _joined(self, after))
+
+    if TYPE_CHECKING:
+        # Of two in a row, the narrower says what both keep.
+        def __rrshift__(self: "Keeps[A]", before: "Keeps[A]", /) -> "Keeps[A]": ...
 
 
 class Stream(Part, ABC, Generic[I_contra, O_co]):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pipeline.errors import CompositionError
 from pipeline.sequences.batches import is_batch
 from pipeline.sequences.rows import Example, is_row, values_of
+from pipeline.sequences.states import States
 from pipeline.stage import Part, is_stream
 
 _numbers: Callable[[Tensor], list[int | float]] = methodcaller("tolist")
@@ -93,11 +94,18 @@ def _seen(stage: str, value: object) -> Seen:
         rows = cast("list[object]", value)
         inside = _seen(stage, rows[0]) if len(rows) == 1 else Seen(stage, "things", "", _cut(repr(rows)))
         return attrs.evolve(inside, type=f"list of {len(rows)} {inside.type}")
+    if isinstance(value, str):
+        return Seen(stage, "str", f"{len(value)} characters", _cut(repr(value)))
+    return _seen_tensors(stage, value)
+
+
+def _seen_tensors(stage: str, value: object) -> Seen:
     if is_row(value):
         kind, values = type(value.sequence), values_of(value.sequence)
         return Seen(stage, f"Row[{kind.__name__}]", _axes(kind, values), _first(values))
-    if isinstance(value, str):
-        return Seen(stage, "str", f"{len(value)} characters", _cut(repr(value)))
+    if isinstance(value, States):
+        steps = value.steps.values
+        return Seen(stage, "States", _axes(type(value.steps), steps).replace("feature", "hidden"), _first(steps))
     held: object = getattr(value, "values", value)
     if isinstance(held, Tensor):
         kind_name = f"[{value.kind.__name__}]" if is_batch(value) else ""

@@ -99,7 +99,7 @@ def test_the_future_is_not_seen(rows: list[Tensor]) -> None:
             continue
         changed = torch.cat([row[:-1], row[-1:] + 1])
         lengths = torch.tensor([len(row)])
-        before, after = (stage(States.from_padded(x.unsqueeze(0), lengths)).values for x in (row, changed))
+        before, after = (stage(States.from_padded(x.unsqueeze(0), lengths)).packed().values for x in (row, changed))
         last = len(row) - 1
         assert torch.equal(before[:last], after[:last])
         weights = stage.weights(States.from_padded(row.unsqueeze(0), lengths))[0]
@@ -131,7 +131,7 @@ def test_final_states_stay_the_encoders() -> None:
     found = Attend("general", input_size=4)(states)
     assert torch.equal(found.final, states.final)
     assert found.carried is states.carried
-    assert not torch.equal(found.values, states.values)
+    assert not torch.equal(found.packed().values, states.packed().values)
 
 
 def test_a_size_is_learned_or_said() -> None:

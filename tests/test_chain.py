@@ -66,7 +66,7 @@ def test_state_dict_keys_are_names() -> None:
 
 def test_two_stages_with_weights_need_two_names() -> None:
     """The error says which stages, and how to name one."""
-    first = Embed(9, 4) >> Encode(LSTM(4, 5)) >> Unpack()
+    first = Embed(9, 4) >> Encode(LSTM(4, 5)) >> Unpack(Vectors)
     with pytest.raises(
         CompositionError, match=r"stage 2 `Encode` and stage 4 `Encode` are both named 'encode'.*name=\"en"
     ):
@@ -331,7 +331,7 @@ def test_unpack_gives_back_the_padded_width() -> None:
     states = Encode(LSTM(3, 5))(vectors)
     assert Unpack()(states).values.shape == (2, 4, 5)
     assert Unpack(Vectors)(Pack(Vectors)(vectors)).width == 4
-    with pytest.raises(ShapeError, match=r"Unpack was made for Vectors, but Ids arrived; make it Unpack\(Ids\)"):
+    with pytest.raises(ShapeError, match=r"Unpack was made for Hidden, but Ids arrived; make it Unpack\(Ids\)"):
         loosely(Unpack())(ids.packed())
     with pytest.raises(ShapeError, match=r"Pack was made for Ids, but Vectors arrived; make it Pack\(Vectors\)"):
         loosely(Pack())(vectors)
@@ -343,7 +343,7 @@ def test_encode_takes_either_layout_and_refuses_ids() -> None:
     """Packed and padded vectors give one result."""
     encode = Encode(LSTM(3, 5))
     vectors = Padded(Vectors, torch.randn(2, 4, 3), torch.tensor([1, 2]))
-    assert torch.equal(encode(vectors).values, encode(vectors.packed()).values)
+    assert torch.equal(encode(vectors).packed().values, encode(vectors.packed()).packed().values)
     ids = Packed(Ids, torch.tensor([1, 2]), torch.tensor([2]))
     with pytest.raises(ShapeError, match=r"Encode takes vectors, but Ids arrived; look ids up first, with Embed"):
         loosely(encode)(ids)

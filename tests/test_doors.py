@@ -190,7 +190,7 @@ def test_bad_input_is_refused_by_row(
 
 def test_bad_options_are_refused() -> None:
     """With the argument, the rule and what arrived."""
-    with pytest.raises(TextError, match=r"texts must be many texts, but one arrived.*pass \[text\]"):
+    with pytest.raises(TextError, match=r"inputs must be many, but one text arrived.*pass \[text\]"):
         Tokenize.train("a text")
     with pytest.raises(TextError, match="row 1 must be text, but an int arrived"):
         loosely(Tokenize.train)(["a", 1])

@@ -98,7 +98,7 @@ def test_what_is_carried_goes_in_again(name: Name) -> None:
 def test_all_rows_may_be_empty(name: Name) -> None:
     """A batch of empty rows gives no step, and zeros for final states."""
     states = made(name, both=True)(Padded(Vectors, torch.zeros(3, 2, 3).double(), torch.tensor([0, 0, 0])).packed())
-    assert states.values.shape == (0, 8)
+    assert states.packed().values.shape == (0, 8)
     assert states.final.shape == (3, 8)
     assert not states.final.any()
     assert states.padded().values.shape == (3, 2, 8)
@@ -119,7 +119,7 @@ def test_weights_come_from_a_torch_module(module: nn.LSTM | nn.GRU) -> None:
     encoder = LSTM.from_torch(module) if isinstance(module, nn.LSTM) else GRU.from_torch(module)
     rows = torch.randn(1, 5, 3, dtype=next(module.parameters()).dtype)
     wanted = module(rows if module.batch_first else rows.transpose(0, 1))[0].reshape(5, -1)
-    found = encoder.eval()(Packed(Vectors, rows[0], torch.tensor([5]))).values
+    found = encoder.eval()(Packed(Vectors, rows[0], torch.tensor([5]))).packed().values
     torch.testing.assert_close(found, wanted)
     ours, theirs = encoder.rnn.state_dict(), module.state_dict()
     theirs["weight_hh_l0"].zero_()
@@ -173,6 +173,6 @@ def test_dropout_acts_between_layers_in_training_alone() -> None:
     """Two runs differ in training, and agree in evaluation."""
     encoder: Encoder[Sight] = LSTM(3, 4, num_layers=2, dropout=0.5)
     batch = Packed(Vectors, torch.ones(9, 3), torch.tensor([9]))
-    assert not torch.equal(encoder(batch).values, encoder(batch).values)
+    assert not torch.equal(encoder(batch).packed().values, encoder(batch).packed().values)
     encoder.eval()
-    assert torch.equal(encoder(batch).values, encoder(batch).values)
+    assert torch.equal(encoder(batch).packed().values, encoder(batch).packed().values)

@@ -61,14 +61,16 @@ def test_the_report_counts_real_and_padded_steps() -> None:
 
 
 def test_states_are_sliced_from_a_plain_rectangle() -> None:
-    """Their final states are the last real steps; with_padded takes the real steps of another rectangle."""
+    """Their final states are the last real steps; what holds other vectors has them in the layout that it had."""
     values = torch.arange(12.0).reshape(2, 3, 2)
     states = States.from_padded(values, torch.tensor([1, 3]))
     assert listed(states.final) == [[0, 1], [10, 11]]
-    again = states.with_padded(values + 100).padded().values
-    assert listed(again[0]) == [[100, 101], [0, 0], [0, 0]]
-    with pytest.raises(ShapeError, match=r"values must be 2 x 3 x hidden.*but \(2, 4, 2\) arrived"):
-        states.with_padded(torch.zeros(2, 4, 2))
+    again = states.holding(states.padded().holding(values + 100))
+    assert isinstance(again.steps, Padded)
+    assert listed(again.padded().values[0]) == [[100, 101], [0, 0], [0, 0]]
+    packed = States(states.packed(), states.final).holding(states.padded().holding(values + 100))
+    assert isinstance(packed.steps, Packed)
+    assert torch.equal(packed.padded().values, again.padded().values)
 
 
 def test_batches_survive_copies_and_pickling() -> None:
@@ -79,7 +81,7 @@ def test_batches_survive_copies_and_pickling() -> None:
         assert torch.equal(other.values, batch.values)
         assert listed(other.riders.places) == [5, 6]
         assert other.kind is Vectors
-    assert torch.equal(pickle.loads(pickle.dumps(states)).values, states.values)
+    assert torch.equal(pickle.loads(pickle.dumps(states)).steps.values, states.steps.values)
 
 
 def test_a_batch_moves_and_its_lengths_stay() -> None:
@@ -143,11 +145,9 @@ def test_packed_values_must_add_up() -> None:
     with pytest.raises(LengthError, match="lengths add up to 4 steps, but values has 5; pack values and lengths of"):
         Packed(Vectors, torch.zeros(5, 2), SIZES)
     with pytest.raises(LengthError, match="lengths add up to 4 steps, but values has 3"):
-        States(torch.zeros(3, 2), SIZES, torch.zeros(2, 2))
-    with pytest.raises(LengthError, match="lengths add up to 4 steps, but values has 3"):
         StepScores(torch.zeros(3, 2), SIZES, range(2))
-    with pytest.raises(ShapeError, match=r"States: final must be Float\[Tensor, 'batch hidden'\], but .* \(3, 2\)"):
-        States(torch.zeros(4, 2), SIZES, torch.zeros(3, 2))
+    with pytest.raises(ShapeError, match=r"States: final must be batch x hidden, \(2, 2\) like its steps, but .* \(3, 2\)"):
+        States(Packed(Vectors, torch.zeros(4, 2), SIZES), torch.zeros(3, 2))
 
 
 def test_every_checked_class_bites() -> None:

@@ -14,6 +14,10 @@ seed: Callable[[int], object] = getattr(torch, "manual_seed")  # noqa: B009
 """Fix what torch draws."""
 
 
+graphed: Callable[..., Callable[..., Tensor]] = getattr(torch, "compile")  # noqa: B009
+"""A model or function as a compiled graph."""
+
+
 def loosely(function: Callable[..., object]) -> Callable[..., object]:
     """A function as a caller without a type checker sees it: it takes anything."""
     return function

@@ -7,7 +7,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from pipeline.parts.pooling import Pooling
-from pipeline.sequences.states import Sight, States, at_rows
+from pipeline.sequences.by_row import first_by_row, last_by_row, max_by_row, sum_by_row
+from pipeline.sequences.states import Sight, States
 
 
 @final
@@ -16,6 +17,8 @@ class FinalPool(Pooling):
 
     For two directions, the forward state at the last real step and the backward state at the first, merged.
     """
+
+    exportable = True
 
     @override
     def forward(self, states: States[Sight]) -> Float[Tensor, "batch hidden"]:
@@ -26,27 +29,33 @@ class FinalPool(Pooling):
 class LastPool(Pooling):
     """Each row's last real step. Of a bidirectional encoder, its backward half has seen one step only: see `final`."""
 
+    exportable = True
+
     @override
     def forward(self, states: States[Sight]) -> Float[Tensor, "batch hidden"]:
-        return at_rows(states.values, states.order, states.order.last)
+        return last_by_row(states.steps)
 
 
 @final
 class FirstPool(Pooling):
     """Each row's first step."""
 
+    exportable = True
+
     @override
     def forward(self, states: States[Sight]) -> Float[Tensor, "batch hidden"]:
-        return at_rows(states.values, states.order, states.order.first)
+        return first_by_row(states.steps)
 
 
 @final
 class SumPool(Pooling):
     """The sum of each row's steps."""
 
+    exportable = True
+
     @override
     def forward(self, states: States[Sight]) -> Float[Tensor, "batch hidden"]:
-        return sum_by_row(states)
+        return sum_by_row(states.steps)
 
 
 @final
@@ -56,9 +65,11 @@ class MeanPool(Pooling):
     Source: Conneau et al. 2017, "Supervised Learning of Universal Sentence Representations", arXiv:1705.02364.
     """
 
+    exportable = True
+
     @override
     def forward(self, states: States[Sight]) -> Float[Tensor, "batch hidden"]:
-        return sum_by_row(states) / states.order.lengths_on_device.clamp(min=1).unsqueeze(-1)
+        return sum_by_row(states.steps) / states.order.lengths_on_device.clamp(min=1).unsqueeze(-1)
 
 
 @final
@@ -68,15 +79,8 @@ class MaxPool(Pooling):
     Source: Collobert et al. 2011, "Natural Language Processing (Almost) from Scratch", arXiv:1103.0398.
     """
 
+    exportable = True
+
     @override
     def forward(self, states: States[Sight]) -> Float[Tensor, "batch hidden"]:
-        values = states.values
-        rows = states.order.row.unsqueeze(-1).expand_as(values)
-        empty = values.new_zeros(len(states.lengths), values.shape[1])
-        return empty.scatter_reduce(0, rows, values, reduce="amax", include_self=False)
-
-
-def sum_by_row(states: States[Sight]) -> Float[Tensor, "batch hidden"]:
-    """Each row's steps, added up: packed, there is no padding to mask."""
-    empty = states.values.new_zeros(len(states.lengths), states.values.shape[1])
-    return empty.index_add(0, states.order.row, states.values)
+        return max_by_row(states.steps)

@@ -3,7 +3,7 @@
 Source: https://huggingface.co/docs/tokenizers
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, final
 
@@ -40,8 +40,11 @@ class HuggingFace(Tokenizer):
     ) -> None:
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        self.vocabulary = tokenizer.get_vocab(with_added_tokens=True)
-        self.pad, self.unknown, self.bos, self.eos = pad, unknown, bos, eos
+        self.vocabulary: Mapping[str, int] = tokenizer.get_vocab(with_added_tokens=True)
+        self.pad: str | None = pad
+        self.unknown: str | None = unknown
+        self.bos: str | None = bos
+        self.eos: str | None = eos
         for meaning, token in (("pad", pad), ("unknown", unknown), ("bos", bos), ("eos", eos)):
             if token is not None and token not in self.vocabulary:
                 some = ", ".join(sorted(self.vocabulary, key=self.vocabulary.__getitem__)[:8])

@@ -33,9 +33,11 @@ class Attention(nn.Module, ABC):
 
     Attributes:
         input_size: how many features queries and keys have; as many come out.
+        exportable: whether `torch.export` and `torch.compile(fullgraph=True)` take it.
     """
 
     input_size: int
+    exportable: bool = True
 
     if TYPE_CHECKING:
 

@@ -14,9 +14,11 @@ class Pooling(nn.Module, ABC):
 
     Attributes:
         input_size: how many features a step must have; None if any number will do.
+        exportable: whether `torch.export` and `torch.compile(fullgraph=True)` take it on padded states.
     """
 
     input_size: int | None = None
+    exportable: bool = False
 
     if TYPE_CHECKING:
 

@@ -12,12 +12,13 @@ from torch.nn import functional
 from typing_extensions import TypeVar
 
 from pipeline.checked import checked
-from pipeline.errors import TargetError
-from pipeline.sequences.batches import check_steps
+from pipeline.errors import ShapeError, TargetError
+from pipeline.sequences.batches import check_lengths, check_steps
 from pipeline.sequences.moves import STAYS, to_device
 from pipeline.sequences.order import Order, ints, order_of
 from pipeline.sequences.pytrees import as_pytree
-from pipeline.sequences.riders import IGNORED, Riders, riders_of, riders_of_vectors
+from pipeline.sequences.riders import IGNORED, Riders, check_riders, riders_of, riders_of_vectors
+from pipeline.switches import at_border
 
 R_co = TypeVar("R_co", covariant=True)
 N = TypeVar("N", default=int)
@@ -51,6 +52,11 @@ class Scores(Answers[N], Generic[N]):
     values: Float[Tensor, "batch classes"]
     names: Sequence[N]
     riders: Riders = attrs.field(default=attrs.Factory(riders_of_vectors, takes_self=True), kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        if at_border():
+            _check_names(self.names, self.values.shape[1])
+            check_riders(self.riders, self.values.shape[0])
 
     def rows(self) -> Iterator[tuple[int, N]]:
         """Each row's place in the input, and its best class."""
@@ -105,7 +111,11 @@ class StepScores(Answers[list[N]], Generic[N]):
     order: Order = attrs.field(default=attrs.Factory(order_of, takes_self=True), kw_only=True, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        check_steps(len(self.values), self.order.steps)
+        if at_border():
+            check_lengths(self.lengths, self.order)
+            check_steps(len(self.values), self.order.steps)
+            _check_names(self.names, self.values.shape[1])
+            check_riders(self.riders, self.lengths.shape[0])
 
     def rows(self) -> Iterator[tuple[int, list[N]]]:
         """Each row's place in the input, and the best class of each of its steps that is asked for."""
@@ -142,6 +152,12 @@ class StepScores(Answers[list[N]], Generic[N]):
     def to(self, device: torch.device | str) -> Self:
         """The same scores on another device."""
         return to_device(self, device)
+
+
+def _check_names(names: Sequence[object], classes: int) -> None:
+    if len(names) != classes:
+        msg = f"names has {len(names)} classes, but values scores {classes}; build both from one Labels."
+        raise ShapeError(msg, argument="names")
 
 
 def _missing_targets(unit: str, targets: Tensor | None) -> TargetError:

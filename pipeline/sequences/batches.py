@@ -4,7 +4,7 @@ from typing import Generic, Self, TypeAlias
 
 import attrs
 import torch
-from jaxtyping import Int64, Shaped
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 from typing_extensions import TypeIs
 
@@ -14,19 +14,20 @@ from pipeline.sequences.moves import STAYS, pinned, to_device
 from pipeline.sequences.order import Order, longest_of, order_of
 from pipeline.sequences.pytrees import as_pytree
 from pipeline.sequences.report import Report
-from pipeline.sequences.riders import Riders, riders_of
-from pipeline.sequences.rows import Ids, K, K_co, Kind
+from pipeline.sequences.riders import Riders, check_riders, riders_of
+from pipeline.sequences.rows import Hidden, Ids, K, K_co, Kind
+from pipeline.switches import at_border
 
 Carry: TypeAlias = tuple[Tensor, ...]
 """What a recurrent encoder carries from step to step: tensors of layers x batch x size, `(h, c)` for an LSTM."""
 
 
-def check_lengths(lengths: Tensor, width: int | None = None) -> None:
-    """Refuse lengths that cannot be true of a rectangle `width` steps wide.
+def check_lengths(lengths: Tensor, order: Order, width: int | None = None) -> None:
+    """Refuse lengths that cannot be true of rows at most `width` steps long.
 
     Raises:
         EmptyBatchError: if there is no row.
-        ShapeError: if the lengths are not on the CPU.
+        ShapeError: if the lengths are not on the CPU, or are not those of the order.
         LengthError: if one is negative or larger than the width.
     """
     if lengths.device.type != "cpu":
@@ -37,11 +38,15 @@ def check_lengths(lengths: Tensor, width: int | None = None) -> None:
         raise ShapeError(msg, device=str(lengths.device))
     if len(lengths) == 0:
         raise EmptyBatchError("lengths is empty: a batch holds at least one row; skip batches of none.")
-    if int(lengths.min()) < 0:
+    if order.lengths is not lengths and not torch.equal(order.lengths, lengths):
+        msg = "order was made of other lengths than those beside it; leave it out, and it is worked out."
+        raise ShapeError(msg, argument="order")
+    # Asked of the order, which all that is made of one batch shares: the lengths are read once.
+    if order.shortest < 0:
         row = int(lengths.argmin())
         msg = f"lengths[{row}] is {int(lengths[row])}, but a row has 0 steps or more; count its steps again."
         raise LengthError(msg, row=row, length=int(lengths[row]))
-    if width is not None and int(lengths.max()) > width:
+    if width is not None and order.longest > width:
         row = int(lengths.argmax())
         msg = (
             f"lengths[{row}] is {int(lengths[row])}, but values has only {width} steps; "
@@ -64,18 +69,6 @@ def _check_kind(kind: type[Kind], values: Tensor, axes: int) -> None:
         raise ShapeError(msg, argument="values")
 
 
-def _check_riders(riders: Riders, batch: int, width: int) -> None:
-    if len(riders.places) != batch:
-        msg = f"riders has places of {len(riders.places)} rows, but the batch has {batch}; give each row one place."
-        raise ShapeError(msg, argument="riders")
-    if riders.targets is not None and riders.targets.ndim == 2 and riders.targets.shape[1] != width:
-        msg = (
-            f"riders.targets has {riders.targets.shape[1]} steps a row, but the batch is {width} steps wide; "
-            "pad them together with the values."
-        )
-        raise ShapeError(msg, argument="riders")
-
-
 def _check_initial(initial: Carry | None, batch: int) -> None:
     for index, tensor in enumerate(initial or ()):
         if tensor.ndim != 3 or tensor.shape[1] != batch:
@@ -95,7 +88,7 @@ class Padded(Generic[K_co]):
     Cells at or past a row's length may hold anything, NaN included, and change no answer.
 
     Attributes:
-        kind: what the steps are, `Ids` or `Vectors`.
+        kind: what the steps are: `Ids`, `Vectors` or `Hidden`.
         values: the rectangle.
         lengths: how many steps of each row are real; on the CPU.
         initial: what a recurrent encoder starts from; zeros if None.
@@ -122,9 +115,11 @@ class Padded(Generic[K_co]):
     order: Order = attrs.field(default=attrs.Factory(order_of, takes_self=True), kw_only=True, repr=False)
 
     def __attrs_post_init__(self) -> None:
+        if not at_border():
+            return
         _check_kind(self.kind, self.values, axes=2)
-        check_lengths(self.lengths, self.width)
-        _check_riders(self.riders, len(self.lengths), self.width)
+        check_lengths(self.lengths, self.order, self.width)
+        check_riders(self.riders, len(self.lengths), self.width)
         _check_initial(self.initial, len(self.lengths))
 
     @property
@@ -148,6 +143,16 @@ class Padded(Generic[K_co]):
         """This batch, which is padded already."""
         return self
 
+    def cleared(self, value: float = 0) -> Self:
+        """The same rows, their padding filled with one value: for those who compute on the whole rectangle."""
+        mask = self.order.mask(self.width)
+        filled = self.values.masked_fill(~mask.reshape(*mask.shape, *[1] * (self.values.ndim - 2)), value)
+        return attrs.evolve(self, values=filled)
+
+    def holding(self, values: Float[Tensor, "batch time feature"]) -> "Padded[Hidden]":
+        """The same rows with hidden vectors in place of what they hold, and without an initial state."""
+        return Padded(Hidden, values, self.lengths, riders=self.riders, order=self.order)
+
     def report(self) -> Report:
         """Its real and padded steps."""
         return Report(1, len(self.lengths), self.order.steps, len(self.lengths) * self.width)
@@ -168,7 +173,7 @@ class Packed(Generic[K_co]):
     """Rows of unequal length, real steps only, in the order of torch's `PackedSequence`.
 
     Attributes:
-        kind: what the steps are, `Ids` or `Vectors`.
+        kind: what the steps are: `Ids`, `Vectors` or `Hidden`.
         values: the real steps, time-major, the longest row first.
         lengths: how many steps each row has, rows in reading order; on the CPU.
         width: how wide the rectangle is that these rows came from, and go back to.
@@ -189,15 +194,28 @@ class Packed(Generic[K_co]):
     order: Order = attrs.field(default=attrs.Factory(order_of, takes_self=True), kw_only=True, repr=False)
 
     def __attrs_post_init__(self) -> None:
+        if not at_border():
+            return
         _check_kind(self.kind, self.values, axes=1)
-        check_lengths(self.lengths, self.width)
+        check_lengths(self.lengths, self.order, self.width)
         check_steps(len(self.values), self.order.steps)
-        _check_riders(self.riders, len(self.lengths), self.width)
+        check_riders(self.riders, len(self.lengths), self.width)
         _check_initial(self.initial, len(self.lengths))
 
     def packed(self) -> Self:
         """This batch, which is packed already."""
         return self
+
+    def holding(self, values: Float[Tensor, "steps feature"]) -> "Packed[Hidden]":
+        """The same rows with hidden vectors in place of what they hold, and without an initial state."""
+        return Packed(
+            Hidden,
+            values,
+            self.lengths,
+            width=self.width,
+            riders=self.riders,
+            order=self.order,
+        )
 
     def padded(self) -> Padded[K_co]:
         """The same rows in a rectangle as wide as the one that they came from, zeros in its padding."""

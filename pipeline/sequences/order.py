@@ -38,16 +38,30 @@ class Order:
 
     def __init__(self, lengths: Int64[Tensor, " batch"], device: torch.device | str = "cpu") -> None:
         self.lengths = lengths
-        self.device = torch.device(device)
+        self.device: torch.device = torch.device(device)
+        self._on_device: Int64[Tensor, " batch"] | None = None
 
     def to(self, device: torch.device | str) -> Self:
         """The same order, its indices on another device."""
         return self if torch.device(device) == self.device else type(self)(self.lengths, device)
 
-    @cached_property
+    @property
     def lengths_on_device(self) -> Int64[Tensor, " batch"]:
         """The lengths beside the values: for masks and divisions."""
-        return self.lengths.to(self.device, non_blocking=True)
+        # By hand: a cached property takes a lock, at which a compiler stops.
+        if self._on_device is None:
+            self._on_device = self.lengths.to(self.device, non_blocking=True)
+        return self._on_device
+
+    @cached_property
+    def shortest(self) -> int:
+        """How many steps the shortest row has."""
+        return int(self.lengths.min())
+
+    @cached_property
+    def longest(self) -> int:
+        """How many steps the longest row has."""
+        return int(self.lengths.max())
 
     @cached_property
     def steps(self) -> int:

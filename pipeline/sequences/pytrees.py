@@ -10,7 +10,7 @@ from pipeline.sequences.order import Order
 
 T = TypeVar("T", bound=type)
 
-_CHILDREN: Final = ("values", "final", "initial", "carried", "targets", "riders")
+_CHILDREN: Final = ("values", "steps", "final", "initial", "carried", "targets", "riders")
 """The fields that hold tensors which move and are differentiated; the others go along as they are."""
 
 

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from pipeline.checked import checked
+from pipeline.errors import ShapeError
 from pipeline.sequences.moves import STAYS
 from pipeline.sequences.pytrees import as_pytree
 
@@ -40,6 +41,24 @@ class Riders:
         return (self.targets != IGNORED).sum()
 
 
+def check_riders(riders: Riders, batch: int, width: int | None = None) -> None:
+    """Refuse riders that are not those of `batch` rows, or, where they speak of each step, not `width` steps wide.
+
+    Raises:
+        ShapeError: naming the field.
+    """
+    if riders.places.shape[0] != batch:
+        msg = f"riders has places of {len(riders.places)} rows, but the batch has {batch}; give each row one place."
+        raise ShapeError(msg, argument="riders")
+    for field, steps in (("targets", riders.targets), ("asked", riders.asked)):
+        if width is not None and steps is not None and steps.ndim == 2 and steps.shape[1] != width:
+            msg = (
+                f"riders.{field} has {steps.shape[1]} steps a row, but the batch is {width} steps wide; "
+                "pad them together with the values."
+            )
+            raise ShapeError(msg, argument="riders")
+
+
 class _HasLengths(Protocol):
     @property
     def lengths(self) -> Tensor: ...
@@ -52,9 +71,9 @@ class _HasValues(Protocol):
 
 def riders_of(batch: _HasLengths) -> Riders:
     """Riders of a batch made by hand: places in order, and no targets."""
-    return Riders(torch.arange(len(batch.lengths)))
+    return Riders(torch.arange(batch.lengths.shape[0]))
 
 
 def riders_of_vectors(batch: _HasValues) -> Riders:
     """The same where there is one vector a row, and so no lengths."""
-    return Riders(torch.arange(len(batch.values)))
+    return Riders(torch.arange(batch.values.shape[0]))

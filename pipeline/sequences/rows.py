@@ -8,12 +8,14 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from typing_extensions import TypeIs, TypeVar
 
+from pipeline.errors import TextError
+
 Target: TypeAlias = int | str | Sequence[int | str | None] | None
 """A class a row, or a class a step; by id or by name. A step whose target is None weighs nothing."""
 
 
 class Kind:
-    """What the steps of a sequence are: `Ids` or `Vectors`."""
+    """What the steps of a sequence are: `Ids`, `Vectors` or `Hidden`."""
 
 
 @attrs.frozen(eq=False)
@@ -31,10 +33,19 @@ class Ids(Kind):
 
 
 @attrs.frozen(eq=False)
-class Vectors(Kind):
-    """Feature vectors: frames of sound, readings of sensors, embedded tokens."""
+class Hidden(Kind):
+    """Vectors whose steps may have seen others of their row: what an encoder or an attention gave."""
 
     values: Float[Tensor, "time feature"]
+
+
+@attrs.frozen(eq=False)
+class Vectors(Hidden):
+    """Feature vectors: frames of sound, readings of sensors, embedded tokens.
+
+    A step has seen no other, so these are taken wherever hidden vectors are, and not the other way round:
+    what reads them in one direction is causal.
+    """
 
 
 K = TypeVar("K", bound=Kind)
@@ -78,7 +89,7 @@ class Row(Generic[K_co]):
 
 def values_of(sequence: Kind) -> Tensor:
     """The tensor of a sequence of either kind, time first."""
-    assert isinstance(sequence, Ids | Vectors)
+    assert isinstance(sequence, Ids | Hidden)
     return sequence.values
 
 
@@ -95,3 +106,17 @@ def is_step_target(target: Target) -> bool:
         (True, False, False)
     """
     return isinstance(target, Sequence) and not isinstance(target, str)
+
+
+def refuse_text(inputs: object) -> None:
+    """Refuse one text where many inputs are meant: a type checker lets it pass, since its letters are texts too.
+
+    Raises:
+        TextError: if it is a text.
+    """
+    if isinstance(inputs, str):
+        msg = (
+            f"inputs must be many, but one text arrived, {inputs[:40]!r}, and its letters would be taken for them; "
+            "pass [text]."
+        )
+        raise TextError(msg)

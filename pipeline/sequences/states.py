@@ -1,6 +1,6 @@
 """What an encoder makes of a batch, and what a pool makes of that."""
 
-from typing import Generic, Self
+from typing import Generic, Self, cast
 
 import attrs
 import torch
@@ -8,14 +8,16 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from typing_extensions import TypeVar
 
-from pipeline.checked import checked
+from pipeline.checked import checked, described
 from pipeline.errors import ShapeError
-from pipeline.sequences.batches import Carry, Padded, check_lengths, check_steps, packed_steps, padded_steps
-from pipeline.sequences.moves import STAYS, to_device
-from pipeline.sequences.order import Order, longest_of, order_of
+from pipeline.sequences.batches import Batch, Carry, Packed, Padded
+from pipeline.sequences.by_row import last_by_row
+from pipeline.sequences.moves import to_device
+from pipeline.sequences.order import Order
 from pipeline.sequences.pytrees import as_pytree
-from pipeline.sequences.riders import Riders, riders_of, riders_of_vectors
-from pipeline.sequences.rows import Vectors
+from pipeline.sequences.riders import Riders, check_riders, riders_of_vectors
+from pipeline.sequences.rows import Hidden, Kind
+from pipeline.switches import at_border
 
 
 class Sight:
@@ -34,37 +36,37 @@ S_co = TypeVar("S_co", bound=Sight, covariant=True, default=Sight)
 @checked
 @attrs.frozen(eq=False)
 class States(Generic[S_co]):
-    """One hidden vector a real step, packed, and each row's final state.
+    """One hidden vector a real step, in either layout, and each row's final state.
 
     Attributes:
-        values: the hidden vectors in packed order.
-        lengths: how many steps each row has, rows in reading order; on the CPU.
+        steps: the hidden vectors, as a batch of the rows that they were made of.
         final: what the encoder ended each row with, the two directions merged; attention leaves it
             as it is.
-        width: how wide the padded rectangle of these rows is.
         carried: the encoder's final states in the form that it takes as `initial`.
 
     Raises:
-        ShapeError: if the tensors do not fit each other.
-        LengthError: if the lengths do not add up to the steps.
+        ShapeError: if the final states are not of the same rows and size as the steps.
 
     Example:
         >>> states = States.from_padded(torch.ones(2, 3, 4), torch.tensor([3, 1]))
-        >>> states.values.shape, states.padded().values[1, :, 0].tolist()
+        >>> states.packed().values.shape, states.padded().values[1, :, 0].tolist()
         (torch.Size([4, 4]), [1.0, 0.0, 0.0])
     """
 
-    values: Float[Tensor, "steps hidden"]
-    lengths: Int64[Tensor, " batch"] = attrs.field(metadata=STAYS)
+    steps: Batch[Hidden]
     final: Float[Tensor, "batch hidden"]
-    width: int = attrs.field(default=attrs.Factory(longest_of, takes_self=True), kw_only=True)
     carried: Carry | None = attrs.field(default=None, kw_only=True)
-    riders: Riders = attrs.field(default=attrs.Factory(riders_of, takes_self=True), kw_only=True)
-    order: Order = attrs.field(default=attrs.Factory(order_of, takes_self=True), kw_only=True, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        check_lengths(self.lengths, self.width)
-        check_steps(len(self.values), self.order.steps)
+        if not at_border():
+            return
+        wanted = (len(self.lengths), self.steps.values.shape[-1])
+        if not issubclass(cast("type[Kind]", self.steps.kind), Hidden) or self.final.shape != wanted:
+            msg = (
+                f"States: final must be batch x hidden, {wanted} like its steps, but {described(self.final)} arrived, "
+                f"beside {self.steps.kind.__name__} of {described(self.steps.values)}; make both of the same rows."
+            )
+            raise ShapeError(msg, argument="final")
 
     @classmethod
     def from_padded(
@@ -78,33 +80,45 @@ class States(Generic[S_co]):
             ShapeError: if the tensors do not fit each other.
             LengthError: if a length is negative or larger than the rectangle.
         """
-        packed = Padded(Vectors, values, lengths).packed()
-        steps, order = packed.values, packed.order
-        return States(steps, lengths, at_rows(steps, order, order.last), width=packed.width, order=order)
+        steps = Padded(Hidden, values, lengths)
+        return States(steps, last_by_row(steps))
 
-    def padded(self) -> Padded[Vectors]:
-        """The hidden vectors in a rectangle, zeros in its padding."""
-        values = padded_steps(self.values, self.order, self.width)
-        return Padded(Vectors, values, self.lengths, riders=self.riders, order=self.order)
+    @property
+    def lengths(self) -> Int64[Tensor, " batch"]:
+        """How many steps each row has, rows in reading order; on the CPU."""
+        return self.steps.lengths
+
+    @property
+    def width(self) -> int:
+        """How many steps the padded rectangle of these rows is wide."""
+        return self.steps.width
+
+    @property
+    def order(self) -> Order:
+        """Where each step stands when the rows are packed."""
+        return self.steps.order
+
+    @property
+    def riders(self) -> Riders:
+        """What rides along: places, targets, and which steps are asked for."""
+        return self.steps.riders
 
     @property
     def mask(self) -> Bool[Tensor, "batch time"]:
         """True at the real steps of the rectangle that `padded` gives."""
         return self.order.mask(self.width)
 
-    def with_padded(self, values: Float[Tensor, "batch time hidden"]) -> Self:
-        """These states with other vectors, taken from the real steps of a rectangle.
+    def packed(self) -> Packed[Hidden]:
+        """The hidden vectors, real steps alone."""
+        return self.steps.packed()
 
-        Raises:
-            ShapeError: if the rectangle is not as large as these states' own.
-        """
-        if values.shape[:2] != (len(self.lengths), self.width):
-            msg = (
-                f"values must be {len(self.lengths)} x {self.width} x hidden, the size of these states, but "
-                f"{tuple(values.shape)} arrived; keep the rectangle that padded() gave."
-            )
-            raise ShapeError(msg, argument="values")
-        return attrs.evolve(self, values=packed_steps(values, self.order))
+    def padded(self) -> Padded[Hidden]:
+        """The hidden vectors in a rectangle, zeros in its padding."""
+        return self.steps.padded().cleared() if isinstance(self.steps, Padded) else self.steps.padded()
+
+    def holding(self, steps: Batch[Hidden]) -> Self:
+        """These states with other vectors a step, in the layout that these have; final states stay as they are."""
+        return attrs.evolve(self, steps=steps if isinstance(self.steps, Padded) else steps.packed())
 
     def to(self, device: torch.device | str) -> Self:
         """The same states on another device; their lengths stay on the CPU as well."""
@@ -125,17 +139,10 @@ class Pooled:
     values: Float[Tensor, "batch hidden"]
     riders: Riders = attrs.field(default=attrs.Factory(riders_of_vectors, takes_self=True), kw_only=True)
 
+    def __attrs_post_init__(self) -> None:
+        if at_border():
+            check_riders(self.riders, self.values.shape[0])
+
     def to(self, device: torch.device | str) -> Self:
         """The same vectors on another device."""
         return to_device(self, device)
-
-
-def at_rows(
-    steps: Float[Tensor, "steps hidden"], order: Order, chosen: Int64[Tensor, " occupied"]
-) -> Float[Tensor, "batch hidden"]:
-    """One packed step of each row that has any, such as `order.last`; zeros for rows that have none."""
-    found = steps.index_select(0, chosen)
-    if order.occupied == len(order.lengths):
-        return found
-    rows = (order.lengths > 0).nonzero().squeeze(1).to(steps.device)
-    return steps.new_zeros(len(order.lengths), steps.shape[1]).index_copy(0, rows, found)

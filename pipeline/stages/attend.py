@@ -9,12 +9,14 @@ from torch import Tensor
 from typing_extensions import override
 
 from pipeline.catalogue import Catalogue
-from pipeline.errors import OptionError
+from pipeline.checked import described
+from pipeline.errors import OptionError, ShapeError
 from pipeline.parts.attention import Attention
 from pipeline.registry import registry
 from pipeline.sequences.states import S, Sight, States
 from pipeline.stage import Flow, Keeps, ModuleStage
 from pipeline.stages.slot import Slot
+from pipeline.switches import at_border
 
 
 class _Attending(Slot[Attention]):
@@ -38,8 +40,16 @@ class _Attending(Slot[Attention]):
 
     def contexts(self, states: States[S]) -> States[S]:
         """The states with each step's context in its place; final states are left as they are."""
-        values = states.padded().values
-        return states.with_padded(self.ready(values.shape[-1])(values, values, self.mask(states)))
+        rows = states.padded()
+        values = rows.values
+        found = self.ready(values.shape[-1])(values, values, self.mask(states))
+        if at_border() and found.shape != values.shape:
+            msg = (
+                f"attention {self.called!r} must give a context for every query, batch x query x hidden of "
+                f"{tuple(values.shape)}, but gave {described(found)}; mend its forward."
+            )
+            raise ShapeError(msg, part=self.called)
+        return states.holding(rows.holding(found))
 
 
 @final
@@ -130,7 +140,7 @@ class AttendEarlier(_Attending, Keeps[States[Sight]]):
 
     @override
     def mask(self, states: States[Sight]) -> Bool[Tensor, "#batch query key"]:
-        time = torch.arange(states.width, device=states.values.device)
+        time = torch.arange(states.width, device=states.steps.values.device)
         behind = time.unsqueeze(1) - time
         # Padding needs no mask of its own here: all that is earlier than a real step is real.
         mask = (behind > 0) if self.window is None else (behind > 0) & (behind <= self.window)

@@ -3,13 +3,14 @@
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Final, Literal, final, overload
+from typing import Final, Literal, cast, final, overload
 
 from torch.utils.data import Sampler
 from typing_extensions import override
 
-from pipeline.errors import LengthError, OptionError
-from pipeline.sequences.rows import Ids, K, Kind, Row
+from pipeline.checked import described
+from pipeline.errors import LengthError, OptionError, ShapeError
+from pipeline.sequences.rows import Ids, K, Kind, Row, is_row
 from pipeline.stage import Flow, Stream
 
 LongRows = Literal["refuse", "alone"]
@@ -87,7 +88,7 @@ class Bucket(Stream[Row[K], list[Row[K]]]):
         self.look_ahead = look_ahead
         self.seed = seed
         self.long_rows: LongRows = long_rows
-        self.epoch = 0
+        self.epoch: int = 0
         """How many times the bucket was called: with the seed, what fixes the next order."""
 
     @override
@@ -99,6 +100,7 @@ class Bucket(Stream[Row[K], list[Row[K]]]):
         """Batches of like length, shuffled within each pool.
 
         Raises:
+            ShapeError: for what is no row of the bucket's kind.
             LengthError: for a row longer than `max_steps`, unless long rows may stand alone.
         """
         return self._batches(values, self.next_order())
@@ -122,10 +124,22 @@ class Bucket(Stream[Row[K], list[Row[K]]]):
         return BucketSampler(self, lengths)
 
     def _batches(self, values: Iterable[Row[K]], order: random.Random | None) -> Iterator[list[Row[K]]]:
-        rows = iter(values)
+        rows = self._checked(values)
         while pool := list(islice(rows, self.look_ahead)):
             for group in self.groups([len(row) for row in pool], [row.place for row in pool], order):
                 yield [pool[index] for index in group]
+
+    def _checked(self, values: Iterable[object]) -> Iterator[Row[K]]:
+        """The rows as they come, each of them a row, and of the bucket's kind."""
+        for place, row in enumerate(values):
+            if not is_row(row) or not isinstance(row.sequence, self.kind):
+                came = f"{type(row.sequence).__name__} in a Row" if is_row(row) else described(row)
+                msg = (
+                    f"item {place} must be a Row of {self.kind.__name__}, but {came} arrived; "
+                    "begin with a door, such as Tokenize, Numbers or Frames."
+                )
+                raise ShapeError(msg, row=place)
+            yield cast("Row[K]", row)
 
     def next_order(self) -> random.Random | None:
         """What shuffles the next epoch, and one epoch on; None if nothing is shuffled."""

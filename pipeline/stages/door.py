@@ -7,7 +7,7 @@ from typing import Generic, TypeVar, cast
 
 from typing_extensions import override
 
-from pipeline.sequences.rows import Example, K, Row
+from pipeline.sequences.rows import Example, K, Row, refuse_text
 from pipeline.stage import Flow, Stage
 
 X = TypeVar("X")
@@ -33,8 +33,16 @@ class Door(Stage[X | Example[X], Row[K]], Generic[X, K]):
 
     @override
     def over(self, values: Iterable[X | Example[X]], /) -> Iterator[Row[K]]:
-        """Rows of many inputs, lazily, some hundred at a time, each with its place."""
-        inputs, first = iter(values), 0
+        """Rows of many inputs, lazily, some hundred at a time, each with its place.
+
+        Raises:
+            TextError: if one text arrives where many inputs are meant.
+        """
+        refuse_text(values)
+        return self._over(iter(values))
+
+    def _over(self, inputs: Iterator[X | Example[X]]) -> Iterator[Row[K]]:
+        first = 0
         while chunk := [_example(value) for value in islice(inputs, _CHUNK)]:
             yield from self.rows(chunk, first)
             first += len(chunk)

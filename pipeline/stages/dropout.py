@@ -1,14 +1,14 @@
 """Dropout that fits anywhere vectors flow."""
 
-from typing import TYPE_CHECKING, Literal, TypeVar, final
+from typing import TYPE_CHECKING, Literal, TypeVar, cast, final
 
 import attrs
-from torch import Tensor, nn
+from torch import nn
 from typing_extensions import TypeIs, override
 
 from pipeline.errors import OptionError, ShapeError
 from pipeline.sequences.batches import Batch, Padded, is_batch
-from pipeline.sequences.rows import Vectors
+from pipeline.sequences.rows import Hidden
 from pipeline.sequences.states import Pooled, Sight, States
 from pipeline.stage import Keeps
 
@@ -16,7 +16,7 @@ A = TypeVar("A")
 
 
 @final
-class Dropout(nn.Module, Keeps[Batch[Vectors] | States[Sight] | Pooled]):
+class Dropout(nn.Module, Keeps[Batch[Hidden] | States[Sight] | Pooled]):
     """While training, zero values at random and scale up the rest; otherwise change nothing.
 
     Args:
@@ -35,7 +35,7 @@ class Dropout(nn.Module, Keeps[Batch[Vectors] | States[Sight] | Pooled]):
         >>> import torch
         >>> dropout = Dropout(0.5, per="row")
         >>> states = States.from_padded(torch.ones(1, 9, 2), torch.tensor([9]))
-        >>> len(dropout(states).values.unique(dim=0))
+        >>> len(dropout(states).steps.values.unique(dim=0))
         1
     """
 
@@ -66,15 +66,23 @@ class Dropout(nn.Module, Keeps[Batch[Vectors] | States[Sight] | Pooled]):
             raise ShapeError(msg)
         if not self.training or self.p == 0:
             return value
-        return attrs.evolve(value, values=self._dropped(value))
+        return cast("A", self._dropped(value))
 
-    def _dropped(self, value: Batch[Vectors] | States[Sight] | Pooled) -> Tensor:
-        values = value.values
-        if self.per == "step" or isinstance(value, Pooled):
-            return nn.functional.dropout(values, self.p)
-        mask = nn.functional.dropout(values.new_ones(len(value.lengths), values.shape[-1]), self.p)
-        return values * (mask.unsqueeze(1) if isinstance(value, Padded) else mask.index_select(0, value.order.row))
+    def _dropped(self, value: Batch[Hidden] | States[Sight] | Pooled) -> Batch[Hidden] | States[Sight] | Pooled:
+        if isinstance(value, States):
+            return attrs.evolve(value, steps=self._dropped_steps(value.steps))
+        if isinstance(value, Pooled):
+            return attrs.evolve(value, values=nn.functional.dropout(value.values, self.p))
+        return self._dropped_steps(value)
+
+    def _dropped_steps(self, steps: Batch[Hidden]) -> Batch[Hidden]:
+        values = steps.values
+        if self.per == "step":
+            return attrs.evolve(steps, values=nn.functional.dropout(values, self.p))
+        mask = nn.functional.dropout(values.new_ones(steps.lengths.shape[0], values.shape[-1]), self.p)
+        spread = mask.unsqueeze(1) if isinstance(steps, Padded) else mask.index_select(0, steps.order.row)
+        return attrs.evolve(steps, values=values * spread)
 
 
-def _has_vectors(value: object) -> TypeIs[Batch[Vectors] | States[Sight] | Pooled]:
-    return isinstance(value, States | Pooled) or (is_batch(value) and value.kind is Vectors)
+def _has_vectors(value: object) -> TypeIs[Batch[Hidden] | States[Sight] | Pooled]:
+    return isinstance(value, States | Pooled) or (is_batch(value) and issubclass(value.kind, Hidden))

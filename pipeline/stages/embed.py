@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from pipeline.errors import OptionError, ShapeError, ValuesError
-from pipeline.sequences.batches import Batch, Packed, Padded, padded_steps
+from pipeline.sequences.batches import Batch, Packed, Padded
 from pipeline.sequences.rows import Ids, Vectors
 from pipeline.stage import Flow, ModuleStage
+from pipeline.switches import at_border
 
 
 @final
@@ -27,6 +28,7 @@ class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
         OptionError: if a size is below 1.
 
     Example:
+        >>> from pipeline import Padded
         >>> batch = Padded(Ids, torch.tensor([[4, 2, 0]]), torch.tensor([2]))
         >>> Embed(5, 3)(batch).values.shape
         torch.Size([1, 3, 3])
@@ -39,7 +41,7 @@ class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
                 msg = f"{option} must be 1 or more, but {number} arrived."
                 raise OptionError(msg, **{option: number})
         self.name = name
-        self.weight = nn.Parameter(torch.randn(num_embeddings, embedding_dim))
+        self.weight: nn.Parameter = nn.Parameter(torch.randn(num_embeddings, embedding_dim))
 
     @classmethod
     def from_vectors(
@@ -78,18 +80,21 @@ class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
                 "move the batch: batch.to(device)."
             )
             raise ShapeError(msg)
-        packed = value.packed()
-        self._check(packed)
-        vectors = nn.functional.embedding(packed.values, self.weight)
         if isinstance(value, Packed):
-            return _with(value, vectors)
-        return _with(value, padded_steps(vectors, value.order, value.width))
+            self._check(value)
+            return _with(value, nn.functional.embedding(value.values, self.weight))
+        rows = value.cleared()
+        self._check(rows)
+        vectors = nn.functional.embedding(rows.values, self.weight)
+        return _with(rows, vectors).padded().cleared()
 
-    def _check(self, packed: Packed[Ids]) -> None:
+    def _check(self, batch: Batch[Ids]) -> None:
+        ids = batch.values
         # On a device, reading the ids back would make every step wait for it.
-        if packed.values.device.type != "cpu" or torch.compiler.is_compiling() or not len(packed.values):
+        if not at_border() or ids.device.type != "cpu" or not ids.numel():
             return
-        if int(packed.values.min()) < 0 or int(packed.values.max()) >= len(self.weight):
+        if int(ids.min()) < 0 or int(ids.max()) >= len(self.weight):
+            packed = batch.packed()
             step = int(((packed.values < 0) | (packed.values >= len(self.weight))).nonzero()[0])
             row, found = int(packed.riders.places[packed.order.row[step]]), int(packed.values[step])
             msg = (
@@ -105,14 +110,7 @@ class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
 
 def _with(batch: Batch[Ids], values: Tensor) -> Batch[Vectors]:
     """The batch with vectors for its ids, everything beside them kept."""
-    if isinstance(batch, Packed):
-        return Packed(
-            Vectors,
-            values,
-            batch.lengths,
-            width=batch.width,
-            initial=batch.initial,
-            riders=batch.riders,
-            order=batch.order,
-        )
-    return Padded(Vectors, values, batch.lengths, initial=batch.initial, riders=batch.riders, order=batch.order)
+    initial, riders, order = batch.initial, batch.riders, batch.order
+    if isinstance(batch, Padded):
+        return Padded(Vectors, values, batch.lengths, initial=initial, riders=riders, order=order)
+    return Packed(Vectors, values, batch.lengths, width=batch.width, initial=initial, riders=riders, order=order)

@@ -1,29 +1,36 @@
 """Vectors to states, by an encoder of one's choice."""
 
-from typing import Literal, cast, final, overload
+from typing import Final, Generic, Literal, cast, final, overload
 
 import torch
-from typing_extensions import override
+from torch import Tensor
+from typing_extensions import TypeVar, override
 
 from pipeline.catalogue import Catalogue
-from pipeline.errors import CompositionError, ShapeError
+from pipeline.checked import described
+from pipeline.errors import CompositionError, LengthError, ShapeError
 from pipeline.parts.encoder import Encoder
 from pipeline.registry import registry
 from pipeline.sequences.batches import Batch
-from pipeline.sequences.rows import Vectors
-from pipeline.sequences.states import Causal, S_co, Sight, States
+from pipeline.sequences.rows import Hidden, Kind, Vectors
+from pipeline.sequences.states import Causal, S, S_co, Sight, States
 from pipeline.stage import Flow, ModuleStage
 from pipeline.stages.slot import Slot
+from pipeline.switches import at_border
+
+H_contra = TypeVar("H_contra", bound=Hidden, contravariant=True, default=Vectors)
 
 _PROBE_SIZE = 64
 
 
 @final
-class Encode(Slot[Encoder[S_co]], ModuleStage[Batch[Vectors], States[S_co]]):
+class Encode(Slot[Encoder[S_co]], ModuleStage[Batch[H_contra], States[S_co]], Generic[S_co, H_contra]):
     """One hidden vector a step, and each row's final state, from packed or padded vectors.
 
     Args:
         encoder: an encoder, or the name of a registered one.
+        kind: what it reads; vectors if left out. Over `Hidden`, such as what `Unpack` makes of states, no encoder
+            counts as causal: the steps may have seen the future already.
         causal: for a name: promise the type checker, and make sure, that no step sees a later one.
         name: what the stage is called in its chain.
         options: for a name: what the encoder takes. Its `input_size` may be left out, and is learned from
@@ -44,19 +51,60 @@ class Encode(Slot[Encoder[S_co]], ModuleStage[Batch[Vectors], States[S_co]]):
     encoder: Encoder[S_co] | None
 
     @overload
-    def __init__(self, encoder: Encoder[S_co], *, name: str | None = None) -> None: ...
+    def __init__(self: "Encode[S, Vectors]", encoder: Encoder[S], /, *, name: str | None = None) -> None: ...
     @overload
     def __init__(
-        self: "Encode[Causal]", encoder: str, *, causal: Literal[True], name: str | None = None, **options: object
+        self: "Encode[Sight, Hidden]", encoder: Encoder[Sight], kind: type[Hidden], /, *, name: str | None = None
     ) -> None: ...
     @overload
     def __init__(
-        self: "Encode[Sight]", encoder: str, *, causal: bool = False, name: str | None = None, **options: object
+        self: "Encode[Causal, Vectors]",
+        encoder: str,
+        /,
+        *,
+        causal: Literal[True],
+        name: str | None = None,
+        **options: object,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "Encode[Sight, Vectors]",
+        encoder: str,
+        /,
+        *,
+        causal: bool = False,
+        name: str | None = None,
+        **options: object,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "Encode[Sight, Hidden]",
+        encoder: str,
+        kind: type[Hidden],
+        /,
+        *,
+        causal: bool = False,
+        name: str | None = None,
+        **options: object,
     ) -> None: ...
     def __init__(
-        self, encoder: Encoder[S_co] | str, *, causal: bool = False, name: str | None = None, **options: object
+        self,
+        encoder: Encoder[Sight] | str,
+        kind: type[Hidden] = Vectors,
+        /,
+        *,
+        causal: bool = False,
+        name: str | None = None,
+        **options: object,
     ) -> None:
-        super().__init__(encoder, "encoder", name, options)
+        super().__init__(cast("Encoder[S_co] | str", encoder), "encoder", name, options)
+        self.kind: Final = kind
+        if self.held is not None and self.held.causal and self.held.bidirectional:
+            msg = (
+                f"encoder {self.called!r} declares that it is causal and bidirectional, but who reads from both ends "
+                "sees the future; declare one of them."
+            )
+            raise CompositionError(msg, encoder=self.called)
         if causal and not self._probe().causal:
             msg = (
                 f"encoder {encoder!r} was promised to be causal, but it is not: its steps see later ones; "
@@ -71,24 +119,74 @@ class Encode(Slot[Encoder[S_co]], ModuleStage[Batch[Vectors], States[S_co]]):
     @override
     def fit(self, flow: Flow, /) -> Flow:
         encoder = self.learn(flow.size)
-        return Flow() if encoder is None else Flow(encoder.output_size, encoder.causal)
+        return Flow() if encoder is None else Flow(encoder.output_size, encoder.causal and flow.causal is not False)
 
     @override
-    def forward(self, value: Batch[Vectors]) -> States[S_co]:
+    def forward(self, value: Batch[H_contra]) -> States[S_co]:
         """The states of a batch.
 
         Raises:
             CompositionError: if the encoder still waits for its input size.
             ShapeError: if the batch holds no vectors, or not of the size that the encoder reads.
         """
-        if value.kind is not Vectors:
-            msg = f"Encode takes vectors, but {value.kind.__name__} arrived; look ids up first, with Embed."
+        kind = cast("type[Kind]", value.kind)
+        if not issubclass(kind, Hidden):
+            msg = f"Encode takes vectors, but {kind.__name__} arrived; look ids up first, with Embed."
             raise ShapeError(msg)
-        return self.ready(value.values.shape[-1])(value.packed())
+        if not issubclass(kind, self.kind):
+            msg = "Encode was made for Vectors, but Hidden arrived; make it Encode(..., Hidden), which is not causal."
+            raise ShapeError(msg)
+        encoder, rows = self.ready(value.values.shape[-1]), cast("Batch[Vectors]", value)
+        if torch.compiler.is_compiling():
+            return encoder(rows)
+        self._check_taken(encoder, rows)
+        states = encoder(rows)
+        if at_border():
+            self._check_given(encoder, rows, states)
+        return states
+
+    def _check_taken(self, encoder: Encoder[S_co], value: Batch[Vectors]) -> None:
+        """Refuse what the encoder says that it cannot do."""
+        if value.initial is not None and not encoder.stateful:
+            msg = (
+                f"the batch has initial states, but encoder {self.called!r} is not stateful and would not start from "
+                "them; leave them out, or declare stateful = True in an encoder that reads batch.initial."
+            )
+            raise ShapeError(msg, argument="initial")
+        if not encoder.empty_rows and int(value.lengths.min()) == 0:
+            row = int(value.riders.places[int(value.lengths.argmin())])
+            msg = (
+                f"row {row} has no steps, and encoder {self.called!r} takes no empty rows; "
+                "leave them out before Bucket, or choose an encoder that does."
+            )
+            raise LengthError(msg, row=row)
+
+    def _check_given(self, encoder: Encoder[S_co], value: Batch[Vectors], states: object) -> None:
+        """Refuse states that are not of these rows, or not of the size that the encoder declares."""
+        if not isinstance(states, States):
+            msg = f"encoder {self.called!r} must give States, but gave {described(states)}; mend its forward."
+            raise ShapeError(msg, part=self.called)
+        steps = cast("States[S_co]", states).steps
+        if steps.values.shape[-1] != encoder.output_size:
+            msg = (
+                f"encoder {self.called!r} declares output_size={encoder.output_size}, but gave "
+                f"{described(steps.values)}; declare what it gives."
+            )
+            raise ShapeError(msg, part=self.called, output_size=encoder.output_size)
+        if steps.riders is not value.riders or not _alike(steps.lengths, value.lengths):
+            msg = (
+                f"encoder {self.called!r} gave states of other rows than came in, or lost their riders; "
+                "make them with batch.holding(hidden), which keeps all that rides along."
+            )
+            raise ShapeError(msg, part=self.called)
 
     def _probe(self) -> Encoder[S_co]:
         """The encoder, or one like it that takes no memory: what it says of itself shows before its size is known."""
         if self.held is not None:
             return self.held
         with torch.device("meta"):
-            return self.catalogue().make(self._called, **{**self._options, "input_size": _PROBE_SIZE})
+            return self.catalogue().make(self.called, **{**self._options, "input_size": _PROBE_SIZE})
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return one is other or torch.equal(one, other)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from pipeline.errors import CompositionError, OptionError, ShapeError
-from pipeline.labels import Labels
+from pipeline.labels import Labels, Numbered
 from pipeline.sequences.answers import N, Scores, StepScores
 from pipeline.sequences.riders import Riders
 from pipeline.sequences.states import Causal, Pooled, Sight, States
@@ -24,8 +24,8 @@ class _Head(nn.Module, Part):
     def __init__(self, classes: int | Labels, input_size: int | None, name: str | None) -> None:
         super().__init__()
         self.name = name
-        self.names = range(classes) if isinstance(classes, int) else classes
-        self.classes = len(self.names)
+        self.names: Numbered | Labels = Numbered(classes) if isinstance(classes, int) else classes
+        self.classes: int = len(self.names)
         if self.classes < 1:
             msg = f"{type(self).__name__} needs 1 class or more, but {classes} arrived."
             raise OptionError(msg, classes=classes)
@@ -140,12 +140,13 @@ class Tag(_Head, ModuleStage[States[Sight], StepScores[N]]):
             CompositionError: if the head still waits for its input size.
             ShapeError: if the states are of another size than it reads.
         """
+        steps = value.packed()
         return StepScores(
-            self.scored(value.values),
-            value.lengths,
+            self.scored(steps.values),
+            steps.lengths,
             cast("Sequence[N]", self.names),
-            riders=value.riders,
-            order=value.order,
+            riders=steps.riders,
+            order=steps.order,
         )
 
 
@@ -201,7 +202,12 @@ class NextToken(_Head, ModuleStage[States[Causal], StepScores[int]]):
             ShapeError: if the states are of another size than it reads.
         """
         # Every step is asked for, bos too: its answer is the first token.
-        riders = Riders(value.riders.places, value.riders.targets)
+        steps = value.packed()
+        riders = Riders(steps.riders.places, steps.riders.targets)
         return StepScores(
-            self.scored(value.values), value.lengths, range(self.classes), riders=riders, order=value.order
+            self.scored(steps.values),
+            steps.lengths,
+            cast("Sequence[int]", self.names),
+            riders=riders,
+            order=steps.order,
         )

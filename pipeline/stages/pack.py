@@ -2,12 +2,12 @@
 
 from typing import Final, Generic, TypeVar, cast, final, overload
 
-from typing_extensions import override
+from typing_extensions import TypeIs, override
 
-from pipeline.errors import ShapeError
+from pipeline.errors import CompositionError, ShapeError
 from pipeline.sequences.batches import Packed, Padded
-from pipeline.sequences.rows import Ids, K, Kind, Vectors
-from pipeline.sequences.states import Sight, States
+from pipeline.sequences.rows import Hidden, Ids, K, Kind, Vectors
+from pipeline.sequences.states import Causal, Sight, States
 from pipeline.stage import Flow, ModuleStage
 
 U_contra = TypeVar("U_contra", contravariant=True)
@@ -59,7 +59,8 @@ class Unpack(ModuleStage[U_contra, Padded[K]], Generic[U_contra, K]):
     Its padding holds zeros. States lose their final states: pool those first.
 
     Args:
-        kind: what the steps are; vectors (or states) if left out.
+        kind: what the steps are; hidden vectors if left out. Causal states are `Vectors` if so said, for
+            another causal encoder to read.
 
     Example:
         >>> import torch
@@ -69,17 +70,25 @@ class Unpack(ModuleStage[U_contra, Padded[K]], Generic[U_contra, K]):
     """
 
     @overload
-    def __init__(self: "Unpack[Packed[Vectors] | States[Sight], Vectors]") -> None: ...
+    def __init__(self: "Unpack[Packed[Hidden] | States[Sight], Hidden]") -> None: ...
     @overload
     def __init__(self: "Unpack[Packed[Ids], Ids]", kind: type[Ids]) -> None: ...
     @overload
-    def __init__(self: "Unpack[Packed[Vectors] | States[Sight], Vectors]", kind: type[Vectors]) -> None: ...
-    def __init__(self, kind: type[Kind] = Vectors) -> None:
+    def __init__(self: "Unpack[Packed[Vectors] | States[Causal], Vectors]", kind: type[Vectors]) -> None: ...
+    @overload
+    def __init__(self: "Unpack[Packed[Hidden] | States[Sight], Hidden]", kind: type[Hidden]) -> None: ...
+    def __init__(self, kind: type[Kind] = Hidden) -> None:
         super().__init__()
         self.kind: Final = kind
 
     @override
     def fit(self, flow: Flow, /) -> Flow:
+        if self.kind is Vectors and flow.causal is False:
+            msg = (
+                "the steps that come in have seen the future, but Unpack was made for Vectors, which have not; "
+                "make it Unpack()."
+            )
+            raise CompositionError(msg)
         return flow
 
     @override
@@ -89,16 +98,23 @@ class Unpack(ModuleStage[U_contra, Padded[K]], Generic[U_contra, K]):
         Raises:
             ShapeError: if the batch is of another kind.
         """
-        if not isinstance(value, States | Packed):
+        if _is_states(value):
+            rows = value.padded()
+            return cast("Padded[K]", Padded(self.kind, rows.values, rows.lengths, riders=rows.riders, order=rows.order))
+        if not isinstance(value, Packed):
             msg = f"Unpack takes Packed or States, but a {type(value).__name__} arrived; join it after Pack or Encode."
             raise ShapeError(msg)
-        batch = cast("Packed[K] | States[Sight]", value).padded()
+        batch = cast("Packed[K]", value)
         _check_kind(self, self.kind, batch.kind)
-        return cast("Padded[K]", batch)
+        return batch.padded()
+
+
+def _is_states(value: object) -> TypeIs[States[Sight]]:
+    return isinstance(value, States)
 
 
 def _check_kind(stage: object, wanted: type[Kind], came: type[Kind]) -> None:
-    if came is not wanted:
+    if not issubclass(came, wanted):
         name = type(stage).__name__
         msg = f"{name} was made for {wanted.__name__}, but {came.__name__} arrived; make it {name}({came.__name__})."
         raise ShapeError(msg)

@@ -142,8 +142,9 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
         same = (
             sequence.shape[1:] == model.shape[1:] and sequence.dtype is model.dtype and sequence.device == model.device
         )
-        if not same or sequence.ndim != (1 if self.kind is Ids else 2):
-            rule = "time" if self.kind is Ids else "time x feature"
+        right = sequence.dtype is torch.int64 if self.kind is Ids else sequence.is_floating_point()
+        if not same or not right or sequence.ndim != (1 if self.kind is Ids else 2):
+            rule = "int64 ids of time" if self.kind is Ids else "floating-point vectors of time x feature"
             msg = (
                 f"row {row.place} is {described(sequence)}, but every row must be {rule}, and alike in feature width, "
                 f"dtype and device; row {first.place} is {described(model)}."

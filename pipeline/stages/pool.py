@@ -6,11 +6,14 @@ import attrs
 from typing_extensions import override
 
 from pipeline.catalogue import Catalogue
+from pipeline.checked import described
+from pipeline.errors import ShapeError
 from pipeline.parts.pooling import Pooling
 from pipeline.registry import registry
 from pipeline.sequences.states import Pooled, Sight, States
 from pipeline.stage import Flow, ModuleStage
 from pipeline.stages.slot import Slot
+from pipeline.switches import at_border
 
 
 @final
@@ -58,4 +61,15 @@ class Pool(Slot[Pooling], ModuleStage[States[Sight], Pooled]):
             CompositionError: if the pooling still waits for its input size.
             ShapeError: if the states are of another size than it reads.
         """
-        return Pooled(self.ready(value.values.shape[1])(value), riders=value.riders)
+        size = value.steps.values.shape[-1]
+        pooling = self.ready(size)
+        found = pooling(value)
+        if at_border():
+            wanted = (len(value.lengths), pooling.output_size(size))
+            if found.shape != wanted:
+                msg = (
+                    f"pool {self.called!r} must give one vector a row, batch x output_size of {wanted}, "
+                    f"but gave {described(found)}; mend its forward, or its output_size."
+                )
+                raise ShapeError(msg, part=self.called)
+        return Pooled(found, riders=value.riders)

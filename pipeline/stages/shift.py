@@ -1,12 +1,13 @@
 """Targets for a language model."""
 
-from typing import final
+from typing import cast, final
 
 import attrs
 from typing_extensions import override
 
+from pipeline.errors import ShapeError
 from pipeline.sequences.order import ints
-from pipeline.sequences.rows import Ids, Row
+from pipeline.sequences.rows import Ids, Kind, Row
 from pipeline.stage import Flow, Stage
 
 
@@ -26,6 +27,17 @@ class Shift(Stage[Row[Ids], Row[Ids]]):
 
     @override
     def __call__(self, value: Row[Ids], /) -> Row[Ids]:
-        """The same row, its targets the ids one step on."""
-        following = ints(value.sequence.values[1:])
+        """The same row, its targets the ids one step on.
+
+        Raises:
+            ShapeError: if the row holds no ids.
+        """
+        sequence = cast("Kind", value.sequence)
+        if not isinstance(sequence, Ids):
+            msg = (
+                f"row {value.place} holds {type(sequence).__name__}, but Shift takes Ids: the next id is the "
+                "target; number the tokens first."
+            )
+            raise ShapeError(msg, row=value.place)
+        following = ints(sequence.values[1:])
         return attrs.evolve(value, target=[*following, *([None] if len(value) else [])])

@@ -35,7 +35,7 @@ class Slot(nn.Module, Part, Generic[P_co]):
         super().__init__()
         self.name = name
         self._child = child
-        self._called = part if isinstance(part, str) else type(part).__name__
+        self.called: str = part if isinstance(part, str) else type(part).__name__
         self._options = dict(options)
         self.register_module(child, None)
         if isinstance(part, str):
@@ -43,7 +43,7 @@ class Slot(nn.Module, Part, Generic[P_co]):
             if "input_size" in options or not self.catalogue().waits(part):
                 self.add_module(child, self.catalogue().make(part, **options))
         elif options:
-            msg = f"options {sorted(options)} go with a registered name; {self._called} was made already."
+            msg = f"options {sorted(options)} go with a registered name; {self.called} was made already."
             raise OptionError(msg)
         else:
             self.add_module(child, part)
@@ -69,11 +69,11 @@ class Slot(nn.Module, Part, Generic[P_co]):
             CompositionError: if it reads another.
         """
         if self.held is None and size is not None:
-            self.add_module(self._child, self.catalogue().make(self._called, **{**self._options, "input_size": size}))
+            self.add_module(self._child, self.catalogue().make(self.called, **{**self._options, "input_size": size}))
         part = self.held
         if part is not None and size is not None and part.input_size not in (None, size):
             msg = (
-                f"{size} features come in, but {self.catalogue().kind} {self._called!r} reads "
+                f"{size} features come in, but {self.catalogue().kind} {self.called!r} reads "
                 f"input_size={part.input_size}; make the two equal."
             )
             raise CompositionError(msg, size=size, input_size=part.input_size)
@@ -86,14 +86,15 @@ class Slot(nn.Module, Part, Generic[P_co]):
             CompositionError: if it still waits for its input size.
             ShapeError: if it reads another size.
         """
-        kind, part = self.catalogue().kind, self.held
+        part = self.held
         if part is None:
             msg = (
-                f"{kind} {self._called!r} does not know its input size yet; join it behind the stage that feeds it, "
-                f'or say it: {type(self).__name__}("{self._called}", input_size={size}).'
+                f"{self.catalogue().kind} {self.called!r} does not know its input size yet; join it behind the stage "
+                f'that feeds it, or say it: {type(self).__name__}("{self.called}", input_size={size}).'
             )
-            raise CompositionError(msg, part=self._called)
+            raise CompositionError(msg, part=self.called)
         if part.input_size not in (None, size):
-            msg = f"{kind} {self._called!r} reads {part.input_size} features, but {size} arrived; make the two equal."
+            kind = self.catalogue().kind
+            msg = f"{kind} {self.called!r} reads {part.input_size} features, but {size} arrived; make the two equal."
             raise ShapeError(msg, size=size, input_size=part.input_size)
         return part

@@ -11,10 +11,10 @@ from typing_extensions import override
 
 from pipeline.builtin.tokenizers import HuggingFace
 from pipeline.checked import described
-from pipeline.errors import OptionError, TargetError, TextError
+from pipeline.errors import OptionError, ShapeError, TargetError, TextError
 from pipeline.parts.tokenizer import Tokenizer, Tokens
 from pipeline.registry import registry
-from pipeline.sequences.rows import Example, Ids, Row, Target, is_step_target
+from pipeline.sequences.rows import Example, Ids, Row, Target, is_step_target, refuse_text
 from pipeline.stages.door import Door
 
 X = TypeVar("X")
@@ -90,6 +90,16 @@ class _Tokenizing(Door[X, Ids]):
     @abstractmethod
     def encode(self, inputs: list[X]) -> list[Tokens]:
         """The tokens of inputs that are of this door's type."""
+
+    def answered(self, found: list[Tokens], inputs: int) -> list[Tokens]:
+        """What the tokenizer gave, if it answered each input."""
+        if len(found) != inputs:
+            msg = (
+                f"tokenizer {type(self.tokenizer).__name__!r} gave {len(found)} answers to {inputs} inputs, but must "
+                "give one to each; mend its encode and encode_words."
+            )
+            raise ShapeError(msg, given=len(found), inputs=inputs)
+        return found
 
     @abstractmethod
     def aligned(
@@ -188,9 +198,7 @@ class Tokenize(_Tokenizing[str]):
             UnknownOptionError: if it does not take an option.
             TextError: if `texts` is one text, or holds something that is none.
         """
-        if isinstance(texts, str):
-            msg = "texts must be many texts, but one arrived, and its letters would be taken for them; pass [text]."
-            raise TextError(msg)
+        refuse_text(texts)
         checked = (_text(text, place) for place, text in enumerate(texts))
         tokenizer = registry().tokenizers.make(kind, texts=checked, **options)
         return cls(tokenizer, bos=bos, eos=eos, max_length=max_length, offsets=offsets)
@@ -237,7 +245,7 @@ class Tokenize(_Tokenizing[str]):
 
     @override
     def encode(self, inputs: list[str]) -> list[Tokens]:
-        return self.tokenizer.encode(inputs, offsets=self.offsets)
+        return self.answered(self.tokenizer.encode(inputs, offsets=self.offsets), len(inputs))
 
     @override
     def aligned(
@@ -308,7 +316,7 @@ class TokenizeWords(_Tokenizing[Sequence[str]]):
 
     @override
     def encode(self, inputs: list[Sequence[str]]) -> list[Tokens]:
-        found = self.tokenizer.encode_words(inputs, offsets=self.offsets)
+        found = self.answered(self.tokenizer.encode_words(inputs, offsets=self.offsets), len(inputs))
         return [self._complete(tokens, len(words)) for tokens, words in zip(found, inputs, strict=True)]
 
     @override

@@ -69,7 +69,7 @@ class General(Attention):
     def __init__(self, input_size: int, *, bias: bool = True) -> None:
         super().__init__()
         self.input_size = input_size
-        self.linear = nn.Linear(input_size, input_size, bias=bias)
+        self.linear: nn.Linear = nn.Linear(input_size, input_size, bias=bias)
 
     @override
     def score(
@@ -99,9 +99,9 @@ class Additive(Attention):
         super().__init__()
         self.input_size = input_size
         inside = input_size if hidden_size is None else hidden_size
-        self.query = nn.Linear(input_size, inside)
-        self.key = nn.Linear(input_size, inside, bias=False)
-        self.value = nn.Linear(inside, 1, bias=False)
+        self.query: nn.Linear = nn.Linear(input_size, inside)
+        self.key: nn.Linear = nn.Linear(input_size, inside, bias=False)
+        self.value: nn.Linear = nn.Linear(inside, 1, bias=False)
 
     @override
     def score(

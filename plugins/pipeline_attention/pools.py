@@ -25,11 +25,13 @@ class AttentionPool(Pooling):
         [4.0, 0.0]
     """
 
+    exportable = True
+
     def __init__(self, input_size: int) -> None:
         super().__init__()
-        self.input_size = input_size
-        self.projection = nn.Linear(input_size, input_size)
-        self.query = nn.Parameter(torch.empty(input_size))
+        self.input_size: int | None = input_size
+        self.projection: nn.Linear = nn.Linear(input_size, input_size)
+        self.query: nn.Parameter = nn.Parameter(torch.empty(input_size))
         bound = input_size**-0.5
         nn.init.uniform_(self.query, -bound, bound)
 

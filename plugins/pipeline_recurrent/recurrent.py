@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from pipeline.errors import OptionError, ShapeError
 from pipeline.parts.encoder import Encoder
-from pipeline.sequences.batches import Carry, Packed
+from pipeline.sequences.batches import Batch, Carry, Packed
 from pipeline.sequences.rows import Vectors
 from pipeline.sequences.states import S_co, States
 
@@ -81,8 +81,9 @@ class Recurrent(Encoder[S_co]):
         self.num_layers = num_layers
         self.bidirectional = bidirectional
         self.merge: Merge = merge
-        self.output_size = hidden_size * (2 if bidirectional and merge == "concat" else 1)
-        self.causal = not bidirectional
+        self.output_size: int = hidden_size * (2 if bidirectional and merge == "concat" else 1)
+        self.causal: bool = not bidirectional
+        self.stateful = True
         self.rnn = module(input_size, hidden_size, num_layers, bias, dropout=dropout, bidirectional=bidirectional)
 
     def take(self, module: nn.LSTM | nn.GRU) -> Self:
@@ -99,26 +100,19 @@ class Recurrent(Encoder[S_co]):
         return self
 
     @override
-    def forward(self, batch: Packed[Vectors]) -> States[S_co]:
+    def forward(self, batch: Batch[Vectors]) -> States[S_co]:
         """The states of packed rows.
 
         Raises:
             ShapeError: if the initial states, dtypes or devices do not fit.
         """
-        initial = self._initial(batch)
-        steps, carried = self._run(batch, initial)
+        packed = batch.packed()
+        steps, carried = self._run(packed, self._initial(packed))
         final = carried[0].reshape(self.num_layers, -1, *carried[0].shape[1:])[-1]
         if self.bidirectional:
             steps = merged(steps[:, : self.hidden_size], steps[:, self.hidden_size :], self.merge)
-        return States(
-            steps,
-            batch.lengths,
-            merged(final[0], final[1], self.merge) if self.bidirectional else final[0],
-            width=batch.width,
-            carried=carried,
-            riders=batch.riders,
-            order=batch.order,
-        )
+        ended = merged(final[0], final[1], self.merge) if self.bidirectional else final[0]
+        return States(packed.holding(steps), ended, carried=carried)
 
     def _run(self, batch: Packed[Vectors], initial: Carry) -> tuple[Float[Tensor, "steps hidden"], Carry]:
         """Torch's packed kernel over the rows that have steps; the others end as they began."""

@@ -1,13 +1,18 @@
-"""Lines that type-check, each with the very type that it has. Checked by mypy and pyright, never run."""
+"""Lines that type-check, each with the very type that it has. mypy and pyright check them, and all compose when run."""
 
-from collections.abc import Iterator
-from typing import assert_type
+from collections.abc import Callable, Iterator
+from typing import TypeVar, assert_type
 
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from typing_extensions import override
 
+import pipeline_attention
+import pipeline_recurrent
 from pipeline import (
     Attend,
     AttendEarlier,
+    Attention,
     Batch,
     Bucket,
     Causal,
@@ -16,10 +21,14 @@ from pipeline import (
     Dropout,
     Embed,
     Encode,
+    Encoder,
     Example,
     Frames,
+    Hidden,
     Ids,
+    Keeps,
     Labels,
+    ModuleStage,
     NextToken,
     Numbers,
     Pack,
@@ -27,10 +36,13 @@ from pipeline import (
     Pad,
     Padded,
     Pool,
+    Pooled,
+    Pooling,
     Row,
     Scores,
     Shift,
     Sight,
+    Stage,
     States,
     StepScores,
     StreamChain,
@@ -43,12 +55,19 @@ from pipeline import (
     language_model,
     tagger,
 )
-from pipeline.parts.encoder import Encoder
+from pipeline.hooks import (
+    AttentionFactory,
+    EncoderFactory,
+    OffersAttentions,
+    OffersEncoders,
+    OffersPools,
+    PoolingFactory,
+)
 from pipeline_attention import AttentionPool, General
 from pipeline_recurrent import GRU, LSTM
 
-texts: list[str] = []
-examples: list[Example[str]] = []
+texts = ["to be", "or not"]
+examples = [Example("to be", target="ham")]
 labels = Labels(["ham", "spam"])
 tokenize = Tokenize.train(texts)
 
@@ -60,16 +79,16 @@ assert_type(list(tokenize.over(texts)), list[Row[Ids]])
 assert_type(list(data(texts)), list[Padded[Ids]])
 
 # A model, and a pipe
-bi = LSTM(100, 128, bidirectional=True)
+bi = LSTM(9, 9, bidirectional=True)
 assert_type(bi, LSTM[Sight])
-assert_type(LSTM(100, 128), LSTM[Causal])
+assert_type(LSTM(9, 9), LSTM[Causal])
 assert_type(GRU(100, 128, num_layers=2, dropout=0.5), GRU[Causal])
 assert_type(GRU(100, 128, bidirectional=True, merge="mul"), GRU[Sight])
 flag = bool(texts)
 assert_type(LSTM(1, 2, bidirectional=flag), LSTM[Sight])
 assert_type(LSTM.from_torch(nn.LSTM(1, 2)), LSTM[Sight])
 assert_type(LSTM(1, 2).take(nn.LSTM(1, 2)), LSTM[Causal])
-model = Pack() >> Embed(20_000, 100) >> Encode(bi) >> Attend() >> Pool("max") >> Classify(6)
+model = Pack() >> Embed(9, 9) >> Encode(bi) >> Attend() >> Pool("max") >> Classify(6)
 assert_type(model, Chain[Padded[Ids], Scores])
 classify = data >> model
 assert_type(classify, StreamChain[str | Example[str], Scores])
@@ -103,7 +122,7 @@ tag = Embed(9, 9) >> Encode(bi) >> AttendEarlier() >> Tag(3)
 assert_type(tag, Chain[Batch[Ids], StepScores])
 tag_by_name = Embed(9, 9) >> Encode("lstm", hidden_size=4) >> Tag(3)
 split = TokenizeWords.train([["a", "b"]]) >> Bucket(rows=2) >> Pad(labels=labels) >> Pack()
-block = AttendEarlier() >> AttendEarlier("general", window=3) >> Tag(3)
+block = AttendEarlier() >> AttendEarlier("general", window=3, name="again") >> Tag(3)
 assert_type(block, Chain[States[Sight], StepScores])
 
 # Other doors
@@ -121,12 +140,31 @@ numbers = Numbers() >> Bucket(max_steps=9) >> Pad() >> Pack() >> Unpack(Ids)
 
 # Layouts, there and back
 assert_type(Pack() >> Unpack(Ids), Chain[Padded[Ids], Padded[Ids]])
-assert_type(Pack(Vectors) >> Encode(bi) >> Unpack(), Chain[Padded[Vectors], Padded[Vectors]])
+assert_type(Pack(Vectors) >> Encode(bi) >> Unpack(), Chain[Padded[Vectors], Padded[Hidden]])
+assert_type(Pack(Vectors) >> Encode(LSTM(1, 2)) >> Unpack(Vectors), Chain[Padded[Vectors], Padded[Vectors]])
+assert_type(Encode(bi), Encode[Sight, Vectors])
+assert_type(Encode(bi, Hidden), Encode[Sight, Hidden])
+assert_type(Encode(LSTM(1, 2), Hidden), Encode[Sight, Hidden])
+assert_type(Encode("lstm", Hidden, hidden_size=2), Encode[Sight, Hidden])
+stacked = Pack() >> Embed(9, 9) >> Encode(LSTM(9, 8)) >> Unpack(Vectors) >> Encode(LSTM(8, 9), name="b") >> NextToken(9)
+assert_type(stacked, Chain[Padded[Ids], StepScores])
 assert_type(Pack(Vectors) >> Unpack(Vectors), Chain[Padded[Vectors], Padded[Vectors]])
 
 # Dropout keeps the type that it takes
 dropped = Embed(9, 9) >> Dropout() >> Encode(bi) >> Pool("max") >> Dropout() >> Classify(3)
 assert_type(dropped, Chain[Batch[Ids], Scores])
+
+# A keep before a stage: of the types that it keeps, the stage says which one comes
+assert_type(Dropout() >> Classify(3), Chain[Pooled, Scores])
+assert_type(Dropout() >> Tag(labels), Chain[States[Sight], StepScores[str]])
+assert_type(Dropout() >> Encode(bi), Chain[Batch[Vectors], States[Sight]])
+assert_type(AttendEarlier() >> NextToken(9), Chain[States[Causal], StepScores])
+assert_type(AttendEarlier() >> Pool("max"), Chain[States[Sight], Pooled])
+assert_type(Dropout() >> Dropout(), Keeps[Batch[Hidden] | States[Sight] | Pooled])
+assert_type(Dropout() >> AttendEarlier(), Keeps[States[Sight]])
+assert_type(AttendEarlier() >> Dropout(), Keeps[States[Sight]])
+assert_type(AttendEarlier() >> Dropout() >> NextToken(9), Chain[States[Causal], StepScores])
+assert_type(Encode(LSTM(9, 9)) >> (Dropout() >> AttendEarlier()), Chain[Batch[Vectors], States[Causal]])
 
 # Parts by themselves
 pool = Pool(AttentionPool(3))
@@ -147,3 +185,242 @@ assert_type(classifier(9, labels), Chain[Padded[Ids], Scores[str]])
 assert_type(tagger(9, 3), Chain[Padded[Ids], StepScores])
 assert_type(tagger(9, labels), Chain[Padded[Ids], StepScores[str]])
 assert_type(language_model(9), Chain[Padded[Ids], StepScores])
+
+
+# Ten stages and more
+long_classifier = (
+    tokenize
+    >> Bucket(max_steps=4096)
+    >> Pad(labels=labels)
+    >> Pack()
+    >> Embed(9, 9)
+    >> Dropout(0.2, per="row")
+    >> Encode(LSTM(9, 8, bidirectional=True))
+    >> Attend("general")
+    >> Dropout(0.2)
+    >> AttendEarlier("dot", window=4, name="near")
+    >> Pool("mean")
+    >> Dropout()
+    >> Classify(labels)
+)
+assert_type(long_classifier, StreamChain[str | Example[str], Scores[str]])
+assert_type(long_classifier.predict(texts), Iterator[str])
+assert_type(long_classifier.predict(examples), Iterator[str])
+long_language_model = (
+    tokenize
+    >> Shift()
+    >> Bucket(rows=8)
+    >> Pad()
+    >> Pack()
+    >> Embed(9, 9)
+    >> Dropout()
+    >> Encode(GRU(9, 8))
+    >> AttendEarlier()
+    >> Dropout()
+    >> AttendEarlier("general", name="again")
+    >> NextToken(9)
+)
+assert_type(long_language_model, StreamChain[str | Example[str], StepScores])
+assert_type(long_language_model.predict(texts), Iterator[list[int]])
+long_tagger = (
+    Frames()
+    >> Bucket(Vectors, rows=8)
+    >> Pad(Vectors, labels=labels)
+    >> Pack(Vectors)
+    >> Dropout()
+    >> Encode("bilstm", hidden_size=8)
+    >> Unpack()
+    >> Encode(GRU(16, 8), Hidden, name="second")
+    >> Unpack()
+    >> Pack(Hidden)
+    >> Dropout()
+    >> Encode("bigru", Hidden, hidden_size=8, name="third")
+    >> AttendEarlier("additive")
+    >> Tag(labels)
+)
+assert_type(long_tagger, StreamChain[Tensor | Example[Tensor], StepScores[str]])
+
+# Chains in chains
+front = Pack() >> Embed(9, 9)
+middle = Encode(LSTM(9, 9)) >> AttendEarlier()
+back = Dropout() >> NextToken(9)
+assert_type(front, Chain[Padded[Ids], Batch[Vectors]])
+assert_type(middle, Chain[Batch[Vectors], States[Causal]])
+assert_type(back, Chain[States[Causal], StepScores])
+assert_type(front >> middle, Chain[Padded[Ids], States[Causal]])
+assert_type((front >> middle) >> back, Chain[Padded[Ids], StepScores])
+assert_type(front >> (middle >> back), Chain[Padded[Ids], StepScores])
+assert_type(data >> (front >> (middle >> back)), StreamChain[str | Example[str], StepScores])
+assert_type((data >> front) >> (middle >> back), StreamChain[str | Example[str], StepScores])
+assert_type(tokenize >> (Shift() >> Shift()), Chain[str | Example[str], Row[Ids]])
+assert_type((tokenize >> Shift()) >> Bucket(rows=8), StreamChain[str | Example[str], list[Row[Ids]]])
+assert_type(Bucket(rows=8) >> Pad() >> front, StreamChain[Row[Ids], Batch[Vectors]])
+assert_type(middle >> Attend() >> Pool("max"), Chain[Batch[Vectors], Pooled])
+assert_type(middle >> Tag(3), Chain[Batch[Vectors], StepScores])
+
+# Functions over stages
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+S = TypeVar("S", bound=Sight)
+
+
+def behind(first: Stage[A, B], second: Stage[B, C]) -> Chain[A, C]:
+    """Two stages, whatever they are."""
+    return first >> second
+
+
+def fed(source: StreamChain[A, B], stage: Stage[B, C]) -> StreamChain[A, C]:
+    """A stage over a stream."""
+    return source >> stage
+
+
+def dropped_out(pooled: Stage[A, Pooled]) -> Chain[A, Pooled]:
+    """Dropout on one vector a row."""
+    return pooled >> Dropout()
+
+
+def attended(states: Stage[A, States[S]]) -> Chain[A, States[S]]:
+    """Attention that leaves the sight as it is."""
+    return states >> AttendEarlier() >> AttendEarlier(name="again")
+
+
+def encoded(encoder: Encoder[S]) -> Chain[Batch[Ids], States[S]]:
+    """An encoder over embedded ids, whatever it sees."""
+    return Embed(9, 9) >> Encode(encoder)
+
+
+def deep(states: Chain[A, States[Causal]], layers: int) -> Chain[A, States[Causal]]:
+    """As many layers as are asked for."""
+    for layer in range(layers):
+        states = states >> AttendEarlier(name=f"layer_{layer}")
+    return states
+
+
+def headed(states: Chain[A, States[Causal]]) -> Chain[A, StepScores]:
+    """A next-token head on states that have not seen it."""
+    return states >> Dropout() >> NextToken(9)
+
+
+def scored(classes: int | Labels) -> Chain[Pooled, Scores] | Chain[Pooled, Scores[str]]:
+    """A head whose answers are what the caller has."""
+    return Dropout() >> Classify(classes) if isinstance(classes, int) else Dropout() >> Classify(classes)
+
+
+def predicted(pipe: StreamChain[A, Scores[str]], inputs: list[A]) -> list[str]:
+    """All answers."""
+    return list(pipe.predict(inputs))
+
+
+assert_type(behind(Pool("max"), Classify(3)), Chain[States[Sight], Scores])
+assert_type(behind(Embed(9, 9), Encode(bi)), Chain[Batch[Ids], States[Sight]])
+assert_type(behind(behind(front, middle), back), Chain[Padded[Ids], StepScores])
+assert_type(fed(data, front), StreamChain[str | Example[str], Batch[Vectors]])
+assert_type(fed(data, model), StreamChain[str | Example[str], Scores])
+assert_type(dropped_out(Pool("max")), Chain[States[Sight], Pooled])
+assert_type(attended(Encode(bi)), Chain[Batch[Vectors], States[Sight]])
+assert_type(attended(Encode(LSTM(9, 9))), Chain[Batch[Vectors], States[Causal]])
+assert_type(encoded(LSTM(9, 9)), Chain[Batch[Ids], States[Causal]])
+assert_type(encoded(bi), Chain[Batch[Ids], States[Sight]])
+assert_type(headed(deep(encoded(GRU(9, 9)), 3)), Chain[Batch[Ids], StepScores])
+assert_type(headed(attended(encoded(GRU(9, 9)))), Chain[Batch[Ids], StepScores])
+
+
+# Parts of one's own
+class Mine(Encoder[Causal]):
+    """An encoder that gives what it reads."""
+
+    def __init__(self, input_size: int) -> None:
+        super().__init__()
+        self.input_size = input_size
+        self.output_size = input_size
+        self.causal = True
+
+    @override
+    def forward(self, batch: Batch[Vectors]) -> States[Causal]:
+        padded = batch.padded()
+        states: States[Causal] = Encode(LSTM(self.input_size, self.input_size))(padded)
+        return states
+
+
+class Far(Encoder[Sight]):
+    """An encoder that does not say how far it sees."""
+
+    def __init__(self, input_size: int) -> None:
+        super().__init__()
+        self.input_size = input_size
+        self.output_size = input_size
+        self.causal = False
+
+    @override
+    def forward(self, batch: Batch[Vectors]) -> States[Sight]:
+        padded = batch.padded()
+        return States.from_padded(padded.values, padded.lengths)
+
+
+class Near(Attention):
+    """An attention by distance."""
+
+    def __init__(self, input_size: int) -> None:
+        super().__init__()
+        self.input_size = input_size
+
+    @override
+    def score(self, query: Tensor, key: Tensor) -> Tensor:
+        return -(query.unsqueeze(2) - key.unsqueeze(1)).square().sum(-1)
+
+
+class Ends(Pooling):
+    """A pool that takes final states."""
+
+    @override
+    def forward(self, states: States[Sight]) -> Tensor:
+        return states.final
+
+
+class Halved(ModuleStage[Pooled, Pooled]):
+    """A stage of one's own."""
+
+    @override
+    def forward(self, value: Pooled) -> Pooled:
+        return Pooled(value.values / 2, riders=value.riders)
+
+
+class Upper(Stage[str, str]):
+    """A stage of one's own, without weights."""
+
+    @override
+    def __call__(self, value: str, /) -> str:
+        return value.upper()
+
+
+assert_type(Encode(Mine(9)), Encode[Causal])
+assert_type(Encode(Far(9)), Encode[Sight])
+assert_type(Embed(9, 9) >> Encode(Mine(9)) >> NextToken(9), Chain[Batch[Ids], StepScores])
+assert_type(front >> Encode(Mine(9)) >> AttendEarlier(Near(9)) >> back, Chain[Padded[Ids], StepScores])
+assert_type(front >> Encode(Far(9)) >> Attend(Near(9)) >> Tag(3), Chain[Padded[Ids], StepScores])
+assert_type(Pool(Ends()) >> Halved() >> Classify(3), Chain[States[Sight], Scores])
+assert_type(Upper() >> tokenize, Chain[str, Row[Ids]])
+assert_type(Upper() >> data >> front, StreamChain[str, Batch[Vectors]])
+as_stage: Stage[Padded[Ids], Scores] = model
+as_function: Callable[[Padded[Ids]], Scores] = model
+as_module: nn.Module = classify
+narrower: Stage[States[Causal], Pooled] = Pool("max")
+less_said: Encode[Sight] = Encode(Mine(9))
+
+# Hooks, and what they give
+encoders: OffersEncoders = pipeline_recurrent
+attentions: OffersAttentions = pipeline_attention
+pools: OffersPools = pipeline_attention
+encoder_factory: EncoderFactory = Mine
+encoder_function: EncoderFactory = pipeline_recurrent.bilstm
+attention_factory: AttentionFactory = Near
+pooling_factory: PoolingFactory = Ends
+assert_type(pipeline_recurrent.bilstm(9, 9), LSTM[Sight])
+
+
+def in_torch(rows: Dataset[Row[Ids]], lengths: list[int]) -> None:
+    """The data half in a stock loader."""
+    for batch in DataLoader(rows, batch_sampler=Bucket(rows=8).sampler(lengths), collate_fn=Pad()):
+        assert_type(model(batch), Scores)
+        assert_type(model(batch.to("cpu")).loss(), Tensor)

@@ -1,27 +1,81 @@
-"""Lines that must not type-check. mypy and pyright must each report exactly those marked `# E`, with the reason."""
+"""Lines that must not type-check. mypy and pyright must each report exactly those marked `# E`.
 
-from torch import nn
+A mark gives a code and the reason; `CODES` in test_wrong.py says what each code means. Checked, never run.
+"""
 
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+from wrong_hooks import (
+    argument,
+    functions,
+    later,
+    made_already,
+    mapping,
+    missing,
+    misspelt,
+    no_names,
+    nothing,
+    other_keys,
+    other_part,
+)
+
+import pipeline_recurrent
 from pipeline import (
     Attend,
     AttendEarlier,
+    Attention,
+    Batch,
     Bucket,
+    Causal,
+    Chain,
     Classify,
     Dropout,
     Embed,
     Encode,
+    Encoder,
+    Example,
     Frames,
+    Hidden,
+    Ids,
+    Keeps,
     Labels,
+    ModuleStage,
     NextToken,
+    Numbers,
     Pack,
+    Packed,
     Pad,
+    Padded,
     Pool,
+    Pooled,
+    Pooling,
+    Row,
+    Scores,
+    Shift,
+    Sight,
+    Stage,
+    States,
+    StepScores,
+    StreamChain,
     Tag,
     Tokenize,
+    TokenizeWords,
     Unpack,
     Vectors,
+    classifier,
+    language_model,
+    tagger,
 )
+from pipeline.hooks import OffersAttentions, OffersEncoders, OffersPools, OffersTokenizers
+from pipeline_attention import Dot
 from pipeline_recurrent import GRU, LSTM
+
+A = TypeVar("A")
+S = TypeVar("S", bound=Sight)
 
 texts: list[str] = []
 labels = Labels(["ham", "spam"])
@@ -29,51 +83,430 @@ bi = LSTM(100, 128, bidirectional=True)
 flag = bool(texts)
 tokenize = Tokenize.train(texts)
 data = tokenize >> Bucket(max_steps=4096) >> Pad()
-model = Pack() >> Embed(20_000, 100) >> Encode(bi) >> Pool("max") >> Classify(6)
+frames = Frames() >> Bucket(Vectors, rows=8) >> Pad(Vectors)
+embedded = Pack() >> Embed(20_000, 100)
+model = embedded >> Encode(bi) >> Pool("max") >> Classify(6)
+named_model = embedded >> Encode(bi) >> Pool("max") >> Classify(labels)
+tags = embedded >> Encode(bi) >> Tag(3)
+values = torch.ones(2, 3, 100)
+lengths = torch.tensor([3, 1])
+batch = Padded(Vectors, values, lengths)
+states = Encode(bi)(batch)
+causal = Encode(LSTM(100, 128))(batch)
+row = tokenize("one")
+e: object
 
-# Order
-e01 = Pack() >> Encode(bi)  # E ids that were never embedded
-e02 = data >> Encode(bi)  # E padded ids that were never embedded
-e03 = Pool("max") >> Pool("max")  # E a pool after a pool
-e04 = Pool("max") >> Tag(3)  # E a step head on pooled rows
-e05 = Pool("max") >> NextToken(9)  # E a step head on pooled rows
-e06 = Pool("max") >> AttendEarlier()  # E attention over pooled rows
-e07 = Pool("max") >> Attend()  # E attention over pooled rows
-e08 = AttendEarlier() >> Classify(3)  # E a row head on steps
-e09 = Encode(bi) >> Classify(3)  # E a row head on steps
-e10 = Classify(3) >> Dropout()  # E dropout on scores
-e11 = Classify(3) >> Classify(3)  # E a head after a head
-e12 = tokenize >> Pad()  # E one row where a list of rows is needed
-e13 = Pad() >> tokenize  # E the data half backwards
-e14 = Pack() >> Pack()  # E packed already
-e15 = Embed(9, 9) >> Embed(9, 9)  # E embedded already
-e16 = Encode(bi) >> Encode(bi)  # E states are no batch: unpack them first
-e17 = Embed(9, 9) >> Pool("max")  # E vectors that were never encoded
-e18 = Pack() >> Dropout()  # E dropout on ids
+# A stage behind one that does not give what it takes
+e = Pool("max") >> Pool("max")  # E order: a pool after a pool
+e = Pool("max") >> Dropout() >> Pool("mean")  # E order: a pool after a pool, with dropout between
+e = Pool("max") >> Tag(3)  # E order: a step head on pooled rows
+e = Pool("max") >> NextToken(9)  # E order: a step head on pooled rows
+e = Pool("max") >> Dropout() >> Tag(labels)  # E order: a step head on pooled rows, with dropout between
+e = Pool("max") >> AttendEarlier()  # E order: attention over pooled rows
+e = Pool("max") >> Attend()  # E order: attention over pooled rows
+e = Pool("max") >> Unpack()  # E order: pooled rows have no steps
+e = Pool("max") >> Encode(bi)  # E order: an encoder after a pool
+e = AttendEarlier() >> Classify(3)  # E order: a row head on steps
+e = Encode(bi) >> Classify(3)  # E order: a row head on steps
+e = Encode(bi) >> Dropout() >> Classify(3)  # E order: a row head on steps, with dropout between
+e = Embed(9, 9) >> Classify(3)  # E order: a row head on vectors
+e = Embed(9, 9) >> Tag(3)  # E order: vectors that were never encoded
+e = Embed(9, 9) >> Pool("max")  # E order: vectors that were never encoded
+e = Embed(9, 9) >> AttendEarlier()  # E order: attention over vectors that were never encoded
+e = Classify(3) >> Classify(3)  # E order: a head after a head
+e = Tag(3) >> Pool("max")  # E order: a pool after a head
+e = NextToken(9) >> Embed(9, 9)  # E order: scores are no ids
+e = Classify(3) >> Dropout()  # E order: dropout on scores
+e = Encode(bi) >> Encode(bi)  # E order: states are no batch, unpack them first
+e = model >> data  # E order: the model before its data
+e = Pad() >> tokenize  # E order: the data half backwards
+e = Bucket(rows=8) >> tokenize  # E order: the data half backwards
+e = tokenize >> Embed(9, 9)  # E order: rows that were never collated
+e = data >> tokenize  # E order: batches are no text
+e = data >> Shift()  # E order: targets are shifted before rows are collated
+e = (Pack() >> Embed(9, 9)) >> (Pool("max") >> Classify(3))  # E order: two chains, no encoder between
+e = (embedded >> Encode(bi)) >> (Dropout() >> Classify(3))  # E order: two chains, no pool between
+e = (embedded >> Encode(bi) >> Pool("max")) >> (Dropout() >> Tag(3))  # E order: a step head on pooled rows
+e = data >> (embedded >> (Encode(bi) >> Classify(3)))  # E order: the innermost of three chains
 
-# Kinds
-e19 = Frames() >> Bucket(max_steps=9)  # E a bucket of ids
-e20 = Frames() >> Bucket(Vectors, max_steps=9) >> Pad()  # E a pad of ids
-e21 = Pad(Vectors) >> Pack()  # E a pack of ids
-e22 = Pad(Vectors) >> Pack(Vectors) >> Embed(9, 9)  # E vectors cannot be looked up
-e23 = Pack() >> Unpack()  # E an unpack of vectors
+# Ids and vectors
+e = Pack() >> Encode(bi)  # E kind: ids that were never embedded
+e = data >> Encode(bi)  # E kind: padded ids that were never embedded
+e = data >> (Pack() >> Dropout() >> Encode(bi))  # E kind: dropout on ids, in a chain of its own
+e = Pack() >> Dropout()  # E kind: dropout on ids
+e = data >> Dropout()  # E kind: dropout on ids
+e = Frames() >> Bucket(max_steps=9)  # E kind: a bucket of ids
+e = Frames() >> Bucket(Vectors, max_steps=9) >> Pad()  # E kind: a pad of ids
+e = Frames() >> Shift()  # E kind: vectors are no next tokens
+e = Numbers() >> Bucket(Vectors, rows=8)  # E kind: a bucket of vectors
+e = tokenize >> Bucket(rows=8) >> Pad(Vectors)  # E kind: a pad of vectors
+e = Pad(Vectors) >> Pack()  # E kind: a pack of ids
+e = Pad(Vectors) >> Pack(Vectors) >> Embed(9, 9)  # E kind: vectors cannot be looked up
+e = Embed(9, 9) >> Embed(9, 9)  # E kind: embedded already
+e = frames >> model  # E kind: a model of ids
+e = frames >> classifier(9, 3)  # E kind: a model of ids
+e = data >> Pack(Vectors)  # E kind: a pack of vectors
+e = Pack() >> Unpack()  # E kind: an unpack of vectors
+e = Pack(Vectors) >> Unpack(Ids)  # E kind: an unpack of ids
+e = Encode(bi) >> Unpack(Ids)  # E kind: states are no ids
+e = Encode(bi) >> Unpack() >> Embed(9, 9)  # E kind: unpacked states are no ids
+e = Embed(9, 9) >> model  # E kind: a whole model, that embeds its ids itself
 
-# The future
-e24 = Embed(9, 9) >> Encode(bi) >> NextToken(9)  # E a bidirectional encoder
-e25 = Embed(9, 9) >> Encode(LSTM(9, 9)) >> Attend() >> NextToken(9)  # E attention over the whole row
-e26 = Embed(9, 9) >> Encode(bi) >> AttendEarlier() >> NextToken(9)  # E a bidirectional encoder under causal attention
-e27 = Embed(9, 9) >> Encode("lstm", hidden_size=4) >> NextToken(9)  # E a name without the promise
-e28 = Embed(9, 9) >> Encode(GRU(9, 9, bidirectional=flag)) >> NextToken(9)  # E perhaps bidirectional
-e29 = Embed(9, 9) >> Encode(bi) >> Dropout() >> NextToken(9)  # E a bidirectional encoder under dropout
+# Packed and padded
+e = Pack() >> Pack()  # E layout: packed already
+e = Pad() >> Unpack(Ids)  # E layout: padded rows are not packed
+e = embedded >> Pack(Vectors)  # E layout: packed already
+e = frames >> Unpack()  # E layout: padded rows are not packed
+e = Pack() >> classifier(9, 3)  # E layout: a whole model packs by itself
+e = Encode(bi) >> Unpack() >> Unpack()  # E layout: unpacked already
+
+# One row, and many
+e = tokenize >> Pad()  # E row: one row where a list of rows is needed
+e = Pad()(row)  # E row: one row where a list of rows is needed
+e = Pad().over([row])  # E row: rows where lists of rows are needed
+e = tokenize(texts)  # E row: many texts where one is needed
+e = tokenize.over([texts])  # E row: lists of texts where texts are needed
+e = TokenizeWords.train([["a", "b"]])("a b".split)  # E row: a function where words are needed
+e = tokenize >> Bucket(rows=8) >> Bucket(rows=8)  # E row: lists of rows where rows are needed
+e = Bucket(rows=8)([[row]])  # E row: lists of rows where rows are needed
+e = (Numbers() >> Bucket(rows=8) >> Pad())([1, 2, 3])  # E row: one row of numbers where many are needed
+e = Tokenize.train([["a", "b"]])  # E row: lists of words where texts are needed
+e = data >> Pad()  # E row: batches where lists of rows are needed
+
+# One thing, and a stream of things
+e = model(data)  # E stream: a chain where its batch is needed
+e = model(data(texts))  # E stream: a stream of batches where one is needed
+e = model(texts)  # E stream: texts where a batch is needed
+e = data(b"one")  # E stream: bytes are numbers, one after the other
+e = data(Example("one"))  # E stream: one example where many are needed
+e = (data >> model)(data(texts))  # E stream: batches where texts are needed
+e = Bucket(rows=8)(row)  # E stream: one row where many are needed
+e = (data >> model)(texts).loss()  # E stream: each batch of scores has a loss, the stream has none
+e = (data >> model)(texts)[0]  # E stream: a stream has no first
+e = len(data(texts))  # E stream: a stream has no length
+e = next(data)  # E stream: a chain gives nothing before it is called
+e = data("one text, whose letters would be rows", 1)  # E stream: one argument too many
+e = Dropout() >> Bucket(rows=8)  # E stream: a batch where a stream of rows is needed
+e = Pool("max").over(Pool("max"))  # E stream: a stage where a stream is needed
+whole: Stage[str, Padded[Ids]] = data  # E stream: a chain over a stream is no stage
+streamed: StreamChain[Padded[Ids], Scores] = model  # E stream: a stage is no chain over a stream
+
+# What a next token must not have seen
+e = Embed(9, 9) >> Encode(bi) >> NextToken(9)  # E future: a bidirectional encoder
+e = Embed(9, 9) >> Encode(LSTM(9, 9)) >> Attend() >> NextToken(9)  # E future: attention over the whole row
+e = Embed(9, 9) >> Encode(bi) >> AttendEarlier() >> NextToken(9)  # E future: a bidirectional encoder under attention
+e = Embed(9, 9) >> Encode("lstm", hidden_size=4) >> NextToken(9)  # E future: a name without the promise
+e = Embed(9, 9) >> Encode("lstm", causal=False, hidden_size=4) >> NextToken(9)  # E future: a name without the promise
+e = Embed(9, 9) >> Encode("lstm", causal=flag, hidden_size=4) >> NextToken(9)  # E future: perhaps a promise
+e = Embed(9, 9) >> Encode(GRU(9, 9, bidirectional=flag)) >> NextToken(9)  # E future: perhaps bidirectional
+e = Embed(9, 9) >> Encode(bi if flag else LSTM(9, 9)) >> NextToken(9)  # E future: perhaps bidirectional
+e = Embed(9, 9) >> Encode(LSTM.from_torch(nn.LSTM(9, 9))) >> NextToken(9)  # E future: torch's module does not say
+e = Embed(9, 9) >> Encode(bi) >> Dropout() >> NextToken(9)  # E future: a bidirectional encoder under dropout
+e = embedded >> Encode(bi) >> Dropout() >> AttendEarlier() >> Dropout() >> NextToken(9)  # E future: four stages down
+e = Encode(LSTM(9, 9)) >> AttendEarlier() >> Attend() >> AttendEarlier() >> NextToken(9)  # E future: whole rows between
+e = (Embed(9, 9) >> Encode(bi)) >> (Dropout() >> NextToken(9))  # E future: two chains
+e = (Embed(9, 9) >> Encode(bi)) >> (AttendEarlier() >> NextToken(9))  # E future: two chains
+e = (Embed(9, 9) >> Encode(bi)) >> (Dropout() >> AttendEarlier() >> Dropout()) >> NextToken(9)  # E future: keeps only
+e = Embed(9, 9) >> (Encode(LSTM(9, 9)) >> (Attend() >> AttendEarlier())) >> NextToken(9)  # E future: a chain in a chain
+e = (data >> embedded >> Encode(bi)) >> (AttendEarlier() >> (Dropout() >> NextToken(9)))  # E future: a chain in a chain
+e = data >> (embedded >> (Encode(bi) >> Dropout())) >> NextToken(9)  # E future: a chain over a stream
+e = data >> embedded >> (Encode(LSTM(9, 9)) >> Attend()) >> Dropout() >> NextToken(9)  # E future: a chain over a stream
+e = NextToken(9)(states)  # E future: states that may have seen it
+e = NextToken(9)(Encode(bi)(batch))  # E future: a bidirectional encoder
+e = NextToken(9)(AttendEarlier()(states))  # E future: states that may have seen it, under attention
+e = NextToken(9)(Dropout()(states))  # E future: states that may have seen it, under dropout
+e = NextToken(9)(Attend()(causal))  # E future: attention over the whole row
+e = Encode[Causal](bi) >> NextToken(9)  # E future: a bidirectional encoder, whatever is written before
+e = Embed(9, 9) >> Encode[Causal]("lstm", hidden_size=4) >> NextToken(9)  # E future: a type is no promise
+e = Embed(9, 9) >> Encode(LSTM[Causal](9, 9, bidirectional=True)) >> NextToken(9)  # E future: a type is no direction
+declared: Encode[Causal] = Encode(bi)  # E future: a bidirectional encoder
+called: Encode[Causal] = Encode("lstm", hidden_size=4)  # E future: a name without the promise
+forward_only: LSTM[Causal] = LSTM(9, 9, bidirectional=True)  # E future: it reads backwards
+perhaps: Encoder[Causal] = GRU(9, 9, bidirectional=flag)  # E future: perhaps it reads backwards
+head: Stage[States[Sight], StepScores] = NextToken(9)  # E future: a head that takes causal states alone
+
+
+def rectangle(values: Tensor, lengths: Tensor) -> States[Causal]:
+    """A plain rectangle does not say who made it."""
+    return States.from_padded(values, lengths)  # E future: nobody says that the steps saw no later one
+
+
+def causal_states() -> Chain[Batch[Ids], States[Causal]]:
+    """What a function declares, it must give."""
+    return Embed(9, 9) >> Encode(bi) >> Dropout()  # E future: a bidirectional encoder under dropout
+
+
+def causal_stream() -> StreamChain[str | Example[str], States[Causal]]:
+    """The same, over a stream."""
+    return data >> embedded >> Encode(LSTM(9, 9)) >> Attend()  # E future: attention over the whole row
+
+
+def next_token_of(states: Chain[Batch[Ids], States[Causal]]) -> Chain[Batch[Ids], StepScores]:
+    """A head on what is given."""
+    return states >> NextToken(9)
+
+
+def next_token_of_any(states: Chain[A, States[Sight]]) -> Chain[A, StepScores]:
+    """A head on what may have seen anything."""
+    return states >> AttendEarlier() >> NextToken(9)  # E future: states that may have seen it
+
+
+def next_token_of_some(states: Stage[A, States[S]]) -> Chain[A, StepScores]:
+    """A head on what the caller chooses."""
+    return states >> NextToken(9)  # E future: the caller may choose states that have seen it
+
+
+def next_token_by(encoder: Encoder[Sight]) -> Chain[Batch[Ids], StepScores]:
+    """A head on an encoder that the caller chooses."""
+    return Embed(9, 9) >> Encode(encoder) >> NextToken(9)  # E future: the caller may choose a bidirectional one
+
+
+e = Embed(9, 9) >> Encode(bi) >> Unpack() >> Encode(LSTM(9, 9)) >> NextToken(9)  # E future: unpacked, it was still seen
+e = Embed(9, 9) >> Encode(LSTM(9, 9)) >> Attend() >> Unpack() >> Encode(LSTM(9, 9))  # E future: unpacked whole rows
+e = Encode(bi) >> Unpack(Vectors)  # E future: a promise that unpacked states do not keep
+e = Embed(9, 9) >> Encode(bi) >> Unpack(Hidden) >> Encode(LSTM(9, 9), Hidden) >> NextToken(9)  # E future: said, and so
+e = Encode(bi) >> Unpack() >> Pack(Vectors) >> Encode(LSTM(9, 9))  # E future: packed again, it was still seen
+e = Encode(bi) >> Unpack() >> Dropout() >> Encode("gru", causal=True, hidden_size=4)  # E future: under a promised name
+e = next_token_of(Embed(9, 9) >> Encode(bi))  # E future: a bidirectional encoder, by a function
+e = next_token_of(Embed(9, 9) >> Encode(LSTM(9, 9)) >> Attend() >> Dropout())  # E future: whole rows, by a function
+e = next_token_of(Embed(9, 9) >> (Encode("gru", hidden_size=4) >> AttendEarlier()))  # E future: a name, by a function
+
+# What gives back the type that it takes
+e = AttendEarlier() >> AttendEarlier() >> Classify(3)  # E keeps: steps for a row head
+e = (AttendEarlier() >> Dropout()) >> Classify(3)  # E keeps: steps for a row head
+e = Dropout() >> AttendEarlier() >> Classify(3)  # E keeps: steps for a row head
+e = Pool("max") >> (Dropout() >> AttendEarlier())  # E keeps: the second of two takes no pooled rows
+e = Embed(9, 9) >> (AttendEarlier() >> Dropout())  # E keeps: the first of two takes no vectors
+e = tokenize >> Dropout()  # E keeps: dropout on a row
+e = Dropout() >> tokenize  # E keeps: dropout on text
+e = Dropout() >> Pad()  # E keeps: dropout on a list of rows
+e = Dropout() >> Embed(9, 9)  # E keeps: dropout on ids
+e = Dropout() >> (Dropout() >> Embed(9, 9))  # E keeps: dropout on ids, twice
+e = AttendEarlier() >> Encode(bi)  # E keeps: states for an encoder
+wider: Keeps[Batch[Vectors]] = AttendEarlier()  # E keeps: attention keeps states alone
+kept: Stage[Pooled, Pooled] = Dropout()  # E keeps: no stage of one type
+
+# Hooks
+h01: OffersEncoders = missing  # E hook: there is none
+h02: OffersEncoders = misspelt  # E hook: its name is another
+h03: OffersEncoders = argument  # E hook: it takes an argument
+h04: OffersEncoders = no_names  # E hook: it gives a list
+h05: OffersEncoders = other_keys  # E hook: its keys are no names
+h06: OffersEncoders = other_part  # E hook: its factories make attentions
+h07: OffersAttentions = other_part  # E hook: its factories make encoders
+h08: OffersPools = other_part  # E hook: its factories make attentions
+h09: OffersEncoders = made_already  # E hook: it gives an encoder where a factory should be
+h10: OffersAttentions = made_already  # E hook: it gives an attention where a factory should be
+h11: OffersPools = nothing  # E hook: it gives None
+h12: OffersPools = mapping  # E hook: a mapping is no function that gives one
+h13: OffersPools = functions  # E hook: its factories make tensors
+h14: OffersTokenizers = functions  # E hook: its factories make lists
+h15: OffersTokenizers = later  # E hook: it must be awaited
+h16: OffersAttentions = pipeline_recurrent  # E hook: another hook's module
+
+# Parts
+e = Encode(nn.LSTM(9, 9))  # E part: a torch module is no encoder
+e = Pool(nn.Linear(9, 9))  # E part: a torch module is no pooling
+e = Attend(nn.MultiheadAttention(9, 3))  # E part: a torch module is no attention
+e = Embed(9, 9) >> nn.Linear(9, 9)  # E part: a torch module is no stage
+e = nn.Linear(9, 9) >> Classify(3)  # E part: a torch module is no stage
+e = Embed(9, 9) >> torch.relu  # E part: a function is no stage
+e = Embed(9, 9) >> bi  # E part: an encoder is no stage before it stands in Encode
+e = Encode(Dot(9))  # E part: an attention is no encoder
+e = Attend(bi)  # E part: an encoder is no attention
+e = Pool(Dot(9))  # E part: an attention is no pooling
+e = Encode(LSTM)  # E part: a class where what it makes is needed
+e = Tokenize("words")  # E part: a name is no tokenizer that was trained
+e = Chain([Pool("max"), Pool("max")])  # E part: a list of stages is no chain, join them
+listed: Chain[Padded[Ids], Scores] = Chain([Pack(), Classify(3)])  # E part: a list of stages is no chain, join them
+e = Embed(9, 9) >> [Encode(bi), Pool("max")]  # E part: a list of stages is no stage
+e = Embed(9, 9) >> Encode  # E part: a class where what it makes is needed
+
+
+class OfTensors(Encoder[Sight]):
+    """An encoder as torch has them."""
+
+    @override
+    def forward(self, batch: Tensor) -> Tensor:  # E part: tensors for batches and states
+        raise NotImplementedError
+
+
+class OfPacked(Encoder[Causal]):
+    """An encoder that refuses rectangles."""
+
+    @override
+    def forward(self, batch: Packed[Vectors]) -> States[Causal]:  # E part: one layout of two
+        raise NotImplementedError
+
+
+class OfIds(Encoder[Causal]):
+    """An encoder that embeds."""
+
+    @override
+    def forward(self, batch: Batch[Ids]) -> States[Causal]:  # E part: ids for vectors
+        raise NotImplementedError
+
+
+class Bare(Encoder[Causal]):
+    """An encoder that gives what is inside the states."""
+
+    @override
+    def forward(self, batch: Batch[Vectors]) -> Batch[Vectors]:  # E part: vectors for states
+        raise NotImplementedError
+
+
+class Claims(Encoder[Causal]):
+    """An encoder whose type is causal, but whose states are not."""
+
+    @override
+    def forward(self, batch: Batch[Vectors]) -> States[Sight]:  # E future: a promise that the states do not keep
+        raise NotImplementedError
+
+
+class Wraps(Encoder[Causal]):
+    """An encoder whose type is causal, around one that is not."""
+
+    def __init__(self, inner: Encoder[Sight]) -> None:
+        super().__init__()
+        self.inner = inner
+
+    @override
+    def forward(self, batch: Batch[Vectors]) -> States[Causal]:
+        return self.inner(batch)  # E future: what is inside may look ahead
+
+
+class Idle(Encoder[Causal]):
+    """An encoder that does nothing."""
+
+
+class Says(Encoder[Causal]):
+    """An encoder that describes itself in words."""
+
+    causal = "yes"  # E part: a word where True or False is needed
+
+    @override
+    def forward(self, batch: Batch[Vectors]) -> States[Causal]:
+        raise NotImplementedError
+
+
+class Scores3(Attention):
+    """An attention that forgets the keys."""
+
+    @override
+    def score(self, query: Tensor) -> Tensor:  # E part: a score without a key
+        return query
+
+
+class Rows(Pooling):
+    """A pooling that wraps its vectors itself."""
+
+    @override
+    def forward(self, states: States[Sight]) -> Pooled:  # E part: a wrapped tensor for a tensor
+        raise NotImplementedError
+
+
+class Upper(Stage[Row[Ids], Row[Ids]]):
+    """A stage that does not give what it says."""
+
+    @override
+    def __call__(self, value: Row[Ids], /) -> str:  # E part: text for a row
+        raise NotImplementedError
+
+
+class Peeks(ModuleStage[States[Causal], States[Causal]]):
+    """A stage that says that it keeps the future out."""
+
+    @override
+    def forward(self, value: States[Causal]) -> States[Causal]:
+        return Attend()(value)  # E future: attention over the whole row
+
+
+class Blurs(ModuleStage[States[Sight], States[Sight]]):
+    """A stage that does not say what a step has seen."""
+
+    @override
+    def forward(self, value: States[Sight]) -> States[Sight]:
+        return value
+
+
+e = Encode(Idle())  # E part: an encoder without forward
+e = Embed(9, 9) >> Encode(LSTM(9, 9)) >> Blurs() >> NextToken(9)  # E future: a stage of one's own that may see it
 
 # Calls
-e30 = model(texts)  # E a list of texts is no batch
-e31 = data.predict(texts)  # E padded batches are no answers
-e32 = data("one text, whose letters would be rows", 1)  # E one argument too many
-e33 = Encode(nn.LSTM(9, 9))  # E a torch module is no encoder
-e34 = Pool(nn.Linear(9, 9))  # E a torch module is no pooling
-e35 = Embed(9, 9) >> nn.Linear(9, 9)  # E a torch module is no stage
-e36 = Bucket(size=3)  # E no such option
-e37 = LSTM(1, 2, merge="average")  # E no such merge
-e38 = Classify("three")  # E neither a number nor labels
-e39 = Pad(labels=["ham", "spam"])  # E names that are no labels
+e = Embed(9)  # E call: vectors of no size
+e = Embed("nine", 9)  # E call: a word where a number is needed
+e = Embed.from_vectors([[1.0]])  # E call: a list where a tensor is needed
+e = Bucket(size=3)  # E call: no such option
+e = Bucket(rows=8, long_rows="cut")  # E call: no such way with long rows
+e = Bucket(Tensor, rows=8)  # E call: tensors are no kind of sequence
+e = Pad(too_long="cut")  # E call: no such way with long rows
+e = Pad(labels=["ham", "spam"])  # E call: names that are no labels
+e = Unpack(Tensor)  # E call: tensors are no kind of sequence
+e = LSTM(9, 9, merge="average")  # E call: no such merge
+e = LSTM(9, 9, num_layers="two")  # E call: a word where a number is needed
+e = LSTM(9, 9, True)  # E call: options are named
+e = Dropout("half")  # E call: a word where a number is needed
+e = Dropout(0.5, per="batch")  # E call: no such mask
+e = AttendEarlier(window="all")  # E call: a word where a number is needed
+e = Pool()  # E call: a pool of no kind
+e = Classify("three")  # E call: neither a number nor labels
+e = Tag(["ham", "spam"])  # E call: names that are no labels
+e = NextToken(labels)  # E call: tokens have no labels
+e = Labels([1, 2])  # E call: numbers need no labels
+e = Tokenize.read("tokenizer.json")  # E call: special tokens that are not said
+e = tokenize.decode("ids")  # E call: text where ids are needed
+e = classifier(9)  # E call: no classes
+e = classifier(9, "three")  # E call: neither a number nor labels
+e = classifier(9, ["ham", "spam"])  # E call: names that are no labels
+e = classifier(9, 3, pool=Pool("max"))  # E call: a stage where a name is needed
+e = classifier(9, 3)(texts)  # E call: texts where a batch is needed
+e = tagger(9, 3, pool="max")  # E call: a tagger does not pool
+e = tagger(labels, 9)  # E call: labels where a number of ids is needed
+e = language_model(9, 3)  # E call: a language model has no classes
+e = language_model(9, pool="max")  # E call: a language model does not pool
+e = language_model(texts)  # E call: texts where a number of ids is needed
+
+# Answers
+e = data.predict(texts)  # E answer: padded batches are no answers
+e = (data >> embedded).predict(texts)  # E answer: vectors are no answers
+e = (data >> embedded >> Encode(bi) >> Pool("max")).predict(texts)  # E answer: pooled rows are no answers
+e = model.predict(texts)  # E answer: a model alone takes batches, not texts
+e = (data >> model).predict(data(texts))  # E answer: batches where texts are needed
+e = (data >> model).predict([3, 4])  # E answer: numbers where texts are needed
+a01: Iterator[str] = (data >> model).predict(texts)  # E answer: a head of numbers gives no names
+a02: Iterator[int] = (data >> named_model).predict(texts)  # E answer: a head of labels gives no numbers
+a03: list[int] = (data >> model).predict(texts)  # E answer: a stream of answers is no list
+a04: Iterator[list[str]] = (data >> tags).predict(texts)  # E answer: a head of numbers gives no names
+a05: Iterator[int] = (data >> tags).predict(texts)  # E answer: a step head gives lists
+a06: Iterator[list[int]] = (data >> model).predict(texts)  # E answer: a row head gives no lists
+a07: Chain[Padded[Ids], Scores[str]] = classifier(9, 3)  # E answer: a head of numbers gives no names
+a08: Chain[Padded[Ids], Scores[int]] = classifier(9, labels)  # E answer: a head of labels gives no numbers
+a09: Chain[Padded[Ids], Scores] = tagger(9, 3)  # E answer: a step head gives scores a step
+a10: Chain[Padded[Ids], StepScores[str]] = language_model(9)  # E answer: a next token is a number
+a11: Classify[str] = Classify(3)  # E answer: a head of numbers gives no names
+a12: Tag[int] = Tag(labels)  # E answer: a head of labels gives no numbers
+a13: Callable[[Padded[Ids]], Scores[str]] = model  # E answer: a head of numbers gives no names
+
+# Values made by hand
+e = Padded(values, lengths)  # E value: no kind
+e = Padded(Ids, values)  # E value: no lengths
+e = Padded(float, values, lengths)  # E value: a dtype is no kind
+e = Padded(Ids, values, [3, 1])  # E value: a list where a tensor is needed
+e = Packed("Ids", values, lengths)  # E value: a name is no kind
+e = Row(values)  # E value: a tensor where ids or vectors are needed
+e = Row(row.sequence, target=0.5)  # E value: a target is a class
+e = Example("one", target=[0.5])  # E value: a target is a class
+e = States.from_padded(values)  # E value: no lengths
+e = States.from_padded(states.padded(), lengths)  # E value: a batch where a tensor is needed
+e = States.from_padded(values, [3, 1])  # E value: a list where a tensor is needed
+e = Pool("max")(values)  # E value: a tensor where states are needed
+e = Pool("max")(values, lengths)  # E value: a tensor and lengths where states are needed
+e = Encode(bi)(values)  # E value: a tensor where a batch is needed
+e = Encode(bi)(Padded(Ids, values, lengths))  # E value: ids where vectors are needed
+e = Classify(3)(values)  # E value: a tensor where pooled rows are needed
+e = Classify(3)(states)  # E value: steps where pooled rows are needed
+e = AttendEarlier()(values)  # E value: a tensor where states are needed
+e = Pack()(Padded(Vectors, values, lengths))  # E value: vectors where ids are needed
+e = Pad()([Row(Vectors(values))])  # E value: rows of vectors where rows of ids are needed
+of_ids: Padded[Ids] = Padded(Vectors, values, lengths)  # E value: vectors where ids are needed
+either: Packed[Vectors] = Padded(Vectors, values, lengths)  # E value: padded where packed is needed

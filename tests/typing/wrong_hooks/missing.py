@@ -1,0 +1,5 @@
+"""A module that implements no hook."""
+
+from pipeline_recurrent import LSTM
+
+__all__ = ["LSTM"]
