@@ -68,9 +68,10 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Measure what packing saves: steps, memory and time."""
+    """Measure what packing saves and what the checks cost; `-- packing` or `-- checks` for one of them."""
     install(session, ".")
-    session.run("python", "docs/packing.py")
+    for measured in session.posargs or ("packing", "checks"):
+        session.run("python", f"docs/{measured}.py")
 
 
 @nox.session(default=False)

@@ -6,6 +6,7 @@ from typing import Final, Generic, TypeVar, final
 
 import attrs
 
+from pipeline.choice import Skip
 from pipeline.errors import PipelineError, PluginError, UnknownNameError, UnknownOptionError
 
 P = TypeVar("P")
@@ -20,6 +21,7 @@ class Plugin:
         version: of that distribution.
         entry: the name of its entry point.
         failure: why it could not be loaded; None if it was.
+        skipped: why it was not to be loaded; None if it was.
 
     Example:
         >>> print(Plugin("pipeline-mingru", "1.0", "mingru"))
@@ -30,6 +32,7 @@ class Plugin:
     version: str
     entry: str
     failure: str | None = None
+    skipped: Skip | None = None
 
     def __str__(self) -> str:
         return f"{self.package} {self.version} (entry point {self.entry!r})"
@@ -58,6 +61,7 @@ class Catalogue(Generic[P]):
     Attributes:
         offers: all of them, in the order in which the plugins were loaded.
         failed: the plugins that could not be loaded: they might have offered more.
+        skipped: the plugins that were not to be loaded: so might they.
     """
 
     def __init__(self, kind: str, hook: str, base: type, *, given: str = "input_size", always: bool = True) -> None:
@@ -68,6 +72,7 @@ class Catalogue(Generic[P]):
         self.always: Final = always
         self.offers: list[Offer[P]] = []
         self.failed: list[Plugin] = []
+        self.skipped: list[Plugin] = []
 
     def names(self) -> list[str]:
         """Every name, sorted."""
@@ -87,7 +92,11 @@ class Catalogue(Generic[P]):
         found = self.rivals(name)
         if not found:
             broken = "".join(f" Plugin {plugin} could not be loaded: {plugin.failure}." for plugin in self.failed)
-            msg = f"{name!r} is no {self.kind} that is installed; there are: {_listed(self.names())}.{broken}"
+            left = ""
+            if self.skipped:
+                unknown = ", ".join(f"{plugin} ({plugin.skipped})" for plugin in self.skipped)
+                left = f" Not loaded, by choice, so that nobody knows what they offer: {unknown}."
+            msg = f"{name!r} is no {self.kind} that is installed; there are: {_listed(self.names())}.{broken}{left}"
             raise UnknownNameError(msg, name=name, known=self.names())
         if len(found) > 1:
             both = " and ".join(str(offer.plugin) for offer in found)
@@ -130,38 +139,46 @@ class Catalogue(Generic[P]):
         self.check(name, options)
         if self.given not in options and self.waits(name):
             raise self._refused(name, f"needs option {self.given!r}", self.given, self._takes(name))
+        offer = self.offer(name)
         try:
-            part = self.offer(name).factory(**options)
+            part = offer.factory(**options)
         except PipelineError:
             raise
         except Exception as error:
-            raise self._broken(name, f"failed: {type(error).__name__}: {error}") from error
+            raise self._broken(offer, f"failed: {type(error).__name__}: {error}") from error
         if not isinstance(part, self.base):
-            raise self._broken(name, f"made a {type(part).__name__}, which is no {self.base.__name__}")
+            raise self._broken(offer, f"made a {type(part).__name__}, which is no {self.base.__name__}")
         unsaid = [said for said in inspect.get_annotations(self.base) if not hasattr(part, said)]
         if unsaid:
-            raise self._broken(name, f"made a {type(part).__name__} that does not say its {_listed(unsaid)}")
+            raise self._broken(offer, f"made a {type(part).__name__} that does not say its {_listed(unsaid)}")
         return part
 
-    def _takes(self, name: str) -> dict[str, inspect.Parameter]:
+    def takes(self, offer: Offer[P]) -> dict[str, inspect.Parameter]:
+        """The options of a part that is offered, by name.
+
+        Raises:
+            PluginError: if they cannot be read, or the one that every part of this kind is given is not among them.
+        """
         try:
-            signature = inspect.signature(self.offer(name).factory)
+            signature = inspect.signature(offer.factory)
         except (TypeError, ValueError) as error:
-            raise self._broken(name, "has a factory whose options cannot be read; offer a function") from error
+            raise self._broken(offer, "has a factory whose options cannot be read; offer a function") from error
         named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         takes = {option: parameter for option, parameter in signature.parameters.items() if parameter.kind in named}
         if self.always and self.given not in takes:
-            raise self._broken(name, f"does not take {self.given!r}, which every {self.kind} is given")
+            raise self._broken(offer, f"does not take {self.given!r}, which every {self.kind} is given")
         return takes
+
+    def _takes(self, name: str) -> dict[str, inspect.Parameter]:
+        return self.takes(self.offer(name))
 
     def _refused(self, name: str, rule: str, option: str, takes: Collection[str]) -> UnknownOptionError:
         msg = f"{self.kind} {name!r} of {self.offer(name).plugin} {rule}; it takes: {_listed(takes)}."
         return UnknownOptionError(msg, option=option, known=list(takes))
 
-    def _broken(self, name: str, what: str) -> PluginError:
-        plugin = self.offer(name).plugin
-        msg = f"{self.kind} {name!r} of {plugin}, from hook {self.hook}, {what}."
-        return PluginError(msg, name=name, package=plugin.package)
+    def _broken(self, offer: Offer[P], what: str) -> PluginError:
+        msg = f"{self.kind} {offer.name!r} of {offer.plugin}, from hook {self.hook}, {what}."
+        return PluginError(msg, name=offer.name, package=offer.plugin.package)
 
 
 def _listed(names: Collection[str]) -> str:

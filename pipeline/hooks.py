@@ -16,8 +16,10 @@ It implements any of the hooks below as functions of the same name, marked with 
 A hook takes nothing and gives a mapping of names to factories. A factory is a class or a function; the
 options that a user may write after the name are its keyword parameters, and nothing else is accepted. A
 factory is called while a pipeline is built, never while data flows, and may be called on torch's `meta`
-device to learn what it would make. A name offered by two plugins is refused when it is used, with both
-packages named. The plugins that ship with the library are registered in this way and no other.
+device, with small options of the library's own, to learn what it would make. While a plugin is imported it
+may not look parts up by name: not all of them are known yet. A name offered by two plugins is refused when
+it is used, with both packages named. The plugins that ship with the library are registered in this way and
+no other.
 
 A type checker verifies a plugin's hooks where its module is assigned to the protocol of each:
 
@@ -28,7 +30,7 @@ A type checker verifies a plugin's hooks where its module is assigned to the pro
 """
 
 from collections.abc import Callable, Mapping
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import pluggy
 
@@ -46,8 +48,8 @@ TokenizerFactory: TypeAlias = Callable[..., Tokenizer]
 PROJECT = "pipeline"
 """The name of the entry-point group, and what every hook's name begins with."""
 
-hookspec = pluggy.HookspecMarker(PROJECT)
-hookimpl = pluggy.HookimplMarker(PROJECT)
+hookspec: Final = pluggy.HookspecMarker(PROJECT)
+hookimpl: Final = pluggy.HookimplMarker(PROJECT)
 
 
 @hookspec

@@ -1,19 +1,18 @@
 """Finding plugins, and the parts that they offer, by name."""
 
-import functools
-import re
+import threading
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from importlib.metadata import Distribution, EntryPoint, distributions
-from operator import attrgetter
-from typing import TypeAlias, cast, final
+from typing import Final, TypeAlias, cast, final
 
 import attrs
-import pluggy
 
 from pipeline import hooks
 from pipeline.catalogue import Catalogue, Offer, Plugin
-from pipeline.errors import PluginError
+from pipeline.choice import STRICT, Choice, normalised
+from pipeline.errors import OptionError, PluginError
+from pipeline.offers import offered, told
 from pipeline.parts.attention import Attention
 from pipeline.parts.encoder import Encoder
 from pipeline.parts.pooling import Pooling
@@ -23,7 +22,6 @@ from pipeline.sequences.states import Sight
 _Catalogues: TypeAlias = tuple[
     Catalogue[Encoder[Sight]], Catalogue[Attention], Catalogue[Pooling], Catalogue[Tokenizer]
 ]
-_Factories: TypeAlias = Mapping[str, Callable[..., object]]
 
 
 class PluginWarning(UserWarning):
@@ -35,7 +33,7 @@ class Registry:
     """Every plugin that was found, and what they offer.
 
     Attributes:
-        plugins: all that were found, those that failed to load included.
+        plugins: all that were found, those that failed to load or were not to be loaded included.
         encoders, attentions, pools, tokenizers: what they offer.
 
     Example:
@@ -54,17 +52,43 @@ class Registry:
         """Each kind's parts."""
         return self.encoders, self.attentions, self.pools, self.tokenizers
 
-    def load(self, entry: EntryPoint, plugin: Plugin) -> None:
-        """Load one plugin; if it fails, write down why, warn, and go on."""
+    def parts(self) -> Iterator[tuple[Catalogue[object], Offer[object]]]:
+        """Every part that is offered, and the catalogue that it is in: by kind, and by name within it."""
+        for catalogue in cast("tuple[Catalogue[object], ...]", self.catalogues()):
+            for name in catalogue.names():
+                for offer in catalogue.rivals(name):
+                    yield catalogue, offer
+
+    def load(self, entry: EntryPoint, plugin: Plugin, *, strict: bool = False) -> None:
+        """Load one plugin; if it fails, write down why, warn, and go on.
+
+        Args:
+            entry: what names its module.
+            plugin: what it is called in messages and lists.
+            strict: raise an error instead of the warning.
+
+        Raises:
+            PluginError: if it fails, and `strict` says so.
+        """
         try:
             self._take(entry.load(), plugin)
         # A module may raise anything while it is imported, and one that exits must not take the program with it.
-        except (Exception, SystemExit) as error:  # noqa: BLE001
-            failed = attrs.evolve(plugin, failure=str(error) if isinstance(error, PluginError) else _told(error))
+        except (Exception, SystemExit) as error:
+            failed = attrs.evolve(plugin, failure=_reason(error))
+            said = f"plugin {plugin} could not be loaded: {failed.failure}"
+            if strict:
+                msg = f"{said}; mend or block it, or load without `strict` ({STRICT}), which makes this a warning."
+                raise PluginError(msg, package=plugin.package) from error
             self.plugins.append(failed)
             for catalogue in self.catalogues():
                 catalogue.failed.append(failed)
-            warnings.warn(f"plugin {plugin} could not be loaded: {failed.failure}.", PluginWarning, stacklevel=2)
+            warnings.warn(f"{said}.", PluginWarning, stacklevel=2)
+
+    def skip(self, plugin: Plugin) -> None:
+        """Write down a plugin that is not to be loaded."""
+        self.plugins.append(plugin)
+        for catalogue in self.catalogues():
+            catalogue.skipped.append(plugin)
 
     def register(self, module: object, plugin: Plugin) -> None:
         """Take a plugin's offers: all of them, or none if one is wrong.
@@ -83,86 +107,56 @@ class Registry:
             raise PluginError(msg, package=plugin.package) from error
 
     def _take(self, module: object, plugin: Plugin) -> None:
-        offered = _offered(module, [catalogue.hook for catalogue in self.catalogues()])
-        for catalogue, factories in zip(self.catalogues(), offered, strict=True):
+        found = offered(module, [catalogue.hook for catalogue in self.catalogues()])
+        for catalogue, factories in zip(self.catalogues(), found, strict=True):
             for name, factory in factories.items():
                 cast("Catalogue[object]", catalogue).offers.append(Offer(name, plugin, factory))
         self.plugins.append(plugin)
 
 
-def _offered(module: object, names: Sequence[str]) -> list[_Factories]:
-    """What a module offers through each hook.
-
-    Raises:
-        PluginError: if it breaks a rule. The message begins behind the plugin's name, and ends without a full stop.
-    """
-    # A manager for each plugin: a shared one would call all of them at once, and could not tell whose an offer is.
-    manager = pluggy.PluginManager(hooks.PROJECT)
-    manager.add_hookspecs(hooks)
-    try:
-        manager.register(module)
-    except pluggy.PluginValidationError as error:
-        msg = f"a hook of it does not fit its specification, which takes no arguments: {' '.join(str(error).split())}"
-        raise PluginError(msg) from error
-    try:
-        manager.check_pending()
-    except pluggy.PluginValidationError as error:
-        unknown = [caller.name for caller in manager.get_hookcallers(module) or () if not caller.has_spec()]
-        msg = f"it implements {', '.join(unknown)}, and there is no such hook; there are: {', '.join(names)}"
-        raise PluginError(msg) from error
-    offered = [_factories(manager, hook) for hook in names]
-    for hook, factories in zip(names, offered, strict=True):
-        if factories is None and hasattr(module, hook):
-            msg = f"its {hook} is not marked as a hook; write @hookimpl above it, from pipeline.hooks"
-            raise PluginError(msg, hook=hook)
-    return [factories or {} for factories in offered]
+def _reason(error: BaseException) -> str:
+    return str(error).rstrip(".") if isinstance(error, PluginError) else told(error)
 
 
-def _factories(manager: pluggy.PluginManager, hook: str) -> _Factories | None:
-    """What the one plugin of a manager offers through one hook; None if it does not implement it."""
-    found: dict[str, Callable[..., object]] = {}
-    caller = cast("pluggy.HookCaller", getattr(manager.hook, hook))
-    # Each by itself, not by the hook's call, which would leave out in silence one that gives None.
-    for implementation in caller.get_hookimpls():
-        try:
-            given: object = implementation.function()
-        except Exception as error:
-            msg = f"hook {hook} failed: {_told(error)}"
-            raise PluginError(msg, hook=hook) from error
-        if not isinstance(given, Mapping):
-            msg = f"hook {hook} must give a mapping of names to factories, but gave {given!r}"
-            raise PluginError(msg, hook=hook)
-        for name, factory in cast("Mapping[object, object]", given).items():
-            if not isinstance(name, str) or not callable(factory):
-                msg = f"hook {hook} must map names to factories, but maps {name!r} to {factory!r}"
-                raise PluginError(msg, hook=hook)
-            found[name] = factory
-    return found if caller.get_hookimpls() else None
-
-
-def _told(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(".")
-
-
-def discovered(found: Iterable[Distribution]) -> Registry:
+def discovered(found: Iterable[Distribution], choice: Choice | None = None) -> Registry:
     """The parts that some distributions offer, loaded in an order that is the same everywhere.
 
     Args:
         found: the distributions in the order of the path. Of two with one name the first counts, as it
             does for `import`. Metadata that cannot be read stops nothing.
+        choice: which plugins to load; all if it is left out. Of the others nothing is imported.
+
+    Raises:
+        OptionError: if `choice` names a plugin that is not installed.
+        PluginError: if a plugin cannot be loaded, and `choice` is strict.
     """
+    choice = choice or Choice()
+    loaded = Registry()
+    for entry, plugin in _planned(found, choice):
+        if plugin.skipped is None:
+            loaded.load(entry, plugin, strict=choice.strict)
+        else:
+            loaded.skip(plugin)
+    return loaded
+
+
+def _planned(found: Iterable[Distribution], choice: Choice) -> list[tuple[EntryPoint, Plugin]]:
+    """Every plugin in the order in which they are loaded, and whether it is to be; nothing is imported."""
     first: dict[str, Distribution] = {}
     for number, distribution in enumerate(found):
         name = _field(distribution, "name")
-        # Case, and the signs between words, mean nothing in a package's name; what has no name is alike to none.
-        key = f"?{number}" if name == "?" else re.sub(r"[-_.]+", "-", name).lower()
-        first.setdefault(key, distribution)
-    loaded = Registry()
-    for _, distribution in sorted(first.items()):
-        for entry in sorted(_entries(distribution), key=attrgetter("name")):
-            plugin = Plugin(_field(distribution, "name"), _field(distribution, "version"), entry.name)
-            loaded.load(entry, plugin)
-    return loaded
+        # What has no name is alike to none.
+        first.setdefault(f"?{number}" if name == "?" else normalised(name), distribution)
+    planned = [
+        (entry, Plugin(_field(distribution, "name"), _field(distribution, "version"), entry.name))
+        for distribution in first.values()
+        for entry in _entries(distribution)
+    ]
+    planned.sort(key=lambda each: (normalised(each[1].package), each[0].name, each[0].value))
+    choice.check((plugin.package, plugin.entry) for _, plugin in planned)
+    return [
+        (entry, attrs.evolve(plugin, skipped=choice.skips(plugin.package, plugin.entry))) for entry, plugin in planned
+    ]
 
 
 def _field(distribution: Distribution, field: str) -> str:
@@ -181,7 +175,114 @@ def _entries(distribution: Distribution) -> list[EntryPoint]:
         return []
 
 
-@functools.cache
+@final
+class Shared:
+    """The registry in which every stage looks names up: loaded when it is first used, as was chosen until then."""
+
+    def __init__(self) -> None:
+        self._choice: Choice | None = None
+        self._loaded: Registry | None = None
+        self._loading = False
+        self._lock = threading.RLock()
+
+    @property
+    def choice(self) -> Choice:
+        """Which plugins it loads, or has loaded: those of the environment, unless others were chosen."""
+        return Choice.from_environment() if self._choice is None else self._choice
+
+    def choose(self, choice: Choice) -> None:
+        """Load these plugins and no others.
+
+        Raises:
+            OptionError: if one is named that is not installed, or others were loaded before.
+        """
+        _planned(distributions(), choice)
+        with self._lock:
+            if self._loading or (self._loaded is not None and choice != self.choice):
+                msg = (
+                    f"plugins were loaded already ({self.choice}), so these cannot be chosen any more: {choice}; "
+                    "choose before anything looks a part up by name, as Encode('lstm') does."
+                )
+                raise OptionError(msg, loaded=self.choice, chosen=choice)
+            self._choice = choice
+
+    def registry(self) -> Registry:
+        """The parts of the plugins that were chosen, loaded at the first call.
+
+        Raises:
+            OptionError: if one is named that is not installed, or the environment cannot be understood.
+            PluginError: if one cannot be loaded, and the choice is strict; or if one asks for this while it is loaded.
+        """
+        # The lock is for threads; in the one that loads, a plugin that is being imported can still come back here.
+        with self._lock:
+            if self._loaded is None:
+                if self._loading:
+                    msg = (
+                        "a plugin looked a part up by name while it was imported, when not all names are known yet; "
+                        "do it inside a function, or import the part."
+                    )
+                    raise PluginError(msg)
+                self._loading = True
+                try:
+                    # What the environment says now is kept, so that a later change of it is no other choice.
+                    self._choice = self.choice
+                    self._loaded = discovered(distributions(), self._choice)
+                finally:
+                    self._loading = False
+            return self._loaded
+
+
+_shared: Final = Shared()
+
+
 def registry() -> Registry:
-    """The parts of all installed plugins, loaded at the first call."""
-    return discovered(distributions())
+    """The parts of all installed plugins, or of those that were chosen, loaded at the first call.
+
+    Raises:
+        OptionError: if a plugin was chosen that is not installed.
+        PluginError: if a plugin cannot be loaded, and the choice is strict.
+    """
+    return _shared.registry()
+
+
+def surveyed() -> Registry:
+    """What `registry` gives, looked up anew and to the end: what fails is written down, strict or not.
+
+    Raises:
+        OptionError: if a plugin was chosen that is not installed.
+    """
+    return discovered(distributions(), attrs.evolve(chosen(), strict=False))
+
+
+def chosen() -> Choice:
+    """Which plugins `registry` loads, or has loaded."""
+    return _shared.choice
+
+
+def choose_plugins(
+    *, only: Iterable[str] | None = None, block: Iterable[str] | None = None, strict: bool | None = None
+) -> None:
+    """Choose which plugins are loaded, before the first of them is; the others are never imported.
+
+    A name means a plugin's entry point or its package, ours among them: `recurrent`, `attention` and `builtin`
+    of package `pipeline`. Call it once, before anything looks a part up by name; of several calls until then
+    the last one counts. What is left out here is taken from the environment: `PIPELINE_PLUGINS` is a list of
+    plugins to load (`a,b`) or to block (`-a,-b`), or the word `none`; `PIPELINE_PLUGINS_STRICT=1` is `strict`.
+
+    Args:
+        only: load these alone; an empty list loads none.
+        block: load all but these; an empty list loads all, whatever the environment says.
+        strict: make a plugin that cannot be loaded an error instead of a warning.
+
+    Raises:
+        OptionError: if a name is not installed, both lists name plugins, or others were loaded already.
+
+    Example:
+        >>> choose_plugins(only=["mingro"])
+        Traceback (most recent call last):
+        pipeline.errors.OptionError: only names 'mingro', but no plugin of that name is installed; ...
+    """
+    choice = Choice.from_environment()
+    if only is not None or block is not None:
+        choice = Choice(only, block or (), choice.strict)
+    _shared.choose(choice if strict is None else attrs.evolve(choice, strict=strict))

@@ -9,7 +9,8 @@ from types import ModuleType
 
 import pytest
 
-from pipeline.registry import Registry, discovered
+from pipeline.choice import PLUGINS, STRICT, Choice
+from pipeline.registry import Registry, Shared, discovered
 
 
 class Fakes:
@@ -20,6 +21,10 @@ class Fakes:
         self._monkeypatch = monkeypatch
         folder.mkdir(exist_ok=True)
         monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+        # What is chosen and loaded while the folder is on the path goes with it.
+        monkeypatch.setattr("pipeline.registry._shared", Shared())
+        for variable in (PLUGINS, STRICT):
+            monkeypatch.delenv(variable, raising=False)
 
     def add(self, package: str, source: str, *, version: str = "1.0") -> None:
         """Install a package with one module, and one entry point named as the module is."""
@@ -46,9 +51,9 @@ class Fakes:
         """The distributions in the folder, in the order of the file system."""
         return list(distributions(path=[str(self.folder)]))
 
-    def registry(self) -> Registry:
-        """What the distributions in the folder offer, and they alone."""
-        return discovered(self.found())
+    def registry(self, choice: Choice | None = None) -> Registry:
+        """What the distributions in the folder offer, or those of them that are chosen, and they alone."""
+        return discovered(self.found(), choice)
 
 
 def offering(*names: str) -> str:

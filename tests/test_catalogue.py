@@ -106,7 +106,7 @@ def test_every_encoder_can_be_made(name: str) -> None:
     assert encode.encoder is not None
     states = encode(Padded(Vectors, torch.ones(3, 5, 3), torch.tensor([3, 0, 1])))
     assert (encode.encoder.input_size, encode.encoder.causal) == (3, not name.startswith("bi"))
-    assert states.values.shape == (4, encode.encoder.output_size)
+    assert states.packed().values.shape == (4, encode.encoder.output_size)
     assert states.final.shape == (3, encode.encoder.output_size)
     assert states.width == 5
 
@@ -115,8 +115,8 @@ def test_every_encoder_can_be_made(name: str) -> None:
 def test_every_attention_can_be_made(name: str) -> None:
     """By name and size alone, for either stage."""
     states = States.from_padded(torch.ones(3, 5, 2), torch.tensor([3, 0, 1]))
-    assert Attend(name, input_size=2)(states).values.shape == (4, 2)
-    assert AttendEarlier(name, input_size=2)(states).values.shape == (4, 2)
+    assert Attend(name, input_size=2)(states).packed().values.shape == (4, 2)
+    assert AttendEarlier(name, input_size=2)(states).packed().values.shape == (4, 2)
     assert OURS.attentions.waits(name)
 
 

@@ -20,7 +20,7 @@ from fakes import Fakes, offering
 from pipeline.cli.plugins import Line, lines, listing
 from pipeline.cli.welcome import PIPE
 from pipeline.errors import OptionError
-from pipeline.registry import PluginWarning, Registry, discovered, registry
+from pipeline.registry import PluginWarning, Registry, discovered, surveyed
 
 MARKUP = "[bold]n\x1b[31m\nö"
 """A stranger's name: markup, a colour, a line end, and a letter that not every terminal has."""
@@ -64,7 +64,9 @@ def test_alone_it_says_what_to_do_next(capsys: pytest.CaptureFixture[str]) -> No
     out = capsys.readouterr().out
     assert out.startswith(f"pipeline {version('pipeline')}: models over sequences of unequal length")
     assert f"\n{PIPE}" in out
-    for wanted in ("python -m pipeline plugins ", "python -m pipeline demo ", "docs/", f"torch {version('torch')[:4]}"):
+    for wanted in ("plugins ", "new-plugin NAME ", "demo "):
+        assert f"python -m pipeline {wanted}" in out
+    for wanted in ("docs/", f"torch {version('torch')[:4]}"):
         assert wanted in out
     assert f"Python {sys.version_info.major}.{sys.version_info.minor}." in out
 
@@ -90,11 +92,11 @@ def test_plugins_lists_what_ships(capsys: pytest.CaptureFixture[str]) -> None:
     """Every part with its kind, package, version and state."""
     assert command_line.main(["plugins"]) == 0
     out = capsys.readouterr().out
-    assert out.splitlines()[0].split() == ["name", "kind", "package", "version", "state"]
+    assert out.splitlines()[0].split() == ["name", "kind", "package", "version", "can", "state"]
     ours = discovered([distribution("pipeline")])
     for catalogue in ours.catalogues():
         for name in catalogue.names():
-            wanted = rf"^{name} +{catalogue.kind} +pipeline +{re.escape(version('pipeline'))} +ok *$"
+            wanted = rf"^{name} +{catalogue.kind} +pipeline +{re.escape(version('pipeline'))} +[a-z -]+ +ok *$"
             assert re.search(wanted, out, flags=re.MULTILINE), wanted
 
 
@@ -103,11 +105,12 @@ def test_plugins_shows_what_is_wrong(broken: Registry) -> None:
     ours = f"pipeline {version('pipeline')} (entry point 'recurrent')"
     cells = cells_of(broken)
     theirs = "conflict: also offered by alpha 1.0 (entry point 'alpha')"
-    assert ["lstm", "encoder", "pipeline", version("pipeline"), theirs] in cells
-    assert ["lstm", "encoder", "alpha", "1.0", f"conflict: also offered by {ours}"] in cells
-    assert ["gru", "encoder", "pipeline", version("pipeline"), "ok"] in cells
-    assert ["-", "-", "beta", "1.0", "failed: entry point 'beta': ValueError: [red]why[/red]"] in cells
-    assert ["-", "-", "idle", "1.0", "empty: entry point 'idle' offers nothing; it implements no hook"] in cells
+    can = "causal stateful"
+    assert ["lstm", "encoder", "pipeline", version("pipeline"), can, theirs] in cells
+    assert ["lstm", "encoder", "alpha", "1.0", can, f"conflict: also offered by {ours}"] in cells
+    assert ["gru", "encoder", "pipeline", version("pipeline"), can, "ok"] in cells
+    assert ["-", "-", "beta", "1.0", "-", "failed: entry point 'beta': ValueError: [red]why[/red]"] in cells
+    assert ["-", "-", "idle", "1.0", "-", "empty: entry point 'idle' offers nothing; it implements no hook"] in cells
 
 
 def test_plugins_exits_with_0_whatever_it_found(
@@ -119,7 +122,7 @@ def test_plugins_exits_with_0_whatever_it_found(
         warnings.warn("as when it is loaded", PluginWarning, stacklevel=1)
         return broken
 
-    monkeypatch.setattr(command_line, "registry", found)
+    monkeypatch.setattr(command_line, "surveyed", found)
     assert command_line.main(["plugins"]) == 0
     told = capsys.readouterr()
     assert "failed: entry point 'beta'" in told.out
@@ -128,7 +131,7 @@ def test_plugins_exits_with_0_whatever_it_found(
 
 def test_strange_names_are_printed_as_they_are(broken: Registry) -> None:
     """Markup is not obeyed, and no control character reaches the terminal."""
-    assert [r"[bold]n\x1b[31m\nö", "encoder", "alpha", "1.0", "ok"] in cells_of(broken)
+    assert [r"[bold]n\x1b[31m\nö", "encoder", "alpha", "1.0", "causal stateful", "ok"] in cells_of(broken)
     assert "\x1b" not in printed(broken)
     assert r"[bold]n\x1b[31m\n\xf6" in printed(broken, encoding="ascii")
 
@@ -143,6 +146,7 @@ def test_narrow_terminals_cut_nothing_off(broken: Registry, width: int) -> None:
 
 def test_a_pipe_gets_one_line_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long, so that grep finds what belongs together; and in whatever letters the pipe can take."""
+    parts = len(list(lines(surveyed())))
     fakes = Fakes(tmp_path / "site", monkeypatch)
     fakes.add("alpha", f"raise ValueError({'ö' * 300!r})\n")
     path = os.pathsep.join([str(fakes.folder), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
@@ -152,8 +156,8 @@ def test_a_pipe_gets_one_line_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyP
         [sys.executable, "-P", "-m", "pipeline", "plugins"], capture_output=True, text=True, check=True, env=environment
     )
     assert run.stderr == ""
-    assert len(run.stdout.splitlines()) == 2 + len(list(lines(registry())))
-    assert re.search(r"^- +- +alpha +1\.0 +failed: .*(\\xf6){300} *$", run.stdout, flags=re.MULTILINE)
+    assert len(run.stdout.splitlines()) == 2 + parts
+    assert re.search(r"^- +- +alpha +1\.0 +- +failed: .*(\\xf6){300} *$", run.stdout, flags=re.MULTILINE)
 
 
 def test_lines_come_by_kind_and_name(broken: Registry) -> None:
@@ -161,6 +165,11 @@ def test_lines_come_by_kind_and_name(broken: Registry) -> None:
     found = list(lines(broken))
     assert [line.name for line in found[:3]] == [MARKUP, "bigru", "bilstm"]
     assert found[-2] == Line("-", "-", broken.plugins[1], "failed: entry point 'beta': ValueError: [red]why[/red]")
+    assert {line.name: line.can for line in found if line.name in {"bigru", "dot", "bpe"}} == {
+        "bigru": "bidirectional stateful",
+        "dot": "exportable",
+        "bpe": "-",
+    }
     kinds = list(dict.fromkeys(line.kind for line in found))
     assert kinds == ["encoder", "attention", "pool", "tokenizer", "-"]
 
@@ -181,7 +190,9 @@ def test_an_unknown_command_lists_those_that_exist(capsys: pytest.CaptureFixture
     """So that a slip of a key is mended at once."""
     with pytest.raises(SystemExit):
         command_line.main(["plugin"])
-    assert re.search(r"invalid choice: 'plugin' \(choose from '?plugins'?, '?demo'?\)", capsys.readouterr().err)
+    assert re.search(
+        r"invalid choice: 'plugin' \(choose from '?plugins'?, '?new-plugin'?, '?demo'?\)", capsys.readouterr().err
+    )
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -222,19 +233,19 @@ def test_demo_refuses_without_a_traceback(capsys: pytest.CaptureFixture[str]) ->
 def test_what_the_library_refuses_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On stderr, without a traceback, and with status 1; a fault of ours keeps its traceback."""
+    """On stderr, without a traceback or control characters, and with status 1; a fault of ours keeps its traceback."""
 
     def refuse() -> Registry:
-        raise OptionError("lines must be 1 or more, but 0 arrived.")
+        raise OptionError("lines must be 1 or more,\nbut \x1b[31m0 arrived.")
 
-    monkeypatch.setattr(command_line, "registry", refuse)
+    monkeypatch.setattr(command_line, "surveyed", refuse)
     assert command_line.main(["plugins"]) == 1
     told = capsys.readouterr()
-    assert (told.out, told.err) == ("", "error: lines must be 1 or more, but 0 arrived.\n")
+    assert (told.out, told.err) == ("", "error: lines must be 1 or more,\\nbut \\x1b[31m0 arrived.\n")
 
     def fail() -> Registry:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(command_line, "registry", fail)
+    monkeypatch.setattr(command_line, "surveyed", fail)
     with pytest.raises(ZeroDivisionError):
         command_line.main(["plugins"])

@@ -72,6 +72,28 @@ def test_plugins_load_in_one_order(fakes: Fakes) -> None:
         assert discovered(found).encoders.names() == ["Beta", "alpha", "zeta"]
 
 
+def test_entry_points_load_in_one_order(fakes: Fakes) -> None:
+    """Within a package by name, and by what they name where a package has lost its own."""
+    for package in ("one", "two"):
+        fakes.add(package, offering(package))
+    points = "[pipeline]\nlater = one\nearlier = two\n"
+    fakes.metadata("several-1.0", METADATA="Name: several\nVersion: 1.0\n", **{"entry_points.txt": points})
+    for folder, module in (("lost-1.0", "two"), ("mislaid-1.0", "one")):
+        fakes.metadata(folder, **{"entry_points.txt": f"[pipeline]\nmine = {module}\n"})
+    wanted = [
+        ("?", "mine"),
+        ("?", "mine"),
+        ("one", "one"),
+        ("several", "earlier"),
+        ("several", "later"),
+        ("two", "two"),
+    ]
+    for found in (fakes.found(), fakes.found()[::-1]):
+        loaded = discovered(found)
+        assert [(plugin.package, plugin.entry) for plugin in loaded.plugins] == wanted
+        assert [offer.name for offer in loaded.encoders.offers] == ["one", "two", "one", "two", "one", "two"]
+
+
 def test_of_two_versions_the_first_on_the_path_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As for an import; and a package is the same however its name is spelt."""
     later, first = Fakes(tmp_path / "later", monkeypatch), Fakes(tmp_path / "first", monkeypatch)

@@ -28,9 +28,10 @@ _AIM: Final = "models over sequences of unequal length in PyTorch, as typed stag
 _NEXT: Final = """\
 The commands:
 
-  python -m pipeline plugins   every encoder, attention, pool and tokenizer that is installed
-  python -m pipeline demo      teach a model to highlight Python, and see what it learned
-  python -m pipeline --help    all of this, and the options of a command behind its name
+  python -m pipeline plugins          every encoder, attention, pool and tokenizer that is installed
+  python -m pipeline new-plugin NAME  a package with an encoder of your own, to begin with
+  python -m pipeline demo             teach a model to highlight Python, and see what it learned
+  python -m pipeline --help           all of this, and the options of a command behind its name
 
 The documents are in docs/ beside the source; in Python, help(pipeline.Encode) and the like.
 """
