@@ -1,13 +1,15 @@
 """The parts of one kind, by name: which plugin offers each, and which options it takes."""
 
 import inspect
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, Generic, TypeVar, final
 
 import attrs
 
 from pipeline.choice import Skip
 from pipeline.errors import PipelineError, PluginError, UnknownNameError, UnknownOptionError
+from pipeline.probing import fault, probed
+from pipeline.testing.law import LawBrokenError
 
 P = TypeVar("P")
 
@@ -40,11 +42,19 @@ class Plugin:
 
 @attrs.frozen
 class Offer(Generic[P]):
-    """A part that a plugin offers by name."""
+    """A part that a plugin offers by name.
+
+    Attributes:
+        name: what users call it.
+        plugin: where it comes from.
+        factory: makes it.
+        tried: whether what it declares was found to be true; False until it is made if it could not be tried before.
+    """
 
     name: str
     plugin: Plugin
     factory: Callable[..., P]
+    tried: bool = True
 
 
 @final
@@ -134,7 +144,8 @@ class Catalogue(Generic[P]):
         Raises:
             UnknownNameError: if there is no such part.
             UnknownOptionError: if an option is not its own, or a needed one is missing.
-            PluginError: if two plugins offer the name, or what the factory makes is no such part, or it fails.
+            PluginError: if two plugins offer the name, or what the factory makes is no such part or not what it
+                declares, or it fails.
         """
         self.check(name, options)
         if self.given not in options and self.waits(name):
@@ -151,7 +162,19 @@ class Catalogue(Generic[P]):
         unsaid = [said for said in inspect.get_annotations(self.base) if not hasattr(part, said)]
         if unsaid:
             raise self._broken(offer, f"made a {type(part).__name__} that does not say its {_listed(unsaid)}")
+        if not offer.tried:
+            self._try(offer, options)
         return part
+
+    def _try(self, offer: Offer[P], options: Mapping[str, object]) -> None:
+        """Hold what could not be tried when it was registered against what it declares, with a user's options."""
+        # Texts may come once only, and have been read by now.
+        if self.given == "input_size":
+            try:
+                probed(self.hook, offer.factory, options)
+            except LawBrokenError as error:
+                raise self._broken(offer, f"breaks a law: {fault(error)}") from error
+        self.offers[self.offers.index(offer)] = attrs.evolve(offer, tried=True)
 
     def takes(self, offer: Offer[P]) -> dict[str, inspect.Parameter]:
         """The options of a part that is offered, by name.

@@ -2,7 +2,7 @@
 
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import Distribution, EntryPoint, distributions
 from typing import Final, TypeAlias, cast, final
 
@@ -17,7 +17,9 @@ from pipeline.parts.attention import Attention
 from pipeline.parts.encoder import Encoder
 from pipeline.parts.pooling import Pooling
 from pipeline.parts.tokenizer import Tokenizer
+from pipeline.probing import fault, probed
 from pipeline.sequences.states import Sight
+from pipeline.testing.law import LawBrokenError
 
 _Catalogues: TypeAlias = tuple[
     Catalogue[Encoder[Sight]], Catalogue[Attention], Catalogue[Pooling], Catalogue[Tokenizer]
@@ -98,7 +100,8 @@ class Registry:
             plugin: what it is called in messages and lists.
 
         Raises:
-            PluginError: if it implements a hook that does not exist, or one gives no mapping of names to factories.
+            PluginError: if it implements a hook that does not exist, one gives no mapping of names to factories, or
+                a part is not what it declares.
         """
         try:
             self._take(module, plugin)
@@ -108,10 +111,28 @@ class Registry:
 
     def _take(self, module: object, plugin: Plugin) -> None:
         found = offered(module, [catalogue.hook for catalogue in self.catalogues()])
-        for catalogue, factories in zip(self.catalogues(), found, strict=True):
+        offers: list[tuple[Catalogue[object], Offer[object]]] = []
+        for each, factories in zip(self.catalogues(), found, strict=True):
+            catalogue = cast("Catalogue[object]", each)
             for name, factory in factories.items():
-                cast("Catalogue[object]", catalogue).offers.append(Offer(name, plugin, factory))
+                offers.append((catalogue, Offer(name, plugin, factory, _tried(catalogue, name, factory))))
+        # Not before all of them are known to be sound.
+        for catalogue, offer in offers:
+            catalogue.offers.append(offer)
         self.plugins.append(plugin)
+
+
+def _tried(catalogue: Catalogue[object], name: str, factory: Callable[..., object]) -> bool:
+    """Whether a new part could be held against what it declares.
+
+    Raises:
+        PluginError: if something of that is not true.
+    """
+    try:
+        return probed(catalogue.hook, factory)
+    except LawBrokenError as error:
+        msg = f"{catalogue.kind} {name!r}, from hook {catalogue.hook}, breaks a law: {fault(error)}"
+        raise PluginError(msg, name=name, hook=catalogue.hook) from error
 
 
 def _reason(error: BaseException) -> str:

@@ -62,6 +62,21 @@ def pipeline_attentions():
 """
 
 
+LOUD = """
+from pipeline.hooks import hookimpl
+from pipeline_recurrent import LSTM
+
+def loud(input_size):
+    print("made")
+    return LSTM(input_size, 3)
+
+@hookimpl
+def pipeline_encoders():
+    print("a stranger's words")
+    return {"loud": loud}
+"""
+
+
 @pytest.fixture
 def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
     """What ships, and a plugin whose parts are hard to show."""
@@ -70,6 +85,8 @@ def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
     fakes.add("beta", "raise ValueError('why')\n")
     fakes.add("idle", "")
     fakes.add("gone", "raise ValueError('it was imported')\n")
+    # Its parts are refused where they can be tried, and here they are to be shown.
+    monkeypatch.setattr("pipeline.registry.probed", lambda *_: False)
     with pytest.warns(PluginWarning, match="beta"):
         return discovered([distribution("pipeline"), *distributions(path=[str(fakes.folder)])], Choice(block=["gone"]))
 
@@ -227,7 +244,7 @@ def run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
 def test_only_json_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a stranger's module prints, when it is loaded or tried, goes elsewhere."""
     fakes = Fakes(tmp_path / "site", monkeypatch)
-    for package, source in (("odd", ODD), ("beta", ""), ("gone", "")):
+    for package, source in (("odd", LOUD), ("beta", ""), ("gone", "")):
         fakes.add(package, source)
     told = run(fakes.folder, "--json")
     found: dict[str, Any] = json.loads(told.stdout)
