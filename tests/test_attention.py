@@ -6,13 +6,13 @@ from collections.abc import Callable
 import pytest
 import torch
 from hypothesis import given
-from torch import Tensor
+from torch import Tensor, nn
 
 from oracles import attend
 from pipeline import Attend, AttendEarlier, Attention, Encode, Padded, States, Vectors
 from pipeline.errors import CompositionError, OptionError, ShapeError, UnknownOptionError
 from pipeline.parts.attention import masked_softmax
-from pipeline.testing import LAWS, Law, attended, equals_oracle
+from pipeline.testing import MODULE_LAWS, Law, PlainModule, attended, equals_oracle
 from pipeline_attention import Additive, Dot, General, ScaledDot
 from pipeline_recurrent import LSTM
 from strategies import ragged
@@ -81,13 +81,28 @@ def test_earlier_steps_equal_the_loop(name: str, window: int | None, rows: list[
     equals_oracle(attended(stage), plainly, rows, list(attention.parameters()))
 
 
-@pytest.mark.parametrize("law", LAWS)
+class Contexts(nn.Module):
+    """A stage as a script calls it that knows nothing of states."""
+
+    def __init__(self, stage: Attend | AttendEarlier) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def forward(self, values: Tensor, lengths: Tensor) -> Tensor:
+        """Each step's context."""
+        return self.stage(States.from_padded(values, lengths)).padded().values
+
+
+@pytest.mark.parametrize("law", MODULE_LAWS)
 @pytest.mark.parametrize("stage", [Attend, AttendEarlier])
 @pytest.mark.parametrize("name", NAMES)
-@given(rows=ragged())
-def test_laws_hold(name: str, stage: type[Attend] | type[AttendEarlier], law: Law, rows: list[Tensor]) -> None:
-    """Padding and batch mates change no answer."""
-    law(attended(stage(made(name))), rows)
+def test_laws_hold(name: str, stage: type[Attend] | type[AttendEarlier], law: Law[PlainModule]) -> None:
+    """Padding and batch mates change no answer, and the stages can be exported; earlier steps alone are causal."""
+    law(
+        lambda: PlainModule(
+            Contexts(stage(made(name))), input_size=3, causal=stage is AttendEarlier, exportable=name == "general"
+        )
+    )
 
 
 @given(rows=ragged())

@@ -47,7 +47,7 @@ def test_decoding_is_inverse_to_tokenizing(kind: str, string: str) -> None:
     tokenize = Tokenize.train([*TEXTS, string], kind)
     if kind != "words":
         assert tokenize.decode(ids_of(tokenize, string)) == string
-    decoding_is_inverse(tokenize, string)
+    decoding_is_inverse(tokenize.tokenizer, string)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -87,6 +87,13 @@ class HuggingFace(Tokenizer):
     def decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode([i for i in ids if i not in self._specials], skip_special_tokens=False)
 
+    def _as_text(self, ids: list[int]) -> list[int]:
+        """Special tokens that were found in a text are text, and as words they are unknown ones."""
+        if self.unknown is None or self._specials.isdisjoint(ids):
+            return ids
+        unknown = self.vocabulary[self.unknown]
+        return [unknown if i in self._specials else i for i in ids]
+
     def _encode(self, inputs: list[str] | list[list[str]], *, offsets: bool, split: bool) -> list[Tokens]:
         # Set at each call: it does not survive pickling, and without it "<pad>" in a text would become padding.
         self._tokenizer.encode_special_tokens = True
@@ -94,7 +101,7 @@ class HuggingFace(Tokenizer):
         found = encode(inputs, is_pretokenized=split, add_special_tokens=False)
         return [
             Tokens(
-                encoding.ids,
+                self._as_text(encoding.ids),
                 encoding.offsets if offsets else (),
                 [word for word in encoding.word_ids if word is not None] if split else (),
             )

@@ -37,7 +37,7 @@ class Attention(nn.Module, ABC):
     """
 
     input_size: int
-    exportable: bool = True
+    exportable: bool = False
 
     if TYPE_CHECKING:
 

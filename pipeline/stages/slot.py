@@ -71,12 +71,13 @@ class Slot(nn.Module, Part, Generic[P_co]):
         if self.held is None and size is not None:
             self.add_module(self._child, self.catalogue().make(self.called, **{**self._options, "input_size": size}))
         part = self.held
-        if part is not None and size is not None and part.input_size not in (None, size):
+        if part is not None and None not in {size, part.input_size} and part.input_size != size:
+            axis = "feature" if self.catalogue().kind == "encoder" else "hidden"
             msg = (
                 f"{size} features come in, but {self.catalogue().kind} {self.called!r} reads "
-                f"input_size={part.input_size}; make the two equal."
+                f"input_size={part.input_size} along the axis {axis!r}; make the two equal."
             )
-            raise CompositionError(msg, size=size, input_size=part.input_size)
+            raise CompositionError(msg, axis=axis, size=size, input_size=part.input_size)
         return part
 
     def ready(self, size: int) -> P_co:
@@ -93,7 +94,8 @@ class Slot(nn.Module, Part, Generic[P_co]):
                 f'that feeds it, or say it: {type(self).__name__}("{self.called}", input_size={size}).'
             )
             raise CompositionError(msg, part=self.called)
-        if part.input_size not in (None, size):
+        # Compared, not looked for in a tuple: in a graph a size may be a symbol.
+        if part.input_size is not None and part.input_size != size:
             kind = self.catalogue().kind
             msg = f"{kind} {self.called!r} reads {part.input_size} features, but {size} arrived; make the two equal."
             raise ShapeError(msg, size=size, input_size=part.input_size)

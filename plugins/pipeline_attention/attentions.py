@@ -22,6 +22,8 @@ class Dot(Attention):
         [[[2.0, 2.0, 2.0]]]
     """
 
+    exportable = True
+
     def __init__(self, input_size: int) -> None:
         super().__init__()
         self.input_size = input_size
@@ -44,6 +46,8 @@ class ScaledDot(Attention):
         2.0
     """
 
+    exportable = True
+
     def __init__(self, input_size: int) -> None:
         super().__init__()
         self.input_size = input_size
@@ -65,6 +69,8 @@ class General(Attention):
         >>> sorted(General(2).state_dict())
         ['linear.bias', 'linear.weight']
     """
+
+    exportable = True
 
     def __init__(self, input_size: int, *, bias: bool = True) -> None:
         super().__init__()
@@ -94,6 +100,8 @@ class Additive(Attention):
         >>> Additive(2, hidden_size=3).score(torch.ones(1, 4, 2), torch.ones(1, 5, 2)).shape
         torch.Size([1, 4, 5])
     """
+
+    exportable = True
 
     def __init__(self, input_size: int, *, hidden_size: int | None = None) -> None:
         super().__init__()

@@ -5,8 +5,9 @@ from typing import final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
 
-from pipeline import Causal, Encoder, Packed, Padded, States, Vectors
+from pipeline import Batch, Causal, Encoder, States, Vectors
 from pipeline.errors import ShapeError
 from pipeline.hooks import EncoderFactory, hookimpl
 
@@ -24,15 +25,19 @@ class MinGRU(Encoder[Causal]):
         input_size: features of a step that comes in.
         hidden_size: features of a state.
 
-    Source: Feng et al. 2024, "Were RNNs All We Needed?", arXiv:2410.01201, section 3.1; their candidate
-    is not squashed, and neither is ours. They scan in log space; we scan the numbers themselves.
+    Source: Feng et al. 2024, "Were RNNs All We Needed?", arXiv:2410.01201, section 3.1, whose candidate is not
+    squashed, and neither is ours.
 
     Example:
-        >>> batch = Packed(Vectors, torch.ones(4, 3), torch.tensor([3, 0, 1]))
-        >>> states = MinGRU(3, 5)(batch)
-        >>> states.values.shape, states.final[1].tolist()
+        >>> from pipeline import Padded
+        >>> states = MinGRU(3, 5)(Padded(Vectors, torch.ones(3, 4, 3), torch.tensor([3, 0, 1])))
+        >>> states.packed().values.shape, states.final[1].tolist()
         (torch.Size([4, 5]), [0.0, 0.0, 0.0, 0.0, 0.0])
     """
+
+    layouts = ("padded",)
+    stateful = True
+    exportable = True
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
@@ -42,67 +47,51 @@ class MinGRU(Encoder[Causal]):
         self.gate = nn.Linear(input_size, hidden_size)
         self.candidate = nn.Linear(input_size, hidden_size)
 
-    def forward(self, batch: Packed[Vectors]) -> States[Causal]:
+    def forward(self, batch: Batch[Vectors]) -> States[Causal]:
         """The states of a batch.
 
         Raises:
             ShapeError: if the initial state is not one tensor, 1 x batch x hidden.
         """
-        gate = torch.sigmoid(self.gate(batch.values))
-        both = torch.cat([1 - gate, gate * self.candidate(batch.values)], dim=-1)
-        # In packed order a row's steps lie apart; a scan over time wants them side by side.
-        rectangle = Packed(Vectors, both, batch.lengths, width=batch.width, order=batch.order).padded().values
-        decay, update = rectangle.chunk(2, dim=-1)
-        # The initial state goes first, as a step of its own, so that a row without steps ends in it.
-        update = torch.cat([self._initial(batch).transpose(0, 1), update], dim=1)
-        hidden = scan(_later(decay, 1), update)
-        last = batch.order.lengths_on_device.reshape(-1, 1, 1).expand(-1, 1, self.output_size)
-        final = hidden.gather(1, last).squeeze(1)
-        steps = Padded(Vectors, hidden[:, 1:], batch.lengths, order=batch.order).packed()
-        return States(
-            steps.values,
-            batch.lengths,
-            final,
-            width=batch.width,
-            carried=(final.unsqueeze(0),),
-            riders=batch.riders,
-            order=batch.order,
-        )
+        rows = batch.padded().cleared()
+        gate, candidate, start = self.gate(rows.values), self.candidate(rows.values), self._initial(batch)
+        hidden = scan(logsigmoid(-gate), logsigmoid(gate), candidate, start)
+        # What a row starts from goes before its steps, so that one without steps ends in it.
+        last = rows.order.lengths_on_device.reshape(-1, 1, 1).expand(-1, 1, self.output_size)
+        final = torch.cat([start.unsqueeze(1), hidden], dim=1).gather(1, last).squeeze(1)
+        return States(rows.holding(hidden), final, carried=(final.unsqueeze(0),))
 
-    def _initial(self, batch: Packed[Vectors]) -> Tensor:
+    def _initial(self, batch: Batch[Vectors]) -> Tensor:
         """What each row starts from: the batch's own initial state, or zeros."""
-        shape = (1, len(batch.lengths), self.output_size)
+        # Not len(...), which a graph would take for a number that never changes.
+        shape = (1, batch.lengths.shape[0], self.output_size)
         if batch.initial is None:
-            return batch.values.new_zeros(shape)
+            return batch.values.new_zeros(shape[1:])
         came = [tuple(state.shape) for state in batch.initial]
         if came != [shape]:
             msg = f"initial must be one tensor of {shape}, but {came} arrived; pass what MinGRU gave as `carried`."
             raise ShapeError(msg, argument="initial")
-        return batch.initial[0]
+        return batch.initial[0].squeeze(0)
 
 
-def scan(decay: Tensor, update: Tensor) -> Tensor:
-    """Every h[t] = decay[t] h[t-1] + update[t] along axis 1, h[-1] being 0, in log2(time) rounds.
+def scan(keep: Tensor, take: Tensor, values: Tensor, start: Tensor) -> Tensor:
+    """Every h[t] = exp(keep[t]) h[t-1] + exp(take[t]) values[t] along axis 1, from h[-1] = start, with no loop over it.
 
-    A round joins each step with the one `shift` before it, which has taken in as many steps as itself.
+    A logarithm wants positive numbers, so each value goes in as the difference of two that are 1 or more.
 
-    Source: Hillis and Steele 1986, "Data Parallel Algorithms", Communications of the ACM 29(12).
+    Source: Heinsen 2023, "Efficient Parallelization of a Ubiquitous Sequential Computation", arXiv:2311.06281.
 
     Example:
-        >>> scan(torch.full((1, 4, 1), 0.5), torch.ones(1, 4, 1)).flatten().tolist()
+        >>> half, whole = torch.full((1, 4, 1), 0.5).log(), torch.zeros(1, 4, 1)
+        >>> hidden = scan(half, whole, torch.ones(1, 4, 1), torch.zeros(1, 1))
+        >>> hidden.flatten().round(decimals=3).tolist()
         [1.0, 1.5, 1.75, 1.875]
     """
-    shift = 1
-    while shift < update.shape[1]:
-        update = update + decay * _later(update[:, :-shift], shift)
-        decay = decay * _later(decay[:, :-shift], shift)
-        shift *= 2
-    return update
-
-
-def _later(values: Tensor, shift: int) -> Tensor:
-    """Values `shift` steps later along axis 1, zeros before them."""
-    return nn.functional.pad(values, (0, 0, shift, 0))
+    kept = keep.cumsum(1)
+    more, less = (
+        (kept + (take + part.log1p() - kept).logcumsumexp(1)).exp() for part in (values.clamp(min=0), (-values).relu())
+    )
+    return kept.exp() * start.unsqueeze(1) + more - less
 
 
 @hookimpl
