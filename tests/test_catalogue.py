@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fakes import Fakes, returning
+from fakes import Fakes, returning, untried
 from pipeline import Attend, AttendEarlier, Encode, Padded, Pool, States, Tokenize, Vectors
 from pipeline.errors import CompositionError, OptionError, PluginError, UnknownNameError, UnknownOptionError
 from pipeline.registry import Registry, discovered
@@ -169,7 +169,7 @@ def test_a_wrong_factory_is_its_plugins_fault(fakes: Fakes, case: str, monkeypat
     """Where it could not be tried before: package, entry point and hook are named in the line that names the part."""
     factory, reason = WRONG[case]
     fakes.add("wrong", returning(f"{{'mine': {factory}}}"))
-    monkeypatch.setattr("pipeline.registry.probed", lambda *_: False)
+    monkeypatch.setattr("pipeline.registry.probed", untried)
     found = fakes.registry()
     told = f"encoder 'mine' of wrong 1.0 (entry point 'wrong'), from hook pipeline_encoders, {reason}"
     with pytest.raises(PluginError, match=f"^{re.escape(told)}") as refused:

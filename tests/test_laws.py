@@ -7,20 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from broken import (
-    TRIALS,
-    Both,
-    Closest,
-    Leaky,
-    Letters,
-    LosesSpaces,
-    MeanOfNothing,
-    Scores,
-    Smoothed,
-    Trial,
-    is_broken,
-    name_of,
-)
+from broken import TRIALS
+from broken.attentions import Closest
+from broken.encoders import Both, Leaky
+from broken.modules import Scores, Smoothed
+from broken.pools import MeanOfNothing
+from broken.tokenizers import Letters, LosesSpaces
+from broken.trial import Trial, is_broken, name_of
 from pipeline import (
     AttendEarlier,
     Attention,

@@ -1,0 +1,174 @@
+"""Tokenizers that are wrong in one way each."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, Final
+
+import attrs
+from typing_extensions import override
+
+from broken.trial import Trial, trial
+from pipeline import Tokenizer
+from pipeline.parts.tokenizer import Tokens
+from pipeline.testing import TOKENIZER_LAWS
+
+
+class Letters(Tokenizer):
+    """An honest tokenizer: bytes are tokens, each a part of its character."""
+
+    def __init__(self) -> None:
+        self.pad, self.bos, self.eos = "<pad>", "<bos>", "<eos>"
+        self.unknown = None
+        self.vocabulary: Mapping[str, int] = {
+            **{token: number for number, token in enumerate((self.pad, self.bos, self.eos))},
+            **{f"{byte:02x}": byte + 3 for byte in range(256)},
+        }
+
+    @override
+    def encode(self, texts: Sequence[str], *, offsets: bool = True) -> list[Tokens]:
+        return [self.cut(text, offsets=offsets) for text in texts]
+
+    @override
+    def encode_words(self, rows: Sequence[Sequence[str]], *, offsets: bool = True) -> list[Tokens]:
+        found: list[Tokens] = []
+        for row in rows:
+            cut = [self.cut(word, offsets=offsets) for word in row]
+            ids = [number for word in cut for number in word.ids]
+            spans = [span for word in cut for span in word.offsets]
+            found.append(Tokens(ids, spans, [place for place, word in enumerate(cut) for _ in word.ids]))
+        return found
+
+    @override
+    def decode(self, ids: Sequence[int]) -> str:
+        return bytes(number - 3 for number in ids if number > 2).decode(errors="replace")
+
+    def cut(self, text: str, *, offsets: bool) -> Tokens:
+        """The tokens of one text."""
+        ids = [byte + 3 for byte in text.encode()]
+        return Tokens(ids, self.spans(text) if offsets else ())
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Where each token stands."""
+        return [(place, place + 1) for place, letter in enumerate(text) for _ in letter.encode()]
+
+
+class CountsBytes(Letters):
+    """Counts offsets in bytes."""
+
+    @override
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        return [(place, place + 1) for place in range(len(text.encode()))]
+
+
+class LosesSpaces(Letters):
+    """Leaves spaces out of what it decodes."""
+
+    @override
+    def decode(self, ids: Sequence[int]) -> str:
+        return super().decode(ids).replace(" ", "")
+
+
+class TakesSpecials(Letters):
+    """Takes what spells a special token for that."""
+
+    @override
+    def cut(self, text: str, *, offsets: bool) -> Tokens:
+        if text in {"<pad>", "<bos>", "<eos>"}:
+            return Tokens([self.vocabulary[text]], [(0, 5)] if offsets else ())
+        return super().cut(text, offsets=offsets)
+
+
+class AddsAnEnd(Letters):
+    """Ends each text in a token of its own."""
+
+    @override
+    def cut(self, text: str, *, offsets: bool) -> Tokens:
+        found = super().cut(text, offsets=offsets)
+        end = len(text)
+        return Tokens([*found.ids, 2], [*found.offsets, (end, end)] if offsets else ())
+
+
+class DecodesSpecials(Letters):
+    """Writes special tokens out."""
+
+    @override
+    def decode(self, ids: Sequence[int]) -> str:
+        return super().decode(ids) + "<eos>" * list(ids).count(2)
+
+
+class NumbersOutside(Letters):
+    """Gives a number that no token has."""
+
+    @override
+    def cut(self, text: str, *, offsets: bool) -> Tokens:
+        found = super().cut(text, offsets=offsets)
+        return Tokens([999 if number == 10 + 3 else number for number in found.ids], found.offsets)
+
+    @override
+    def decode(self, ids: Sequence[int]) -> str:
+        return super().decode([13 if number == 999 else number for number in ids])
+
+
+class LooksAtMates(Letters):
+    """Leaves out the last token of each text that has mates."""
+
+    @override
+    def encode(self, texts: Sequence[str], *, offsets: bool = True) -> list[Tokens]:
+        found = super().encode(texts, offsets=offsets)
+        return found if len(texts) == 1 else [Tokens(cut.ids[:-1], cut.offsets[:-1]) for cut in found]
+
+
+class HoldsALambda(Letters):
+    """Keeps a lambda."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fold: Callable[[str], str] = lambda text: text
+
+
+class CountsPieces(Letters):
+    """Numbers the pieces of words instead of the words."""
+
+    @override
+    def encode_words(self, rows: Sequence[Sequence[str]], *, offsets: bool = True) -> list[Tokens]:
+        found = super().encode_words(rows, offsets=offsets)
+        return [attrs.evolve(cut, words=range(len(cut.ids))) for cut in found]
+
+
+class NeverTheSame(Letters):
+    """Has a token more each time that one is made."""
+
+    made: ClassVar[int] = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        type(self).made += 1
+        self.vocabulary = {**self.vocabulary, "more": 300 + self.made}
+
+
+class SharesNumbers(Letters):
+    """Has two tokens of one number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vocabulary = {**self.vocabulary, "again": 5}
+
+
+TRIALS: Final[tuple[Trial, ...]] = (
+    trial(CountsBytes, TOKENIZER_LAWS, "offsets_stand_within_the_text"),
+    trial(LosesSpaces, TOKENIZER_LAWS, "decoded_text_has_the_same_tokens"),
+    trial(TakesSpecials, TOKENIZER_LAWS, "special_tokens_in_a_text_are_text"),
+    trial(
+        AddsAnEnd,
+        TOKENIZER_LAWS,
+        "empty_text_has_no_tokens special_tokens_in_a_text_are_text",
+        "a token that is added stands in every text",
+    ),
+    trial(DecodesSpecials, TOKENIZER_LAWS, "decoding_leaves_special_tokens_out"),
+    trial(NumbersOutside, TOKENIZER_LAWS, "ids_are_in_the_vocabulary"),
+    trial(LooksAtMates, TOKENIZER_LAWS, "texts_are_apart"),
+    trial(HoldsALambda, TOKENIZER_LAWS, "a_copied_tokenizer_is_equal"),
+    trial(CountsPieces, TOKENIZER_LAWS, "words_are_numbered"),
+    trial(NeverTheSame, TOKENIZER_LAWS, "encoding_is_deterministic"),
+    trial(SharesNumbers, TOKENIZER_LAWS, "the_vocabulary_is_sound"),
+)
+"""All of them, and the laws that each breaks."""
