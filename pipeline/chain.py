@@ -3,17 +3,21 @@
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, final
 
 import attrs
 import torch
 from torch import nn
 from typing_extensions import override
 
-from pipeline.errors import CompositionError
+from pipeline.errors import CompositionError, PipelineError
+from pipeline.overview.mermaid import flowchart
+from pipeline.overview.overview import Overview
+from pipeline.overview.page import page
+from pipeline.overview.survey import survey
 from pipeline.sequences.answers import Answers
 from pipeline.sequences.batches import is_batch
-from pipeline.sequences.rows import is_row
+from pipeline.sequences.rows import is_row, refuse_text
 from pipeline.stage import Flow, I_contra, Keeps, ModuleStage, O_co, Part, Stage, Stream, is_stream
 from pipeline.trace import Trace, traced
 
@@ -22,12 +26,18 @@ R = TypeVar("R")
 T_contra = TypeVar("T_contra", contravariant=True)
 
 
+class _Joined(tuple[Part, ...]):
+    """Parts in a row, by `join`. A type of its own: what is not joined by `>>` does not type-check."""
+
+    __slots__ = ()
+
+
 class _Parts(nn.Module):
     """The parts of a chain in order; those with weights are its children, by name."""
 
-    def __init__(self, parts: Sequence[Part]) -> None:
+    def __init__(self, parts: _Joined) -> None:
         super().__init__()
-        self.parts = _named(parts)
+        self.parts: Mapping[str, Part] = _named(parts)
         for name, part in self.parts.items():
             if isinstance(part, nn.Module):
                 self.add_module(name, part)
@@ -35,12 +45,47 @@ class _Parts(nn.Module):
     def fit(self, flow: Flow, /) -> Flow:
         return _fitted(self.parts, flow)
 
+    def check(self) -> Overview:
+        """Walk the whole chain without data, and give what goes in and out of each stage, its weights and its work.
+
+        Stages with weights run as copies that have shapes and no content; the others are asked for their types.
+        Nothing is changed by it. The first time in a process takes some seconds, since torch loads what it needs.
+
+        Raises:
+            CompositionError: if two stages do not fit each other, or one still waits for its input size.
+            ShapeError: if a stage refuses what comes in, as it would in a run.
+
+        Example:
+            >>> from pipeline import Classify, Pool
+            >>> head = Pool("max") >> Classify(6, input_size=8)
+            >>> head.check().parameters, str(head.check().entries[-1].gives)
+            (54, 'Scores batch x 6')
+        """
+        overview = survey(self.parts)
+        if overview.problem is not None:
+            raise overview.problem
+        return overview
+
+    def mermaid(self) -> str:
+        """The chain as a flowchart in Mermaid's language, as text."""
+        return flowchart(survey(self.parts))
+
     def __repr__(self) -> str:
         return " >> ".join(type(part).__name__ for part in self.parts.values())
 
+    def __str__(self) -> str:
+        """The table of `check`, and what is missing where the chain cannot run yet."""
+        return str(survey(self.parts))
+
+    def __rich__(self) -> Overview:
+        return survey(self.parts)
+
+    def _repr_html_(self) -> str:
+        return page(survey(self.parts))
+
 
 @final
-class Chain(_Parts, ModuleStage[I_contra, O_co]):
+class Chain(_Parts, ModuleStage[I_contra, O_co], border=False):
     """Stages in a row, as one stage: an ordinary `nn.Module` whose state-dict keys begin with the stages' names.
 
     Example:
@@ -52,9 +97,7 @@ class Chain(_Parts, ModuleStage[I_contra, O_co]):
 
     @override
     def forward(self, value: I_contra) -> O_co:
-        for part in self.parts.values():
-            value = cast("Any", part)(value)
-        return cast("O_co", value)
+        return cast("O_co", _through_each(self.parts, value))
 
     def trace(self, value: I_contra) -> Trace:
         """Take one thing through every stage, and show what each made of it."""
@@ -63,18 +106,16 @@ class Chain(_Parts, ModuleStage[I_contra, O_co]):
 
 
 @final
-class KeepsChain(_Parts, Keeps[T_contra]):
+class KeepsChain(_Parts, Keeps[T_contra], border=False):
     """Several `Keeps` in a row, as one."""
 
     def forward(self, value: A) -> A:
         """Send a value through each."""
-        for part in self.parts.values():
-            value = cast("Any", part)(value)
-        return value
+        return cast("A", _through_each(self.parts, value))
 
 
 @final
-class StreamChain(_Parts, Stream[I_contra, O_co]):
+class StreamChain(_Parts, Stream[I_contra, O_co], border=False):
     """Stages around a stream: an iterable of inputs to an iterator of outputs, lazily.
 
     A call gives the outputs in the stream's own order, batches in bucket order; `predict` gives one
@@ -102,8 +143,10 @@ class StreamChain(_Parts, Stream[I_contra, O_co]):
         more answers than the bucket looks ahead.
 
         Raises:
+            TextError: if one text arrives where many inputs are meant.
             CompositionError: if a stage lost an input or answered one twice.
         """
+        refuse_text(inputs)
         batches = self.serve(_placed(inputs))
         waiting: dict[int, R] = {}
         due = 0
@@ -132,14 +175,48 @@ class StreamChain(_Parts, Stream[I_contra, O_co]):
     def _through(self, values: Iterable[Any], *, serving: bool) -> Iterator[Any]:
         device = next((tensor.device for tensor in self.parameters()), None)
         flow: Iterable[Any] = values
-        for part in self.parts.values():
+        for number, part in enumerate(self.parts.values(), start=1):
             if is_stream(part):
-                flow = part.serve(flow) if serving else part(flow)
+                given = part.serve(flow) if serving else part(flow)
             elif isinstance(part, nn.Module):
-                flow = map(part, map(_sender(device), flow))
+                given = map(part, map(_sender(device), flow))
             else:
-                flow = cast("Stage[Any, Any]", part).over(flow)
+                given = cast("Stage[Any, Any]", part).over(flow)
+            flow = _each_told(given, number, part)
         return iter(flow)
+
+
+_KINDS: Final = (Chain, KeepsChain, StreamChain)
+
+
+def _through_each(parts: Mapping[str, Part], value: Any) -> Any:  # noqa: ANN401 - what each gives, the next takes
+    if torch.compiler.is_compiling():
+        for part in parts.values():
+            value = cast("Any", part)(value)
+        return value
+    for number, part in enumerate(parts.values(), start=1):
+        try:
+            value = cast("Any", part)(value)
+        except PipelineError as error:
+            _tell(error, number, part)
+            raise
+    return value
+
+
+def _each_told(given: Iterable[A], number: int, part: Part) -> Iterator[A]:
+    """What a stage gives, one after another; an error on the way names the stage."""
+    try:
+        yield from given
+    except PipelineError as error:
+        _tell(error, number, part)
+        raise
+
+
+def _tell(error: PipelineError, number: int, part: Part) -> None:
+    """Add to an error the stage at which it arose, unless one before this has done so."""
+    if "stage_number" not in error.details:
+        error.args = (f"stage {number} `{type(part).__name__}`: {error}", *error.args[1:])
+        error.details = {**error.details, "stage_number": number}
 
 
 def join(before: Part, after: Part) -> Part:
@@ -149,7 +226,7 @@ def join(before: Part, after: Part) -> Part:
         CompositionError: if a size or the direction of sight does not fit, or two stages with weights
             have one name.
     """
-    parts = [*_flat(before), *_flat(after)]
+    parts = _Joined([*_flat(before), *_flat(after)])
     if any(is_stream(part) for part in parts):
         chain: Part = cast("Part", StreamChain(parts))
     elif all(isinstance(part, Keeps) for part in parts):
@@ -171,7 +248,7 @@ def _named(parts: Sequence[Part]) -> dict[str, Part]:
         if part.name is None and not _has_weights(part):
             continue
         name = part.name or _snake(type(part).__name__)
-        if not name.isidentifier() or hasattr(nn.Module, name) or name in {"parts", "trace", "predict", "serve", "fit"}:
+        if not name.isidentifier() or name == "parts" or any(hasattr(kind, name) for kind in _KINDS):
             msg = f"stage {index + 1} is named {name!r}, which a chain cannot call it; choose another identifier."
             raise CompositionError(msg, name=name)
         if name in names.values():

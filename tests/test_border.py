@@ -166,7 +166,11 @@ STAGES: Mapping[type[Part], tuple[Callable[[], Any], object, str]] = {
     Unpack: (Unpack, ROWS, "Unpack takes Packed or States, but a Padded arrived"),
     Embed: (lambda: Embed(3, 3), STATES, r"Embed takes Padded\[Ids\] or Packed\[Ids\], but a States arrived"),
     Dropout: (Dropout, Padded(Ids, L.unsqueeze(1), L * 0), "Dropout takes vectors, but a Padded of none arrived"),
-    Encode: (lambda: Encode("gru", input_size=3, hidden_size=2), CUBE, r"Encode takes Padded\[Hidden\] or Packed\[Hidden\]"),
+    Encode: (
+        lambda: Encode("gru", input_size=3, hidden_size=2),
+        CUBE,
+        r"Encode takes Padded\[Hidden\] or Packed\[Hidden\]",
+    ),
     Attend: (lambda: Attend(Dot(3)), Pooled(PLANE), r"Attend takes States\[Sight\], but a Pooled arrived"),
     AttendEarlier: (lambda: AttendEarlier(Dot(3)), ROWS, r"AttendEarlier takes States\[Sight\], but a Padded arrived"),
     Pool: (lambda: Pool("max"), STEPS, r"Pool takes States\[Sight\], but a Packed arrived"),

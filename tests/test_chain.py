@@ -3,7 +3,8 @@
 import copy
 import itertools
 import pickle
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
 import torch
@@ -13,7 +14,9 @@ from torch import nn
 from pipeline import (
     Attend,
     AttendEarlier,
+    Batch,
     Bucket,
+    Chain,
     Classify,
     Dropout,
     Embed,
@@ -29,6 +32,7 @@ from pipeline import (
     Padded,
     Pool,
     Row,
+    Scores,
     Shift,
     States,
     StepScores,
@@ -98,32 +102,101 @@ def test_sizes_are_inferred_along_the_chain() -> None:
     assert sizes["classify.linear.weight"] == (3, 10)
 
 
+def ways(parts: Sequence[int]) -> Iterator[str]:
+    """Every way to set the brackets when parts are joined, two at a time."""
+    if len(parts) == 1:
+        yield f"parts[{parts[0]}]"
+    for cut in range(1, len(parts)):
+        for left, right in itertools.product(ways(parts[:cut]), ways(parts[cut:])):
+            yield f"({left} >> {right})"
+
+
+@pytest.mark.parametrize("way", list(ways(range(5))))
+def test_the_order_of_joins_does_not_matter(way: str) -> None:
+    """However the brackets are set, the weights are the same, and all are made before any data."""
+    parts = [Embed(9, 4), Encode("bigru", hidden_size=5), Attend("additive"), Pool("attention"), Classify(3)]
+    chain: Chain[Batch[Ids], Scores] = eval(way, {"parts": parts})  # noqa: S307 - written above
+    assert repr(chain) == "Embed >> Encode >> Attend >> Pool >> Classify"
+    shapes = {name: tuple(weight.shape) for name, weight in chain.state_dict().items()}
+    assert len(shapes) == 18
+    assert shapes["attend.attention.query.weight"] == (10, 10)
+    assert shapes["classify.linear.weight"] == (3, 10)
+
+
+def test_a_part_that_knows_its_size_tells_those_behind_it() -> None:
+    """At the join, wherever in the middle of a pipe the chain begins."""
+    for chain in (
+        Attend("general", input_size=8) >> Pool("max") >> Classify(3),
+        AttendEarlier("general", input_size=8) >> Dropout() >> Tag(3),
+        Pool("attention", input_size=8) >> Dropout() >> Classify(3),
+        Encode(LSTM(2, 4, bidirectional=True)) >> Dropout() >> Pool("mean") >> Classify(3),
+    ):
+        assert list(chain.state_dict().values())[-2].shape == (3, 8)
+
+
 @pytest.mark.parametrize(
-    ("join", "message"),
+    ("join", "places", "sizes"),
     [
         (
             lambda: Embed(9, 4) >> Encode(LSTM(5, 6)),
-            "between stage 1 `Embed` and stage 2 `Encode`: 4 features come in, but encoder 'LSTM' reads input_size=5",
+            "1 `Embed` and stage 2 `Encode`",
+            (4, "encoder 'LSTM'", 5, "feature"),
         ),
         (
-            lambda: Encode(LSTM(4, 128, bidirectional=True)) >> Pool("max") >> Classify(2, input_size=128),
-            "between stage 2 `Pool` and stage 3 `Classify`: vectors of 256 come in, but Classify reads input_size=128",
+            lambda: Embed(9, 4) >> Dropout() >> Encode("gru", input_size=5, hidden_size=6),
+            "2 `Dropout` and stage 3 `Encode`",
+            (4, "encoder 'gru'", 5, "feature"),
         ),
         (
             lambda: Encode(LSTM(4, 6)) >> Attend("general", input_size=5),
-            "between stage 1 `Encode` and stage 2 `Attend`: 6 features come in, but attention 'general' reads input_size=5",
+            "1 `Encode` and stage 2 `Attend`",
+            (6, "attention 'general'", 5, "hidden"),
+        ),
+        (
+            lambda: Encode(LSTM(4, 6)) >> AttendEarlier("dot", input_size=5),
+            "1 `Encode` and stage 2 `AttendEarlier`",
+            (6, "attention 'dot'", 5, "hidden"),
+        ),
+        (
+            lambda: Encode(LSTM(4, 6)) >> Pool("attention", input_size=5),
+            "1 `Encode` and stage 2 `Pool`",
+            (6, "pool 'attention'", 5, "hidden"),
+        ),
+        (
+            lambda: Encode(LSTM(4, 128, bidirectional=True)) >> Pool("max") >> Classify(2, input_size=128),
+            "2 `Pool` and stage 3 `Classify`",
+            (256, "Classify", 128, "hidden"),
+        ),
+        (
+            lambda: Encode(LSTM(4, 6)) >> (Attend() >> (Dropout() >> Tag(2, input_size=5))),
+            "3 `Dropout` and stage 4 `Tag`",
+            (6, "Tag", 5, "hidden"),
+        ),
+        (
+            lambda: (Embed(9, 4) >> Encode(LSTM(4, 6))) >> (AttendEarlier() >> NextToken(9, input_size=5)),
+            "3 `AttendEarlier` and stage 4 `NextToken`",
+            (6, "NextToken", 5, "hidden"),
         ),
         (
             lambda: Embed(9, 4) >> Encode(LSTM(4, 6)) >> NextToken(Embed(9, 4)),
-            "between stage 2 `Encode` and stage 3 `NextToken`: vectors of 6 come in, but NextToken reads input_size=4",
+            "2 `Encode` and stage 3 `NextToken`",
+            (6, "NextToken", 4, "hidden"),
         ),
     ],
 )
-def test_sizes_that_do_not_fit_are_refused_at_the_join(join: object, message: str) -> None:
-    """In one error that names both stages, their places and both sizes."""
+def test_sizes_that_do_not_fit_are_refused_at_the_join(
+    join: object, places: str, sizes: tuple[int, str, int, str]
+) -> None:
+    """In one error that names both stages, their places, the axis and both sizes."""
     assert callable(join)
-    with pytest.raises(CompositionError, match=message):
+    came, who, wanted, axis = sizes
+    with pytest.raises(CompositionError) as error:
         join()
+    message = str(error.value)
+    assert message.startswith(f"between stage {places}: ")
+    assert f"{who} reads input_size={wanted} along the axis {axis!r}" in message
+    assert re.search(rf"\b{came}\b.* come in, but", message)
+    assert error.value.details == {"axis": axis, "size": came, "input_size": wanted}
 
 
 def test_the_future_is_refused_at_run_time_too() -> None:

@@ -126,6 +126,7 @@ def test_what_was_nan_before_is_no_leak() -> None:
     """A model that diverged is not blamed on padding."""
     with set_poison(True):
         assert Meaning()(States.from_padded(VALUES * math.nan, LENGTHS)).values.isnan().all()
+        assert Meaning()(States.from_padded(VALUES.to("meta"), LENGTHS)).values.is_meta
 
 
 def test_the_environment_switches_it_on() -> None:

@@ -82,7 +82,11 @@ LIES = {
         "encoder",
         "empty_rows_end_as_they_began: among lengths",
     ),
-    "stateful": ("class Part(Base):\n    stateful = True\n    empty_rows = False\n", "encoder", "carries_what_it_declares: "),
+    "stateful": (
+        "class Part(Base):\n    stateful = True\n    empty_rows = False\n",
+        "encoder",
+        "carries_what_it_declares: ",
+    ),
     "riders": (
         "class Part(Base):\n"
         "    def forward(self, batch):\n"

@@ -146,7 +146,9 @@ def test_packed_values_must_add_up() -> None:
         Packed(Vectors, torch.zeros(5, 2), SIZES)
     with pytest.raises(LengthError, match="lengths add up to 4 steps, but values has 3"):
         StepScores(torch.zeros(3, 2), SIZES, range(2))
-    with pytest.raises(ShapeError, match=r"States: final must be batch x hidden, \(2, 2\) like its steps, but .* \(3, 2\)"):
+    with pytest.raises(
+        ShapeError, match=r"States: final must be batch x hidden, \(2, 2\) like its steps, but .* \(3, 2\)"
+    ):
         States(Packed(Vectors, torch.zeros(4, 2), SIZES), torch.zeros(3, 2))
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pipeline.parts.capabilities import Layout
 from pipeline.sequences.states import Sight, States
 
 
@@ -14,10 +15,12 @@ class Pooling(nn.Module, ABC):
 
     Attributes:
         input_size: how many features a step must have; None if any number will do.
+        layouts: which states it reads as they come; of others it makes a copy first.
         exportable: whether `torch.export` and `torch.compile(fullgraph=True)` take it on padded states.
     """
 
     input_size: int | None = None
+    layouts: tuple[Layout, ...] = ("packed", "padded")
     exportable: bool = False
 
     if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from typing import TYPE_CHECKING, final
 
+import attrs
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -12,6 +13,7 @@ from pipeline.catalogue import Catalogue
 from pipeline.checked import described
 from pipeline.errors import OptionError, ShapeError
 from pipeline.parts.attention import Attention
+from pipeline.parts.capabilities import Layout
 from pipeline.registry import registry
 from pipeline.sequences.states import S, Sight, States
 from pipeline.stage import Flow, Keeps, ModuleStage
@@ -23,6 +25,8 @@ class _Attending(Slot[Attention]):
     """What both ways to attend share: an attention, and a mask."""
 
     attention: Attention | None
+    layouts: tuple[Layout, ...] = ("padded",)
+    """Which states it reads as they come; of others it makes a copy first."""
 
     @override
     def catalogue(self) -> Catalogue[Attention]:
@@ -77,8 +81,8 @@ class Attend(_Attending, ModuleStage[States[Sight], States[Sight]]):
 
     @override
     def fit(self, flow: Flow, /) -> Flow:
-        self.learn(flow.size)
-        return Flow(flow.size, causal=False)
+        attention = self.learn(flow.size)
+        return Flow(flow.size if attention is None else attention.input_size, causal=False)
 
     @override
     def mask(self, states: States[Sight]) -> Bool[Tensor, "#batch query key"]:
@@ -135,8 +139,8 @@ class AttendEarlier(_Attending, Keeps[States[Sight]]):
 
     @override
     def fit(self, flow: Flow, /) -> Flow:
-        self.learn(flow.size)
-        return flow
+        attention = self.learn(flow.size)
+        return flow if attention is None else attrs.evolve(flow, size=attention.input_size)
 
     @override
     def mask(self, states: States[Sight]) -> Bool[Tensor, "#batch query key"]:

@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from pipeline.errors import CompositionError, OptionError, ShapeError
 from pipeline.labels import Labels, Numbered
+from pipeline.parts.capabilities import Layout
 from pipeline.sequences.answers import N, Scores, StepScores
 from pipeline.sequences.riders import Riders
 from pipeline.sequences.states import Causal, Pooled, Sight, States
@@ -43,9 +44,9 @@ class _Head(nn.Module, Part):
         if self.linear is not None and flow.size not in (None, self.linear.in_features):
             msg = (
                 f"vectors of {flow.size} come in, but {type(self).__name__} reads "
-                f"input_size={self.linear.in_features}; leave it out, or make the two equal."
+                f"input_size={self.linear.in_features} along the axis 'hidden'; leave it out, or make the two equal."
             )
-            raise CompositionError(msg, size=flow.size, input_size=self.linear.in_features)
+            raise CompositionError(msg, axis="hidden", size=flow.size, input_size=self.linear.in_features)
         return Flow()
 
     def scored(self, values: Float[Tensor, "item hidden"]) -> Float[Tensor, "item classes"]:
@@ -123,6 +124,9 @@ class Tag(_Head, ModuleStage[States[Sight], StepScores[N]]):
         [3, 1]
     """
 
+    layouts: tuple[Layout, ...] = ("packed",)
+    """Which states it reads as they come; of others it makes a copy first."""
+
     @overload
     def __init__(self: "Tag[int]", classes: int, *, input_size: int | None = None, name: str | None = None) -> None: ...
     @overload
@@ -170,6 +174,9 @@ class NextToken(_Head, ModuleStage[States[Causal], StepScores[int]]):
         >>> NextToken(embed).linear.weight is embed.weight
         True
     """
+
+    layouts: tuple[Layout, ...] = ("packed",)
+    """Which states it reads as they come; of others it makes a copy first."""
 
     def __init__(self, tokens: int | Embed, *, input_size: int | None = None, name: str | None = None) -> None:
         if isinstance(tokens, int):

@@ -25,6 +25,7 @@ class AttentionPool(Pooling):
         [4.0, 0.0]
     """
 
+    layouts = ("padded",)
     exportable = True
 
     def __init__(self, input_size: int) -> None:
