@@ -231,7 +231,8 @@ def test_rows_that_do_not_fit_each_other_are_refused() -> None:
     """Mixed widths, dtypes and kinds, which torch's `pad_sequence` takes or does not explain."""
     narrow, wide = Row(Vectors(torch.zeros(2, 3))), Row(Vectors(torch.zeros(1, 4)), place=1)
     with pytest.raises(
-        ShapeError, match=r"row 1 is float32 of shape \(1, 4\), but every row must be floating-point vectors of time x feature, and "
+        ShapeError,
+        match=r"row 1 is float32 of shape \(1, 4\), but every row must be floating-point vectors of time x feature, and ",
     ):
         Pad(Vectors)([narrow, wide])
     with pytest.raises(ShapeError, match=r"row 1 is float64 of shape \(2, 3\)"):

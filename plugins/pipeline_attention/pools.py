@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from pipeline.parts.attention import masked_softmax
+from pipeline.parts.capabilities import Layout
 from pipeline.parts.pooling import Pooling
 from pipeline.sequences.states import Sight, States
 
@@ -25,7 +26,7 @@ class AttentionPool(Pooling):
         [4.0, 0.0]
     """
 
-    layouts = ("padded",)
+    layouts: tuple[Layout, ...] = ("padded",)
     exportable = True
 
     def __init__(self, input_size: int) -> None:
