@@ -3,6 +3,8 @@
 from importlib.metadata import version
 
 from pipeline import errors as errors
+from pipeline.borders.switches import set_checks as set_checks
+from pipeline.borders.switches import set_poison as set_poison
 from pipeline.chain import Chain as Chain
 from pipeline.chain import StreamChain as StreamChain
 from pipeline.labels import Labels as Labels
@@ -53,7 +55,5 @@ from pipeline.stages.pool import Pool as Pool
 from pipeline.stages.shift import Shift as Shift
 from pipeline.stages.tokenize import Tokenize as Tokenize
 from pipeline.stages.tokenize import TokenizeWords as TokenizeWords
-from pipeline.switches import set_checks as set_checks
-from pipeline.switches import set_poison as set_poison
 
 __version__ = version("pipeline")

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipeline.choice import STRICT
 from pipeline.cli.inventory import dumped
 from pipeline.cli.new_plugin import new_plugin
 from pipeline.cli.plain import plain
@@ -19,6 +18,7 @@ from pipeline.cli.plugins import listing
 from pipeline.cli.welcome import versions, welcome
 from pipeline.errors import PipelineError, PluginError
 from pipeline.registry import PluginWarning, Registry, chosen, surveyed
+from pipeline.registry.choice import STRICT
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

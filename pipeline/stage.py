@@ -14,7 +14,7 @@ import attrs
 from torch import nn
 from typing_extensions import TypeIs, override
 
-from pipeline.border import bordered
+from pipeline.borders.border import bordered
 from pipeline.errors import CompositionError
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from types import ModuleType
 
 import pytest
 
-from pipeline.choice import PLUGINS, STRICT, Choice
-from pipeline.registry import Registry, Shared, discovered
+from pipeline.registry import Registry, discovered
+from pipeline.registry.choice import PLUGINS, STRICT, Choice
+from pipeline.registry.shared import Shared
 
 
 class Fakes:
@@ -22,7 +23,7 @@ class Fakes:
         folder.mkdir(exist_ok=True)
         monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
         # What is chosen and loaded while the folder is on the path goes with it.
-        monkeypatch.setattr("pipeline.registry._shared", Shared())
+        monkeypatch.setattr("pipeline.registry.shared._shared", Shared())
         for variable in (PLUGINS, STRICT):
             monkeypatch.delenv(variable, raising=False)
 

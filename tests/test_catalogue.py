@@ -169,7 +169,7 @@ def test_a_wrong_factory_is_its_plugins_fault(fakes: Fakes, case: str, monkeypat
     """Where it could not be tried before: package, entry point and hook are named in the line that names the part."""
     factory, reason = WRONG[case]
     fakes.add("wrong", returning(f"{{'mine': {factory}}}"))
-    monkeypatch.setattr("pipeline.registry.probed", untried)
+    monkeypatch.setattr("pipeline.registry.installed.probed", untried)
     found = fakes.registry()
     told = f"encoder 'mine' of wrong 1.0 (entry point 'wrong'), from hook pipeline_encoders, {reason}"
     with pytest.raises(PluginError, match=f"^{re.escape(told)}") as refused:

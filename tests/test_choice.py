@@ -13,10 +13,11 @@ import pytest
 import pipeline.__main__ as command_line
 from fakes import Fakes, offering
 from pipeline import Encode, choose_plugins
-from pipeline.catalogue import Plugin
-from pipeline.choice import PLUGINS, STRICT, Choice
 from pipeline.errors import OptionError, PluginError, UnknownNameError
-from pipeline.registry import PluginWarning, Registry, Shared, chosen, discovered, registry, surveyed
+from pipeline.registry import PluginWarning, Registry, chosen, discovered, registry, surveyed
+from pipeline.registry.catalogue import Plugin
+from pipeline.registry.choice import PLUGINS, STRICT, Choice
+from pipeline.registry.shared import Shared
 from untyped import loosely
 
 TRACE = "import pathlib\npathlib.Path(__file__).with_suffix('.trace').touch()\nraise ValueError('it was imported')\n"

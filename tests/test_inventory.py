@@ -13,9 +13,9 @@ import torch
 
 import pipeline.__main__ as command_line
 from fakes import Fakes, untried
-from pipeline.choice import Choice
 from pipeline.cli.inventory import Inventory, OptionRecord, PartRecord, PluginRecord, dumped, inventory
 from pipeline.registry import PluginWarning, Registry, discovered
+from pipeline.registry.choice import Choice
 
 OURS = discovered([distribution("pipeline")])
 
@@ -86,7 +86,7 @@ def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
     fakes.add("idle", "")
     fakes.add("gone", "raise ValueError('it was imported')\n")
     # Its parts are refused where they can be tried, and here they are to be shown.
-    monkeypatch.setattr("pipeline.registry.probed", untried)
+    monkeypatch.setattr("pipeline.registry.installed.probed", untried)
     with pytest.warns(PluginWarning, match="beta"):
         return discovered([distribution("pipeline"), *distributions(path=[str(fakes.folder)])], Choice(block=["gone"]))
 

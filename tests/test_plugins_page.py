@@ -13,11 +13,11 @@ from types import ModuleType
 import pytest
 
 from pipeline import Encoder, Sight
-from pipeline.catalogue import Catalogue, Offer, Plugin
-from pipeline.choice import Choice
 from pipeline.errors import UnknownOptionError
 from pipeline.hooks import hookimpl
 from pipeline.registry import PluginWarning, Registry
+from pipeline.registry.catalogue import Catalogue, Offer, Plugin
+from pipeline.registry.choice import Choice
 from pipeline_recurrent import LSTM
 
 PAGE = Path(__file__).parents[1] / "docs" / "plugins.md"

@@ -8,11 +8,11 @@ import torch
 
 from fakes import Fakes
 from pipeline import Encode
-from pipeline.catalogue import Catalogue, Offer, Plugin
 from pipeline.errors import PluginError, UnknownNameError
 from pipeline.parts.encoder import Encoder
-from pipeline.probing import probed
 from pipeline.registry import PluginWarning
+from pipeline.registry.catalogue import Catalogue, Offer, Plugin
+from pipeline.registry.probing import probed
 from pipeline.sequences.states import Sight
 from pipeline_recurrent import LSTM, bilstm
 

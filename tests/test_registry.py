@@ -10,9 +10,9 @@ import pytest
 
 import pipeline
 from fakes import Fakes, offering, returning
-from pipeline.catalogue import Plugin
 from pipeline.errors import PluginError, UnknownNameError
 from pipeline.registry import PluginWarning, Registry, discovered, registry
+from pipeline.registry.catalogue import Plugin
 
 HOOKS = "pipeline_encoders, pipeline_attentions, pipeline_pools, pipeline_tokenizers"
 

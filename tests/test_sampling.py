@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pipeline.registry import discovered
-from pipeline.sampling import same_random_numbers, sample, sample_options
+from pipeline.registry.sampling import same_random_numbers, sample, sample_options
 from untyped import seed
 
 if TYPE_CHECKING:

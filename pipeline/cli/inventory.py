@@ -4,11 +4,11 @@ import inspect
 import json
 from typing import TypedDict
 
-from pipeline.catalogue import Catalogue, Offer, Plugin
 from pipeline.cli.plugins import declared, state_of
 from pipeline.cli.welcome import versions
 from pipeline.errors import PluginError
 from pipeline.registry import Registry
+from pipeline.registry.catalogue import Catalogue, Offer, Plugin
 
 
 class PluginRecord(TypedDict):

@@ -15,9 +15,9 @@ from typing import Final, Self
 
 import attrs
 
-from pipeline.choice import normalised
 from pipeline.errors import OptionError
-from pipeline.offers import told
+from pipeline.registry.choice import normalised
+from pipeline.registry.offers import told
 
 _FILES: Final = {
     "pyproject.toml": "pyproject.toml.in",

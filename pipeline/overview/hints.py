@@ -8,7 +8,7 @@ import attrs
 from torch import Tensor
 from typing_extensions import get_original_bases
 
-from pipeline.checked import spelt
+from pipeline.borders.checked import spelt
 from pipeline.sequences.batches import Packed, is_batch
 from pipeline.sequences.rows import Example, Hidden, Ids, Kind, Row
 from pipeline.sequences.states import Causal, Sight, States

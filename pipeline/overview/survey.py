@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from pipeline.borders.switches import set_checks, set_poison
 from pipeline.errors import PipelineError
 from pipeline.overview.hints import Flowing, axes_of, causal, merged, named
 from pipeline.overview.overview import Entry, Overview
@@ -18,7 +19,6 @@ from pipeline.overview.work import Count, Work, work_of
 from pipeline.parts.capabilities import Layout
 from pipeline.parts.encoder import Encoder
 from pipeline.stage import Part
-from pipeline.switches import set_checks, set_poison
 
 _SAMPLES: Final = ((2, 16), (3, 4), (2, 6), (2, 8))
 """Rows and steps of the batches that are sent through; the first is the widest, since a convolution needs room."""

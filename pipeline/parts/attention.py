@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from pipeline.checked import checked
+from pipeline.borders.checked import checked
 
 
 @checked

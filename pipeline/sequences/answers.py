@@ -11,14 +11,14 @@ from torch import Tensor
 from torch.nn import functional
 from typing_extensions import TypeVar
 
-from pipeline.checked import checked
+from pipeline.borders.checked import checked
+from pipeline.borders.switches import at_border
 from pipeline.errors import ShapeError, TargetError
 from pipeline.sequences.batches import check_lengths, check_steps
 from pipeline.sequences.moves import STAYS, to_device
 from pipeline.sequences.order import Order, ints, order_of
 from pipeline.sequences.pytrees import as_pytree
 from pipeline.sequences.riders import IGNORED, Riders, check_riders, riders_of, riders_of_vectors
-from pipeline.switches import at_border
 
 R_co = TypeVar("R_co", covariant=True)
 N = TypeVar("N", default=int)

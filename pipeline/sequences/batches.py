@@ -8,7 +8,8 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 from typing_extensions import TypeIs
 
-from pipeline.checked import checked, described
+from pipeline.borders.checked import checked, described
+from pipeline.borders.switches import at_border
 from pipeline.errors import EmptyBatchError, LengthError, ShapeError
 from pipeline.sequences.moves import STAYS, pinned, to_device
 from pipeline.sequences.order import Order, longest_of, order_of
@@ -16,7 +17,6 @@ from pipeline.sequences.pytrees import as_pytree
 from pipeline.sequences.report import Report
 from pipeline.sequences.riders import Riders, check_riders, riders_of
 from pipeline.sequences.rows import Hidden, Ids, K, K_co, Kind
-from pipeline.switches import at_border
 
 Carry: TypeAlias = tuple[Tensor, ...]
 """What a recurrent encoder carries from step to step: tensors of layers x batch x size, `(h, c)` for an LSTM."""

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from pipeline.checked import checked
+from pipeline.borders.checked import checked
 from pipeline.errors import ShapeError
 from pipeline.sequences.moves import STAYS
 from pipeline.sequences.pytrees import as_pytree

@@ -8,7 +8,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from typing_extensions import TypeVar
 
-from pipeline.checked import checked, described
+from pipeline.borders.checked import checked, described
+from pipeline.borders.switches import at_border
 from pipeline.errors import ShapeError
 from pipeline.sequences.batches import Batch, Carry, Packed, Padded
 from pipeline.sequences.by_row import last_by_row
@@ -17,7 +18,6 @@ from pipeline.sequences.order import Order
 from pipeline.sequences.pytrees import as_pytree
 from pipeline.sequences.riders import Riders, check_riders, riders_of_vectors
 from pipeline.sequences.rows import Hidden, Kind
-from pipeline.switches import at_border
 
 
 class Sight:

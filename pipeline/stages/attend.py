@@ -9,16 +9,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from typing_extensions import override
 
-from pipeline.catalogue import Catalogue
-from pipeline.checked import described
+from pipeline.borders.checked import described
+from pipeline.borders.switches import at_border
 from pipeline.errors import OptionError, ShapeError
 from pipeline.parts.attention import Attention
 from pipeline.parts.capabilities import Layout
 from pipeline.registry import registry
+from pipeline.registry.catalogue import Catalogue
 from pipeline.sequences.states import S, Sight, States
 from pipeline.stage import Flow, Keeps, ModuleStage
 from pipeline.stages.slot import Slot
-from pipeline.switches import at_border
 
 
 class _Attending(Slot[Attention]):

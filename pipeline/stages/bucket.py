@@ -8,7 +8,7 @@ from typing import Final, Literal, cast, final, overload
 from torch.utils.data import Sampler
 from typing_extensions import override
 
-from pipeline.checked import described
+from pipeline.borders.checked import described
 from pipeline.errors import LengthError, OptionError, ShapeError
 from pipeline.sequences.rows import Ids, K, Kind, Row, is_row
 from pipeline.stage import Flow, Stream

@@ -8,11 +8,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
+from pipeline.borders.switches import at_border
 from pipeline.errors import OptionError, ShapeError, ValuesError
 from pipeline.sequences.batches import Batch, Packed, Padded
 from pipeline.sequences.rows import Ids, Vectors
 from pipeline.stage import Flow, ModuleStage
-from pipeline.switches import at_border
 
 
 @final

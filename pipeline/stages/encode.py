@@ -6,17 +6,17 @@ import torch
 from torch import Tensor
 from typing_extensions import TypeVar, override
 
-from pipeline.catalogue import Catalogue
-from pipeline.checked import described
+from pipeline.borders.checked import described
+from pipeline.borders.switches import at_border
 from pipeline.errors import CompositionError, LengthError, ShapeError
 from pipeline.parts.encoder import Encoder
 from pipeline.registry import registry
+from pipeline.registry.catalogue import Catalogue
 from pipeline.sequences.batches import Batch
 from pipeline.sequences.rows import Hidden, Kind, Vectors
 from pipeline.sequences.states import Causal, S, S_co, Sight, States
 from pipeline.stage import Flow, ModuleStage
 from pipeline.stages.slot import Slot
-from pipeline.switches import at_border
 
 H_contra = TypeVar("H_contra", bound=Hidden, contravariant=True, default=Vectors)
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
-from pipeline.checked import described
+from pipeline.borders.checked import described
 from pipeline.errors import ShapeError, ValuesError
 from pipeline.sequences.order import ints
 from pipeline.sequences.rows import Example, Row, Vectors

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from pipeline.checked import described
+from pipeline.borders.checked import described
 from pipeline.errors import ValuesError
 from pipeline.sequences.rows import Example, Ids, Row
 from pipeline.stages.door import Door

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 from typing_extensions import override
 
-from pipeline.checked import described
+from pipeline.borders.checked import described
 from pipeline.errors import EmptyBatchError, LengthError, OptionError, ShapeError, TargetError
 from pipeline.labels import Labels
 from pipeline.sequences.batches import Padded

@@ -5,15 +5,15 @@ from typing import final
 import attrs
 from typing_extensions import override
 
-from pipeline.catalogue import Catalogue
-from pipeline.checked import described
+from pipeline.borders.checked import described
+from pipeline.borders.switches import at_border
 from pipeline.errors import ShapeError
 from pipeline.parts.pooling import Pooling
 from pipeline.registry import registry
+from pipeline.registry.catalogue import Catalogue
 from pipeline.sequences.states import Pooled, Sight, States
 from pipeline.stage import Flow, ModuleStage
 from pipeline.stages.slot import Slot
-from pipeline.switches import at_border
 
 
 @final

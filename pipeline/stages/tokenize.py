@@ -9,8 +9,8 @@ from typing import NoReturn, TypeVar, cast, final
 import torch
 from typing_extensions import override
 
+from pipeline.borders.checked import described
 from pipeline.builtin.tokenizers import HuggingFace
-from pipeline.checked import described
 from pipeline.errors import OptionError, ShapeError, TargetError, TextError
 from pipeline.parts.tokenizer import Tokenizer, Tokens
 from pipeline.registry import registry

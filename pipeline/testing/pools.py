@@ -5,7 +5,7 @@ from typing import Final, TypeAlias
 
 from torch import Tensor
 
-from pipeline.checked import described
+from pipeline.borders.checked import described
 from pipeline.parts.pooling import Pooling
 from pipeline.testing.compare import numbers
 from pipeline.testing.graphs import GRAPHS

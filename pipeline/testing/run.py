@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from pipeline.checked import described
+from pipeline.borders.checked import described
 from pipeline.errors import OptionError
 from pipeline.parts.attention import Attention
 from pipeline.parts.encoder import Encoder

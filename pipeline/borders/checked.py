@@ -19,8 +19,8 @@ from beartype.door import is_bearable
 from jaxtyping import TypeCheckError
 from torch import Tensor
 
+from pipeline.borders.switches import at_border
 from pipeline.errors import ShapeError
-from pipeline.switches import at_border
 
 P = ParamSpec("P")
 R = TypeVar("R")

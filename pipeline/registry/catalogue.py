@@ -6,9 +6,9 @@ from typing import Final, Generic, TypeVar, final
 
 import attrs
 
-from pipeline.choice import Skip
 from pipeline.errors import PipelineError, PluginError, UnknownNameError, UnknownOptionError
-from pipeline.probing import fault, probed
+from pipeline.registry.choice import Skip
+from pipeline.registry.probing import fault, probed
 from pipeline.testing.law import LawBrokenError
 
 P = TypeVar("P")

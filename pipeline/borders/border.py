@@ -8,10 +8,10 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar, Union, cast, get
 import torch
 from beartype.door import is_bearable
 
-from pipeline.checked import described, spelt
+from pipeline.borders.checked import described, spelt
+from pipeline.borders.poison import look_for_leaks, poisoned
+from pipeline.borders.switches import SWITCHES
 from pipeline.errors import ShapeError
-from pipeline.poison import look_for_leaks, poisoned
-from pipeline.switches import SWITCHES
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -6,7 +6,7 @@ from typing import Any, Final, TypeAlias, cast
 
 import torch
 
-from pipeline.sampling import same_random_numbers, sample_options
+from pipeline.registry.sampling import same_random_numbers, sample_options
 from pipeline.testing import attentions, encoders, pools, tokenizers
 from pipeline.testing.law import Law, LawBrokenError
 
