@@ -74,7 +74,7 @@ class Attention(nn.Module, ABC):
     def project(
         self, query: Float[Tensor, "batch query hidden"], key: Float[Tensor, "batch key hidden"]
     ) -> tuple[Float[Tensor, "batch query inner"], Float[Tensor, "batch key inner"]]:
-        """What can be worked out of each query and each key alone, for `compare`: they themselves, unless overridden."""
+        """What can be worked out of each query and each key alone, for `compare`: themselves, unless overridden."""
         return query, key
 
     def compare(
@@ -99,7 +99,7 @@ class Attention(nn.Module, ABC):
         values: Float[Tensor, "batch key hidden"],
         mask: Bool[Tensor, "#batch #query key"],
     ) -> Float[Tensor, "batch query hidden"]:
-        """One context vector a query, of what `project` made of queries and keys: the values, mixed by their weights."""
+        """One context vector a query, of what `project` made: the values, mixed by their weights."""
         if self.inner_product:
             return mixed_by_product(query, key, values, mask)
         return masked_softmax(self.compare(query, key), mask) @ values

@@ -1,13 +1,13 @@
 """Queries in pieces: as many at a time as fit into a budget of memory; their scores are worked out again if need be."""
 
 from collections.abc import Callable, Iterator
-from typing import Final, Self, cast, final
+from typing import Final, Self, final
 
 import attrs
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.utils import checkpoint
 
 from pipeline.errors import OptionError
 from pipeline.parts.attention import Attention
@@ -19,6 +19,9 @@ _PASSES: Final = 3
 """How many times what a score is made of is there at once: itself, and the gradients behind and before it."""
 _AROUND: Final = 6
 """How many numbers a score takes beside that: itself, masked, as a weight, and their gradients."""
+
+_again: Callable[..., Tensor] = getattr(checkpoint, "checkpoint")  # noqa: B009
+"""Torch leaves its type open."""
 
 
 def checked_memory(memory: int) -> int:
@@ -83,7 +86,7 @@ class Share:
             >>> [some.shape[0] for (some,) in Share(2, 3, False).by_rows(torch.zeros(5, 4))]
             [2, 2, 1]
         """
-        return zip(*(tensor.split(self.rows or tensor.shape[0]) for tensor in tensors), strict=True)
+        return zip(*(torch.split(tensor, self.rows or tensor.shape[0]) for tensor in tensors), strict=True)
 
     def by_queries(self, width: int) -> list[slice]:
         """Steps that ask at the same time; one piece at least.
@@ -99,7 +102,7 @@ class Share:
         """What a piece makes of tensors; nothing in between is kept, if it is to be worked out again."""
         if not (self.again and torch.is_grad_enabled()):
             return piece(*tensors)
-        return cast("Tensor", checkpoint(piece, *tensors, use_reentrant=False))
+        return _again(piece, *tensors, use_reentrant=False)
 
 
 def joined(parts: list[Tensor], axis: int) -> Tensor:
