@@ -68,9 +68,9 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Measure what packing saves and what the checks cost; `-- packing` or `-- checks` for one of them."""
+    """Measure what packing saves, what the checks cost, and attention; `-- packing`, or another, for one alone."""
     install(session, ".")
-    for measured in session.posargs or ("packing", "checks"):
+    for measured in session.posargs or ("packing", "checks", "attending"):
         session.run("python", f"docs/{measured}.py")
 
 

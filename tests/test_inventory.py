@@ -156,7 +156,7 @@ def test_capabilities_are_those_of_a_part() -> None:
     assert gru is not None
     assert (bilstm["causal"], bilstm["bidirectional"], bilstm["stateful"]) == (False, True, True)
     assert (gru["causal"], gru["bidirectional"], gru["layouts"]) == (True, False, ("packed",))
-    assert part(found, "attention", "dot", "pipeline")["capabilities"] == {"exportable": True}
+    assert part(found, "attention", "dot", "pipeline")["capabilities"] == {"exportable": True, "inner_product": True}
     assert part(found, "tokenizer", "bpe", "pipeline")["capabilities"] == {}
     assert all(record["capabilities"] is not None for record in found["parts"])
 

@@ -253,7 +253,6 @@ def test_a_recurrent_encoder_costs_its_gates(
     ("stage", "step", "pair"),
     [
         (Attend("dot"), 0, 2 * 6),
-        (AttendEarlier("scaled_dot"), 0, 2 * 6),
         (Attend("general"), 6 * 6, 2 * 6),
         (Attend("additive", hidden_size=5), 2 * 6 * 5, 5 + 6),
         (Pool("attention"), 6 * 6 + 6 + 6, 0),
@@ -264,6 +263,13 @@ def test_attention_costs_more_the_longer_the_row(stage: Stage[States, object], s
     """Scores and contexts are products of each step with each step of its row."""
     (*_, entry) = (small() >> stage).check().entries
     assert entry.work == Work(step=step, pair=pair)
+
+
+def test_the_first_step_of_a_row_looks_back_at_nothing() -> None:
+    """So that of T steps, T - 1 are held against T - 1."""
+    (*_, entry) = (small() >> AttendEarlier("scaled_dot")).check().entries
+    assert entry.work == Work(row=2 * 6, step=-2 * 2 * 6, pair=2 * 6)
+    assert str(entry.work) == "12·time - 24 a step + 12 a row"
 
 
 def test_work_is_what_a_run_does() -> None:

@@ -41,9 +41,11 @@ class Work:
 
     def terms(self) -> Sequence[str]:
         """The multiply-adds a step and a row, each in words: `5,120 + 256·time a step`, `600 a row`; `0` if none."""
-        a_step = [_shown(self.step)] if self.step else []
+        a_step = [_shown(self.step)] if self.step > 0 else []
         a_step += [f"{_shown(self.pair)}·time"] if self.pair else []
-        said = [f"{' + '.join(a_step)} a step"] if a_step else []
+        # Less than none by itself: of each row, a step or two that look at nothing.
+        less = f" - {_shown(-self.step)}" if self.step < 0 else ""
+        said = [f"{' + '.join(a_step)}{less} a step"] if a_step or less else []
         said += [f"{_shown(self.row)} a row"] if self.row else []
         return said or ["0"]
 

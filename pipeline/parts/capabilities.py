@@ -6,7 +6,7 @@ from typing import Final, Literal, TypeAlias
 Layout: TypeAlias = Literal["packed", "padded"]
 """How the rows of a batch lie: real steps alone, or in a rectangle."""
 
-_KNOWN: Final = ("causal", "bidirectional", "layouts", "empty_rows", "stateful", "exportable")
+_KNOWN: Final = ("causal", "bidirectional", "layouts", "empty_rows", "stateful", "exportable", "inner_product")
 
 
 def capabilities(part: object) -> Mapping[str, bool | tuple[Layout, ...]]:
@@ -16,6 +16,6 @@ def capabilities(part: object) -> Mapping[str, bool | tuple[Layout, ...]]:
         >>> from pipeline_attention import Dot
         >>> from pipeline_recurrent import LSTM
         >>> capabilities(LSTM(3, 4, bidirectional=True))["causal"], capabilities(Dot(3))
-        (False, {'exportable': True})
+        (False, {'exportable': True, 'inner_product': True})
     """
     return {name: getattr(part, name) for name in _KNOWN if hasattr(part, name)}

@@ -25,7 +25,7 @@ _PROMISES: Final[Mapping[str, _Laws]] = {
         encoders.bidirectional_reads_from_both_ends,
         encoders.carries_what_it_declares,
     ),
-    "pipeline_attentions": (attentions.attention_sizes_are_true,),
+    "pipeline_attentions": (attentions.attention_sizes_are_true, attentions.scores_come_of_what_is_projected),
     "pipeline_pools": (pools.pooled_sizes_are_true, pools.empty_rows_give_zeros),
     "pipeline_tokenizers": (tokenizers.the_vocabulary_is_sound, tokenizers.ids_are_in_the_vocabulary),
 }

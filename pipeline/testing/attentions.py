@@ -1,13 +1,15 @@
 """The laws of attentions."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, TypeAlias
 
 import attrs
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from typing_extensions import override
 
 from pipeline.parts.attention import Attention
 from pipeline.testing.compare import gradients, numbers, same
@@ -159,6 +161,65 @@ def nothing_to_attend_gives_zeros(make: Made) -> None:
 
 
 @law
+def scores_come_of_what_is_projected(make: Made) -> None:
+    """`compare` makes of what `project` gives what `score` makes at once: the inner product, if that is declared."""
+    attention = prepared(make)
+    asked = _asked(attention)
+    query, key = attention.project(asked.query, asked.key)
+    wanted = attention.score(asked.query, asked.key)
+    remedy = "Let score return self.compare(*self.project(query, key)), or override neither of these two."
+    same(list(attention.compare(query, key)), list(wanted), "what compare makes beside the score", remedy=remedy)
+    if attention.inner_product:
+        remedy = "Declare inner_product only if nothing is done to the product; project may do what it likes before."
+        same(list(query @ key.mT), list(wanted), "the inner product beside the score", remedy=remedy)
+
+
+@law
+def score_size_is_true(make: Made) -> None:
+    """To score pairs, no tensor is made that holds more than `score_size` numbers a pair: stages reckon with it."""
+    attention = prepared(make)
+    size: object = getattr(attention, "score_size", None)
+    if not isinstance(size, int) or size < 0:
+        msg = f"score_size must be a number, 0 or more, but {size!r} is declared; say how many numbers a score takes."
+        raise FaultError(msg, argument="score_size")
+    if size == 0 and attention.mixes_its_own_way:
+        return
+    # So many that what is made of one step alone, or of the weights, is smaller.
+    count = 8 * max(size_of(attention), size) + 8
+    query, key = (torch.stack(drawn((count,), size_of(attention), seed=seed)) for seed in (1, 2))
+    projected = attention.project(query, key)
+    with torch.no_grad(), _Largest() as largest:
+        attention.compare(*projected)
+    pairs = count * count
+    if largest.numbers > size * pairs:
+        held = -(-largest.numbers // pairs)
+        msg = (
+            f"score_size={size} is declared, but {held} numbers are held for a pair of query and key; declare {held}, "
+            "so that the stages take as few queries at a time as their memory allows."
+        )
+        raise FaultError(msg, argument="score_size")
+
+
+class _Largest(TorchFunctionMode):
+    """How many numbers the largest tensor holds that is made inside; a view holds those that it is one of."""
+
+    numbers: int = 0
+
+    @override
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: Iterable[type],
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        given = func(*args, **(kwargs or {}))
+        if isinstance(given, Tensor):
+            self.numbers = max(self.numbers, given.untyped_storage().nbytes() // given.element_size())
+        return given
+
+
+@law
 def order_of_keys_is_inert(make: Made) -> None:
     """Keys in another order, their mask with them, give the same contexts, up to rounding."""
     attention = prepared(make)
@@ -202,6 +263,8 @@ def _broadcast(mask: Bool[Tensor, "batch query key"]) -> Iterator[Bool[Tensor, "
 
 ATTENTION_LAWS: Final[tuple[Law[Attention], ...]] = (
     attention_sizes_are_true,
+    scores_come_of_what_is_projected,
+    score_size_is_true,
     evaluation_is_deterministic,
     weights_are_shares,
     contexts_are_keys_mixed_by_their_weights,

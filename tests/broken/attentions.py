@@ -128,6 +128,32 @@ class WithHeads(Closest):
         return super().weights(query, key, mask) @ key
 
 
+class Crowded(Closest):
+    """Holds a number a feature for every pair, and does not say so."""
+
+    @override
+    def score(
+        self, query: Float[Tensor, "batch query hidden"], key: Float[Tensor, "batch key hidden"]
+    ) -> Float[Tensor, "batch query key"]:
+        return -(query.unsqueeze(2) - key.unsqueeze(1)).square().sum(-1) / 2
+
+
+class NoProduct(Closest):
+    """Declares an inner product, and takes something off it."""
+
+    inner_product = True
+
+
+class ForgetsToProject(Closest):
+    """Scores by a projection that what is projected has not gone through."""
+
+    @override
+    def project(
+        self, query: Float[Tensor, "batch query hidden"], key: Float[Tensor, "batch key hidden"]
+    ) -> tuple[Float[Tensor, "batch query inner"], Float[Tensor, "batch key inner"]]:
+        return 2 * query, key
+
+
 TRIALS: Final[tuple[Trial, ...]] = (
     trial(InfinitelyMasked, ATTENTION_LAWS, "nothing_to_attend_gives_zeros"),
     trial(
@@ -141,6 +167,19 @@ TRIALS: Final[tuple[Trial, ...]] = (
         ATTENTION_LAWS,
         "weights_are_shares queries_are_apart batch_mates_are_inert amount_of_padding_is_inert",
         "queries of padding have their share as well",
+    ),
+    trial(Crowded, ATTENTION_LAWS, "score_size_is_true"),
+    trial(
+        NoProduct,
+        ATTENTION_LAWS,
+        "scores_come_of_what_is_projected contexts_are_keys_mixed_by_their_weights",
+        "contexts are made without the scores",
+    ),
+    trial(
+        ForgetsToProject,
+        ATTENTION_LAWS,
+        "scores_come_of_what_is_projected contexts_are_keys_mixed_by_their_weights",
+        "contexts are made of what is projected, weights are not",
     ),
     trial(Placed, ATTENTION_LAWS, "order_of_keys_is_inert"),
     trial(ScaledContexts, ATTENTION_LAWS, "contexts_are_keys_mixed_by_their_weights"),
