@@ -1,7 +1,6 @@
-"""Compiling the kernels: `python -m pipeline_recurrent.native.compile` does it in place, for a checkout.
+"""Compiling the kernels: `python -m pipeline_recurrent.native` does it in place, for a checkout.
 
-It needs nothing but the standard library, and is also run as a plain file where torch is absent: the build hook
-does so when the library is installed from source.
+Nothing is needed but the standard library: the build hook loads this file by itself, where torch may be absent.
 """
 
 import hashlib
@@ -21,13 +20,13 @@ LIBRARY = SOURCE.with_name({"win32": "kernels.dll", "darwin": "kernels.dylib"}.g
 
 FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-fvisibility=default", "-Wall", "-Wextra", "-ffp-contract=off")
 AVX512 = ("-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mprefer-vector-width=512")
-X86 = {
+X86: dict[str, tuple[str, ...]] = {
     "sse2": ("-DLANES=4", "-DTILE=3"),
     "avx2": ("-DLANES=8", "-DTILE=3", "-mavx2", "-mfma"),
     # Thirty-two registers hold six rows of four sums, the columns and what multiplies them; sixteen hold three.
     "avx512": ("-DLANES=16", "-DTILE=6", "-mavx2", "-mfma", *AVX512),
 }
-ARM = {"neon": ("-DLANES=4", "-DTILE=6")}
+ARM: dict[str, tuple[str, ...]] = {"neon": ("-DLANES=4", "-DTILE=6")}
 SETS: dict[str, dict[str, tuple[str, ...]]] = {"x86_64": X86, "amd64": X86, "aarch64": ARM, "arm64": ARM}
 """The instruction sets of each kind of machine, the narrowest first, and what the compiler is told for each."""
 
@@ -72,8 +71,8 @@ def compiled(target: Path = LIBRARY, extra: tuple[str, ...] = ()) -> Path:
         try:
             _compile(compiler, sets, target, extra)
         except (OSError, subprocess.SubprocessError) as error:
-            said = error.stderr if isinstance(error, subprocess.CalledProcessError) else error
-            complaints.append(f"{shlex.join(compiler)}: {said}")
+            said = f"\n{error.stderr}" if isinstance(error, subprocess.CalledProcessError) else ""
+            complaints.append(f"{shlex.join(compiler)}: {error}{said}")
         else:
             return target
     raise CompileError("\n".join(complaints) or "no compiler was found: set CC, or install gcc, clang or ziglang.")
@@ -93,18 +92,14 @@ def _compile(compiler: list[str], sets: dict[str, tuple[str, ...]], target: Path
 
 
 def _call(command: list[str]) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)  # noqa: S603 - what CC names
 
 
 def main() -> int:
     """Compile in place, with what is on the command line as more flags, and say where the library is."""
     try:
-        print(compiled(extra=tuple(sys.argv[1:])))
+        sys.stdout.write(f"{compiled(extra=tuple(sys.argv[1:]))}\n")
     except CompileError as error:
-        print(error, file=sys.stderr)
+        sys.stderr.write(f"{error}\n")
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

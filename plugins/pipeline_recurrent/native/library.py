@@ -57,28 +57,22 @@ def opened() -> ctypes.CDLL:
         UnavailableError: if there is none, it does not load, or it was made from another source.
     """
     if not LIBRARY.exists():
-        msg = f"not compiled: there is no {LIBRARY}; python -m pipeline_recurrent.native.compile makes it."
+        msg = f"it is not compiled: there is no {LIBRARY}, which python -m pipeline_recurrent.native makes"
         raise UnavailableError(msg)
     try:
         library = ctypes.CDLL(str(LIBRARY))
         library.pipeline_digest.restype = library.pipeline_set.restype = ctypes.c_char_p
         made_from = str(library.pipeline_digest(), "ascii")
     except (OSError, AttributeError) as error:
-        msg = f"not loaded: {error}"
+        msg = f"it does not load: {error}"
         raise UnavailableError(msg) from error
     if made_from != digest():
         msg = (
             f"{LIBRARY} was compiled from another source ({made_from}, here is {digest()}); "
-            "python -m pipeline_recurrent.native.compile makes it anew."
+            "python -m pipeline_recurrent.native makes it anew"
         )
         raise UnavailableError(msg)
     return library
-
-
-@cache
-def best() -> str:
-    """The widest instruction set that this machine runs."""
-    return str(opened().pipeline_set(), "ascii")
 
 
 @cache
@@ -88,11 +82,12 @@ def kernels(name: str | None = None) -> Kernels:
     Raises:
         UnavailableError: if there is no library, or none of that name in it.
     """
-    library, name = opened(), name or best()
+    library = opened()
+    name = name or str(library.pipeline_set(), "ascii")
     try:
         run, lanes = library[f"pipeline_run_{name}"], library[f"pipeline_lanes_{name}"]
     except AttributeError as error:
-        msg = f"{LIBRARY} holds nothing for {name}."
+        msg = f"{LIBRARY} holds nothing for {name}"
         raise UnavailableError(msg) from error
     run.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 4, ctypes.c_void_p]
     run.restype = None
@@ -117,16 +112,19 @@ def _team(library: ctypes.CDLL) -> int | None:
 def available(dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> str | None:
     """None if the kernels can be used for tensors of this kind, else the reason why not."""
     if os.environ.get("PIPELINE_NATIVE") == "0":
-        return "switched off: PIPELINE_NATIVE=0."
+        return "it is switched off by PIPELINE_NATIVE=0"
+    if dtype is not torch.float32:
+        return f"it computes in torch.float32, not in {dtype}"
+    if torch.device(device).type != "cpu":
+        return f"it runs on a CPU, not on {device}"
+    return trouble()
+
+
+@cache
+def trouble() -> str | None:
+    """What is the matter with the kernels, looked up once: it is asked before every batch."""
     try:
-        name = best()
-        kernels(name)
+        name = kernels().name
     except UnavailableError as error:
         return str(error)
-    if name in SLOW:
-        return f"not worth using: this machine has {name} at most, with which torch's own kernels are as fast."
-    if dtype is not torch.float32:
-        return f"for torch.float32 alone, not for {dtype}."
-    if torch.device(device).type != "cpu":
-        return f"for the CPU alone, not for {device}."
-    return None
+    return f"this machine has {name} at most, with which torch's own kernels are as fast" if name in SLOW else None

@@ -1,219 +1,21 @@
 """One recurrent layer over packed rows through the compiled kernels, with gradients."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, Protocol, final
+from operator import attrgetter
+from typing import NamedTuple, Protocol, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import Function, once_differentiable
-from torch.nn.functional import pad
+from torch.autograd.function import Function
 from typing_extensions import override
 
 from pipeline.sequences.order import Order
-from pipeline_recurrent.native.library import Job, Kernels, kernels
+from pipeline_recurrent.native.library import kernels
+from pipeline_recurrent.native.plan import FROM_INPUT, FROM_STATE, Cell, Piece, Plan
 
-Cell = Literal["lstm", "gru", "rnn_tanh", "rnn_relu"]
 Weights = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
-"""One direction's weights by torch's names: weight_ih, weight_hh, bias_ih, bias_hh, in torch's gate order."""
-
-CELLS: tuple[Cell, ...] = ("lstm", "gru", "rnn_tanh", "rnn_relu")
-GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
-WORTH_THREADS = 4_000_000
-"""Operations below which threads cost more than they bring."""
-
-
-class Piece(NamedTuple):
-    """Gates that lie side by side both in a buffer and in torch's weights: where they begin there, and how many."""
-
-    buffer: int
-    torch: int
-    gates: int
-
-
-# A GRU's buffer begins with the new gate, torch's weights with the other two.
-FROM_INPUT = {cell: (Piece(0, 0, GATES[cell]),) for cell in CELLS} | {"gru": (Piece(1, 0, 2), Piece(0, 2, 1))}
-FROM_STATE = {cell: (Piece(0, 0, GATES[cell]),) for cell in CELLS} | {"gru": (Piece(1, 0, 3),)}
-
-
-@final
-class Plan:
-    """What a call is about, apart from its tensors."""
-
-    def __init__(self, cell: Cell, order: Order, directions: int, hidden: int, *, keep: bool, use: Kernels) -> None:
-        self.cell: Cell = cell
-        self.order = order
-        self.directions = directions
-        self.hidden = hidden
-        self.keep = keep
-        self.use = use
-        self.count = 2 if cell == "lstm" else 1
-        self.gates = GATES[cell]
-        # In training a GRU keeps the recurrent part of its new gate as well.
-        self.kept = 4 if cell == "gru" and keep else self.gates
-        self.wide = -(-hidden // use.lanes) * use.lanes
-
-    def run(self, jobs: Sequence[Job], *, back: bool) -> None:
-        """Call the kernels on torch's number of threads: directions side by side, their rows in chunks."""
-        threads = torch.get_num_threads()
-        if 2 * self.order.steps * self.gates * self.wide * self.hidden * self.directions < WORTH_THREADS:
-            threads = 1
-        chunks = max(1, min(-(-threads // self.directions), self.order.occupied // 2))
-        self.use(jobs, back=back, chunks=chunks, threads=min(threads, chunks * self.directions))
-
-    def job(self, direction: int, states: Tensor, weight: Tensor, *, keep: bool, **tensors: Tensor | None) -> Job:
-        """What the kernels need for one direction; each tensor's own part in it by its shape."""
-        order, wide = self.order, self.wide
-        given: dict[str, int | None] = {name: None if t is None else t.data_ptr() for name, t in tensors.items()}
-        return Job(
-            cell=CELLS.index(self.cell),
-            reverse=direction,
-            depth=self.hidden,
-            wide=wide,
-            times=len(order.batch_sizes),
-            rows=order.occupied,
-            steps=order.steps,
-            keep=keep,
-            gate_stride=self.kept * wide,
-            state_stride=self.directions * wide,
-            alive=order.batch_sizes.data_ptr(),
-            weight=weight.data_ptr(),
-            states=states.data_ptr() + 4 * direction * wide,
-            **given,
-        )
-
-    def padded(self, tensor: Tensor) -> Tensor:
-        """The last axis, of hidden units, with zeros up to whole vectors."""
-        return tensor if self.wide == self.hidden else pad(tensor, (0, self.wide - self.hidden))
-
-    def by_gate(self, weight: Tensor) -> Tensor:
-        """Torch's rows, gate by gate, each gate with zeros up to whole vectors."""
-        if self.wide == self.hidden:
-            return weight
-        return pad(weight.reshape(-1, self.hidden, weight.shape[-1]), (0, 0, 0, self.wide - self.hidden)).flatten(0, 1)
-
-    def unpadded(self, rows: Tensor) -> Tensor:
-        """Undo `by_gate`."""
-        return rows if self.wide == self.hidden else rows.unflatten(0, (-1, self.wide))[:, : self.hidden].flatten(0, 1)
-
-    def packed(self, states: Tensor) -> Tensor:
-        """States of rows in reading order, as the kernels want them: by descending length, padded."""
-        return self.padded(states.index_select(1, self.order.rows)).contiguous()
-
-    def reading(self, states: Tensor) -> Tensor:
-        """Undo `packed`."""
-        found = states[..., : self.hidden]
-        return torch.empty_like(found, memory_format=torch.contiguous_format).index_copy_(1, self.order.rows, found)
-
-
-class _Context(Protocol):
-    """What `Function` hands from the forward to the backward pass."""
-
-    plan: Plan
-    needs_input_grad: Sequence[bool]
-
-    @property
-    def saved_tensors(self) -> tuple[Tensor, ...]: ...
-    def save_for_backward(self, *tensors: Tensor | None) -> None: ...
-
-
-def _input_part(plan: Plan, x: Tensor, weights: Weights) -> Tensor:
-    """The gates' share that comes from the input, over all real steps at once."""
-    w_ih, _, b_ih, b_hh = weights
-    bias = x.new_zeros(plan.gates * plan.hidden) if b_ih is None else b_ih
-    if b_hh is not None:
-        bias = bias + b_hh
-        if plan.cell == "gru" and b_ih is not None:  # whose new gate's recurrent bias is scaled by the reset gate
-            bias[2 * plan.hidden :] = b_ih[2 * plan.hidden :]
-    w_ih, bias, wide = plan.by_gate(w_ih), plan.by_gate(bias.unsqueeze(1)).squeeze(1), plan.wide
-    if plan.cell != "gru":
-        return torch.addmm(bias, x, w_ih.t())
-    gates = x.new_empty(len(x), plan.kept * wide)
-    for buffer, first, count in FROM_INPUT["gru"]:
-        rows, columns = slice(first * wide, (first + count) * wide), slice(buffer * wide, (buffer + count) * wide)
-        torch.addmm(bias[rows], x, w_ih[rows].t(), out=gates[:, columns])
-    return gates
-
-
-def _run(plan: Plan, x: Tensor, initial: Sequence[Tensor], weights: Sequence[Weights]) -> tuple[list[Tensor], ...]:
-    """The forward pass: steps and carried states, then what the backward pass needs of it."""
-    began = [plan.packed(state) for state in initial]
-    ended = [state.clone() for state in began]
-    states = x.new_empty(len(x), plan.directions * plan.wide)
-    every_gates, every_cells, jobs, alive = [], [], [], []
-    for direction, each in enumerate(weights):
-        gates = _input_part(plan, x, each)
-        w_hh, b_hh = each[1].contiguous(), each[3]
-        cells = x.new_empty(len(x), plan.wide) if plan.cell == "lstm" and plan.keep else None
-        bias = None
-        if plan.cell == "gru":
-            bias = plan.padded(x.new_zeros(plan.hidden) if b_hh is None else b_hh[2 * plan.hidden :]).contiguous()
-        panels = x.new_empty(plan.gates * plan.wide * plan.wide)
-        jobs.append(
-            plan.job(
-                direction,
-                states,
-                w_hh,
-                keep=plan.keep,
-                panels=panels,
-                bias=bias,
-                gates=gates,
-                cells=cells,
-                **{f"{name}0": state[direction] for name, state in zip("hc", began, strict=False)},
-                **{f"{name}1": state[direction] for name, state in zip("hc", ended, strict=False)},
-            )
-        )
-        alive += [w_hh, bias, panels]  # the kernels see addresses alone: what they belong to has to outlive the call
-        every_gates.append(gates)
-        every_cells += [] if cells is None else [cells]
-    plan.run(jobs, back=False)
-    steps = states
-    if plan.wide != plan.hidden:
-        steps = states.unflatten(1, (plan.directions, plan.wide))[..., : plan.hidden].flatten(1)
-    return [steps, *map(plan.reading, ended)], [states, *began, *every_gates, *every_cells]
-
-
-def _weight_gradient(plan: Plan, pieces: Sequence[Piece], d_gates: Tensor, other: Tensor) -> Tensor:
-    """One product over all steps (two for a GRU's input), in torch's gate order."""
-    wide = plan.wide
-    found = other.new_empty(plan.gates * wide, other.shape[1])
-    for buffer, first, count in pieces:
-        columns = d_gates[:, buffer * wide : (buffer + count) * wide]
-        torch.mm(columns.t(), other, out=found[first * wide : (first + count) * wide])
-    return plan.unpadded(found)
-
-
-def _bias_gradient(plan: Plan, pieces: Sequence[Piece], total: Tensor) -> Tensor:
-    parts = {first: total[buffer : buffer + count] for buffer, first, count in pieces}
-    return torch.cat([parts[first] for first in sorted(parts)])[:, : plan.hidden].flatten()
-
-
-@final
-class _Layer(Function):
-    """The kernels as one differentiable operation: x, initial states and weights in, steps and carried out."""
-
-    @override
-    @staticmethod
-    def forward(ctx: _Context, plan: Plan, x: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        initial = [tensor for tensor in tensors[: plan.count] if tensor is not None]
-        flat = iter(tensors[plan.count :])
-        weights = [each for each in zip(flat, flat, flat, flat, strict=True)]
-        given, kept = _run(plan, x, initial, weights)
-        ctx.plan = plan
-        # Saved by the official way, all of it: an output that hangs on the context would never be freed.
-        ctx.save_for_backward(x, *(tensor for each in weights for tensor in each[:2]), *kept)
-        return tuple(given)
-
-    @override
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: _Context, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        plan, needed = ctx.plan, ctx.needs_input_grad
-        with torch.autocast("cpu", enabled=False):
-            return _back(plan, grads, ctx.saved_tensors, needed)
-
-
-_apply: Callable[..., tuple[Tensor, ...]] = _Layer.apply
+"""One direction's: weight_ih, weight_hh, bias_ih and bias_hh, as torch names, shapes and orders them."""
 
 
 def layer(
@@ -221,97 +23,225 @@ def layer(
     x: Float[Tensor, "steps feature"],
     order: Order,
     weights: Sequence[Weights],
-    initial: Sequence[Float[Tensor, "directions batch hidden"]],
+    initial: Sequence[Float[Tensor, "directions occupied hidden"]] | None = None,
     *,
     using: str | None = None,
-) -> tuple[Float[Tensor, "steps states"], tuple[Float[Tensor, "directions batch hidden"], ...]]:
+) -> tuple[Float[Tensor, "steps states"], tuple[Float[Tensor, "directions occupied hidden"], ...]]:
     """One layer, all its directions: each step's states side by side, and the states in which the rows end.
 
-    Float32 on the CPU. Gradients reach x, the weights and the initial states, from the steps and the carried
-    states alike; gradients of gradients raise. The recurrence's bits depend on no thread count; what torch's own
-    products do with theirs is torch's affair.
+    Float32 on the CPU. Gradients reach x, the weights and the initial states, through the steps and the carried
+    states alike; gradients of gradients raise a RuntimeError. The recurrence's bits depend on no thread count;
+    what torch's own products do with theirs is torch's affair.
 
     Args:
         cell: one of lstm, gru, rnn_tanh, rnn_relu.
         x: the input in packed order.
-        order: how the steps stand; empty rows have none, and end as they began.
+        order: where the steps stand.
         weights: those of each direction, the backward one last.
-        initial: h, and for an LSTM c, with the rows in reading order; the carried states come out likewise.
+        initial: h, and for an LSTM c, of the rows that have steps, the longest first; None for zeros. The carried
+            states come out in the same form.
         using: an instruction set by name instead of this machine's best one.
 
     Raises:
         UnavailableError: if the kernels are not there; `available` says so before.
     """
-    if order.steps == 0:
-        return x.new_zeros(0, len(weights) * initial[0].shape[-1]), tuple(initial)
+    hidden = weights[0][1].shape[1]
+    if initial is None:
+        shape = (len(weights), order.occupied, hidden)
+        initial = [x.new_zeros(shape) for _ in range(2 if cell == "lstm" else 1)]
     tensors = [*initial, *(tensor for each in weights for tensor in each)]
     keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *tensors))
-    plan = Plan(cell, order, len(weights), initial[0].shape[-1], keep=keep, use=kernels(using))
-    # The kernels know float32 alone, so autocast must not put another dtype between their products.
+    plan = Plan(cell, order, len(weights), hidden, keep=keep, kernels=kernels(using))
+    given = _Given(x.contiguous(), initial, weights)
+    # The kernels know float32 alone: autocast must put no other dtype between their products.
     with torch.autocast("cpu", enabled=False):
-        if keep:
-            steps, *carried = _apply(plan, x.contiguous(), *tensors)
-        else:
-            (steps, *carried), _ = _run(plan, x.contiguous(), initial, weights)
+        steps, *carried = _apply(plan, given, x, *tensors) if keep else _run(plan, given)[0]
     return steps, tuple(carried)
 
 
-def _back(
-    plan: Plan, grads: Sequence[Tensor], saved: Sequence[Tensor], needed: Sequence[bool]
-) -> tuple[Tensor | None, ...]:
-    """Gradients in the order of the operation's inputs, None for those that nobody wants."""
-    count, directions, wide = plan.count, plan.directions, plan.wide
-    x, rest = saved[0], list(saved[1:])
-    weights, rest = rest[: 2 * directions], rest[2 * directions :]
-    states, began, rest = rest[0], rest[1 : 1 + count], rest[1 + count :]
-    every_gates, every_cells = rest[:directions], rest[directions:]
+class _Given(NamedTuple):
+    x: Tensor
+    initial: Sequence[Tensor]
+    weights: Sequence[Weights]
 
-    d_steps = grads[0]
-    if wide != plan.hidden:
-        d_steps = plan.padded(d_steps.unflatten(1, (directions, plan.hidden))).flatten(1)
-    d_steps = d_steps.contiguous()
-    d_states = [plan.packed(grad) for grad in grads[1:]]
-    jobs, alive, every_d_gates, every_before = [], [], [], []
-    for direction in range(directions):
-        gates = every_gates[direction]
-        d_gates, before = torch.empty_like(gates), x.new_empty(len(x), plan.hidden)
-        w_hh, panels = weights[2 * direction + 1].contiguous(), x.new_empty(plan.gates * wide * wide)
-        jobs.append(
-            plan.job(
-                direction,
-                states,
-                w_hh,
-                keep=any(needed[2 : 2 + count]),
-                panels=panels,
-                gates=gates,
-                cells=every_cells[direction] if every_cells else None,
-                d_states=d_steps[:, direction * wide :],
-                d_gates=d_gates,
-                before=before,
-                **{f"{name}0": state[direction] for name, state in zip("hc", began, strict=False)},
-                **{f"d_{name}": state[direction] for name, state in zip("hc", d_states, strict=False)},
-            )
-        )
-        alive += [w_hh, panels]
-        every_d_gates.append(d_gates)
-        every_before.append(before)
-    plan.run(jobs, back=True)
+
+class _Context(Protocol):
+    """What the forward pass leaves for the backward one."""
+
+    plan: Plan
+    needs_input_grad: Sequence[bool]
+
+    @property
+    def saved_tensors(self) -> tuple[Tensor, ...]: ...
+    def save_for_backward(self, *tensors: Tensor) -> None: ...
+
+
+@final
+class _Layer(Function):
+    """The kernels as one differentiable operation.
+
+    What autograd has to see is passed as plain tensors, x, initial states and weights; they are given a second
+    time in their own types.
+    """
+
+    @override
+    @staticmethod
+    def forward(ctx: _Context, plan: Plan, given: _Given, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        answer, kept = _run(plan, given)
+        ctx.plan = plan
+        # All of it the official way: an output that hung on the context itself would never be freed.
+        ctx.save_for_backward(given.x, *(tensor for each in given.weights for tensor in each[:2]), *kept)
+        return tuple(answer)
+
+    @override
+    @staticmethod
+    def backward(ctx: _Context, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            found = [None, None, *_back(ctx.plan, grads, ctx.saved_tensors, ctx.needs_input_grad[2:])]
+        if torch.is_grad_enabled():
+            # A gradient that said nothing of how it came about would make a penalty on it do nothing, in silence.
+            anchor = torch.zeros((), requires_grad=True)
+            found = [None if grad is None else _once(anchor, grad) for grad in found]
+        return tuple(found)
+
+
+@final
+class _Once(Function):
+    """A gradient as it is, but for its own gradient, which raises."""
+
+    @override
+    @staticmethod
+    def forward(ctx: object, anchor: Tensor, grad: Tensor) -> Tensor:
+        return grad.view_as(grad)
+
+    @override
+    @staticmethod
+    def backward(ctx: object, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        msg = "the native engine gives no gradients of gradients; torch's own kernels do: choose another engine."
+        raise RuntimeError(msg)
+
+
+# Torch leaves the types of `apply` open.
+_apply: Callable[..., Sequence[Tensor]] = attrgetter("apply")(_Layer)
+_once: Callable[[Tensor, Tensor], Tensor] = attrgetter("apply")(_Once)
+
+
+def _run(plan: Plan, given: _Given) -> tuple[list[Tensor], list[Tensor]]:
+    """The answer, steps and carried states, and what the backward pass needs besides input and weights."""
+    x, initial, weights = given
+    began = [plan.padded(state).contiguous() for state in initial]
+    ended = [state.clone() for state in began]
+    states = x.new_empty(len(x), plan.directions * plan.wide)
+    every: list[dict[str, Tensor]] = []
+    for direction, each in enumerate(weights):
+        tensors = {
+            "states": plan.sides(states, plan.wide)[:, direction],
+            "weight": each[1].contiguous(),
+            "panels": x.new_empty(plan.gates * plan.wide * plan.wide),
+            "gates": _input_part(plan, x, each),
+            "h0": began[0][direction],
+            "h1": ended[0][direction],
+        }
+        if plan.cell == "gru":
+            bias = x.new_zeros(3 * plan.hidden) if each[3] is None else each[3]
+            tensors["bias"] = plan.padded(bias[2 * plan.hidden :]).contiguous()
+        if plan.cell == "lstm":
+            tensors |= {"c0": began[1][direction], "c1": ended[1][direction]}
+            if plan.keep:
+                tensors["cells"] = x.new_empty(len(x), plan.wide)
+        every.append(tensors)
+    if plan.order.steps:
+        plan.run([plan.job(n, tensors, keep=plan.keep) for n, tensors in enumerate(every)], back=False)
+    steps = plan.unpadded(plan.sides(states, plan.wide)).flatten(1)
+    kept = [states, *began, *(tensors[name] for name in ("gates", "cells") for tensors in every if name in tensors)]
+    return [steps, *map(plan.unpadded, ended)], kept
+
+
+def _input_part(plan: Plan, x: Tensor, weights: Weights) -> Tensor:
+    """What the input gives to the gates of all steps: one product (for a GRU two)."""
+    w_ih, _, b_ih, b_hh = weights
+    bias = x.new_zeros(plan.gates * plan.hidden) if b_ih is None else b_ih
+    if b_hh is not None and plan.cell == "gru":  # whose new gate adds its recurrent bias behind the reset gate
+        bias = torch.cat([bias[: 2 * plan.hidden] + b_hh[: 2 * plan.hidden], bias[2 * plan.hidden :]])
+    elif b_hh is not None:
+        bias = bias + b_hh
+    w_ih, bias = plan.padded_rows(w_ih), plan.padded_rows(bias.unsqueeze(1)).squeeze(1)
+    if plan.cell != "gru":
+        return torch.addmm(bias, x, w_ih.t())
+    gates = x.new_empty(len(x), plan.columns)
+    for columns, rows in _places(plan, FROM_INPUT):
+        torch.addmm(bias[rows], x, w_ih[rows].t(), out=gates[:, columns])
+    return gates
+
+
+def _places(plan: Plan, pieces: dict[Cell, tuple[Piece, ...]]) -> list[tuple[slice, slice]]:
+    """Columns of a buffer of gates, and the rows of torch's weights, padded, that belong to them."""
+    wide = plan.wide
+    return [
+        (slice(piece.buffer * wide, (piece.buffer + piece.gates) * wide),
+         slice(piece.torch * wide, (piece.torch + piece.gates) * wide))
+        for piece in pieces[plan.cell]
+    ]  # fmt: skip
+
+
+def _back(plan: Plan, grads: Sequence[Tensor], saved: Sequence[Tensor], needed: Sequence[bool]) -> list[Tensor | None]:
+    """Gradients of x, the initial states and the weights, None for those that nobody asks for."""
+    count, directions = plan.states, plan.directions
+    queue = iter(saved)
+    x = next(queue)
+    weights = [(next(queue), next(queue)) for _ in range(directions)]
+    states, *began = [next(queue) for _ in range(1 + count)]
+    every: list[dict[str, Tensor]] = [{"gates": next(queue)} for _ in range(directions)]
+
+    d_steps = plan.padded(plan.sides(grads[0].contiguous(), plan.hidden)).view_as(states)
+    d_ended = [plan.padded(grad).clone(memory_format=torch.contiguous_format) for grad in grads[1:]]
+    for direction, tensors in enumerate(every):
+        tensors |= {
+            "states": plan.sides(states, plan.wide)[:, direction],
+            "weight": weights[direction][1].contiguous(),
+            "panels": x.new_empty(plan.gates * plan.wide * plan.wide),
+            "d_states": plan.sides(d_steps, plan.wide)[:, direction],
+            "d_gates": torch.empty_like(tensors["gates"]),
+            "before": x.new_empty(len(x), plan.hidden),
+            "h0": began[0][direction],
+            "d_h": d_ended[0][direction],
+        }
+        if plan.cell == "lstm":
+            tensors |= {"cells": next(queue), "c0": began[1][direction], "d_c": d_ended[1][direction]}
+    if plan.order.steps:
+        keep = any(needed[1 : 1 + count])
+        plan.run([plan.job(n, tensors, keep=keep) for n, tensors in enumerate(every)], back=True)
 
     d_x: Tensor | None = None
     d_weights: list[Tensor | None] = []
-    for direction, d_gates in enumerate(every_d_gates):
-        wants = needed[2 + count + 4 * direction :][:4]
-        if needed[1]:
-            w_ih = plan.by_gate(weights[2 * direction])
-            for buffer, first, several in FROM_INPUT[plan.cell]:
-                columns = d_gates[:, buffer * wide : (buffer + several) * wide]
-                rows = w_ih[first * wide : (first + several) * wide]
-                d_x = columns @ rows if d_x is None else d_x.addmm_(columns, rows)
-        total = d_gates.sum(0).unflatten(0, (-1, wide)) if wants[2] or wants[3] else None
-        d_weights += [
-            _weight_gradient(plan, FROM_INPUT[plan.cell], d_gates, x) if wants[0] else None,
-            _weight_gradient(plan, FROM_STATE[plan.cell], d_gates, every_before[direction]) if wants[1] else None,
-            _bias_gradient(plan, FROM_INPUT[plan.cell], total) if wants[2] and total is not None else None,
-            _bias_gradient(plan, FROM_STATE[plan.cell], total) if wants[3] and total is not None else None,
-        ]
-    return (None, d_x, *(plan.reading(state) for state in d_states), *d_weights)
+    for direction, tensors in enumerate(every):
+        d_gates, wanted = tensors["d_gates"], needed[1 + count + 4 * direction :][:4]
+        if needed[0]:
+            w_ih = plan.padded_rows(weights[direction][0])
+            for columns, rows in _places(plan, FROM_INPUT):
+                product = d_gates[:, columns], w_ih[rows]
+                d_x = torch.mm(*product) if d_x is None else d_x.addmm_(*product)
+        d_weights += _weight_gradients(plan, d_gates, (x, tensors["before"]), wanted)
+    d_initial = [plan.unpadded(grad) if wanted else None for grad, wanted in zip(d_ended, needed[1:], strict=False)]
+    return [d_x, *d_initial, *d_weights]
+
+
+def _weight_gradients(
+    plan: Plan, d_gates: Tensor, others: tuple[Tensor, Tensor], wanted: Sequence[bool]
+) -> list[Tensor | None]:
+    """Of one direction: each one product of all steps' gates with what they met, input or state before."""
+    found: list[Tensor | None] = [None] * 4
+    total = d_gates.sum(0) if wanted[2] or wanted[3] else None
+    for kind, (pieces, other) in enumerate(zip((FROM_INPUT, FROM_STATE), others, strict=True)):
+        places = _places(plan, pieces)
+        if wanted[kind]:
+            weight = other.new_empty(plan.gates * plan.wide, other.shape[1])
+            for columns, rows in places:
+                torch.mm(d_gates[:, columns].t(), other, out=weight[rows])
+            found[kind] = plan.unpadded_rows(weight)
+        if wanted[2 + kind] and total is not None:
+            bias = total.new_empty(plan.gates * plan.wide, 1)
+            for columns, rows in places:
+                bias[rows, 0] = total[columns]
+            found[2 + kind] = plan.unpadded_rows(bias).squeeze(1)
+    return found
