@@ -1,6 +1,10 @@
 """Compiling the native engine, and what is said where it cannot be had."""
 
+import os
 import platform
+import runpy
+import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +17,6 @@ from hatchling.builders.wheel import WheelBuilder
 from pipeline_recurrent import native
 from pipeline_recurrent.native import compile as compiling
 from pipeline_recurrent.native import library
-from pipeline_recurrent.native.hook import CompileHook
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -33,12 +34,13 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     forget()
 
 
-def compiled_in(target: Path) -> Path:
-    """The library in a test's own folder, or no test where nothing can be compiled."""
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A library compiled here and now, or no test where nothing can be compiled."""
     try:
-        return compiling.compiled(target)
+        return compiling.compiled(tmp_path_factory.mktemp("made") / compiling.LIBRARY.name).read_bytes()
     except compiling.CompileError as error:
-        pytest.skip(str(error))
+        (pytest.fail if os.environ.get("PIPELINE_TESTS_NATIVE") == "1" else pytest.skip)(str(error))
 
 
 def test_what_was_never_compiled_says_how_it_is(elsewhere: Path) -> None:
@@ -53,17 +55,17 @@ def test_what_is_no_library_says_why_it_does_not_load(elsewhere: Path) -> None:
     assert str(native.available()).startswith("it does not load: ")
 
 
-def test_a_stale_library_is_refused(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stale_library_is_refused(elsewhere: Path, made: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that was compiled from another source: its arguments may be others."""
-    compiled_in(elsewhere)
+    elsewhere.write_bytes(made)
     made_from = compiling.digest()
     monkeypatch.setattr(library, "digest", lambda: "another")
     assert f"was compiled from another source ({made_from}, here is another)" in str(native.available())
 
 
-def test_a_compiled_library_is_used(elsewhere: Path) -> None:
+def test_a_compiled_library_is_used(elsewhere: Path, made: bytes) -> None:
     """Unless this machine is too plain for it, which is said."""
-    compiled_in(elsewhere)
+    elsewhere.write_bytes(made)
     name = library.kernels().name
     assert name in compiling.SETS[platform.machine().lower()]
     assert (native.available() is None) == (name not in library.SLOW)
@@ -95,7 +97,11 @@ def test_no_compiler_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """With what to install."""
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(compiling, "find_spec", lambda _: None)
+
+    def nowhere(name: str) -> None:
+        assert name == "ziglang"
+
+    monkeypatch.setattr(compiling, "find_spec", nowhere)
     with pytest.raises(compiling.CompileError, match="install gcc, clang or ziglang"):
         compiling.compiled(tmp_path / "kernels.so")
 
@@ -107,22 +113,33 @@ def test_an_unknown_machine_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         compiling.compiled()
 
 
-def hook_builds(version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of what the hook needs, so that it compiles beside the copy; the folder of its library."""
+    folder = tmp_path / "plugins/pipeline_recurrent/native"
+    folder.mkdir(parents=True)
+    for name in ("hook.py", "compile.py", "kernels.c"):
+        shutil.copy(compiling.SOURCE.with_name(name), folder)
+    return folder
+
+
+def hooked(project: Path, version: str = "standard") -> dict[str, Any]:
     """What the hook makes of a wheel."""
-    builder = WheelBuilder(str(ROOT))
-    hook = CompileHook(str(ROOT), {}, builder.config, builder.metadata, str(tmp_path), "wheel")
-    data = {"artifacts": list[str](), **builder.get_default_build_data()}
-    monkeypatch.delenv("PIPELINE_NATIVE", raising=False)
+    root = str(project.parents[2])
+    builder: Any = WheelBuilder(root)
+    hook = runpy.run_path(str(project / "hook.py"))["CompileHook"](root, {}, None, None, root, "wheel")
+    data: dict[str, Any] = {"artifacts": [], **builder.get_default_build_data()}
     hook.initialize(version, data)
     return data
 
 
 def test_a_failure_stops_no_installation(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It is a warning with the reason, and a wheel for any platform."""
+    monkeypatch.delenv("PIPELINE_NATIVE", raising=False)
     monkeypatch.setenv("CC", "no-such-compiler")
-    data = hook_builds("standard", tmp_path, monkeypatch)
+    data = hooked(project)
     assert data["pure_python"]
     assert not data["artifacts"]
     assert "tag" not in data
@@ -130,13 +147,18 @@ def test_a_failure_stops_no_installation(
     assert "was not compiled, others do its work. no-such-compiler" in said.out + said.err
 
 
-def test_a_wheel_with_kernels_is_of_one_platform_and_any_python(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They link neither Python nor torch."""
-    compiled_in(tmp_path / "kernels.so")
+def test_a_wheel_with_kernels_is_of_one_platform_and_any_python(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They link neither Python nor torch; a compiler for another platform may be named with that platform."""
+    compiler = project / "compiler.py"
+    compiler.write_text("import sys; open(sys.argv[sys.argv.index('-o') + 1], 'w').write('made')")
+    monkeypatch.delenv("PIPELINE_NATIVE", raising=False)
+    monkeypatch.setenv("CC", shlex.join([sys.executable, str(compiler)]))
     monkeypatch.setenv("PIPELINE_PLATFORM", "manylinux-2.17-riscv")
-    data = hook_builds("standard", tmp_path, monkeypatch)
+    data = hooked(project)
     assert data["tag"] == "py3-none-manylinux_2_17_riscv"
+    assert not data["pure_python"]
     assert data["artifacts"] == [f"plugins/pipeline_recurrent/native/{compiling.LIBRARY.name}"]
-    assert not hook_builds("editable", tmp_path, monkeypatch)["artifacts"]
+    assert (project / compiling.LIBRARY.name).read_text() == "made"
+    assert not hooked(project, "editable")["artifacts"]
+    monkeypatch.setenv("PIPELINE_NATIVE", "0")
+    assert not hooked(project)["artifacts"]

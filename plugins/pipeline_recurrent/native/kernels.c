@@ -9,7 +9,7 @@
  *
  * The words: packed steps are time-major, rows by descending length, so at time t the rows 0 .. alive[t]-1 run.
  * A row begins at time 0, or in the backward direction at its own last step. `depth` is the hidden size, `wide`
- * the same rounded up to whole vectors; padding lanes hold zeros. Gates stand side by side, each `wide` floats:
+ * the same rounded up to whole vectors; padding lanes change no other. Gates stand side by side, each `wide` floats:
  *   LSTM  input, forget, cell, output                               (torch's order)
  *   GRU   new, reset, update, and in training the new gate's recurrent part: so both what meets the input
  *         weights (the first three) and what meets the recurrent weights (the last three) lie in one piece
@@ -380,6 +380,9 @@ INLINE void step_back(const int cell, const Job *job, const float *gates, const 
         }
         store(d_h + u, rest);
     }
+    /* An infinite input times a padding weight's zero is a NaN, and would go on into every product from here. */
+    for (i64 gate = 0; gate < job->gate_stride; gate += wide)
+        for (i64 u = job->depth; u < wide; u++) d_gates[gate + u] = 0.0f;
 }
 
 static void backward(const Job *job, i64 low, i64 high) {

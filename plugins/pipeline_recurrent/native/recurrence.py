@@ -100,18 +100,18 @@ class _Layer(Function):
             found = [None, None, *_back(ctx.plan, grads, ctx.saved_tensors, ctx.needs_input_grad[2:])]
         if torch.is_grad_enabled():
             # A gradient that said nothing of how it came about would make a penalty on it do nothing, in silence.
-            anchor = torch.zeros((), requires_grad=True)
-            found = [None if grad is None else _once(anchor, grad) for grad in found]
+            sources = [*grads, *ctx.saved_tensors[: 1 + 2 * ctx.plan.directions]]
+            found = [None if grad is None else _once(grad, *sources) for grad in found]
         return tuple(found)
 
 
 @final
 class _Once(Function):
-    """A gradient as it is, but for its own gradient, which raises."""
+    """A gradient as it is; its own gradient, by whatever it was computed from, raises."""
 
     @override
     @staticmethod
-    def forward(ctx: object, anchor: Tensor, grad: Tensor) -> Tensor:
+    def forward(ctx: object, grad: Tensor, *sources: Tensor) -> Tensor:
         return grad.view_as(grad)
 
     @override
@@ -123,7 +123,7 @@ class _Once(Function):
 
 # Torch leaves the types of `apply` open.
 _apply: Callable[..., Sequence[Tensor]] = attrgetter("apply")(_Layer)
-_once: Callable[[Tensor, Tensor], Tensor] = attrgetter("apply")(_Once)
+_once: Callable[..., Tensor] = attrgetter("apply")(_Once)
 
 
 def _run(plan: Plan, given: _Given) -> tuple[list[Tensor], list[Tensor]]:
