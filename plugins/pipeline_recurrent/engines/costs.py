@@ -76,7 +76,7 @@ def features(engine: str, sizes: Sizes) -> tuple[float, ...]:
     By name: `call` and `step` count calls of a layer and steps in time, `direction_step` the latter for each
     direction; `input` and `recurrent` are the operations of the two products, in millions, `weights` how often the
     recurrent weights are read, `elements` the numbers in the gates, and `square` what autograd fills with zeros when
-    it differentiates a loop, which is quadratic in the length of the rows.
+    it differentiates torch's packed loop, which is quadratic in the length of the rows.
     """
     steps = sizes.rows * sizes.longest if engine == "dense" else sizes.steps
     gates = _GATES[sizes.family] * sizes.hidden / 1e6
@@ -90,7 +90,7 @@ def features(engine: str, sizes: Sizes) -> tuple[float, ...]:
         halves * layers * steps * gates * sizes.hidden,
         halves * layers * time * gates * sizes.hidden,
         halves * layers * steps * gates,
-        halves * layers * time * steps * gates,
+        halves * layers * time * steps * gates if engine == "packed" and sizes.learning else 0.0,
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Protocol, cast, final
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
@@ -19,7 +20,7 @@ class _Compiled(Protocol):
     """What `pipeline_recurrent.native` offers."""
 
     available: Callable[[], str | None]
-    layer: Callable[[Cell, Tensor, Order, Sequence[Weights], Carry], Answer]
+    layer: Callable[[Cell, Tensor, Order, Sequence[Weights], Carry | None], Answer]
 
 
 def _compiled() -> _Compiled | str:
@@ -29,7 +30,8 @@ def _compiled() -> _Compiled | str:
         found = cast("_Compiled", import_module("pipeline_recurrent.native"))
     except ImportError:
         return "it was not compiled when this library was installed"
-    return found.available() or found
+    reason = found.available()
+    return found if reason is None else reason.removesuffix(".")
 
 
 @final
@@ -42,6 +44,8 @@ class Native(Layered):
     def refusal(self, run: Run) -> str | None:
         if run.steps.device.type != "cpu":
             return f"it runs on a CPU, but the values are on {run.steps.device}"
+        if run.steps.dtype is not torch.float32:
+            return unusual_dtype(run) or f"it computes in float32, but the values are {run.steps.dtype}"
         found = _compiled()
         return found if isinstance(found, str) else unusual_dtype(run)
 
@@ -56,11 +60,4 @@ class Native(Layered):
     ) -> Answer:
         found = _compiled()
         assert not isinstance(found, str)
-        # Its states are those of all rows, in reading order.
-        rows = order.rows[: order.occupied]
-        shape = (len(weights), len(order.lengths), weights[0][1].shape[-1])
-        started = tuple(x.new_zeros(shape) for _ in range(2 if cell == "lstm" else 1))
-        if initial is not None:
-            started = tuple(zeros.index_copy(1, rows, state) for zeros, state in zip(started, initial, strict=True))
-        steps, ended = found.layer(cell, x, order, weights, started)
-        return steps, tuple(state.index_select(1, rows) for state in ended)
+        return found.layer(cell, x, order, weights, initial)

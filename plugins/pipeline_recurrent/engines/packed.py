@@ -57,12 +57,6 @@ class Packed(Kernels):
     def refusal(self, run: Run) -> str | None:
         return None
 
-    @staticmethod
-    def differentiably(cell: Cell, order: Order, x: Tensor, weights: Sequence[Weights], initial: Carry) -> Answer:
-        """A layer that can be differentiated as often as one likes: oneDNN's, which torch prefers, cannot."""
-        with torch.backends.mkldnn.flags(enabled=False):
-            return Packed().layer(cell, x, order, weights, initial or None)
-
 
 _acceptable: Callable[[Tensor], bool] = getattr(torch.backends.cudnn, "is_acceptable")  # noqa: B009
 """Torch leaves its type open."""

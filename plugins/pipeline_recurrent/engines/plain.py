@@ -28,6 +28,9 @@ _KERNELS: Final[Mapping[Cell, Kernel]] = {
     "rnn_relu": ElmanKernel("relu"),
 }
 
+_PACKED: Final = Packed()
+"""Whose operations have second derivatives."""
+
 
 @final
 class Plain(Layered):
@@ -53,9 +56,7 @@ class Plain(Layered):
         initial: Carry | None,
     ) -> Answer:
         tensors = [x, *(initial or ()), *(weight for own in weights for weight in own)]
-        plan = Plan(
-            _KERNELS[cell], order, len(weights), len(initial or ()), partial(Packed.differentiably, cell, order)
-        )
+        plan = Plan(_KERNELS[cell], order, len(weights), len(initial or ()), partial(_PACKED.layer, cell))
         if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
             output, *ended = differentiable(plan, *tensors)
             return output, tuple(ended)

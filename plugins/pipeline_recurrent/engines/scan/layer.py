@@ -17,8 +17,8 @@ TOGETHER: Final = 256
 """Up to how many hidden features both directions are scanned together: half the calls, as long as the recurrent
 weights of both stay in the cache."""
 
-Differentiable = Callable[[Tensor, Sequence[Weights], Carry], Answer]
-"""The same layer of operations that autograd can differentiate again: input, weights, initial states."""
+Differentiable = Callable[[Tensor, Order, Sequence[Weights], Carry | None], Answer]
+"""The same layer of operations that autograd can differentiate again: input, order, weights, initial states."""
 
 
 @attrs.frozen(eq=False)
@@ -227,7 +227,7 @@ def _again(
 ) -> list[Tensor | None]:
     """The same gradients as a graph of their own: the layer once more, of operations that have second derivatives."""
     x, initial, weights = plan.parted(tensors)
-    output, ended = plan.again(x, weights, initial)
+    output, ended = plan.again(x, plan.order, weights, initial or None)
     asked = [tensor for tensor, want in zip(tensors, wanted, strict=True) if want and tensor is not None]
     given = iter(torch.autograd.grad((output, *ended), asked, gradients, create_graph=True, allow_unused=True))
     return [next(given) if want else None for want in wanted]
