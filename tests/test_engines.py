@@ -423,6 +423,16 @@ def test_autocast_gives_what_torch_gives() -> None:
     assert torch.equal(ours, theirs)
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_no_two_gradients_are_one(cell: Name) -> None:
+    """The biases' are equal, but who scales one in place does not scale the other."""
+    encoder = made(Case(cell, 2, 1, bias=True, initial=False), "plain")
+    values = torch.randn(9, 3, dtype=torch.float64)
+    torch.autograd.backward(encoder(Packed(Vectors, values, torch.tensor([5, 4]))).final.sum())
+    places = [weight.grad.untyped_storage().data_ptr() for weight in encoder.parameters() if weight.grad is not None]
+    assert len(set(places)) == len(list(encoder.parameters()))
+
+
 def test_frozen_weights_get_no_gradient() -> None:
     """Nor does what comes in, where nobody asks; the others get theirs."""
     case = Case("lstm", 2, 1, bias=True, initial=False)

@@ -51,11 +51,19 @@ class ElmanKernel(Kernel):
 
     @override
     def backward(
-        self, factors: Carry, gates: Tensor, gradients: Carry, weight: Tensor, sizes: list[int], initial: Carry
+        self,
+        factors: Carry,
+        gates: Tensor,
+        by_states: Tensor,
+        carried: Carry,
+        weight: Tensor,
+        sizes: list[int],
+        *,
+        asked: bool,
     ) -> None:
         add = product(gates)
-        whole, every_h = factors[0].split_with_sizes(sizes, -2), gradients[0].split_with_sizes(sizes, -2)
+        whole, every_h = factors[0].split_with_sizes(sizes, -2), by_states.split_with_sizes(sizes, -2)
         for t in range(len(sizes) - 1, -1, -1):
             whole[t].mul_(every_h[t])
-            if t or initial:
-                add(started(every_h[t - 1] if t else initial[0], sizes[t]), whole[t], weight)
+            if t or asked:
+                add(started(every_h[t - 1] if t else carried[0], sizes[t]), whole[t], weight)

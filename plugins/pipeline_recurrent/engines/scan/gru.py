@@ -62,20 +62,25 @@ class GRUKernel(Kernel):
 
     @override
     def backward(
-        self, factors: Carry, gates: Tensor, gradients: Carry, weight: Tensor, sizes: list[int], initial: Carry
+        self,
+        factors: Carry,
+        gates: Tensor,
+        by_states: Tensor,
+        carried: Carry,
+        weight: Tensor,
+        sizes: list[int],
+        *,
+        asked: bool,
     ) -> None:
         (found,) = factors
         hidden, add = weight.shape[-1], product(gates)
         four = found.view(*found.shape[:-1], 4, hidden).split_with_sizes(sizes, -3)
         three = found.narrow(-1, 0, 3 * hidden).split_with_sizes(sizes, -2)
         z = gates.narrow(-1, 2 * hidden, hidden).split_with_sizes(sizes, -2)
-        every_h, wide_h = (
-            gradients[0].split_with_sizes(sizes, -2),
-            gradients[0].unsqueeze(-2).split_with_sizes(sizes, -3),
-        )
+        every_h = by_states.split_with_sizes(sizes, -2)
         for t in range(len(sizes) - 1, -1, -1):
-            four[t].mul_(wide_h[t])
-            if t or initial:
-                earlier = started(every_h[t - 1] if t else initial[0], sizes[t])
+            four[t].mul_(every_h[t].unsqueeze(-2))
+            if t or asked:
+                earlier = started(every_h[t - 1] if t else carried[0], sizes[t])
                 earlier.addcmul_(every_h[t], z[t])
                 add(earlier, three[t], weight)

@@ -115,20 +115,24 @@ class Kernel(ABC):
         self,
         factors: Carry,
         gates: Tensor,
-        gradients: Carry,
+        by_states: Tensor,
+        carried: Carry,
         weight: Tensor,
         sizes: list[int],
-        initial: Carry,
+        *,
+        asked: bool,
     ) -> None:
         """Make gradients by the gates of the factors, in place, from the last step to the first.
 
         Args:
             factors: of the method of this name.
             gates: as `forward` left them.
-            gradients: by the states (and the extras), as they come from outside; changed in place.
+            by_states: gradients by the states, as they come from outside; changed in place.
+            carried: zeros that become the gradient by the initial states, rows x hidden; then gradients by what the
+                extras ended with, which become those by what they began with.
             weight: the recurrent weights, (blocks x hidden) x hidden, as `turned`.
             sizes: how many rows are running at each time.
-            initial: what the gradients by the initial states are added to; empty if nobody asks for them.
+            asked: whether anybody asks for gradients by what the rows began with; else those are not to be used.
         """
 
 

@@ -143,18 +143,20 @@ def _backward(
     by_gates, by_initial = _through_time(plan, initial, weights, made, gradients, any(wanted[1 : 1 + plan.states]))
     found: list[Tensor | None] = []
     by_x: Tensor | None = None
-    for direction, own in enumerate(weights):
+    # Backwards, since what is turned around must be a tensor of its own, and the rest can be added to that.
+    for direction, own in reversed(list(enumerate(weights))):
         by_input, by_state = (part(by_gates[direction], hidden) for part in (kernel.of_input, kernel.of_state))
         w_in, w_state, b_in, b_state = wanted[1 + plan.states + 4 * direction :][:4]
-        found += [
+        total = by_gates[direction].sum(0) if b_in or b_state else by_gates.new_empty(0)
+        found[:0] = [
             by_input.t() @ plan.seen_by(direction, x) if w_in else None,
             kernel.turned_back(_by_recurrent(plan, by_state, made, initial, direction), hidden) if w_state else None,
-            by_input.sum(0) if b_in else None,
-            kernel.turned_back(by_state.sum(0), hidden) if b_state else None,
+            # A copy: who scales gradients in place must not scale one twice.
+            kernel.of_input(total, hidden).clone() if b_in else None,
+            kernel.turned_back(kernel.of_state(total, hidden), hidden) if b_state else None,
         ]
         if wanted[0]:
-            part = by_input @ own[0]
-            by_x = part if by_x is None else by_x.add_(plan.seen_by(direction, part))
+            by_x = plan.seen_by(direction, by_input @ own[0]) if by_x is None else by_x.addmm_(by_input, own[0])
     return [by_x, *by_initial, *found]
 
 
@@ -182,23 +184,22 @@ def _through_time(
 ) -> tuple[Tensor, Sequence[Tensor | None]]:
     """Gradients by the gates, and by the initial states if they are asked for."""
     kernel, order, hidden = plan.kernel, plan.order, weights[0][1].shape[-1]
-    by_output, *by_ended = gradients
-    by_states = _planes(plan, by_output)
-    outside = (by_states, *(torch.zeros_like(extra) for extra in made.extras))
-    for tensor, by_end in zip(outside, by_ended, strict=True):
-        tensor.index_add_(1, order.ends, by_end)
-    by_initial = tuple(torch.zeros_like(state) for state in initial) if asked else ()
+    # First of all, so that what they look at is gone before there are gradients.
     factors = kernel.factors(made.gates, _beside(plan, made, initial), made.extras)
+    by_output, by_end, *by_extras = gradients
+    by_states = _planes(plan, by_output).index_add_(1, order.ends, by_end)
+    carried = (torch.zeros_like(by_end), *(gradient.clone() for gradient in by_extras))
     for which in plan.scans(hidden):
         kernel.backward(
             tuple(factor[which] for factor in factors),
             made.gates[which],
-            tuple(gradient[which] for gradient in outside),
+            by_states[which],
+            tuple(gradient[which] for gradient in carried),
             _recurrent(plan, weights, which),
             order.sizes,
-            tuple(gradient[which] for gradient in by_initial),
+            asked=asked,
         )
-    return factors[0], by_initial or [None] * plan.states
+    return factors[0], carried if asked else [None] * plan.states
 
 
 def _planes(plan: Plan, output: Tensor) -> Tensor:

@@ -67,7 +67,15 @@ class LSTMKernel(Kernel):
 
     @override
     def backward(
-        self, factors: Carry, gates: Tensor, gradients: Carry, weight: Tensor, sizes: list[int], initial: Carry
+        self,
+        factors: Carry,
+        gates: Tensor,
+        by_states: Tensor,
+        carried: Carry,
+        weight: Tensor,
+        sizes: list[int],
+        *,
+        asked: bool,
     ) -> None:
         found, cell = factors
         hidden, add = cell.shape[-1], product(gates)
@@ -75,14 +83,14 @@ class LSTMKernel(Kernel):
         three = found.view(*found.shape[:-1], 4, hidden).narrow(-2, 0, 3).split_with_sizes(sizes, -3)
         last = found.narrow(-1, 3 * hidden, hidden).split_with_sizes(sizes, -2)
         f = gates.narrow(-1, hidden, hidden).split_with_sizes(sizes, -2)
-        every_h, every_c = gradients[0].split_with_sizes(sizes, -2), gradients[1].split_with_sizes(sizes, -2)
-        wide_c = gradients[1].unsqueeze(-2).split_with_sizes(sizes, -3)
+        every_h = by_states.split_with_sizes(sizes, -2)
+        first, by_cells = carried
         for t in range(len(sizes) - 1, -1, -1):
-            h, c = every_h[t], every_c[t]
+            # A row joins at its last step, with the gradient by the cell that it ended with.
+            h, c = every_h[t], started(by_cells, sizes[t])
             c.addcmul_(h, through[t])
-            three[t].mul_(wide_c[t])
+            three[t].mul_(c.unsqueeze(-2))
             last[t].mul_(h)
-            if t or initial:
-                earlier_h, earlier_c = (every_h[t - 1], every_c[t - 1]) if t else initial
-                started(earlier_c, sizes[t]).addcmul_(c, f[t])
-                add(started(earlier_h, sizes[t]), whole[t], weight)
+            if t or asked:
+                c.mul_(f[t])
+                add(started(every_h[t - 1] if t else first, sizes[t]), whole[t], weight)
