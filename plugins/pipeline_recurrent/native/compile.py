@@ -18,7 +18,7 @@ from pathlib import Path
 SOURCE = Path(__file__).with_name("kernels.c")
 LIBRARY = SOURCE.with_name({"win32": "kernels.dll", "darwin": "kernels.dylib"}.get(sys.platform, "kernels.so"))
 
-FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-fvisibility=default", "-Wall", "-Wextra", "-ffp-contract=off")
+FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-g0", "-fvisibility=default", "-Wall", "-Wextra", "-ffp-contract=off")
 AVX512 = ("-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mprefer-vector-width=512")
 X86: dict[str, tuple[str, ...]] = {
     "sse2": ("-DLANES=4", "-DTILE=3"),

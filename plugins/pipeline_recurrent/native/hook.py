@@ -1,7 +1,8 @@
 """Hatchling's way to the compiler: a wheel built where one is found carries the compiled kernels.
 
 They bind to no version of Python or torch, so such a wheel is `py3-none-<platform>`. Where nothing can be compiled
-it is `py3-none-any`, without them: the library works all the same.
+it is `py3-none-any`, without them: the library works all the same. Zig makes wheels for older systems than this one:
+`CC="zig cc -target x86_64-linux-gnu.2.17" PIPELINE_PLATFORM=manylinux_2_17_x86_64 nox -s wheel`.
 """
 
 import os
@@ -38,11 +39,6 @@ class CompileHook(BuildHookInterface[BuilderConfig]):
 
 
 def platform_tag() -> str:
-    """This machine's platform, as wheels name it; PIPELINE_PLATFORM says otherwise, for a compiler that aims elsewhere.
-
-    Example:
-        >>> platform_tag().replace("-", "?") == platform_tag()
-        True
-    """
+    """The platform as wheels name it: PIPELINE_PLATFORM, for a compiler that aims elsewhere, or this machine's."""
     named = os.environ.get("PIPELINE_PLATFORM") or sysconfig.get_platform()
     return named.replace("-", "_").replace(".", "_")

@@ -71,19 +71,23 @@ void pipeline_team(Crew *crew, void *work, unsigned threads, unsigned flags) {
 #define TEXT(x) TEXT_(x)
 /* Of which source this is: library.py refuses any but its own. */
 const char *pipeline_digest(void) { return TEXT(DIGEST); }
-/* The widest vectors that this machine runs. */
-const char *pipeline_set(void) {
 #if defined(__x86_64__) || defined(__i386__)
-    __builtin_cpu_init();
-    int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")) return "avx512";
-    return avx2 ? "avx2" : "sse2";
-#elif defined(__aarch64__)
-    return "neon";
-#else
-    return "generic";
-#endif
+#include <cpuid.h>
+/* By hand: zig's __builtin_cpu_supports knows of no feature. The processor has to have the instructions, and the
+ * system has to save the registers. */
+static const char *widest(void) {
+    unsigned a, b, c, d, saved, high;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || (c & (1u << 27 | 1u << 12)) != (1u << 27 | 1u << 12)) return "sse2";
+    __asm__("xgetbv" : "=a"(saved), "=d"(high) : "c"(0));
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & 1u << 5) || (saved & 6) != 6) return "sse2";
+    const unsigned all = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31; /* f, dq, bw, vl */
+    return (b & all) == all && (saved & 0xe6) == 0xe6 ? "avx512" : "avx2";
 }
+#elif defined(__aarch64__)
+static const char *widest(void) { return "neon"; }
+#endif
+/* The widest vectors that this machine runs. */
+const char *pipeline_set(void) { return widest(); }
 #endif
 
 #ifdef SET
