@@ -46,7 +46,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def native(session: nox.Session) -> None:
-    """Run the tests of the native engine, which are skipped elsewhere where there is no compiler: here there must be."""
+    """Run the native engine's tests, which are skipped where nothing compiles it: here something must."""
     install(session, ".", groups=("test",))
     session.run("pytest", *NATIVE, *session.posargs, env={"OMP_NUM_THREADS": "1", "PIPELINE_TESTS_NATIVE": "1"})
 
