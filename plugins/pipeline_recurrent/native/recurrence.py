@@ -52,7 +52,7 @@ def layer(
     tensors = [*initial, *(tensor for each in weights for tensor in each)]
     keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *tensors))
     plan = Plan(cell, order, len(weights), hidden, keep=keep, kernels=kernels(using))
-    given = _Given(x.contiguous(), initial, weights)
+    given = _Given(x, initial, weights)
     # The kernels know float32 alone: autocast must put no other dtype between their products.
     with torch.autocast("cpu", enabled=False):
         steps, *carried = _apply(plan, given, x, *tensors) if keep else _run(plan, given)[0]
