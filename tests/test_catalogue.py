@@ -15,7 +15,7 @@ from pipeline.sequences.order import ints
 
 OURS = discovered([distribution("pipeline")])
 RECURRENT = f"pipeline {version('pipeline')} (entry point 'recurrent')"
-LSTM_TAKES = "input_size, hidden_size, num_layers, bias, dropout, bidirectional, merge"
+LSTM_TAKES = "input_size, hidden_size, num_layers, bias, dropout, bidirectional, layer_norm, residual, merge, engine"
 
 
 @pytest.fixture

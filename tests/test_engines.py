@@ -284,6 +284,8 @@ def a_run(*, learning: bool = True, dtype: torch.dtype = torch.float32, rows: in
 
 def told(**weights: dict[str, float]) -> Costs:
     """A cost file in which engines cost what is said, in training and inference alike."""
+    if "packed" in weights:
+        weights["packed, even"] = weights["packed"]
     table = {"lstm training": weights, "lstm inference": weights}
     return Costs.read(json.dumps({"threads": {"1": table}}))
 
@@ -309,6 +311,15 @@ def test_auto_passes_over_what_cannot_run() -> None:
         assert chosen("auto", a_run(), known).name == "packed"
     meta = attrs.evolve(a_run(), steps=torch.zeros(36, 3, device="meta"))
     assert chosen("auto", meta, known).name == "packed"
+
+
+def test_torchs_packed_lstm_has_two_costs() -> None:
+    """It goes the dense way where all rows are of one length, and only there."""
+    table = {"packed": {"call": 9.0}, "packed, even": {"call": 1.0}, "plain": {"call": 2.0}}
+    known = Costs.read(json.dumps({"threads": {"1": {"lstm training": table}}}))
+    assert chosen("auto", a_run(), known).name == "packed"
+    ragged = attrs.evolve(a_run(), order=Order(torch.tensor([9, 9, 9, 8])), steps=torch.zeros(35, 3))
+    assert chosen("auto", ragged, known).name == "plain"
 
 
 def test_costs_are_those_of_the_nearest_number_of_threads() -> None:

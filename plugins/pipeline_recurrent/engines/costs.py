@@ -17,6 +17,9 @@ Family: TypeAlias = Literal["lstm", "gru", "rnn"]
 FEATURES: Final = ("call", "step", "direction_step", "input", "recurrent", "weights", "elements", "square")
 """What time may go to, in the order of `features`."""
 
+EVEN: Final = "packed, even"
+"""What torch's packed LSTM is called in the file where all rows are of one length."""
+
 _GATES: Final[Mapping[Family, int]] = {"lstm": 4, "gru": 3, "rnn": 1}
 _MARGIN: Final = 0.95
 """Another engine must promise to take at most this share of the time that torch's packed kernel takes: a model errs."""
@@ -133,19 +136,27 @@ class Costs:
 
     def microseconds(self, engine: str, sizes: Sizes, threads: int) -> float:
         """About how long an engine takes, in training with its backward pass; of any use only beside another's."""
-        weights = self.of(sizes, threads)[engine]
+        weights = self.of(sizes, threads)[entry(engine, sizes)]
         return sum(weight * feature for weight, feature in zip(weights, features(engine, sizes), strict=True))
 
     def ranked(self, run: Run) -> list[str]:
         """The engines whose costs are known, the one to try first in front."""
         sizes, threads = Sizes.of(run), torch.get_num_threads()
-        times = {engine: self.microseconds(engine, sizes, threads) for engine in self.of(sizes, threads)}
+        known = self.of(sizes, threads)
+        engines = [engine for engine in known if engine != EVEN and entry(engine, sizes) in known]
+        times = {engine: self.microseconds(engine, sizes, threads) for engine in engines}
         if "packed" in times:
             times["packed"] *= _MARGIN
         # oneDNN knows no float64, and what was measured is float32.
         if run.steps.dtype is torch.float64:
             times.pop("dense", None)
         return sorted(times, key=lambda engine: times[engine])
+
+
+def entry(engine: str, sizes: Sizes) -> str:
+    """Under which name an engine's weights stand: torch's packed LSTM goes the dense way over rows of one length."""
+    even = engine == "packed" and sizes.family == "lstm" and sizes.steps == sizes.rows * sizes.longest
+    return EVEN if even else engine
 
 
 def key(sizes: Sizes) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from pipeline.sequences.order import Order
 from pipeline_recurrent.engines.choose import ENGINES
-from pipeline_recurrent.engines.costs import FEATURES, Family, Sizes, features, key
+from pipeline_recurrent.engines.costs import FEATURES, Family, Sizes, entry, features, key
 from pipeline_recurrent.engines.engine import Engine
 from pipeline_recurrent.engines.run import Cell, Run, Weights
 
@@ -50,7 +50,7 @@ def measured(family: Family, learning: bool, seconds: float, seed: int) -> dict[
     """Each engine's points, on batches drawn at random until the time is up, engines in turn."""
     draw, found = random.Random(seed), dict[str, list[Point]]()
     until = time.perf_counter() + seconds
-    while time.perf_counter() < until or len(found.get("packed", ())) < _FEWEST:
+    while time.perf_counter() < until or not found or min(map(len, found.values())) < _FEWEST:
         lengths, read, hidden, directions = draw_small(draw, learning)
         order = Order(torch.tensor(lengths))
         module = _MODULES[family](read, hidden, bidirectional=directions == 2)
@@ -60,7 +60,7 @@ def measured(family: Family, learning: bool, seconds: float, seed: int) -> dict[
         sizes = Sizes(family, learning, order.occupied, order.longest, order.steps, read, hidden, 1, directions)
         engines = [ENGINES[name] for name in _CANDIDATES if ENGINES[name].refusal(run) is None]
         for name, taken in timed(engines, run, module, learning=learning).items():
-            found.setdefault(name, []).append((features(name, sizes), taken * 1e6))
+            found.setdefault(entry(name, sizes), []).append((features(name, sizes), taken * 1e6))
     return found
 
 
