@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from typing_extensions import override
 
 from oracles import gru_step, lstm_step
+from pipeline.errors import ShapeError
 from pipeline.sequences.order import Order, ints
 from pipeline_recurrent import native
 from pipeline_recurrent.native import recurrence
@@ -387,6 +388,24 @@ def test_what_is_not_used_any_more_is_freed_at_once() -> None:
         assert not any(ref() for ref in gone)
     finally:
         gc.enable()
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    """Before an address of it is read."""
+    given = case("lstm", RAGGED)
+    w_ih, w_hh, b_ih, b_hh = given.weights[1]
+    wrong = [
+        ("x must be", given._replace(x=given.x.double())),
+        ("x must be", given._replace(x=given.x[1:])),
+        ("initial must be", given._replace(initial=[state[:, 1:] for state in given.initial])),
+        ("initial must be 2 tensor", given._replace(initial=given.initial[:1])),
+        ("weight_ih must be", given._replace(weights=[given.weights[0], (w_ih[:, 1:], w_hh, b_ih, b_hh)])),
+        ("weight_hh must be", given._replace(weights=[given.weights[0], (w_ih, w_hh[1:], b_ih, b_hh)])),
+        ("bias must be", given._replace(weights=[given.weights[0], (w_ih, w_hh, w_hh[0], b_hh)])),
+    ]
+    for said, each in wrong:
+        with pytest.raises(ShapeError, match=said):
+            ours(each)
 
 
 def test_an_instruction_set_that_is_not_there_is_named() -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import Function
 from typing_extensions import override
 
+from pipeline.errors import ShapeError
 from pipeline.sequences.order import Order
 from pipeline_recurrent.native.library import kernels
 from pipeline_recurrent.native.plan import FROM_INPUT, FROM_STATE, Cell, Piece, Plan
@@ -44,6 +45,7 @@ def layer(
 
     Raises:
         UnavailableError: if the kernels are not there; `available` says so before.
+        ShapeError: if a tensor has another shape, dtype or device than the others ask for.
     """
     hidden = weights[0][1].shape[1]
     if initial is None:
@@ -53,6 +55,7 @@ def layer(
     keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *tensors))
     plan = Plan(cell, order, len(weights), hidden, keep=keep, kernels=kernels(using))
     given = _Given(x, initial, weights)
+    _check(plan, given)
     # The kernels know float32 alone: autocast must put no other dtype between their products.
     with torch.autocast("cpu", enabled=False):
         steps, *carried = _apply(plan, given, x, *tensors) if keep else _run(plan, given)[0]
@@ -63,6 +66,24 @@ class _Given(NamedTuple):
     x: Tensor
     initial: Sequence[Tensor]
     weights: Sequence[Weights]
+
+
+def _check(plan: Plan, given: _Given) -> None:
+    """Refuse what does not fit: the kernels are given addresses, and would read whatever lies there."""
+    x, hidden, rows = given.x, plan.hidden, plan.gates * plan.hidden
+    named: list[tuple[str, Tensor, tuple[int, ...]]] = [("x", x, (plan.order.steps, x.shape[-1]))]
+    named += [("initial", state, (plan.directions, plan.order.occupied, hidden)) for state in given.initial]
+    for w_ih, w_hh, *biases in given.weights:
+        named += [("weight_ih", w_ih, (rows, x.shape[-1])), ("weight_hh", w_hh, (rows, hidden))]
+        named += [("bias", bias, (rows,)) for bias in biases if bias is not None]
+    for name, tensor, shape in named:
+        if tensor.shape != shape or tensor.dtype is not torch.float32 or tensor.device.type != "cpu":
+            came = f"{tuple(tensor.shape)} in {tensor.dtype} on {tensor.device}"
+            msg = f"{name} must be {shape} in torch.float32 on the CPU, but {came} arrived."
+            raise ShapeError(msg, argument=name)
+    if len(given.initial) != plan.states:
+        msg = f"initial must be {plan.states} tensor(s) for {plan.cell}, but {len(given.initial)} arrived."
+        raise ShapeError(msg, argument="initial")
 
 
 class _Context(Protocol):
