@@ -368,6 +368,7 @@ def test_the_command_measures_and_writes(tmp_path: Path, monkeypatch: pytest.Mon
         return [3, 1], 2, 4, 2
 
     monkeypatch.setattr(fit, "drawn", small)
+    monkeypatch.setattr(fit, "_ROUNDS", 9)
     fit.main()
     known = Costs.read(path.read_text())
     assert set(known.by_threads) == {64, torch.get_num_threads()}

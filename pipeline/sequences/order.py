@@ -149,8 +149,8 @@ class Order:
         again, everything is where it was.
 
         Example:
-            >>> Order(torch.tensor([2, 3])).mirrored.tolist()
-            [4, 2, 1, 3, 0]
+            >>> Order(torch.tensor([1, 3])).mirrored.tolist()
+            [3, 1, 2, 0]
         """
         time = torch.repeat_interleave(self.batch_sizes)
         rank = torch.arange(self.steps) - self._starts[time]
