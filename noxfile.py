@@ -5,12 +5,13 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2024.10.9"
-nox.options.sessions = ["demo", "tests", "types", "lint"]
+nox.options.sessions = ["demo", "tests", "native", "types", "lint"]
 nox.options.reuse_venv = "yes"
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 PACKAGES = ["pipeline", "pipeline_attention", "pipeline_recurrent"]
 OUTSIDE = "tests/outside/pipeline-mingru"
+NATIVE = ("tests/test_native.py", "tests/test_native_build.py")
 
 
 def install(session: nox.Session, *what: str, groups: tuple[str, ...] = ()) -> None:
@@ -44,6 +45,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def native(session: nox.Session) -> None:
+    """Run the native engine's tests, which are skipped where nothing compiles it: here something must."""
+    install(session, ".", groups=("test",))
+    session.run("pytest", *NATIVE, *session.posargs, env={"OMP_NUM_THREADS": "1", "PIPELINE_TESTS_NATIVE": "1"})
+
+
+@nox.session
 def types(session: nox.Session) -> None:
     """Check every file with mypy and pyright, both strict, and that both reject what must not type-check."""
     install(session, ".", f"./{OUTSIDE}", groups=("types",))
@@ -72,6 +80,31 @@ def bench(session: nox.Session) -> None:
     install(session, ".")
     for measured in session.posargs or ("packing", "checks", "attending"):
         session.run("python", f"docs/{measured}.py")
+
+
+@nox.session(default=False)
+def long(session: nox.Session) -> None:
+    """Run the native engine's tests under the address and undefined-behaviour sanitizers of gcc."""
+    install(session, ".", groups=("test",))
+    sanitize = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
+    session.run("python", "-m", "pipeline_recurrent.native", "-g", "-O1", *sanitize, env={"CC": "gcc"})
+    # Python itself is not compiled so: their runtimes have to be there before it starts.
+    runtimes = [
+        str(session.run("gcc", f"-print-file-name=lib{name}.so", external=True, silent=True)).strip()
+        for name in ("asan", "ubsan")
+    ]
+    session.run(
+        "pytest",
+        "--capture=no",  # what a sanitizer says last would be captured, and lost with the process
+        NATIVE[0],
+        *session.posargs,
+        env={
+            "LD_PRELOAD": " ".join(runtimes),
+            "ASAN_OPTIONS": "detect_leaks=0",  # Python frees nothing as it ends
+            "OMP_NUM_THREADS": "1",
+            "PIPELINE_TESTS_NATIVE": "1",
+        },
+    )
 
 
 @nox.session(default=False)

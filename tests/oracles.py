@@ -23,28 +23,47 @@ def gru_step(x: Tensor, h: Tensor, weights: Sequence[Tensor]) -> Tensor:
     return (1 - z) * torch.tanh(n_in + r * n_state) + z * h
 
 
+def rnn_step(x: Tensor, h: Tensor, weights: Sequence[Tensor], nonlinearity: str) -> Tensor:
+    """One step of a plain RNN."""
+    w_in, w_state, b_in, b_state = weights
+    total = w_in @ x + b_in + w_state @ h + b_state
+    return torch.relu(total) if nonlinearity == "relu" else torch.tanh(total)
+
+
+def weights_of(module: nn.LSTM | nn.GRU | nn.RNN, layer: int, *, backward: bool) -> list[Tensor]:
+    """One direction's weights; biases of zero where it has none."""
+    suffix = f"l{layer}{'_reverse' if backward else ''}"
+    found: list[Tensor] = [getattr(module, f"{name}_{suffix}") for name in ("weight_ih", "weight_hh")]
+    none = found[0].new_zeros(len(found[0]))
+    return [*found, *(getattr(module, f"{name}_{suffix}") if module.bias else none for name in ("bias_ih", "bias_hh"))]
+
+
 def one_direction(
-    module: nn.LSTM | nn.GRU, row: Tensor, layer: int, *, backward: bool, initial: Sequence[Tensor]
+    module: nn.LSTM | nn.GRU | nn.RNN, row: Tensor, layer: int, *, backward: bool, initial: Sequence[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
     """One direction of one layer over one row: its states in reading order, and where it ended."""
-    suffix = f"l{layer}{'_reverse' if backward else ''}"
-    weights = [getattr(module, f"{name}_{suffix}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+    weights = weights_of(module, layer, backward=backward)
     state = list(initial)
     steps: list[Tensor] = []
     for x in reversed(list(row)) if backward else list(row):
-        state = list(lstm_step(x, state[0], state[1], weights)) if len(state) == 2 else [gru_step(x, state[0], weights)]
+        if isinstance(module, nn.LSTM):
+            state = list(lstm_step(x, state[0], state[1], weights))
+        elif isinstance(module, nn.GRU):
+            state = [gru_step(x, state[0], weights)]
+        else:
+            state = [rnn_step(x, state[0], weights, module.mode.removeprefix("RNN_").lower())]
         steps.append(state[0])
     found = torch.stack(steps[::-1] if backward else steps) if steps else row.new_zeros(0, module.hidden_size)
     return found, state
 
 
 def recurrent(
-    module: nn.LSTM | nn.GRU, row: Tensor, initial: Sequence[Tensor] | None = None
+    module: nn.LSTM | nn.GRU | nn.RNN, row: Tensor, initial: Sequence[Tensor] | None = None
 ) -> tuple[list[Tensor], list[Tensor]]:
     """All layers over one row.
 
     Gives the last layer's states, a tensor a direction, and what is carried: tensors of layers x
-    directions by hidden, `[h, c]` for an LSTM and `[h]` for a GRU.
+    directions by hidden, `[h, c]` for an LSTM and `[h]` for the others.
     """
     count = 2 if isinstance(module, nn.LSTM) else 1
     directions = 2 if module.bidirectional else 1

@@ -15,7 +15,7 @@ from pipeline.sequences.order import ints
 
 OURS = discovered([distribution("pipeline")])
 RECURRENT = f"pipeline {version('pipeline')} (entry point 'recurrent')"
-LSTM_TAKES = "input_size, hidden_size, num_layers, bias, dropout, bidirectional, merge"
+LSTM_TAKES = "input_size, hidden_size, num_layers, bias, dropout, bidirectional, layer_norm, residual, merge, engine"
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ def test_an_unknown_name_lists_those_that_exist() -> None:
     """Sorted, and of the kind that was asked for."""
     with pytest.raises(UnknownNameError) as refused:
         OURS.encoders.make("bilstn", input_size=3)
-    assert str(refused.value) == "'bilstn' is no encoder that is installed; there are: bigru, bilstm, gru, lstm."
-    assert refused.value.details == {"name": "bilstn", "known": ["bigru", "bilstm", "gru", "lstm"]}
+    assert str(refused.value) == "'bilstn' is no encoder that is installed; there are: bigru, bilstm, gru, lstm, rnn."
+    assert refused.value.details == {"name": "bilstn", "known": ["bigru", "bilstm", "gru", "lstm", "rnn"]}
     with pytest.raises(UnknownNameError, match=r"^'lstm' is no tokenizer that is installed; there are: bpe, bytes, "):
         OURS.tokenizers.offer("lstm")
     with pytest.raises(UnknownNameError, match=r"^'dot' is no attention that is installed; there are: none\.$"):

@@ -90,7 +90,7 @@ def test_the_trap_is_sprung_by_an_import(fakes: Fakes) -> None:
 def test_ours_are_chosen_like_anyones() -> None:
     """By entry point or by package; without them there is no pool."""
     ours = [distribution("pipeline")]
-    assert discovered(ours, Choice(only=["recurrent"])).encoders.names() == ["bigru", "bilstm", "gru", "lstm"]
+    assert discovered(ours, Choice(only=["recurrent"])).encoders.names() == ["bigru", "bilstm", "gru", "lstm", "rnn"]
     assert discovered(ours, Choice(only=["recurrent"])).pools.names() == []
     assert discovered(ours, Choice(only=["Pipeline"])).pools.names()
     assert discovered(ours, Choice(block=["builtin"])).tokenizers.names() == []
@@ -269,7 +269,7 @@ def test_a_plugin_may_not_look_a_part_up_while_it_is_imported(fakes: Fakes) -> N
     assert early.endswith("or import the part.")
     assert "could not be loaded: OptionError: plugins were loaded already (only pipeline-early, " in greedy
     assert registry() is found
-    assert found.encoders.names() == ["bigru", "bilstm", "gru", "lstm"]
+    assert found.encoders.names() == ["bigru", "bilstm", "gru", "lstm", "rnn"]
 
 
 def test_threads_share_one_registry(fakes: Fakes) -> None:

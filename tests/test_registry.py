@@ -32,7 +32,7 @@ def test_our_own_are_found_by_entry_points_alone() -> None:
     """Without the library's own distribution there is nothing; with it, all that it ships."""
     assert [catalogue.names() for catalogue in discovered([]).catalogues()] == [[], [], [], []]
     ours = discovered([distribution("pipeline")])
-    assert ours.encoders.names() == ["bigru", "bilstm", "gru", "lstm"]
+    assert ours.encoders.names() == ["bigru", "bilstm", "gru", "lstm", "rnn"]
     assert ours.attentions.names() == ["additive", "dot", "general", "scaled_dot"]
     assert ours.pools.names() == ["attention", "final", "first", "last", "max", "mean", "sum"]
     assert ours.tokenizers.names() == ["bpe", "bytes", "characters", "whole", "words"]

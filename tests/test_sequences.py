@@ -43,6 +43,19 @@ def test_the_order_knows_every_step(counts: list[int]) -> None:
     assert listed(order.first) == [where[row, 0] for row in some]
     assert listed(order.last) == [where[row, counts[row] - 1] for row in some]
     assert listed(order.mask(7).sum(1)) == counts
+    assert order.sizes == listed(order.batch_sizes)
+
+
+@given(counts=lengths())
+def test_the_order_knows_neighbours_and_mirrors(counts: list[int]) -> None:
+    """The step before, the one as far from the end, each row's last, and the cells of a time-major rectangle."""
+    order = Order(torch.tensor(counts))
+    where = {cell: step for step, cell in enumerate(zip(listed(order.row), listed(order.time), strict=True))}
+    longest_first = listed(order.rows)[: order.occupied]
+    assert listed(order.previous) == [where[row, time - 1] for row, time in where if time]
+    assert listed(order.mirrored) == [where[row, counts[row] - 1 - time] for row, time in where]
+    assert listed(order.ends) == [where[row, counts[row] - 1] for row in longest_first]
+    assert listed(order.grid) == [time * order.occupied + longest_first.index(row) for row, time in where]
 
 
 @given(rows=ragged())

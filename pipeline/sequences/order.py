@@ -131,6 +131,45 @@ class Order:
         return (self._starts[self.lengths[some] - 1] + self._rank[some]).to(self.device, non_blocking=True)
 
     @cached_property
+    def sizes(self) -> list[int]:
+        """How many rows are still running at each time, as plain numbers: for loops over time."""
+        return ints(self.batch_sizes)
+
+    @cached_property
+    def previous(self) -> Int64[Tensor, " later"]:
+        """The packed step before each that is not its row's first; the first steps of all rows stand before those."""
+        time = torch.repeat_interleave(self.batch_sizes[1:]) if self.steps else self.batch_sizes
+        return (torch.arange(self.occupied, self.steps) - self.batch_sizes[time]).to(self.device, non_blocking=True)
+
+    @cached_property
+    def mirrored(self) -> Int64[Tensor, " steps"]:
+        """For each packed step the one as far from its row's end as this is from its beginning.
+
+        What is selected by it is each row read backwards from its own last step, in packed order; selected by it
+        again, everything is where it was.
+
+        Example:
+            >>> Order(torch.tensor([1, 3])).mirrored.tolist()
+            [3, 1, 2, 0]
+        """
+        time = torch.repeat_interleave(self.batch_sizes)
+        rank = torch.arange(self.steps) - self._starts[time]
+        return (self._starts[self.lengths[self.rows[rank]] - 1 - time] + rank).to(self.device, non_blocking=True)
+
+    @cached_property
+    def ends(self) -> Int64[Tensor, " occupied"]:
+        """The packed step at which each row that has one ends, the longest row first."""
+        lengths = self.lengths[self.rows[: self.occupied]]
+        return (self._starts[lengths - 1] + torch.arange(self.occupied)).to(self.device, non_blocking=True)
+
+    @cached_property
+    def grid(self) -> Int64[Tensor, " steps"]:
+        """Each packed step's cell in a rectangle, time-major, of the rows that have steps, the longest row first."""
+        time = torch.repeat_interleave(self.batch_sizes)
+        rank = torch.arange(self.steps) - self._starts[time]
+        return (time * self.occupied + rank).to(self.device, non_blocking=True)
+
+    @cached_property
     def reading(self) -> Int64[Tensor, " steps"]:
         """The packed steps in reading order: the first row's from its first to its last, then the second's."""
         row = torch.repeat_interleave(self.lengths)

@@ -1,4 +1,7 @@
-"""How much of a batch is real."""
+"""How much of a batch is real, and what computed on it."""
+
+from collections import Counter
+from collections.abc import Mapping
 
 import attrs
 
@@ -12,6 +15,7 @@ class Report:
         rows: how many rows they held.
         steps: how many real steps the rows had.
         padded: how many steps the padded rectangles have, real ones included.
+        engines: how many batches each engine encoded, where an encoder said so: in what `States.report()` gives.
 
     Example:
         >>> total = Report(1, 8, 45, 64) + Report(1, 2, 10, 10)
@@ -19,12 +23,15 @@ class Report:
         10 rows in 2 batches: 55 real steps, 74 padded, 25.7% of the padded work wasted
         >>> sum([total, total], start=Report()).padded
         148
+        >>> print(Report(1, 8, 45, 64, {"plain": 1}) + Report(1, 2, 10, 10, {"packed": 1}) + total)
+        20 rows in 4 batches: 110 real steps, 148 padded, 25.7% of the padded work wasted; by packed: 1, plain: 1
     """
 
     batches: int = 0
     rows: int = 0
     steps: int = 0
     padded: int = 0
+    engines: Mapping[str, int] = attrs.field(factory=dict[str, int], hash=False)
 
     @property
     def wasted(self) -> float:
@@ -33,12 +40,17 @@ class Report:
 
     def __add__(self, other: "Report") -> "Report":
         return Report(
-            self.batches + other.batches, self.rows + other.rows, self.steps + other.steps, self.padded + other.padded
+            self.batches + other.batches,
+            self.rows + other.rows,
+            self.steps + other.steps,
+            self.padded + other.padded,
+            dict(Counter(self.engines) + Counter(other.engines)),
         )
 
     def __str__(self) -> str:
         batches = "1 batch" if self.batches == 1 else f"{self.batches:,} batches"
+        engines = ", ".join(f"{name}: {count:,}" for name, count in sorted(self.engines.items()))
         return (
             f"{self.rows:,} rows in {batches}: {self.steps:,} real steps, {self.padded:,} padded, "
-            f"{self.wasted:.1%} of the padded work wasted"
+            f"{self.wasted:.1%} of the padded work wasted{f'; by {engines}' if engines else ''}"
         )

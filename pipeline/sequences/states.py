@@ -16,6 +16,7 @@ from pipeline.sequences.by_row import last_by_row
 from pipeline.sequences.moves import to_device
 from pipeline.sequences.order import Order
 from pipeline.sequences.pytrees import as_pytree
+from pipeline.sequences.report import Report
 from pipeline.sequences.riders import Riders, check_riders, riders_of_vectors
 from pipeline.sequences.rows import Hidden, Kind
 
@@ -43,6 +44,7 @@ class States(Generic[S_co]):
         final: what the encoder ended each row with, the two directions merged; attention leaves it
             as it is.
         carried: the encoder's final states in the form that it takes as `initial`.
+        engine: what computed them, where an encoder has a choice; for the report.
 
     Raises:
         ShapeError: if the final states are not of the same rows and size as the steps.
@@ -56,6 +58,7 @@ class States(Generic[S_co]):
     steps: Batch[Hidden]
     final: Float[Tensor, "batch hidden"]
     carried: Carry | None = attrs.field(default=None, kw_only=True)
+    engine: str | None = attrs.field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         if not at_border():
@@ -119,6 +122,10 @@ class States(Generic[S_co]):
     def holding(self, steps: Batch[Hidden]) -> Self:
         """These states with other vectors a step, in the layout that these have; final states stay as they are."""
         return attrs.evolve(self, steps=steps if isinstance(self.steps, Padded) else steps.packed())
+
+    def report(self) -> Report:
+        """The real and padded steps, and the engine that computed these states of them."""
+        return attrs.evolve(self.steps.report(), engines={} if self.engine is None else {self.engine: 1})
 
     def to(self, device: torch.device | str) -> Self:
         """The same states on another device; their lengths stay on the CPU as well."""

@@ -1,15 +1,16 @@
-"""Recurrent encoders: LSTM and GRU over packed rows, in one direction or both."""
+"""Recurrent encoders: LSTM, GRU and the plain RNN over packed rows, in one direction or both."""
 
 from collections.abc import Mapping
 
 from pipeline.hooks import EncoderFactory, hookimpl
-from pipeline_recurrent.encoders import GRU, LSTM, bigru, bilstm
+from pipeline_recurrent.encoders import GRU, LSTM, RNN, bigru, bilstm
+from pipeline_recurrent.engines import EngineName
 from pipeline_recurrent.recurrent import Merge
 
-__all__ = ["GRU", "LSTM", "Merge", "bigru", "bilstm", "pipeline_encoders"]
+__all__ = ["GRU", "LSTM", "RNN", "EngineName", "Merge", "bigru", "bilstm", "pipeline_encoders"]
 
 
 @hookimpl
 def pipeline_encoders() -> Mapping[str, EncoderFactory]:
     """The encoders of this package, by name."""
-    return {"lstm": LSTM, "gru": GRU, "bilstm": bilstm, "bigru": bigru}
+    return {"lstm": LSTM, "gru": GRU, "bilstm": bilstm, "bigru": bigru, "rnn": RNN}

@@ -1,23 +1,29 @@
-"""The recurrent encoders by name: LSTM and GRU, and their bidirectional forms."""
+"""The recurrent encoders by name: LSTM, GRU and the plain RNN, and the bidirectional forms of the former."""
 
-from typing import Literal, TypedDict, final, overload
+from typing import Literal, TypedDict, final, get_args, overload
 
 from torch import nn
-from torch.nn.utils.rnn import PackedSequence
-from typing_extensions import Unpack, override
+from typing_extensions import Unpack
 
-from pipeline.sequences.batches import Carry
+from pipeline.errors import OptionError
 from pipeline.sequences.states import Causal, S_co, Sight
-from pipeline_recurrent.recurrent import Merge, Recurrent
+from pipeline_recurrent.engines.choose import EngineName
+from pipeline_recurrent.recurrent import Merge, Recurrent, check_sizes
+
+Nonlinearity = Literal["tanh", "relu"]
+"""What squashes the sum of a plain RNN."""
 
 
 class _Options(TypedDict, total=False):
-    """What both directions of sight take alike; `__init__` says what each means."""
+    """What both directions of sight take alike; `LSTM` says what each means."""
 
     num_layers: int
     bias: bool
     dropout: float
+    layer_norm: bool
+    residual: bool
     merge: Merge
+    engine: EngineName
 
 
 @final
@@ -33,7 +39,12 @@ class LSTM(Recurrent[S_co]):
         bias: whether the gates have biases.
         dropout: on the output of every layer but the last.
         bidirectional: read each row from its own last real step backwards as well.
+        layer_norm: normalise the output of every layer but the last, before dropout.
+        residual: add what comes in to what every layer but the first gives.
         merge: how the two directions of the last layer are joined.
+        engine: who computes: "packed" (torch's kernel), "dense" (torch's on padded rows), "plain" (torch operations
+            with a backward pass of our own), "native" (compiled), "cudnn" (on a GPU), or "auto": the fastest for
+            each batch. All give the same numbers, up to rounding.
 
     Raises:
         OptionError: if an option is outside its range.
@@ -72,12 +83,17 @@ class LSTM(Recurrent[S_co]):
         bias: bool = True,
         dropout: float = 0.0,
         bidirectional: bool = False,
+        layer_norm: bool = False,
+        residual: bool = False,
         merge: Merge = "concat",
+        engine: EngineName = "auto",
     ) -> None:
-        super().__init__(nn.LSTM, input_size, hidden_size, num_layers, bias, dropout, bidirectional, merge)
+        check_sizes(input_size, hidden_size, num_layers, dropout)
+        module = nn.LSTM(input_size, hidden_size, num_layers, bias, dropout=dropout, bidirectional=bidirectional)
+        super().__init__(module, merge, engine, layer_norm=layer_norm, residual=residual)
 
     @classmethod
-    def from_torch(cls, module: nn.LSTM, *, merge: Merge = "concat") -> "LSTM[Sight]":
+    def from_torch(cls, module: nn.LSTM, *, merge: Merge = "concat", engine: EngineName = "auto") -> "LSTM[Sight]":
         """An encoder with a copy of an existing module's weights; its layout (`batch_first`) does not matter.
 
         Its type does not say that it is causal. Where that is needed, make the encoder and `take` the weights.
@@ -90,19 +106,10 @@ class LSTM(Recurrent[S_co]):
             "bias": module.bias,
             "dropout": module.dropout if module.num_layers > 1 else 0.0,
             "merge": merge,
+            "engine": engine,
         }
         encoder = LSTM(module.input_size, module.hidden_size, bidirectional=module.bidirectional, **options)
         return encoder.take(module)
-
-    @property
-    @override
-    def _states(self) -> int:
-        return 2
-
-    @override
-    def _call(self, sequence: PackedSequence, started: Carry) -> tuple[PackedSequence, Carry]:
-        steps, (h, c) = self.rnn(sequence, (started[0], started[1]))
-        return steps, (h, c)
 
 
 @final
@@ -144,12 +151,17 @@ class GRU(Recurrent[S_co]):
         bias: bool = True,
         dropout: float = 0.0,
         bidirectional: bool = False,
+        layer_norm: bool = False,
+        residual: bool = False,
         merge: Merge = "concat",
+        engine: EngineName = "auto",
     ) -> None:
-        super().__init__(nn.GRU, input_size, hidden_size, num_layers, bias, dropout, bidirectional, merge)
+        check_sizes(input_size, hidden_size, num_layers, dropout)
+        module = nn.GRU(input_size, hidden_size, num_layers, bias, dropout=dropout, bidirectional=bidirectional)
+        super().__init__(module, merge, engine, layer_norm=layer_norm, residual=residual)
 
     @classmethod
-    def from_torch(cls, module: nn.GRU, *, merge: Merge = "concat") -> "GRU[Sight]":
+    def from_torch(cls, module: nn.GRU, *, merge: Merge = "concat", engine: EngineName = "auto") -> "GRU[Sight]":
         """An encoder with a copy of an existing module's weights; its layout (`batch_first`) does not matter.
 
         Its type does not say that it is causal. Where that is needed, make the encoder and `take` the weights.
@@ -162,19 +174,99 @@ class GRU(Recurrent[S_co]):
             "bias": module.bias,
             "dropout": module.dropout if module.num_layers > 1 else 0.0,
             "merge": merge,
+            "engine": engine,
         }
         encoder = GRU(module.input_size, module.hidden_size, bidirectional=module.bidirectional, **options)
         return encoder.take(module)
 
-    @property
-    @override
-    def _states(self) -> int:
-        return 1
 
-    @override
-    def _call(self, sequence: PackedSequence, started: Carry) -> tuple[PackedSequence, Carry]:
-        steps, h = self.rnn(sequence, started[0])
-        return steps, (h,)
+@final
+class RNN(Recurrent[S_co]):
+    """Plain recurrent units over packed rows. In one direction they are causal.
+
+    Their state `carried` is `(h,)`, layers (x directions) x batch x hidden. The options are those of `LSTM`, and:
+
+    Args:
+        input_size: features of a step that comes in.
+        hidden_size: features of a state, a direction.
+        nonlinearity: what squashes the sum of what comes in and what was before: tanh or relu.
+        bidirectional: read each row from its own last real step backwards as well.
+
+    Raises:
+        OptionError: if an option is outside its range.
+
+    Source: Elman 1990, "Finding Structure in Time", Cognitive Science 14(2); weights named as in torch's `nn.RNN`.
+
+    Example:
+        >>> RNN(4, 5, nonlinearity="relu").causal
+        True
+    """
+
+    @overload
+    def __init__(
+        self: "RNN[Causal]",
+        input_size: int,
+        hidden_size: int,
+        *,
+        nonlinearity: Nonlinearity = "tanh",
+        bidirectional: Literal[False] = False,
+        **options: Unpack[_Options],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "RNN[Sight]",
+        input_size: int,
+        hidden_size: int,
+        *,
+        nonlinearity: Nonlinearity = "tanh",
+        bidirectional: bool,
+        **options: Unpack[_Options],
+    ) -> None: ...
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        nonlinearity: Nonlinearity = "tanh",
+        num_layers: int = 1,
+        bias: bool = True,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        layer_norm: bool = False,
+        residual: bool = False,
+        merge: Merge = "concat",
+        engine: EngineName = "auto",
+    ) -> None:
+        check_sizes(input_size, hidden_size, num_layers, dropout)
+        if nonlinearity not in get_args(Nonlinearity):
+            msg = f"nonlinearity must be tanh or relu, but {nonlinearity!r} arrived."
+            raise OptionError(msg, nonlinearity=nonlinearity)
+        module = nn.RNN(
+            input_size, hidden_size, num_layers, nonlinearity, bias, dropout=dropout, bidirectional=bidirectional
+        )
+        super().__init__(module, merge, engine, layer_norm=layer_norm, residual=residual)
+
+    @classmethod
+    def from_torch(cls, module: nn.RNN, *, merge: Merge = "concat", engine: EngineName = "auto") -> "RNN[Sight]":
+        """An encoder with a copy of an existing module's weights; its layout (`batch_first`) does not matter.
+
+        Its type does not say that it is causal. Where that is needed, make the encoder and `take` the weights.
+
+        Raises:
+            OptionError: if the module is of another kind.
+        """
+        options: _Options = {
+            "num_layers": module.num_layers,
+            "bias": module.bias,
+            "dropout": module.dropout if module.num_layers > 1 else 0.0,
+            "merge": merge,
+            "engine": engine,
+        }
+        squash: Nonlinearity = "relu" if module.mode == "RNN_RELU" else "tanh"
+        encoder = RNN(
+            module.input_size, module.hidden_size, nonlinearity=squash, bidirectional=module.bidirectional, **options
+        )
+        return encoder.take(module)
 
 
 def bilstm(
@@ -184,11 +276,23 @@ def bilstm(
     num_layers: int = 1,
     bias: bool = True,
     dropout: float = 0.0,
+    layer_norm: bool = False,
+    residual: bool = False,
     merge: Merge = "concat",
+    engine: EngineName = "auto",
 ) -> LSTM[Sight]:
     """An `LSTM` that reads both ways."""
     return LSTM(
-        input_size, hidden_size, bidirectional=True, num_layers=num_layers, bias=bias, dropout=dropout, merge=merge
+        input_size,
+        hidden_size,
+        bidirectional=True,
+        num_layers=num_layers,
+        bias=bias,
+        dropout=dropout,
+        layer_norm=layer_norm,
+        residual=residual,
+        merge=merge,
+        engine=engine,
     )
 
 
@@ -199,9 +303,21 @@ def bigru(
     num_layers: int = 1,
     bias: bool = True,
     dropout: float = 0.0,
+    layer_norm: bool = False,
+    residual: bool = False,
     merge: Merge = "concat",
+    engine: EngineName = "auto",
 ) -> GRU[Sight]:
     """A `GRU` that reads both ways."""
     return GRU(
-        input_size, hidden_size, bidirectional=True, num_layers=num_layers, bias=bias, dropout=dropout, merge=merge
+        input_size,
+        hidden_size,
+        bidirectional=True,
+        num_layers=num_layers,
+        bias=bias,
+        dropout=dropout,
+        layer_norm=layer_norm,
+        residual=residual,
+        merge=merge,
+        engine=engine,
     )

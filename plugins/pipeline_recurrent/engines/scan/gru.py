@@ -1,0 +1,86 @@
+"""The GRU for the plain engine."""
+
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from pipeline.sequences.batches import Carry
+from pipeline_recurrent.engines.scan.kernel import Kernel, product, started
+
+
+@final
+class GRUKernel(Kernel):
+    """The recurrent part m of the new gate, gates r and z, then n = tanh(its input part + r m): h = n + z (h' - n)."""
+
+    shared = 2
+    apart = 1
+    beside = "state before"
+
+    @override
+    def forward(
+        self,
+        gates: Tensor,
+        states: Tensor,
+        extras: Sequence[Tensor],
+        weight: Tensor,
+        sizes: list[int],
+        initial: Carry | None,
+    ) -> None:
+        hidden, add = states.shape[-1], product(gates)
+        m, r, z, n = (block.split_with_sizes(sizes, -2) for block in gates.chunk(4, -1))
+        both = gates.narrow(-1, hidden, 2 * hidden).split_with_sizes(sizes, -2)
+        three = gates.narrow(-1, 0, 3 * hidden).split_with_sizes(sizes, -2)
+        every_h = states.split_with_sizes(sizes, -2)
+        before = None if initial is None else initial[0]
+        for t, rows in enumerate(sizes):
+            earlier = None if before is None else started(before, rows)
+            if earlier is not None:
+                add(three[t], earlier, weight)
+            both[t].sigmoid_()
+            new = n[t].addcmul_(r[t], m[t]).tanh_()
+            before = every_h[t]
+            if earlier is None:
+                torch.addcmul(new, z[t], new, value=-1, out=before)
+            else:
+                torch.lerp(new, earlier, z[t], out=before)
+
+    @override
+    def factors(self, gates: Tensor, beside: Tensor, extras: Sequence[Tensor]) -> Carry:
+        m, r, z, n = gates.chunk(4, -1)
+        found = torch.empty_like(gates)
+        by_m, by_r, by_z, by_n = found.chunk(4, -1)
+        # (1 - z)(1 - n n), in which r and m take part as factors of what n is made of.
+        torch.addcmul(n.new_ones(()), n, n, value=-1, out=by_n)
+        torch.addcmul(by_n, by_n, z, value=-1, out=by_n)
+        torch.mul(by_n, r, out=by_m)
+        torch.addcmul(by_m, by_m, r, value=-1, out=by_r).mul_(m)
+        torch.addcmul(z, z, z, value=-1, out=by_z).mul_(torch.sub(beside, n))
+        return (found,)
+
+    @override
+    def backward(
+        self,
+        factors: Carry,
+        gates: Tensor,
+        by_states: Tensor,
+        carried: Carry,
+        weight: Tensor,
+        sizes: list[int],
+        *,
+        asked: bool,
+    ) -> None:
+        (found,) = factors
+        hidden, add = weight.shape[-1], product(gates)
+        four = found.view(*found.shape[:-1], 4, hidden).split_with_sizes(sizes, -3)
+        three = found.narrow(-1, 0, 3 * hidden).split_with_sizes(sizes, -2)
+        z = gates.narrow(-1, 2 * hidden, hidden).split_with_sizes(sizes, -2)
+        every_h = by_states.split_with_sizes(sizes, -2)
+        for t in range(len(sizes) - 1, -1, -1):
+            four[t].mul_(every_h[t].unsqueeze(-2))
+            if t or asked:
+                earlier = started(every_h[t - 1] if t else carried[0], sizes[t])
+                earlier.addcmul_(every_h[t], z[t])
+                add(earlier, three[t], weight)

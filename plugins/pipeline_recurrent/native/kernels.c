@@ -1,0 +1,476 @@
+/* Recurrent layers over packed rows: the recurrent product and the gates in one pass, forward and backward.
+ *
+ * GNU vector extensions (gcc, clang, zig), no library but libc and libm's absence: nothing of torch's, no BLAS.
+ * compile.py compiles this file once an instruction set, with -DSET=<its name> -DLANES=<floats a vector>
+ * -DTILE=<rows a tile>, and once with -DMAIN for what does not depend on one.
+ *
+ * Not with -ffast-math: a NaN must survive. Not with contraction either (-ffp-contract=off): where a product and
+ * a sum are one operation we say so, so that a row's bits depend on no tile, chunk or thread count.
+ *
+ * The words: packed steps are time-major, rows by descending length, so at time t the rows 0 .. alive[t]-1 run.
+ * A row begins at time 0, or in the backward direction at its own last step. `depth` is the hidden size, `wide`
+ * the same rounded up to whole vectors; padding lanes change no other. Gates stand side by side, each `wide` floats:
+ *   LSTM  input, forget, cell, output                               (torch's order)
+ *   GRU   new, reset, update, and in training the new gate's recurrent part: so both what meets the input
+ *         weights (the first three) and what meets the recurrent weights (the last three) lie in one piece
+ *   RNN   the one                                                                                           */
+#include <stdint.h>
+#include <string.h>
+
+typedef int64_t i64;
+enum { LSTM, GRU, TANH, RELU };
+
+typedef struct { /* one direction of one layer; library.py holds the same list */
+    i64 cell, reverse, depth, wide, times, rows, steps;
+    i64 keep;                /* forward: for the backward pass; backward: the initial states' gradients are wanted */
+    i64 gate_stride;         /* floats from one step's gates to the next one's */
+    i64 state_stride;        /* the same for states, whose directions stand side by side */
+    const i64 *alive;        /* times: the rows that run */
+    const float *weight;     /* gates*depth x depth: torch's weight_hh */
+    float *panels;           /* gates*wide*wide: room for the weights, rearranged */
+    const float *bias;       /* GRU: wide: the new gate's recurrent bias */
+    float *gates;            /* steps: in, the input's part; out, with keep, the gates */
+    float *cells;            /* LSTM with keep: steps x wide */
+    float *states;           /* steps, by state_stride */
+    const float *h0, *c0;    /* rows x wide: where rows begin */
+    float *h1, *c1;          /* rows x wide: where rows end; copies of h0, c0 on entry */
+    const float *d_states;   /* backward: steps, by state_stride */
+    float *d_gates;          /* backward: steps, by gate_stride */
+    float *d_h, *d_c;        /* backward: rows x wide: in, gradients of the ends; out, of the beginnings */
+    float *before;           /* backward: steps x depth: the state from which each step went on */
+} Job;
+
+typedef void Crew(void *);
+typedef void Team(Crew *, void *, unsigned threads, unsigned flags); /* GOMP_parallel, or our own */
+
+#ifdef MAIN
+#ifndef _WIN32
+#include <pthread.h>
+static void *enlisted(void *order) {
+    void **pair = order;
+    (*(Crew **)pair[0])(pair[1]);
+    return 0;
+}
+/* A team for where torch's own is not to be had. A thread that cannot be had is not missed: others take its work. */
+void pipeline_team(Crew *crew, void *work, unsigned threads, unsigned flags) {
+    pthread_t hired[64];
+    void *order[] = {&crew, work};
+    unsigned n = 0;
+    (void)flags;
+    while (n + 1 < threads && n < 64 && !pthread_create(&hired[n], 0, enlisted, order)) n++;
+    crew(work);
+    while (n) pthread_join(hired[--n], 0);
+}
+#else
+void pipeline_team(Crew *crew, void *work, unsigned threads, unsigned flags) {
+    (void)threads, (void)flags;
+    crew(work);
+}
+#endif
+#define TEXT_(x) #x
+#define TEXT(x) TEXT_(x)
+/* Of which source this is: library.py refuses any but its own. */
+const char *pipeline_digest(void) { return TEXT(DIGEST); }
+#if defined(__x86_64__) || defined(__i386__)
+#include <cpuid.h>
+/* By hand: zig's __builtin_cpu_supports knows of no feature. The processor has to have the instructions, and the
+ * system has to save the registers. */
+static const char *widest(void) {
+    unsigned a, b, c, d, saved, high;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || (c & (1u << 27 | 1u << 12)) != (1u << 27 | 1u << 12)) return "sse2";
+    __asm__("xgetbv" : "=a"(saved), "=d"(high) : "c"(0));
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & 1u << 5) || (saved & 6) != 6) return "sse2";
+    const unsigned all = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31; /* f, dq, bw, vl */
+    return (b & all) == all && (saved & 0xe6) == 0xe6 ? "avx512" : "avx2";
+}
+#elif defined(__aarch64__)
+static const char *widest(void) { return "neon"; }
+#endif
+/* The widest vectors that this machine runs. */
+const char *pipeline_set(void) { return widest(); }
+#endif
+
+#ifdef SET
+static const i64 GATES[] = {4, 3, 1, 1};
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 8")
+typedef float vec __attribute__((vector_size(4 * LANES)));
+typedef int32_t ints __attribute__((vector_size(4 * LANES)));
+typedef float loose __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+INLINE vec load(const float *p) { return (vec)*(const loose *)p; }
+INLINE void store(float *p, vec v) { *(loose *)p = (loose)v; }
+INLINE vec splat(float x) { return x - (vec){0}; }
+INLINE vec pick(ints yes, vec a, vec b) { return (vec)((yes & (ints)a) | (~yes & (ints)b)); }
+
+/* a * b + c, rounded once where the machine can. */
+#if defined(__AVX512F__) && LANES == 16
+#include <immintrin.h>
+INLINE vec fma_(vec a, vec b, vec c) { return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
+#elif defined(__FMA__) && LANES == 8
+#include <immintrin.h>
+INLINE vec fma_(vec a, vec b, vec c) { return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+INLINE vec fma_(vec a, vec b, vec c) { return (vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
+#else
+INLINE vec fma_(vec a, vec b, vec c) { return a * b + c; }
+#endif
+
+/* Cephes' expf, error about 1e-7; clamped so that 2^n stays normal. Comparing keeps a NaN, which min would not. */
+INLINE vec exp_(vec x) {
+    x = pick(x < -87.0f, splat(-87.0f), x);
+    x = pick(x > 87.0f, splat(87.0f), x);
+    vec n = fma_(x, splat(1.44269504088896341f), splat(12582912.0f)) - 12582912.0f; /* rounds to a whole number */
+    vec r = fma_(n, splat(2.12194440e-4f), fma_(n, splat(-0.693359375f), x));
+    vec p = splat(1.9875691500e-4f);
+    p = fma_(p, r, splat(1.3981999507e-3f));
+    p = fma_(p, r, splat(8.3334519073e-3f));
+    p = fma_(p, r, splat(4.1665795894e-2f));
+    p = fma_(p, r, splat(1.6666665459e-1f));
+    p = fma_(p, r, splat(5.0000001201e-1f));
+    p = fma_(p, r * r, r + 1.0f);
+    /* A NaN converts to no whole number; p is NaN then, whatever it is scaled by. */
+    ints e = (__builtin_convertvector(pick(n == n, n, splat(0.0f)), ints) + 127) << 23;
+    return p * (vec)e;
+}
+INLINE vec sigmoid(vec x) { return 1.0f / (1.0f + exp_(-x)); }
+
+/* Eigen's rational approximation: a few units in the last place, small x too, where 2 sigmoid(2x) - 1 has none. */
+INLINE vec tanh_(vec x) {
+    x = pick(x < -7.90531110763549805f, splat(-7.90531110763549805f), x);
+    x = pick(x > 7.90531110763549805f, splat(7.90531110763549805f), x);
+    vec s = x * x, p = splat(-2.76076847742355e-16f), q = splat(1.19825839466702e-06f);
+    p = fma_(p, s, splat(2.00018790482477e-13f));
+    p = fma_(p, s, splat(-8.60467152213735e-11f));
+    p = fma_(p, s, splat(5.12229709037114e-08f));
+    p = fma_(p, s, splat(1.48572235717979e-05f));
+    p = fma_(p, s, splat(6.37261928875436e-04f));
+    p = fma_(p, s, splat(4.89352455891786e-03f));
+    q = fma_(q, s, splat(1.18534705686654e-04f));
+    q = fma_(q, s, splat(2.26843463243900e-03f));
+    q = fma_(q, s, splat(4.89352518554385e-03f));
+    return x * p / q;
+}
+
+/* sums[row][v] += a[row] . panel column v. `rows` and `vecs` are constants once inlined: sums live in registers. */
+INLINE void product(const int rows, const int vecs, vec sums[TILE][4], const float *a, i64 stride, const float *panel,
+                    i64 depth) {
+    for (i64 k = 0; k < depth; k++, panel += vecs * LANES) {
+        vec column[4];
+        UNROLL for (int v = 0; v < vecs; v++) {
+            column[v] = load(panel + v * LANES);
+            if (LANES == 16) __builtin_prefetch(panel + (8 * vecs + v) * LANES);
+        }
+        UNROLL for (int r = 0; r < rows; r++) {
+            vec x = splat(a[r * stride + k]);
+            UNROLL for (int v = 0; v < vecs; v++) sums[r][v] = fma_(x, column[v], sums[r][v]);
+        }
+    }
+}
+
+/* All of `count` rows in tiles: whole ones, then what is left, each size its own code. */
+#define TILED(CALL)                                                                                                   \
+    i64 row = 0;                                                                                                      \
+    for (; row + TILE <= count; row += TILE) CALL(TILE);                                                              \
+    switch (count - row) {                                                                                            \
+    case 1: CALL(1); break;                                                                                           \
+    case 2: CALL(2); break;                                                                                           \
+    case 3: if (3 < TILE) CALL(3 < TILE ? 3 : 1); break;                                                              \
+    case 4: if (4 < TILE) CALL(4 < TILE ? 4 : 1); break;                                                              \
+    case 5: if (5 < TILE) CALL(5 < TILE ? 5 : 1); break;                                                              \
+    }
+
+/* One vector of hidden units of some rows at one step: where they come from and where they go. */
+typedef struct {
+    const float *a, *panel, *bias, *c0;
+    i64 a_stride, depth, wide, gate_stride, state_stride, unit;
+    float *gates, *c, *h;
+    int keep;
+} Part;
+
+INLINE void lstm_tile(const int rows, const Part *at, i64 row) {
+    vec sums[TILE][4];
+    float *gates = at->gates + row * at->gate_stride;
+    UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < 4; v++)
+        sums[r][v] = load(gates + r * at->gate_stride + v * at->wide);
+    product(rows, 4, sums, at->a + row * at->a_stride, at->a_stride, at->panel, at->depth);
+    UNROLL for (int r = 0; r < rows; r++) {
+        i64 cell = (row + r) * at->wide;
+        vec i = sigmoid(sums[r][0]), f = sigmoid(sums[r][1]), g = tanh_(sums[r][2]), o = sigmoid(sums[r][3]);
+        vec c = fma_(f, load(at->c0 + cell), i * g);
+        store(at->c + cell, c);
+        store(at->h + (row + r) * at->state_stride, o * tanh_(c));
+        if (at->keep) {
+            float *kept = gates + r * at->gate_stride;
+            store(kept, i), store(kept + at->wide, f), store(kept + 2 * at->wide, g), store(kept + 3 * at->wide, o);
+        }
+    }
+}
+
+INLINE void gru_tile(const int rows, const Part *at, i64 row) {
+    vec sums[TILE][4];
+    float *gates = at->gates + row * at->gate_stride;
+    const float *a = at->a + row * at->a_stride;
+    UNROLL for (int r = 0; r < rows; r++) {
+        sums[r][0] = load(gates + r * at->gate_stride + at->wide);
+        sums[r][1] = load(gates + r * at->gate_stride + 2 * at->wide);
+        sums[r][2] = load(at->bias);
+    }
+    product(rows, 3, sums, a, at->a_stride, at->panel, at->depth);
+    UNROLL for (int r = 0; r < rows; r++) {
+        float *kept = gates + r * at->gate_stride;
+        vec reset = sigmoid(sums[r][0]), update = sigmoid(sums[r][1]), fresh = tanh_(fma_(reset, sums[r][2], load(kept)));
+        vec h = fma_(update, load(a + r * at->a_stride + at->unit) - fresh, fresh);
+        store(at->h + (row + r) * at->state_stride, h);
+        if (at->keep) {
+            store(kept, fresh), store(kept + at->wide, reset), store(kept + 2 * at->wide, update);
+            store(kept + 3 * at->wide, sums[r][2]);
+        }
+    }
+}
+
+/* to = activation(from + a . panel), for the plain RNN and, with no activation, for the backward pass. */
+INLINE void plain_tile(const int rows, const int vecs, const float *a, i64 a_stride, const float *panel, i64 depth,
+                       const float *from, i64 from_stride, float *to, i64 to_stride, int cell) {
+    vec sums[TILE][4];
+    UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < vecs; v++)
+        sums[r][v] = load(from + r * from_stride + v * LANES);
+    product(rows, vecs, sums, a, a_stride, panel, depth);
+    UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < vecs; v++) {
+        vec x = sums[r][v];
+        if (cell == TANH) x = tanh_(x);
+        if (cell == RELU) x = pick(x < 0.0f, splat(0.0f), x); /* keeps a NaN */
+        store(to + r * to_stride + v * LANES, x);
+    }
+}
+
+static void lstm_part(const Part *at, i64 count) {
+#define CALL(n) lstm_tile(n, at, row)
+    TILED(CALL)
+#undef CALL
+}
+static void gru_part(const Part *at, i64 count) {
+#define CALL(n) gru_tile(n, at, row)
+    TILED(CALL)
+#undef CALL
+}
+INLINE void plain_part(const int vecs, i64 count, const float *a, i64 a_stride, const float *panel, i64 depth,
+                       const float *from, i64 from_stride, float *to, i64 to_stride, int cell) {
+#define CALL(n)                                                                                                       \
+    plain_tile(n, vecs, a + row * a_stride, a_stride, panel, depth, from + row * from_stride, from_stride,            \
+               to + row * to_stride, to_stride, cell)
+    TILED(CALL)
+#undef CALL
+}
+/* The whole width, four vectors at a time as pack_rows laid them out. */
+static void plain_parts(i64 wide, i64 count, const float *a, i64 a_stride, const float *panels, i64 depth,
+                        const float *from, i64 from_stride, float *to, i64 to_stride, int cell) {
+    for (i64 at = 0; at < wide; at += 4 * LANES, panels += depth * 4 * LANES) {
+#define CALL(n) plain_part(n, count, a, a_stride, panels, depth, from + at, from_stride, to + at, to_stride, cell)
+        switch ((wide - at) / LANES) {
+        case 1: CALL(1); break;
+        case 2: CALL(2); break;
+        case 3: CALL(3); break;
+        default: CALL(4);
+        }
+#undef CALL
+    }
+}
+
+/* Panel `at` for the forward pass: depth x gates x LANES, of the hidden units at*LANES and on. */
+static void pack_units(const Job *job, i64 at) {
+    i64 gates = GATES[job->cell], block = gates * LANES;
+    float *panel = job->panels + at * job->depth * block;
+    for (i64 g = 0; g < gates; g++)
+        for (i64 v = 0; v < LANES; v++) {
+            i64 unit = at * LANES + v;
+            const float *row = job->weight + (g * job->depth + unit) * job->depth;
+            float *to = panel + g * LANES + v;
+            for (i64 k = 0; k < job->depth; k++) to[k * block] = unit < job->depth ? row[k] : 0.0f;
+        }
+}
+/* Panel `at` of four vectors (or what is left) of a matrix's columns, row after row. The RNN's forward product
+ * reads the weights transposed; the backward pass as they are, each gate padded to whole vectors. */
+static void pack_rows(const Job *job, i64 at, int transposed) {
+    i64 deep = transposed ? job->depth : GATES[job->cell] * job->wide, first = at * 4 * LANES;
+    i64 vecs = job->wide - first < 4 * LANES ? job->wide - first : 4 * LANES;
+    float *to = job->panels + deep * first;
+    for (i64 k = 0; k < deep; k++, to += vecs) {
+        i64 unit = k % job->wide;
+        const float *row = job->weight + (k / job->wide * job->depth + unit) * job->depth;
+        for (i64 v = 0; v < vecs; v++)
+            to[v] = first + v >= job->depth || unit >= job->depth ? 0.0f
+                    : transposed                                   ? job->weight[(first + v) * job->depth + k]
+                                                                   : row[first + v];
+    }
+}
+
+/* Rows `low` .. `high`-1 through all their steps. */
+static void forward(const Job *job, i64 low, i64 high) {
+    const i64 last = job->times - 1, wide = job->wide, *alive = job->alive, lstm = job->cell == LSTM;
+    i64 here = job->reverse ? job->steps : 0; /* the packed step at which this time begins */
+    for (i64 s = 0; s <= last; s++) {
+        i64 t = job->reverse ? last - s : s;
+        if (job->reverse) here -= alive[t];
+        i64 end = alive[t] < high ? alive[t] : high;
+        i64 left = s == 0 ? here : job->reverse ? here + alive[t] : here - alive[t - 1]; /* where the time before does */
+        i64 begin = s == 0 ? 0 : job->reverse ? alive[t + 1] : end; /* the first row that begins here */
+        begin = begin < low ? low : begin < end ? begin : end;
+        for (i64 half = 0; half < 2; half++) { /* rows that go on, then rows that begin */
+            i64 from = half ? begin : low, count = (half ? end : begin) - from;
+            if (count <= 0) continue;
+            const float *a = half ? job->h0 + from * wide : job->states + (left + from) * job->state_stride;
+            i64 a_stride = half ? wide : job->state_stride, depth = job->depth;
+            float *gates = job->gates + (here + from) * job->gate_stride;
+            float *h = job->states + (here + from) * job->state_stride;
+            if (job->cell >= TANH) {
+                plain_parts(wide, count, a, a_stride, job->panels, depth, gates, job->gate_stride, h, job->state_stride,
+                            (int)job->cell);
+                continue;
+            }
+            for (i64 unit = 0; unit < wide; unit += LANES) {
+                Part at = {.a = a, .a_stride = a_stride, .depth = depth, .wide = wide, .unit = unit,
+                           .panel = job->panels + unit * job->depth * GATES[job->cell],
+                           .gates = gates + unit, .gate_stride = job->gate_stride,
+                           .h = h + unit, .state_stride = job->state_stride, .keep = job->keep != 0};
+                if (lstm) {
+                    /* Without keep a row's cell stays where it is: c1 is a copy of c0. */
+                    at.c = job->keep ? job->cells + (here + from) * wide + unit : job->c1 + from * wide + unit;
+                    at.c0 = !job->keep ? at.c : half ? job->c0 + from * wide + unit
+                                                     : job->cells + (left + from) * wide + unit;
+                    lstm_part(&at, count);
+                } else {
+                    at.bias = job->bias + unit;
+                    gru_part(&at, count);
+                }
+            }
+        }
+        i64 done = job->reverse ? (t == 0 ? low : end) : t == last ? low : alive[t + 1] < low ? low : alive[t + 1];
+        for (i64 row = done; row < end; row++) { /* rows that end here */
+            memcpy(job->h1 + row * wide, job->states + (here + row) * job->state_stride, sizeof(float) * wide);
+            if (lstm && job->keep) memcpy(job->c1 + row * wide, job->cells + (here + row) * wide, sizeof(float) * wide);
+        }
+        if (!job->reverse) here += alive[t];
+    }
+}
+
+/* One step of one row: d_h and d_c become what the step before gets, but for what comes through the gates. */
+INLINE void step_back(const int cell, const Job *job, const float *gates, const float *states, const float *h0,
+                      const float *c, const float *c0, const float *d_states, float *d_gates, float *d_h, float *d_c) {
+    const i64 wide = job->wide;
+    for (i64 u = 0; u < wide; u += LANES) {
+        vec d = load(d_states + u) + load(d_h + u), rest = splat(0.0f);
+        if (cell == LSTM) {
+            vec i = load(gates + u), f = load(gates + wide + u), g = load(gates + 2 * wide + u);
+            vec o = load(gates + 3 * wide + u), y = tanh_(load(c + u));
+            vec dc = fma_(d * o, 1.0f - y * y, load(d_c + u));
+            store(d_gates + u, dc * g * (i * (1.0f - i)));
+            store(d_gates + wide + u, dc * load(c0 + u) * (f * (1.0f - f)));
+            store(d_gates + 2 * wide + u, dc * i * (1.0f - g * g));
+            store(d_gates + 3 * wide + u, d * y * (o * (1.0f - o)));
+            store(d_c + u, dc * f);
+        } else if (cell == GRU) {
+            vec n = load(gates + u), r = load(gates + wide + u), z = load(gates + 2 * wide + u);
+            vec dn = d * (1.0f - z) * (1.0f - n * n);
+            store(d_gates + u, dn);
+            store(d_gates + wide + u, dn * load(gates + 3 * wide + u) * (r * (1.0f - r)));
+            store(d_gates + 2 * wide + u, d * (load(h0 + u) - n) * (z * (1.0f - z)));
+            store(d_gates + 3 * wide + u, dn * r);
+            rest = d * z;
+        } else {
+            vec h = load(states + u);
+            store(d_gates + u, cell == TANH ? d * (1.0f - h * h) : pick(h <= 0.0f, splat(0.0f), d));
+        }
+        store(d_h + u, rest);
+    }
+    /* An infinite input times a padding weight's zero is a NaN, and would go on into every product from here. */
+    for (i64 gate = 0; gate < job->gate_stride; gate += wide)
+        for (i64 u = job->depth; u < wide; u++) d_gates[gate + u] = 0.0f;
+}
+
+static void backward(const Job *job, i64 low, i64 high) {
+    const i64 last = job->times - 1, wide = job->wide, *alive = job->alive, cell = job->cell;
+    const i64 deep = GATES[cell] * wide, skip = cell == GRU ? wide : 0;
+    i64 here = job->reverse ? 0 : job->steps;
+    for (i64 s = last; s >= 0; s--) {
+        i64 t = job->reverse ? last - s : s;
+        if (!job->reverse) here -= alive[t];
+        i64 end = alive[t] < high ? alive[t] : high;
+        i64 left = s == 0 ? here : job->reverse ? here + alive[t] : here - alive[t - 1];
+        i64 begin = s == 0 ? 0 : job->reverse ? alive[t + 1] : end;
+        begin = begin < low ? low : begin < end ? begin : end;
+        for (i64 row = low; row < end; row++) {
+            i64 at = here + row, from = left + row;
+            const float *gates = job->gates + at * job->gate_stride, *states = job->states + at * job->state_stride;
+            const float *h0 = row < begin ? job->states + from * job->state_stride : job->h0 + row * wide;
+            const float *d_states = job->d_states + at * job->state_stride;
+            float *d_gates = job->d_gates + at * job->gate_stride, *d_h = job->d_h + row * wide;
+            if (cell == LSTM)
+                step_back(LSTM, job, gates, states, h0, job->cells + at * wide,
+                          row < begin ? job->cells + from * wide : job->c0 + row * wide, d_states, d_gates, d_h,
+                          job->d_c + row * wide);
+            else if (cell == GRU)
+                step_back(GRU, job, gates, states, h0, 0, 0, d_states, d_gates, d_h, 0);
+            else if (cell == TANH)
+                step_back(TANH, job, gates, states, h0, 0, 0, d_states, d_gates, d_h, 0);
+            else
+                step_back(RELU, job, gates, states, h0, 0, 0, d_states, d_gates, d_h, 0);
+            memcpy(job->before + at * job->depth, h0, sizeof(float) * job->depth);
+        }
+        /* Rows that begin here hand on to their initial states, which seldom want it. */
+        i64 count = (job->keep ? end : begin) - low;
+        if (count > 0)
+            plain_parts(wide, count, job->d_gates + (here + low) * job->gate_stride + skip, job->gate_stride,
+                        job->panels, deep, job->d_h + low * wide, wide, job->d_h + low * wide, wide, -1);
+        if (job->reverse) here += alive[t];
+    }
+}
+
+typedef struct {
+    const Job *jobs;
+    i64 count, chunks, next;
+    int back, packing;
+} Work;
+
+/* The row at which chunk `part` begins, so that each has about as many steps. */
+static i64 border(const Job *job, i64 part, i64 parts) {
+    i64 low = 0, high = job->rows;
+    while (low < high) {
+        i64 middle = (low + high) / 2, steps = 0;
+        for (i64 t = 0; t < job->times; t++) steps += job->alive[t] < middle ? job->alive[t] : middle;
+        if (steps * parts < job->steps * part) low = middle + 1;
+        else high = middle;
+    }
+    return low;
+}
+
+static void crew(void *given) {
+    Work *work = given;
+    for (;;) {
+        i64 task = __atomic_fetch_add(&work->next, 1, __ATOMIC_RELAXED);
+        if (task >= work->count * work->chunks) return;
+        const Job *job = &work->jobs[task % work->count];
+        i64 part = task / work->count;
+        if (work->packing) {
+            int units = !work->back && job->cell < TANH;
+            i64 panels = units ? job->wide / LANES : (job->wide + 4 * LANES - 1) / (4 * LANES);
+            for (i64 at = part; at < panels; at += work->chunks)
+                if (units) pack_units(job, at);
+                else pack_rows(job, at, !work->back);
+        } else (work->back ? backward : forward)(job, border(job, part, work->chunks), border(job, part + 1, work->chunks));
+    }
+}
+
+#define NAME_(a, b) a##b
+#define NAME(a, b) NAME_(a, b)
+/* All directions of one layer. The chunks change who does the work, and no bit of it. */
+void NAME(pipeline_run_, SET)(const Job *jobs, i64 count, i64 back, i64 chunks, i64 threads, Team *team) {
+    for (int packing = 1; packing >= 0; packing--) {
+        Work work = {.jobs = jobs, .count = count, .chunks = chunks, .back = back != 0, .packing = packing};
+        if (threads > 1) team(crew, &work, (unsigned)threads, 0);
+        else crew(&work);
+    }
+}
+i64 NAME(pipeline_lanes_, SET)(void) { return LANES; }
+#endif
