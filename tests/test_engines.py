@@ -26,12 +26,14 @@ from pipeline_recurrent import GRU, LSTM, RNN, EngineName
 from pipeline_recurrent.engines import ENGINES, Run, Weights, chosen, fit
 from pipeline_recurrent.engines.costs import FEATURES, Costs, Family, Sizes, costs, features
 from pipeline_recurrent.engines.scan import layer
+from pipeline_recurrent.native import available
 from pipeline_recurrent.recurrent import Recurrent
 from untyped import graphed, loosely, seed
 
 Name = Literal["lstm", "gru", "rnn_tanh", "rnn_relu"]
 CELLS: tuple[Name, ...] = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 EVERYWHERE: tuple[EngineName, ...] = ("packed", "dense", "plain")
+COMPILED: tuple[EngineName, ...] = () if available() else ("native",)
 LENGTHS = (3, 0, 5, 1, 5)
 
 
@@ -178,7 +180,7 @@ def test_second_derivatives_agree_in_float32(cell: Name) -> None:
     """Where torch prefers oneDNN's kernels, which must have them too."""
     case = Case(cell, 2, 1, bias=True, initial=False)
     every: list[list[Tensor]] = []
-    for engine in EVERYWHERE:
+    for engine in (*EVERYWHERE, *COMPILED):
         encoder = made(case, engine).float()
         values = torch.cat(drawn(case)[0]).detach().float().requires_grad_()
         # Rows of one length: torch's packed call takes its dense way.

@@ -1,8 +1,9 @@
 """The native engine: a compiled kernel on the packed layout, where there is one."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
-from typing import Protocol, cast, final
+from typing import Final, Protocol, cast, final
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from typing_extensions import override
 from pipeline.sequences.batches import Carry
 from pipeline.sequences.order import Order
 from pipeline_recurrent.engines.engine import Layered
+from pipeline_recurrent.engines.packed import Packed
 from pipeline_recurrent.engines.run import Answer, Cell, Run, Weights
 from pipeline_recurrent.engines.why import unusual_dtype
 
@@ -20,7 +22,11 @@ class _Compiled(Protocol):
     """What `pipeline_recurrent.native` offers."""
 
     available: Callable[[], str | None]
-    layer: Callable[[Cell, Tensor, Order, Sequence[Weights], Carry | None], Answer]
+    layer: Callable[..., Answer]
+
+
+_PACKED: Final = Packed()
+"""Whose operations have second derivatives."""
 
 
 def _compiled() -> _Compiled | str:
@@ -60,4 +66,4 @@ class Native(Layered):
     ) -> Answer:
         found = _compiled()
         assert not isinstance(found, str)
-        return found.layer(cell, x, order, weights, initial)
+        return found.layer(cell, x, order, weights, initial, again=partial(_PACKED.layer, cell))

@@ -1,16 +1,17 @@
 """How one layer lies in the kernels' buffers, and what they are told about it."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, final
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from pipeline.sequences.order import Order
+from pipeline_recurrent.engines.again import Again
+from pipeline_recurrent.engines.run import Cell
 from pipeline_recurrent.native.library import Job, Kernels
 
-Cell = Literal["lstm", "gru", "rnn_tanh", "rnn_relu"]
 CELLS: tuple[Cell, ...] = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 """In the order of kernels.c."""
 
@@ -38,19 +39,31 @@ class Plan:
 
     Attributes:
         keep: whether a backward pass may follow.
+        again: the same layer of operations that have second derivatives, if there is such a one.
         states: how many tensors are carried from step to step.
         gates: how many gates the weights have.
         columns: the floats of a step's gates in a buffer.
         wide: the hidden size in whole vectors; what is between is zeros.
     """
 
-    def __init__(self, cell: Cell, order: Order, directions: int, hidden: int, *, keep: bool, kernels: Kernels) -> None:
+    def __init__(
+        self,
+        cell: Cell,
+        order: Order,
+        directions: int,
+        hidden: int,
+        *,
+        keep: bool,
+        kernels: Kernels,
+        again: Again | None = None,
+    ) -> None:
         self.cell: Cell = cell
         self.order = order
         self.directions = directions
         self.hidden = hidden
         self.keep = keep
         self.kernels = kernels
+        self.again = again
         self.states = 2 if cell == "lstm" else 1
         self.gates: int = sum(piece.gates for piece in FROM_INPUT[cell])
         self.wide = -(-hidden // kernels.lanes) * kernels.lanes

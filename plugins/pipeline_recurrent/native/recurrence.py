@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import NamedTuple, Protocol, final
+from typing import NamedTuple, Protocol, cast, final
 
 import torch
 from jaxtyping import Float
@@ -11,12 +11,12 @@ from torch.autograd.function import Function
 from typing_extensions import override
 
 from pipeline.errors import ShapeError
+from pipeline.sequences.batches import Carry
 from pipeline.sequences.order import Order
+from pipeline_recurrent.engines.again import Again, gradients_again
+from pipeline_recurrent.engines.run import Cell, Weights
 from pipeline_recurrent.native.library import kernels
-from pipeline_recurrent.native.plan import FROM_INPUT, FROM_STATE, Cell, Piece, Plan
-
-Weights = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
-"""One direction's: weight_ih, weight_hh, bias_ih and bias_hh, as torch names, shapes and orders them."""
+from pipeline_recurrent.native.plan import FROM_INPUT, FROM_STATE, Piece, Plan
 
 
 def layer(
@@ -27,12 +27,13 @@ def layer(
     initial: Sequence[Float[Tensor, "directions occupied hidden"]] | None = None,
     *,
     using: str | None = None,
+    again: Again | None = None,
 ) -> tuple[Float[Tensor, "steps states"], tuple[Float[Tensor, "directions occupied hidden"], ...]]:
     """One layer, all its directions: each step's states side by side, and the states in which the rows end.
 
     Float32 on the CPU. Gradients reach x, the weights and the initial states, through the steps and the carried
-    states alike; gradients of gradients raise a RuntimeError. The recurrence's bits depend on no thread count;
-    what torch's own products do with theirs is torch's affair.
+    states alike; gradients of gradients raise a RuntimeError, unless `again` gives them. The recurrence's bits
+    depend on no thread count; what torch's own products do with theirs is torch's affair.
 
     Args:
         cell: one of lstm, gru, rnn_tanh, rnn_relu.
@@ -42,6 +43,7 @@ def layer(
         initial: h, and for an LSTM c, of the rows that have steps, the longest first; None for zeros. The carried
             states come out in the same form.
         using: an instruction set by name instead of this machine's best one.
+        again: the same layer, from x, order, weights and initial, of operations that have second derivatives.
 
     Raises:
         UnavailableError: if the kernels are not there; `available` says so before.
@@ -53,8 +55,8 @@ def layer(
         initial = [x.new_zeros(shape) for _ in range(2 if cell == "lstm" else 1)]
     tensors = [*initial, *(tensor for each in weights for tensor in each)]
     keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *tensors))
-    plan = Plan(cell, order, len(weights), hidden, keep=keep, kernels=kernels(using))
-    given = _Given(x, initial, weights)
+    plan = Plan(cell, order, len(weights), hidden, keep=keep, kernels=kernels(using), again=again)
+    given = _Given(x, tuple(initial), weights)
     _check(plan, given)
     # The kernels know float32 alone: autocast must put no other dtype between their products.
     with torch.autocast("cpu", enabled=False):
@@ -64,7 +66,7 @@ def layer(
 
 class _Given(NamedTuple):
     x: Tensor
-    initial: Sequence[Tensor]
+    initial: Carry
     weights: Sequence[Weights]
 
 
@@ -93,8 +95,8 @@ class _Context(Protocol):
     needs_input_grad: Sequence[bool]
 
     @property
-    def saved_tensors(self) -> tuple[Tensor, ...]: ...
-    def save_for_backward(self, *tensors: Tensor) -> None: ...
+    def saved_tensors(self) -> tuple[Tensor | None, ...]: ...
+    def save_for_backward(self, *tensors: Tensor | None) -> None: ...
 
 
 @final
@@ -111,17 +113,24 @@ class _Layer(Function):
         answer, kept = _run(plan, given)
         ctx.plan = plan
         # All of it the official way: an output that hung on the context itself would never be freed.
-        ctx.save_for_backward(given.x, *(tensor for each in given.weights for tensor in each[:2]), *kept)
+        ctx.save_for_backward(*tensors, *kept)
         return tuple(answer)
 
     @override
     @staticmethod
     def backward(ctx: _Context, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        plan = ctx.plan
+        count = 1 + plan.states + 4 * plan.directions
+        tensors = ctx.saved_tensors[:count]
+        if torch.is_grad_enabled() and plan.again is not None:
+            again, (x, initial, weights) = plan.again, _given(plan, tensors)
+            wanted = ctx.needs_input_grad[2:]
+            return None, None, *gradients_again(lambda: again(x, plan.order, weights, initial), tensors, grads, wanted)
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             found = [None, None, *_back(ctx.plan, grads, ctx.saved_tensors, ctx.needs_input_grad[2:])]
         if torch.is_grad_enabled():
             # A gradient that said nothing of how it came about would make a penalty on it do nothing, in silence.
-            sources = [*grads, *ctx.saved_tensors[: 1 + 2 * ctx.plan.directions]]
+            sources = [tensor for tensor in (*grads, *tensors) if tensor is not None]
             found = [None if grad is None else _once(grad, *sources) for grad in found]
         return tuple(found)
 
@@ -205,12 +214,22 @@ def _places(plan: Plan, pieces: dict[Cell, tuple[Piece, ...]]) -> list[tuple[sli
     ]  # fmt: skip
 
 
-def _back(plan: Plan, grads: Sequence[Tensor], saved: Sequence[Tensor], needed: Sequence[bool]) -> list[Tensor | None]:
+def _given(plan: Plan, tensors: Sequence[Tensor | None]) -> _Given:
+    """Input, initial states and weights, which go through autograd in one row."""
+    x, *rest = tensors
+    initial, flat = rest[: plan.states], rest[plan.states :]
+    weights = [cast("Weights", tuple(flat[4 * index : 4 * index + 4])) for index in range(plan.directions)]
+    return _Given(cast("Tensor", x), cast("Carry", tuple(initial)), weights)
+
+
+def _back(
+    plan: Plan, grads: Sequence[Tensor], saved: Sequence[Tensor | None], needed: Sequence[bool]
+) -> list[Tensor | None]:
     """Gradients of x, the initial states and the weights, None for those that nobody asks for."""
     count, directions = plan.states, plan.directions
-    queue = iter(saved)
-    x = next(queue)
-    weights = [(next(queue), next(queue)) for _ in range(directions)]
+    given = 1 + count + 4 * directions
+    x, _, weights = _given(plan, saved[:given])
+    queue = iter(cast("Sequence[Tensor]", saved[given:]))
     states, *began = [next(queue) for _ in range(1 + count)]
     every: list[dict[str, Tensor]] = [{"gates": next(queue)} for _ in range(directions)]
 

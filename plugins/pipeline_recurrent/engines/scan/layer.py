@@ -10,15 +10,13 @@ from torch.autograd.function import FunctionCtx
 
 from pipeline.sequences.batches import Carry
 from pipeline.sequences.order import Order
-from pipeline_recurrent.engines.run import Answer, Weights
+from pipeline_recurrent.engines.again import Again, gradients_again
+from pipeline_recurrent.engines.run import Weights
 from pipeline_recurrent.engines.scan.kernel import Kernel
 
 TOGETHER: Final = 256
 """Up to how many hidden features both directions are scanned together: half the calls, as long as the recurrent
 weights of both stay in the cache."""
-
-Differentiable = Callable[[Tensor, Order, Sequence[Weights], Carry | None], Answer]
-"""The same layer of operations that autograd can differentiate again: input, order, weights, initial states."""
 
 
 @attrs.frozen(eq=False)
@@ -37,7 +35,7 @@ class Plan:
     order: Order
     directions: int
     states: int
-    again: Differentiable
+    again: Again
 
     def scans(self, hidden: int) -> list[slice | int]:
         """Which directions are scanned together: all, or each by itself."""
@@ -226,9 +224,5 @@ def _beside(plan: Plan, made: Scanned, initial: Carry) -> Tensor:
 def _again(
     plan: Plan, tensors: Sequence[Tensor | None], _: Scanned, gradients: Sequence[Tensor], wanted: Sequence[bool]
 ) -> list[Tensor | None]:
-    """The same gradients as a graph of their own: the layer once more, of operations that have second derivatives."""
     x, initial, weights = plan.parted(tensors)
-    output, ended = plan.again(x, plan.order, weights, initial or None)
-    asked = [tensor for tensor, want in zip(tensors, wanted, strict=True) if want and tensor is not None]
-    given = iter(torch.autograd.grad((output, *ended), asked, gradients, create_graph=True, allow_unused=True))
-    return [next(given) if want else None for want in wanted]
+    return gradients_again(lambda: plan.again(x, plan.order, weights, initial or None), tensors, gradients, wanted)
