@@ -219,7 +219,7 @@ def test_it_is_valid_json_in_plain_letters(odd: Registry) -> None:
     read = json.loads(written, parse_constant=refuse)
     assert [each["name"] for each in read["parts"]] == [each["name"] for each in inventory(odd)["parts"]]
     (told,) = (each for each in read["parts"] if each["name"] == "told")
-    assert told["capabilities"] == {"exportable": "{1}"}
+    assert told["capabilities"] == {"exportable": "{1}", "inner_product": False}
 
 
 def test_nothing_else_changes(odd: Registry) -> None:
