@@ -94,6 +94,7 @@ FIELDS: Mapping[tuple[type, str], tuple[Callable[[], object], str]] = {
     (States, "steps"): (lambda: loosely(States)(CUBE, PLANE), "States: steps must be .*but float32 of shape"),
     (States, "final"): (lambda: States(ROWS, PLANE[:, :2]), r"States: final must be batch x hidden, \(2, 3\)"),
     (States, "carried"): (lambda: loosely(States)(ROWS, PLANE, carried=[PLANE]), "States: carried must be tuple"),
+    (States, "engine"): (lambda: loosely(States)(ROWS, PLANE, engine=3), "States: engine must be str or None"),
     (Pooled, "values"): (lambda: Pooled(CUBE), r"Pooled: values must be Float\[Tensor, 'batch hidden'\]"),
     (Pooled, "riders"): (lambda: Pooled(PLANE, riders=THREE), "riders has places of 3 rows, but the batch has 2"),
     (Scores, "values"): (lambda: Scores(PLANE.long(), range(3)), r"Scores: values must be Float.*but int64"),
