@@ -87,10 +87,10 @@ class Recurrent(Encoder[S_co]):
             if said and module.num_layers == 1:
                 msg = f"{option}=True acts between layers, but there is one; put a stage of its kind behind Encode."
                 raise OptionError(msg, **{option: said})
-        self.input_size = module.input_size
+        self.input_size: int = module.input_size
         self.hidden_size: int = module.hidden_size
         self.num_layers: int = module.num_layers
-        self.bidirectional = module.bidirectional
+        self.bidirectional: bool = module.bidirectional
         self.merge: Merge = merge
         self.residual: bool = residual
         self.engine: EngineName = engine

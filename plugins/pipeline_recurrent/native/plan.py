@@ -66,9 +66,9 @@ class Plan:
         self.again = again
         self.states = 2 if cell == "lstm" else 1
         self.gates: int = sum(piece.gates for piece in FROM_INPUT[cell])
-        self.wide = -(-hidden // kernels.lanes) * kernels.lanes
+        self.wide: int = -(-hidden // kernels.lanes) * kernels.lanes
         # In training a GRU keeps the recurrent part of its new gate beside the three.
-        self.columns = (4 if cell == "gru" and keep else self.gates) * self.wide
+        self.columns: int = (4 if cell == "gru" and keep else self.gates) * self.wide
 
     def padded(self, tensor: Tensor) -> Tensor:
         """The last axis, of hidden units, in whole vectors."""

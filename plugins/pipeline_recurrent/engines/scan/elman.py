@@ -1,14 +1,14 @@
 """The plain RNN for the plain engine."""
 
 from collections.abc import Sequence
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
 from pipeline.sequences.batches import Carry
-from pipeline_recurrent.engines.scan.kernel import Kernel, product, started
+from pipeline_recurrent.engines.scan.kernel import Beside, Kernel, product, started
 
 
 @final
@@ -16,7 +16,7 @@ class ElmanKernel(Kernel):
     """One gate, which is the state: h = tanh or relu of the sum of both products."""
 
     shared = 1
-    beside = "state"
+    beside: ClassVar[Beside] = "state"
 
     def __init__(self, nonlinearity: Literal["tanh", "relu"]) -> None:
         self.nonlinearity: Literal["tanh", "relu"] = nonlinearity

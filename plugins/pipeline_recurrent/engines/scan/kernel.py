@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,6 +12,10 @@ from pipeline_recurrent.engines.run import Weights
 
 Product = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Adds the product of the second and third to the first, in place."""
+
+
+Beside: TypeAlias = Literal["state", "state before", "cell before"]
+"""What a cell's factors look at beside its gates."""
 
 
 class Kernel(ABC):
@@ -33,7 +37,7 @@ class Kernel(ABC):
     shared: ClassVar[int]
     apart: ClassVar[int] = 0
     extras: ClassVar[int] = 0
-    beside: ClassVar[Literal["state", "state before", "cell before"]]
+    beside: ClassVar[Beside]
 
     @property
     def blocks(self) -> int:

@@ -1,14 +1,14 @@
 """The LSTM for the plain engine."""
 
 from collections.abc import Sequence
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
 from pipeline.sequences.batches import Carry
-from pipeline_recurrent.engines.scan.kernel import Kernel, product, started
+from pipeline_recurrent.engines.scan.kernel import Beside, Kernel, product, started
 
 
 @final
@@ -17,7 +17,7 @@ class LSTMKernel(Kernel):
 
     shared = 4
     extras = 1
-    beside = "cell before"
+    beside: ClassVar[Beside] = "cell before"
 
     @override
     def forward(
