@@ -5,7 +5,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2024.10.9"
-nox.options.sessions = ["demo", "tests", "native", "types", "lint"]
+nox.options.sessions = ["demo", "tests", "types", "lint"]
 nox.options.reuse_venv = "yes"
 
 PROJECT = nox.project.load_toml("pyproject.toml")
@@ -44,7 +44,7 @@ def tests(session: nox.Session) -> None:
     )
 
 
-@nox.session
+@nox.session(default=False)
 def native(session: nox.Session) -> None:
     """Run the native engine's tests, which are skipped where nothing compiles it: here something must."""
     install(session, ".", groups=("test",))
@@ -76,9 +76,9 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Measure what packing saves, what the checks cost, and attention; `-- packing`, or another, for one alone."""
+    """Measure packing, checks, attending and encoding against what else there is; `-- encoding`, for one alone."""
     install(session, ".")
-    for measured in session.posargs or ("packing", "checks", "attending"):
+    for measured in session.posargs or ("packing", "checks", "attending", "encoding"):
         session.run("python", f"docs/{measured}.py")
 
 
