@@ -62,10 +62,9 @@ def batch(point: Point) -> Packed[Vectors]:
 
 def encoder(point: Point, engine: EngineName) -> Encoder[Sight]:
     """The same weights for every engine."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        made = LSTM if point.cell == "LSTM" else GRU
-        return made(point.features, point.hidden, bidirectional=point.both, engine=engine)
+    torch.default_generator.manual_seed(0)
+    made = LSTM if point.cell == "LSTM" else GRU
+    return made(point.features, point.hidden, bidirectional=point.both, engine=engine)
 
 
 def runs(point: Point, rows: Packed[Vectors]) -> Mapping[str, Callable[[], Tensor]]:
