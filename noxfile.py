@@ -76,10 +76,9 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Measure packing, checks, attending and encoding against what else there is; `-- encoding`, for one alone."""
-    install(session, ".")
-    for measured in session.posargs or ("packing", "checks", "attending", "encoding"):
-        session.run("python", f"docs/{measured}.py")
+    """Measure the library against what else there is; `-- encode`, for that alone, `-- quick`, for two minutes."""
+    install(session, ".", groups=("bench",))
+    session.run("python", "docs/bench", *session.posargs)
 
 
 @nox.session(default=False)

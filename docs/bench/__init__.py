@@ -1,0 +1,1 @@
+"""What the library's speed is measured with: `python docs/bench`, or `nox -s bench`."""

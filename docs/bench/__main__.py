@@ -1,0 +1,10 @@
+"""Run as a folder: `python docs/bench NAME...`."""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+
+if __name__ == "__main__":
+    # Python puts the folder that it runs on the path; what is imported is the package that the folder is.
+    sys.path[0] = str(Path(__file__).parents[1])
+    sys.exit(import_module("bench.command").main(sys.argv[1:]))

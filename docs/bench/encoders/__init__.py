@@ -1,0 +1,1 @@
+"""Recurrent encoders to measure: points, ours, and what else there is."""
