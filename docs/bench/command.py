@@ -41,7 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("words", nargs="*", metavar="NAME", help=f"any of {', '.join(MEASUREMENTS)}; all if none")
     parser.add_argument("--quick", action="store_true", help="a few points, within two minutes; or the word quick")
     parser.add_argument("--full", action="store_true", help="the whole grid, in many hours; or the word full")
-    parser.add_argument("--json", type=Path, default=Path("bench.json"), help="the file to write; bench.json if left out")
+    parser.add_argument(
+        "--json", type=Path, default=Path("bench.json"), help="the file to write; bench.json if left out"
+    )
     return parser
 
 

@@ -7,8 +7,9 @@ from bench.encoders.problem import Problem, Step, states_of
 
 
 def dense(problem: Problem) -> Step:
-    """A module a layer and direction: a forward one never sees the padding to its right, and a backward one reads rows
-    that were reversed each within its own length. What stands in the padding is cleared at the end.
+    """A module a layer and direction, padding cleared at the end.
+
+    A forward one never sees the padding to its right; a backward one reads rows reversed each within its own length.
     """
     point, steps = problem.point, torch.arange(problem.values.shape[1])
     real = steps < problem.lengths.unsqueeze(1)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from operator import methodcaller
+from operator import attrgetter, methodcaller
 from typing import Protocol, cast
 
 import torch
@@ -21,6 +21,7 @@ _FLOAT, _INT32 = 1, 6
 _OPSET, _FORMAT = 14, 8
 
 _array: Callable[[Tensor], object] = methodcaller("numpy")
+_tensor: Callable[[object], Tensor] = attrgetter("from_numpy")(torch)
 
 
 class _Helper(Protocol):
@@ -71,11 +72,10 @@ def onnx_runtime(problem: Problem) -> Step:
         "rows": _array(problem.values.detach().transpose(0, 1).contiguous()),
         "lengths": _array(problem.lengths.int()),
     }
-    from_array = cast("Callable[[object], Tensor]", torch.from_numpy)
 
     def step() -> tuple[Tensor, ...]:
         # Time x directions x rows x hidden, zeros where a row is over.
-        states = from_array(session.run(["states"], inputs)[0])
+        states = _tensor(session.run(["states"], inputs)[0])
         return (states.permute(2, 0, 1, 3).flatten(2),)
 
     return step

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from torch import Tensor
@@ -44,7 +44,7 @@ def _without_native(step: Step) -> Step:
 
 
 @contextmanager
-def switched_off() -> Iterator[None]:
+def switched_off() -> Generator[None]:
     """No native engine, for a while: whether there is one is asked before every batch."""
     before = os.environ.get(_SWITCH)
     os.environ[_SWITCH] = "0"

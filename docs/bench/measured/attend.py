@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bench.measured.measurement import Extent, Measurement
-from bench.record.finding import Finding
+from bench.record.finding import Finding, Trait
 from bench.record.sheet import Sheet
 from bench.timing.alike import check_alike
 from bench.timing.memory import peak_bytes
@@ -120,7 +120,8 @@ def measured(case: Case, threads: int, turns: Turns, *, rows: int = ROWS, hidden
     check_alike({name: step() for name, step in steps.items()})
     times = by_turns(steps, turns, first_times(steps))
     notes = ["masked: not run, its scores would take gigabytes"] if case.too_large else []
-    traits = {"score": case.score, "steps": case.steps, "learning": case.learning, "rows": rows, "hidden": hidden}
+    traits: dict[str, Trait] = {"score": case.score, "steps": case.steps, "learning": case.learning}
+    traits |= {"rows": rows, "hidden": hidden, "threads": case.threads}
     memory = {name: peak_bytes(step) for name, step in steps.items()}
     return Finding("attend", str(case), threads, traits, times, memory, notes=notes)
 
@@ -140,9 +141,7 @@ def _step(case: Case, way: Way, values: Tensor, weights: Sequence[Tensor]) -> Ca
 def sheet(findings: Sequence[Finding]) -> Sheet:
     """A row a case."""
     headings = ("score and steps", "ours", "loop over ours", "masked over ours", "MiB: ours, loop, masked")
-    notes = (
-        f"{ROWS} rows of one length at hidden {HIDDEN}. Above 1, ours is the faster one. Memory is the peak of tensors.",
-    )
+    notes = (f"{ROWS} rows of one length at hidden {HIDDEN}. Above 1, ours is faster. Memory is the peak of tensors.",)
     return Sheet("Attention over earlier steps", headings, [_cells(finding) for finding in findings], notes)
 
 

@@ -96,7 +96,9 @@ def _strangers(problem: Problem, wanted: Sequence[Tensor], notes: list[str]) -> 
     return found
 
 
-def _by_turns(candidates: Mapping[str, Step], first: Mapping[str, float], turns: Turns, slow: float) -> dict[str, Times]:
+def _by_turns(
+    candidates: Mapping[str, Step], first: Mapping[str, float], turns: Turns, slow: float
+) -> dict[str, Times]:
     """All candidates by turns, and the product of large matrices among them."""
     peak = product()
     peak()
@@ -106,7 +108,7 @@ def _by_turns(candidates: Mapping[str, Step], first: Mapping[str, float], turns:
 def sheet(findings: Sequence[Finding]) -> Sheet:
     """A row a point: the packed kernel's time, and how many times as long as each of the others it took."""
     rows = [_cells(finding) for finding in findings]
-    return Sheet("Encoders: how many times as long torch's packed kernel takes", _HEADINGS, rows, _NOTES)
+    return Sheet("Encoders: how many times as long torch's packed kernel takes", _HEADINGS, rows, [_NOTE])
 
 
 _HEADINGS: Final = (
@@ -120,9 +122,9 @@ _HEADINGS: Final = (
     "share of the matrix peak",
     "memory over packed",
 )
-_NOTES: Final = (
+_NOTE: Final = (
     "Medians, with quartiles: above 1, the packed kernel is the slower one. Dense is torch's dense kernel on padded "
-    "rows, made exact by hand. Shares and memory are those of auto without a compiler, and of auto.",
+    "rows, made exact by hand. Shares and memory are those of auto without a compiler, and of auto."
 )
 
 

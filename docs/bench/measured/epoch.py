@@ -1,6 +1,6 @@
 """One epoch from texts to a trained model: ours, bucketed, beside random batches and packed torch, written by hand.
 
-The vocabulary is learned before; cutting texts, making batches, forward, backward and the optimiser's steps are counted.
+The vocabulary is learned before; cutting texts, making batches, the passes and the optimiser's steps are counted.
 """
 
 import random
@@ -101,7 +101,7 @@ def _by_hand(corpus: Corpus, weights: ByHand, sizes: Sizes) -> Callable[[], None
 
 def _trained(batches: Callable[[], Iterable[B]], loss: Callable[[B], Tensor], model: nn.Module) -> Callable[[], None]:
     """One epoch of whatever batches, by plain gradient descent."""
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.01)
+    optimiser = _descent(model)
 
     def run() -> None:
         for batch in batches():
@@ -110,6 +110,11 @@ def _trained(batches: Callable[[], Iterable[B]], loss: Callable[[B], Tensor], mo
             optimiser.step()
 
     return run
+
+
+def _descent(model: nn.Module) -> torch.optim.Optimizer:
+    """Plain gradient descent, as its base class: torch leaves the types of its own open."""
+    return torch.optim.SGD(model.parameters(), lr=0.01)
 
 
 def sheet(findings: Sequence[Finding]) -> Sheet:

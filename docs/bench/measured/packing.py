@@ -1,6 +1,7 @@
 """What packing saves: steps, memory kept for the backward pass, and time."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Final, cast
 
 import attrs
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from bench.encoders.lengths import drawn
 from bench.measured.measurement import Extent, Measurement
-from bench.record.finding import Finding
+from bench.record.finding import Finding, Trait
 from bench.record.sheet import Sheet
 from bench.timing.alike import check_alike
 from bench.timing.turns import Turns, by_turns, first_times
@@ -92,9 +93,9 @@ def measured(name: str, rows: Rows, *, learning: bool) -> Finding:
     steps = {way: _step(run, lstm, rows, learning=learning) for way, run in _WAYS.items()}
     check_alike({way: step() for way, step in steps.items()})
     times = by_turns(steps, Turns(), first_times(steps))
-    memory = {way: kept(lambda run=run: run(lstm, rows)) for way, run in _WAYS.items()} if learning else {}
+    memory = {way: kept(partial(run, lstm, rows)) for way, run in _WAYS.items()} if learning else {}
     report = rows.padded().report()
-    traits = {"batch": name, "learning": learning, "steps": report.steps, "padded": report.padded}
+    traits: dict[str, Trait] = {"batch": name, "learning": learning, "steps": report.steps, "padded": report.padded}
     point = f"{name}, {'training' if learning else 'inference'}"
     return Finding("packing", point, torch.get_num_threads(), traits, times, memory)
 

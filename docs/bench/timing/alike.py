@@ -1,9 +1,13 @@
 """What is timed is asserted equal first."""
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import torch
 from torch import Tensor
+
+
+_ZERO: Final = 1e-6
 
 
 class UnequalError(Exception):
@@ -27,11 +31,16 @@ def check_alike(answers: Mapping[str, Sequence[Tensor]], tolerance: float = 1e-3
             msg = f"{name!r} must give what {first!r} gives, but gave tensors of {shapes}; mend it before timing it."
             raise UnequalError(msg)
         for index, (one, two) in enumerate(zip(came, wanted, strict=True)):
-            allowed = tolerance * max(1.0, float(two.abs().max())) if two.numel() else 0.0
+            allowed = tolerance * _largest(two)
             if not torch.allclose(one, two, rtol=0.0, atol=allowed):
-                most = float((one - two).abs().max())
+                most = _largest(one - two)
                 msg = (
                     f"tensor {index} of {name!r} must equal that of {first!r} within {allowed:.2g}, but differs by "
                     f"{most:.2g}; mend it before timing it."
                 )
                 raise UnequalError(msg)
+
+
+def _largest(tensor: Tensor) -> float:
+    """The largest number, whatever its sign; not quite zero if all are zero."""
+    return max(_ZERO, float(tensor.detach().abs().max())) if tensor.numel() else _ZERO

@@ -1,6 +1,6 @@
 """Torch on some threads, for a while."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final, Literal, TypeAlias
 
@@ -13,7 +13,7 @@ EVERY: Final = torch.get_num_threads()
 
 
 @contextmanager
-def on_threads(threads: Threads) -> Iterator[int]:
+def on_threads(threads: Threads) -> Generator[int]:
     """Say how many threads torch works with, and give back what it had."""
     before = torch.get_num_threads()
     torch.set_num_threads(1 if threads == "one" else EVERY)

@@ -34,9 +34,13 @@ class Times:
 
         What a busy machine does to a turn hits both alike. Where one ran once, it is held against each turn.
         """
-        length = max(len(self.seconds), len(other.seconds))
-        mine, others = (each.seconds * length if each.once else each.seconds for each in (self, other))
-        return Spread.of([one / two for one, two in zip(mine, others, strict=True)])
+        turns = max(len(self.seconds), len(other.seconds))
+        pairs = zip(self.each(turns), other.each(turns), strict=True)
+        return Spread.of([one / two for one, two in pairs])
+
+    def each(self, turns: int) -> Sequence[float]:
+        """The seconds of so many turns: of one that ran once, the same for all."""
+        return [*self.seconds] * turns if self.once else self.seconds
 
     def __str__(self) -> str:
         low, middle, high = (1e3 * each for each in (self.spread.low, self.spread.middle, self.spread.high))

@@ -60,7 +60,7 @@ def by_turns(
     """
     taken = {name: [first[name]] if first[name] > slow else list[float]() for name in candidates}
     again = [name for name in candidates if first[name] <= slow]
-    for turn in range(turns.of(sum(first[name] for name in again) or slow)):
+    for turn in range(turns.of(sum(first[name] for name in again)) if again else 0):
         for name in _alternating(again, turn):
             taken[name].append(timed(candidates[name])[1])
     return {name: Times(each) for name, each in taken.items()}
