@@ -6,7 +6,6 @@ from typing import Final
 import torch
 from torch import Tensor
 
-
 _ZERO: Final = 1e-6
 
 
