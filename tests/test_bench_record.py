@@ -32,6 +32,13 @@ def test_a_share_of_the_peak() -> None:
     assert attrs.evolve(found, operations=0.0).share("compiled") is None
 
 
+def test_memory_of_one_over_another() -> None:
+    """Nothing is said where one of them was too slow to be measured."""
+    found = attrs.evolve(finding({}), bytes={"compiled": 6, "packed": 4})
+    assert found.memory("compiled", "packed") == 1.5
+    assert found.memory("plain", "packed") is found.memory("compiled", "plain") is None
+
+
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     """Every field of every finding, and the quartiles for whoever reads JSON alone."""
     found = attrs.evolve(

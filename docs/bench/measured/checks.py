@@ -70,7 +70,7 @@ def measured(threads: Threads, turns: int = 1_000) -> Finding:
         times = by_turns(pair, Turns(turns, turns), first_times(pair))
     with on_threads(threads) as number:
         whole = {"step": training(FEATURES, HIDDEN)}
-        times |= by_turns(whole, Turns(40), first_times(whole))
+        times |= by_turns(whole, Turns(min(turns, 40)), first_times(whole))
     shape = f"{ROWS} rows of up to {STEPS} steps x {FEATURES}, LSTM at hidden {HIDDEN}"
     return Finding("checks", shape, number, {"threads": threads}, times)
 

@@ -27,7 +27,7 @@ from bench.timing.times import Times
 from bench.timing.turns import SLOW, Turns, by_turns, timed
 from pipeline_recurrent.native import available
 
-_UNHURRIED: Final = 5.0
+_UNHURRIED: Final = 10.0
 """Seconds of a first step past which its memory is not measured, which takes another one."""
 
 OURS: Final = ("uncompiled", "compiled")
@@ -132,14 +132,14 @@ def _cells(finding: Finding) -> list[str]:
     ratios = [finding.ratio("packed", name) for name in ("dense", "plain", *OURS)]
     others = [f"{name} {finding.ratio('packed', name)}" for name in _STRANGERS if name in finding.times]
     shares = [finding.share(name) for name in OURS]
-    memory = [finding.bytes[name] / finding.bytes["packed"] for name in OURS if name in finding.bytes]
+    memory = [finding.memory(name, "packed") for name in OURS]
     return [
         "; ".join([finding.point, *finding.notes]),
         str(finding.times["packed"]),
         *("" if ratio is None else str(ratio) for ratio in ratios),
         ", ".join(others),
         ", ".join(f"{share:.0%}" for share in shares if share is not None),
-        ", ".join(f"{ratio:.2f}" for ratio in memory),
+        ", ".join(f"{ratio:.2f}" for ratio in memory if ratio is not None),
     ]
 
 

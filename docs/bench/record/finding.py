@@ -42,6 +42,10 @@ class Finding:
             return None
         return self.times[slow].over(self.times[fast])
 
+    def memory(self, one: str, other: str) -> float | None:
+        """One candidate's peak of memory over another's; None if one of them was not measured."""
+        return self.bytes[one] / self.bytes[other] if {one, other} <= self.bytes.keys() else None
+
     def share(self, name: str) -> float | None:
         """A candidate's share of the matrix peak; None where there is nothing to say."""
         if not self.operations or name not in self.times or PRODUCT not in self.times:

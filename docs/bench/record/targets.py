@@ -111,8 +111,7 @@ def _longer(record: Record, candidate: str) -> float | None:
 
 def _memory(record: Record, candidate: str) -> float | None:
     """The peak of a training step, over packed torch's."""
-    found = (finding.bytes for finding in encoded(record, learning=True))
-    return median(held[candidate] / held["packed"] for held in found if {candidate, "packed"} <= held.keys())
+    return median(finding.memory(candidate, "packed") for finding in encoded(record, learning=True))
 
 
 def _epoch(record: Record, candidate: str) -> float | None:
