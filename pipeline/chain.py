@@ -219,14 +219,14 @@ def _tell(error: PipelineError, number: int, part: Part) -> None:
         error.details = {**error.details, "stage_number": number}
 
 
-def join(before: Part, after: Part) -> Part:
-    """Two parts, or chains of them, as one chain, its sizes inferred and checked.
+def join(*row: Part) -> Part:
+    """Parts in a row, or chains of them, as one chain, its sizes inferred and checked.
 
     Raises:
         CompositionError: if a size or the direction of sight does not fit, or two stages with weights
             have one name.
     """
-    parts = _Joined([*_flat(before), *_flat(after)])
+    parts = _Joined(flat for part in row for flat in _flat(part))
     if any(is_stream(part) for part in parts):
         chain: Part = cast("Part", StreamChain(parts))
     elif all(isinstance(part, Keeps) for part in parts):

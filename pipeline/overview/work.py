@@ -96,10 +96,16 @@ def _vector_product(left: Sequence[int], *_: object, **__: object) -> int:
     return 2 * math.prod(left)
 
 
-# Of a matrix or a vector with a vector: torch leaves them out.
+def _added_product(_: Sequence[int], left: Sequence[int], right: Sequence[int], *__: object, **___: object) -> int:
+    return 2 * math.prod(left) * right[-1]
+
+
+# Of a matrix or a vector with a vector, and in place: torch leaves them out.
 _MORE: Final[dict[Callable[..., Any], Callable[..., int]]] = {
     torch.ops.aten.mv: _vector_product,
     torch.ops.aten.dot: _vector_product,
+    torch.ops.aten.addmm_: _added_product,
+    torch.ops.aten.baddbmm_: _added_product,
 }
 
 

@@ -71,6 +71,17 @@ class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
             ShapeError: if the batch holds vectors already, or stands on another device than the weights.
             ValuesError: if an id is out of range (on a GPU, torch's kernel asserts instead).
         """
+        rows = self.known(value)
+        vectors = _with(rows, nn.functional.embedding(rows.values, self.weight))
+        return vectors if isinstance(vectors, Packed) else vectors.cleared()
+
+    def known(self, value: Batch[Ids]) -> Batch[Ids]:
+        """A batch all of whose ids have a vector, its padding cleared.
+
+        Raises:
+            ShapeError: if the batch holds vectors already, or stands on another device than the weights.
+            ValuesError: if an id is out of range (on a GPU, torch's kernel asserts instead).
+        """
         if value.kind is not Ids:
             msg = f"Embed takes Ids, but {value.kind.__name__} arrived; vectors go to Encode as they are."
             raise ShapeError(msg)
@@ -80,13 +91,9 @@ class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
                 "move the batch: batch.to(device)."
             )
             raise ShapeError(msg)
-        if isinstance(value, Packed):
-            self._check(value)
-            return _with(value, nn.functional.embedding(value.values, self.weight))
-        rows = value.cleared()
+        rows = value if isinstance(value, Packed) else value.cleared()
         self._check(rows)
-        vectors = nn.functional.embedding(rows.values, self.weight)
-        return _with(rows, vectors).padded().cleared()
+        return rows
 
     def _check(self, batch: Batch[Ids]) -> None:
         ids = batch.values

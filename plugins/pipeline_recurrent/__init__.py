@@ -6,8 +6,9 @@ from pipeline.hooks import EncoderFactory, hookimpl
 from pipeline_recurrent.encoders import GRU, LSTM, RNN, bigru, bilstm
 from pipeline_recurrent.engines import EngineName
 from pipeline_recurrent.recurrent import Merge
+from pipeline_recurrent.tabulated import tabulated
 
-__all__ = ["GRU", "LSTM", "RNN", "EngineName", "Merge", "bigru", "bilstm", "pipeline_encoders"]
+__all__ = ["GRU", "LSTM", "RNN", "EngineName", "Merge", "bigru", "bilstm", "pipeline_encoders", "tabulated"]
 
 
 @hookimpl

@@ -1,7 +1,7 @@
 """What the recurrent encoders share: packed rows through an engine, directions merged, states in and out."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, Self, TypeVar, cast, get_args
 
 import torch
@@ -13,10 +13,10 @@ from pipeline.errors import OptionError, ShapeError
 from pipeline.parts.encoder import Encoder
 from pipeline.sequences.batches import Batch, Carry, Packed
 from pipeline.sequences.order import Order
-from pipeline.sequences.rows import Vectors
+from pipeline.sequences.rows import Kind, Vectors
 from pipeline.sequences.states import S_co, States
 from pipeline_recurrent.engines.choose import EngineName, chosen
-from pipeline_recurrent.engines.run import Cell, Run, Weights
+from pipeline_recurrent.engines.run import Cell, Run, Steps, Weights
 
 Merge = Literal["concat", "mean", "sum", "max", "mul"]
 """How the two directions of the last layer are joined, states and final states alike."""
@@ -136,9 +136,24 @@ class Recurrent(Encoder[S_co]):
         """
         packed = batch.packed()
         self._check(packed)
+        return self.read(packed)
+
+    def read(self, packed: Packed[Kind], tables: Sequence[Tensor] = ()) -> States[S_co]:
+        """The states of packed vectors; or of ids.
+
+        Args:
+            packed: the rows.
+            tables: for ids, of each direction of the first layer, in place of its input weights, what they and their
+                biases make of each id: (gates x hidden) x id.
+
+        Raises:
+            ShapeError: if the initial states do not fit.
+            OptionError: if an engine was forced that cannot take the batch; it says why.
+        """
+        self._check_initial(packed)
         # A graph breaks here: an engine's loops and calls are not for a compiler to follow.
         compute = _uncompiled(self._compute) if torch.compiler.is_compiling() else self._compute
-        steps, carried, engine = compute(packed.values, packed.order, packed.initial)
+        steps, carried, engine = compute(packed.values, packed.order, packed.initial, tables)
         final = carried[0].reshape(self.num_layers, -1, *carried[0].shape[1:])[-1]
         if self.residual:
             final = self._ends(steps, packed.order, final)
@@ -148,20 +163,26 @@ class Recurrent(Encoder[S_co]):
         return States(packed.holding(steps), ended, carried=carried, engine=engine)
 
     def _compute(
-        self, values: Float[Tensor, "steps feature"], order: Order, initial: Carry | None
+        self, values: Steps, order: Order, initial: Carry | None, tables: Sequence[Tensor]
     ) -> tuple[Float[Tensor, "steps hidden"], Carry, str | None]:
         """An engine over the rows that have steps; the others end as they began."""
         directions = 2 if self.bidirectional else 1
         shape = (self.num_layers * directions, len(order.lengths), self.hidden_size)
+        weights = self.weights()
+        if tables:
+            weights[0] = [(table, *own[1:]) for table, own in zip(tables, weights[0], strict=True)]
+        like = values if values.is_floating_point() else weights[0][0][1]
+        if like.is_meta:
+            # Where work is counted, first steps count as others do, whichever engine leaves their products out.
+            initial = initial or self._zeros(like, shape)
         if order.occupied == 0:
-            none = values.new_zeros(0, self.hidden_size * directions)
-            return none, initial or self._zeros(values, shape), None
+            return like.new_zeros(0, self.hidden_size * directions), initial or self._zeros(like, shape), None
         rows = order.rows[: order.occupied].to(values.device, non_blocking=True)
         run = Run(
             self.cell,
             values,
             order,
-            self._weights(directions),
+            weights,
             initial and tuple(state.index_select(1, rows) for state in initial),
             dropout=self.rnn.dropout if self.training else 0.0,
             norms=tuple(self.norms or ()),
@@ -173,12 +194,13 @@ class Recurrent(Encoder[S_co]):
         # Under autocast the kernel ends in another dtype than it began with.
         carried = tuple(
             state.to(end.dtype).index_copy(1, rows, end)
-            for state, end in zip(initial or self._zeros(values, shape), ended, strict=True)
+            for state, end in zip(initial or self._zeros(like, shape), ended, strict=True)
         )
         return steps, carried, engine.name
 
-    def _weights(self, directions: int) -> list[list[Weights]]:
+    def weights(self) -> list[list[Weights]]:
         """The weights of each direction of each layer."""
+        directions = 2 if self.bidirectional else 1
         flat: list[Weights] = []
         for own in self.rnn.all_weights:
             w_in, w_state, *biases = own
@@ -186,8 +208,8 @@ class Recurrent(Encoder[S_co]):
             flat.append((w_in, w_state, b_in, b_state))
         return [flat[start : start + directions] for start in range(0, len(flat), directions)]
 
-    def _zeros(self, values: Tensor, shape: tuple[int, ...]) -> Carry:
-        return tuple(values.new_zeros(shape) for _ in range(2 if self.cell == "lstm" else 1))
+    def _zeros(self, like: Tensor, shape: tuple[int, ...]) -> Carry:
+        return tuple(like.new_zeros(shape) for _ in range(2 if self.cell == "lstm" else 1))
 
     def _ends(self, steps: Tensor, order: Order, carried: Tensor) -> Float[Tensor, "directions batch hidden"]:
         """The vectors that rows end with, where these are more than the last layer's states: what came in is added."""
@@ -200,7 +222,7 @@ class Recurrent(Encoder[S_co]):
         return carried.to(ends.dtype).index_copy(1, rows, ends)
 
     def _check(self, batch: Packed[Vectors]) -> None:
-        """Refuse values and initial states that are not for these weights."""
+        """Refuse values that are not for these weights."""
         weight = next(self.rnn.parameters())
         # Autocast picks the dtype of the products itself.
         same_dtype = batch.values.dtype is weight.dtype or torch.is_autocast_enabled(weight.device.type)
@@ -210,6 +232,9 @@ class Recurrent(Encoder[S_co]):
                 f"{weight.dtype} on {weight.device}; move one: batch.to(device), or encoder.to(dtype)."
             )
             raise ShapeError(msg)
+
+    def _check_initial(self, batch: Packed[Kind]) -> None:
+        """Refuse initial states that are not for these weights."""
         if batch.initial is None:
             return
         shape = (self.num_layers * (2 if self.bidirectional else 1), len(batch.lengths), self.hidden_size)

@@ -30,21 +30,26 @@ def chosen(name: EngineName, run: Run, known: Costs | None = None) -> Engine:
         known: what engines cost; that of this package if None.
 
     Raises:
-        OptionError: if an engine is named that cannot take the run.
+        OptionError: if an engine is named that cannot take the run, or none can.
     """
-    if name != "auto":
-        engine = ENGINES[name]
-        reason = engine.refusal(run)
-        if reason is not None:
-            msg = f"engine={name!r} cannot run this batch, because {reason}; choose another, or engine='auto'."
-            raise OptionError(msg, engine=name, reason=reason)
-        return engine
+    last = "plain" if run.tabulated else "packed"
+    # Of tensors without content shapes are asked for, and how much there is to compute: any engine tells.
+    if name != "auto" and run.steps.device.type != "meta":
+        return _able(name, run)
     if run.steps.device.type != "cpu":
-        cudnn = ENGINES["cudnn"]
-        return ENGINES["packed"] if cudnn.refusal(run) else cudnn
+        return _able(last, run) if ENGINES["cudnn"].refusal(run) else ENGINES["cudnn"]
     known = costs() if known is None else known
     # Cheapest first, so that no engine is asked in vain: to ask may mean to look for a library.
     for candidate in known.ranked(run):
         if candidate in ENGINES and ENGINES[candidate].refusal(run) is None:
             return ENGINES[candidate]
-    return ENGINES["packed"]
+    return _able(last, run)
+
+
+def _able(name: str, run: Run) -> Engine:
+    """An engine that takes a run."""
+    reason = ENGINES[name].refusal(run)
+    if reason is not None:
+        msg = f"engine={name!r} cannot run this batch, because {reason}; choose another, or engine='auto'."
+        raise OptionError(msg, engine=name, reason=reason)
+    return ENGINES[name]

@@ -148,7 +148,7 @@ class Costs:
         if "packed" in times:
             times["packed"] *= _MARGIN
         # oneDNN knows no float64, and what was measured is float32.
-        if run.steps.dtype is torch.float64:
+        if run.dtype is torch.float64:
             times.pop("dense", None)
         return sorted(times, key=lambda engine: times[engine])
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Final, final
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 from typing_extensions import override
@@ -12,8 +11,8 @@ from typing_extensions import override
 from pipeline.sequences.batches import Carry
 from pipeline.sequences.order import Order
 from pipeline_recurrent.engines.engine import Layered
-from pipeline_recurrent.engines.run import Answer, Cell, Run, Weights
-from pipeline_recurrent.engines.why import unusual_dtype
+from pipeline_recurrent.engines.run import Answer, Cell, Run, Steps, Weights
+from pipeline_recurrent.engines.why import tabulated, unusual_dtype
 
 _SHUT: Final = 1e4
 """A sum that shuts a gate, or opens it, to the last bit."""
@@ -31,13 +30,13 @@ class Dense(Layered):
 
     @override
     def refusal(self, run: Run) -> str | None:
-        return unusual_dtype(run)
+        return tabulated(run) or unusual_dtype(run)
 
     @override
     def layer(
         self,
         cell: Cell,
-        x: Float[Tensor, "steps feature"],
+        x: Steps,
         order: Order,
         weights: Sequence[Weights],
         initial: Carry | None,

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from pipeline.sequences.batches import Carry
 from pipeline.sequences.order import Order
-from pipeline_recurrent.engines.run import Answer, Cell, Run, Weights
+from pipeline_recurrent.engines.run import Answer, Cell, Run, Steps, Weights
 
 
 class Engine(ABC):
@@ -42,7 +42,7 @@ class Layered(Engine):
     def layer(
         self,
         cell: Cell,
-        x: Float[Tensor, "steps feature"],
+        x: Steps,
         order: Order,
         weights: Sequence[Weights],
         initial: Carry | None,
@@ -51,7 +51,7 @@ class Layered(Engine):
 
         Args:
             cell: what it computes at a step.
-            x: what comes in, in packed order.
+            x: what comes in, in packed order; ids, if the input weights are a table for them.
             order: where the steps stand.
             weights: those of each direction; the second reads each row from its own last step.
             initial: tensors of directions x rows x hidden, of the rows that have steps, the longest first; or None.
@@ -59,7 +59,8 @@ class Layered(Engine):
 
     @override
     def run(self, run: Run) -> Answer:
-        x, carried = run.steps, list[Carry]()
+        x: Steps = run.steps
+        carried = list[Carry]()
         for number, weights in enumerate(run.weights):
             here = slice(number * run.directions, (number + 1) * run.directions)
             initial = None if run.initial is None else tuple(state[here] for state in run.initial)

@@ -6,15 +6,13 @@ from importlib import import_module
 from typing import Final, Protocol, cast, final
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 from typing_extensions import override
 
 from pipeline.sequences.batches import Carry
 from pipeline.sequences.order import Order
 from pipeline_recurrent.engines.engine import Layered
 from pipeline_recurrent.engines.packed import Packed
-from pipeline_recurrent.engines.run import Answer, Cell, Run, Weights
+from pipeline_recurrent.engines.run import Answer, Cell, Run, Steps, Weights
 from pipeline_recurrent.engines.why import unusual_dtype
 
 
@@ -50,8 +48,8 @@ class Native(Layered):
     def refusal(self, run: Run) -> str | None:
         if run.steps.device.type != "cpu":
             return f"it runs on a CPU, but the values are on {run.steps.device}"
-        if run.steps.dtype is not torch.float32:
-            return unusual_dtype(run) or f"it computes in float32, but the values are {run.steps.dtype}"
+        if run.dtype is not torch.float32:
+            return unusual_dtype(run) or f"it computes in float32, but the values are {run.dtype}"
         found = _compiled()
         return found if isinstance(found, str) else unusual_dtype(run)
 
@@ -59,7 +57,7 @@ class Native(Layered):
     def layer(
         self,
         cell: Cell,
-        x: Float[Tensor, "steps feature"],
+        x: Steps,
         order: Order,
         weights: Sequence[Weights],
         initial: Carry | None,

@@ -11,7 +11,8 @@ from typing_extensions import override
 from pipeline.sequences.batches import Carry
 from pipeline.sequences.order import Order
 from pipeline_recurrent.engines.engine import Layered
-from pipeline_recurrent.engines.run import Answer, Cell, Run, Weights
+from pipeline_recurrent.engines.run import Answer, Cell, Run, Steps, Weights
+from pipeline_recurrent.engines.why import tabulated
 
 
 class Kernels(Layered):
@@ -37,7 +38,7 @@ class Kernels(Layered):
     def layer(
         self,
         cell: Cell,
-        x: Float[Tensor, "steps feature"],
+        x: Steps,
         order: Order,
         weights: Sequence[Weights],
         initial: Carry | None,
@@ -49,13 +50,13 @@ class Kernels(Layered):
 
 @final
 class Packed(Kernels):
-    """The engine that takes everything."""
+    """The engine that takes all that torch's modules take."""
 
     name = "packed"
 
     @override
     def refusal(self, run: Run) -> str | None:
-        return None
+        return tabulated(run)
 
 
 _acceptable: Callable[[Tensor], bool] = getattr(torch.backends.cudnn, "is_acceptable")  # noqa: B009
@@ -75,7 +76,7 @@ class CuDNN(Kernels):
             return f"it runs on a GPU, but the values are on {device}"
         if not _acceptable(run.steps):
             return f"cuDNN is absent, switched off, or does not take {run.steps.dtype}"
-        return None
+        return tabulated(run)
 
 
 def called(

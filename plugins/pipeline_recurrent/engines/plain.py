@@ -5,15 +5,13 @@ from functools import partial
 from typing import Final, final
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 from typing_extensions import override
 
 from pipeline.sequences.batches import Carry
 from pipeline.sequences.order import Order
 from pipeline_recurrent.engines.engine import Layered
 from pipeline_recurrent.engines.packed import Packed
-from pipeline_recurrent.engines.run import Answer, Cell, Run, Weights
+from pipeline_recurrent.engines.run import Answer, Cell, Run, Steps, Weights
 from pipeline_recurrent.engines.scan.elman import ElmanKernel
 from pipeline_recurrent.engines.scan.gru import GRUKernel
 from pipeline_recurrent.engines.scan.kernel import Kernel
@@ -50,7 +48,7 @@ class Plain(Layered):
     def layer(
         self,
         cell: Cell,
-        x: Float[Tensor, "steps feature"],
+        x: Steps,
         order: Order,
         weights: Sequence[Weights],
         initial: Carry | None,

@@ -5,7 +5,7 @@ from typing import Literal, TypeAlias
 
 import attrs
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from pipeline.sequences.batches import Carry
@@ -17,6 +17,9 @@ Cell: TypeAlias = Literal["lstm", "gru", "rnn_tanh", "rnn_relu"]
 Weights: TypeAlias = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
 """Of one direction of one layer: input, recurrent, and their biases, or None; shapes and gate order are torch's."""
 
+Steps: TypeAlias = Float[Tensor, "steps feature"] | Int64[Tensor, " steps"]
+"""What a layer reads: vectors; or ids, if its input weights hold for each id what they and their biases make of it."""
+
 Answer: TypeAlias = tuple[Float[Tensor, "steps hidden"], Carry]
 """States in packed order, the directions side by side, and what each row ended with, rows in packed order."""
 
@@ -27,7 +30,7 @@ class Run:
 
     Attributes:
         cell: what a layer computes at a step.
-        steps: the real steps, in packed order.
+        steps: the real steps, in packed order; ids, if the first layer's input weights are a table for them.
         order: where they stand.
         weights: for each layer, those of each direction.
         initial: a tensor (or, of an LSTM, two) of layers (x directions) x rows x hidden, of the rows that have steps,
@@ -38,7 +41,7 @@ class Run:
     """
 
     cell: Cell
-    steps: Float[Tensor, "steps feature"]
+    steps: Steps
     order: Order
     weights: Sequence[Sequence[Weights]]
     initial: Carry | None = None
@@ -57,9 +60,19 @@ class Run:
         return len(self.weights[0])
 
     @property
+    def tabulated(self) -> bool:
+        """Whether the first layer looks its input products up."""
+        return not self.steps.is_floating_point()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in."""
+        return self.weights[0][0][1].dtype if self.tabulated else self.steps.dtype
+
+    @property
     def features(self) -> int:
-        """How many features a step has that comes in."""
-        return self.steps.shape[-1]
+        """How many features a step has that comes in; none that are multiplied by anything, if it is looked up."""
+        return 0 if self.tabulated else self.steps.shape[-1]
 
     @property
     def hidden(self) -> int:
@@ -86,4 +99,4 @@ class Run:
     def zeros(self) -> Carry:
         """Initial states of zeros, for engines that want them spelt out."""
         shape = (self.layers * self.directions, self.order.occupied, self.hidden)
-        return tuple(self.steps.new_zeros(shape) for _ in range(self.states))
+        return tuple(self.steps.new_zeros(shape, dtype=self.dtype) for _ in range(self.states))

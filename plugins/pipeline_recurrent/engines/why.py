@@ -1,4 +1,4 @@
-"""The reason for which more than one engine refuses a run."""
+"""The reasons for which more than one engine refuses a run."""
 
 from typing import Final
 
@@ -14,6 +14,11 @@ def unusual_dtype(run: Run) -> str | None:
     device = run.steps.device.type
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         return "autocast is on, under which torch's own kernels choose their dtypes"
-    if run.steps.dtype not in _USUAL:
-        return f"it computes in float32 and float64, but the values are {run.steps.dtype}"
+    if run.dtype not in _USUAL:
+        return f"it computes in float32 and float64, but the values are {run.dtype}"
     return None
+
+
+def tabulated(run: Run) -> str | None:
+    """Of torch's own kernels, which multiply what comes in by the input weights themselves."""
+    return "it looks nothing up in a table" if run.tabulated else None

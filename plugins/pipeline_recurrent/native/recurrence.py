@@ -14,14 +14,15 @@ from pipeline.errors import ShapeError
 from pipeline.sequences.batches import Carry
 from pipeline.sequences.order import Order
 from pipeline_recurrent.engines.again import Again, gradients_again
-from pipeline_recurrent.engines.run import Cell, Weights
+from pipeline_recurrent.engines.product import fill
+from pipeline_recurrent.engines.run import Cell, Steps, Weights
 from pipeline_recurrent.native.library import kernels
 from pipeline_recurrent.native.plan import FROM_INPUT, FROM_STATE, Piece, Plan
 
 
 def layer(
     cell: Cell,
-    x: Float[Tensor, "steps feature"],
+    x: Steps,
     order: Order,
     weights: Sequence[Weights],
     initial: Sequence[Float[Tensor, "directions occupied hidden"]] | None = None,
@@ -37,7 +38,7 @@ def layer(
 
     Args:
         cell: one of lstm, gru, rnn_tanh, rnn_relu.
-        x: the input in packed order.
+        x: the input in packed order; ids, if the input weights are a table for them.
         order: where the steps stand.
         weights: those of each direction, the backward one last.
         initial: h, and for an LSTM c, of the rows that have steps, the longest first; None for zeros. The carried
@@ -52,7 +53,7 @@ def layer(
     hidden = weights[0][1].shape[1]
     if initial is None:
         shape = (len(weights), order.occupied, hidden)
-        initial = [x.new_zeros(shape) for _ in range(2 if cell == "lstm" else 1)]
+        initial = [weights[0][1].new_zeros(shape) for _ in range(2 if cell == "lstm" else 1)]
     tensors = [*initial, *(tensor for each in weights for tensor in each)]
     keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *tensors))
     plan = Plan(cell, order, len(weights), hidden, keep=keep, kernels=kernels(using), again=again)
@@ -65,7 +66,7 @@ def layer(
 
 
 class _Given(NamedTuple):
-    x: Tensor
+    x: Steps
     initial: Carry
     weights: Sequence[Weights]
 
@@ -73,10 +74,16 @@ class _Given(NamedTuple):
 def _check(plan: Plan, given: _Given) -> None:
     """Refuse what does not fit: the kernels are given addresses, and would read whatever lies there."""
     x, hidden, rows = given.x, plan.hidden, plan.gates * plan.hidden
-    named: list[tuple[str, Tensor, tuple[int, ...]]] = [("x", x, (plan.order.steps, x.shape[-1]))]
+    steps, read = plan.order.steps, x.shape[-1]
+    if not x.is_floating_point():
+        read = given.weights[0][0].shape[-1]
+        if x.shape != (steps,):
+            msg = f"x must be {steps} ids, one a step, but {tuple(x.shape)} arrived."
+            raise ShapeError(msg, argument="x")
+    named: list[tuple[str, Tensor, tuple[int, ...]]] = [("x", x, (steps, read))] if x.is_floating_point() else []
     named += [("initial", state, (plan.directions, plan.order.occupied, hidden)) for state in given.initial]
     for w_ih, w_hh, *biases in given.weights:
-        named += [("weight_ih", w_ih, (rows, x.shape[-1])), ("weight_hh", w_hh, (rows, hidden))]
+        named += [("weight_ih", w_ih, (rows, read)), ("weight_hh", w_hh, (rows, hidden))]
         named += [("bias", bias, (rows,)) for bias in biases if bias is not None]
     for name, tensor, shape in named:
         if tensor.shape != shape or tensor.dtype is not torch.float32 or tensor.device.type != "cpu":
@@ -161,24 +168,25 @@ def _run(plan: Plan, given: _Given) -> tuple[list[Tensor], list[Tensor]]:
     x, initial, weights = given
     began = [plan.padded(state).contiguous() for state in initial]
     ended = [state.clone() for state in began]
-    states = x.new_empty(len(x), plan.directions * plan.wide)
+    like = weights[0][1]
+    states = like.new_empty(len(x), plan.directions * plan.wide)
     every: list[dict[str, Tensor]] = []
     for direction, each in enumerate(weights):
         tensors = {
             "states": plan.sides(states, plan.wide)[:, direction],
             "weight": each[1].contiguous(),
-            "panels": x.new_empty(plan.gates * plan.wide * plan.wide),
+            "panels": like.new_empty(plan.gates * plan.wide * plan.wide),
             "gates": _input_part(plan, x, each),
             "h0": began[0][direction],
             "h1": ended[0][direction],
         }
         if plan.cell == "gru":
-            bias = x.new_zeros(3 * plan.hidden) if each[3] is None else each[3]
+            bias = like.new_zeros(3 * plan.hidden) if each[3] is None else each[3]
             tensors["bias"] = plan.padded(bias[2 * plan.hidden :]).contiguous()
         if plan.cell == "lstm":
             tensors |= {"c0": began[1][direction], "c1": ended[1][direction]}
             if plan.keep:
-                tensors["cells"] = x.new_empty(len(x), plan.wide)
+                tensors["cells"] = like.new_empty(len(x), plan.wide)
         every.append(tensors)
     if plan.order.steps:
         plan.run([plan.job(n, tensors, keep=plan.keep) for n, tensors in enumerate(every)], back=False)
@@ -187,9 +195,11 @@ def _run(plan: Plan, given: _Given) -> tuple[list[Tensor], list[Tensor]]:
     return [steps, *map(plan.unpadded, ended)], kept
 
 
-def _input_part(plan: Plan, x: Tensor, weights: Weights) -> Tensor:
-    """What the input gives to the gates of all steps: one product (for a GRU two)."""
+def _input_part(plan: Plan, x: Steps, weights: Weights) -> Tensor:
+    """What the input gives to the gates of all steps: one product, or one look into a table (for a GRU two)."""
     w_ih, _, b_ih, b_hh = weights
+    if not x.is_floating_point():
+        return _looked_up(plan, x, w_ih)
     bias = x.new_zeros(plan.gates * plan.hidden) if b_ih is None else b_ih
     if b_hh is not None and plan.cell == "gru":  # whose new gate adds its recurrent bias behind the reset gate
         bias = torch.cat([bias[: 2 * plan.hidden] + b_hh[: 2 * plan.hidden], bias[2 * plan.hidden :]])
@@ -200,7 +210,18 @@ def _input_part(plan: Plan, x: Tensor, weights: Weights) -> Tensor:
         return torch.addmm(bias, x, w_ih.t())
     gates = x.new_empty(len(x), plan.columns)
     for columns, rows in _places(plan, FROM_INPUT):
-        torch.addmm(bias[rows], x, w_ih[rows].t(), out=gates[:, columns])
+        fill(gates[:, columns], x, w_ih[rows], bias[rows])
+    return gates
+
+
+def _looked_up(plan: Plan, ids: Tensor, table: Tensor) -> Tensor:
+    """The same, of ids and a table of (gates x hidden) x id."""
+    gates = table.new_empty(len(ids), plan.columns)
+    by_gate, by_id = gates.view(len(ids), -1, plan.wide), table.t().view(-1, plan.gates, plan.hidden)
+    for piece in FROM_INPUT[plan.cell]:
+        here, there = slice(piece.buffer, piece.buffer + piece.gates), slice(piece.torch, piece.torch + piece.gates)
+        torch.index_select(by_id[:, there], 0, ids, out=by_gate[:, here, : plan.hidden])
+    by_gate[:, :, plan.hidden :] = 0
     return gates
 
 

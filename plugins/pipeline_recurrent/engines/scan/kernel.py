@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from pipeline.sequences.batches import Carry
-from pipeline_recurrent.engines.run import Weights
+from pipeline_recurrent.engines.product import fill
+from pipeline_recurrent.engines.run import Steps, Weights
 
 Product = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Adds the product of the second and third to the first, in place."""
@@ -60,24 +61,22 @@ class Kernel(ABC):
         """What lies in the order of these columns, in torch's."""
         return weight.roll(-self.apart * hidden, 0) if self.apart else weight
 
-    def begin(self, gates: Tensor, x: Tensor, weights: Weights) -> None:
+    def begin(self, gates: Tensor, x: Steps, weights: Weights) -> None:
         """Fill the gates of one direction with all that does not depend on earlier states: one product over all steps.
 
         Args:
             gates: steps x (blocks x hidden), filled in place.
-            x: steps x feature.
+            x: steps x feature, or ids that are looked up.
             weights: of this direction.
         """
         w_in, w_state, b_in, b_state = weights
         hidden = w_state.shape[-1]
         shared, alone = self.shared * hidden, self.apart * hidden
-        if b_in is None or b_state is None:
-            torch.mm(x, w_in.t(), out=gates[:, alone:])
-            gates[:, :alone] = 0
-        else:
+        bias: Tensor | None = None
+        if b_in is not None and b_state is not None:
             bias = torch.cat([b_in[:shared] + b_state[:shared], b_in[shared:]]) if alone else b_in + b_state
-            torch.addmm(bias, x, w_in.t(), out=gates[:, alone:])
-            gates[:, :alone] = b_state[shared:]
+        fill(gates[:, alone:], x, w_in, bias)
+        gates[:, :alone] = 0 if b_state is None else b_state[shared:]
 
     @abstractmethod
     def forward(

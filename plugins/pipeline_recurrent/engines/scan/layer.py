@@ -72,11 +72,11 @@ class Scanned:
 
 def scanned(plan: Plan, x: Tensor, initial: Carry, weights: Sequence[Weights]) -> Scanned:
     """A layer forward: the input product of all steps at once, then a loop over time."""
-    kernel, order, hidden = plan.kernel, plan.order, weights[0][1].shape[-1]
-    steps, directions = order.steps, plan.directions
-    gates = x.new_empty(directions, steps, kernel.blocks * hidden)
-    extras = tuple(x.new_empty(directions, steps, hidden) for _ in range(kernel.extras))
-    output = x.new_empty(steps, directions * hidden)
+    kernel, order, like = plan.kernel, plan.order, weights[0][1]
+    steps, directions, hidden = order.steps, plan.directions, like.shape[-1]
+    gates = like.new_empty(directions, steps, kernel.blocks * hidden)
+    extras = tuple(like.new_empty(directions, steps, hidden) for _ in range(kernel.extras))
+    output = like.new_empty(steps, directions * hidden)
     states = output.view(steps, directions, hidden).transpose(0, 1)
     for direction, own in enumerate(weights):
         kernel.begin(gates[direction], plan.seen_by(direction, x), own)
