@@ -11,7 +11,7 @@ import torch
 
 from bench import command
 from bench.encoders.point import Point
-from bench.measured import attend, checks, encode, epoch, packing
+from bench.measured import attend, checks, encode, epoch, packing, table
 from bench.measured.all import MEASUREMENTS
 from bench.measured.measurement import Extent, Measurement
 from bench.record.finding import Finding
@@ -27,6 +27,7 @@ def test_other_measurements_find_something_equal() -> None:
     """At sizes that take no time: each compares before it times."""
     case = attend.Case(General, 6, learning=True)
     assert attend.measured(case, 1, FEW, rows=2, hidden=4).times.keys() == {"ours", "loop", "masked"}
+    assert {"packed", "auto", "uncompiled"} <= table.measured(table.Case(3, 4, 5, words=9), 1, FEW).times.keys()
     sizes = epoch.Sizes(rows=12, words=9, batch=4, embedded=3, hidden=5)
     assert {"by hand", "uncompiled"} <= epoch.measured(sizes, 1, FEW).times.keys()
     rows = packing.Rows(torch.randn(3, 4, packing.FEATURES), torch.tensor([4, 1, 2]))
@@ -79,7 +80,7 @@ def test_a_wrong_command_line(words: list[str], message: str, capsys: pytest.Cap
 def test_measurements_are_called_what_they_are() -> None:
     """Names are those by which they are asked for."""
     assert all(isinstance(each, Measurement) and each.name == name for name, each in MEASUREMENTS.items())
-    assert {"encode", "attend", "packing", "checks", "epoch"} <= MEASUREMENTS.keys()
+    assert {"encode", "attend", "packing", "checks", "epoch", "table"} <= MEASUREMENTS.keys()
     assert {name for name, each in MEASUREMENTS.items() if each.quick} >= {"encode", "attend"}
 
 

@@ -9,8 +9,9 @@ from bench.measured.encode import ENCODE
 from bench.measured.epoch import EPOCH
 from bench.measured.measurement import Measurement
 from bench.measured.packing import PACKING
+from bench.measured.table import TABLE
 
 MEASUREMENTS: Final[Mapping[str, Measurement]] = {
-    measurement.name: measurement for measurement in (ENCODE, ATTEND, EPOCH, PACKING, CHECKS)
+    measurement.name: measurement for measurement in (ENCODE, TABLE, ATTEND, EPOCH, PACKING, CHECKS)
 }
 """In the order in which a plain run goes through them."""

@@ -114,6 +114,11 @@ def _memory(record: Record, candidate: str) -> float | None:
     return median(finding.memory(candidate, "packed") for finding in encoded(record, learning=True))
 
 
+def _table(record: Record, candidate: str) -> float | None:
+    """The time of torch's embedding and packed kernel over that of a small vocabulary as a table, in inference."""
+    return median(ratio(finding, "packed", candidate) for finding in record.of("table"))
+
+
 def _epoch(record: Record, candidate: str) -> float | None:
     return median(ratio(finding, "by hand", candidate) for finding in record.of("epoch"))
 
@@ -132,6 +137,7 @@ TARGETS: Final[Sequence[Target]] = (
     Target("inference over packed, 1 thread", None, 1.6, over_packed(median, learning=False, threads="one")),
     Target("inference over packed, all threads", None, 2.0, over_packed(median, learning=False, threads="all")),
     Target("inference over packed, lowest", 0.97, 0.97, over_packed(lowest, learning=False)),
+    Target("inference over packed, a small vocabulary as a table", None, 2.3, _table),
     *(
         Target(
             f"LSTM training, rows of ~230, h{hidden}, over packed",
