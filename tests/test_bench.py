@@ -1,14 +1,18 @@
 """The bench as a whole: what can be measured, and how it is asked for."""
 
+import doctest
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from pkgutil import walk_packages
 
 import attrs
 import pytest
 import torch
 
+import bench
 from bench import command
 from bench.encoders.point import Point
 from bench.measured import attend, checks, encode, epoch, packing, table
@@ -90,3 +94,9 @@ def test_the_folder_runs() -> None:
         [sys.executable, str(ROOT / "docs" / "bench"), "--help"], capture_output=True, text=True, check=True
     )
     assert "report FILE" in ran.stdout
+
+
+@pytest.mark.parametrize("module", sorted(found.name for found in walk_packages(bench.__path__, "bench.")))
+def test_examples_run(module: str) -> None:
+    """Every docstring's, as the documents have it; every module can be imported, the command's own among them."""
+    assert not doctest.testmod(import_module(module), optionflags=doctest.NORMALIZE_WHITESPACE).failed

@@ -15,10 +15,11 @@ from bench.encoders.ours import ours, switched_off
 from bench.encoders.packed import packed
 from bench.encoders.point import Cell, Point
 from bench.encoders.points import NAMED, QUICK, grid, points
-from bench.encoders.problem import Problem, Step
+from bench.encoders.problem import Problem
 from bench.measured import encode
 from bench.timing.alike import UnequalError
 from bench.timing.product import PRODUCT
+from bench.timing.step import Step
 from bench.timing.turns import Turns
 from oracles import recurrent
 from pipeline.sequences.order import ints

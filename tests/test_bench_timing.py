@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.timing import threads
 from bench.timing.alike import UnequalError, check_alike
 from bench.timing.memory import peak_bytes
 from bench.timing.spread import Spread
-from bench.timing.threads import EVERY, on_threads
+from bench.timing.threads import on_threads
 from bench.timing.times import Times
 from bench.timing.turns import Turns, by_turns
 
@@ -106,11 +107,17 @@ def test_the_peak_of_memory_is_what_is_held_at_once() -> None:
     assert 3_000_000 <= peak_bytes(at_once) <= 3_100_000
 
 
-def test_threads_are_given_back() -> None:
+def test_threads_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also after an error."""
+    monkeypatch.setattr(threads, "EVERY", 2)
     before = torch.get_num_threads()
-    with pytest.raises(ZeroDivisionError), on_threads("one") as threads:
-        torch.ones(1 // (threads - torch.get_num_threads()))
-    assert torch.get_num_threads() == before
-    with on_threads("all") as threads:
-        assert threads == EVERY
+    torch.set_num_threads(3)
+    try:
+        with on_threads("one") as number:
+            assert number == torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 3
+        with pytest.raises(RuntimeError), on_threads("all"):
+            check_alike({"one": [torch.ones(torch.get_num_threads()).view(3)]})
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

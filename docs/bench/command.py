@@ -1,9 +1,10 @@
 """The command line: `python docs/bench`."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Final, cast
 
 from rich.console import Console
 
@@ -15,8 +16,9 @@ from bench.record.record import Record, RecordError
 from bench.record.sheet import Sheet
 from bench.record.targets import targets_sheet
 
-_EXTENTS = ("quick", "full")
-_USAGE = """python docs/bench [NAME ...] [quick | full] [--json FILE]
+_EXTENTS: Final = ("quick", "full")
+_WIDE: Final = 200
+_USAGE: Final = """python docs/bench [NAME ...] [quick | full] [--json FILE]
        python docs/bench report FILE"""
 
 
@@ -60,7 +62,7 @@ def _by_default(extent: Extent) -> list[Measurement]:
 
 def measure(chosen: Sequence[Measurement], extent: Extent, file: Path) -> Record:
     """Measure, and show and write what was found; the file is written after every point, so that little can be lost."""
-    console, found = Console(), list[Finding]()
+    console, found = _console(), list[Finding]()
     record = Record(machine(), found)
     console.print(str(record.machine), highlight=False)
     for measurement in chosen:
@@ -73,6 +75,11 @@ def measure(chosen: Sequence[Measurement], extent: Extent, file: Path) -> Record
         console.print(sheet.table())
     console.print(f"written to {file}", highlight=False)
     return record
+
+
+def _console() -> Console:
+    """As wide as the terminal; in a file, as wide as the tables are."""
+    return Console() if sys.stdout.isatty() else Console(width=_WIDE)
 
 
 def sheets(record: Record) -> list[Sheet]:
@@ -90,6 +97,6 @@ def _report(parser: argparse.ArgumentParser, files: Sequence[str]) -> int:
     except (OSError, RecordError) as error:
         parser.error(str(error))
     for sheet in sheets(record):
-        print(f"{sheet.markdown()}\n")  # noqa: T201
-    print(f"({record.machine})")  # noqa: T201
+        sys.stdout.write(f"{sheet.markdown()}\n\n")
+    sys.stdout.write(f"({record.machine})\n")
     return 0

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from bench.encoders.problem import Problem, Step, states_of
+from bench.encoders.problem import Problem, states_of
+from bench.timing.step import Step
 
 
 def dense(problem: Problem) -> Step:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from bench.encoders.absent import AbsentError
 from bench.encoders.gates import direction
-from bench.encoders.problem import Problem, Step
+from bench.encoders.problem import Problem
+from bench.timing.step import Step
 
 _GATES = {"LSTM": (0, 1, 2, 3), "GRU": (1, 0, 2)}
 """Where torch has Keras's gates: input, forget, cell, output; update, reset, new."""

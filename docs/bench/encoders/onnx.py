@@ -10,7 +10,8 @@ from torch import Tensor
 
 from bench.encoders.absent import AbsentError
 from bench.encoders.gates import direction
-from bench.encoders.problem import Problem, Step
+from bench.encoders.problem import Problem
+from bench.timing.step import Step
 
 _GATES = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2)}
 """Where torch has ONNX's gates: input, output, forget, cell; update, reset, new."""

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
-from bench.encoders.problem import Problem, Step
+from bench.encoders.problem import Problem
+from bench.timing.step import Step
 from pipeline import Encode, Pack, Padded, Vectors
 from pipeline_recurrent import GRU, LSTM, EngineName
 

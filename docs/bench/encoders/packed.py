@@ -5,7 +5,8 @@ from typing import cast
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from bench.encoders.problem import Problem, Step, module_of
+from bench.encoders.problem import Problem, module_of
+from bench.timing.step import Step
 
 
 def packed(problem: Problem) -> Step:

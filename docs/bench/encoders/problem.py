@@ -1,7 +1,8 @@
 """One point's batch and weights, the same for every candidate."""
 
 from collections.abc import Callable, Iterable
-from typing import TypeAlias, cast
+from functools import partial
+from typing import cast
 
 import attrs
 import torch
@@ -10,10 +11,8 @@ from torch import Tensor, nn
 
 from bench.encoders.lengths import drawn
 from bench.encoders.point import Point
+from bench.timing.step import Step, step_of
 from pipeline import Padded, Vectors
-
-Step: TypeAlias = Callable[[], tuple[Tensor, ...]]
-"""One step: states, and in training the gradients of the input and of every weight, in torch's order."""
 
 
 @attrs.frozen(eq=False)
@@ -50,22 +49,8 @@ class Problem:
         return int(self.lengths.sum())
 
     def step(self, forward: Callable[[Tensor], Tensor], weights: Iterable[Tensor]) -> Step:
-        """A step of training or of inference through a way to compute the states of a batch.
-
-        The loss is the sum of the squares of all states: each has a gradient, and no two the same. Padding has to hold
-        zeros, in states that have any.
-        """
-        wanted = [self.values, *weights]
-
-        def learn() -> tuple[Tensor, ...]:
-            states = forward(self.values)
-            return states.detach(), *torch.autograd.grad(states.square().sum(), wanted)
-
-        def infer() -> tuple[Tensor, ...]:
-            with torch.inference_mode():
-                return (forward(self.values),)
-
-        return learn if self.point.learning else infer
+        """A step through a way to compute the states of a batch, with zeros in padding that they may have."""
+        return step_of(partial(forward, self.values), [self.values, *weights], learning=self.point.learning)
 
     def answer(self, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """What a step gave, its states packed, so that those in a rectangle are comparable with others."""

@@ -4,6 +4,7 @@ Rows are all of one length: what padding costs is not measured here.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Final, TypeAlias
 
 import attrs
@@ -15,6 +16,7 @@ from bench.record.finding import Finding, Trait
 from bench.record.sheet import Sheet
 from bench.timing.alike import check_alike
 from bench.timing.memory import peak_bytes
+from bench.timing.step import step_of
 from bench.timing.threads import Threads, on_threads
 from bench.timing.turns import Turns, by_turns, first_times
 from pipeline import AttendEarlier, Attention, States
@@ -116,7 +118,8 @@ def measured(case: Case, threads: int, turns: Turns, *, rows: int = ROWS, hidden
     ways = {"ours": ours(attention), "loop": looped(attention)}
     if not case.too_large:
         ways["masked"] = masked(attention)
-    steps = {name: _step(case, way, values, list(attention.parameters())) for name, way in ways.items()}
+    wanted = [values, *attention.parameters()]
+    steps = {name: step_of(partial(way, values), wanted, learning=case.learning) for name, way in ways.items()}
     check_alike({name: step() for name, step in steps.items()})
     times = by_turns(steps, turns, first_times(steps))
     notes = ["masked: not run, its scores would take gigabytes"] if case.too_large else []
@@ -124,18 +127,6 @@ def measured(case: Case, threads: int, turns: Turns, *, rows: int = ROWS, hidden
     traits |= {"rows": rows, "hidden": hidden, "threads": case.threads}
     memory = {name: peak_bytes(step) for name, step in steps.items()}
     return Finding("attend", str(case), threads, traits, times, memory, notes=notes)
-
-
-def _step(case: Case, way: Way, values: Tensor, weights: Sequence[Tensor]) -> Callable[[], tuple[Tensor, ...]]:
-    def learn() -> tuple[Tensor, ...]:
-        contexts = way(values)
-        return contexts.detach(), *torch.autograd.grad(contexts.square().sum(), [values, *weights])
-
-    def infer() -> tuple[Tensor, ...]:
-        with torch.inference_mode():
-            return (way(values),)
-
-    return learn if case.learning else infer
 
 
 def sheet(findings: Sequence[Finding]) -> Sheet:

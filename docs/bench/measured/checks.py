@@ -4,7 +4,7 @@ It is the difference between two runs of one chain, with and without them, whose
 it is not lost in the work: it does not depend on the width.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import torch
@@ -15,6 +15,7 @@ from bench.record.finding import Finding
 from bench.record.sheet import Sheet
 from bench.timing.alike import check_alike
 from bench.timing.spread import Spread
+from bench.timing.step import Step
 from bench.timing.threads import EVERY, Threads, on_threads
 from bench.timing.turns import Turns, by_turns, first_times
 from pipeline import Classify, Encode, Pack, Padded, Pool, Vectors, set_checks
@@ -22,8 +23,6 @@ from pipeline.sequences.riders import Riders
 from pipeline_recurrent import LSTM
 
 ROWS, STEPS, FEATURES, HIDDEN, CLASSES = 64, 20, 300, 256, 6
-
-Step = Callable[[], tuple[Tensor, ...]]
 
 
 def training(features: int, hidden: int) -> Step:

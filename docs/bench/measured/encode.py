@@ -15,13 +15,14 @@ from bench.encoders.ours import ours
 from bench.encoders.packed import packed
 from bench.encoders.point import Point
 from bench.encoders.points import points
-from bench.encoders.problem import Problem, Step
+from bench.encoders.problem import Problem
 from bench.measured.measurement import Extent, Measurement
 from bench.record.finding import Finding
 from bench.record.sheet import Sheet
 from bench.timing.alike import UnequalError, check_alike
 from bench.timing.memory import peak_bytes
 from bench.timing.product import PRODUCT, product
+from bench.timing.step import Step
 from bench.timing.threads import on_threads
 from bench.timing.times import Times
 from bench.timing.turns import SLOW, Turns, by_turns, timed

@@ -13,6 +13,7 @@ from bench.measured.measurement import Extent, Measurement
 from bench.record.finding import Finding, Trait
 from bench.record.sheet import Sheet
 from bench.timing.alike import check_alike
+from bench.timing.step import step_of
 from bench.timing.turns import Turns, by_turns, first_times
 from pipeline import Packed, Padded, Vectors
 
@@ -90,28 +91,15 @@ def measured(name: str, rows: Rows, *, learning: bool) -> Finding:
     """One batch: sums and gradients are compared, then both take turns."""
     torch.default_generator.manual_seed(0)
     lstm = nn.LSTM(FEATURES, HIDDEN, batch_first=True)
-    steps = {way: _step(run, lstm, rows, learning=learning) for way, run in _WAYS.items()}
+    runs = {way: partial(run, lstm, rows) for way, run in _WAYS.items()}
+    steps = {way: step_of(run, list(lstm.parameters()), learning=learning) for way, run in runs.items()}
     check_alike({way: step() for way, step in steps.items()})
     times = by_turns(steps, Turns(), first_times(steps))
-    memory = {way: kept(partial(run, lstm, rows)) for way, run in _WAYS.items()} if learning else {}
+    memory = {way: kept(run) for way, run in runs.items()} if learning else {}
     report = rows.padded().report()
     traits: dict[str, Trait] = {"batch": name, "learning": learning, "steps": report.steps, "padded": report.padded}
     point = f"{name}, {'training' if learning else 'inference'}"
     return Finding("packing", point, torch.get_num_threads(), traits, times, memory)
-
-
-def _step(
-    run: Callable[[nn.LSTM, Rows], Tensor], lstm: nn.LSTM, rows: Rows, *, learning: bool
-) -> Callable[[], tuple[Tensor, ...]]:
-    def learn() -> tuple[Tensor, ...]:
-        total = run(lstm, rows)
-        return total.detach(), *torch.autograd.grad(total, list(lstm.parameters()))
-
-    def infer() -> tuple[Tensor, ...]:
-        with torch.inference_mode():
-            return (run(lstm, rows),)
-
-    return learn if learning else infer
 
 
 def sheet(findings: Sequence[Finding]) -> Sheet:
