@@ -85,7 +85,7 @@ def _console() -> Console:
 def sheets(record: Record) -> list[Sheet]:
     """A table a measurement, and the targets if one of them was measured."""
     found = [each.sheet(record.of(each.name)) for each in MEASUREMENTS.values() if record.of(each.name)]
-    return [*found, targets_sheet(record)]
+    return [sheet for sheet in (*found, targets_sheet(record)) if sheet.rows]
 
 
 def _report(parser: argparse.ArgumentParser, files: Sequence[str]) -> int:

@@ -131,7 +131,7 @@ def measured(case: Case, threads: int, turns: Turns, *, rows: int = ROWS, hidden
 
 def sheet(findings: Sequence[Finding]) -> Sheet:
     """A row a case."""
-    headings = ("score and steps", "ours", "loop over ours", "masked over ours", "MiB: ours, loop, masked")
+    headings = ("score and steps", "threads", "ours", "loop over ours", "masked over ours", "MiB: ours, loop, masked")
     notes = (f"{ROWS} rows of one length at hidden {HIDDEN}. Above 1, ours is faster. Memory is the peak of tensors.",)
     return Sheet("Attention over earlier steps", headings, [_cells(finding) for finding in findings], notes)
 
@@ -140,6 +140,7 @@ def _cells(finding: Finding) -> list[str]:
     ratios = [finding.ratio(name, "ours") for name in ("loop", "masked")]
     return [
         "; ".join([finding.point, *finding.notes]),
+        str(finding.threads),
         str(finding.times["ours"]),
         *("" if ratio is None else str(ratio) for ratio in ratios),
         ", ".join(f"{held / 2**20:.0f}" for held in finding.bytes.values()),

@@ -114,6 +114,7 @@ def sheet(findings: Sequence[Finding]) -> Sheet:
 
 _HEADINGS: Final = (
     "point",
+    "threads",
     "packed",
     "dense",
     "plain",
@@ -136,6 +137,7 @@ def _cells(finding: Finding) -> list[str]:
     memory = [finding.memory(name, "packed") for name in OURS]
     return [
         "; ".join([finding.point, *finding.notes]),
+        str(finding.threads),
         str(finding.times["packed"]),
         *("" if ratio is None else str(ratio) for ratio in ratios),
         ", ".join(others),

@@ -162,6 +162,11 @@ _NOTE: Final = (
 
 
 def targets_sheet(record: Record) -> Sheet:
-    """A row a target."""
+    """A row for each target of which something was measured."""
     headings = ("target", "without a compiler", "reached", "compiled", "reached")
-    return Sheet("Targets", headings, [target.cells(record) for target in TARGETS], [_NOTE])
+    measured = [
+        target
+        for target in TARGETS
+        if any(target.figure(record, candidate) is not None for candidate in ("uncompiled", "compiled"))
+    ]
+    return Sheet("Targets", headings, [target.cells(record) for target in measured], [_NOTE])
