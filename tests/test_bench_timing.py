@@ -37,7 +37,8 @@ def test_who_ran_once_is_held_against_each_turn() -> None:
     assert Times([1.0, 2.0]).over(Times([4.0])) == Spread.of([0.25, 0.5])
     assert Times([6.0]).once
     assert "once" in str(Times([6.0]))
-    assert "once" not in str(Times([6.0, 6.0]))
+    assert str(Times([6.0, 6.0])) == "6 s (6 to 6)"
+    assert str(Times([0.006])) == "6 ms, once"
 
 
 def test_candidates_take_turns() -> None:

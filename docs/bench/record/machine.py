@@ -37,7 +37,7 @@ class Machine:
         engine = "native engine" if self.native is None else f"no native engine: {self.native}"
         return (
             f"{self.processor}, {self.instructions}, {self.cores} cores (load {self.load:.1f} at the start), "
-            f"torch {self.torch} on {self.threads} threads, Python {self.python}, {engine}"
+            f"torch {self.torch} with threads={self.threads}, Python {self.python}, {engine}"
         )
 
 

@@ -43,5 +43,6 @@ class Times:
         return [*self.seconds] * turns if self.once else self.seconds
 
     def __str__(self) -> str:
-        low, middle, high = (1e3 * each for each in (self.spread.low, self.spread.middle, self.spread.high))
-        return f"{middle:.3g} ms, once" if self.once else f"{middle:.3g} ms ({low:.3g} to {high:.3g})"
+        unit, scale = ("s", 1.0) if self.spread.middle >= 1 else ("ms", 1e3)
+        low, middle, high = (scale * each for each in (self.spread.low, self.spread.middle, self.spread.high))
+        return f"{middle:.3g} {unit}, once" if self.once else f"{middle:.3g} {unit} ({low:.3g} to {high:.3g})"
