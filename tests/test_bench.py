@@ -67,7 +67,7 @@ def test_a_run_is_shown_and_written(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["encoding"], "'encoding' is none of encode, attend"),
+        (["encoding"], "'encoding' is none of encode, "),
         (["quick", "--full"], "exclude each other"),
         (["report"], "report takes one file"),
         (["report", "nowhere.json"], "nowhere.json"),
