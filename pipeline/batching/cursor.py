@@ -1,0 +1,88 @@
+"""Where a run stands in its epoch."""
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from pipeline.batching.numbers import whole
+from pipeline.errors import OptionError
+
+
+def _merged(served: Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]:
+    merged: list[tuple[int, int]] = []
+    for world, steps in served:
+        whole("world", world, least=1)
+        whole("steps", steps, least=0)
+        if merged and merged[-1][0] == world:
+            merged[-1] = (world, merged[-1][1] + steps)
+        elif steps:
+            merged.append((world, steps))
+    return tuple(merged)
+
+
+@attrs.frozen
+class Cursor:
+    """Where a run stands: its epoch, and how many steps it made there on how many ranks, one pair a stretch.
+
+    All that a run has to keep beside its weights; what is left of the epoch is planned anew from it.
+
+    Args:
+        epoch: the epoch, from 0.
+        served: pairs of a number of ranks and of steps made on them. Neighbours on as many ranks become one.
+        recipe: which lengths, policy and seed it belongs to, as `Plan.recipe` says; None if it may be any.
+
+    Raises:
+        OptionError: for an epoch or steps below 0, or ranks below 1.
+
+    Example:
+        >>> cursor = Cursor(epoch=3).after(world=2, steps=100).after(world=2, steps=50).after(world=4, steps=7)
+        >>> cursor.served
+        ((2, 150), (4, 7))
+        >>> Cursor.from_dict(cursor.to_dict()) == cursor
+        True
+    """
+
+    epoch: int = attrs.field(default=0)
+    served: tuple[tuple[int, int], ...] = attrs.field(default=(), converter=_merged)
+    recipe: str | None = None
+
+    @epoch.validator
+    def _checked(self, _: "attrs.Attribute[int]", epoch: int) -> None:
+        whole("epoch", epoch, least=0)
+
+    def after(self, world: int, steps: int) -> "Cursor":
+        """Where the run stands after so many further steps on so many ranks."""
+        return attrs.evolve(self, served=(*self.served, (world, steps)))
+
+    def next_epoch(self) -> "Cursor":
+        """The beginning of the next epoch."""
+        return attrs.evolve(self, epoch=self.epoch + 1, served=())
+
+    def to_dict(self) -> dict[str, object]:
+        """The cursor as numbers, lists and text, for JSON or a checkpoint."""
+        return {"epoch": self.epoch, "served": [list(pair) for pair in self.served], "recipe": self.recipe}
+
+    @classmethod
+    def from_dict(cls, state: Mapping[str, object]) -> "Cursor":
+        """The cursor that `to_dict` wrote.
+
+        Raises:
+            OptionError: if it holds anything else.
+        """
+        match dict(state):
+            case {"epoch": int(epoch), "served": [*pairs], "recipe": str() | None as recipe, **rest} if not rest:
+                return cls(epoch, tuple(_pair(pair) for pair in pairs), recipe)
+            case _:
+                msg = (
+                    f"a cursor's state has epoch, served and recipe, but {dict(state)} arrived; give what to_dict gave."
+                )
+                raise OptionError(msg, state=state)
+
+
+def _pair(pair: object) -> tuple[int, int]:
+    match pair:
+        case [int(world), int(steps)]:
+            return world, steps
+        case _:
+            msg = f"what a cursor has served are pairs of ranks and steps, but {pair!r} arrived."
+            raise OptionError(msg, pair=pair)

@@ -1,0 +1,128 @@
+"""From lengths and a policy to batches: sorted, cut, made equal for the ranks, shuffled."""
+
+import hashlib
+import json
+from typing import Final, final
+
+import attrs
+import numpy as np
+
+from pipeline.batching.batches import Batches
+from pipeline.batching.cut import cut
+from pipeline.batching.draws import Draws
+from pipeline.batching.keys import sort_rows
+from pipeline.batching.lengths import Lengths
+from pipeline.batching.numbers import Numbers, narrow
+from pipeline.batching.pieces import Pieces
+from pipeline.batching.policy import Policy
+from pipeline.batching.ranks import Uneven, arranged, divided, evened, with_worst_first
+from pipeline.errors import OptionError
+
+_SAMPLE: Final = 1 << 14
+"""How many rows say how many batches there will be: enough to size pools."""
+
+_FORM: Final = 1
+"""Which way of making plans this is: another one is another recipe."""
+
+Stretch = tuple[int, int]
+"""A number of ranks, and how many steps they made."""
+
+
+@final
+@attrs.frozen(eq=False)
+class Making:
+    """All that a run's plans are made of but the epoch and the ranks."""
+
+    lengths: Lengths
+    pieces: Pieces
+    policy: Policy
+    seed: int | None
+    worst_first: bool
+    uneven: Uneven
+
+    def recipe(self) -> str:
+        """A digest of it all."""
+        said = {
+            "form": _FORM,
+            "lengths": self.lengths.digest(),
+            "policy": [type(self.policy).__module__, type(self.policy).__qualname__, attrs.asdict(self.policy)],
+            "seed": self.seed,
+            "worst_first": self.worst_first,
+            "uneven": self.uneven,
+        }
+        return digest_of(said)
+
+    def batches(self, epoch: int, served: tuple[Stretch, ...], world: int) -> tuple[Batches, Numbers, Numbers]:
+        """The batches of what is left of an epoch, with the rows that are repeated and those that are dropped.
+
+        Raises:
+            OptionError: if the rows do not go round, or if more was served than there is.
+        """
+        left: Numbers | None = None
+        for past, (ranks, steps) in enumerate(served):
+            batches, _, _ = self._made(left, self._draws(epoch, served[:past]), ranks)
+            check_served(steps, len(batches) // ranks)
+            left = self._unserved(left, batches.taken(slice(steps * ranks)))
+        return self._made(left, self._draws(epoch, served), world)
+
+    def _draws(self, epoch: int, served: tuple[Stretch, ...]) -> Draws | None:
+        if self.seed is None:
+            return None
+        return Draws(self.seed, (epoch, *(number for stretch in served for number in stretch)))
+
+    def _made(self, numbers: Numbers | None, draws: Draws | None, world: int) -> tuple[Batches, Numbers, Numbers]:
+        rows = sort_rows(self.lengths, self.pieces, numbers, self._pools(numbers, draws), draws)
+        starts = divided(cut(rows, self.policy), len(rows.order), world)
+        batches, repeated, dropped = evened(Batches.of(rows, starts, self.policy), world, self.uneven, draws)
+        batches = arranged(batches, world, draws)
+        if self.worst_first:
+            batches = with_worst_first(batches, world, self.policy)
+        return batches, repeated, dropped
+
+    def _pools(self, numbers: Numbers | None, draws: Draws | None) -> int:
+        """How many pools there are to be, judged by a sample of rows."""
+        count = len(self.pieces) if numbers is None else len(numbers)
+        if self.policy.pool is None or not count:
+            return 1
+        if count <= _SAMPLE:
+            chosen = np.arange(count)
+        elif draws is None:
+            chosen = np.arange(_SAMPLE) * count // _SAMPLE
+        else:
+            chosen = (draws.words(_SAMPLE) * np.float64(count / (1 << 32))).astype(np.int64)
+        lengths = self.pieces.lengths(self.lengths, chosen if numbers is None else numbers[chosen]).sum(axis=1)
+        sizes, counts = np.unique(lengths, return_counts=True)
+        rooms = np.fromiter((self.policy.room(size) for size in sizes.tolist()), np.float64, len(sizes))
+        batches = float((counts / rooms).sum()) * count / len(chosen)
+        return max(1, round(batches / self.policy.pool))
+
+    def _unserved(self, numbers: Numbers | None, served: Batches) -> Numbers:
+        left = np.ones(len(self.pieces), np.bool_) if numbers is None else np.zeros(len(self.pieces), np.bool_)
+        if numbers is not None:
+            left[numbers] = True
+        for start, stop in zip(served.starts.tolist(), served.stops.tolist(), strict=True):
+            left[served.order[start:stop]] = False
+        return np.flatnonzero(left).astype(narrow(len(left)), copy=False)
+
+
+def digest_of(said: object) -> str:
+    """A digest of what JSON can say, in 32 letters."""
+    try:
+        text = json.dumps(said, sort_keys=True)
+    except TypeError as error:
+        msg = (
+            f"a policy's fields must be numbers, text, or tuples of them, so that a plan can be told by them: {error}."
+        )
+        raise OptionError(msg) from error
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def check_served(steps: int, made: int) -> None:
+    """Refuse a cursor that stands behind the end.
+
+    Raises:
+        OptionError: if more steps were made than there are.
+    """
+    if steps > made:
+        msg = f"the cursor stands behind {steps} steps, but there are {made}; it belongs to another plan."
+        raise OptionError(msg, steps=steps, made=made)
