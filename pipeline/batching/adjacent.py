@@ -1,5 +1,7 @@
 """How much neighbours resemble each other."""
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -18,4 +20,4 @@ def adjacent_correlation(means: npt.NDArray[np.float64]) -> float:
 
 def chance_bound(count: int) -> float:
     """What the correlation of so many numbers in random order stays within, in 19 of 20 orders; 0.05 at least."""
-    return max(0.05, 2 / max(count, 1) ** 0.5)
+    return max(0.05, 2 / math.sqrt(max(count, 1)))

@@ -27,7 +27,8 @@ def _walk_descending(lengths: Numbers, bounds: npt.NDArray[np.int64], policy: Po
     rooms: dict[int, int] = {}
     starts = array("q")
     places: list[int] = bounds.tolist()
-    for start, end in pairwise(places):
+    for begin, end in pairwise(places):
+        start = begin
         while start < end:
             starts.append(start)
             longest = view[start]

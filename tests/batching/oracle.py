@@ -111,4 +111,5 @@ def same(left: Plan, right: Plan) -> bool:
 
 def descending(plan: Plan, lengths: Sequence[int]) -> bool:
     """Whether each batch begins with its longest row and never rises."""
-    return all(lengths[this] >= lengths[following] for batch in plan for this, following in pairwise(batch.tolist()))
+    batches: list[list[int]] = [batch.tolist() for batch in plan]
+    return all(lengths[this] >= lengths[following] for batch in batches for this, following in pairwise(batch))

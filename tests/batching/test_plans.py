@@ -4,6 +4,7 @@ import os
 import random
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ def drawn(rows: int, seed: int = 0, longest: int = LONGEST) -> list[int]:
 @pytest.mark.parametrize("policy", POLICIES, ids=str)
 def test_every_world_and_number_of_rows(policy: Policy) -> None:
     """As many batches for each rank, none without any, each row once but for those that are said to be repeated."""
-    counts = [*range(18), 31, 64, 111, 200]
+    counts = [*range(9), 15, 16, 17, 33, 70, 200]
     for world in range(1, 17):
         for rows in counts:
             lengths = drawn(rows, world)
@@ -93,7 +94,10 @@ def test_rows_that_do_not_go_round() -> None:
 def test_long_rows() -> None:
     """Refused by name, alone, truncated or split; a split row's pieces are all its steps in order."""
     lengths = [2, 9, 3, 7]
-    with pytest.raises(LengthError, match="^row 1 has 9 steps, but Budget.* has room for rows of up to 4;") as caught:
+    with pytest.raises(
+        LengthError,
+        match="^row 1 has 9 steps .of 2 rows that are too long the first., but Budget.* has room for rows of up to 4;",
+    ) as caught:
         Plan.of(lengths, Budget(4))
     assert caught.value.details == {"row": 1, "length": 9, "limit": 4}
     alone = Plan.of(lengths, Budget(4, long_rows="alone"))
@@ -115,7 +119,7 @@ def test_without_a_seed_nothing_is_shuffled() -> None:
     """Pools of neighbours one behind the other, the longest batch first, rows of one length as they stand."""
     lengths = [length % 10 for length in range(1_000)]
     plan = Plan.of(lengths, Rows(4, pool=50), seed=None)
-    rows = [row for batch in plan for row in batch.tolist()]
+    rows: list[int] = [row for batch in plan for row in batch.tolist()]
     pools = [rows[begin : begin + 200] for begin in range(0, 1_000, 200)]
     assert [sorted(pool) for pool in pools] == [list(range(begin, begin + 200)) for begin in range(0, 1_000, 200)]
     assert all(pool == sorted(pool, key=lambda row: -lengths[row]) for pool in pools)
@@ -125,15 +129,15 @@ def test_pools_and_bins_of_any_size() -> None:
     """One pool larger than a bin, and many pools, are sorted alike: the longest first, each row once."""
     generator = np.random.default_rng(0)
     for longest in (3, 300, 100_000, 2**33):
-        lengths = generator.integers(0, longest, 150_000)
+        lengths: list[int] = generator.integers(0, longest, 150_000).tolist()
         for pool in (None, 7, 100):
             plan = Plan.of(lengths, Rows(64, pool=pool), seed=1)
             assert Coverage.of(plan).once
             assert descending(plan, lengths)
             if pool is None:
                 # Of one pool, batches laid end to end by their lengths overlap nowhere.
-                spans = sorted((lengths[batch[-1]], lengths[batch[0]]) for batch in plan)
-                assert all(top <= low for (_, top), (low, _) in zip(spans, spans[1:], strict=False))
+                spans = sorted((lengths[int(batch[-1])], lengths[int(batch[0])]) for batch in plan)
+                assert all(top <= low for (_, top), (low, _) in pairwise(spans))
 
 
 def test_two_lengths() -> None:
@@ -157,24 +161,22 @@ def test_two_lengths() -> None:
 
 def test_the_same_in_another_process() -> None:
     """Whatever the hash seed: only lengths, policy, seed, epoch and ranks decide."""
+    lengths = np.arange(50_000) * 7919 % 300
+    here = Plan.of(lengths, Budget(4_096), seed=5, epoch=2, world=3)
     program = (
-        "import hashlib, numpy as np\n"
+        "import numpy as np\n"
         "from pipeline.batching import Budget, Plan\n"
         "plan = Plan.of(np.arange(50_000) * 7919 % 300, Budget(4_096), seed=5, epoch=2, world=3)\n"
-        "said = hashlib.sha256(b''.join(batch.tobytes() + b'|' for batch in plan))\n"
-        "print(plan.digest, said.hexdigest())"
+        "print(plan.digest, [batch.tolist() for batch in plan])"
     )
-    said = {
-        subprocess.run(
-            [sys.executable, "-c", program],
-            env={**os.environ, "PYTHONHASHSEED": seed},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for seed in ("1", "2")
-    }
-    assert len(said) == 1
+    there = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONHASHSEED": "4321"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert there.stdout == f"{here.digest} {[batch.tolist() for batch in here]}\n"
 
 
 def test_an_order_that_must_never_change() -> None:
@@ -197,9 +199,10 @@ def test_global_generators_are_left_alone() -> None:
     """Nothing is drawn from them, and what they hold changes nothing."""
     lengths = drawn(300)
     np.random.seed(1)  # noqa: NPY002 - the old one, on purpose
-    before, first = np.random.get_state()[2], Plan.of(lengths, Rows(8))  # noqa: NPY002
-    assert np.random.get_state()[2] == before  # noqa: NPY002
-    np.random.seed(2)  # noqa: NPY002
+    first = Plan.of(lengths, Rows(8))
+    drawn_after = np.random.random()  # noqa: NPY002
+    np.random.seed(1)  # noqa: NPY002
+    assert np.random.random() == drawn_after  # noqa: NPY002
     assert same(first, Plan.of(lengths, Rows(8)))
 
 

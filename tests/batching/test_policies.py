@@ -1,5 +1,7 @@
 """Policies: how many rows they have room for, and what they refuse."""
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,16 +12,15 @@ from pipeline.errors import OptionError
 from untyped import loosely
 
 
-@given(max_steps=st.integers(1, 3_000), quadratic=st.one_of(st.none(), st.integers(1, 600)), data=st.data())
+@given(max_steps=st.integers(2, 3_000), quadratic=st.one_of(st.none(), st.integers(1, 600)), data=st.data())
 def test_a_budget_is_filled_and_kept(max_steps: int, quadratic: int | None, data: st.DataObject) -> None:
     """A row more would be over it; and rows fit up to the limit, and no longer."""
     budget = Budget(max_steps, quadratic=quadratic)
     limit = budget.fits()
     assert cost(budget, limit) <= max_steps < cost(budget, limit + 1)
-    if limit:
-        longest = data.draw(st.integers(1, limit))
-        room = budget.room(longest)
-        assert room * cost(budget, longest) <= max_steps < (room + 1) * cost(budget, longest)
+    longest = data.draw(st.integers(1, limit))
+    room = budget.room(longest)
+    assert room * cost(budget, longest) <= max_steps < (room + 1) * cost(budget, longest)
     assert budget.room(limit + 1) == 1
 
 
@@ -47,28 +48,26 @@ def test_quantiles() -> None:
         Boundaries.quantiles([], 2, rows=8)
 
 
-def test_options_that_are_refused() -> None:
+REFUSED: dict[str, Callable[[], object]] = {
+    "^rows must be a whole number, 1 or more, but 0 arrived": lambda: Rows(0),
+    "^rows must be a whole number, 1 or more, but True arrived": lambda: loosely(Rows)(True),
+    "^max_steps must be a whole number, 1 or more, but 40.5 arrived": lambda: loosely(Budget)(40.5),
+    "^rows must be a whole number, 1 or more, but -1 arrived": lambda: Budget(40, rows=-1),
+    "^quadratic must be": lambda: Budget(40, quadratic=0),
+    "^max_steps=1 has no room for a row of one step, which counts 1.5; raise it": lambda: Budget(1, quadratic=2),
+    "^pool must be": lambda: Budget(40, pool=0),
+    "^longest must be": lambda: Budget(40, longest=0),
+    "^long_rows must be one of refuse, alone, truncate, split, but 'x'": lambda: loosely(Budget)(40, long_rows="x"),
+    "^Boundaries needs max_steps, rows or both": lambda: Boundaries((4, 8)),
+    r"^edges must be one length or more, each greater .* but \(8, 4\) arrived": lambda: Boundaries((8, 4), rows=1),
+    "^edges must be one length or more": lambda: Boundaries((), rows=1),
+    "^shapes must be one": lambda: Shapes([]),
+    "^steps must be": lambda: Shapes([(4, 0)]),
+}
+
+
+@pytest.mark.parametrize("says", REFUSED)
+def test_options_that_are_refused(says: str) -> None:
     """Each by its name, with its rule."""
-    for make, says in (
-        (lambda: Rows(0), "^rows must be a whole number, 1 or more, but 0 arrived"),
-        (lambda: loosely(Rows)(True), "^rows must be a whole number, 1 or more, but True arrived"),
-        (lambda: loosely(Budget)(40.5), "^max_steps must be a whole number, 1 or more, but 40.5 arrived"),
-        (lambda: Budget(40, rows=0), "^rows must be"),
-        (lambda: Budget(40, quadratic=0), "^quadratic must be"),
-        (lambda: Budget(40, pool=0), "^pool must be"),
-        (lambda: Budget(40, longest=0), "^longest must be"),
-        (
-            lambda: loosely(Budget)(40, long_rows="cut"),
-            "^long_rows must be one of refuse, alone, truncate, split, but 'cut'",
-        ),
-        (lambda: Boundaries((4, 8)), "^Boundaries needs max_steps, rows or both"),
-        (
-            lambda: Boundaries((8, 4), rows=1),
-            "^edges must be one length or more, each greater .* but \\(8, 4\\) arrived",
-        ),
-        (lambda: Boundaries((), rows=1), "^edges must be one length or more"),
-        (lambda: Shapes([]), "^shapes must be one"),
-        (lambda: Shapes([(4, 0)]), "^steps must be"),
-    ):
-        with pytest.raises(OptionError, match=says):
-            make()
+    with pytest.raises(OptionError, match=says):
+        REFUSED[says]()

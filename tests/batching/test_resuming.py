@@ -2,8 +2,7 @@
 
 import json
 import random
-import subprocess
-import sys
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batching.oracle import LONGEST, POLICIES, check, same
-from pipeline.batching import Budget, Coverage, Cursor, Plan, Policy, Rows
+from pipeline.batching import Budget, Coverage, Cursor, Plan, Policy
 from pipeline.errors import OptionError, PlanError
 
-LENGTHS = [random.Random(0).randint(0, LONGEST) for _ in range(120)]  # noqa: S311
+LENGTHS = [random.Random(0).randint(0, LONGEST) for _ in range(120)]
 BUDGET = Budget(100, pool=3)
 
 
@@ -36,8 +35,7 @@ def test_cut_at_every_step(world: int) -> None:
         assert same(rest, whole.left(cursor))
         for rank in range(world):
             assert same(rest.rank(rank), whole.rank(rank).left(cursor))
-        served = Plan.of(LENGTHS, Rows(1)).rank(0) if not steps else whole
-        head = [batch for batch in served][: steps * world] if steps else []
+        head = list(whole)[: steps * world]
         other = Plan.of(LENGTHS, BUDGET, seed=4, world=world + 1, worst_first=True, after=cursor)
         check(other, LENGTHS, BUDGET, once=False)
         rows = [row for batch in [*head, *other] for row in batch.tolist()]
@@ -69,11 +67,12 @@ def test_resumed_one_to_four_times(
         allowed += plan.repeated.tolist()
         rank_steps.append(steps)
         cursor = plan.cursor(steps)
-    assert set(seen) == set(range(len(plan.pieces)))
+    rest = Plan.of(lengths, policy, seed=seed, world=worlds[-1], after=cursor)
+    assert not len(rest)
+    assert set(seen) == set(range(len(rest.pieces)))
     twice = sorted(seen)
     assert {left for left, right in pairwise(twice) if left == right} <= set(allowed)
     assert sum(steps for _, steps in cursor.served) == sum(rank_steps)
-    assert not len(Plan.of(lengths, policy, seed=seed, world=worlds[-1], after=cursor))
 
 
 def test_a_stretch_that_made_no_step_never_was() -> None:
@@ -110,7 +109,7 @@ def test_cursors() -> None:
     """Stretches on as many ranks are one, and what is no cursor's state is refused."""
     assert Cursor(1, ((2, 3), (2, 4), (1, 0), (2, 1), (3, 2))).served == ((2, 8), (3, 2))
     assert Cursor(1, ((2, 3),), "x").next_epoch() == Cursor(2, (), "x")
-    for state in (
+    states: list[dict[str, object]] = [
         {},
         {"epoch": 0, "served": []},
         {"epoch": True, "served": [], "recipe": None},
@@ -118,7 +117,8 @@ def test_cursors() -> None:
         {"epoch": 0, "served": "none", "recipe": None},
         {"epoch": 0, "served": [], "recipe": 3},
         {"epoch": 0, "served": [], "recipe": None, "more": 1},
-    ):
+    ]
+    for state in states:
         with pytest.raises(OptionError, match="cursor"):
             Cursor.from_dict(state)
     with pytest.raises(OptionError, match="^world must be a whole number, 1 or more"):
@@ -190,20 +190,16 @@ def test_nothing_half_written_is_left(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not list(tmp_path.iterdir())
 
 
-def test_many_processes_keep_one_plan(tmp_path: Path) -> None:
-    """Ranks that start at once write one file, and all have the same plan."""
-    program = (
-        "import sys\n"
-        "from pipeline.batching import Budget, Plan\n"
-        "plan = Plan.of(range(3_000), Budget(9_000), world=2, kept=sys.argv[1])\n"
-        "print(plan.digest, [batch.tolist() for batch in plan])"
-    )
-    ranks = [
-        subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-        for _ in range(3)
-    ]
-    assert len({rank.communicate()[0] for rank in ranks}) == 1
-    assert len(list(tmp_path.iterdir())) == 1
+def test_many_at_once_keep_one_plan(tmp_path: Path) -> None:
+    """Ranks that start together write one file, each of them all of it, and have the same plan."""
+
+    def kept(_: int) -> Plan:
+        return Plan.of(range(3_000), Budget(9_000), world=2, kept=tmp_path)
+
+    with ThreadPoolExecutor(8) as ranks:
+        plans = list(ranks.map(kept, range(16)))
+    assert all(same(plans[0], plan) for plan in plans)
+    assert [path.stem for path in tmp_path.iterdir()] == [plans[0].digest]
 
 
 def test_what_is_covered_over_stretches() -> None:
