@@ -40,6 +40,7 @@ class Order:
         self.lengths = lengths
         self.device: torch.device = torch.device(device)
         self._on_device: Int64[Tensor, " batch"] | None = None
+        self._padding: dict[int, Int64[Tensor, " padding"]] = {}
 
     def to(self, device: torch.device | str) -> Self:
         """The same order, its indices on another device."""
@@ -114,6 +115,18 @@ class Order:
     def cells(self, width: int) -> Int64[Tensor, " steps"]:
         """Each packed step's cell in a rectangle of `width` columns, row by row."""
         return self.row * width + self.time
+
+    def fills(self, width: int) -> bool:
+        """Whether a rectangle of `width` columns has no padding."""
+        return self.shortest == width
+
+    def padding(self, width: int) -> Int64[Tensor, " padding"]:
+        """The cells of a rectangle of `width` columns that hold no step, row by row."""
+        if width not in self._padding:
+            # Found beside the lengths, on the CPU: a device would have to be waited for.
+            empty = torch.arange(width) >= self.lengths.unsqueeze(1)
+            self._padding[width] = empty.flatten().nonzero().squeeze(1).to(self.device, non_blocking=True)
+        return self._padding[width]
 
     def mask(self, width: int) -> Bool[Tensor, "batch time"]:
         """True at the real steps of a rectangle of `width` columns."""

@@ -1,0 +1,218 @@
+"""Contexts of earlier steps where a score is an inner product, a block of steps at a time: what a CPU does best."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+import attrs
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from pipeline.parts.product import mixed_by_product
+
+_BLOCKS: Final = 16
+"""How many blocks a row is cut into: many, and little is worked out of what they may not see; more, and calls cost."""
+_BLOCK: Final = (32, 128)
+"""How many steps a block has, at least and at most."""
+_CACHED: Final = 2**20
+"""How many bytes the scores of one block take: as much as a core's cache holds."""
+_KEPT: Final = 2
+"""Which part of the memory, one in so many, weights may take until the gradients are asked for."""
+
+
+def in_blocks(values: Tensor) -> bool:
+    """Whether `mixed_earlier` is the way to mix these values.
+
+    Elsewhere torch's kernels are: on a GPU, in half precision (they add up in full), and in a graph, which knows no
+    loop over steps.
+    """
+    full = values.dtype in {torch.float32, torch.float64} and not torch.is_autocast_enabled(values.device.type)
+    return full and values.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def mixed_earlier(
+    query: Float[Tensor, "batch time inner"],
+    key: Float[Tensor, "batch time inner"],
+    values: Float[Tensor, "batch time hidden"],
+    running: Sequence[int],
+    *,
+    window: int | None = None,
+    memory: int,
+) -> Float[Tensor, "batch time hidden"]:
+    """Values, mixed by the softmax of query . key over earlier steps; the first step gets its own.
+
+    Rows stand with the longest first. Blocks that lie in the padding are left out, and hold zeros; other padding must
+    be finite, and may get any context. Gradients can be differentiated again, at the cost of all scores at once.
+
+    Args:
+        query: what asks.
+        key: what is asked.
+        values: what is mixed.
+        running: how many rows still run at each time.
+        window: how many steps back a step sees; None for all.
+        memory: how many bytes scores may take. Weights that take less than half of it are kept for the gradients;
+            others are worked out again.
+
+    Source: Dao et al. 2022, "FlashAttention", arXiv:2205.14135, for the backward pass (appendix B.2). Our blocks are
+    of whole rows of scores, whose softmax needs no second pass.
+
+    Example:
+        >>> steps = torch.tensor([[[1.0], [3.0], [5.0]]])
+        >>> mixed_earlier(torch.zeros(1, 3, 1), steps, steps, [1, 1, 1], memory=2**20).flatten().tolist()
+        [1.0, 1.0, 2.0]
+    """
+    tensors = (query, key) if values is key else (query, key, values)
+    blocks = _Blocks(tuple(running), window, query.element_size())
+    wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    keeps = wanted and blocks.scores * query.element_size() * _KEPT <= memory
+    return _differentiable(blocks, keeps, *tensors)
+
+
+class _Block(NamedTuple):
+    """Some steps of some rows, and those that they look back at."""
+
+    rows: slice
+    queries: slice
+    keys: slice
+
+
+@attrs.frozen
+class _Blocks:
+    """How a batch is cut into blocks.
+
+    Attributes:
+        running: how many rows still run at each time.
+        window: how many steps back a step sees; None for all.
+        size: how many bytes a number takes.
+    """
+
+    running: tuple[int, ...]
+    window: int | None
+    size: int
+
+    @property
+    def even(self) -> bool:
+        """Whether all rows run to the end."""
+        return self.running[0] == self.running[-1]
+
+    @property
+    def scores(self) -> int:
+        """How many scores all blocks have."""
+        return sum(
+            (rows.stop - rows.start) * (queries.stop - queries.start) * (keys.stop - keys.start)
+            for rows, queries, keys in self
+        )
+
+    def __iter__(self) -> Iterator[_Block]:
+        width, (least, most) = len(self.running), _BLOCK
+        step = min(most, max(least, width // _BLOCKS))
+        reach = width if self.window is None else min(width, step + self.window)
+        some = max(1, _CACHED // (self.size * step * reach))
+        for first in range(0, self.running[0], some):
+            for start in range(1, width, step):
+                last = min(first + some, self.running[start])
+                if last <= first:
+                    break
+                stop = min(width, start + step)
+                back = 0 if self.window is None else max(0, start - self.window)
+                yield _Block(slice(first, last), slice(start, stop), slice(back, stop - 1))
+
+    def hide(self, scores: Float[Tensor, "rows query key"], block: _Block) -> None:
+        """Fill the scores of what is not earlier, or too long ago, with minus infinity."""
+        _, queries, keys = block
+        steps, ahead = queries.stop - queries.start, queries.start - keys.start
+        scores[:, :, ahead:].masked_fill_(_square(scores, steps, steps - 1).triu(), -torch.inf)
+        if self.window is not None:
+            known = min(steps, scores.shape[2])
+            forgotten = _square(scores, steps, known).tril(ahead - self.window - 1)
+            scores[:, :, :known].masked_fill_(forgotten, -torch.inf)
+
+
+def _square(scores: Tensor, query: int, key: int) -> Bool[Tensor, "query key"]:
+    return torch.ones(query, key, dtype=torch.bool, device=scores.device)
+
+
+def _weights(blocks: _Blocks, block: _Block, query: Tensor, key: Tensor) -> Float[Tensor, "rows query key"]:
+    rows, queries, keys = block
+    scores = torch.bmm(query[rows, queries], key[rows, keys].mT)
+    blocks.hide(scores, block)
+    return scores.softmax(-1)
+
+
+class _Earlier(torch.autograd.Function):
+    """Contexts whose backward pass makes one block's gradients at a time."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, blocks: _Blocks, keeps: bool, *tensors: Tensor) -> Tensor:
+        """Contexts of queries, keys and, if they are others, values."""
+        query, key, values = tensors[0], tensors[1], tensors[-1]
+        found = torch.empty_like(values) if blocks.even else torch.zeros_like(values)
+        found[:, 0] = values[:, 0]
+        kept: list[Tensor] = []
+        for block in blocks:
+            weights = _weights(blocks, block, query, key)
+            found[block.rows, block.queries] = torch.bmm(weights, values[block.rows, block.keys])
+            if keeps:
+                kept.append(weights)
+        save: Callable[..., None] = ctx.save_for_backward
+        save(*tensors, found, *kept)
+        setattr(ctx, "blocks", blocks)  # noqa: B010 - torch leaves open what a context holds
+        setattr(ctx, "inputs", len(tensors))  # noqa: B010
+        return found
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients by queries, keys and values."""
+        blocks: _Blocks = getattr(ctx, "blocks")  # noqa: B009
+        count: int = getattr(ctx, "inputs")  # noqa: B009
+        saved: tuple[Tensor, ...] = getattr(ctx, "saved_tensors")  # noqa: B009
+        tensors, found, kept = saved[:count], saved[count], saved[count + 1 :]
+        # Gradients that shall be differentiated themselves are made of operations that can be.
+        if torch.is_grad_enabled():
+            return None, None, *_again(blocks, tensors, gradients[0])
+        return None, None, *_backward(blocks, tensors, found, kept, gradients[0])
+
+
+_differentiable: Final[Callable[..., Tensor]] = getattr(_Earlier, "apply")  # noqa: B009
+"""Contexts of blocks, whether weights are kept, and of queries, keys and values; with gradients."""
+
+
+def _backward(
+    blocks: _Blocks, tensors: Sequence[Tensor], found: Tensor, kept: Sequence[Tensor], gradient: Tensor
+) -> list[Tensor]:
+    """Gradients by all tensors. Keys that are the values too get the sum of both."""
+    query, key, values = tensors[0], tensors[1], tensors[-1]
+    by_query, by_key = torch.zeros_like(query), torch.zeros_like(key)
+    by_values = torch.zeros_like(values) if len(tensors) == 3 else by_key
+    by_values[:, 0] = gradient[:, 0]
+    # What every score of a query loses of its gradient, since weights sum to one.
+    shared = (gradient * found).sum(-1, keepdim=True)
+    for index, block in enumerate(blocks):
+        rows, queries, keys = block
+        weights = kept[index] if kept else _weights(blocks, block, query, key)
+        asked = gradient[rows, queries]
+        by_scores = torch.bmm(asked, values[rows, keys].mT).sub_(shared[rows, queries]).mul_(weights)
+        by_query[rows, queries] = torch.bmm(by_scores, key[rows, keys])
+        by_key[rows, keys].baddbmm_(by_scores.mT, query[rows, queries])
+        by_values[rows, keys].baddbmm_(weights.mT, asked)
+    return [by_query, by_key, by_values][: len(tensors)]
+
+
+def _again(blocks: _Blocks, tensors: Sequence[Tensor], gradient: Tensor) -> Sequence[Tensor | None]:
+    """The gradients as a graph of their own, of contexts that are worked out once more, all scores at once."""
+    query, key, values = tensors[0], tensors[1], tensors[-1]
+    time = torch.arange(query.shape[1], device=query.device)
+    behind = time.unsqueeze(1) - time
+    earlier = (behind > 0) if blocks.window is None else (behind > 0) & (behind <= blocks.window)
+    # What no block holds, zeros, stays that.
+    held = torch.zeros(query.shape[:2], dtype=torch.bool, device=query.device)
+    for rows, queries, _ in blocks:
+        held[rows, queries] = True
+    with sdpa_kernel(SDPBackend.MATH):
+        found = mixed_by_product(query, key, values, earlier & held.unsqueeze(2))
+    found = torch.cat([values[:, :1], found[:, 1:]], 1)
+    asked = [tensor for tensor in tensors if tensor.requires_grad]
+    given = iter(torch.autograd.grad(found, asked, gradient, create_graph=True, allow_unused=True))
+    return [next(given) if tensor.requires_grad else None for tensor in tensors]
