@@ -93,9 +93,23 @@ class _Blocks:
     size: int
 
     @property
-    def even(self) -> bool:
-        """Whether all rows run to the end."""
-        return self.running[0] == self.running[-1]
+    def step(self) -> int:
+        """How many steps a block has."""
+        least, most = _BLOCK
+        return min(most, max(least, len(self.running) // _BLOCKS))
+
+    @property
+    def alone(self) -> bool:
+        """Whether one block holds everything."""
+        width = len(self.running)
+        return width <= self.step and self.rows >= self.running[0] == self.running[-1]
+
+    @property
+    def rows(self) -> int:
+        """How many rows a block has."""
+        width = len(self.running)
+        reach = width if self.window is None else min(width, self.step + self.window)
+        return max(1, _CACHED // (self.size * self.step * reach))
 
     @property
     def scores(self) -> int:
@@ -106,32 +120,28 @@ class _Blocks:
         )
 
     def __iter__(self) -> Iterator[_Block]:
-        width, (least, most) = len(self.running), _BLOCK
-        step = min(most, max(least, width // _BLOCKS))
-        reach = width if self.window is None else min(width, step + self.window)
-        some = max(1, _CACHED // (self.size * step * reach))
+        width, step, some = len(self.running), self.step, self.rows
         for first in range(0, self.running[0], some):
-            for start in range(1, width, step):
+            for start in range(0, width, step):
                 last = min(first + some, self.running[start])
                 if last <= first:
                     break
                 stop = min(width, start + step)
                 back = 0 if self.window is None else max(0, start - self.window)
-                yield _Block(slice(first, last), slice(start, stop), slice(back, stop - 1))
+                # The last query may not see the last key; but widths that are even are worked on much faster.
+                yield _Block(slice(first, last), slice(start, stop), slice(back, stop))
 
     def hide(self, scores: Float[Tensor, "rows query key"], block: _Block) -> None:
-        """Fill the scores of what is not earlier, or too long ago, with minus infinity."""
+        """Fill the scores of what is not earlier, or too long ago, with minus infinity; the first step has itself."""
         _, queries, keys = block
         steps, ahead = queries.stop - queries.start, queries.start - keys.start
-        scores[:, :, ahead:].masked_fill_(_square(scores, steps, steps - 1).triu(), -torch.inf)
+        square = torch.ones(steps, steps, dtype=torch.bool, device=scores.device)
+        later = square.triu()
+        if queries.start == 0:
+            later[0, 0] = False
+        scores[:, :, ahead:].masked_fill_(later, -torch.inf)
         if self.window is not None:
-            known = min(steps, scores.shape[2])
-            forgotten = _square(scores, steps, known).tril(ahead - self.window - 1)
-            scores[:, :, :known].masked_fill_(forgotten, -torch.inf)
-
-
-def _square(scores: Tensor, query: int, key: int) -> Bool[Tensor, "query key"]:
-    return torch.ones(query, key, dtype=torch.bool, device=scores.device)
+            scores[:, :, :steps].masked_fill_(square.tril(ahead - self.window - 1), -torch.inf)
 
 
 def _weights(blocks: _Blocks, block: _Block, query: Tensor, key: Tensor) -> Float[Tensor, "rows query key"]:
@@ -148,16 +158,20 @@ class _Earlier(torch.autograd.Function):
     def forward(ctx: FunctionCtx, blocks: _Blocks, keeps: bool, *tensors: Tensor) -> Tensor:
         """Contexts of queries, keys and, if they are others, values."""
         query, key, values = tensors[0], tensors[1], tensors[-1]
-        found = torch.empty_like(values) if blocks.even else torch.zeros_like(values)
-        found[:, 0] = values[:, 0]
+        # What no block holds is zeros; a single one is all there is, and is not copied.
+        found = values if blocks.alone else torch.zeros_like(values)
         kept: list[Tensor] = []
         for block in blocks:
             weights = _weights(blocks, block, query, key)
-            found[block.rows, block.queries] = torch.bmm(weights, values[block.rows, block.keys])
             if keeps:
                 kept.append(weights)
+            mixed = torch.bmm(weights, values[block.rows, block.keys])
+            if blocks.alone:
+                found = mixed
+            else:
+                found[block.rows, block.queries] = mixed
         save: Callable[..., None] = ctx.save_for_backward
-        save(*tensors, found, *kept)
+        save(*tensors, *kept)
         setattr(ctx, "blocks", blocks)  # noqa: B010 - torch leaves open what a context holds
         setattr(ctx, "inputs", len(tensors))  # noqa: B010
         return found
@@ -168,36 +182,42 @@ class _Earlier(torch.autograd.Function):
         blocks: _Blocks = getattr(ctx, "blocks")  # noqa: B009
         count: int = getattr(ctx, "inputs")  # noqa: B009
         saved: tuple[Tensor, ...] = getattr(ctx, "saved_tensors")  # noqa: B009
-        tensors, found, kept = saved[:count], saved[count], saved[count + 1 :]
+        tensors, kept = saved[:count], saved[count:]
         # Gradients that shall be differentiated themselves are made of operations that can be.
         if torch.is_grad_enabled():
             return None, None, *_again(blocks, tensors, gradients[0])
-        return None, None, *_backward(blocks, tensors, found, kept, gradients[0])
+        return None, None, *_backward(blocks, tensors, kept, gradients[0])
 
 
 _differentiable: Final[Callable[..., Tensor]] = getattr(_Earlier, "apply")  # noqa: B009
 """Contexts of blocks, whether weights are kept, and of queries, keys and values; with gradients."""
 
+_behind_softmax: Final[Callable[[Tensor, Tensor, int, torch.dtype], Tensor]] = getattr(torch, "_softmax_backward_data")  # noqa: B009
+"""Gradients by scores, of those by weights, and weights."""
+
 
 def _backward(
-    blocks: _Blocks, tensors: Sequence[Tensor], found: Tensor, kept: Sequence[Tensor], gradient: Tensor
+    blocks: _Blocks, tensors: Sequence[Tensor], kept: Sequence[Tensor], gradient: Tensor
 ) -> list[Tensor]:
     """Gradients by all tensors. Keys that are the values too get the sum of both."""
     query, key, values = tensors[0], tensors[1], tensors[-1]
-    by_query, by_key = torch.zeros_like(query), torch.zeros_like(key)
-    by_values = torch.zeros_like(values) if len(tensors) == 3 else by_key
-    by_values[:, 0] = gradient[:, 0]
-    # What every score of a query loses of its gradient, since weights sum to one.
-    shared = (gradient * found).sum(-1, keepdim=True)
+    by_query, *others = (torch.zeros_like(tensor) for tensor in tensors)
     for index, block in enumerate(blocks):
         rows, queries, keys = block
         weights = kept[index] if kept else _weights(blocks, block, query, key)
-        asked = gradient[rows, queries]
-        by_scores = torch.bmm(asked, values[rows, keys].mT).sub_(shared[rows, queries]).mul_(weights)
+        asking, asked = query[rows, queries], gradient[rows, queries]
+        by_weights = torch.bmm(asked, values[rows, keys].mT)
+        by_scores = _behind_softmax(by_weights, weights, -1, weights.dtype)
         by_query[rows, queries] = torch.bmm(by_scores, key[rows, keys])
-        by_key[rows, keys].baddbmm_(by_scores.mT, query[rows, queries])
-        by_values[rows, keys].baddbmm_(weights.mT, asked)
-    return [by_query, by_key, by_values][: len(tensors)]
+        if len(others) == 1:
+            # Both gradients of a key in one product: what they are added to is gone through once.
+            asking, by_scores = torch.cat([asking, asked], 1), torch.cat([by_scores, weights], 1)
+        for by_key, of, by in zip(others, (asking, asked), (by_scores, weights), strict=False):
+            if blocks.alone:
+                by_key[:, keys] = torch.bmm(by.mT, of)
+            else:
+                by_key[rows, keys].baddbmm_(by.mT, of)
+    return [by_query, *others]
 
 
 def _again(blocks: _Blocks, tensors: Sequence[Tensor], gradient: Tensor) -> Sequence[Tensor | None]:

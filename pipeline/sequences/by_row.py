@@ -24,6 +24,8 @@ def last_by_row(steps: Batch[Hidden]) -> Float[Tensor, "batch feature"]:
         return _at(steps, steps.order.last)
     if steps.width == 0:
         return _zeros(steps)
+    if steps.order.fills(steps.width):
+        return steps.values[:, -1]
     last = (steps.order.lengths_on_device - 1).clamp(min=0).reshape(-1, 1, 1).expand(-1, 1, steps.values.shape[2])
     return steps.values.gather(1, last).squeeze(1).masked_fill(_empty(steps), 0)
 

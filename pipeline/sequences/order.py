@@ -117,8 +117,8 @@ class Order:
         return self.row * width + self.time
 
     def fills(self, width: int) -> bool:
-        """Whether a rectangle of `width` columns has no padding."""
-        return self.shortest == width
+        """Whether a rectangle of `width` columns has no padding, as far as is known: in a graph lengths are not."""
+        return not torch.compiler.is_compiling() and self.shortest == width
 
     def padding(self, width: int) -> Int64[Tensor, " padding"]:
         """The cells of a rectangle of `width` columns that hold no step, row by row."""
@@ -146,6 +146,8 @@ class Order:
     @cached_property
     def sizes(self) -> list[int]:
         """How many rows are still running at each time, as plain numbers: for loops over time."""
+        if self.fills(self.longest):
+            return [len(self.lengths)] * self.longest
         return ints(self.batch_sizes)
 
     @cached_property
