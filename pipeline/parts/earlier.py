@@ -1,11 +1,12 @@
 """Contexts of earlier steps where a score is an inner product, a block of steps at a time: what a CPU does best."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Final, NamedTuple
 
 import attrs
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -16,6 +17,8 @@ _BLOCKS: Final = 16
 """How many blocks a row is cut into: many, and little is worked out of what they may not see; more, and calls cost."""
 _BLOCK: Final = (32, 128)
 """How many steps a block has, at least and at most."""
+_WHOLE: Final = 64
+"""Up to how many steps all look back at once: half the work is for nothing, but its result is not copied."""
 _CACHED: Final = 2**20
 """How many bytes the scores of one block take: as much as a core's cache holds."""
 _KEPT: Final = 2
@@ -28,8 +31,9 @@ def in_blocks(values: Tensor) -> bool:
     Elsewhere torch's kernels are: on a GPU, in half precision (they add up in full), and in a graph, which knows no
     loop over steps.
     """
-    full = values.dtype in {torch.float32, torch.float64} and not torch.is_autocast_enabled(values.device.type)
-    return full and values.device.type == "cpu" and not torch.compiler.is_compiling()
+    if values.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    return values.dtype in {torch.float32, torch.float64} and not torch.is_autocast_enabled("cpu")
 
 
 def mixed_earlier(
@@ -78,7 +82,7 @@ class _Block(NamedTuple):
     keys: slice
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class _Blocks:
     """How a batch is cut into blocks.
 
@@ -92,19 +96,19 @@ class _Blocks:
     window: int | None
     size: int
 
-    @property
+    @cached_property
     def step(self) -> int:
         """How many steps a block has."""
-        least, most = _BLOCK
-        return min(most, max(least, len(self.running) // _BLOCKS))
+        width, (least, most) = len(self.running), _BLOCK
+        return width if width <= _WHOLE else min(most, max(least, width // _BLOCKS))
 
-    @property
+    @cached_property
     def alone(self) -> bool:
         """Whether one block holds everything."""
         width = len(self.running)
         return width <= self.step and self.rows >= self.running[0] == self.running[-1]
 
-    @property
+    @cached_property
     def rows(self) -> int:
         """How many rows a block has."""
         width = len(self.running)
@@ -196,28 +200,34 @@ _behind_softmax: Final[Callable[[Tensor, Tensor, int, torch.dtype], Tensor]] = g
 """Gradients by scores, of those by weights, and weights."""
 
 
-def _backward(
-    blocks: _Blocks, tensors: Sequence[Tensor], kept: Sequence[Tensor], gradient: Tensor
-) -> list[Tensor]:
+def _backward(blocks: _Blocks, tensors: Sequence[Tensor], kept: Sequence[Tensor], gradient: Tensor) -> Sequence[Tensor]:
     """Gradients by all tensors. Keys that are the values too get the sum of both."""
     query, key, values = tensors[0], tensors[1], tensors[-1]
+    if blocks.alone:
+        (weights,) = kept or [_weights(blocks, block, query, key) for block in blocks]
+        by_query, by_scores = _behind(weights, key, values, gradient)
+        by_key = torch.bmm(by_scores.mT, query)
+        if values is not key:
+            return by_query, by_key, torch.bmm(weights.mT, gradient)
+        return by_query, by_key.baddbmm_(weights.mT, gradient)
     by_query, *others = (torch.zeros_like(tensor) for tensor in tensors)
     for index, block in enumerate(blocks):
         rows, queries, keys = block
         weights = kept[index] if kept else _weights(blocks, block, query, key)
         asking, asked = query[rows, queries], gradient[rows, queries]
-        by_weights = torch.bmm(asked, values[rows, keys].mT)
-        by_scores = _behind_softmax(by_weights, weights, -1, weights.dtype)
-        by_query[rows, queries] = torch.bmm(by_scores, key[rows, keys])
-        if len(others) == 1:
-            # Both gradients of a key in one product: what they are added to is gone through once.
+        by_query[rows, queries], by_scores = _behind(weights, key[rows, keys], values[rows, keys], asked)
+        if values is key:
+            # Both in one product: what they are added to is gone through once.
             asking, by_scores = torch.cat([asking, asked], 1), torch.cat([by_scores, weights], 1)
         for by_key, of, by in zip(others, (asking, asked), (by_scores, weights), strict=False):
-            if blocks.alone:
-                by_key[:, keys] = torch.bmm(by.mT, of)
-            else:
-                by_key[rows, keys].baddbmm_(by.mT, of)
-    return [by_query, *others]
+            by_key[rows, keys].baddbmm_(by.mT, of)
+    return by_query, *others
+
+
+def _behind(weights: Tensor, key: Tensor, values: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients by some queries, and by their scores."""
+    by_scores = _behind_softmax(torch.bmm(gradient, values.mT), weights, -1, weights.dtype)
+    return torch.bmm(by_scores, key), by_scores
 
 
 def _again(blocks: _Blocks, tensors: Sequence[Tensor], gradient: Tensor) -> Sequence[Tensor | None]:

@@ -4,7 +4,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.sequences.batches import Padded
-from pipeline.sequences.order import Order
 from pipeline.sequences.states import S, Sight, States
 
 
@@ -25,7 +24,7 @@ def ranked(states: States[Sight]) -> Float[Tensor, "occupied time hidden"]:
     values, cells = steps.packed().values, order.longest * order.occupied
     if order.steps < cells:
         values = values.new_zeros(cells, values.shape[1]).index_copy(0, order.grid, values)
-    return _by_time(values, order)
+    return values.reshape(order.longest, order.occupied, values.shape[1]).transpose(0, 1)
 
 
 def unranked(values: Float[Tensor, "occupied time hidden"], states: States[S]) -> States[S]:
@@ -36,7 +35,3 @@ def unranked(values: Float[Tensor, "occupied time hidden"], states: States[S]) -
     flat = values.transpose(0, 1).flatten(0, 1)
     found = steps.packed().holding(flat if order.steps == len(flat) else flat.index_select(0, order.grid))
     return states.holding(found.padded() if isinstance(steps, Padded) else found)
-
-
-def _by_time(values: Float[Tensor, "cells hidden"], order: Order) -> Float[Tensor, "occupied time hidden"]:
-    return values.unflatten(0, (order.longest, order.occupied)).transpose(0, 1)
