@@ -277,4 +277,4 @@ def padded_steps(
     """Packed steps in a rectangle `width` wide, zeros in its padding."""
     batch = len(order.lengths)
     cells = values.new_zeros(batch * width, *values.shape[1:])
-    return cells.index_copy(0, order.cells(width), values).reshape(batch, width, *values.shape[1:])
+    return cells.index_copy_(0, order.cells(width), values).reshape(batch, width, *values.shape[1:])

@@ -23,7 +23,7 @@ def ranked(states: States[Sight]) -> Float[Tensor, "occupied time hidden"]:
         return steps.values
     values, cells = steps.packed().values, order.longest * order.occupied
     if order.steps < cells:
-        values = values.new_zeros(cells, values.shape[1]).index_copy(0, order.grid, values)
+        values = values.new_zeros(cells, values.shape[1]).index_copy_(0, order.grid, values)
     return values.reshape(order.longest, order.occupied, values.shape[1]).transpose(0, 1)
 
 
