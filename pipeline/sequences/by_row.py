@@ -86,8 +86,7 @@ def _at(steps: Packed[Hidden], chosen: Int64[Tensor, " occupied"]) -> Float[Tens
     found, order = steps.values.index_select(0, chosen), steps.order
     if order.occupied == len(order.lengths):
         return found
-    rows = (order.lengths > 0).nonzero().squeeze(1).to(found.device)
-    return _zeros(steps).index_copy(0, rows, found)
+    return _zeros(steps).index_copy(0, order.some, found)
 
 
 def _empty(steps: Batch[Hidden]) -> Tensor:

@@ -75,6 +75,11 @@ class Order:
         return int((self.lengths > 0).sum())
 
     @cached_property
+    def some(self) -> Int64[Tensor, " occupied"]:
+        """The rows that hold at least one step, in reading order."""
+        return (self.lengths > 0).nonzero().squeeze(1).to(self.device, non_blocking=True)
+
+    @cached_property
     def rows(self) -> Int64[Tensor, " batch"]:
         """The rows by descending length, on the CPU."""
         # A stable sort: ties keep reading order, so equal batches pack equally.
