@@ -5,14 +5,14 @@ On the device `meta` whatever reads a number raises. What a GPU waits for beside
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, TypeAlias
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Final, TypeAlias, cast
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree
-from torch.utils._python_dispatch import TorchDispatchMode
-from typing_extensions import override
+from torch.utils import _python_dispatch, _pytree
 
 from pipeline import (
     Attend,
@@ -39,32 +39,31 @@ LENGTHS: Final = ([3, 0, 5, 1], [5, 5, 5, 5], [0, 0, 0, 0])
 WIDTH: Final = 5
 
 
-class Waits(TorchDispatchMode):
-    """Refuses what would make a device wait for the CPU, the device being `device`."""
+def _refusing(
+    _mode: object,
+    func: Callable[..., object],
+    _types: Iterable[type],
+    args: tuple[object, ...] = (),
+    kwargs: Mapping[str, object] | None = None,
+) -> object:
+    """Run an operation, unless a device would wait in it for a tensor of the CPU."""
+    options = dict(kwargs or {})
+    found = func(*args, **options)
+    tensors = [each for each in leaves((args, options, found)) if isinstance(each, Tensor)]
+    beside = [each for each in leaves((args, options)) if isinstance(each, Tensor) and not each.is_meta and each.ndim]
+    if beside and any(each.is_meta for each in tensors) and not (options.get("non_blocking") or True in args[2:]):
+        msg = f"{func} takes {tuple(beside[0].shape)} from the CPU, and waits"
+        raise RuntimeError(msg)
+    return found
 
-    def __init__(self, device: str) -> None:
-        super().__init__()
-        self.device = device
 
-    @override
-    def __torch_dispatch__(
-        self,
-        func: Callable[..., object],
-        types: Iterable[type],
-        args: tuple[object, ...] = (),
-        kwargs: Mapping[str, object] | None = None,
-    ) -> object:
-        options = dict(kwargs or {})
-        found = func(*args, **options)
-        given = [each for each in _pytree.tree_leaves((args, options)) if isinstance(each, Tensor)]
-        made = [each for each in _pytree.tree_leaves(found) if isinstance(each, Tensor)]
-        beside = [each for each in given if each.device.type == "cpu" and each.ndim]
-        there = any(each.device.type == self.device for each in (*given, *made))
-        if there and beside and not (options.get("non_blocking") or True in args[2:]):
-            msg = f"{func} takes {tuple(beside[0].shape)} from the CPU, and waits"
-            raise RuntimeError(msg)
-        return found
-
+leaves: Final[Callable[[object], list[object]]] = getattr(_pytree, "tree_leaves")  # noqa: B009
+"""All that is in something nested; torch leaves its type open."""
+_Mode: Final[type] = getattr(_python_dispatch, "TorchDispatchMode")  # noqa: B009
+waits: Final = cast(
+    "Callable[[], AbstractContextManager[object]]", type("Waits", (_Mode,), {"__torch_dispatch__": _refusing})
+)
+"""Inside, what would make the device `meta` wait is refused."""
 
 Step: TypeAlias = tuple[Callable[[], Tensor], list[nn.Parameter]]
 """A forward pass to a loss, and what it is differentiated by."""
@@ -145,12 +144,12 @@ def turned(device: str, lengths: list[int]) -> Step:
 POOLS: Final = ("final", "last", "first", "sum", "mean", "max")
 SCORES: Final = ("dot", "scaled_dot", "general", "additive")
 STAGES: Final[dict[str, Callable[[], nn.Module]]] = {
-    **{f"pool {how}": lambda how=how: Pool(how) for how in POOLS},
-    "pool attention": lambda: Pool("attention", input_size=4),
-    **{f"attend {how}": lambda how=how: Attend(how, input_size=4) for how in SCORES},
-    **{f"attend earlier {how}": lambda how=how: AttendEarlier(how, input_size=4) for how in SCORES},
-    **{f"attend a window {how}": lambda how=how: AttendEarlier(how, window=2, input_size=4) for how in SCORES},
-    "attend in pieces": lambda: AttendEarlier("additive", input_size=4, memory=1),
+    **{f"pool {how}": partial(Pool, how) for how in POOLS},
+    "pool attention": partial(Pool, "attention", input_size=4),
+    **{f"attend {how}": partial(Attend, how, input_size=4) for how in SCORES},
+    **{f"attend earlier {how}": partial(AttendEarlier, how, input_size=4) for how in SCORES},
+    **{f"attend a window {how}": partial(AttendEarlier, how, window=2, input_size=4) for how in SCORES},
+    "attend in pieces": partial(AttendEarlier, "additive", input_size=4, memory=1),
 }
 RUNS: Final[dict[str, Run]] = {
     **{
@@ -170,27 +169,27 @@ RUNS: Final[dict[str, Run]] = {
 def test_nothing_is_read_back(name: str, lengths: list[int]) -> None:
     """Forward and backward, rows of none among them."""
     forward, inputs = RUNS[name]("meta", lengths)
-    with Waits("meta"):
+    with waits():
         slopes = torch.autograd.grad(forward(), inputs, allow_unused=True)
     assert all(slope is None or slope.is_meta for slope in slopes)
 
 
-@pytest.mark.parametrize(
-    "waiting",
-    [
-        lambda values, _: values.sum().item(),
-        lambda values, _: values[values > 0],
-        lambda values, _: values.nonzero(),
-        lambda values, _: bool(values.any()),
-        lambda values, lengths: values.index_select(0, lengths.to("meta")),
-        lambda values, lengths: values[lengths],
-        lambda values, lengths: values.repeat_interleave(lengths.to("meta", non_blocking=True), 0),
-    ],
-)
+WAITING: Final[list[Callable[[Tensor, Tensor], object]]] = [
+    lambda values, _: values.sum().item(),
+    lambda values, _: values[values > 0],
+    lambda values, _: values.nonzero(),
+    lambda values, _: bool(values.any()),
+    lambda values, lengths: values.index_select(0, lengths.to("meta")),
+    lambda values, lengths: values[lengths],
+    lambda values, lengths: values.repeat_interleave(lengths.to("meta", non_blocking=True), 0),
+]
+
+
+@pytest.mark.parametrize("waiting", WAITING)
 def test_what_waits_is_seen(waiting: Callable[[Tensor, Tensor], object]) -> None:
     """A number, a choice of unknown size, a copy that blocks, an index on the CPU."""
     values, lengths = torch.zeros(4, 3, device="meta"), torch.tensor([1, 0, 2, 0])
-    with pytest.raises((RuntimeError, NotImplementedError)), Waits("meta"):
+    with pytest.raises((RuntimeError, NotImplementedError)), waits():
         waiting(values, lengths)
 
 
