@@ -255,7 +255,7 @@ class AttendEarlier(_Attending, Keeps[States[Sight]]):
     @override
     def contexts(self, states: States[S]) -> States[S]:
         attention = self.ready(states.steps.values.shape[-1])
-        if not states.order.steps or not (attention.forms_no_scores and in_blocks(states.steps.values)):
+        if not (attention.forms_no_scores and in_blocks(states.steps.values) and states.order.steps):
             return super().contexts(states)
         rows = ranked(states)
         query, key = attention.project(rows, rows)
