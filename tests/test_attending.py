@@ -210,7 +210,7 @@ def test_gradients_are_right(name: str, stage: type[Attend] | type[AttendEarlier
 def test_a_second_derivative_is_refused_by_the_fused_kernel() -> None:
     """In torch's words, and not by a wrong number."""
     values = torch.randn(1, 3, 3, requires_grad=True)
-    found = AttendEarlier(Dot(3))(States.from_padded(values, torch.tensor([3]))).padded().values
+    found = Attend(Dot(3))(States.from_padded(values, torch.tensor([3]))).padded().values
     (slope,) = torch.autograd.grad(found.square().sum(), values, create_graph=True)
     with pytest.raises(RuntimeError, match="is not implemented"):
         torch.autograd.grad(slope.sum(), values)

@@ -255,7 +255,7 @@ def test_a_recurrent_encoder_costs_its_gates(
         (Attend("dot"), 0, 2 * 6),
         (Attend("general"), 6 * 6, 2 * 6),
         (Attend("additive", hidden_size=5), 2 * 6 * 5, 5 + 6),
-        (Pool("attention"), 6 * 6 + 6 + 6, 0),
+        (Pool("attention"), 6 * 6 + 6, 0),
         (Tag(3), 6 * 3, 0),
     ],
 )

@@ -2,10 +2,12 @@
 
 import math
 
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from pipeline.sequences.batches import Batch, Packed
+from pipeline.sequences.largest import largest
 from pipeline.sequences.rows import Hidden
 
 
@@ -24,19 +26,31 @@ def last_by_row(steps: Batch[Hidden]) -> Float[Tensor, "batch feature"]:
         return _at(steps, steps.order.last)
     if steps.width == 0:
         return _zeros(steps)
+    if steps.order.fills(steps.width):
+        return steps.values[:, -1]
     last = (steps.order.lengths_on_device - 1).clamp(min=0).reshape(-1, 1, 1).expand(-1, 1, steps.values.shape[2])
     return steps.values.gather(1, last).squeeze(1).masked_fill(_empty(steps), 0)
+
+
+def compact(steps: Batch[Hidden]) -> Batch[Hidden]:
+    """The same steps without padding: packed, unless there is none, or a graph is made, which is of rectangles.
+
+    To copy real steps alone takes less time than to go through the padding, forward and backward.
+    """
+    if isinstance(steps, Packed) or torch.compiler.is_compiling() or steps.order.fills(steps.width):
+        return steps
+    return steps.packed()
 
 
 def sum_by_row(steps: Batch[Hidden]) -> Float[Tensor, "batch feature"]:
     """The sum of each row's steps.
 
     Example:
-        >>> import torch
         >>> from pipeline import Padded
         >>> sum_by_row(Padded(Hidden, torch.ones(2, 3, 1), torch.tensor([2, 0]))).tolist()
         [[2.0], [0.0]]
     """
+    steps = compact(steps)
     if isinstance(steps, Packed):
         return _zeros(steps).index_add(0, steps.order.row, steps.values)
     return steps.cleared().values.sum(1)
@@ -44,12 +58,27 @@ def sum_by_row(steps: Batch[Hidden]) -> Float[Tensor, "batch feature"]:
 
 def max_by_row(steps: Batch[Hidden]) -> Float[Tensor, "batch feature"]:
     """The largest of each feature over a row's steps; where several are equal, they share the gradient."""
+    steps = compact(steps)
     if isinstance(steps, Packed):
-        rows = steps.order.row.unsqueeze(-1).expand_as(steps.values)
-        return _zeros(steps).scatter_reduce(0, rows, steps.values, reduce="amax", include_self=False)
+        return largest(steps.values, steps.order.row, len(steps.lengths))
     if steps.width == 0:
         return _zeros(steps)
     return steps.cleared(-math.inf).values.amax(1).masked_fill(_empty(steps), 0)
+
+
+def softmax_by_row(steps: Packed[Hidden], scores: Float[Tensor, " steps"]) -> Float[Tensor, " steps"]:
+    """The share of each step in its row: the softmax of its score over those of the row's steps.
+
+    Example:
+        >>> steps = Packed(Hidden, torch.ones(3, 1), torch.tensor([1, 2]))
+        >>> softmax_by_row(steps, torch.zeros(3)).tolist()
+        [0.5, 1.0, 0.5]
+    """
+    row, none = steps.order.row, scores.new_zeros(steps.lengths.shape[0])
+    # What is taken away from all scores of a row changes no share, and so has no gradient.
+    top = none.scatter_reduce(0, row, scores.detach(), reduce="amax", include_self=False)
+    powers = (scores - top.index_select(0, row)).exp()
+    return powers / none.index_add(0, row, powers).index_select(0, row)
 
 
 def _at(steps: Packed[Hidden], chosen: Int64[Tensor, " occupied"]) -> Float[Tensor, "batch feature"]:
@@ -57,8 +86,7 @@ def _at(steps: Packed[Hidden], chosen: Int64[Tensor, " occupied"]) -> Float[Tens
     found, order = steps.values.index_select(0, chosen), steps.order
     if order.occupied == len(order.lengths):
         return found
-    rows = (order.lengths > 0).nonzero().squeeze(1).to(found.device)
-    return _zeros(steps).index_copy(0, rows, found)
+    return _zeros(steps).index_copy(0, order.some, found)
 
 
 def _empty(steps: Batch[Hidden]) -> Tensor:

@@ -40,6 +40,7 @@ class Order:
         self.lengths = lengths
         self.device: torch.device = torch.device(device)
         self._on_device: Int64[Tensor, " batch"] | None = None
+        self._padding: dict[int, Int64[Tensor, " padding"]] = {}
 
     def to(self, device: torch.device | str) -> Self:
         """The same order, its indices on another device."""
@@ -72,6 +73,11 @@ class Order:
     def occupied(self) -> int:
         """How many rows hold at least one step."""
         return int((self.lengths > 0).sum())
+
+    @cached_property
+    def some(self) -> Int64[Tensor, " occupied"]:
+        """The rows that hold at least one step, in reading order."""
+        return (self.lengths > 0).nonzero().squeeze(1).to(self.device, non_blocking=True)
 
     @cached_property
     def rows(self) -> Int64[Tensor, " batch"]:
@@ -115,6 +121,18 @@ class Order:
         """Each packed step's cell in a rectangle of `width` columns, row by row."""
         return self.row * width + self.time
 
+    def fills(self, width: int) -> bool:
+        """Whether a rectangle of `width` columns has no padding, as far as is known: in a graph lengths are not."""
+        return not torch.compiler.is_compiling() and self.shortest == width
+
+    def padding(self, width: int) -> Int64[Tensor, " padding"]:
+        """The cells of a rectangle of `width` columns that hold no step, row by row."""
+        if width not in self._padding:
+            # Found beside the lengths, on the CPU: a device would have to be waited for.
+            empty = torch.arange(width) >= self.lengths.unsqueeze(1)
+            self._padding[width] = empty.flatten().nonzero().squeeze(1).to(self.device, non_blocking=True)
+        return self._padding[width]
+
     def mask(self, width: int) -> Bool[Tensor, "batch time"]:
         """True at the real steps of a rectangle of `width` columns."""
         return torch.arange(width, device=self.device) < self.lengths_on_device.unsqueeze(1)
@@ -133,6 +151,8 @@ class Order:
     @cached_property
     def sizes(self) -> list[int]:
         """How many rows are still running at each time, as plain numbers: for loops over time."""
+        if self.fills(self.longest):
+            return [len(self.lengths)] * self.longest
         return ints(self.batch_sizes)
 
     @cached_property

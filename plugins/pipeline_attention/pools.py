@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from pipeline.parts.attention import masked_softmax
-from pipeline.parts.capabilities import Layout
 from pipeline.parts.pooling import Pooling
+from pipeline.sequences.batches import Packed
+from pipeline.sequences.by_row import compact, softmax_by_row, sum_by_row
 from pipeline.sequences.states import Sight, States
 
 
@@ -26,7 +27,6 @@ class AttentionPool(Pooling):
         [4.0, 0.0]
     """
 
-    layouts: tuple[Layout, ...] = ("padded",)
     exportable = True
 
     def __init__(self, input_size: int) -> None:
@@ -43,10 +43,17 @@ class AttentionPool(Pooling):
 
     @override
     def forward(self, states: States[Sight]) -> Float[Tensor, "batch hidden"]:
+        steps = compact(states.steps)
+        if isinstance(steps, Packed):
+            shares = softmax_by_row(steps, self._scores(steps.values)).unsqueeze(1)
+            return sum_by_row(steps.holding(shares * steps.values))
         values = states.padded().values
         return torch.einsum("bt,bth->bh", self._weights(values, states), values)
 
     def _weights(
         self, values: Float[Tensor, "batch time hidden"], states: States[Sight]
     ) -> Float[Tensor, "batch time"]:
-        return masked_softmax(torch.tanh(self.projection(values)) @ self.query, states.mask)
+        return masked_softmax(self._scores(values), states.mask)
+
+    def _scores(self, values: Float[Tensor, "*axes hidden"]) -> Float[Tensor, "*axes"]:
+        return torch.tanh(self.projection(values)) @ self.query
