@@ -20,7 +20,7 @@ from pipeline.stages.door import Door
 X = TypeVar("X")
 
 
-class _Tokenizing(Door[X, Ids]):
+class Tokenizing(Door[X, Ids]):
     """What both tokenizing doors share: special tokens, truncation, and what becomes of the targets."""
 
     def __init__(
@@ -71,17 +71,33 @@ class _Tokenizing(Door[X, Ids]):
             TextError: if an input is not text, or holds a lone surrogate.
             TargetError: if there are targets, but not one a token (or word).
         """
-        inputs = [example.input for example in examples]
+        found = self.tokens([example.input for example in examples], first)
+        return [
+            self.row(tokens, example.target, first + index)
+            for index, (tokens, example) in enumerate(zip(found, examples, strict=True))
+        ]
+
+    def tokens(self, inputs: list[X], first: int) -> list[Tokens]:
+        """The tokens of some inputs, the first of which stands at place `first`; none added, and none cut off.
+
+        Raises:
+            TextError: if an input is not text, or holds a lone surrogate.
+        """
         for index, value in enumerate(inputs):
             self.check(value, first + index)
         try:
-            found = self.encode(inputs)
+            return self.encode(inputs)
         except (TypeError, UnicodeEncodeError) as error:
             self._explain(inputs, first, error)
-        return [
-            self._row(tokens, example.target, first + index)
-            for index, (tokens, example) in enumerate(zip(found, examples, strict=True))
-        ]
+
+    def length(self, tokens: int) -> int:
+        """How many steps a row of so many tokens has: cut to `max_length`, with bos and eos.
+
+        Example:
+            >>> Tokenize.train(["to be"], eos=True, max_length=4).length(7)
+            4
+        """
+        return min(tokens, self._room(tokens)) + self.bos + self.eos
 
     @abstractmethod
     def check(self, value: object, place: int) -> None:
@@ -107,9 +123,17 @@ class _Tokenizing(Door[X, Ids]):
     ) -> tuple[Sequence[int | str | None] | None, list[bool] | None]:
         """A target a token, where there is one a step; and which tokens an answer is wanted of (None: all)."""
 
-    def _row(self, tokens: Tokens, target: Target, place: int) -> Row[Ids]:
+    def _room(self, tokens: int) -> int:
+        return tokens if self.max_length is None else self.max_length - self.bos - self.eos
+
+    def row(self, tokens: Tokens, target: Target, place: int) -> Row[Ids]:
+        """The row of an input's tokens.
+
+        Raises:
+            TargetError: if there are targets, but not one a token (or word).
+        """
         steps, asked = self.aligned(tokens, target, place)
-        room = len(tokens.ids) if self.max_length is None else self.max_length - self.bos - self.eos
+        room = self._room(len(tokens.ids))
         bos = [self.tokenizer.vocabulary[cast("str", self.tokenizer.bos)]] if self.bos else []
         eos = [self.tokenizer.vocabulary[cast("str", self.tokenizer.eos)]] if self.eos else []
         ids = torch.tensor([*bos, *tokens.ids[:room], *eos], dtype=torch.int64)
@@ -145,7 +169,7 @@ class _Tokenizing(Door[X, Ids]):
 
 
 @final
-class Tokenize(_Tokenizing[str]):
+class Tokenize(Tokenizing[str]):
     """Text in, numbered tokens out, with each token's place in the text.
 
     Special tokens that stand in the text are text. Targets, where they are one a step, must be one
@@ -258,7 +282,7 @@ class Tokenize(_Tokenizing[str]):
 
 
 @final
-class TokenizeWords(_Tokenizing[Sequence[str]]):
+class TokenizeWords(Tokenizing[Sequence[str]]):
     """Rows of words that are split already, for taggers: targets are one a word, and so are the answers.
 
     Where a tokenizer cuts a word into pieces, its first piece stands for it: that one has the word's
