@@ -35,7 +35,7 @@ class Index:
         gaps: list[Places] = []
         count = 0
         for some in found:
-            if not bounds and len(some.starts):
+            if count == 0:
                 bounds.append(some.starts[:1])
             bounds.append(some.stops)
             left_out = np.zeros_like(some.blank) if keep_blank else some.blank.copy()

@@ -53,7 +53,7 @@ def kept_tokens(source: Source[X], tokenize: Tokenizing[X], store: Store, *, who
 
 def tokens_at(arrays: Mapping[str, Array], record: int) -> Tokens:
     """The tokens of one record, out of what is kept of all."""
-    ends = cast("Array", arrays["ends"])
+    ends = arrays["ends"]
     start, stop = int(ends[record - 1]) if record else 0, int(ends[record])
     spans, words = arrays.get("spans"), arrays.get("words")
     return Tokens(
@@ -80,7 +80,7 @@ def _made(source: Source[X], tokenize: Tokenizing[X], store: Store, family: str,
         for first, inputs in chunks_of(source):
             digests = digests_of(inputs)
             if before is None or known is None:
-                found = tokenize.tokens(inputs, first)
+                found = tokenize.tokens(inputs, range(first, first + len(inputs)))
             else:
                 found = _some_again(inputs, first, tokenize, before, known.rows(digests).tolist())
             for array, values in _arrays(found, digests, end, tokenize, whole=whole).items():
@@ -96,15 +96,9 @@ def _some_again(
     inputs: list[X], first: int, tokenize: Tokenizing[X], before: Kept, rows: Sequence[int]
 ) -> list[Tokens]:
     """The tokens of inputs, of which some were tokenized before: those have a row there."""
-    fresh = [(place, value) for place, (value, row) in enumerate(zip(inputs, rows, strict=True)) if row < 0]
-    made = dict(zip((place for place, _ in fresh), _fresh(fresh, first, tokenize), strict=True))
-    return [made[place] if row < 0 else _again(before, row) for place, row in enumerate(rows)]
-
-
-def _fresh(fresh: list[tuple[int, X]], first: int, tokenize: Tokenizing[X]) -> list[Tokens]:
-    for place, value in fresh:
-        tokenize.check(value, first + place)
-    return tokenize.tokens([value for _, value in fresh], first + fresh[0][0]) if fresh else []
+    fresh = [place for place, row in enumerate(rows) if row < 0]
+    made = iter(tokenize.tokens([inputs[place] for place in fresh], [first + place for place in fresh]))
+    return [next(made) if row < 0 else _again(before, row) for row in rows]
 
 
 def _again(before: Kept, row: int) -> Tokens:

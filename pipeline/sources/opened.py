@@ -51,8 +51,9 @@ class Opened:
         Raises:
             SourceError: if the file has changed since it was first seen.
         """
+        stop = min(stop, self.size)
         if start >= stop:
-            return b""
+            return b""  # an empty file cannot be mapped
         content = self._mapped()[start:stop]
         self.refuse_change()
         return content

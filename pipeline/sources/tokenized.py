@@ -26,8 +26,8 @@ def lengths_of(source: Source[X], tokenize: Tokenizing[X], *, cache: str | PathL
 
     The first time, all records are tokenized, some thousands at a time, and nothing but their lengths is held. With a
     `cache`, the lengths are kept there, 20 bytes a record: the next time, with the same records and the same tokenizer,
-    they are read at once; if records were added or changed, only those are tokenized. Records are known by their source's
-    fingerprint, or, where it has none, by a digest of all their content, for which all are read.
+    they are read at once; if records were added or changed, only those are tokenized. Records are known by the
+    fingerprint of their source, or, where it has none, by a digest of all their content, for which all are read.
 
     Args:
         source: the records.
@@ -48,7 +48,7 @@ def lengths_of(source: Source[X], tokenize: Tokenizing[X], *, cache: str | PathL
         [3, 5]
     """
     if cache is None:
-        found = (tokenize.tokens(inputs, first) for first, inputs in chunks_of(source))
+        found = (tokenize.tokens(inputs, range(first, first + len(inputs))) for first, inputs in chunks_of(source))
         counts = np.array([len(tokens.ids) for some in found for tokens in some], np.int32)
     else:
         counts = cast("Lengths", kept_tokens(source, tokenize, Store(Path(cache)), whole=False).arrays["counts"])
@@ -59,8 +59,8 @@ def lengths_of(source: Source[X], tokenize: Tokenizing[X], *, cache: str | PathL
 class Tokenized(Dataset[Row[Ids]], Generic[X]):
     """A source after tokenizing: rows of ids by number, none of them tokenized again.
 
-    The tokens are kept in a folder, memory-mapped: 4 bytes a token, 8 more with offsets, and 28 a record. They are known
-    again as lengths are, see `lengths_of`; targets are read from the source. It can be sent to the workers of a
+    The tokens are kept in a folder, memory-mapped: 4 bytes a token, 8 more with offsets, and 28 a record. They are
+    known again as lengths are, see `lengths_of`; targets are read from the source. It can be sent to the workers of a
     `DataLoader`: what is mapped is mapped again there.
 
     Args:

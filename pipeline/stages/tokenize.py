@@ -71,24 +71,24 @@ class Tokenizing(Door[X, Ids]):
             TextError: if an input is not text, or holds a lone surrogate.
             TargetError: if there are targets, but not one a token (or word).
         """
-        found = self.tokens([example.input for example in examples], first)
+        found = self.tokens([example.input for example in examples], range(first, first + len(examples)))
         return [
             self.row(tokens, example.target, first + index)
             for index, (tokens, example) in enumerate(zip(found, examples, strict=True))
         ]
 
-    def tokens(self, inputs: list[X], first: int) -> list[Tokens]:
-        """The tokens of some inputs, the first of which stands at place `first`; none added, and none cut off.
+    def tokens(self, inputs: list[X], places: Sequence[int]) -> list[Tokens]:
+        """The tokens of some inputs, whose places errors name; none added, and none cut off.
 
         Raises:
             TextError: if an input is not text, or holds a lone surrogate.
         """
-        for index, value in enumerate(inputs):
-            self.check(value, first + index)
+        for value, place in zip(inputs, places, strict=True):
+            self.check(value, place)
         try:
             return self.encode(inputs)
         except (TypeError, UnicodeEncodeError) as error:
-            self._explain(inputs, first, error)
+            self._explain(inputs, places, error)
 
     def length(self, tokens: int) -> int:
         """How many steps a row of so many tokens has: cut to `max_length`, with bos and eos.
@@ -154,17 +154,17 @@ class Tokenizing(Door[X, Ids]):
         spans = [*([(0, 0)] * self.bos), *spans, *([(end, end)] * self.eos)]
         return torch.tensor(spans, dtype=torch.int64).reshape(-1, 2)
 
-    def _explain(self, inputs: Sequence[object], first: int, error: Exception) -> NoReturn:
+    def _explain(self, inputs: Sequence[object], places: Sequence[int], error: Exception) -> NoReturn:
         """Name the row that the tokenizer, which speaks of none, stumbled over."""
-        for index, value in enumerate(inputs):
+        for row, value in zip(places, inputs, strict=True):
             for text in [value] if isinstance(value, str) else cast("Sequence[str]", value):
                 place = next((i for i, character in enumerate(text) if "\ud800" <= character <= "\udfff"), None)
                 if place is not None:
                     msg = (
-                        f"row {first + index} holds a lone surrogate, {text[place]!r} at character {place}, which is "
+                        f"row {row} holds a lone surrogate, {text[place]!r} at character {place}, which is "
                         "half a character and no text; decode its bytes with errors='replace', or leave the row out."
                     )
-                    raise TextError(msg, row=first + index, character=place) from error
+                    raise TextError(msg, row=row, character=place) from error
         raise error
 
 
