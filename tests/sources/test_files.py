@@ -136,7 +136,7 @@ def test_the_first_malformed_record_stops(tmp_path: Path, made: Made) -> None:
     assert raised.value.details["line"] == PLACES[made][0]
     first = raised.value.details["kind"]
     assert first == next(iter(KINDS[made]))
-    bad = []
+    bad: list[tuple[object, bool]] = []
     for number in range(len(source)):
         try:
             source[number]
