@@ -103,6 +103,9 @@ Table: TypeAlias = Mapping[str, Mapping[str, tuple[float, ...]]]
 """For each "family training" or "family inference" the weights of `features`, an engine."""
 
 
+_Asked: TypeAlias = tuple[Sizes, int, torch.dtype]
+
+
 @final
 @attrs.frozen
 class Costs:
@@ -116,7 +119,7 @@ class Costs:
     """
 
     by_threads: Mapping[int, Table]
-    _remembered: dict[tuple[Sizes, int, torch.dtype], Sequence[str]] = attrs.field(factory=dict, init=False, eq=False)
+    _remembered: dict[_Asked, Sequence[str]] = attrs.field(factory=dict[_Asked, Sequence[str]], init=False, eq=False)
 
     @classmethod
     def read(cls, text: str) -> "Costs":
