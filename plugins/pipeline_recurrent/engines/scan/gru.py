@@ -8,7 +8,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from pipeline.sequences.batches import Carry
-from pipeline_recurrent.engines.scan.kernel import Beside, Kernel, product, started
+from pipeline_recurrent.engines.scan.kernel import Beside, Kernel, product, started, through_sigmoid, through_tanh
 
 
 @final
@@ -53,11 +53,10 @@ class GRUKernel(Kernel):
         found = torch.empty_like(gates)
         by_m, by_r, by_z, by_n = found.chunk(4, -1)
         # (1 - z)(1 - n n), in which r and m take part as factors of what n is made of.
-        torch.addcmul(n.new_ones(()), n, n, value=-1, out=by_n)
-        torch.addcmul(by_n, by_n, z, value=-1, out=by_n)
+        through_tanh(torch.sub(1, z, out=by_n), n, grad_input=by_n)
         torch.mul(by_n, r, out=by_m)
-        torch.addcmul(by_m, by_m, r, value=-1, out=by_r).mul_(m)
-        torch.addcmul(z, z, z, value=-1, out=by_z).mul_(torch.sub(beside, n))
+        through_sigmoid(torch.mul(by_n, m, out=by_r), r, grad_input=by_r)
+        through_sigmoid(torch.sub(beside, n, out=by_z), z, grad_input=by_z)
         return (found,)
 
     @override

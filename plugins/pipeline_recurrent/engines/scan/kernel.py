@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Final, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,6 +14,12 @@ from pipeline_recurrent.engines.run import Steps, Weights
 Product = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Adds the product of the second and third to the first, in place."""
 
+
+through_sigmoid: Final[Callable[..., Tensor]] = torch.ops.aten.sigmoid_backward.grad_input
+"""A gradient times the derivative of a sigmoid, s - s s, in one pass: of the gradient and s, into `grad_input`."""
+
+through_tanh: Final[Callable[..., Tensor]] = torch.ops.aten.tanh_backward.grad_input
+"""The same for a tanh t, 1 - t t."""
 
 Beside: TypeAlias = Literal["state", "state before", "cell before"]
 """What a cell's factors look at beside its gates."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from pipeline.sequences.batches import Carry
-from pipeline_recurrent.engines.scan.kernel import Beside, Kernel, product, started
+from pipeline_recurrent.engines.scan.kernel import Beside, Kernel, product, started, through_sigmoid, through_tanh
 
 
 @final
@@ -57,13 +57,11 @@ class LSTMKernel(Kernel):
         found = torch.empty_like(gates)
         by_i, by_f, by_g, by_o = found.chunk(4, -1)
         cell = extras[0].tanh()
-        # The derivative of a sigmoid s is s - s s, that of a tanh 1 - its square.
-        torch.addcmul(i, i, i, value=-1, out=by_i).mul_(g)
-        torch.addcmul(f, f, f, value=-1, out=by_f).mul_(beside)
-        torch.addcmul(i, torch.mul(i, g, out=by_g), g, value=-1, out=by_g)
-        torch.addcmul(o, o, o, value=-1, out=by_o).mul_(cell)
-        torch.sub(o, cell.square_().mul_(o), out=cell)
-        return found, cell
+        through_sigmoid(g, i, grad_input=by_i)
+        through_sigmoid(beside, f, grad_input=by_f)
+        through_tanh(i, g, grad_input=by_g)
+        through_sigmoid(cell, o, grad_input=by_o)
+        return found, through_tanh(o, cell, grad_input=cell)
 
     @override
     def backward(
