@@ -50,20 +50,21 @@ class GRUKernel(Kernel):
     @override
     def factors(self, gates: Tensor, beside: Tensor, extras: Sequence[Tensor]) -> Carry:
         m, r, z, n = gates.chunk(4, -1)
-        found = torch.empty_like(gates)
-        by_m, by_r, by_z, by_n = found.chunk(4, -1)
+        update = z.clone(memory_format=torch.contiguous_format)
         # (1 - z)(1 - n n), in which r and m take part as factors of what n is made of.
-        through_tanh(torch.sub(1, z, out=by_n), n, grad_input=by_n)
-        torch.mul(by_n, r, out=by_m)
-        through_sigmoid(torch.mul(by_n, m, out=by_r), r, grad_input=by_r)
-        through_sigmoid(torch.sub(beside, n, out=by_z), z, grad_input=by_z)
-        return (found,)
+        by_n = torch.sub(1, z)
+        through_tanh(by_n, n, grad_input=by_n)
+        through_sigmoid(beside.sub_(n), z, grad_input=z)
+        n.copy_(by_n)
+        by_m = torch.mul(by_n, r, out=beside)
+        through_sigmoid(m.mul_(by_n), r, grad_input=r)
+        m.copy_(by_m)
+        return gates, update
 
     @override
     def backward(
         self,
         factors: Carry,
-        gates: Tensor,
         by_states: Tensor,
         carried: Carry,
         weight: Tensor,
@@ -71,11 +72,11 @@ class GRUKernel(Kernel):
         *,
         asked: bool,
     ) -> None:
-        (found,) = factors
-        hidden, add = weight.shape[-1], product(gates)
+        found, update = factors
+        hidden, add = weight.shape[-1], product(found)
         four = found.view(*found.shape[:-1], 4, hidden).split_with_sizes(sizes, -3)
         three = found.narrow(-1, 0, 3 * hidden).split_with_sizes(sizes, -2)
-        z = gates.narrow(-1, 2 * hidden, hidden).split_with_sizes(sizes, -2)
+        z = update.split_with_sizes(sizes, -2)
         every_h = by_states.split_with_sizes(sizes, -2)
         for t in range(len(sizes) - 1, -1, -1):
             four[t].mul_(every_h[t].unsqueeze(-2))

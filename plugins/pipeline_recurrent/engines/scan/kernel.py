@@ -107,12 +107,12 @@ class Kernel(ABC):
 
     @abstractmethod
     def factors(self, gates: Tensor, beside: Tensor, extras: Sequence[Tensor]) -> Carry:
-        """All of the backward pass that depends on no later step: once over all steps.
+        """All of the backward pass that depends on no later step: once over all steps, in place where that goes.
 
         Args:
-            gates: as `forward` left them.
-            beside: what the attribute of this name says, steps x hidden, or directions before that.
-            extras: as `forward` left them.
+            gates: as `forward` left them; what is in them is lost.
+            beside: what the attribute of this name says, steps x hidden, or directions before that; likewise.
+            extras: as `forward` left them; likewise.
 
         Returns:
             First the factors by which the loss's gradients by states (and cells) become those by the gates, in the
@@ -123,7 +123,6 @@ class Kernel(ABC):
     def backward(
         self,
         factors: Carry,
-        gates: Tensor,
         by_states: Tensor,
         carried: Carry,
         weight: Tensor,
@@ -135,7 +134,6 @@ class Kernel(ABC):
 
         Args:
             factors: of the method of this name.
-            gates: as `forward` left them.
             by_states: gradients by the states, as they come from outside; changed in place.
             carried: zeros that become the gradient by the initial states, rows x hidden; then gradients by what the
                 extras ended with, which become those by what they began with.
