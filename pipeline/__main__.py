@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _welcome(_: argparse.Namespace) -> None:
-    welcome(_console())
+    welcome(_console(), _survey())
 
 
 def _plugins(options: argparse.Namespace) -> None:

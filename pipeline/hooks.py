@@ -13,7 +13,8 @@ It implements any of the hooks below as functions of the same name, marked with 
     def pipeline_encoders() -> Mapping[str, EncoderFactory]:
         return {"mine": MyEncoder}
 
-A hook takes nothing and gives a mapping of names to factories. A factory is a class or a function; the
+A hook takes nothing and gives a mapping of names to factories; but for `pipeline_status`, whose
+functions say a line of text each. A factory is a class or a function; the
 options that a user may write after the name are its keyword parameters, and nothing else is accepted. A
 factory is called while a pipeline is built, never while data flows, and may be called on torch's `meta`
 device, with small options of the library's own, to learn what it would make. While a plugin is imported it
@@ -44,6 +45,7 @@ EncoderFactory: TypeAlias = Callable[..., Encoder[Sight]]
 AttentionFactory: TypeAlias = Callable[..., Attention]
 PoolingFactory: TypeAlias = Callable[..., Pooling]
 TokenizerFactory: TypeAlias = Callable[..., Tokenizer]
+Status: TypeAlias = Callable[[], str]
 
 PROJECT = "pipeline"
 """The name of the entry-point group, and what every hook's name begins with."""
@@ -93,6 +95,16 @@ def pipeline_tokenizers() -> Mapping[str, TokenizerFactory]:
     raise NotImplementedError
 
 
+@hookspec
+def pipeline_status() -> Mapping[str, Status]:
+    """Say how things stand on this machine, by subject, for `python -m pipeline`.
+
+    A function takes nothing and gives one line: what is in use, and why. It is called when the line is
+    printed, not before; one that fails is printed with its error.
+    """
+    raise NotImplementedError
+
+
 class OffersEncoders(Protocol):
     """A module that implements `pipeline_encoders`."""
 
@@ -121,5 +133,13 @@ class OffersTokenizers(Protocol):
     """A module that implements `pipeline_tokenizers`."""
 
     def pipeline_tokenizers(self) -> Mapping[str, TokenizerFactory]:
+        """See the hook of this name."""
+        ...
+
+
+class OffersStatus(Protocol):
+    """A module that implements `pipeline_status`."""
+
+    def pipeline_status(self) -> Mapping[str, Status]:
         """See the hook of this name."""
         ...

@@ -437,6 +437,29 @@ def test_autocast_gives_what_torch_gives() -> None:
     assert torch.equal(ours, theirs)
 
 
+@pytest.mark.parametrize("engine", ["plain", *COMPILED])
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("lengths", [(3, 0, 5, 1), (1,)])
+def test_a_graph_that_is_kept_can_be_gone_through_again(
+    lengths: tuple[int, ...], cell: Name, engine: EngineName
+) -> None:
+    """Twice with the same gradients, though the last pass writes over what was kept; and not after that."""
+    encoder = made(Case(cell, 2 if len(lengths) > 1 else 1, 1, bias=True, initial=False), engine).float()
+    weights = list(encoder.parameters())
+    batch = Packed(Vectors, torch.randn(sum(lengths), 3), torch.tensor(lengths))
+    loss = weighed([encoder(batch).packed().values])
+    first, second = (torch.autograd.grad(loss, weights, retain_graph=True) for _ in range(2))
+    last = torch.autograd.grad(loss, weights)
+    for one, two, three in zip(first, second, last, strict=True):
+        assert torch.equal(one, two)
+        assert torch.equal(one, three)
+    encoder.engine = "packed"
+    wanted = torch.autograd.grad(weighed([encoder(batch).packed().values]), weights)
+    torch.testing.assert_close(last, wanted, rtol=1e-5, atol=1e-5)
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        torch.autograd.grad(loss, weights)
+
+
 @pytest.mark.parametrize("cell", CELLS)
 def test_no_two_gradients_are_one(cell: Name) -> None:
     """The biases' are equal, but who scales one in place does not scale the other."""

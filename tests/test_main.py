@@ -12,15 +12,17 @@ from importlib.metadata import distribution, distributions, version
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 import pipeline.__main__ as command_line
 import pipeline.demo
 from fakes import Fakes, offering
 from pipeline.cli.plugins import Line, lines, listing
-from pipeline.cli.welcome import PIPE
+from pipeline.cli.welcome import PIPE, status
 from pipeline.errors import OptionError
 from pipeline.registry import PluginWarning, Registry, discovered, surveyed
+from pipeline_recurrent.native import available, instructions
 
 MARKUP = "[bold]n\x1b[31m\nö"
 """A stranger's name: markup, a colour, a line end, and a letter that not every terminal has."""
@@ -69,6 +71,49 @@ def test_alone_it_says_what_to_do_next(capsys: pytest.CaptureFixture[str]) -> No
     for wanted in ("docs/", f"torch {version('torch')[:4]}"):
         assert wanted in out
     assert f"Python {sys.version_info.major}.{sys.version_info.minor}." in out
+
+
+def test_it_says_how_things_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What plugins say, sorted by subject; one that fails is named with its error, and nothing it prints gets out."""
+    fakes = Fakes(tmp_path / "site", monkeypatch)
+    source = """
+        from pipeline.hooks import hookimpl
+
+        def failing():
+            print("noise")
+            raise ValueError("no wire")
+
+        @hookimpl
+        def pipeline_status():
+            return {"wires": failing, "bolts": lambda: "tight\\x1b[31m"}
+    """
+    fakes.add("alpha", source)
+    found = fakes.registry()
+    assert list(status(found)) == [
+        r"bolts: tight\x1b[31m",
+        "wires: alpha 1.0 (entry point 'alpha') failed to say: ValueError: no wire",
+    ]
+    assert list(lines(found)) == [
+        Line("-", "-", found.plugins[0], "ok: entry point 'alpha' offers no part, but says how things stand")
+    ]
+
+
+def test_it_says_which_engine_computes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Native with its instructions, or why not; and with how many threads."""
+
+    def said() -> str:
+        assert command_line.main([]) == 0
+        return next(line for line in capsys.readouterr().out.splitlines() if line.startswith("recurrent engines: "))
+
+    threads = torch.get_num_threads()
+    if available() is None:
+        assert f"native (compiled, {instructions()})" in said()
+    assert f"; {threads} thread" in said()
+    monkeypatch.setenv("PIPELINE_NATIVE", "0")
+    assert (
+        "plain torch operations, or torch's kernels where they are faster; not native, because it is switched off by PIPELINE_NATIVE=0; "
+        in said()
+    )
 
 
 def test_its_pipe_runs_as_pasted() -> None:

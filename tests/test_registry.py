@@ -14,7 +14,7 @@ from pipeline.errors import PluginError, UnknownNameError
 from pipeline.registry import PluginWarning, Registry, discovered, registry
 from pipeline.registry.catalogue import Plugin
 
-HOOKS = "pipeline_encoders, pipeline_attentions, pipeline_pools, pipeline_tokenizers"
+HOOKS = "pipeline_encoders, pipeline_attentions, pipeline_pools, pipeline_tokenizers, pipeline_status"
 
 
 @pytest.fixture

@@ -64,7 +64,8 @@ def lines(found: Registry) -> Iterator[Line]:
         yield Line(offer.name, catalogue.kind, offer.plugin, state, _brief(declared(catalogue, offer)))
     for plugin in found.plugins:
         if plugin not in offering:
-            yield Line("-", "-", plugin, f"{state_of(found, plugin)}: entry point {plugin.entry!r}{_why(plugin)}")
+            state = state_of(found, plugin)
+            yield Line("-", "-", plugin, f"{state}: entry point {plugin.entry!r}{_why(plugin, state)}")
 
 
 def listing(console: Console, found: Registry) -> None:
@@ -85,7 +86,8 @@ def state_of(found: Registry, plugin: Plugin) -> str:
         return plugin.skipped
     if plugin.failure is not None:
         return "failed"
-    return "ok" if any(offer.plugin == plugin for _, offer in found.parts()) else "empty"
+    offering = [*(offer.plugin for _, offer in found.parts()), *(offer.plugin for offer in found.status)]
+    return "ok" if plugin in offering else "empty"
 
 
 def declared(catalogue: Catalogue[object], offer: Offer[object]) -> Mapping[str, bool | tuple[Layout, ...]] | None:
@@ -113,7 +115,9 @@ def _brief(can: Mapping[str, bool | tuple[Layout, ...]] | None) -> str:
     return " ".join(name for name in _BRIEF if (can or {}).get(name) is True) or "-"
 
 
-def _why(plugin: Plugin) -> str:
+def _why(plugin: Plugin, state: str) -> str:
     if plugin.skipped is not None:
         return ""
+    if state == "ok":
+        return " offers no part, but says how things stand"
     return " offers nothing; it implements no hook" if plugin.failure is None else f": {plugin.failure}"

@@ -1,6 +1,9 @@
 """`python -m pipeline`: what the library is, and what to do next."""
 
 import platform
+import sys
+from collections.abc import Iterator
+from contextlib import redirect_stdout
 from typing import Final
 
 import torch
@@ -9,6 +12,9 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 import pipeline
+from pipeline.cli.plain import plain
+from pipeline.registry import Registry
+from pipeline.registry.offers import told
 
 PIPE: Final = """\
 from pipeline import Bucket, Classify, Embed, Encode, Pack, Pad, Pool, Tokenize
@@ -37,15 +43,34 @@ The documents are in docs/ beside the source; in Python, help(pipeline.Encode) a
 """
 
 
-def welcome(console: Console) -> None:
-    """Say what the library is, with a pipe to begin with, and where to go from there."""
+def welcome(console: Console, found: Registry) -> None:
+    """Say what the library is, with a pipe to begin with, where to go from there, and how things stand."""
     console.print(Text.assemble((f"pipeline {pipeline.__version__}", "bold"), f": {_AIM}\n"))
     console.print("A pipe to begin with; it runs as pasted:\n", markup=False)
     # Highlighted text, and not a Syntax block: that one fills lines with blanks and crops them to the terminal.
     code = Syntax(PIPE, "python", theme="ansi_dark", background_color="default").highlight(PIPE)
     console.print(code, soft_wrap=True)
     console.print(_NEXT, markup=False, highlight=False, soft_wrap=True)
-    console.print(versions(), markup=False, highlight=False, soft_wrap=True)
+    for line in (*status(found), versions()):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def status(found: Registry) -> Iterator[str]:
+    """How things stand on this machine, a line a subject, as plugins have it.
+
+    Example:
+        >>> from pipeline.registry import registry
+        >>> [line.partition(":")[0] for line in status(registry())]
+        ['recurrent engines']
+    """
+    for offer in sorted(found.status, key=lambda offer: offer.name):
+        # What it prints belongs to no line.
+        with redirect_stdout(sys.stderr):
+            try:
+                said = str(offer.factory())
+            except Exception as error:  # noqa: BLE001 - a stranger's function may raise anything
+                said = f"{offer.plugin} failed to say: {told(error)}"
+        yield plain(f"{offer.name}: {said}")
 
 
 def versions() -> str:

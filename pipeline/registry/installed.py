@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import Distribution, EntryPoint
-from typing import TypeAlias, cast, final
+from typing import Final, TypeAlias, cast, final
 
 import attrs
 
@@ -25,6 +25,9 @@ _Catalogues: TypeAlias = tuple[
 ]
 
 
+_STATUS: Final = "pipeline_status"
+
+
 class PluginWarning(UserWarning):
     """A plugin could not be loaded; everything else goes on without it."""
 
@@ -36,6 +39,7 @@ class Registry:
     Attributes:
         plugins: all that were found, those that failed to load or were not to be loaded included.
         encoders, attentions, pools, tokenizers: what they offer.
+        status: what they have to say of how things stand, by subject.
 
     Example:
         >>> from importlib.metadata import distributions
@@ -49,6 +53,8 @@ class Registry:
         self.attentions: Catalogue[Attention] = Catalogue("attention", "pipeline_attentions", Attention)
         self.pools: Catalogue[Pooling] = Catalogue("pool", "pipeline_pools", Pooling, always=False)
         self.tokenizers: Catalogue[Tokenizer] = Catalogue("tokenizer", "pipeline_tokenizers", Tokenizer, given="texts")
+
+        self.status: list[Offer[str]] = []
 
     def catalogues(self) -> _Catalogues:
         """Each kind's parts."""
@@ -110,7 +116,7 @@ class Registry:
             raise PluginError(msg, package=plugin.package) from error
 
     def _take(self, module: object, plugin: Plugin) -> None:
-        found = offered(module, [catalogue.hook for catalogue in self.catalogues()])
+        *found, status = offered(module, [*(catalogue.hook for catalogue in self.catalogues()), _STATUS])
         offers: list[tuple[Catalogue[object], Offer[object]]] = []
         for each, factories in zip(self.catalogues(), found, strict=True):
             catalogue = cast("Catalogue[object]", each)
@@ -119,6 +125,7 @@ class Registry:
         # Not before all of them are known to be sound.
         for catalogue, offer in offers:
             catalogue.offers.append(offer)
+        self.status += [Offer(subject, plugin, cast("hooks.Status", says)) for subject, says in status.items()]
         self.plugins.append(plugin)
 
 

@@ -157,7 +157,8 @@ class Recurrent(Encoder[S_co]):
         final = carried[0].reshape(self.num_layers, -1, *carried[0].shape[1:])[-1]
         if self.residual:
             final = self._ends(steps, packed.order, final)
-        if self.bidirectional:
+        # Engines give the directions side by side, which is what concat asks for.
+        if self.bidirectional and self.merge != "concat":
             steps = merged(steps[:, : self.hidden_size], steps[:, self.hidden_size :], self.merge)
         ended = merged(final[0], final[1], self.merge) if self.bidirectional else final[0]
         return States(packed.holding(steps), ended, carried=carried, engine=engine)
@@ -191,6 +192,8 @@ class Recurrent(Encoder[S_co]):
         engine = chosen(self.engine, run)
         self.engines[engine.name] += 1
         steps, ended = engine.run(run)
+        if len(order.lengths) == 1:
+            return steps, ended, engine.name
         # Under autocast the kernel ends in another dtype than it began with.
         carried = tuple(
             state.to(end.dtype).index_copy(1, rows, end)

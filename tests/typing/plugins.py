@@ -3,9 +3,10 @@
 import pipeline.builtin
 import pipeline_attention
 import pipeline_recurrent
-from pipeline.hooks import OffersAttentions, OffersEncoders, OffersPools, OffersTokenizers
+from pipeline.hooks import OffersAttentions, OffersEncoders, OffersPools, OffersStatus, OffersTokenizers
 
 recurrent: OffersEncoders = pipeline_recurrent
+engines: OffersStatus = pipeline_recurrent
 attentions: OffersAttentions = pipeline_attention
 attention_pools: OffersPools = pipeline_attention
 pools: OffersPools = pipeline.builtin

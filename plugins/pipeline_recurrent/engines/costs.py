@@ -1,7 +1,7 @@
 """How long each engine takes for a run: a few fitted numbers times a few sizes."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Final, Literal, TypeAlias, cast, final
@@ -21,6 +21,8 @@ EVEN: Final = "packed, even"
 """What torch's packed LSTM is called in the file where all rows are of one length."""
 
 _GATES: Final[Mapping[Family, int]] = {"lstm": 4, "gru": 3, "rnn": 1}
+_REMEMBERED: Final = 4_096
+"""How many sizes are remembered with what they were best done by."""
 _MARGIN: Final = 0.95
 """Another engine must promise to take at most this share of the time that torch's packed kernel takes: a model errs."""
 
@@ -101,6 +103,9 @@ Table: TypeAlias = Mapping[str, Mapping[str, tuple[float, ...]]]
 """For each "family training" or "family inference" the weights of `features`, an engine."""
 
 
+_Asked: TypeAlias = tuple[Sizes, int, torch.dtype]
+
+
 @final
 @attrs.frozen
 class Costs:
@@ -114,6 +119,7 @@ class Costs:
     """
 
     by_threads: Mapping[int, Table]
+    _remembered: dict[_Asked, Sequence[str]] = attrs.field(factory=dict[_Asked, Sequence[str]], init=False, eq=False)
 
     @classmethod
     def read(cls, text: str) -> "Costs":
@@ -139,16 +145,25 @@ class Costs:
         weights = self.of(sizes, threads)[entry(engine, sizes)]
         return sum(weight * feature for weight, feature in zip(weights, features(engine, sizes), strict=True))
 
-    def ranked(self, run: Run) -> list[str]:
+    def ranked(self, run: Run) -> Sequence[str]:
         """The engines whose costs are known, the one to try first in front."""
         sizes, threads = Sizes.of(run), torch.get_num_threads()
+        # Remembered: over one short row it takes as long to weigh the engines as to gain by the choice.
+        found = self._remembered.get((sizes, threads, run.dtype))
+        if found is None:
+            if len(self._remembered) >= _REMEMBERED:
+                self._remembered.clear()
+            found = self._remembered[sizes, threads, run.dtype] = self._ranked(sizes, threads, run.dtype)
+        return found
+
+    def _ranked(self, sizes: Sizes, threads: int, dtype: torch.dtype) -> Sequence[str]:
         known = self.of(sizes, threads)
         engines = [engine for engine in known if engine != EVEN and entry(engine, sizes) in known]
         times = {engine: self.microseconds(engine, sizes, threads) for engine in engines}
         if "packed" in times:
             times["packed"] *= _MARGIN
         # oneDNN knows no float64, and what was measured is float32.
-        if run.dtype is torch.float64:
+        if dtype is torch.float64:
             times.pop("dense", None)
         return sorted(times, key=lambda engine: times[engine])
 

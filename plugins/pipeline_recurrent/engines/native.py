@@ -20,6 +20,7 @@ class _Compiled(Protocol):
     """What `pipeline_recurrent.native` offers."""
 
     available: Callable[[], str | None]
+    instructions: Callable[[], str]
     layer: Callable[..., Answer]
 
 
@@ -27,7 +28,7 @@ _PACKED: Final = Packed()
 """Whose operations have second derivatives."""
 
 
-def _compiled() -> _Compiled | str:
+def compiled() -> _Compiled | str:
     """The compiled kernels, or why there are none."""
     # By name and late: it is not installed where no compiler was found.
     try:
@@ -50,7 +51,7 @@ class Native(Layered):
             return f"it runs on a CPU, but the values are on {run.steps.device}"
         if run.dtype is not torch.float32:
             return unusual_dtype(run) or f"it computes in float32, but the values are {run.dtype}"
-        found = _compiled()
+        found = compiled()
         return found if isinstance(found, str) else unusual_dtype(run)
 
     @override
@@ -62,6 +63,6 @@ class Native(Layered):
         weights: Sequence[Weights],
         initial: Carry | None,
     ) -> Answer:
-        found = _compiled()
+        found = compiled()
         assert not isinstance(found, str)
         return found.layer(cell, x, order, weights, initial, again=partial(_PACKED.layer, cell))

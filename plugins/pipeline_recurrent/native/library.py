@@ -95,6 +95,15 @@ def kernels(name: str | None = None) -> Kernels:
     return Kernels(name, lanes(), run, _team(library))
 
 
+def instructions() -> str:
+    """The instruction set that is used on this machine.
+
+    Raises:
+        UnavailableError: if there is none to be used.
+    """
+    return kernels().name
+
+
 def _team(library: ctypes.CDLL) -> int | None:
     """OpenMP's call from the runtime that torch itself has loaded, or else our own, which starts threads each time.
 

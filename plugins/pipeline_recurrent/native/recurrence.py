@@ -16,6 +16,7 @@ from pipeline.sequences.order import Order
 from pipeline_recurrent.engines.again import Again, gradients_again
 from pipeline_recurrent.engines.product import fill
 from pipeline_recurrent.engines.run import Cell, Steps, Weights
+from pipeline_recurrent.engines.spent import last_pass
 from pipeline_recurrent.native.library import kernels
 from pipeline_recurrent.native.plan import FROM_INPUT, FROM_STATE, Piece, Plan
 
@@ -134,7 +135,7 @@ class _Layer(Function):
             wanted = ctx.needs_input_grad[2:]
             return None, None, *gradients_again(lambda: again(x, plan.order, weights, initial), tensors, grads, wanted)
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            found = [None, None, *_back(ctx.plan, grads, ctx.saved_tensors, ctx.needs_input_grad[2:])]
+            found = [None, None, *_back(plan, grads, ctx.saved_tensors, ctx.needs_input_grad[2:], over=last_pass())]
         if torch.is_grad_enabled():
             # A gradient that said nothing of how it came about would make a penalty on it do nothing, in silence.
             sources = [tensor for tensor in (*grads, *tensors) if tensor is not None]
@@ -244,9 +245,12 @@ def _given(plan: Plan, tensors: Sequence[Tensor | None]) -> _Given:
 
 
 def _back(
-    plan: Plan, grads: Sequence[Tensor], saved: Sequence[Tensor | None], needed: Sequence[bool]
+    plan: Plan, grads: Sequence[Tensor], saved: Sequence[Tensor | None], needed: Sequence[bool], *, over: bool
 ) -> list[Tensor | None]:
-    """Gradients of x, the initial states and the weights, None for those that nobody asks for."""
+    """Gradients of x, the initial states and the weights, None for those that nobody asks for.
+
+    The gates' are written over the gates, if nobody needs these any more: each is read before it is written.
+    """
     count, directions = plan.states, plan.directions
     given = 1 + count + 4 * directions
     x, _, weights = _given(plan, saved[:given])
@@ -262,7 +266,7 @@ def _back(
             "weight": weights[direction][1].contiguous(),
             "panels": x.new_empty(plan.gates * plan.wide * plan.wide),
             "d_states": plan.sides(d_steps, plan.wide)[:, direction],
-            "d_gates": torch.empty_like(tensors["gates"]),
+            "d_gates": tensors["gates"] if over else torch.empty_like(tensors["gates"]),
             "before": x.new_empty(len(x), plan.hidden),
             "h0": began[0][direction],
             "d_h": d_ended[0][direction],

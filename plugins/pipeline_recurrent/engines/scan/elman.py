@@ -53,7 +53,6 @@ class ElmanKernel(Kernel):
     def backward(
         self,
         factors: Carry,
-        gates: Tensor,
         by_states: Tensor,
         carried: Carry,
         weight: Tensor,
@@ -61,7 +60,7 @@ class ElmanKernel(Kernel):
         *,
         asked: bool,
     ) -> None:
-        add = product(gates)
+        add = product(factors[0])
         whole, every_h = factors[0].split_with_sizes(sizes, -2), by_states.split_with_sizes(sizes, -2)
         for t in range(len(sizes) - 1, -1, -1):
             whole[t].mul_(every_h[t])

@@ -8,7 +8,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from pipeline.sequences.batches import Carry
-from pipeline_recurrent.engines.scan.kernel import Beside, Kernel, product, started
+from pipeline_recurrent.engines.scan.kernel import Beside, Kernel, product, started, through_sigmoid, through_tanh
 
 
 @final
@@ -50,21 +50,21 @@ class GRUKernel(Kernel):
     @override
     def factors(self, gates: Tensor, beside: Tensor, extras: Sequence[Tensor]) -> Carry:
         m, r, z, n = gates.chunk(4, -1)
-        found = torch.empty_like(gates)
-        by_m, by_r, by_z, by_n = found.chunk(4, -1)
+        update = z.clone(memory_format=torch.contiguous_format)
         # (1 - z)(1 - n n), in which r and m take part as factors of what n is made of.
-        torch.addcmul(n.new_ones(()), n, n, value=-1, out=by_n)
-        torch.addcmul(by_n, by_n, z, value=-1, out=by_n)
-        torch.mul(by_n, r, out=by_m)
-        torch.addcmul(by_m, by_m, r, value=-1, out=by_r).mul_(m)
-        torch.addcmul(z, z, z, value=-1, out=by_z).mul_(torch.sub(beside, n))
-        return (found,)
+        by_n = torch.sub(1, z)
+        through_tanh(by_n, n, grad_input=by_n)
+        through_sigmoid(beside.sub_(n), z, grad_input=z)
+        n.copy_(by_n)
+        by_m = torch.mul(by_n, r, out=beside)
+        through_sigmoid(m.mul_(by_n), r, grad_input=r)
+        m.copy_(by_m)
+        return gates, update
 
     @override
     def backward(
         self,
         factors: Carry,
-        gates: Tensor,
         by_states: Tensor,
         carried: Carry,
         weight: Tensor,
@@ -72,11 +72,11 @@ class GRUKernel(Kernel):
         *,
         asked: bool,
     ) -> None:
-        (found,) = factors
-        hidden, add = weight.shape[-1], product(gates)
+        found, update = factors
+        hidden, add = weight.shape[-1], product(found)
         four = found.view(*found.shape[:-1], 4, hidden).split_with_sizes(sizes, -3)
         three = found.narrow(-1, 0, 3 * hidden).split_with_sizes(sizes, -2)
-        z = gates.narrow(-1, 2 * hidden, hidden).split_with_sizes(sizes, -2)
+        z = update.split_with_sizes(sizes, -2)
         every_h = by_states.split_with_sizes(sizes, -2)
         for t in range(len(sizes) - 1, -1, -1):
             four[t].mul_(every_h[t].unsqueeze(-2))

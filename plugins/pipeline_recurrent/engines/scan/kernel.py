@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Final, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,6 +14,12 @@ from pipeline_recurrent.engines.run import Steps, Weights
 Product = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Adds the product of the second and third to the first, in place."""
 
+
+through_sigmoid: Final[Callable[..., Tensor]] = torch.ops.aten.sigmoid_backward.grad_input
+"""A gradient times the derivative of a sigmoid, s - s s, in one pass: of the gradient and s, into `grad_input`."""
+
+through_tanh: Final[Callable[..., Tensor]] = torch.ops.aten.tanh_backward.grad_input
+"""The same for a tanh t, 1 - t t."""
 
 Beside: TypeAlias = Literal["state", "state before", "cell before"]
 """What a cell's factors look at beside its gates."""
@@ -101,12 +107,12 @@ class Kernel(ABC):
 
     @abstractmethod
     def factors(self, gates: Tensor, beside: Tensor, extras: Sequence[Tensor]) -> Carry:
-        """All of the backward pass that depends on no later step: once over all steps.
+        """All of the backward pass that depends on no later step: once over all steps, in place where that goes.
 
         Args:
-            gates: as `forward` left them.
-            beside: what the attribute of this name says, steps x hidden, or directions before that.
-            extras: as `forward` left them.
+            gates: as `forward` left them; what is in them is lost.
+            beside: what the attribute of this name says, steps x hidden, or directions before that; likewise.
+            extras: as `forward` left them; likewise.
 
         Returns:
             First the factors by which the loss's gradients by states (and cells) become those by the gates, in the
@@ -117,7 +123,6 @@ class Kernel(ABC):
     def backward(
         self,
         factors: Carry,
-        gates: Tensor,
         by_states: Tensor,
         carried: Carry,
         weight: Tensor,
@@ -129,7 +134,6 @@ class Kernel(ABC):
 
         Args:
             factors: of the method of this name.
-            gates: as `forward` left them.
             by_states: gradients by the states, as they come from outside; changed in place.
             carried: zeros that become the gradient by the initial states, rows x hidden; then gradients by what the
                 extras ended with, which become those by what they began with.

@@ -13,6 +13,7 @@ from pipeline.sequences.order import Order
 from pipeline_recurrent.engines.again import Again, gradients_again
 from pipeline_recurrent.engines.run import Weights
 from pipeline_recurrent.engines.scan.kernel import Kernel
+from pipeline_recurrent.engines.spent import last_pass
 
 TOGETHER: Final = 256
 """Up to how many hidden features both directions are scanned together: half the calls, as long as the recurrent
@@ -124,6 +125,8 @@ class Layer(torch.autograd.Function):
         tensors, (output, gates, *extras) = saved[:count], cast("list[Tensor]", saved[count:])
         # Gradients that shall be differentiated themselves are made of operations that can be.
         make = _again if torch.is_grad_enabled() else _backward
+        if not torch.is_grad_enabled() and not last_pass():
+            gates, extras = gates.clone(), [extra.clone() for extra in extras]
         made = Scanned(gates, tuple(extras), output, ())
         return None, *make(plan, tensors, made, gradients, wanted[1:])
 
@@ -135,7 +138,7 @@ differentiable: Final[Callable[..., tuple[Tensor, ...]]] = getattr(Layer, "apply
 def _backward(
     plan: Plan, tensors: Sequence[Tensor | None], made: Scanned, gradients: Sequence[Tensor], wanted: Sequence[bool]
 ) -> list[Tensor | None]:
-    """Gradients by all tensors: through time once, then a product for each weight."""
+    """Gradients by all tensors: through time once, then a product for each weight. Gates and extras are used up."""
     x, initial, weights = plan.parted(tensors)
     kernel, hidden = plan.kernel, weights[0][1].shape[-1]
     by_gates, by_initial = _through_time(plan, initial, weights, made, gradients, any(wanted[1 : 1 + plan.states]))
@@ -190,7 +193,6 @@ def _through_time(
     for which in plan.scans(hidden):
         kernel.backward(
             tuple(factor[which] for factor in factors),
-            made.gates[which],
             by_states[which],
             tuple(gradient[which] for gradient in carried),
             _recurrent(plan, weights, which),

@@ -8,7 +8,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from pipeline.sequences.batches import Carry
-from pipeline_recurrent.engines.scan.kernel import Beside, Kernel, product, started
+from pipeline_recurrent.engines.scan.kernel import Beside, Kernel, product, started, through_sigmoid, through_tanh
 
 
 @final
@@ -54,22 +54,19 @@ class LSTMKernel(Kernel):
     @override
     def factors(self, gates: Tensor, beside: Tensor, extras: Sequence[Tensor]) -> Carry:
         i, f, g, o = gates.chunk(4, -1)
-        found = torch.empty_like(gates)
-        by_i, by_f, by_g, by_o = found.chunk(4, -1)
-        cell = extras[0].tanh()
-        # The derivative of a sigmoid s is s - s s, that of a tanh 1 - its square.
-        torch.addcmul(i, i, i, value=-1, out=by_i).mul_(g)
-        torch.addcmul(f, f, f, value=-1, out=by_f).mul_(beside)
-        torch.addcmul(i, torch.mul(i, g, out=by_g), g, value=-1, out=by_g)
-        torch.addcmul(o, o, o, value=-1, out=by_o).mul_(cell)
-        torch.sub(o, cell.square_().mul_(o), out=cell)
-        return found, cell
+        cell, forget = extras[0].tanh_(), f.clone(memory_format=torch.contiguous_format)
+        through_sigmoid(beside, f, grad_input=f)
+        by_i = through_sigmoid(g, i, grad_input=beside)
+        through_tanh(i, g, grad_input=g)
+        i.copy_(by_i)
+        by_cell = through_tanh(o, cell, grad_input=beside)
+        through_sigmoid(cell, o, grad_input=o)
+        return gates, by_cell, forget
 
     @override
     def backward(
         self,
         factors: Carry,
-        gates: Tensor,
         by_states: Tensor,
         carried: Carry,
         weight: Tensor,
@@ -77,12 +74,12 @@ class LSTMKernel(Kernel):
         *,
         asked: bool,
     ) -> None:
-        found, cell = factors
-        hidden, add = cell.shape[-1], product(gates)
+        found, cell, forget = factors
+        hidden, add = cell.shape[-1], product(found)
         whole, through = found.split_with_sizes(sizes, -2), cell.split_with_sizes(sizes, -2)
         three = found.view(*found.shape[:-1], 4, hidden).narrow(-2, 0, 3).split_with_sizes(sizes, -3)
         last = found.narrow(-1, 3 * hidden, hidden).split_with_sizes(sizes, -2)
-        f = gates.narrow(-1, hidden, hidden).split_with_sizes(sizes, -2)
+        f = forget.split_with_sizes(sizes, -2)
         every_h = by_states.split_with_sizes(sizes, -2)
         first, by_cells = carried
         for t in range(len(sizes) - 1, -1, -1):
