@@ -396,7 +396,20 @@ def test_engines_are_counted() -> None:
     assert States.from_padded(torch.ones(1, 2, 3), torch.tensor([2])).report().engines == {}
 
 
-@pytest.mark.parametrize("engine", EVERYWHERE)
+@pytest.mark.parametrize("pool", ["final", "first", "last", "max", "mean", "sum"])
+@pytest.mark.parametrize("engine", [*EVERYWHERE, *COMPILED])
+def test_a_batch_that_was_predicted_from_can_be_trained_on(engine: EngineName, pool: str) -> None:
+    """What a batch keeps of its order was worked out in inference mode, and is saved for gradients all the same."""
+    model = Encode(LSTM(3, 4, bidirectional=True, engine=engine)) >> Pool(pool)
+    batch = Padded(Vectors, torch.randn(5, max(LENGTHS), 3), torch.tensor(LENGTHS)).packed()
+    with torch.inference_mode():
+        before = model(batch).values
+    after = model(batch).values
+    torch.testing.assert_close(after, before)
+    after.sum().backward()
+
+
+@pytest.mark.parametrize("engine", [*EVERYWHERE, *COMPILED])
 def test_copies_keep_their_engine(engine: EngineName) -> None:
     """Pickled, or copied."""
     encoder: Recurrent[Sight] = GRU(3, 4, engine=engine)

@@ -13,6 +13,12 @@ ints: Callable[[Tensor], list[int]] = methodcaller("tolist")
 """A tensor of whole numbers as a list; torch leaves the type of `tolist` open."""
 
 
+def _kept(work_out: Callable[["Order"], Tensor]) -> "cached_property[Tensor]":
+    """A property that is worked out once, and may be saved for gradients wherever that was: in inference mode too."""
+    outside: Callable[[Order], Tensor] = torch.inference_mode(mode=False)(work_out)
+    return cached_property(outside)
+
+
 class _Collated(Protocol):
     """What an order is worked out from."""
 
@@ -74,34 +80,34 @@ class Order:
         """How many rows hold at least one step."""
         return int((self.lengths > 0).sum())
 
-    @cached_property
+    @_kept
     def some(self) -> Int64[Tensor, " occupied"]:
         """The rows that hold at least one step, in reading order."""
         return (self.lengths > 0).nonzero().squeeze(1).to(self.device, non_blocking=True)
 
-    @cached_property
+    @_kept
     def rows(self) -> Int64[Tensor, " batch"]:
         """The rows by descending length, on the CPU."""
         # A stable sort: ties keep reading order, so equal batches pack equally.
         return self.lengths.argsort(descending=True, stable=True)
 
-    @cached_property
+    @_kept
     def batch_sizes(self) -> Int64[Tensor, " time"]:
         """How many rows are still running at each time, on the CPU, as torch's packed kernels want it."""
         ended = torch.bincount(self.lengths)
         return len(self.lengths) - ended.cumsum(0)[:-1]
 
-    @cached_property
+    @_kept
     def _starts(self) -> Int64[Tensor, " time"]:
         return self.batch_sizes.cumsum(0) - self.batch_sizes
 
-    @cached_property
+    @_kept
     def _rank(self) -> Int64[Tensor, " batch"]:
         rank = torch.empty_like(self.rows)
         rank[self.rows] = torch.arange(len(self.rows))
         return rank
 
-    @cached_property
+    @_kept
     def _row_and_time(self) -> Int64[Tensor, "2 steps"]:
         time = torch.repeat_interleave(self.batch_sizes)
         within = torch.arange(self.steps) - self._starts[time]
@@ -137,12 +143,12 @@ class Order:
         """True at the real steps of a rectangle of `width` columns."""
         return torch.arange(width, device=self.device) < self.lengths_on_device.unsqueeze(1)
 
-    @cached_property
+    @_kept
     def first(self) -> Int64[Tensor, " occupied"]:
         """The packed step at which each row that has one begins, those rows in reading order."""
         return self._rank[self.lengths > 0].to(self.device, non_blocking=True)
 
-    @cached_property
+    @_kept
     def last(self) -> Int64[Tensor, " occupied"]:
         """The packed step at which each row that has one ends, those rows in reading order."""
         some = self.lengths > 0
@@ -155,13 +161,13 @@ class Order:
             return [len(self.lengths)] * self.longest
         return ints(self.batch_sizes)
 
-    @cached_property
+    @_kept
     def previous(self) -> Int64[Tensor, " later"]:
         """The packed step before each that is not its row's first; the first steps of all rows stand before those."""
         time = torch.repeat_interleave(self.batch_sizes[1:]) if self.steps else self.batch_sizes
         return (torch.arange(self.occupied, self.steps) - self.batch_sizes[time]).to(self.device, non_blocking=True)
 
-    @cached_property
+    @_kept
     def mirrored(self) -> Int64[Tensor, " steps"]:
         """For each packed step the one as far from its row's end as this is from its beginning.
 
@@ -176,20 +182,20 @@ class Order:
         rank = torch.arange(self.steps) - self._starts[time]
         return (self._starts[self.lengths[self.rows[rank]] - 1 - time] + rank).to(self.device, non_blocking=True)
 
-    @cached_property
+    @_kept
     def ends(self) -> Int64[Tensor, " occupied"]:
         """The packed step at which each row that has one ends, the longest row first."""
         lengths = self.lengths[self.rows[: self.occupied]]
         return (self._starts[lengths - 1] + torch.arange(self.occupied)).to(self.device, non_blocking=True)
 
-    @cached_property
+    @_kept
     def grid(self) -> Int64[Tensor, " steps"]:
         """Each packed step's cell in a rectangle, time-major, of the rows that have steps, the longest row first."""
         time = torch.repeat_interleave(self.batch_sizes)
         rank = torch.arange(self.steps) - self._starts[time]
         return (time * self.occupied + rank).to(self.device, non_blocking=True)
 
-    @cached_property
+    @_kept
     def reading(self) -> Int64[Tensor, " steps"]:
         """The packed steps in reading order: the first row's from its first to its last, then the second's."""
         row = torch.repeat_interleave(self.lengths)
