@@ -60,17 +60,22 @@ class Making:
         """
         left: Numbers | None = None
         for past, (ranks, steps) in enumerate(served):
-            batches, _, _ = self._made(left, self._draws(epoch, served[:past]), ranks)
+            batches, _, _ = self.made(left, self._draws(epoch, served[:past]), ranks)
             check_served(steps, len(batches) // ranks)
             left = self._unserved(left, batches.taken(slice(steps * ranks)))
-        return self._made(left, self._draws(epoch, served), world)
+        return self.made(left, self._draws(epoch, served), world)
 
     def _draws(self, epoch: int, served: tuple[Stretch, ...]) -> Draws | None:
         if self.seed is None:
             return None
         return Draws(self.seed, (epoch, *(number for stretch in served for number in stretch)))
 
-    def _made(self, numbers: Numbers | None, draws: Draws | None, world: int) -> tuple[Batches, Numbers, Numbers]:
+    def made(self, numbers: Numbers | None, draws: Draws | None, world: int) -> tuple[Batches, Numbers, Numbers]:
+        """The batches of some pieces, or of all, with the rows that are repeated and those that are dropped.
+
+        Raises:
+            OptionError: if the rows do not go round.
+        """
         rows = sort_rows(self.lengths, self.pieces, numbers, self._pools(numbers, draws), draws)
         starts = divided(cut(rows, self.policy), len(rows.order), world)
         batches, repeated, dropped = evened(Batches.of(rows, starts, self.policy), world, self.uneven, draws)
