@@ -46,7 +46,7 @@ class Making:
         said = {
             "form": _FORM,
             "lengths": self.lengths.digest(),
-            "policy": [type(self.policy).__module__, type(self.policy).__qualname__, attrs.asdict(self.policy)],
+            "policy": said_of(self.policy),
             "seed": self.seed,
             "worst_first": self.worst_first,
             "uneven": self.uneven,
@@ -110,6 +110,11 @@ class Making:
         for start, stop in zip(served.starts.tolist(), served.stops.tolist(), strict=True):
             left[served.order[start:stop]] = False
         return np.flatnonzero(left).astype(narrow(len(left)), copy=False)
+
+
+def said_of(policy: Policy) -> list[object]:
+    """A policy as JSON can say it: its class, and its fields."""
+    return [type(policy).__module__, type(policy).__qualname__, attrs.asdict(policy)]
 
 
 def digest_of(said: object) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
-from typing import final, get_args
+from typing import final
 
 import attrs
 import numpy as np
@@ -16,7 +16,7 @@ from pipeline.batching.making import Making, check_served, digest_of
 from pipeline.batching.numbers import Numbers, whole
 from pipeline.batching.pieces import Pieces, pieces_of
 from pipeline.batching.policy import Policy
-from pipeline.batching.ranks import Uneven
+from pipeline.batching.ranks import Uneven, checked_uneven
 from pipeline.errors import OptionError, PlanError
 from pipeline.sequences.report import Report
 
@@ -101,9 +101,7 @@ class Plan:
         whole("world", world, least=1)
         if seed is not None:
             whole("seed", seed, least=0)
-        if uneven not in get_args(Uneven):
-            msg = f"uneven must be one of {', '.join(get_args(Uneven))}, but {uneven!r} arrived."
-            raise OptionError(msg, uneven=uneven)
+        checked_uneven(uneven)
         checked = Lengths.of(lengths)
         making = Making(checked, pieces_of(checked, policy), policy, seed, worst_first, uneven)
         stands = _standing(after, epoch, making.recipe())

@@ -89,7 +89,7 @@ class Row(Generic[K_co]):
     begin: int = 0
 
     def __len__(self) -> int:
-        return len(values_of(self.sequence))
+        return values_of(self.sequence).size(0)
 
 
 def values_of(sequence: Kind) -> Tensor:
