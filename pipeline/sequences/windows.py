@@ -30,15 +30,15 @@ def window_of(row: Row[K], begin: int, end: int) -> Row[K]:
 
 
 def filler_like(row: Row[K]) -> Row[K]:
-    """A row of no steps that stands for none of the input.
+    """A row of no steps that stands for none of the input, with a target of that row's sort: it weighs nothing.
 
     Example:
         >>> import torch
-        >>> filler = filler_like(Row(Ids(torch.tensor([5, 6, 7])), target=1, place=4))
+        >>> filler = filler_like(Row(Ids(torch.tensor([5, 6, 7])), target=[0, None, 1], place=4))
         >>> len(filler), filler.target, filler.place
-        (0, None, -1)
+        (0, [], -1)
     """
-    return Row(_cut(row.sequence, slice(0)), None, FILLER)
+    return Row(_cut(row.sequence, slice(0)), _target(row, slice(0)), FILLER)
 
 
 def _cut(sequence: K, cut: slice) -> K:
