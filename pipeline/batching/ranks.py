@@ -1,7 +1,7 @@
 """The same number of batches for every rank, of like size at the same step."""
 
 import heapq
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,18 +14,6 @@ from pipeline.errors import OptionError
 
 Uneven = Literal["repeat", "drop", "refuse"]
 """What becomes of rows that are too few to go round, batches of one row each."""
-
-
-def checked_uneven(uneven: Uneven) -> Uneven:
-    """The choice, if it is one.
-
-    Raises:
-        OptionError: if it is none.
-    """
-    if uneven not in get_args(Uneven):
-        msg = f"uneven must be one of {', '.join(get_args(Uneven))}, but {uneven!r} arrived."
-        raise OptionError(msg, uneven=uneven)
-    return uneven
 
 
 def divided(starts: npt.NDArray[np.int64], rows: int, world: int) -> npt.NDArray[np.int64]:

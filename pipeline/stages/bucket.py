@@ -1,18 +1,18 @@
 """Group rows of like length into batches, so that little of a batch is padding."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, TypeAlias, cast, final, overload
+from typing import Final, TypeAlias, cast, final, get_args, overload
 
 import attrs
 from typing_extensions import override
 
 from pipeline.batching.making import digest_of, said_of
-from pipeline.batching.numbers import whole
+from pipeline.batching.numbers import one_of, whole
 from pipeline.batching.policies.budget import Budget
 from pipeline.batching.policies.rows import Rows
 from pipeline.batching.policy import LongRows, Policy
 from pipeline.batching.pools import Pool, Pools
-from pipeline.batching.ranks import Uneven, checked_uneven
+from pipeline.batching.ranks import Uneven
 from pipeline.batching.stream_cursor import StreamCursor
 from pipeline.borders.checked import described
 from pipeline.errors import LengthError, OptionError, ShapeError
@@ -100,7 +100,8 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
         self.policy: Final = _policy(policy, max_steps, rows, long_rows)
         self.look_ahead: Final = None if look_ahead is None else whole("look_ahead", look_ahead, least=1)
         self.seed: Final = None if seed is None else whole("seed", seed, least=0)
-        self.uneven: Final[Uneven] = checked_uneven(uneven)
+        one_of("uneven", uneven, get_args(Uneven))
+        self.uneven: Final[Uneven] = uneven
         self.epoch: int = 0
         """How many times the bucket was called: with the seed, what fixes the next order."""
 
