@@ -5,7 +5,7 @@ from typing import final
 import attrs
 import numpy as np
 
-from pipeline.batching.keys import Sorted
+from pipeline.batching.sorting import Sorted
 from pipeline.batching.numbers import Numbers, narrow
 from pipeline.batching.policy import Policy
 
@@ -37,11 +37,11 @@ class Batches:
         if not len(starts):
             none = np.empty((0, 1 + rows.lengths.shape[1]), np.int32)
             return cls(rows.order, stops[:0], stops[:0], none, none[:, 0])
-        if rows.exact:
-            longest = rows.lengths[starts]
-        else:
-            longest = np.maximum.reduceat(rows.lengths, starts, axis=0)
-        steps = np.add.reduceat(rows.lengths, starts, axis=0, dtype=np.int64).sum(axis=1)
+        # One length a row never rises within a pool.
+        one = rows.lengths.shape[1] == 1
+        longest = rows.lengths[starts] if one else np.maximum.reduceat(rows.lengths, starts, axis=0)
+        # Column by column: along two axes numpy takes ten times as long.
+        steps = sum(np.add.reduceat(column, starts, dtype=np.int64) for column in rows.lengths.T)
         shapes = policy.shapes(stops - starts, longest)
         return cls(rows.order, starts.astype(kind), stops, shapes.astype(_kind(shapes)), steps.astype(_kind(steps)))
 

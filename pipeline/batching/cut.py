@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.batching.keys import Sorted
+from pipeline.batching.sorting import Sorted
 from pipeline.batching.numbers import Numbers
 from pipeline.batching.policy import Policy
 
@@ -17,7 +17,7 @@ def cut(rows: Sorted, policy: Policy) -> npt.NDArray[np.int64]:
     Costs a few steps a batch, whatever the number of rows.
     """
     bounds = _with_edges(rows, policy)
-    walk = _walk_descending if rows.exact else _walk
+    walk = _walk_descending if rows.lengths.shape[1] == 1 else _walk
     return np.frombuffer(walk(rows.lengths, bounds, policy), np.int64)
 
 

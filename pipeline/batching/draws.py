@@ -29,6 +29,10 @@ class Draws:
         """So many numbers of 32 random bits."""
         return self._bits.random_raw((count + 1) // 2).astype("<u8", copy=False).view("<u4")[:count]
 
+    def halves(self, count: int) -> npt.NDArray[np.uint16]:
+        """So many numbers of 16 random bits."""
+        return self._bits.random_raw((count + 3) // 4).astype("<u8", copy=False).view("<u2")[:count]
+
     def permutation(self, count: int) -> npt.NDArray[np.int64]:
         """The numbers below `count`, in random order."""
         bits = max(1, (count - 1).bit_length())

@@ -8,14 +8,15 @@ import attrs
 import numpy as np
 
 from pipeline.batching.batches import Batches
+from pipeline.batching.coding import Coding
 from pipeline.batching.cut import cut
 from pipeline.batching.draws import Draws
-from pipeline.batching.keys import sort_rows
 from pipeline.batching.lengths import Lengths
 from pipeline.batching.numbers import Numbers, narrow
 from pipeline.batching.pieces import Pieces
 from pipeline.batching.policy import Policy
 from pipeline.batching.ranks import Uneven, arranged, divided, evened, with_worst_first
+from pipeline.batching.sorting import Unsorted, sort_rows
 from pipeline.errors import OptionError
 
 _SAMPLE: Final = 1 << 14
@@ -71,7 +72,8 @@ class Making:
         return Draws(self.seed, (epoch, *(number for stretch in served for number in stretch)))
 
     def _made(self, numbers: Numbers | None, draws: Draws | None, world: int) -> tuple[Batches, Numbers, Numbers]:
-        rows = sort_rows(self.lengths, self.pieces, numbers, self._pools(numbers, draws), draws)
+        unsorted = Unsorted(self.lengths, self.pieces, numbers, Coding.of(self.lengths, self.pieces))
+        rows = sort_rows(unsorted, self._pools(numbers, draws), draws)
         starts = divided(cut(rows, self.policy), len(rows.order), world)
         batches, repeated, dropped = evened(Batches.of(rows, starts, self.policy), world, self.uneven, draws)
         batches = arranged(batches, world, draws)
@@ -94,7 +96,7 @@ class Making:
         sizes, counts = np.unique(lengths, return_counts=True)
         rooms = np.fromiter((self.policy.room(size) for size in sizes.tolist()), np.float64, len(sizes))
         batches = float((counts / rooms).sum()) * count / len(chosen)
-        return max(1, round(batches / self.policy.pool))
+        return max(1, int(batches) // self.policy.pool)
 
     def _unserved(self, numbers: Numbers | None, served: Batches) -> Numbers:
         left = np.ones(len(self.pieces), np.bool_) if numbers is None else np.zeros(len(self.pieces), np.bool_)
