@@ -3,3 +3,5 @@
 from pipeline.loading.loader import Loader as Loader
 from pipeline.loading.rows import RowDataset as RowDataset
 from pipeline.loading.sampler import PlannedBatches as PlannedBatches
+from pipeline.loading.stream_loader import StreamLoader as StreamLoader
+from pipeline.loading.streamed import Streamed as Streamed
