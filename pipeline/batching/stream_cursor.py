@@ -1,6 +1,7 @@
 """Where a stream stands."""
 
 from collections.abc import Mapping
+from typing import cast
 
 import attrs
 
@@ -54,11 +55,12 @@ class StreamCursor:
             case {
                 "epoch": int(epoch),
                 "rows": int(rows),
-                "inside": [*inside],
+                "inside": inside,
                 "recipe": str() | None as recipe,
                 **rest,
-            } if not rest:
-                return cls(epoch, rows, tuple(whole("inside", number, least=0) for number in inside), recipe)
+            } if not rest and isinstance(inside, list):
+                numbers = cast("list[object]", inside)
+                return cls(epoch, rows, tuple(whole("inside", number, least=0) for number in numbers), recipe)
             case _:
                 msg = (
                     f"a stream's state has epoch, rows, inside and recipe, but {dict(state)} arrived; give what "

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Generic, TypeVar, cast, final
+from typing import Generic, TypeVar, final
 
 import attrs
 
@@ -33,7 +33,7 @@ class Share(Generic[X]):
 
     def __iter__(self) -> Iterator[X]:
         if isinstance(self.source, Sequence):
-            known = cast("Sequence[X]", self.source)
+            known = self.source
             return (known[number] for number in range(self.first, len(known), self.every))
         skip: Callable[[int], Iterable[X]] | None = getattr(self.source, "skip", None)
         if skip is not None:

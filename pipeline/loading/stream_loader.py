@@ -99,8 +99,7 @@ class StreamLoader(Generic[B]):
             place = (first + worker) % workers
             self._stands[place] = behind
             self._next = (place + 1) % workers
-            if is_batch(batch):
-                self.report += batch.report()
+            self.report += _report(batch)
             yield batch
         self._stands, self._next = self._beginning(self.epoch + 1), 0
 
@@ -115,8 +114,8 @@ class StreamLoader(Generic[B]):
             OptionError: if it is no such state, or one of another number of workers or ranks.
         """
         match dict(state):
-            case {"workers": [*workers], "next": int(following), **rest} if not rest:
-                stands = [ShareCursor.from_dict(cast("Mapping[str, object]", worker)) for worker in workers]
+            case {"workers": workers, "next": int(following), **rest} if not rest and isinstance(workers, list):
+                stands = [ShareCursor.from_dict(worker) for worker in cast("list[Mapping[str, object]]", workers)]
             case _:
                 msg = f"a loader's state has workers and next, but {dict(state)} arrived; give what state_dict gave."
                 raise OptionError(msg, state=state)
@@ -135,6 +134,10 @@ class StreamLoader(Generic[B]):
         workers, stream = self._workers, self.stream
         shares = stream.shares(workers)
         return [ShareCursor(stream.share(n, workers), shares, StreamCursor(epoch)) for n in range(workers)]
+
+
+def _report(output: object) -> Report:
+    return output.report() if is_batch(output) else Report(1)
 
 
 @final

@@ -1,10 +1,12 @@
 """A source that is read as it comes, through the stages that make batches of it."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import methodcaller
 from typing import Any, Final, Generic, Literal, Self, TypeVar, cast, final, get_args
 
 import attrs
 import torch
+from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 from typing_extensions import override
 
@@ -19,6 +21,9 @@ from pipeline.stages.resumable import Resumable
 
 X = TypeVar("X")
 B = TypeVar("B")
+
+_shared: Final[Callable[[Tensor], Tensor]] = methodcaller("share_memory_")
+"""A tensor whose memory all processes share; torch leaves its type open."""
 
 Ranks = Literal["even", "apart"]
 """How ranks share a source: all read it, and have equal numbers of batches; or each reads records of its own."""
@@ -51,8 +56,8 @@ class ShareCursor:
             OptionError: if it holds anything else.
         """
         match dict(state):
-            case {"share": int(share), "shares": int(shares), "at": dict(at), **rest} if not rest:
-                return cls(share, shares, StreamCursor.from_dict(cast("dict[str, object]", at)))
+            case {"share": int(share), "shares": int(shares), "at": at, **rest} if not rest and isinstance(at, Mapping):
+                return cls(share, shares, StreamCursor.from_dict(cast("Mapping[str, object]", at)))
             case _:
                 msg = f"a share's state has share, shares and at, but {dict(state)} arrived; give what to_dict gave."
                 raise OptionError(msg, state=state)
@@ -67,8 +72,8 @@ class Streamed(IterableDataset[B], Generic[X, B]):
 
     Each of n workers reads every n-th record, and makes batches of its own: no record is lost or doubled. Ranks read
     `even` or `apart`. Even: all read the same records, cut the same batches, and each takes its own, like-sized at the
-    same step and equal in number, so that none waits at the end; the stages before the bucket work on every rank. Apart:
-    each rank reads records of its own, and works on these alone; the ranks' numbers of batches may differ, so
+    same step and equal in number, so that none waits at the end; the stages before the bucket work on every rank.
+    Apart: each rank reads records of its own, and works on these alone; the ranks' numbers of batches may differ, so
     this is for endless sources. Every rank needs the same number of workers.
 
     Args:
@@ -109,7 +114,7 @@ class Streamed(IterableDataset[B], Generic[X, B]):
         self.ranks: Final[Ranks] = ranks
         self._before, self._stream, self._after = _divided(data)
         # Shared with workers, which may have been started before it is set.
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._epoch = _shared(torch.zeros(1, dtype=torch.int64))
         self._stands: ShareCursor | None = None
         self._loaded = False
         self._read_once = False

@@ -21,17 +21,17 @@ from pipeline.stages.resumable import Resumable
 class Lanes(Resumable[Row[K], list[Row[K]]]):
     """Long rows in, batches of windows out, each going on where the window at its index in the batch before ended.
 
-    A lane plays one row after another, in the order of the input, a window a batch. A lane whose row has ended takes the
-    next row of the input, so none is idle while rows are left; at the end, lanes that ran out hold rows of no steps,
-    which weigh nothing and of which there is no answer. A window never spans two rows: the last one of a row may be
-    shorter. Nothing is shuffled; shuffle the source. `Padded.carrying` takes states from window to window.
+    A lane plays one row after another, in the order of the input, a window a batch. A lane whose row has ended takes
+    the next row of the input, so none is idle while rows are left; at the end, lanes that ran out hold rows of no
+    steps, which weigh nothing and of which there is no answer. A window never spans two rows: the last one of a row
+    may be shorter. Nothing is shuffled; shuffle the source. `Padded.carrying` takes states from window to window.
 
     Targets of steps are cut along; a class of the whole row goes with each of its windows.
 
     Source: Williams and Peng 1990, "An Efficient Gradient-Based Algorithm for On-Line Training of Recurrent Network
     Trajectories", doi:10.1162/neco.1990.2.4.490; lanes with states carried on as in Merity, Keskar and Socher 2017,
-    "Regularizing and Optimizing LSTM Language Models", arXiv:1708.02182. Their lanes run on over the ends of texts; ours
-    begin anew there.
+    "Regularizing and Optimizing LSTM Language Models", arXiv:1708.02182. Their lanes run on over the ends of texts;
+    ours begin anew there.
 
     Args:
         kind: what the rows are; ids if left out.
@@ -95,9 +95,7 @@ class Lanes(Resumable[Row[K], list[Row[K]]]):
         lanes = _resumed(self._checked(values, at.rows), at, self.rows * world)
         return self._played(lanes, at, slice(rank * self.rows, (rank + 1) * self.rows))
 
-    def _played(
-        self, lanes: "_Dealt[K]", at: StreamCursor, mine: slice
-    ) -> Iterator[tuple[list[Row[K]], StreamCursor]]:
+    def _played(self, lanes: "_Dealt[K]", at: StreamCursor, mine: slice) -> Iterator[tuple[list[Row[K]], StreamCursor]]:
         while lanes.deal():
             windows = lanes.windows(self.steps)[mine]
             yield windows, lanes.cursor(at)
@@ -116,8 +114,8 @@ class Lanes(Resumable[Row[K], list[Row[K]]]):
     def _whole(self, row: Row[K]) -> Row[K]:
         if is_row(row) and len(row) > self.steps:
             msg = (
-                f"row {row.place} has {len(row)} steps, but a window has {self.steps}, and a prediction of a row is one "
-                "answer; predict with Bucket in place of Lanes."
+                f"row {row.place} has {len(row)} steps, but a window has {self.steps}, and a prediction of a row is "
+                "one answer; predict with Bucket in place of Lanes."
             )
             raise LengthError(msg, row=row.place, length=len(row), steps=self.steps)
         return row

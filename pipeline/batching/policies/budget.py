@@ -50,7 +50,9 @@ class Budget(Policy):
         whole_or_none("quadratic", self.quadratic, least=1)
         whole("multiple_of", self.multiple_of, least=1)
         if not self.fits():
-            msg = f"multiple_of={self.multiple_of} leaves no room for any row within max_steps={self.max_steps}; lower it."
+            msg = (
+                f"multiple_of={self.multiple_of} leaves no room for a row within max_steps={self.max_steps}; lower it."
+            )
             raise OptionError(msg, multiple_of=self.multiple_of, max_steps=self.max_steps)
 
     @override
