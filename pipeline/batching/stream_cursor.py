@@ -30,15 +30,14 @@ class StreamCursor:
         True
     """
 
-    epoch: int = attrs.field(default=0)
-    rows: int = attrs.field(default=0)
+    epoch: int = 0
+    rows: int = 0
     inside: tuple[int, ...] = ()
     recipe: str | None = None
 
-    @epoch.validator
-    @rows.validator
-    def _checked(self, attribute: "attrs.Attribute[int]", number: int) -> None:
-        whole(attribute.name, number, least=0)
+    def __attrs_post_init__(self) -> None:
+        whole("epoch", self.epoch, least=0)
+        whole("rows", self.rows, least=0)
 
     def to_dict(self) -> dict[str, object]:
         """It as numbers, lists and text, for JSON or a checkpoint."""

@@ -122,7 +122,7 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
         for row, sequence in zip(value, sequences, strict=True):
             self._check(row, sequence, value[0], sequences[0])
         count, width = self._shape(len(value), max(map(len, sequences)))
-        rows = [*value, *[filler_like(value[0])] * (count - len(value))]
+        rows = [*value, *(filler_like(value[0]) for _ in range(count - len(value)))]
         lengths = torch.tensor([*map(len, sequences), *[0] * (count - len(value))])
         values = sequences[0].new_full((count, width, *sequences[0].shape[1:]), self.value)
         for cells, sequence in zip(values, sequences, strict=False):
