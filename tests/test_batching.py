@@ -126,7 +126,8 @@ def test_a_long_row_is_refused_or_stands_alone() -> None:
     """As stated; the row is named."""
     rows = rows_of([3, 12, 4])
     with pytest.raises(
-        LengthError, match=r"row 1 has 12 steps, but Budget\(.*max_steps=10.*\) has room for 10; truncate it at its door"
+        LengthError,
+        match=r"row 1 has 12 steps, but Budget\(.*max_steps=10.*\) has room for 10; truncate it at its door",
     ) as info:
         list(Bucket(max_steps=10)(rows))
     assert info.value.details == {"row": 1, "length": 12, "limit": 10}
