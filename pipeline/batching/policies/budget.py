@@ -49,6 +49,10 @@ class Budget(Policy):
         whole_or_none("rows", self.rows, least=1)
         whole_or_none("quadratic", self.quadratic, least=1)
         whole("multiple_of", self.multiple_of, least=1)
+        if not self._longest():
+            counts = 1 + 1 / (self.quadratic or math.inf)
+            msg = f"max_steps={self.max_steps} has no room for a row of one step, which counts {counts:g}; raise it."
+            raise OptionError(msg, max_steps=self.max_steps, quadratic=self.quadratic)
         if not self.fits():
             msg = (
                 f"multiple_of={self.multiple_of} leaves no room for a row within max_steps={self.max_steps}; lower it."
@@ -66,13 +70,8 @@ class Budget(Policy):
 
     @override
     def fits(self) -> int:
-        if self.quadratic is None:
-            most = self.max_steps
-        else:
-            # The largest L with L * L + q * L <= q * max_steps, in whole numbers.
-            scale = self.quadratic
-            most = (math.isqrt(scale * scale + 4 * scale * self.max_steps) - scale) // 2
-        return most - most % self.multiple_of
+        longest = self._longest()
+        return longest - longest % self.multiple_of
 
     @override
     def shapes(self, rows: Numbers, longest: Numbers) -> Numbers:
@@ -89,3 +88,11 @@ class Budget(Policy):
         steps: npt.NDArray[np.float64] = shapes[:, 1:].sum(axis=1, dtype=np.float64)
         counted = steps if self.quadratic is None else steps * (1 + steps / self.quadratic)
         return counted * shapes[:, 0]
+
+    def _longest(self) -> int:
+        """How many steps a row may have, were widths not rounded up."""
+        if self.quadratic is None:
+            return self.max_steps
+        # The largest L with L * L + q * L <= q * max_steps, in whole numbers.
+        scale = self.quadratic
+        return (math.isqrt(scale * scale + 4 * scale * self.max_steps) - scale) // 2
