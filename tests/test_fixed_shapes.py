@@ -122,7 +122,8 @@ def test_as_many_graphs_as_shapes() -> None:
     def mean(ids: Tensor, lengths: Tensor) -> Tensor:
         batch = Padded(Ids, ids, lengths)
         mask = batch.order.mask(batch.width).unsqueeze(-1)
-        return embedding(ids).masked_fill(~mask, 0).sum(1) / lengths.clamp(min=1).unsqueeze(-1)
+        total: Tensor = embedding(ids).masked_fill(~mask, 0).sum(1)
+        return total / lengths.clamp(min=1).unsqueeze(-1)
 
     compiled = graphed(mean, fullgraph=True, backend=counting, dynamic=False)
     pad = Pad(policy=SHAPES)

@@ -12,10 +12,12 @@ from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from pipeline import Bucket, Example, Ids, Lanes, Numbers, Pad, Padded, Row, Stream, Tokenize
-from pipeline.batching import Boundaries, Budget, Policy, Rows, Shapes, StreamCursor
+from pipeline.batching import Boundaries, Budget, Policy, Rows, Shapes, StreamCursor, Uneven
 from pipeline.errors import CompositionError, LengthError, OptionError, ValuesError
 from pipeline.loading import Streamed, StreamLoader
+from pipeline.loading.loader import Start
 from pipeline.loading.share import Share
+from pipeline.loading.streamed import Ranks
 from pipeline.stages.numbers import Numbered
 from pipeline.stages.resumable import Resumable
 from untyped import listed, loosely
@@ -101,10 +103,9 @@ def test_ranks_have_equal_numbers_of_batches(
 
 
 @pytest.mark.parametrize(("uneven", "repeated", "dropped"), [("repeat", 1, 0), ("drop", 0, 1)])
-def test_what_becomes_of_rows_that_do_not_go_round(uneven: str, repeated: int, dropped: int) -> None:
+def test_what_becomes_of_rows_that_do_not_go_round(uneven: Uneven, repeated: int, dropped: int) -> None:
     """Only at the end of the stream, and at most a row less than there are ranks."""
-    bucket = loosely(Bucket)(rows=1, look_ahead=4, uneven=uneven)
-    assert isinstance(bucket, Bucket)
+    bucket = Bucket(rows=1, look_ahead=4, uneven=uneven)
     rows = rows_of([3] * 11)
     given = [
         row.place
@@ -186,15 +187,13 @@ def taken(batch: Padded[Ids]) -> tuple[list[int], list[list[int]]]:
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 4])
 @pytest.mark.parametrize("ranks", ["even", "apart"])
-def test_workers_and_ranks_lose_and_double_nothing(workers: int, ranks: str) -> None:
+def test_workers_and_ranks_lose_and_double_nothing(workers: int, ranks: Ranks) -> None:
     """Each record once over all of them; the places are those in the whole source."""
     world = 2
     given: list[int] = []
     steps: list[int] = []
     for rank in range(world):
-        stream = cast(
-            "Streamed[Numbered, Padded[Ids]]", loosely(Streamed)(SOURCE, data(), rank=rank, world=world, ranks=ranks)
-        )
+        stream = Streamed(SOURCE, data(), rank=rank, world=world, ranks=ranks)
         loader = StreamLoader(stream, num_workers=workers)
         batches = list(loader)
         steps.append(len(batches))
@@ -212,10 +211,10 @@ def test_workers_and_ranks_lose_and_double_nothing(workers: int, ranks: str) -> 
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_how_workers_start_changes_nothing(start: str) -> None:
+def test_how_workers_start_changes_nothing(start: Start) -> None:
     """The same batches in the same order, from workers that were forked and from fresh ones."""
     stream = Streamed(SOURCE, data())
-    one = cast("StreamLoader[Padded[Ids]]", loosely(StreamLoader)(stream, num_workers=2, multiprocessing_context=start))
+    one = StreamLoader(stream, num_workers=2, multiprocessing_context=start)
     other = StreamLoader(stream, num_workers=2)
     assert [taken(batch) for batch in one] == [taken(batch) for batch in other]
 
