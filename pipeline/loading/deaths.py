@@ -70,7 +70,8 @@ class Watch:
     def _records(self, hand: Hand) -> list[int]:
         if hand.record is not None:
             return [hand.record]
-        return self.plan[hand.batch].tolist()
+        records: list[int] = self.plan[hand.batch].tolist()
+        return records
 
 
 _watches: "WeakSet[Watch]" = WeakSet()

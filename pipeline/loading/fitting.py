@@ -32,8 +32,8 @@ def check_rows(dataset: Sized, plan: Plan) -> None:
     cuts = pieces if isinstance(pieces, Pieces) else Pieces(len(dataset))
     if (cuts.limit, len(cuts.further)) != (wanted.limit, len(wanted.further)):
         msg = (
-            f"the policy cuts rows at {wanted.limit} steps, but the dataset at {cuts.limit}; make it with the pieces of "
-            "the plan: RowDataset(source, door, pieces=batches.pieces)."
+            f"the policy cuts rows at {wanted.limit} steps, but the dataset at {cuts.limit}; make it with the "
+            "pieces of the plan: RowDataset(source, door, pieces=batches.pieces)."
         )
         raise OptionError(msg, limit=cuts.limit, wanted=wanted.limit)
     if cuts.rows != wanted.rows:

@@ -1,7 +1,7 @@
 """A `DataLoader` over a plan that knows where training stands, and what its workers are at."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, Generic, Literal, TypeVar, final
+from typing import Any, Final, Generic, Literal, TypeVar, cast, final
 
 import torch
 from torch import Tensor
@@ -92,8 +92,8 @@ class Loader(Generic[T]):
         check_workers(num_workers, options)
         if not batches.deal:
             msg = (
-                "batches were made with deal=False, for what deals them out to the ranks by itself, which a Loader does "
-                "not; leave that out."
+                "batches were made with deal=False, for what deals them out to the ranks by itself, which a Loader "
+                "does not; leave that out."
             )
             raise OptionError(msg)
         self.dataset: Final[Numbered[object]] = dataset
@@ -162,7 +162,7 @@ class Loader(Generic[T]):
         if self.device is None:
             return batch
         if isinstance(batch, Tensor):
-            return batch.to(self.device, non_blocking=True)
+            return cast("T", batch.to(self.device, non_blocking=True))
         to: Callable[[torch.device | str], T] | None = getattr(batch, "to", None)
         if to is None:
             msg = f"device={self.device} needs batches that can move, with a `to`, but {described(batch)} arrived."

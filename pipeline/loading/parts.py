@@ -1,6 +1,7 @@
 """A part of a row: its steps, and all that is said of each of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import attrs
 from torch import Tensor
@@ -21,10 +22,13 @@ def part_of(row: Row[K], begin: int, end: int | None) -> Row[K]:
     if not begin and (end is None or len(row) <= end):
         return row
     steps = slice(begin, end)
-    fields = {field.name: getattr(row.sequence, field.name) for field in attrs.fields(type(row.sequence))}
-    cut = {name: value[steps] for name, value in fields.items() if isinstance(value, Tensor)}
+    names = [field.name for field in attrs.fields(cast("type[attrs.AttrsInstance]", type(row.sequence)))]
+    values: dict[str, object] = {name: getattr(row.sequence, name) for name in names}
+    # mypy's own idea of evolve refuses a type variable.
+    evolve: Callable[..., K] = cast("Callable[..., K]", attrs.evolve)
+    cut = {name: value[steps] for name, value in values.items() if isinstance(value, Tensor)}
     target = row.target
     if isinstance(target, Sequence) and is_step_target(target):
         target = target[steps]
     asked = None if row.asked is None else row.asked[steps]
-    return Row(attrs.evolve(row.sequence, **cut), target, row.place, asked)
+    return Row(evolve(row.sequence, **cut), target, row.place, asked)

@@ -104,7 +104,7 @@ class RowDataset(Dataset[Row[K]], Generic[X, K]):
     def _rows(self, records: list[int]) -> list[Row[K]]:
         try:
             rows = self.door.rows(self._examples(records), 0)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is raised below, unless a record is found that raises
             first = error
         else:
             return [Row(row.sequence, row.target, record, row.asked) for row, record in zip(rows, records, strict=True)]

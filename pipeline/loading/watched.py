@@ -1,7 +1,7 @@
 """A dataset and a collate function that say what they have in hand, and give what they raise as an answer."""
 
 from collections.abc import Callable, Sequence
-from typing import Final, Generic, TypeVar, cast, final
+from typing import Final, Generic, TypeVar, final
 
 from torch.utils.data import Dataset, get_worker_info
 from typing_extensions import override
