@@ -39,8 +39,10 @@ class Watch:
         self.plan = plan
         _watches.add(self)
 
-    def explained(self, error: RuntimeError) -> WorkerError | None:
+    def explained(self, error: Exception) -> WorkerError | None:
         """What torch says of a worker, with the records that it had in hand; None if it says nothing of these."""
+        if not isinstance(error, RuntimeError) or isinstance(error, WorkerError):
+            return None
         said = str(error).strip().rstrip(".")
         found = _PROCESSES.search(said)
         hands = list(enumerate(self._hands))
@@ -70,7 +72,7 @@ class Watch:
     def _records(self, hand: Hand) -> list[int]:
         if hand.record is not None:
             return [hand.record]
-        records: list[int] = self.plan[hand.batch].tolist()
+        records: list[int] = self.plan.pieces.rows_of(self.plan[hand.batch]).tolist()
         return records
 
 

@@ -13,13 +13,16 @@ from pipeline.borders.checked import described
 from pipeline.errors import OptionError
 from pipeline.loading.deaths import Watch, heed_deaths
 from pipeline.loading.failures import Failure
+from pipeline.loading.fetching import Numbered
 from pipeline.loading.fitting import check_rows, check_workers
 from pipeline.loading.hands import Hands
-from pipeline.loading.rows import Numbered
+from pipeline.loading.naming import listed
+from pipeline.loading.parts import CutRows
 from pipeline.loading.sampler import PlannedBatches
 from pipeline.loading.watched import Collate, Watched
 from pipeline.sequences.batches import is_batch
 from pipeline.sequences.report import Report
+from pipeline.sequences.rows import Kind, Row, is_row
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -99,7 +102,7 @@ class Loader(Generic[T]):
         self.dataset: Final[Numbered[object]] = dataset
         self.batch_sampler: Final = batches
         self.device: Final = device
-        self._collate: Final[Callable[[Any], T | Failure]] = Collate(collate, dataset)
+        self._collate: Final[Callable[[Any], T | Failure]] = Collate(collate)
         self._options: Final[dict[str, Any]] = {**options, "num_workers": num_workers, "pin_memory": pin_memory}
         self._kept: _Running[T] | None = None
         self.report = Report()
@@ -182,11 +185,13 @@ class _Running(Generic[T]):
         options: dict[str, Any],
     ) -> None:
         self._dispatched: Final = _Dispatched(plan)
+        self._dataset: Final = dataset
         workers: int = options["num_workers"]
         hands = Hands(workers) if workers else None
         self._watch: Final = None if hands is None else Watch(hands, dataset, plan)
+        rows = dataset if plan.pieces.limit is None else CutRows(_rows(dataset), plan.pieces)
         self._loader: Final = DataLoader[Any](
-            Watched(dataset, hands), batch_sampler=self._dispatched, collate_fn=collate, **options
+            Watched(rows, hands), batch_sampler=self._dispatched, collate_fn=collate, **options
         )
 
     @property
@@ -204,19 +209,32 @@ class _Running(Generic[T]):
         answers = iter(self._loader)
         if self._watch is not None:
             heed_deaths()
-        while True:
-            try:
-                answer: T | Failure = next(answers)
-            except StopIteration:
-                return
-            except RuntimeError as error:
-                told = None if self._watch is None else self._watch.explained(error)
-                if told is None:
-                    raise
+        for number in range(len(self.plan)):
+            yield self._answer(answers, number)
+        next(answers, None)  # there is none, and workers that are not kept end
+
+    def _answer(self, answers: Iterator[T | Failure], number: int) -> T:
+        """The next answer of the workers, raised if it is a failure.
+
+        What is raised in this process, where there are no workers, is an error of the same batch.
+        """
+        try:
+            answer = next(answers)
+        except Exception as error:
+            told = None if self._watch is None else self._watch.explained(error)
+            if told is not None:
                 raise told from error
-            if isinstance(answer, Failure):
-                raise answer.raised()
-            yield answer
+            self._note(error, number)
+            raise
+        if isinstance(answer, Failure):
+            raised = answer.raised()
+            self._note(raised, number)
+            raise raised
+        return answer
+
+    def _note(self, error: Exception, number: int) -> None:
+        records = self.plan.pieces.rows_of(self.plan[number]).tolist()
+        error.add_note(f"It was raised for batch {number}, of {listed(self._dataset, records)}.")
 
 
 @final
@@ -230,6 +248,21 @@ class _Dispatched(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         for number, batch in enumerate(self.plan):
             yield [number, *batch.tolist()]
+
+
+def _rows(dataset: Numbered[object]) -> Numbered[Row[Kind]]:
+    """A dataset as one of rows, if it is one.
+
+    Raises:
+        OptionError: if it is not, so that nothing can be cut.
+    """
+    if len(dataset) and not is_row(first := dataset[0]):
+        msg = (
+            f"the policy cuts long rows, which needs a dataset of rows, but {described(first)} arrived; cut "
+            "them before."
+        )
+        raise OptionError(msg)
+    return cast("Numbered[Row[Kind]]", dataset)
 
 
 def _planned(plan: Plan, number: int) -> Report:

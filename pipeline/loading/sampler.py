@@ -116,7 +116,7 @@ class PlannedBatches(Sampler[list[int]]):
 
     @property
     def pieces(self) -> Pieces:
-        """What the numbers in a batch mean, where the policy truncates or splits long rows: for a `RowDataset`."""
+        """What the numbers in a batch mean, where the policy truncates or splits long rows: for `CutRows`."""
         return self.plan.pieces
 
     def set_epoch(self, epoch: int) -> None:
