@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from pipeline.batching.plan import Plan
 from pipeline.borders.checked import described
-from pipeline.errors import OptionError
+from pipeline.errors import OptionError, WorkerError
 from pipeline.loading.deaths import Watch, heed_deaths
 from pipeline.loading.failures import Failure
 from pipeline.loading.fetching import Numbered
@@ -220,6 +220,8 @@ class _Running(Generic[T]):
         """
         try:
             answer = next(answers)
+        except WorkerError:
+            raise
         except Exception as error:
             told = None if self._watch is None else self._watch.explained(error)
             if told is not None:
