@@ -1,6 +1,7 @@
 """Where a run stands in its epoch."""
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import attrs
 
@@ -42,13 +43,12 @@ class Cursor:
         True
     """
 
-    epoch: int = attrs.field(default=0)
+    epoch: int = 0
     served: tuple[tuple[int, int], ...] = attrs.field(default=(), converter=_merged)
     recipe: str | None = None
 
-    @epoch.validator
-    def _checked(self, _: "attrs.Attribute[int]", epoch: int) -> None:
-        whole("epoch", epoch, least=0)
+    def __attrs_post_init__(self) -> None:
+        whole("epoch", self.epoch, least=0)
 
     def after(self, world: int, steps: int) -> "Cursor":
         """Where the run stands after so many further steps on so many ranks."""
@@ -57,6 +57,50 @@ class Cursor:
     def next_epoch(self) -> "Cursor":
         """The beginning of the next epoch."""
         return attrs.evolve(self, epoch=self.epoch + 1, served=())
+
+    @classmethod
+    def standing(cls, after: "Cursor | None", epoch: int | None, recipe: str) -> "Cursor":
+        """The cursor of a run that goes on, or of one that begins an epoch: the first, if none is given.
+
+        Raises:
+            OptionError: if what is given contradicts itself, or belongs to another recipe.
+        """
+        if after is None:
+            return cls(0 if epoch is None else epoch, recipe=recipe)
+        if epoch not in {None, after.epoch}:
+            msg = f"the cursor stands in epoch {after.epoch}, but epoch={epoch} arrived too; leave it out."
+            raise OptionError(msg, epoch=epoch, cursor=after)
+        return after.belonging(recipe)
+
+    def belonging(self, recipe: str | None) -> "Cursor":
+        """The same cursor, of that recipe.
+
+        Raises:
+            OptionError: if it belongs to another.
+        """
+        if self.recipe not in {None, recipe}:
+            msg = (
+                "the cursor belongs to other lengths, another policy, another seed or other options than those that "
+                "arrived; go on with the same, or begin an epoch anew."
+            )
+            raise OptionError(msg, recipe=self.recipe, wanted=recipe)
+        return attrs.evolve(self, recipe=recipe)
+
+    def since(self, begins: "Cursor", world: int) -> int:
+        """How many steps on so many ranks lead from another cursor here.
+
+        Raises:
+            OptionError: if none do.
+        """
+        before = sum(steps for ranks, steps in begins.served[-1:] if ranks == world)
+        steps = sum(steps for ranks, steps in self.served[-1:] if ranks == world) - before
+        if steps < 0 or begins.after(world, steps) != self.belonging(begins.recipe):
+            msg = (
+                f"the cursor stands in epoch {self.epoch} after {self.served}, but the plan begins in epoch "
+                f"{begins.epoch} after {begins.served}, for {world} ranks; plan anew: Plan.of(..., after=cursor)."
+            )
+            raise OptionError(msg, cursor=self, begins=begins)
+        return steps
 
     def to_dict(self) -> dict[str, object]:
         """The cursor as numbers, lists and text, for JSON or a checkpoint."""
@@ -69,14 +113,13 @@ class Cursor:
         Raises:
             OptionError: if it holds anything else.
         """
-        match dict(state):
-            case {"epoch": int(epoch), "served": [*pairs], "recipe": str() | None as recipe, **rest} if not rest:
-                return cls(epoch, tuple(_pair(pair) for pair in pairs), recipe)
-            case _:
-                msg = (
-                    f"a cursor's state has epoch, served and recipe, but {dict(state)} arrived; give what to_dict gave."
-                )
-                raise OptionError(msg, state=state)
+        known = dict(state)
+        epoch, served, recipe = (known.pop(name, False) for name in ("epoch", "served", "recipe"))
+        if known or type(epoch) is not int or not isinstance(served, list | tuple) or isinstance(recipe, bool | int):
+            msg = f"a cursor's state has epoch, served and recipe, but {dict(state)} arrived; give what to_dict gave."
+            raise OptionError(msg, state=state)
+        pairs = tuple(_pair(pair) for pair in cast("Sequence[object]", served))
+        return cls(epoch, pairs, None if recipe is None else str(recipe))
 
 
 def _pair(pair: object) -> tuple[int, int]:

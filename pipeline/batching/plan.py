@@ -1,9 +1,9 @@
 """The batches of an epoch, decided before any row is read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import final, get_args
+from typing import cast, final, get_args
 
 import attrs
 import numpy as np
@@ -13,7 +13,7 @@ from pipeline.batching.cursor import Cursor
 from pipeline.batching.file import read, write
 from pipeline.batching.lengths import Lengths
 from pipeline.batching.making import Making, check_served, digest_of
-from pipeline.batching.numbers import Numbers, whole
+from pipeline.batching.numbers import Numbers, one_of, whole
 from pipeline.batching.pieces import Pieces, pieces_of
 from pipeline.batching.policy import Policy
 from pipeline.batching.ranks import Uneven
@@ -89,24 +89,22 @@ class Plan:
             ShapeError: for lengths that are no whole numbers, or of another shape.
             LengthError: for a length below 0, or a long row, if the policy refuses those.
             OptionError: for options outside their range, or a cursor that belongs to another plan.
-            PlanFileError: for a kept file that is damaged.
+            PlanError: for a kept file that is damaged.
 
         Example:
+            >>> from pipeline.batching import Budget
             >>> plan = Plan.of([4, 1, 5, 2], Budget(10), seed=None)
             >>> [batch.tolist() for batch in plan]
             [[2, 0], [3, 1]]
             >>> print(plan.report())
             4 rows in 2 batches: 12 real steps, 14 padded, 14.3% of the padded work wasted
         """
-        whole("world", world, least=1)
-        if seed is not None:
-            whole("seed", seed, least=0)
-        if uneven not in get_args(Uneven):
-            msg = f"uneven must be one of {', '.join(get_args(Uneven))}, but {uneven!r} arrived."
-            raise OptionError(msg, uneven=uneven)
+        world = whole("world", world, least=1)
+        seed = None if seed is None else whole("seed", seed, least=0)
+        one_of("uneven", uneven, get_args(Uneven))
         checked = Lengths.of(lengths)
         making = Making(checked, pieces_of(checked, policy), policy, seed, worst_first, uneven)
-        stands = _standing(after, epoch, making.recipe())
+        stands = Cursor.standing(after, epoch, making.recipe())
         # On as many ranks as before, the plan that was left is taken up again.
         goes_on = bool(stands.served) and stands.served[-1][0] == world
         begins = attrs.evolve(stands, served=stands.served[:-1]) if goes_on else stands
@@ -117,7 +115,11 @@ class Plan:
         if kept is not None:
             path = _path(kept, _digest(begins, world, None))
             if path.exists():
-                return cls.read(path)
+                plan = cls.read(path)
+                if plan.digest == path.stem:
+                    return plan
+                msg = f"{path} holds another plan than its name says; delete it, and it is made anew."
+                raise PlanError(msg, path=path)
         batches, repeated, dropped = making.batches(begins.epoch, begins.served, world)
         fields = attrs.asdict(batches, recurse=False)
         plan = cls(**fields, pieces=making.pieces, repeated=repeated, dropped=dropped, world=world, begins=begins)
@@ -148,7 +150,8 @@ class Plan:
     @property
     def padded(self) -> npt.NDArray[np.int64]:
         """How many steps each batch has when it is padded, of shape (batches,)."""
-        return self.shapes[:, 0] * self.shapes[:, 1:].sum(axis=1, dtype=np.int64)
+        padded: npt.NDArray[np.int64] = self.shapes[:, 0] * self.shapes[:, 1:].sum(axis=1, dtype=np.int64)
+        return padded
 
     @property
     def recipe(self) -> str:
@@ -167,6 +170,7 @@ class Plan:
             OptionError: for a rank that does not take part.
 
         Example:
+            >>> from pipeline.batching import Rows
             >>> plan = Plan.of([3, 3, 5, 5], Rows(1), world=2)
             >>> [len(plan.rank(rank)) for rank in range(2)]
             [2, 2]
@@ -194,21 +198,10 @@ class Plan:
         Raises:
             OptionError: for a cursor of another plan. For other ranks, a plan is made by `Plan.of(..., after=cursor)`.
         """
-        mine = self.begins
-        if cursor.recipe not in {None, mine.recipe}:
-            msg = "the cursor belongs to other lengths, another policy or another seed: its recipe is not the plan's."
-            raise OptionError(msg, recipe=cursor.recipe, wanted=mine.recipe)
-        before = sum(steps for ranks, steps in mine.served[-1:] if ranks == self.world)
-        now = sum(steps for ranks, steps in cursor.served[-1:] if ranks == self.world)
-        if now < before or mine.after(self.world, now - before) != attrs.evolve(cursor, recipe=mine.recipe):
-            msg = (
-                f"the cursor stands at epoch {cursor.epoch} after {cursor.served}, but the plan begins at epoch "
-                f"{mine.epoch} after {mine.served}, on {self.world} ranks; plan anew: Plan.of(..., after=cursor)."
-            )
-            raise OptionError(msg, cursor=cursor, begins=mine)
-        check_served(now - before, self._training_steps())
+        steps = cursor.since(self.begins, self.world)
+        check_served(steps, self._training_steps())
         each = self.world if self.taken_by is None else 1
-        return attrs.evolve(self._from((now - before) * each, 1), begins=attrs.evolve(cursor, recipe=mine.recipe))
+        return attrs.evolve(self._from(steps * each, 1), begins=self.begins.after(self.world, steps))
 
     def report(self) -> Report:
         """Real and padded steps of all its batches."""
@@ -220,6 +213,7 @@ class Plan:
 
         Example:
             >>> import tempfile
+            >>> from pipeline.batching import Rows
             >>> with tempfile.TemporaryDirectory() as folder:
             ...     path = Plan.of([3, 1, 2], Rows(2)).save(folder)
             ...     Plan.read(path).report().rows
@@ -239,21 +233,28 @@ class Plan:
         """A plan that was kept, memory-mapped: what is not looked at is not read.
 
         Raises:
-            PlanFileError: for a file that is no plan, or not a whole one.
+            PlanError: for a file that is no plan, or not a whole one.
         """
         facts, arrays = read(Path(path))
         match facts:
             case {
-                "begins": dict(begins),
+                "begins": begins,
                 "world": int(world),
                 "taken_by": int() | None as taken_by,
                 "rows": int(rows),
                 "limit": int() | None as limit,
-            }:
+            } if isinstance(begins, Mapping):
                 pieces = Pieces(rows, limit, arrays.pop("further"), arrays.pop("further_begins"))
-                return cls(**arrays, pieces=pieces, world=world, begins=Cursor.from_dict(begins), taken_by=taken_by)
+                return cls(
+                    **arrays,
+                    pieces=pieces,
+                    world=world,
+                    begins=Cursor.from_dict(cast("Mapping[str, object]", begins)),
+                    taken_by=taken_by,
+                )
             case _:
-                raise PlanError("x")
+                msg = f"{path} cannot be read as a plan: it does not say what one says; delete it, and it is made anew."
+                raise PlanError(msg, path=path)
 
     def _from(self, first: int, every: int) -> "Plan":
         which = slice(first, None, every)
@@ -267,22 +268,6 @@ class Plan:
 
     def _training_steps(self) -> int:
         return len(self) // (self.world if self.taken_by is None else 1)
-
-
-def _standing(after: Cursor | None, epoch: int | None, recipe: str) -> Cursor:
-    """Where a run stands that says so, or begins an epoch."""
-    if after is None:
-        return Cursor(0 if epoch is None else epoch, recipe=recipe)
-    if epoch not in {None, after.epoch}:
-        msg = f"the cursor stands in epoch {after.epoch}, but epoch={epoch} arrived too; leave it out."
-        raise OptionError(msg, epoch=epoch, cursor=after)
-    if after.recipe not in {None, recipe}:
-        msg = (
-            "the cursor belongs to other lengths, another policy, another seed or other options than those that "
-            "arrived; go on with the same, or begin an epoch anew."
-        )
-        raise OptionError(msg, recipe=after.recipe, wanted=recipe)
-    return attrs.evolve(after, recipe=recipe)
 
 
 def _digest(begins: Cursor, world: int, taken_by: int | None) -> str:

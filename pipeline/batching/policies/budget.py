@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import override
 
-from pipeline.batching.numbers import Numbers, whole
+from pipeline.batching.numbers import Numbers, whole, whole_or_none
 from pipeline.batching.policy import Policy
+from pipeline.errors import OptionError
 
 
 @final
@@ -34,12 +35,16 @@ class Budget(Policy):
     rows: int | None = attrs.field(default=None, kw_only=True)
     quadratic: int | None = attrs.field(default=None, kw_only=True)
 
-    @max_steps.validator
-    @rows.validator
-    @quadratic.validator
-    def _checked(self, attribute: "attrs.Attribute[int | None]", number: int | None) -> None:
-        if number is not None or attribute.name == "max_steps":
-            whole(attribute.name, number, least=1)
+    @override
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        whole("max_steps", self.max_steps, least=1)
+        whole_or_none("rows", self.rows, least=1)
+        whole_or_none("quadratic", self.quadratic, least=1)
+        if self.quadratic is not None and not self.fits():
+            counts = 1 + 1 / self.quadratic
+            msg = f"max_steps={self.max_steps} has no room for a row of one step, which counts {counts:g}; raise it."
+            raise OptionError(msg, max_steps=self.max_steps, quadratic=self.quadratic)
 
     @override
     def rows_of(self, longest: int) -> int:
@@ -59,6 +64,6 @@ class Budget(Policy):
 
     @override
     def work(self, shapes: Numbers) -> npt.NDArray[np.float64]:
-        steps = shapes[:, 1:].sum(axis=1).astype(np.float64)
+        steps: npt.NDArray[np.float64] = shapes[:, 1:].sum(axis=1, dtype=np.float64)
         counted = steps if self.quadratic is None else steps * (1 + steps / self.quadratic)
-        return shapes[:, 0] * counted
+        return counted * shapes[:, 0]
