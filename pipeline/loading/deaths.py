@@ -7,7 +7,9 @@ middle of a step, and not in the loader. So its handler is called by one of ours
 import re
 import signal
 import threading
+import time
 from collections.abc import Callable
+from multiprocessing import active_children
 from types import FrameType
 from typing import Final, final
 from weakref import WeakSet
@@ -21,6 +23,10 @@ _PROCESSES: Final = re.compile(r"pid(?:\(s\))? ([\d, ]+)\)")
 """How torch names the processes of workers that died."""
 
 _HANGS: Final = "timed out"
+_AT_WORK: Final = {Stage.READING, Stage.COLLATING}
+
+_PATIENCE: Final = 2.0
+"""For how many seconds a death is looked for behind a pipe that broke."""
 
 
 @final
@@ -39,18 +45,36 @@ class Watch:
         self.plan = plan
         _watches.add(self)
 
-    def explained(self, error: RuntimeError) -> WorkerError | None:
-        """What torch says of a worker, with the records that it had in hand; None if it says nothing of these."""
-        said = str(error).strip().rstrip(".")
-        found = _PROCESSES.search(said)
-        hands = list(enumerate(self._hands))
-        if found is not None:
-            dead = {int(process) for process in found[1].split(",")}
-            blamed = [(worker, hand) for worker, hand in hands if hand.process in dead]
-        elif _HANGS in said:
-            blamed = [(worker, hand) for worker, hand in hands if hand.stage in {Stage.READING, Stage.COLLATING}]
-        else:
+    def explained(self, error: Exception) -> WorkerError | None:
+        """The death or the hanging of a worker that is behind an error; None if it is something else."""
+        if isinstance(error, OSError | EOFError):
+            return self._behind_broken_pipe()
+        if not isinstance(error, RuntimeError) or isinstance(error, WorkerError):
             return None
+        said = str(error).strip().rstrip(".")
+        if found := _PROCESSES.search(said):
+            return self._blamed(said, {int(process) for process in found[1].split(",")})
+        if _HANGS in said:
+            at_work = {hand.process for hand in self._hands if hand.stage in _AT_WORK}
+            return self._blamed(said, at_work) or _idle(said)
+        return None
+
+    def _behind_broken_pipe(self) -> WorkerError | None:
+        """A worker that dies while it hands over a batch: the pipe breaks first, and its death is known after."""
+        patience = time.monotonic() + _PATIENCE
+        try:
+            while time.monotonic() < patience:
+                alive = {child.pid for child in active_children()}
+                if dead := {hand.process for hand in self._hands} - alive - {0}:
+                    names = ", ".join(map(str, sorted(dead)))
+                    return self._blamed(f"DataLoader worker (pid {names}) died while it handed over a batch", dead)
+                time.sleep(0.02)
+        except WorkerError as told:  # out of the handler below
+            return told
+        return None
+
+    def _blamed(self, said: str, processes: set[int]) -> WorkerError | None:
+        blamed = [(worker, hand) for worker, hand in enumerate(self._hands) if hand.process in processes]
         if not blamed:
             return None
         at = "; ".join(f"worker {worker} {self._at(hand)}" for worker, hand in blamed)
@@ -70,7 +94,13 @@ class Watch:
     def _records(self, hand: Hand) -> list[int]:
         if hand.record is not None:
             return [hand.record]
-        return self.plan[hand.batch].tolist()
+        records: list[int] = self.plan.pieces.rows_of(self.plan[hand.batch]).tolist()
+        return records
+
+
+def _idle(said: str) -> WorkerError:
+    msg = f"{said}: no worker was at a record, since they had not begun yet; give them more time to start: timeout=..."
+    return WorkerError(msg, workers=[], records=[])
 
 
 _watches: "WeakSet[Watch]" = WeakSet()

@@ -1,5 +1,6 @@
 """What a worker raised, on its way to the process that trains."""
 
+import copy
 import pickle
 import traceback
 from typing import final
@@ -50,7 +51,8 @@ class Failure:
 def _travels(error: Exception) -> bool:
     """Whether an error comes out of a pipe as it went in: some are made of other arguments than they keep."""
     try:
-        back: object = pickle.loads(pickle.dumps(error))
+        pickle.dumps(error)
+        again = copy.copy(error)
     except Exception:  # noqa: BLE001 - whatever making it again raises, it does not travel
         return False
-    return type(back) is type(error) and str(back) == str(error)
+    return type(again) is type(error) and str(again) == str(error)

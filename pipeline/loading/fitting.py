@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sized
 
 from pipeline.batching.numbers import whole
-from pipeline.batching.pieces import Pieces
 from pipeline.batching.plan import Plan
 from pipeline.errors import OptionError
 
@@ -22,23 +21,14 @@ def check_workers(workers: int, options: Mapping[str, object]) -> None:
 
 
 def check_rows(dataset: Sized, plan: Plan) -> None:
-    """Refuse a dataset whose rows are not those of a plan: all would seem well, and batches hold other rows.
+    """Refuse a dataset whose rows are not those of a plan: nothing would fail, and batches hold other rows.
 
     Raises:
-        OptionError: if it has another number of rows, or leaves rows whole that the plan cuts.
+        OptionError: if it has another number of rows.
     """
-    wanted = plan.pieces
-    pieces: object = getattr(dataset, "pieces", None)
-    cuts = pieces if isinstance(pieces, Pieces) else Pieces(len(dataset))
-    if (cuts.limit, len(cuts.further)) != (wanted.limit, len(wanted.further)):
+    if len(dataset) != plan.rows:
         msg = (
-            f"the policy cuts rows at {wanted.limit} steps, but the dataset at {cuts.limit}; make it with the pieces of "
-            "the plan: RowDataset(source, door, pieces=batches.pieces)."
-        )
-        raise OptionError(msg, limit=cuts.limit, wanted=wanted.limit)
-    if cuts.rows != wanted.rows:
-        msg = (
-            f"batches were planned of {wanted.rows} lengths, but the dataset has {cuts.rows} rows; give each row its "
+            f"batches were planned of {plan.rows} lengths, but the dataset has {len(dataset)} rows; give each row its "
             "length, and no other."
         )
-        raise OptionError(msg, rows=cuts.rows, lengths=wanted.rows)
+        raise OptionError(msg, rows=len(dataset), lengths=plan.rows)

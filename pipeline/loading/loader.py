@@ -1,7 +1,7 @@
 """A `DataLoader` over a plan that knows where training stands, and what its workers are at."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, Generic, Literal, TypeVar, final
+from typing import Any, Final, Generic, Literal, TypeVar, cast, final
 
 import torch
 from torch import Tensor
@@ -10,16 +10,19 @@ from typing_extensions import override
 
 from pipeline.batching.plan import Plan
 from pipeline.borders.checked import described
-from pipeline.errors import OptionError
+from pipeline.errors import OptionError, WorkerError
 from pipeline.loading.deaths import Watch, heed_deaths
 from pipeline.loading.failures import Failure
+from pipeline.loading.fetching import Numbered
 from pipeline.loading.fitting import check_rows, check_workers
 from pipeline.loading.hands import Hands
-from pipeline.loading.rows import Numbered
+from pipeline.loading.naming import listed
+from pipeline.loading.parts import CutRows
 from pipeline.loading.sampler import PlannedBatches
 from pipeline.loading.watched import Collate, Watched
 from pipeline.sequences.batches import is_batch
 from pipeline.sequences.report import Report
+from pipeline.sequences.rows import Kind, Row, is_row
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -92,14 +95,14 @@ class Loader(Generic[T]):
         check_workers(num_workers, options)
         if not batches.deal:
             msg = (
-                "batches were made with deal=False, for what deals them out to the ranks by itself, which a Loader does "
-                "not; leave that out."
+                "batches were made with deal=False, for what deals them out to the ranks by itself, which a Loader "
+                "does not; leave that out."
             )
             raise OptionError(msg)
         self.dataset: Final[Numbered[object]] = dataset
         self.batch_sampler: Final = batches
         self.device: Final = device
-        self._collate: Final[Callable[[Any], T | Failure]] = Collate(collate, dataset)
+        self._collate: Final[Callable[[Any], T | Failure]] = Collate(collate)
         self._options: Final[dict[str, Any]] = {**options, "num_workers": num_workers, "pin_memory": pin_memory}
         self._kept: _Running[T] | None = None
         self.report = Report()
@@ -162,7 +165,7 @@ class Loader(Generic[T]):
         if self.device is None:
             return batch
         if isinstance(batch, Tensor):
-            return batch.to(self.device, non_blocking=True)
+            return cast("T", batch.to(self.device, non_blocking=True))
         to: Callable[[torch.device | str], T] | None = getattr(batch, "to", None)
         if to is None:
             msg = f"device={self.device} needs batches that can move, with a `to`, but {described(batch)} arrived."
@@ -182,11 +185,13 @@ class _Running(Generic[T]):
         options: dict[str, Any],
     ) -> None:
         self._dispatched: Final = _Dispatched(plan)
+        self._dataset: Final = dataset
         workers: int = options["num_workers"]
         hands = Hands(workers) if workers else None
         self._watch: Final = None if hands is None else Watch(hands, dataset, plan)
+        rows = dataset if plan.pieces.limit is None else CutRows(_rows(dataset), plan.pieces)
         self._loader: Final = DataLoader[Any](
-            Watched(dataset, hands), batch_sampler=self._dispatched, collate_fn=collate, **options
+            Watched(rows, hands), batch_sampler=self._dispatched, collate_fn=collate, **options
         )
 
     @property
@@ -204,19 +209,34 @@ class _Running(Generic[T]):
         answers = iter(self._loader)
         if self._watch is not None:
             heed_deaths()
-        while True:
-            try:
-                answer: T | Failure = next(answers)
-            except StopIteration:
-                return
-            except RuntimeError as error:
-                told = None if self._watch is None else self._watch.explained(error)
-                if told is None:
-                    raise
+        for number in range(len(self.plan)):
+            yield self._answer(answers, number)
+        next(answers, None)  # there is none, and workers that are not kept end
+
+    def _answer(self, answers: Iterator[T | Failure], number: int) -> T:
+        """The next answer of the workers, raised if it is a failure.
+
+        What is raised in this process, where there are no workers, is an error of the same batch.
+        """
+        try:
+            answer = next(answers)
+        except WorkerError:
+            raise
+        except Exception as error:
+            told = None if self._watch is None else self._watch.explained(error)
+            if told is not None:
                 raise told from error
-            if isinstance(answer, Failure):
-                raise answer.raised()
-            yield answer
+            self._note(error, number)
+            raise
+        if isinstance(answer, Failure):
+            raised = answer.raised()
+            self._note(raised, number)
+            raise raised
+        return answer
+
+    def _note(self, error: Exception, number: int) -> None:
+        records = self.plan.pieces.rows_of(self.plan[number]).tolist()
+        error.add_note(f"It was raised for batch {number}, of {listed(self._dataset, records)}.")
 
 
 @final
@@ -230,6 +250,21 @@ class _Dispatched(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         for number, batch in enumerate(self.plan):
             yield [number, *batch.tolist()]
+
+
+def _rows(dataset: Numbered[object]) -> Numbered[Row[Kind]]:
+    """A dataset as one of rows, if it is one.
+
+    Raises:
+        OptionError: if it is not, so that nothing can be cut.
+    """
+    if len(dataset) and not is_row(first := dataset[0]):
+        msg = (
+            f"the policy cuts long rows, which needs a dataset of rows, but {described(first)} arrived; cut "
+            "them before."
+        )
+        raise OptionError(msg)
+    return cast("Numbered[Row[Kind]]", dataset)
 
 
 def _planned(plan: Plan, number: int) -> Report:

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Final, final
+from typing import Final, Self, final
 
 import numpy.typing as npt
 from torch.utils.data import Sampler
-from typing_extensions import Self, override
+from typing_extensions import TypeIs, override
 
 from pipeline.batching.cursor import Cursor
 from pipeline.batching.pieces import Pieces
@@ -116,7 +116,7 @@ class PlannedBatches(Sampler[list[int]]):
 
     @property
     def pieces(self) -> Pieces:
-        """What the numbers in a batch mean, where the policy truncates or splits long rows: for a `RowDataset`."""
+        """What the numbers in a batch mean, where the policy truncates or splits long rows: for `CutRows`."""
         return self.plan.pieces
 
     def set_epoch(self, epoch: int) -> None:
@@ -148,7 +148,9 @@ class PlannedBatches(Sampler[list[int]]):
                 between the batches of one step, and there are other ranks now.
         """
         match dict(state):
-            case {"cursor": dict(cursor), "within": int(within), "world": int(world), **rest} if not rest:
+            case {"cursor": cursor, "within": int(within), "world": int(world), **rest} if not rest and _is_state(
+                cursor
+            ):
                 begins = Cursor.from_dict(cursor)
             case _:
                 msg = (
@@ -159,8 +161,8 @@ class PlannedBatches(Sampler[list[int]]):
         plan = self._plan_after(begins)
         if within and (world != plan.world or self.deal):
             msg = (
-                f"the state stands behind {within} of the {world} batches of one step, but there are {plan.world} ranks "
-                "now; go on with as many, or from a state that was taken behind a whole step."
+                f"the state stands behind {within} of the {world} batches of one step, but there are {plan.world} "
+                "ranks now; go on with as many, or from a state that was taken behind a whole step."
             )
             raise OptionError(msg, within=within, world=world)
         self._stand(begins, within)
@@ -209,3 +211,7 @@ class PlannedBatches(Sampler[list[int]]):
             )
             self._planned = wanted, plan.rank(rank) if self.deal else plan
         return self._planned[1]
+
+
+def _is_state(value: object) -> TypeIs[Mapping[str, object]]:
+    return isinstance(value, Mapping)
