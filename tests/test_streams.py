@@ -1,8 +1,9 @@
 """Streams that are read as they come: resumed anywhere, shared among workers and ranks, nothing lost or doubled."""
 
+import importlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import cast
+from typing import Protocol, cast
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
+from needs import needs
 from pipeline import Bucket, Example, Ids, Lanes, Numbers, Pad, Padded, Row, Stream, Tokenize
 from pipeline.batching import Boundaries, Budget, Policy, Rows, Shapes, StreamCursor, Uneven
 from pipeline.errors import CompositionError, LengthError, OptionError, ValuesError
@@ -355,3 +357,37 @@ class Forgetful(Stream[Row[Ids], list[Row[Ids]]]):
     def __call__(self, values: Iterable[Row[Ids]], /) -> Iterator[list[Row[Ids]]]:
         """Each row alone."""
         return ([row] for row in values)
+
+
+@needs("torchdata")
+@pytest.mark.parametrize("workers", [0, 1, 2, 4])
+def test_a_stateful_loader_keeps_each_workers_state(workers: int) -> None:
+    """torchdata's: cut at any batch, the rest is the same, bit for bit."""
+    stateful = importlib.import_module("torchdata.stateful_dataloader")
+
+    def loader() -> StatefulLoader:
+        return cast(
+            "StatefulLoader",
+            stateful.StatefulDataLoader(Streamed(SOURCE, data()), batch_size=None, num_workers=workers),
+        )
+
+    wanted = [taken(batch) for batch in loader()]
+    assert sorted(place for places, _ in wanted for place in places) == list(range(101))
+    for cut in (1, 2, 9, len(wanted) - 1):
+        left, taken_up = loader(), loader()
+        got = [taken(batch) for batch in itertools.islice(left, cut)]
+        taken_up.load_state_dict(left.state_dict())
+        assert got + [taken(batch) for batch in taken_up] == wanted
+
+
+class StatefulLoader(Protocol):
+    """What is used of torchdata's loader."""
+
+    def __iter__(self) -> Iterator[Padded[Ids]]: ...
+    def state_dict(self) -> dict[str, object]:
+        """Where it stands."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, object], /) -> None:
+        """Go on there."""
+        ...
