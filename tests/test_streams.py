@@ -360,6 +360,7 @@ class Forgetful(Stream[Row[Ids], list[Row[Ids]]]):
 
 
 @needs("torchdata")
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated:UserWarning")
 @pytest.mark.parametrize("workers", [0, 1, 2, 4])
 def test_a_stateful_loader_keeps_each_workers_state(workers: int) -> None:
     """torchdata's: cut at any batch, the rest is the same, bit for bit."""
