@@ -66,12 +66,12 @@ class StreamLoader(Generic[B]):
             "prefetch_factor": prefetch_factor,
         }
         check_workers(num_workers, options)
-        self.stream: Final = cast("Streamed[object, B]", stream)
+        self.stream: Final[Streamed[object, B]] = cast("Streamed[object, B]", stream)
         self._options: Final[dict[str, Any]] = {**options, "num_workers": num_workers, "pin_memory": pin_memory}
         self._workers: Final = max(num_workers, 1)
         self._stands: list[ShareCursor] = self._beginning(0)
         self._next = 0
-        self.report = Report()
+        self.report: Report = Report()
         """Real and padded steps of the batches that the newest iteration has given."""
 
     @property

@@ -110,6 +110,8 @@ class Streamed(IterableDataset[B], Generic[X, B]):
     ) -> None:
         one_of("ranks", ranks, get_args(Ranks))
         self.source: Final = source
+        self.rank: int
+        self.world: int
         self.rank, self.world = taking_part(rank, world)
         self.ranks: Final[Ranks] = ranks
         self._before, self._stream, self._after = _divided(data)

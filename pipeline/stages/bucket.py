@@ -14,12 +14,12 @@ from pipeline.batching.policy import LongRows, Policy
 from pipeline.batching.pools import Pool, Pools
 from pipeline.batching.ranks import Uneven
 from pipeline.batching.stream_cursor import StreamCursor
-from pipeline.borders.checked import described
-from pipeline.errors import LengthError, OptionError, ShapeError
-from pipeline.sequences.rows import Ids, K, Kind, Row, is_row
+from pipeline.errors import LengthError, OptionError
+from pipeline.sequences.rows import Ids, K, Kind, Row
 from pipeline.sequences.windows import window_of
 from pipeline.stage import Flow
 from pipeline.stages.bucket_sampler import BucketSampler
+from pipeline.stages.incoming import checked_row
 from pipeline.stages.resumable import Resumable
 
 _Measured: TypeAlias = tuple[Row[K], int]
@@ -195,18 +195,12 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
         limit = self.policy.limit()
         refused = {"refuse", "split"} if whole_rows else {"refuse"}
         longest = limit if self.policy.long_rows in refused else None
-        for place, row in enumerate(values, start=first):
-            if not is_row(row) or not isinstance(row.sequence, self.kind):
-                came = f"{type(row.sequence).__name__} in a Row" if is_row(row) else described(row)
-                msg = (
-                    f"item {place} must be a Row of {self.kind.__name__}, but {came} arrived; "
-                    "begin with a door, such as Tokenize, Numbers or Frames."
-                )
-                raise ShapeError(msg, row=place)
+        for place, value in enumerate(values, start=first):
+            row = cast("Row[K]", checked_row(value, self.kind, place))
             length = len(row)
             if longest is not None and length > longest:
                 raise self._too_long(row, longest)
-            yield cast("Row[K]", row), length
+            yield row, length
 
     def _too_long(self, row: Row[Kind], limit: int) -> LengthError:
         if self.policy.long_rows == "split":

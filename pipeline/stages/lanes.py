@@ -9,11 +9,11 @@ from typing_extensions import override
 from pipeline.batching.making import digest_of
 from pipeline.batching.numbers import whole
 from pipeline.batching.stream_cursor import StreamCursor
-from pipeline.borders.checked import described
-from pipeline.errors import LengthError, OptionError, ShapeError
+from pipeline.errors import LengthError, OptionError
 from pipeline.sequences.rows import Ids, K, Kind, Row, is_row
 from pipeline.sequences.windows import filler_like, window_of
 from pipeline.stage import Flow
+from pipeline.stages.incoming import checked_row
 from pipeline.stages.resumable import Resumable
 
 
@@ -101,15 +101,7 @@ class Lanes(Resumable[Row[K], list[Row[K]]]):
             yield windows, lanes.cursor(at)
 
     def _checked(self, values: Iterable[object], first: int) -> Iterator[Row[K]]:
-        for place, row in enumerate(values, start=first):
-            if not is_row(row) or not isinstance(row.sequence, self.kind):
-                came = f"{type(row.sequence).__name__} in a Row" if is_row(row) else described(row)
-                msg = (
-                    f"item {place} must be a Row of {self.kind.__name__}, but {came} arrived; "
-                    "begin with a door, such as Tokenize, Numbers or Frames."
-                )
-                raise ShapeError(msg, row=place)
-            yield cast("Row[K]", row)
+        return (cast("Row[K]", checked_row(row, self.kind, place)) for place, row in enumerate(values, start=first))
 
     def _whole(self, row: Row[K]) -> Row[K]:
         if is_row(row) and len(row) > self.steps:
