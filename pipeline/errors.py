@@ -94,5 +94,9 @@ class PluginError(PipelineError, RuntimeError):
     """A plugin that breaks the rules: two that offer one name, or something that is no part."""
 
 
+class WorkerError(PipelineError, RuntimeError):
+    """A worker of a loader that died, gave nothing in time, or raised what cannot leave its process."""
+
+
 class PlanError(PipelineError, ValueError):
     """A file that should hold a plan of batches, and is damaged or none at all."""
