@@ -12,7 +12,7 @@ from torch import distributed, multiprocessing
 def _rank(rank: int, function: Callable[..., object], world: int, folder: str, arguments: tuple[object, ...]) -> None:
     torch.set_num_threads(1)
     # As a launcher says it, for libraries that ask the environment.
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "localhost"}
     distributed.init_process_group("gloo", init_method=f"file://{folder}/joined", rank=rank, world_size=world)
     try:
         torch.save(function(*arguments), f"{folder}/{rank}")
