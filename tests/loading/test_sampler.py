@@ -66,6 +66,25 @@ def test_every_row_once_and_as_many_batches_for_each_rank(policy: Policy, world:
         assert all(batch for batches in given for batch in batches)
 
 
+def test_a_loop_that_counts_ends_an_epoch_too() -> None:
+    """It takes as many batches as there are, and does not ask for one more."""
+    batches = sampler(drawn(50), Rows(4))
+    wanted = taken(sampler(drawn(50), Rows(4)))
+    assert taken(batches, len(batches)) == wanted
+    batches.set_epoch(0)
+    assert taken(batches, len(batches)) == wanted
+    following = taken(batches, 3)
+    assert batches.epoch == 1
+    assert following != wanted[:3]
+    resumed = sampler(drawn(50), Rows(4))
+    first = sampler(drawn(50), Rows(4))
+    taken(first, 3)
+    resumed.load_state_dict(first.state_dict())
+    assert taken(resumed, len(resumed) - 3) == wanted[3:]
+    resumed.set_epoch(1)
+    assert taken(resumed, 3) == following
+
+
 def test_the_batches_are_those_of_the_plan() -> None:
     """A sampler adds nothing: epoch after epoch, and rank by rank."""
     counts, policy = drawn(50), Budget(24, pool=2)

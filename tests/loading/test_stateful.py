@@ -15,7 +15,10 @@ from pipeline.loading import PlannedBatches, RowDataset
 from untyped import listed
 
 # What it calls of torch is deprecated there.
-pytestmark = [needs("torchdata"), pytest.mark.filterwarnings("ignore:.*set_vital", "ignore:This DataLoader will create")]
+pytestmark = [
+    needs("torchdata"),
+    pytest.mark.filterwarnings("ignore:.*set_vital", "ignore:This DataLoader will create"),
+]
 
 COUNTS = [random.Random(place).randint(0, 12) for place in range(40)]
 
