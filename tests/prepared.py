@@ -1,7 +1,8 @@
 """What `accelerator.prepare` makes of our loaders, as a rank of several sees it."""
 
+from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 from torch.utils.data import DataLoader
 
@@ -20,8 +21,7 @@ def rows(counts: list[int]) -> RowDataset[Any, Ids]:
 def stock(counts: list[int], *, deal: bool = True) -> "DataLoader[Padded[Ids]]":
     """A stock loader over planned batches."""
     batches = PlannedBatches(counts, Budget(40), seed=3, deal=deal)
-    made: Any = DataLoader(rows(counts), batch_sampler=batches, collate_fn=Pad())
-    return made
+    return cast("DataLoader[Padded[Ids]]", DataLoader(rows(counts), batch_sampler=batches, collate_fn=Pad()))
 
 
 def refused(prepare: Any, loader: Any) -> str:
@@ -40,11 +40,11 @@ def prepared_on_a_rank(counts: list[int], even: bool) -> dict[str, Any]:
     accelerator = accelerate.Accelerator(cpu=True, dataloader_config=shared)
     prepared = accelerator.prepare(stock(counts, deal=False))
     ours = Loader(rows(counts), PlannedBatches(counts, Budget(40), seed=3), Pad())
-    split = accelerate.data_loader.prepare_data_loader
+    splitting = partial(accelerate.data_loader.prepare_data_loader, split_batches=True)
     return {
         "prepared": [[listed(batch.riders.places) for batch in prepared] for _ in range(2)],
         "ours": [[listed(batch.riders.places) for batch in ours] for _ in range(2)],
         "left alone": accelerator.prepare(ours) is ours,
         "twice": refused(accelerator.prepare, stock(counts)),
-        "split": refused(lambda loader: split(loader, split_batches=True), stock(counts, deal=False)),
+        "split": refused(splitting, stock(counts, deal=False)),
     }

@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import distributed, multiprocessing
 
+# Typed by hand: torch leaves it open.
+_spawn: Callable[..., object] = getattr(multiprocessing, "spawn")  # noqa: B009
+
 
 def _rank(rank: int, function: Callable[..., object], world: int, folder: str, arguments: tuple[object, ...]) -> None:
     torch.set_num_threads(1)
@@ -22,5 +25,5 @@ def _rank(rank: int, function: Callable[..., object], world: int, folder: str, a
 
 def on_ranks(function: Callable[..., object], world: int, folder: Path, *arguments: object) -> list[Any]:
     """What a function of a module gives on each rank; an error on one is an error here."""
-    multiprocessing.spawn(_rank, (function, world, str(folder), arguments), nprocs=world)
+    _spawn(_rank, (function, world, str(folder), arguments), nprocs=world)
     return [torch.load(folder / str(rank)) for rank in range(world)]

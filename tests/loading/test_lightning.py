@@ -65,9 +65,12 @@ def test_a_checkpoint_brings_the_very_same_rest(tmp_path: Path) -> None:
     (tmp_path / "before").mkdir()
     (tmp_path / "after").mkdir()
     model = module(tmp_path / "before")
-    model.on_train_batch_end = lambda _outputs, _batch, number: (
-        model.trainer.save_checkpoint(tmp_path / "checkpoint") if number == 4 else None
-    )
+
+    def saving(_outputs: Any, _batch: Any, number: int) -> None:
+        if number == 4:
+            model.trainer.save_checkpoint(tmp_path / "checkpoint")
+
+    model.on_train_batch_end = saving
     trainer(max_epochs=1).fit(model, ours())
     trainer(max_epochs=2).fit(module(tmp_path / "after"), ours(), ckpt_path=tmp_path / "checkpoint")
     assert written(tmp_path / "before") == [wanted]
@@ -77,5 +80,9 @@ def test_a_checkpoint_brings_the_very_same_rest(tmp_path: Path) -> None:
 def test_prediction_takes_every_batch(tmp_path: Path) -> None:
     """Where Lightning wraps batch samplers, to know the rows of each."""
     model = module(tmp_path)
-    model.predict_step = lambda batch: batch.riders.places.tolist()
+
+    def places(batch: Any) -> Any:
+        return batch.riders.places.tolist()
+
+    model.predict_step = places
     assert trainer().predict(model, stock()) == planned(0, 1)[0]

@@ -28,8 +28,8 @@ def test_rows_are_those_of_the_door(singly: bool) -> None:
             assert listed(row.sequence.values) == listed(wanted[number].sequence.values)
             assert (row.target, row.place) == (number, number)
         assert rows[1].place == 1
-    with pytest.raises(IndexError):
-        rows[4]
+        with pytest.raises(IndexError):
+            rows[4]
 
 
 @pytest.mark.parametrize("singly", [False, True])

@@ -61,7 +61,8 @@ def test_every_row_once_and_as_many_batches_for_each_rank(policy: Policy, world:
         plan = ranks[0].plan
         given = [taken(batches) for batches in ranks]
         assert {len(batches) for batches in given} == {len(plan)}
-        wanted = Counter(range(len(plan.pieces))) + Counter(plan.repeated.tolist())
+        repeated: list[int] = plan.repeated.tolist()
+        wanted = Counter([*range(len(plan.pieces)), *repeated])
         assert Counter(number for batches in given for batch in batches for number in batch) == wanted
         assert all(batch for batches in given for batch in batches)
 
