@@ -12,7 +12,7 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 PACKAGES = ["pipeline", "pipeline_attention", "pipeline_recurrent"]
 OUTSIDE = "tests/outside/pipeline-mingru"
 EXTRAS = ("arrow",)
-WITH_EXTRAS = ("tests/sources",)
+WITH_EXTRAS = ("tests/sources", "tests/loading")
 NATIVE = ("tests/test_native.py", "tests/test_native_build.py")
 
 

@@ -25,6 +25,7 @@ from pipeline.errors import (
     ShapeError,
     TargetError,
 )
+from pipeline.loading import PlannedBatches
 from pipeline.sequences.riders import IGNORED
 from strategies import lengths
 from untyped import listed, loosely
@@ -59,7 +60,7 @@ def test_every_row_once_and_never_over_budget(
     """Whatever the lengths and the options: in an epoch, in a serving, and as a sampler."""
     rows = rows_of(counts)
     bucket = Bucket(max_steps=max_steps, rows=limit, look_ahead=look_ahead, seed=seed)
-    sampled = [[rows[index] for index in batch] for batch in bucket.sampler(counts)]
+    sampled = [[rows[index] for index in batch] for batch in PlannedBatches(counts, bucket.policy, seed=seed)]
     for batches in (list(bucket(rows)), list(bucket.serve(rows)), sampled):
         assert sorted(row.place for batch in batches for row in batch) == list(range(len(rows)))
         for batch in batches:
@@ -168,12 +169,10 @@ def test_a_long_row_is_split_and_nothing_of_it_lost(counts: list[int], limit: in
 
 
 def test_what_cannot_be_cut_is_refused() -> None:
-    """A prediction has one answer a row; a sampler gives whole rows; step targets must be one a step."""
+    """A prediction has one answer a row; step targets must be one a step."""
     bucket = Bucket(max_steps=4, long_rows="split")
     with pytest.raises(LengthError, match="row 3 has 6 steps, but in a prediction it has one answer, and would have"):
         list(bucket.serve([tagged(6, 3)]))
-    with pytest.raises(OptionError, match="would cut them, but a sampler gives whole rows; cut them before"):
-        bucket.sampler([6, 2])
     short = Row(Ids(torch.arange(6)), [1, 2, 3], 3)
     with pytest.raises(TargetError, match="row 3 has 6 steps but 3 targets; give each step a target"):
         list(bucket([short]))
@@ -240,11 +239,11 @@ def test_padding_on_a_stream_is_near_that_of_a_plan() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_bucket_and_pad_work_in_a_stock_loader(workers: int) -> None:
-    """`Bucket` as the batch sampler and `Pad` as the collate function, in this process and in workers."""
+def test_policies_and_pad_work_in_a_stock_loader(workers: int) -> None:
+    """A bucket's policy in the batch sampler and `Pad` as the collate function, in this process and in workers."""
     counts = drawn(60, 9)
     rows = rows_of(counts)
-    sampler = Bucket(max_steps=40).sampler(counts)
+    sampler = PlannedBatches(counts, Budget(40))
     dataset = cast("Dataset[Row[Ids]]", rows)  # torch takes any sequence, but its types do not say so
     loader = DataLoader(dataset, batch_sampler=sampler, collate_fn=Pad(), num_workers=workers)
     for _ in range(2):

@@ -17,7 +17,7 @@ from pipeline.loading.fetching import Numbered
 from pipeline.loading.fitting import check_rows, check_workers
 from pipeline.loading.hands import Hands
 from pipeline.loading.naming import listed
-from pipeline.loading.parts import CutRows
+from pipeline.loading.cut_rows import CutRows
 from pipeline.loading.sampler import PlannedBatches
 from pipeline.loading.watched import Collate, Watched
 from pipeline.sequences.batches import is_batch

@@ -120,14 +120,16 @@ class PlannedBatches(Sampler[list[int]]):
         return self.plan.pieces
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch comes next; nothing changes if it is that one already.
+        """Say which epoch comes next: another, or the same one again. Nothing changes if that is under way.
 
         Raises:
             OptionError: if a state was loaded that stands within another epoch: its rest would be lost.
         """
         if epoch == self.epoch:
+            if self._given and self._given == len(self.plan):
+                self._given = self._skipped
             return
-        if (self._begins.served or self._skipped) and len(self.plan) > self._skipped:
+        if (self._begins.served or self._skipped) and len(self.plan) > self._given:
             msg = (
                 f"the state that was loaded stands within epoch {self.epoch}, but set_epoch({epoch}) arrived, and the "
                 f"rest of that epoch would be lost; count epochs on from {self.epoch}."
@@ -173,6 +175,9 @@ class PlannedBatches(Sampler[list[int]]):
 
     @override
     def __iter__(self) -> Iterator[list[int]]:
+        if self._skipped < self._given == len(self.plan):
+            # Given to its end, by someone who counts, and did not ask whether there is more.
+            self._stand(self._begins.next_epoch(), 0)
         self._turn += 1
         self._given = self._skipped
         return self._batches(self.plan, self._turn)

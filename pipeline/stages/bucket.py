@@ -18,7 +18,6 @@ from pipeline.errors import LengthError, OptionError
 from pipeline.sequences.rows import Ids, K, Kind, Row
 from pipeline.sequences.windows import window_of
 from pipeline.stage import Flow
-from pipeline.stages.bucket_sampler import BucketSampler
 from pipeline.stages.incoming import checked_row
 from pipeline.stages.resumable import Resumable
 
@@ -153,22 +152,6 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
         at = attrs.evolve(at, recipe=self._check_mine(at, rank, world))
         pools = Pools(self.policy, seed=self.seed, look_ahead=self.look_ahead, world=world, uneven=self.uneven)
         return self._batches(self._checked(values, first=at.rows, whole_rows=False), pools, at, rank)
-
-    def sampler(self, lengths: Sequence[int]) -> BucketSampler:
-        """The same grouping as a batch sampler of a stock `DataLoader`.
-
-        Args:
-            lengths: each row's length.
-
-        Raises:
-            OptionError: if some rows would be cut: a row number says nothing of a part.
-
-        Example:
-            >>> sampler = Bucket(max_steps=10, seed=None).sampler([4, 1, 5, 2])
-            >>> list(sampler)
-            [[2, 0], [3, 1]]
-        """
-        return BucketSampler(lengths, self.policy, self.seed)
 
     def _batches(
         self, values: Iterator[_Measured[K]], pools: Pools, at: StreamCursor, rank: int

@@ -4,7 +4,7 @@ import json
 import random
 from collections.abc import Callable
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +16,8 @@ from pipeline.errors import OptionError
 from pipeline.loading import CutRows, Loader, PlannedBatches, RowDataset
 from untyped import listed
 
-Start = Literal["fork", "spawn", "forkserver"]
+# Four workers are more than torch would have on two processors.
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 
 COUNTS = [random.Random(place).randint(0, 12) for place in range(60)]
 SOURCE = [[place] * count for place, count in enumerate(COUNTS)]
@@ -165,7 +166,7 @@ def test_batches_move_to_a_device() -> None:
         assert batch.lengths.device.type == "cpu"
     tensors = Loader(SOURCE, planned(), lambda rows: torch.zeros(len(rows)), device="meta")
     assert all(tensor.device.type == "meta" for tensor in tensors)
-    with pytest.raises(OptionError, match="device=meta needs batches that can move, with a `to`, but Still arrived"):
+    with pytest.raises(OptionError, match="device=meta needs batches that can move, with a `to`, but a Still arrived"):
         next(iter(Loader(SOURCE, planned(), lambda _: Still(), device="meta")))
 
 
@@ -218,7 +219,7 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     ),
     (
         lambda: list(Loader(SOURCE, planned(Budget(5, long_rows="split")), len)),
-        "the policy cuts long rows, which needs a dataset of rows, but list arrived; cut them before",
+        "the policy cuts long rows, which needs a dataset of rows, but a list arrived; cut them before",
     ),
 ]
 

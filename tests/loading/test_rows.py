@@ -7,7 +7,7 @@ from pipeline import Example, Ids, Numbers, Row, Tokenize, Vectors
 from pipeline.batching import Budget
 from pipeline.errors import OptionError, ValuesError
 from pipeline.loading import CutRows, PlannedBatches, RowDataset
-from pipeline.loading.parts import part_of
+from pipeline.sequences.windows import window_of
 from pipeline.sources import Records
 from troubles import Stumbling, Troubled
 from untyped import listed
@@ -28,8 +28,8 @@ def test_rows_are_those_of_the_door(singly: bool) -> None:
             assert listed(row.sequence.values) == listed(wanted[number].sequence.values)
             assert (row.target, row.place) == (number, number)
         assert rows[1].place == 1
-    with pytest.raises(IndexError):
-        rows[4]
+        with pytest.raises(IndexError):
+            rows[4]
 
 
 @pytest.mark.parametrize("singly", [False, True])
@@ -57,14 +57,13 @@ def test_a_part_of_a_row_keeps_what_belongs_to_its_steps() -> None:
     """Values, offsets, targets a step, and which steps are asked for; its place, and a target a row."""
     offsets = torch.tensor([[0, 1], [1, 2], [2, 3], [3, 4]])
     row = Row(Ids(torch.arange(4), offsets), ["a", None, "c", "d"], 7, [True, False, True, True])
-    part = part_of(row, 1, 3)
+    part = window_of(row, 1, 3)
     assert listed(part.sequence.values) == [1, 2]
     assert part.sequence.offsets is not None
     assert listed(part.sequence.offsets) == [[1, 2], [2, 3]]
     assert (part.target, part.place, part.asked) == ([None, "c"], 7, [False, True])
-    named = part_of(Row(Vectors(torch.zeros(4, 2)), target="spam"), 3, 9)
+    named = window_of(Row(Vectors(torch.zeros(4, 2)), target="spam"), 3, 9)
     assert (len(named), named.target, named.asked) == (1, "spam", None)
-    assert part_of(row, 0, 4) is row
 
 
 def test_pieces_put_together_are_the_rows() -> None:

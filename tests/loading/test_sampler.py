@@ -61,9 +61,29 @@ def test_every_row_once_and_as_many_batches_for_each_rank(policy: Policy, world:
         plan = ranks[0].plan
         given = [taken(batches) for batches in ranks]
         assert {len(batches) for batches in given} == {len(plan)}
-        wanted = Counter(range(len(plan.pieces))) + Counter(plan.repeated.tolist())
+        repeated: list[int] = plan.repeated.tolist()
+        wanted = Counter([*range(len(plan.pieces)), *repeated])
         assert Counter(number for batches in given for batch in batches for number in batch) == wanted
         assert all(batch for batches in given for batch in batches)
+
+
+def test_a_loop_that_counts_ends_an_epoch_too() -> None:
+    """It takes as many batches as there are, and does not ask for one more."""
+    batches = sampler(drawn(50), Rows(4))
+    wanted = taken(sampler(drawn(50), Rows(4)))
+    assert taken(batches, len(batches)) == wanted
+    batches.set_epoch(0)
+    assert taken(batches, len(batches)) == wanted
+    following = taken(batches, 3)
+    assert batches.epoch == 1
+    assert following != wanted[:3]
+    resumed = sampler(drawn(50), Rows(4))
+    first = sampler(drawn(50), Rows(4))
+    taken(first, 3)
+    resumed.load_state_dict(first.state_dict())
+    assert taken(resumed, len(resumed) - 3) == wanted[3:]
+    resumed.set_epoch(1)
+    assert taken(resumed, 3) == following
 
 
 def test_the_batches_are_those_of_the_plan() -> None:
@@ -149,7 +169,8 @@ def test_on_other_ranks_each_row_that_is_left_comes_once(rows: int, worlds: list
             if state is not None:
                 batches.load_state_dict(state)
         allowed += Counter(ranks[0].plan.repeated.tolist())
-        given = [taken(batches, None if turn == len(worlds) - 1 else 2) for batches in ranks]
+        steps = min(2, len(ranks[0].plan))
+        given = [taken(batches, None if turn == len(worlds) - 1 else steps) for batches in ranks]
         assert len({len(batches) for batches in given}) == 1
         found += Counter(number for batches in given for batch in batches for number in batch)
         states = [through_json(batches.state_dict()) for batches in ranks]

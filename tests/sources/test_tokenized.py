@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
-from pipeline import Bucket, Example, Pad, Tokenize, Tokenizer, TokenizeWords
+from pipeline import Example, Pad, Tokenize, Tokenizer, TokenizeWords
+from pipeline.batching import Budget
 from pipeline.builtin.tokenizers import HuggingFace
 from pipeline.errors import OptionError, RecordError, SourceError, TextError
+from pipeline.loading import PlannedBatches
 from pipeline.parts.tokenizer import Tokens
 from pipeline.sources import Csv, JsonLines, Records, TextLines, Tokenized, lengths_of
 from pipeline.sources.kept import Store
@@ -244,7 +246,7 @@ def test_a_loader_with_workers_reads_rows_as_planned(tmp_path: Path, context: st
     file = tmp_path / "a.txt"
     file.write_text("\n".join(TEXTS * 4))
     rows = Tokenized(TextLines(file, target=1), tokenize, cache=tmp_path / "kept")
-    sampler = Bucket(max_steps=8).sampler(rows.lengths.tolist())
+    sampler = PlannedBatches(rows.lengths, Budget(8))
     loader = DataLoader(rows, batch_sampler=sampler, num_workers=2, collate_fn=Pad(), multiprocessing_context=context)
     places = [place for batch in loader for place in batch.riders.places.tolist()]
     assert sorted(places) == list(range(20))

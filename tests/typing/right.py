@@ -56,7 +56,7 @@ from pipeline import (
     language_model,
     tagger,
 )
-from pipeline.batching import Shapes
+from pipeline.batching import Rows, Shapes
 from pipeline.hooks import (
     AttentionFactory,
     EncoderFactory,
@@ -65,7 +65,7 @@ from pipeline.hooks import (
     OffersPools,
     PoolingFactory,
 )
-from pipeline.loading import Streamed, StreamLoader
+from pipeline.loading import PlannedBatches, Streamed, StreamLoader
 from pipeline_attention import AttentionPool, General
 from pipeline_recurrent import GRU, LSTM
 
@@ -437,6 +437,6 @@ assert_type(pipeline_recurrent.bilstm(9, 9), LSTM[Sight])
 
 def in_torch(rows: Dataset[Row[Ids]], lengths: list[int]) -> None:
     """The data half in a stock loader."""
-    for batch in DataLoader(rows, batch_sampler=Bucket(rows=8).sampler(lengths), collate_fn=Pad()):
+    for batch in DataLoader(rows, batch_sampler=PlannedBatches(lengths, Rows(8)), collate_fn=Pad()):
         assert_type(model(batch), Scores)
         assert_type(model(batch.to("cpu")).loss(), Tensor)
