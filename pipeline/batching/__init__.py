@@ -10,4 +10,8 @@ from pipeline.batching.policies.rows import Rows as Rows
 from pipeline.batching.policies.shapes import Shapes as Shapes
 from pipeline.batching.policy import LongRows as LongRows
 from pipeline.batching.policy import Policy as Policy
+from pipeline.batching.randomness import Coverage as Coverage
+from pipeline.batching.randomness import Randomness as Randomness
 from pipeline.batching.ranks import Uneven as Uneven
+from pipeline.batching.waste import Culprit as Culprit
+from pipeline.batching.waste import Waste as Waste

@@ -1,6 +1,7 @@
 """Where a run stands in its epoch."""
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import attrs
 
@@ -42,13 +43,12 @@ class Cursor:
         True
     """
 
-    epoch: int = attrs.field(default=0)
+    epoch: int = 0
     served: tuple[tuple[int, int], ...] = attrs.field(default=(), converter=_merged)
     recipe: str | None = None
 
-    @epoch.validator
-    def _checked(self, _: "attrs.Attribute[int]", epoch: int) -> None:
-        whole("epoch", epoch, least=0)
+    def __attrs_post_init__(self) -> None:
+        whole("epoch", self.epoch, least=0)
 
     def after(self, world: int, steps: int) -> "Cursor":
         """Where the run stands after so many further steps on so many ranks."""
@@ -69,14 +69,13 @@ class Cursor:
         Raises:
             OptionError: if it holds anything else.
         """
-        match dict(state):
-            case {"epoch": int(epoch), "served": [*pairs], "recipe": str() | None as recipe, **rest} if not rest:
-                return cls(epoch, tuple(_pair(pair) for pair in pairs), recipe)
-            case _:
-                msg = (
-                    f"a cursor's state has epoch, served and recipe, but {dict(state)} arrived; give what to_dict gave."
-                )
-                raise OptionError(msg, state=state)
+        known = dict(state)
+        epoch, served, recipe = (known.pop(name, False) for name in ("epoch", "served", "recipe"))
+        if known or type(epoch) is not int or not isinstance(served, list | tuple) or isinstance(recipe, bool | int):
+            msg = f"a cursor's state has epoch, served and recipe, but {dict(state)} arrived; give what to_dict gave."
+            raise OptionError(msg, state=state)
+        pairs = tuple(_pair(pair) for pair in cast("Sequence[object]", served))
+        return cls(epoch, pairs, None if recipe is None else str(recipe))
 
 
 def _pair(pair: object) -> tuple[int, int]:

@@ -6,9 +6,9 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.batching.sorting import Sorted
 from pipeline.batching.numbers import Numbers
 from pipeline.batching.policy import Policy
+from pipeline.batching.sorting import Sorted
 
 
 def cut(rows: Sorted, policy: Policy) -> npt.NDArray[np.int64]:
@@ -23,7 +23,7 @@ def cut(rows: Sorted, policy: Policy) -> npt.NDArray[np.int64]:
 
 def _walk_descending(lengths: Numbers, bounds: npt.NDArray[np.int64], policy: Policy) -> "array[int]":
     """Where a batch's first row is its longest."""
-    view = memoryview(lengths[:, 0])
+    view: memoryview[int] = lengths[:, 0].data
     rooms: dict[int, int] = {}
     starts = array("q")
     for begin, end in pairwise(bounds.tolist()):
@@ -68,5 +68,6 @@ def _with_edges(rows: Sorted, policy: Policy) -> npt.NDArray[np.int64]:
     edges = policy.edges()
     if not edges:
         return rows.bounds
-    groups = np.searchsorted(np.asarray(edges), rows.lengths.sum(axis=1))
+    totals: npt.NDArray[np.int64] = rows.lengths.sum(axis=1, dtype=np.int64)
+    groups = np.searchsorted(np.asarray(edges), totals)
     return np.union1d(rows.bounds, np.flatnonzero(np.diff(groups)) + 1)

@@ -8,7 +8,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.batching.numbers import Numbers, narrow
+from pipeline.batching.numbers import Numbers
 from pipeline.errors import LengthError, ShapeError
 
 BLOCK: Final = 1 << 15
@@ -73,12 +73,13 @@ class Lengths:
     @property
     def sides(self) -> int:
         """How many lengths a row has: one, or two."""
-        return self.values.shape[1]
+        return int(self.values.shape[1])
 
     def total(self, begin: int = 0, end: int | None = None) -> npt.NDArray[np.int64]:
         """Each row's steps, both lengths together, of the rows from `begin` to `end`."""
         block = self.values[begin:end]
-        return block[:, 0].astype(np.int64) if self.sides == 1 else block.sum(axis=1, dtype=np.int64)
+        total: npt.NDArray[np.int64] = block.sum(axis=1, dtype=np.int64)
+        return total
 
     def digest(self) -> str:
         """What tells these lengths from any others, whatever type their numbers have."""
@@ -87,10 +88,6 @@ class Lengths:
         for begin, end in blocks(len(self)):
             found.update(np.ascontiguousarray(self.values[begin:end].astype(kind)).data)
         return found.hexdigest()
-
-    def narrowest(self) -> type[np.int32] | type[np.int64]:
-        """The narrowest type that holds any of them."""
-        return narrow(self.top)
 
 
 def _checked_top(values: Numbers) -> int:
@@ -107,5 +104,7 @@ def _checked_top(values: Numbers) -> int:
             rule = "a length is 0 or more" if length < 0 else f"no row has more than {_MOST:,} steps"
             msg = f"lengths[{row}]{place} is {length}, but {rule}."
             raise LengthError(msg, row=row, length=length)
-        top = max(top, high if values.shape[1] == 1 else int(block.sum(axis=1, dtype=np.int64).max()))
+        if values.shape[1] == 2:
+            high = int(block.sum(axis=1, dtype=np.int64).max())
+        top = max(top, high)
     return top

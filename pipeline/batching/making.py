@@ -6,6 +6,7 @@ from typing import Final, final
 
 import attrs
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.batching.batches import Batches
 from pipeline.batching.coding import Coding
@@ -72,8 +73,12 @@ class Making:
         return Draws(self.seed, (epoch, *(number for stretch in served for number in stretch)))
 
     def _made(self, numbers: Numbers | None, draws: Draws | None, world: int) -> tuple[Batches, Numbers, Numbers]:
-        unsorted = Unsorted(self.lengths, self.pieces, numbers, Coding.of(self.lengths, self.pieces))
-        rows = sort_rows(unsorted, self._pools(numbers, draws), draws)
+        count = len(self.pieces) if numbers is None else len(numbers)
+        sample = self._sample(numbers, count, draws)
+        expected = self._batches_of(sample) * count / max(len(sample), 1)
+        pools = 1 if self.policy.pool is None else max(1, int(expected) // self.policy.pool)
+        coding = Coding.of(self.lengths, self.pieces, self.policy, sample, expected / pools)
+        rows = sort_rows(Unsorted(self.lengths, self.pieces, numbers, coding), pools, draws)
         starts = divided(cut(rows, self.policy), len(rows.order), world)
         batches, repeated, dropped = evened(Batches.of(rows, starts, self.policy), world, self.uneven, draws)
         batches = arranged(batches, world, draws)
@@ -81,22 +86,21 @@ class Making:
             batches = with_worst_first(batches, world, self.policy)
         return batches, repeated, dropped
 
-    def _pools(self, numbers: Numbers | None, draws: Draws | None) -> int:
-        """How many pools there are to be, judged by a sample of rows."""
-        count = len(self.pieces) if numbers is None else len(numbers)
-        if self.policy.pool is None or not count:
-            return 1
+    def _sample(self, numbers: Numbers | None, count: int, draws: Draws | None) -> npt.NDArray[np.int64]:
+        """The lengths of some rows, or of all if they are few."""
         if count <= _SAMPLE:
             chosen = np.arange(count)
         elif draws is None:
             chosen = np.arange(_SAMPLE) * count // _SAMPLE
         else:
             chosen = (draws.words(_SAMPLE) * np.float64(count / (1 << 32))).astype(np.int64)
-        lengths = self.pieces.lengths(self.lengths, chosen if numbers is None else numbers[chosen]).sum(axis=1)
-        sizes, counts = np.unique(lengths, return_counts=True)
+        return self.pieces.lengths(self.lengths, chosen if numbers is None else numbers[chosen])
+
+    def _batches_of(self, sample: npt.NDArray[np.int64]) -> float:
+        """About how many batches rows of such lengths make."""
+        sizes, counts = np.unique(sample.sum(axis=1), return_counts=True)
         rooms = np.fromiter((self.policy.room(size) for size in sizes.tolist()), np.float64, len(sizes))
-        batches = float((counts / rooms).sum()) * count / len(chosen)
-        return max(1, int(batches) // self.policy.pool)
+        return float((counts / rooms).sum())
 
     def _unserved(self, numbers: Numbers | None, served: Batches) -> Numbers:
         left = np.ones(len(self.pieces), np.bool_) if numbers is None else np.zeros(len(self.pieces), np.bool_)

@@ -1,9 +1,9 @@
 """The batches of an epoch, decided before any row is read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import final, get_args
+from typing import cast, final, get_args
 
 import attrs
 import numpy as np
@@ -13,7 +13,7 @@ from pipeline.batching.cursor import Cursor
 from pipeline.batching.file import read, write
 from pipeline.batching.lengths import Lengths
 from pipeline.batching.making import Making, check_served, digest_of
-from pipeline.batching.numbers import Numbers, whole
+from pipeline.batching.numbers import Numbers, one_of, whole
 from pipeline.batching.pieces import Pieces, pieces_of
 from pipeline.batching.policy import Policy
 from pipeline.batching.ranks import Uneven
@@ -92,6 +92,7 @@ class Plan:
             PlanFileError: for a kept file that is damaged.
 
         Example:
+            >>> from pipeline.batching import Budget
             >>> plan = Plan.of([4, 1, 5, 2], Budget(10), seed=None)
             >>> [batch.tolist() for batch in plan]
             [[2, 0], [3, 1]]
@@ -101,9 +102,7 @@ class Plan:
         whole("world", world, least=1)
         if seed is not None:
             whole("seed", seed, least=0)
-        if uneven not in get_args(Uneven):
-            msg = f"uneven must be one of {', '.join(get_args(Uneven))}, but {uneven!r} arrived."
-            raise OptionError(msg, uneven=uneven)
+        one_of("uneven", uneven, get_args(Uneven))
         checked = Lengths.of(lengths)
         making = Making(checked, pieces_of(checked, policy), policy, seed, worst_first, uneven)
         stands = _standing(after, epoch, making.recipe())
@@ -148,7 +147,8 @@ class Plan:
     @property
     def padded(self) -> npt.NDArray[np.int64]:
         """How many steps each batch has when it is padded, of shape (batches,)."""
-        return self.shapes[:, 0] * self.shapes[:, 1:].sum(axis=1, dtype=np.int64)
+        padded: npt.NDArray[np.int64] = self.shapes[:, 0] * self.shapes[:, 1:].sum(axis=1, dtype=np.int64)
+        return padded
 
     @property
     def recipe(self) -> str:
@@ -167,6 +167,7 @@ class Plan:
             OptionError: for a rank that does not take part.
 
         Example:
+            >>> from pipeline.batching import Rows
             >>> plan = Plan.of([3, 3, 5, 5], Rows(1), world=2)
             >>> [len(plan.rank(rank)) for rank in range(2)]
             [2, 2]
@@ -220,6 +221,7 @@ class Plan:
 
         Example:
             >>> import tempfile
+            >>> from pipeline.batching import Rows
             >>> with tempfile.TemporaryDirectory() as folder:
             ...     path = Plan.of([3, 1, 2], Rows(2)).save(folder)
             ...     Plan.read(path).report().rows
@@ -244,16 +246,23 @@ class Plan:
         facts, arrays = read(Path(path))
         match facts:
             case {
-                "begins": dict(begins),
+                "begins": begins,
                 "world": int(world),
                 "taken_by": int() | None as taken_by,
                 "rows": int(rows),
                 "limit": int() | None as limit,
-            }:
+            } if isinstance(begins, Mapping):
                 pieces = Pieces(rows, limit, arrays.pop("further"), arrays.pop("further_begins"))
-                return cls(**arrays, pieces=pieces, world=world, begins=Cursor.from_dict(begins), taken_by=taken_by)
+                return cls(
+                    **arrays,
+                    pieces=pieces,
+                    world=world,
+                    begins=Cursor.from_dict(cast("Mapping[str, object]", begins)),
+                    taken_by=taken_by,
+                )
             case _:
-                raise PlanError("x")
+                msg = f"{path} cannot be read as a plan: it does not say what one says; delete it, and it is made anew."
+                raise PlanError(msg, path=path)
 
     def _from(self, first: int, every: int) -> "Plan":
         which = slice(first, None, every)

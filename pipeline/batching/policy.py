@@ -7,22 +7,10 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.batching.numbers import Numbers, whole
-from pipeline.errors import OptionError
+from pipeline.batching.numbers import Numbers, one_of, whole_or_none
 
 LongRows = Literal["refuse", "alone", "truncate", "split"]
 """What becomes of a row that is too long for any batch."""
-
-
-def _optional_whole(_: object, attribute: "attrs.Attribute[int | None]", number: int | None) -> None:
-    if number is not None:
-        whole(attribute.name, number, least=1)
-
-
-def _known(_: object, __: "attrs.Attribute[LongRows]", choice: LongRows) -> None:
-    if choice not in get_args(LongRows):
-        msg = f"long_rows must be one of {', '.join(get_args(LongRows))}, but {choice!r} arrived."
-        raise OptionError(msg, long_rows=choice)
 
 
 @attrs.frozen
@@ -39,9 +27,14 @@ class Policy(ABC):
             None sorts all rows together.
     """
 
-    longest: int | None = attrs.field(default=None, kw_only=True, validator=_optional_whole)
-    long_rows: LongRows = attrs.field(default="refuse", kw_only=True, validator=_known)
-    pool: int | None = attrs.field(default=100, kw_only=True, validator=_optional_whole)
+    longest: int | None = attrs.field(default=None, kw_only=True)
+    long_rows: LongRows = attrs.field(default="refuse", kw_only=True)
+    pool: int | None = attrs.field(default=100, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        whole_or_none("longest", self.longest, least=1)
+        whole_or_none("pool", self.pool, least=1)
+        one_of("long_rows", self.long_rows, get_args(LongRows))
 
     @abstractmethod
     def rows_of(self, longest: int) -> int:
@@ -69,7 +62,8 @@ class Policy(ABC):
 
     def work(self, shapes: Numbers) -> npt.NDArray[np.float64]:
         """What each padded batch costs, for comparing one with another: its padded steps."""
-        return shapes[:, 0] * shapes[:, 1:].sum(axis=1).astype(np.float64)
+        padded: npt.NDArray[np.float64] = shapes[:, 0] * shapes[:, 1:].sum(axis=1, dtype=np.float64)
+        return padded
 
     @final
     def limit(self) -> int | None:

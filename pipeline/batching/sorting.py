@@ -100,7 +100,7 @@ def sort_rows(rows: Unsorted, pools: int, draws: Draws | None) -> Sorted:
         into = keys.sorting(found[begin:end])
         order[begin:end] = order[begin:end][into]
         if rows.coding.exact:
-            lengths[begin:end, 0] = rows.coding.top - keys.codes(found[begin:end][into])
+            lengths[begin:end, 0] = rows.coding.lengths(keys.codes(found[begin:end][into]))
     if not rows.coding.exact:
         for begin, end in blocks(len(order)):
             lengths[begin:end] = rows.pieces.lengths(rows.lengths, order[begin:end])
@@ -122,14 +122,13 @@ class _Keys:
 
     @classmethod
     def of(cls, top: int) -> "_Keys":
-        """Keys for codes up to the greatest one: of 16 bits, which are sorted at once, where those hold enough chance."""
+        """Keys for codes up to the greatest one: of 16 bits, sorted at once, where those leave enough to chance."""
         bits = max(1, top.bit_length())
         return cls(bits, 16 - bits if bits <= _TIES + 1 else _TIES)
 
     def empty(self, count: int) -> Keys:
         """Room for so many keys, no wider than they need to be."""
-        width = self.bits + self.ties
-        return np.empty(count, np.uint16 if width <= 16 else np.uint32 if width <= 32 else U)
+        return np.empty(count, _unsigned(self.bits + self.ties))
 
     def fill(self, keys: Keys, codes: npt.NDArray[np.int64], draws: Draws | None) -> None:
         """Make keys of codes."""
@@ -150,12 +149,10 @@ class _Keys:
         return into
 
 
-def _bins(
-    rows: Unsorted, pools: int, ranges: int, draws: Draws | None
-) -> tuple[Keys, npt.NDArray[np.int64]]:
+def _bins(rows: Unsorted, pools: int, ranges: int, draws: Draws | None) -> tuple[Keys, npt.NDArray[np.int64]]:
     """The bin of each row, and how many rows each bin has."""
     counts = np.zeros(pools * ranges, np.int64)
-    bins = np.zeros(len(rows), np.uint8 if len(counts) <= 1 << 8 else np.uint16)
+    bins = np.zeros(len(rows), _unsigned((len(counts) - 1).bit_length()))
     if len(counts) == 1:
         counts[0] = len(rows)
         return bins, counts
@@ -212,7 +209,8 @@ class _Ranges:
         if self.lower:
             parts |= (codes & ((1 << self.lower) - 1)).astype(U) << U(32 - self.lower)
         places = self.before[cells] + (self.within[cells] * parts >> U(32))
-        return (places * U(self.ranges) // U(self.count)).view(np.int64)
+        found: npt.NDArray[np.int64] = (places * U(self.ranges) // U(self.count)).view(np.int64)
+        return found
 
 
 def _dealt(
@@ -238,3 +236,11 @@ def _dealt(
         found[places] = block[into]
         free += counts
     return order, found
+
+
+def _unsigned(bits: int) -> "np.dtype[np.unsignedinteger]":
+    """The narrowest type of so many bits."""
+    for kind in (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.uint32)):
+        if bits <= 8 * kind.itemsize:
+            return kind
+    return np.dtype(U)

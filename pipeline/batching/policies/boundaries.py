@@ -1,6 +1,7 @@
 """Batches that never cross an edge between lengths."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import final
 
 import attrs
@@ -9,14 +10,14 @@ import numpy.typing as npt
 from typing_extensions import override
 
 from pipeline.batching.lengths import Lengths
-from pipeline.batching.numbers import whole
+from pipeline.batching.numbers import whole, whole_or_none
 from pipeline.batching.policy import LongRows, Policy
 from pipeline.errors import OptionError
 
 
 def _ascending(edges: Sequence[int]) -> tuple[int, ...]:
     known = tuple(whole("edges", edge, least=1) for edge in edges)
-    if not known or any(left >= right for left, right in zip(known, known[1:], strict=False)):
+    if not known or any(left >= right for left, right in pairwise(known)):
         msg = f"edges must be one length or more, each greater than the one before, but {known} arrived."
         raise OptionError(msg, edges=known)
     return known
@@ -44,13 +45,11 @@ class Boundaries(Policy):
     max_steps: int | None = attrs.field(default=None, kw_only=True)
     rows: int | None = attrs.field(default=None, kw_only=True)
 
-    @max_steps.validator
-    @rows.validator
-    def _checked(self, attribute: "attrs.Attribute[int | None]", number: int | None) -> None:
-        if number is not None:
-            whole(attribute.name, number, least=1)
-
+    @override
     def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        whole_or_none("max_steps", self.max_steps, least=1)
+        whole_or_none("rows", self.rows, least=1)
         if self.max_steps is None and self.rows is None:
             raise OptionError("Boundaries needs max_steps, rows or both, but neither arrived.")
 
@@ -81,8 +80,8 @@ class Boundaries(Policy):
         known = np.sort(Lengths.of(lengths).total())
         if not len(known):
             raise OptionError("quantiles needs lengths to divide, but none arrived.")
-        at = np.arange(1, buckets) * len(known) // buckets - 1
-        edges = np.unique(np.maximum(known[np.maximum(at, 0)], 1))
+        last = np.maximum(np.arange(1, buckets) * len(known) // buckets - 1, 0)
+        edges = np.unique(np.maximum(known[last], 1))
         return cls(edges.tolist(), max_steps=max_steps, rows=rows, longest=longest, long_rows=long_rows, pool=pool)
 
     @override

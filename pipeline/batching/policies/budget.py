@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import override
 
-from pipeline.batching.numbers import Numbers, whole
+from pipeline.batching.numbers import Numbers, whole, whole_or_none
 from pipeline.batching.policy import Policy
 
 
@@ -34,12 +34,12 @@ class Budget(Policy):
     rows: int | None = attrs.field(default=None, kw_only=True)
     quadratic: int | None = attrs.field(default=None, kw_only=True)
 
-    @max_steps.validator
-    @rows.validator
-    @quadratic.validator
-    def _checked(self, attribute: "attrs.Attribute[int | None]", number: int | None) -> None:
-        if number is not None or attribute.name == "max_steps":
-            whole(attribute.name, number, least=1)
+    @override
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        whole("max_steps", self.max_steps, least=1)
+        whole_or_none("rows", self.rows, least=1)
+        whole_or_none("quadratic", self.quadratic, least=1)
 
     @override
     def rows_of(self, longest: int) -> int:
@@ -59,6 +59,6 @@ class Budget(Policy):
 
     @override
     def work(self, shapes: Numbers) -> npt.NDArray[np.float64]:
-        steps = shapes[:, 1:].sum(axis=1).astype(np.float64)
+        steps: npt.NDArray[np.float64] = shapes[:, 1:].sum(axis=1, dtype=np.float64)
         counted = steps if self.quadratic is None else steps * (1 + steps / self.quadratic)
-        return shapes[:, 0] * counted
+        return counted * shapes[:, 0]

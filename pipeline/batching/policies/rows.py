@@ -24,9 +24,10 @@ class Rows(Policy):
 
     rows: int = attrs.field()
 
-    @rows.validator
-    def _checked(self, _: "attrs.Attribute[int]", rows: int) -> None:
-        whole("rows", rows, least=1)
+    @override
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        whole("rows", self.rows, least=1)
 
     @override
     def rows_of(self, longest: int) -> int:

@@ -30,7 +30,7 @@ class Shapes(Policy):
         allowed: pairs of rows and steps.
 
     Raises:
-        OptionError: for no shapes, or a number below 1.
+        OptionError: for no shapes, or a number below 1; by a plan, for rows of two lengths.
 
     Example:
         >>> shapes = Shapes([(16, 128), (64, 32)])
@@ -53,6 +53,9 @@ class Shapes(Policy):
     @override
     def shapes(self, rows: Numbers, longest: Numbers) -> Numbers:
         """The least shape that holds each batch; a long row's own, if it stands alone."""
+        if longest.shape[1] == 2:
+            msg = "Shapes needs one length a row, but two arrived: its shapes have rows and steps; take a Budget."
+            raise OptionError(msg)
         own = np.column_stack([rows, longest]).astype(np.int64)
         areas = sorted(self.allowed, key=lambda shape: (shape[0] * shape[1], shape[1]), reverse=True)
         found = own.copy()
