@@ -3,6 +3,7 @@
 Source: https://huggingface.co/docs/tokenizers
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, final
@@ -82,6 +83,12 @@ class HuggingFace(Tokenizer):
     @override
     def encode_words(self, rows: Sequence[Sequence[str]], *, offsets: bool = True) -> list[Tokens]:
         return self._encode([list(row) for row in rows], offsets=offsets, split=True)
+
+    @override
+    def content(self) -> str | None:
+        """The library's own description, and which tokens are special; another version of the library is another."""
+        meanings = [self.pad, self.unknown, self.bos, self.eos]
+        return json.dumps([tokenizers.__version__, meanings, self._tokenizer.to_str()])
 
     @override
     def decode(self, ids: Sequence[int]) -> str:
