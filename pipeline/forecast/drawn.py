@@ -120,7 +120,8 @@ def _pairs(runs: Runs, policy: Policy, generator: np.random.Generator) -> npt.ND
     weights = np.cumsum(sizes * (sizes - 1.0))
     if not len(weights) or not weights[-1]:
         return None
-    chosen = np.searchsorted(weights, generator.random(_PAIRS) * weights[-1], side="right")
+    heights = generator.random(_PAIRS) * float(weights[-1])
+    chosen = np.searchsorted(weights, heights, side="right")
     one = (generator.random(_PAIRS) * sizes[chosen]).astype(np.int64)
     other = (generator.random(_PAIRS) * (sizes[chosen] - 1)).astype(np.int64)
     other += other >= one

@@ -86,4 +86,3 @@ class Forecast:
 
     def _repr_html_(self) -> str:
         return self.table().html()
-

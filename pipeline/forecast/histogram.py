@@ -1,17 +1,21 @@
 """How many rows have which length: all that a forecast needs of a data set."""
 
 from collections.abc import Mapping
-from typing import final
+from typing import Final, final
 
 import attrs
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.batching.lengths import Lengths, blocks
-from pipeline.errors import LengthError
+from pipeline.batching.numbers import whole
+from pipeline.errors import OptionError
 
-_DENSE = 1 << 24
+_DENSE: Final = 1 << 24
 """Up to which length rows are counted in an array with a place for every length."""
+
+_MOST: Final = 1 << 40
+"""More rows than anything holds; their steps stay whole numbers of 64 bits."""
 
 
 @final
@@ -63,15 +67,17 @@ class Histogram:
         """A histogram out of a mapping from lengths to numbers of rows, such as a `Counter`.
 
         Raises:
-            LengthError: for a length or a number of rows below 0.
+            OptionError: for what is no number of rows, or one below 0.
+            ShapeError: for what is no length.
+            LengthError: for a length below 0.
         """
-        lengths = sorted(length for length, rows in counts.items() if rows)
-        for length, rows in counts.items():
-            if length < 0 or rows < 0:
-                msg = f"counts[{length}] is {rows}, but lengths and numbers of rows are 0 or more."
-                raise LengthError(msg, length=length, rows=rows)
-        checked = Lengths.of(np.asarray(lengths)) if lengths else Lengths.of([])
-        return cls(checked.total(), np.asarray([counts[length] for length in lengths], np.int64))
+        rows = {length: whole(f"counts[{length}]", rows, least=0) for length, rows in counts.items()}
+        lengths = sorted(length for length, number in rows.items() if number)
+        if sum(rows.values()) > _MOST:
+            msg = f"counts add up to {sum(rows.values()):,} rows, but no more than {_MOST:,} can be planned."
+            raise OptionError(msg, rows=sum(rows.values()))
+        checked = Lengths.of(lengths)
+        return cls(checked.total(), np.asarray([rows[length] for length in lengths], np.int64))
 
     @property
     def rows(self) -> int:

@@ -1,8 +1,9 @@
 """The memory of one training step, measured by making it."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
+from operator import methodcaller
 from typing import Final, TypeAlias, cast, final
 
 import attrs
@@ -14,15 +15,17 @@ from torch.utils import _pytree as pytree
 from pipeline.borders.checked import described
 from pipeline.chain import Chain
 from pipeline.errors import OptionError
-from pipeline.overview.shapes import sample
+from pipeline.overview.shapes import sample, unmarked
 from pipeline.overview.stops import allowed, prepared
 from pipeline.sequences.answers import Scores, StepScores
-from pipeline.sequences.batches import Padded
+from pipeline.sequences.batches import Padded, is_batch
 from pipeline.sequences.rows import Ids, Kind, Vectors
 from pipeline.stage import Part, Stage
 
 Model: TypeAlias = Stage[Padded[Ids], object] | Stage[Padded[Vectors], object]
 """What a training step can be made with: padded batches in."""
+
+_nbytes: Final[Callable[[object], int]] = methodcaller("nbytes")  # torch's types leave it out
 
 _EVENT: Final = "[memory]"
 """What the profiler calls the taking or giving back of memory."""
@@ -109,11 +112,12 @@ def _module(model: object) -> nn.Module:
 
 
 def _peak(module: nn.Module, rows: int, steps: int, device: torch.device) -> int:
-    with profile(profile_memory=True) as profiled:
+    profiled = profile(profile_memory=True)
+    with profiled:
         _train(module, rows, steps, device)
     results = profiled.kineto_results
     assert results is not None
-    events = sorted((event.start_ns(), event.nbytes()) for event in results.events() if event.name() == _EVENT)
+    events = sorted((event.start_ns(), _nbytes(event)) for event in results.events() if event.name() == _EVENT)
     held = sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
     return held + max(accumulate(size for _, size in events), default=0)
 
@@ -131,27 +135,33 @@ def _peak_on_gpu(module: nn.Module, rows: int, steps: int, device: torch.device)
 
 def _train(module: nn.Module, rows: int, steps: int, device: torch.device) -> None:
     given: object = module(_batch(module, rows, steps, device))
-    _loss(given).backward()
+    torch.autograd.backward([_loss(given)])
 
 
 def _batch(module: nn.Module, rows: int, steps: int, device: torch.device) -> Padded[Kind]:
     """A batch that the model takes, every row as long as the batch is wide."""
-    stops = prepared(module.parts if isinstance(module, Chain) else {"model": cast("Part", module)})
+    stops = prepared(_parts(module))
     weights = [weight.dtype for weight in module.parameters() if weight.is_floating_point()]
     dtype = weights[0] if weights else torch.get_default_dtype()
     made = (sample(hint, stops[0].size, rows=rows, time=steps, dtype=dtype) for hint in allowed(stops))
     # A model that takes either layout is fed what a loader gives.
-    batch = next((batch for batch in made if isinstance(batch, Padded)), None)
-    if batch is None:
+    empty = next((found for found in made if is_batch(found) and isinstance(found, Padded)), None)
+    if empty is None:
         msg = (
             "model must take padded batches of ids, or of vectors whose size it says, but nothing tells what it "
             "takes; begin it with Pack(), or give its first stage an input_size."
         )
         raise OptionError(msg)
-    shape, lengths = batch.values.shape, torch.full((rows,), steps)
-    if batch.kind is Ids:
+    shape, lengths = empty.values.shape, torch.full((rows,), steps)
+    if empty.kind is Ids:
         return Padded(Ids, torch.randint(_vocabulary(module), shape).to(device), lengths)
     return Padded(Vectors, torch.randn(shape, dtype=dtype).to(device), lengths)
+
+
+def _parts(module: object) -> Mapping[str, Part]:
+    if isinstance(module, Chain):
+        return cast("Chain[object, object]", module).parts
+    return {"model": cast("Part", module)}
 
 
 def _vocabulary(module: nn.Module) -> int:
@@ -178,13 +188,16 @@ def _unchanged(module: nn.Module, device: torch.device) -> Generator[None]:
     modes = {child: child.training for child in module.modules()}
     gradients = [(weight, weight.grad) for weight in module.parameters()]
     buffers = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.enable_grad():
+    drawn = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    with unmarked(), torch.enable_grad():
         try:
             for weight, _ in gradients:
                 weight.grad = None
             module.train()
             yield
         finally:
+            if drawn is not None:
+                torch.cuda.set_rng_state(drawn, device)
             for child, training in modes.items():
                 child.training = training
             for weight, gradient in gradients:

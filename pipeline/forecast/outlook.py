@@ -108,4 +108,4 @@ def _extremes(policy: Policy, shapes: Numbers) -> list[Shape]:
 
 def _some(widths: Numbers, wasted: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     which = np.arange(min(len(widths), _SHOWN)) * len(widths) // min(len(widths), _SHOWN)
-    return np.column_stack([widths[which], wasted[which]])
+    return np.column_stack([widths[which].astype(np.float64), wasted[which]])

@@ -75,14 +75,14 @@ def _lengths(axes: Any, histogram: Histogram) -> None:  # noqa: ANN401 - as abov
         edges = np.unique(np.round(np.geomspace(shortest, longest + 1, _BINS)))
     else:
         width = -(-(longest + 1 - shortest) // _BINS)
-        edges = np.arange(shortest, longest + 1 + width, width, np.float64)
+        edges = np.arange(shortest, longest + 1 + width, width).astype(np.float64)
     rows, _ = np.histogram(lengths, edges, weights=histogram.counts)
     # As high as there are rows of each length in it: bars of unequal width compare.
     axes.stairs(rows / np.diff(edges), edges - 0.5, fill=True, color=_ROWS)
     _scale(axes, shortest, longest, many=many)
     axes.set_ylabel("rows of a length")
     axes.yaxis.get_major_locator().set_params(integer=True)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.yaxis.set_major_formatter(_grouped)
     title = f"{histogram.rows:,} rows, {histogram.steps:,} steps: how long rows are, and how much of a batch is padding"
     axes.set_title(title, loc="left", fontsize=10)
 
@@ -97,7 +97,7 @@ def _scale(axes: Any, shortest: int, longest: int, *, many: bool) -> None:  # no
         axes.minorticks_off()
     else:
         axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.xaxis.set_major_formatter(_grouped)
 
 
 def _batches(axes: Any, name: str, outlook: Outlook, top: float) -> None:  # noqa: ANN401 - as above
@@ -106,7 +106,7 @@ def _batches(axes: Any, name: str, outlook: Outlook, top: float) -> None:  # noq
     axes.set_yscale("function", functions=(_root, np.square))
     axes.set_ylim(0, top * 1.05)
     axes.set_yticks([tick for tick in _GRID if tick <= top * 1.05])
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.yaxis.set_major_formatter(_percent)
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     alpha = 0.35 if len(wide) > _BINS else 0.9
@@ -121,3 +121,11 @@ def _batches(axes: Any, name: str, outlook: Outlook, top: float) -> None:  # noq
 
 def _root(share: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.sqrt(np.maximum(share, 0))
+
+
+def _grouped(value: float, _: object) -> str:
+    return f"{value:,.0f}"
+
+
+def _percent(value: float, _: object) -> str:
+    return f"{value:.0%}"

@@ -1,7 +1,6 @@
 """`pipeline.plan`: policies side by side, before anything is trained."""
 
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 import attrs
 import numpy.typing as npt
@@ -95,7 +94,7 @@ def _counted(lengths: npt.ArrayLike | Histogram | Mapping[int, int]) -> tuple[Le
     if isinstance(lengths, Histogram):
         return None, lengths
     if isinstance(lengths, Mapping):
-        return None, Histogram.from_counts(cast("Mapping[int, int]", lengths))
+        return None, Histogram.from_counts(lengths)
     checked = Lengths.of(lengths)
     return checked, Histogram.of_checked(checked)
 

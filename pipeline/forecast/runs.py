@@ -66,7 +66,8 @@ class Runs:
         """How many steps all rows before each place have."""
         run = self.run_at(places)
         # Behind the last run there is nothing.
-        return self.before[run] + (places - self.begins[run]) * np.append(self.lengths, 0)[run]
+        steps: Whole = self.before[run] + (places - self.begins[run]) * np.append(self.lengths, 0)[run]
+        return steps
 
     def starts(self, policy: Policy) -> Whole:
         """The places where batches begin: those of `pipeline.batching.cut`, found in a step a run."""
@@ -82,9 +83,11 @@ class Runs:
                 batches = -(-(end - start) // room)
                 found.append((start, room, batches))
                 start += batches * room
-        first, room, batches = np.asarray(found, np.int64).reshape(-1, 3).T
-        nth = np.arange(int(batches.sum())) - np.repeat(np.cumsum(batches) - batches, batches)
-        return np.repeat(first, batches) + nth * np.repeat(room, batches)
+        table = np.asarray(found, np.int64).reshape(-1, 3)
+        counts = table[:, 2]
+        nth = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+        places: Whole = np.repeat(table[:, 0], counts) + nth * np.repeat(table[:, 1], counts)
+        return places
 
     def batches(self, policy: Policy, world: int) -> Batches:
         """The batches, their number a multiple of `world` if the rows allow it; they hold no numbers of rows."""
@@ -126,5 +129,3 @@ def what_is_left(histogram: Histogram, policy: Policy) -> Histogram:
     np.add.at(merged, place, kept)
     there = merged > 0
     return Histogram(found[there], merged[there])
-
-
