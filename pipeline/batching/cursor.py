@@ -58,6 +58,50 @@ class Cursor:
         """The beginning of the next epoch."""
         return attrs.evolve(self, epoch=self.epoch + 1, served=())
 
+    @classmethod
+    def standing(cls, after: "Cursor | None", epoch: int | None, recipe: str) -> "Cursor":
+        """The cursor of a run that goes on, or of one that begins an epoch: the first, if none is given.
+
+        Raises:
+            OptionError: if what is given contradicts itself, or belongs to another recipe.
+        """
+        if after is None:
+            return cls(0 if epoch is None else epoch, recipe=recipe)
+        if epoch not in {None, after.epoch}:
+            msg = f"the cursor stands in epoch {after.epoch}, but epoch={epoch} arrived too; leave it out."
+            raise OptionError(msg, epoch=epoch, cursor=after)
+        return after.belonging(recipe)
+
+    def belonging(self, recipe: str | None) -> "Cursor":
+        """The same cursor, of that recipe.
+
+        Raises:
+            OptionError: if it belongs to another.
+        """
+        if self.recipe not in {None, recipe}:
+            msg = (
+                "the cursor belongs to other lengths, another policy, another seed or other options than those that "
+                "arrived; go on with the same, or begin an epoch anew."
+            )
+            raise OptionError(msg, recipe=self.recipe, wanted=recipe)
+        return attrs.evolve(self, recipe=recipe)
+
+    def since(self, begins: "Cursor", world: int) -> int:
+        """How many steps on so many ranks lead from another cursor here.
+
+        Raises:
+            OptionError: if none do.
+        """
+        before = sum(steps for ranks, steps in begins.served[-1:] if ranks == world)
+        steps = sum(steps for ranks, steps in self.served[-1:] if ranks == world) - before
+        if steps < 0 or begins.after(world, steps) != self.belonging(begins.recipe):
+            msg = (
+                f"the cursor stands in epoch {self.epoch} after {self.served}, but the plan begins in epoch "
+                f"{begins.epoch} after {begins.served}, for {world} ranks; plan anew: Plan.of(..., after=cursor)."
+            )
+            raise OptionError(msg, cursor=self, begins=begins)
+        return steps
+
     def to_dict(self) -> dict[str, object]:
         """The cursor as numbers, lists and text, for JSON or a checkpoint."""
         return {"epoch": self.epoch, "served": [list(pair) for pair in self.served], "recipe": self.recipe}

@@ -2,6 +2,7 @@
 
 from array import array
 from itertools import pairwise
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,7 @@ def cut(rows: Sorted, policy: Policy) -> npt.NDArray[np.int64]:
 
 def _walk_descending(lengths: Numbers, bounds: npt.NDArray[np.int64], policy: Policy) -> "array[int]":
     """Where a batch's first row is its longest."""
-    view: memoryview[int] = lengths[:, 0].data
+    view = cast("memoryview[int]", lengths[:, 0].data)
     rooms: dict[int, int] = {}
     starts = array("q")
     for begin, end in pairwise(bounds.tolist()):

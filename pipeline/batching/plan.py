@@ -105,7 +105,7 @@ class Plan:
         one_of("uneven", uneven, get_args(Uneven))
         checked = Lengths.of(lengths)
         making = Making(checked, pieces_of(checked, policy), policy, seed, worst_first, uneven)
-        stands = _standing(after, epoch, making.recipe())
+        stands = Cursor.standing(after, epoch, making.recipe())
         # On as many ranks as before, the plan that was left is taken up again.
         goes_on = bool(stands.served) and stands.served[-1][0] == world
         begins = attrs.evolve(stands, served=stands.served[:-1]) if goes_on else stands
@@ -195,21 +195,10 @@ class Plan:
         Raises:
             OptionError: for a cursor of another plan. For other ranks, a plan is made by `Plan.of(..., after=cursor)`.
         """
-        mine = self.begins
-        if cursor.recipe not in {None, mine.recipe}:
-            msg = "the cursor belongs to other lengths, another policy or another seed: its recipe is not the plan's."
-            raise OptionError(msg, recipe=cursor.recipe, wanted=mine.recipe)
-        before = sum(steps for ranks, steps in mine.served[-1:] if ranks == self.world)
-        now = sum(steps for ranks, steps in cursor.served[-1:] if ranks == self.world)
-        if now < before or mine.after(self.world, now - before) != attrs.evolve(cursor, recipe=mine.recipe):
-            msg = (
-                f"the cursor stands at epoch {cursor.epoch} after {cursor.served}, but the plan begins at epoch "
-                f"{mine.epoch} after {mine.served}, on {self.world} ranks; plan anew: Plan.of(..., after=cursor)."
-            )
-            raise OptionError(msg, cursor=cursor, begins=mine)
-        check_served(now - before, self._training_steps())
+        steps = cursor.since(self.begins, self.world)
+        check_served(steps, self._training_steps())
         each = self.world if self.taken_by is None else 1
-        return attrs.evolve(self._from((now - before) * each, 1), begins=attrs.evolve(cursor, recipe=mine.recipe))
+        return attrs.evolve(self._from(steps * each, 1), begins=self.begins.after(self.world, steps))
 
     def report(self) -> Report:
         """Real and padded steps of all its batches."""
@@ -276,22 +265,6 @@ class Plan:
 
     def _training_steps(self) -> int:
         return len(self) // (self.world if self.taken_by is None else 1)
-
-
-def _standing(after: Cursor | None, epoch: int | None, recipe: str) -> Cursor:
-    """Where a run stands that says so, or begins an epoch."""
-    if after is None:
-        return Cursor(0 if epoch is None else epoch, recipe=recipe)
-    if epoch not in {None, after.epoch}:
-        msg = f"the cursor stands in epoch {after.epoch}, but epoch={epoch} arrived too; leave it out."
-        raise OptionError(msg, epoch=epoch, cursor=after)
-    if after.recipe not in {None, recipe}:
-        msg = (
-            "the cursor belongs to other lengths, another policy, another seed or other options than those that "
-            "arrived; go on with the same, or begin an epoch anew."
-        )
-        raise OptionError(msg, recipe=after.recipe, wanted=recipe)
-    return attrs.evolve(after, recipe=recipe)
 
 
 def _digest(begins: Cursor, world: int, taken_by: int | None) -> str:
