@@ -3,6 +3,9 @@
 import hashlib
 import mmap
 import os
+import stat
+import weakref
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, final
@@ -12,6 +15,8 @@ from pipeline.sources.kept import digest
 
 _SAMPLES: Final = 64
 _SAMPLE: Final = 65_536
+_AT_ONCE: Final = 128
+"""How many files are mapped at the same time."""
 
 
 @final
@@ -38,7 +43,6 @@ class Opened:
         self.path: Final = path
         self._was = _state(_stat(path))
         self._map: mmap.mmap | None = None
-        self._file = -1
 
     @property
     def size(self) -> int:
@@ -77,47 +81,58 @@ class Opened:
             content.update(self.read(place, min(place + _SAMPLE, self.size)))
         return digest("file", *map(str, self._was), content.digest())
 
+    def forget(self) -> None:
+        """Let go of what is mapped; it is mapped again when it is read."""
+        self._map = None  # not closed: another thread may be reading
+
     def refuse_change(self) -> None:
         """Look whether it is still what it was when it was first seen.
 
         Raises:
             SourceError: if it has another size or time of change, or cannot be read any more.
         """
-        found = _stat(self.path) if self._file < 0 else os.fstat(self._file)
-        if _state(found) != self._was:
+        if _state(_stat(self.path)) != self._was:
             msg = f"{str(self.path)!r} has changed since its records were first looked up; make its source anew."
             raise SourceError(msg, file=str(self.path))
 
     def _mapped(self) -> mmap.mmap:
-        if self._map is None:
+        found = self._map
+        if found is None:
             try:
-                self._file = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-                self.refuse_change()
-                self._map = mmap.mmap(self._file, self.size, access=mmap.ACCESS_READ)
-            except SourceError:
-                raise
+                with self.path.open("rb") as file:
+                    found = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             except (OSError, ValueError) as error:
                 raise _unreadable(self.path, error) from error
-        return self._map
+            self.refuse_change()
+            self._map = found
+            _forget_all_but_the_latest(self)
+        return found
 
     def __getstate__(self) -> Mapping[str, object]:
-        return {"path": self.path, "_was": self._was, "_map": None, "_file": -1}
+        return {"path": self.path, "_was": self._was, "_map": None}
 
-    def __del__(self) -> None:
-        if getattr(self, "_map", None) is not None:
-            self._mapped().close()
-        if getattr(self, "_file", -1) >= 0:
-            os.close(self._file)
+
+_latest: deque["weakref.ref[Opened]"] = deque()
+
+
+def _forget_all_but_the_latest(opened: Opened) -> None:
+    """Let go of files that were mapped long ago: a process may have only so many open, and a folder may hold more."""
+    _latest.append(weakref.ref(opened))
+    while len(_latest) > _AT_ONCE:
+        other = _latest.popleft()()
+        if other is not None and other is not opened:
+            other.forget()
 
 
 def _stat(path: Path) -> os.stat_result:
-    if path.is_dir():
-        msg = f"{str(path)!r} is a folder, but a file is wanted; folders of text go to TextFolder or lines_of."
-        raise SourceError(msg, file=str(path))
     try:
-        return path.stat()
+        found = path.stat()
     except OSError as error:
         raise _unreadable(path, error) from error
+    if stat.S_ISDIR(found.st_mode):
+        msg = f"{str(path)!r} is a folder, but a file is wanted; folders of text go to TextFolder or lines_of."
+        raise SourceError(msg, file=str(path))
+    return found
 
 
 def _state(found: os.stat_result) -> tuple[int, int]:

@@ -251,34 +251,36 @@ def test_columns_of_a_table(tmp_path: Path) -> None:
     assert Csv(written(tmp_path / "d", b"text\na\rb\n"))[0].input == "a\rb"
 
 
-@pytest.mark.parametrize(
-    ("make", "kind", "message"),
-    [
-        (Csv, RecordError, r"more than one column 'text'; its header is 'id', 'text', 'text'\. Say"),
-        (lambda f: Csv(f, text="no"), RecordError, "has no column 'no'; its header is"),
-        (lambda f: Csv(f, text=3), RecordError, "has 3 columns, from 0, but column 3 was asked for"),
-        (lambda f: Csv(f, header=False), OptionError, "'text' is asked for by name, but header=False; say its number"),
-        (lambda f: Delimited(f, text=0, delimiter=",,"), OptionError, "delimiter must be one ASCII character"),
-        (
-            lambda f: Delimited(f, text=0, quote="\n"),
-            OptionError,
-            "quote must be one ASCII character that ends no line",
-        ),
-        (lambda f: Delimited(f, text=0, quote=","), OptionError, "delimiter and quote must differ"),
-        (lambda f: TextLines(f, malformed="ignore"), OptionError, '"stop", "skip" or a function of a Problem'),
-        (lambda f: TextLines(f, blank="no"), OptionError, "blank must be one of 'keep', 'drop', but 'no' arrived"),
-        (lambda f: TextLines(f.parent), SourceError, "is a folder, but a file is wanted"),
-        (lambda f: TextLines(f.parent / "no"), SourceError, "cannot be read: .*; name a file that is there"),
-        (lambda f: TextLines(f.parent / "a.txt.gz"), OptionError, "is compressed, and no record of such a file"),
-        (lambda f: TextFolder(f.parent / "no"), SourceError, "is no folder"),
-        (lambda f: TextFolder(f.parent), SourceError, r"has no file '\*\*/\*\.txt'; say which with pattern="),
-        (lambda f: TextFolder(f.parent, pattern="*", target="folder"), RecordError, "lies in no folder below"),
-        (lambda f: JsonLines(f, text="a", words="b"), OptionError, "text='a' and words='b' arrived, but one of them"),
-        (lambda f: Conllu(f, target="form2"), OptionError, "target must be one of 'form', 'lemma'"),
-        (lambda f: Conllu(f, words="upos"), OptionError, "words must be one of"),
-        (lambda _: Together(), OptionError, "needs one source or more"),
-    ],
-)
+WRONG: Any = "wrong"
+WRONG_FIELDS: Any = {"text": "a", "words": "b"}
+REFUSED: list[tuple[Callable[[Path], object], type[Exception], str]] = [
+    (Csv, RecordError, r"more than one column 'text'; its header is 'id', 'text', 'text'\. Say"),
+    (lambda f: Csv(f, text="no"), RecordError, "has no column 'no'; its header is"),
+    (lambda f: Csv(f, text=3), RecordError, "has 3 columns, from 0, but column 3 was asked for"),
+    (lambda f: Csv(f, header=False), OptionError, "'text' is asked for by name, but header=False; say its number"),
+    (lambda f: Delimited(f, text=0, delimiter=",,"), OptionError, "delimiter must be one ASCII character"),
+    (
+        lambda f: Delimited(f, text=0, quote="\n"),
+        OptionError,
+        "quote must be one ASCII character that ends no line",
+    ),
+    (lambda f: Delimited(f, text=0, quote=","), OptionError, "delimiter and quote must differ"),
+    (lambda f: TextLines(f, malformed=WRONG), OptionError, '"stop", "skip" or a function of a Problem'),
+    (lambda f: TextLines(f, blank=WRONG), OptionError, "blank must be one of 'keep', 'drop', but 'wrong' arrived"),
+    (lambda f: TextLines(f.parent), SourceError, "is a folder, but a file is wanted"),
+    (lambda f: TextLines(f.parent / "no"), SourceError, "cannot be read: .*; name a file that is there"),
+    (lambda f: TextLines(f.parent / "a.txt.gz"), OptionError, "is compressed, and no record of such a file"),
+    (lambda f: TextFolder(f.parent / "no"), SourceError, "is no folder"),
+    (lambda f: TextFolder(f.parent), SourceError, r"has no file '\*\*/\*\.txt'; say which with pattern="),
+    (lambda f: TextFolder(f.parent, pattern="*", target="folder"), RecordError, "lies in no folder below"),
+    (lambda f: JsonLines(f, **WRONG_FIELDS), OptionError, "text='a' and words='b' arrived, but one of them"),
+    (lambda f: Conllu(f, target=WRONG), OptionError, "target must be one of 'form', 'lemma'"),
+    (lambda f: Conllu(f, words=WRONG), OptionError, "words must be one of"),
+    (lambda _: Together[str](), OptionError, "needs one source or more"),
+]
+
+
+@pytest.mark.parametrize(("make", "kind", "message"), REFUSED)
 def test_bad_options_are_refused(
     tmp_path: Path, make: Callable[[Path], object], kind: type[Exception], message: str
 ) -> None:
@@ -329,7 +331,7 @@ def test_words_and_their_targets_in_json(tmp_path: Path) -> None:
     assert pairs(source) == [(["a", "b"], ["X", None]), ([], [1, 3])]
     assert source.skipped.kinds == {"type": 2}
     rows_of = list(TokenizeWords.train([["a", "b"]]).over([source[0]]))
-    assert list(rows_of[0].target or ()) == ["X", None]
+    assert rows_of[0].target == ["X", None]
 
 
 def test_annotations_of_sentences(tmp_path: Path) -> None:
@@ -396,3 +398,16 @@ def test_an_index_that_is_kept_is_used_and_a_broken_one_made_anew(
     bounds.write_bytes(bounds.read_bytes()[:-8])
     assert len(lines(tmp_path, cache=cache)) == 6
     assert bounds.stat().st_size == 128 + 8 * 7
+
+
+def test_more_files_than_a_process_may_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those read long ago are let go, and mapped again when they are read."""
+    monkeypatch.setattr("pipeline.sources.opened._AT_ONCE", 3)
+    for number in range(9):
+        written(tmp_path / f"{number}.txt", f"a{number}\nb{number}\n".encode())
+    source = lines_of(tmp_path)
+    wanted = [f"{letter}{number}" for number in range(9) for letter in "ab"]
+    for _ in range(2):
+        assert [source[i].input for i in range(18)] == [one.input for one in source] == wanted
+    assert isinstance(source, Together)
+    assert sum(vars(vars(one)["_opened"])["_map"] is not None for one in source.sources) <= 3

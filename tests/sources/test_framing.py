@@ -80,7 +80,8 @@ def test_paragraphs_end_with_a_blank_line(folder: Path, text: str, block: int) -
 
 def quoted_oracle(content: bytes) -> list[bytes]:
     """Records of comma-separated values, one byte after another."""
-    records, current, state = [], b"", "begin"
+    records: list[bytes] = []
+    current, state = b"", "begin"
     for number in range(len(content)):
         byte = content[number : number + 1]
         current += byte
