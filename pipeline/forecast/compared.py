@@ -101,7 +101,7 @@ def spelt(policy: Policy) -> str:
 
     Example:
         >>> spelt(Budget(4_096, rows=128)), spelt(Boundaries((16, 32, 64), rows=8, pool=None))
-        ('Budget(4,096, rows=128)', 'Boundaries((16, 32, ...), rows=8, pool=None)')
+        ('Budget(4,096, rows=128)', 'Boundaries((16, 32, ...), pool=None, rows=8)')
     """
     said: list[tuple[bool, str]] = []
     for field in attrs.fields(type(policy)):

@@ -55,9 +55,9 @@ def plan(
     Example:
         >>> forecast = plan([3, 5, 5, 9, 12, 40], 80)
         >>> [outlook.batches for outlook in forecast.outlooks.values()]
-        [4, 2, 2, 6, 5]
-        >>> forecast.best().policy
-        Budget(longest=None, long_rows='refuse', pool=None, max_steps=80, rows=None, quadratic=None)
+        [3, 2, 2, 5, 2]
+        >>> forecast["Budget(80)"].report.wasted < forecast["Rows(2)"].report.wasted
+        False
     """
     whole("world", world, least=1)
     whole("seed", seed, least=0)

@@ -19,14 +19,14 @@ HEADINGS: Final = (
     "batches a rank",
     "rows a batch",
     "largest batch",
-    "next is like it",
-    "mates meet again",
+    "correlation",
+    "mates again",
 )
 
 _MEANING: Final = (
     "padding: share of the padded steps. rows a batch: quartiles. largest batch: rows x steps.",
-    "next is like it: correlation of the mean lengths of a rank's neighbouring batches; 0 is random.",
-    "mates meet again: pairs of rows of a batch that share one in the next epoch too.",
+    "correlation: of the mean lengths of a rank's neighbouring batches; 0 is random.",
+    "mates again: pairs of rows of a batch that share one in the next epoch too.",
 )
 
 # Of grey with some of it let through, so that lines show on light and on dark pages.
