@@ -172,12 +172,11 @@ def _vocabulary(module: nn.Module) -> int:
 def _loss(given: object) -> Tensor:
     """The cross-entropy of scores; of anything else, the sum of all that has a gradient."""
     if isinstance(given, Scores | StepScores):
-        scores = cast("Scores[object] | StepScores[object]", given)
-        return -scores.log_softmax().mean()
+        given = -cast("Scores[object] | StepScores[object]", given).log_softmax().mean()
     leaves: Sequence[object] = pytree.tree_leaves(given)
     sums = [leaf.sum() for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad]
     if not sums:
-        msg = f"model must give something that has a gradient, but {described(given)} has none; unfreeze its weights."
+        msg = "model must give something that has a gradient, but nothing of it has one; unfreeze some of its weights."
         raise OptionError(msg)
     return torch.stack(sums).sum()
 
