@@ -2,7 +2,6 @@
 
 from array import array
 from itertools import pairwise
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +23,11 @@ def cut(rows: Sorted, policy: Policy) -> npt.NDArray[np.int64]:
 
 def _walk_descending(lengths: Numbers, bounds: npt.NDArray[np.int64], policy: Policy) -> "array[int]":
     """Where a batch's first row is its longest."""
-    view = cast("memoryview[int]", lengths[:, 0].data)
+    view = lengths[:, 0].data
     rooms: dict[int, int] = {}
     starts = array("q")
-    for begin, end in pairwise(bounds.tolist()):
+    places: list[int] = bounds.tolist()
+    for begin, end in pairwise(places):
         start = begin
         while start < end:
             starts.append(start)

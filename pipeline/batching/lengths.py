@@ -64,7 +64,7 @@ class Lengths:
         if array.ndim not in {1, 2} or (array.ndim == 2 and array.shape[1] not in {1, 2}):
             msg = f"lengths must have the shape (rows,) or (rows, 2), but {array.shape} arrived."
             raise ShapeError(msg, shape=array.shape)
-        values: Numbers = array.reshape(len(array), -1) if array.size else array.reshape(0, max(1, array.ndim))
+        values: Numbers = array.reshape(-1, 1) if array.ndim == 1 else array
         return cls(values, _checked_top(values))
 
     def __len__(self) -> int:

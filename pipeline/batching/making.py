@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import operator
 from typing import Final, final
 
 import attrs
@@ -114,7 +115,7 @@ class Making:
 def digest_of(said: object) -> str:
     """A digest of what JSON can say, in 32 letters."""
     try:
-        text = json.dumps(said, sort_keys=True)
+        text = json.dumps(said, sort_keys=True, default=operator.index)
     except TypeError as error:
         msg = (
             f"a policy's fields must be numbers, text, or tuples of them, so that a plan can be told by them: {error}."

@@ -1,5 +1,6 @@
 """What is left of long rows: truncated, or split into pieces that are rows of their own."""
 
+from collections.abc import Iterator
 from typing import final
 
 import attrs
@@ -80,6 +81,9 @@ Piece(row=0, begin=6, end=9)]
         begin = int(self.begins[number - self.rows])
         return Piece(int(self.further[number - self.rows]), begin, None if self.limit is None else begin + self.limit)
 
+    def __iter__(self) -> Iterator[Piece]:
+        return (self[number] for number in range(len(self)))
+
     def rows_of(self, numbers: Numbers) -> Numbers:
         """The row that each number belongs to."""
         if not len(self.further):
@@ -121,8 +125,7 @@ def pieces_of(lengths: Lengths, policy: Policy) -> Pieces:
     if limit is None or lengths.top <= limit or policy.long_rows == "alone":
         return Pieces(len(lengths))
     if policy.long_rows == "refuse":
-        row = next(row for row, total in enumerate(lengths.total()) if total > limit)
-        _refuse(row, int(lengths.total(row, row + 1)[0]), limit, policy)
+        raise _refused(lengths.total(), limit, policy)
     if lengths.sides == 2:
         msg = (
             f"long_rows={policy.long_rows!r} needs one length a row, but two arrived: it is not said which of a pair "
@@ -132,9 +135,12 @@ def pieces_of(lengths: Lengths, policy: Policy) -> Pieces:
     return Pieces.of(lengths, limit=limit, split=policy.long_rows == "split")
 
 
-def _refuse(row: int, length: int, limit: int, policy: Policy) -> None:
+def _refused(totals: npt.NDArray[np.int64], limit: int, policy: Policy) -> LengthError:
+    long = np.flatnonzero(totals > limit)
+    row, length = int(long[0]), int(totals[long[0]])
+    others = f" (of {len(long):,} rows that are too long the first)" if len(long) > 1 else ""
     msg = (
-        f"row {row} has {length} steps, but {policy} has room for rows of up to {limit}; raise that, leave the row "
-        'out, or say what becomes of long rows: long_rows="alone", "truncate" or "split".'
+        f"row {row} has {length} steps{others}, but {policy} has room for rows of up to {limit}; raise that, leave the "
+        'row out, or say what becomes of long rows: long_rows="alone", "truncate" or "split".'
     )
-    raise LengthError(msg, row=row, length=length, limit=limit)
+    return LengthError(msg, row=row, length=length, limit=limit)

@@ -89,7 +89,7 @@ class Plan:
             ShapeError: for lengths that are no whole numbers, or of another shape.
             LengthError: for a length below 0, or a long row, if the policy refuses those.
             OptionError: for options outside their range, or a cursor that belongs to another plan.
-            PlanFileError: for a kept file that is damaged.
+            PlanError: for a kept file that is damaged.
 
         Example:
             >>> from pipeline.batching import Budget
@@ -99,9 +99,8 @@ class Plan:
             >>> print(plan.report())
             4 rows in 2 batches: 12 real steps, 14 padded, 14.3% of the padded work wasted
         """
-        whole("world", world, least=1)
-        if seed is not None:
-            whole("seed", seed, least=0)
+        world = whole("world", world, least=1)
+        seed = None if seed is None else whole("seed", seed, least=0)
         one_of("uneven", uneven, get_args(Uneven))
         checked = Lengths.of(lengths)
         making = Making(checked, pieces_of(checked, policy), policy, seed, worst_first, uneven)
@@ -116,7 +115,11 @@ class Plan:
         if kept is not None:
             path = _path(kept, _digest(begins, world, None))
             if path.exists():
-                return cls.read(path)
+                plan = cls.read(path)
+                if plan.digest == path.stem:
+                    return plan
+                msg = f"{path} holds another plan than its name says; delete it, and it is made anew."
+                raise PlanError(msg, path=path)
         batches, repeated, dropped = making.batches(begins.epoch, begins.served, world)
         fields = attrs.asdict(batches, recurse=False)
         plan = cls(**fields, pieces=making.pieces, repeated=repeated, dropped=dropped, world=world, begins=begins)
@@ -230,7 +233,7 @@ class Plan:
         """A plan that was kept, memory-mapped: what is not looked at is not read.
 
         Raises:
-            PlanFileError: for a file that is no plan, or not a whole one.
+            PlanError: for a file that is no plan, or not a whole one.
         """
         facts, arrays = read(Path(path))
         match facts:

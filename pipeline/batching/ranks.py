@@ -1,16 +1,20 @@
 """The same number of batches for every rank, of like size at the same step."""
 
 import heapq
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.batching.adjacent import adjacent_correlation, chance_bound
 from pipeline.batching.batches import Batches
 from pipeline.batching.draws import Draws
 from pipeline.batching.numbers import Numbers
 from pipeline.batching.policy import Policy
 from pipeline.errors import OptionError
+
+_TRIES: Final = 20
+"""How many orders are drawn at most."""
 
 Uneven = Literal["repeat", "drop", "refuse"]
 """What becomes of rows that are too few to go round, batches of one row each."""
@@ -69,18 +73,32 @@ def evened(batches: Batches, world: int, uneven: Uneven, draws: Draws | None) ->
 def arranged(batches: Batches, world: int, draws: Draws | None) -> Batches:
     """Batches in the order of training: groups of `world` like-sized ones, shuffled; the ranks of a group too.
 
-    Without draws, in the order in which they were cut.
+    Of random orders, one in twenty happens to correlate by more than chance is granted: another is drawn for it.
+    Without draws, batches stay in the order in which they were cut.
     """
-    if draws is None:
+    if draws is None or not len(batches):
         return batches
-    if world == 1:
-        return batches.taken(draws.permutation(len(batches)))
     mixed = draws.permutation(len(batches))
-    widths = batches.shapes[:, 1:].sum(axis=1, dtype=np.int64)
-    like = mixed[np.lexsort((batches.shapes[mixed, 0], widths[mixed]))].reshape(-1, world)
-    like = like[draws.permutation(len(like))]
-    chances = draws.words(like.size).reshape(like.shape)
-    return batches.taken(np.take_along_axis(like, chances.argsort(axis=1, kind="stable"), axis=1).ravel())
+    if world > 1:
+        widths = batches.shapes[:, 1:].sum(axis=1, dtype=np.int64)
+        mixed = mixed[np.lexsort((batches.shapes[mixed, 0], widths[mixed]))]
+    groups = mixed.reshape(-1, world)
+    means = batches.steps / (batches.stops - batches.starts)
+    order = _shuffled(groups, draws)
+    for _ in range(_TRIES):
+        if all(abs(adjacent_correlation(means[mine])) <= chance_bound(len(order)) for mine in order.T):
+            break
+        order = _shuffled(groups, draws)
+    return batches.taken(order.ravel())
+
+
+def _shuffled(groups: npt.NDArray[np.int64], draws: Draws) -> npt.NDArray[np.int64]:
+    """The groups in random order, and each in a random order of its own."""
+    groups = groups[draws.permutation(len(groups))]
+    if groups.shape[1] == 1:
+        return groups
+    chances = draws.words(groups.size).reshape(groups.shape)
+    return np.take_along_axis(groups, chances.argsort(axis=1, kind="stable"), axis=1)
 
 
 def with_worst_first(batches: Batches, world: int, policy: Policy) -> Batches:

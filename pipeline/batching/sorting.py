@@ -172,7 +172,8 @@ def _chances(begin: int, end: int, count: int, draws: Draws | None) -> npt.NDArr
     """32 bits a row whose upper ones choose its pool: at random, or rising with its place."""
     if draws is not None:
         return draws.words(end - begin).astype(U)
-    return np.arange(begin, end, dtype=U) * U((1 << 32) // count)
+    # Rounded up, so that a pool's first row is no longer one of the pool before.
+    return ((np.arange(begin, end, dtype=U) << U(32)) + U(count - 1)) // U(count)
 
 
 @final

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from pipeline.batching.numbers import Numbers, whole, whole_or_none
 from pipeline.batching.policy import Policy
+from pipeline.errors import OptionError
 
 
 @final
@@ -40,6 +41,10 @@ class Budget(Policy):
         whole("max_steps", self.max_steps, least=1)
         whole_or_none("rows", self.rows, least=1)
         whole_or_none("quadratic", self.quadratic, least=1)
+        if self.quadratic is not None and not self.fits():
+            counts = 1 + 1 / self.quadratic
+            msg = f"max_steps={self.max_steps} has no room for a row of one step, which counts {counts:g}; raise it."
+            raise OptionError(msg, max_steps=self.max_steps, quadratic=self.quadratic)
 
     @override
     def rows_of(self, longest: int) -> int:
