@@ -96,7 +96,7 @@ class HuggingFace(Tokenizer):
 
     def _as_text(self, ids: list[int]) -> list[int]:
         """Special tokens that were found in a text are text, and as words they are unknown ones."""
-        if self.unknown is None or self._specials.isdisjoint(ids):
+        if self.unknown is None:
             return ids
         unknown = self.vocabulary[self.unknown]
         return [unknown if i in self._specials else i for i in ids]
@@ -106,9 +106,10 @@ class HuggingFace(Tokenizer):
         self._tokenizer.encode_special_tokens = True
         encode = self._tokenizer.encode_batch if offsets else self._tokenizer.encode_batch_fast
         found = encode(inputs, is_pretokenized=split, add_special_tokens=False)
+        none_in = self._specials.isdisjoint
         return [
             Tokens(
-                self._as_text(encoding.ids),
+                ids if none_in(ids := encoding.ids) else self._as_text(ids),
                 encoding.offsets if offsets else (),
                 [word for word in encoding.word_ids if word is not None] if split else (),
             )

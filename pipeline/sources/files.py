@@ -2,11 +2,11 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from itertools import islice
 from os import PathLike
 from pathlib import Path
 from typing import Final, cast
 
+import numpy as np
 from typing_extensions import override
 
 from pipeline.errors import OptionError
@@ -75,18 +75,22 @@ class FileSource(Screened[bytes, X_co]):
 
     @override
     def _all(self) -> Iterator[tuple[Span, bytes]]:
-        return ((span, self._opened.read(*span)) for span in self._spans())
+        for spans in self._spans():
+            # One look at the file for some thousands of records.
+            begin = spans[0][0]
+            content = self._opened.read(begin, spans[-1][1])
+            for span in spans:
+                yield span, content[span[0] - begin : span[1] - begin]
 
-    def _spans(self) -> Iterator[Span]:
-        if self._index is not None:
-            return map(self._index.span, range(len(self._index)))
-        found = (
-            (start, stop)
-            for some in frames(self._opened, self.framing)
-            for start, stop, blank in zip(some.starts.tolist(), some.stops.tolist(), some.blank.tolist(), strict=True)
-            if self.keep_blank or not blank
-        )
-        return islice(found, self.headers, None)
+    def _spans(self) -> Iterator[list[Span]]:
+        """Where the records stand, some thousands at a time."""
+        headers = self.headers
+        for some in frames(self._opened, self.framing):
+            kept = np.ones_like(some.blank) if self.keep_blank else ~some.blank
+            starts, stops = some.starts[kept][headers:].tolist(), some.stops[kept][headers:].tolist()
+            headers = max(0, headers - int(kept.sum()))
+            if starts:
+                yield list(zip(starts, stops, strict=True))
 
     @override
     def _count(self) -> int:
@@ -155,9 +159,8 @@ class FileSource(Screened[bytes, X_co]):
     def first_record(self) -> bytes:
         """The bytes of the first record that is not blank, a header included; none if the file is empty."""
         for some in frames(self._opened, self.framing):
-            for start, stop, blank in zip(some.starts, some.stops, some.blank, strict=True):
-                if not blank:
-                    return self._opened.read(int(start), int(stop))
+            for number in np.flatnonzero(~some.blank)[:1]:
+                return self._opened.read(int(some.starts[number]), int(some.stops[number]))
         return b""
 
     @property

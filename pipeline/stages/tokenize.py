@@ -1,12 +1,14 @@
 """Text to numbered tokens."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import NoReturn, TypeVar, cast, final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from typing_extensions import override
 
 from pipeline.borders.checked import described
@@ -18,6 +20,9 @@ from pipeline.sequences.rows import Example, Ids, Row, Target, is_step_target, r
 from pipeline.stages.door import Door
 
 X = TypeVar("X")
+
+_from_numpy: Callable[[NDArray[np.int64]], torch.Tensor] = getattr(torch, "from_numpy")  # noqa: B009
+"""Torch leaves its type open. By way of numpy, a list becomes a tensor in a third of the time."""
 
 
 class Tokenizing(Door[X, Ids]):
@@ -134,25 +139,26 @@ class Tokenizing(Door[X, Ids]):
         """
         steps, asked = self.aligned(tokens, target, place)
         room = self._room(len(tokens.ids))
-        bos = [self.tokenizer.vocabulary[cast("str", self.tokenizer.bos)]] if self.bos else []
-        eos = [self.tokenizer.vocabulary[cast("str", self.tokenizer.eos)]] if self.eos else []
-        ids = torch.tensor([*bos, *tokens.ids[:room], *eos], dtype=torch.int64)
-        if bos or eos:
+        ids = tokens.ids if room >= len(tokens.ids) else tokens.ids[:room]
+        if self.bos or self.eos:
+            bos = [self.tokenizer.vocabulary[cast("str", self.tokenizer.bos)]] if self.bos else []
+            eos = [self.tokenizer.vocabulary[cast("str", self.tokenizer.eos)]] if self.eos else []
+            ids = [*bos, *ids, *eos]
             kept = asked if asked is not None else [True] * len(tokens.ids)
             asked = [*(False for _ in bos), *kept[:room], *(False for _ in eos)]
-        elif asked is not None:
-            asked = asked[:room]
-        if steps is not None:
-            target = [*(None for _ in bos), *steps[:room], *(None for _ in eos)]
-        return Row(Ids(ids, self._spans(tokens, room)), target, place, asked)
+            steps = None if steps is None else [*(None for _ in bos), *steps[:room], *(None for _ in eos)]
+        elif room < len(tokens.ids):
+            asked = None if asked is None else asked[:room]
+            steps = None if steps is None else steps[:room]
+        values = _from_numpy(np.array(ids, np.int64))
+        spans = self._spans(tokens, room) if self.offsets else None
+        return Row(Ids(values, spans), target if steps is None else steps, place, asked)
 
-    def _spans(self, tokens: Tokens, room: int) -> torch.Tensor | None:
-        if not self.offsets:
-            return None
+    def _spans(self, tokens: Tokens, room: int) -> torch.Tensor:
         spans = list(tokens.offsets[:room])
         end = spans[-1][1] if spans else 0
         spans = [*([(0, 0)] * self.bos), *spans, *([(end, end)] * self.eos)]
-        return torch.tensor(spans, dtype=torch.int64).reshape(-1, 2)
+        return _from_numpy(np.array(spans, np.int64).reshape(-1, 2))
 
     def _explain(self, inputs: Sequence[object], places: Sequence[int], error: Exception) -> NoReturn:
         """Name the row that the tokenizer, which speaks of none, stumbled over."""
@@ -275,7 +281,7 @@ class Tokenize(Tokenizing[str]):
     def aligned(
         self, tokens: Tokens, target: Target, place: int
     ) -> tuple[Sequence[int | str | None] | None, list[bool] | None]:
-        if not isinstance(target, Sequence) or not is_step_target(target):
+        if target is None or not isinstance(target, Sequence) or not is_step_target(target):
             return None, None
         _check_count(len(target), len(tokens.ids), "tokens", place)
         return target, None

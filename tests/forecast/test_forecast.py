@@ -25,7 +25,8 @@ LENGTHS = [3, 5, 5, 9, 12, 40, 0, 7, 7, 2]
 def outlook_by_hand(lengths: Sequence[int], policy: Policy, world: int) -> dict[str, object]:
     """The figures, batch by batch."""
     planned = Plan.of(lengths, policy, world=world)
-    batches = [[lengths[row] for row in batch] for batch in planned]
+    orders: list[list[int]] = [batch.tolist() for batch in planned]
+    batches = [[lengths[row] for row in order] for order in orders]
     shapes = [(len(batch), max(batch)) for batch in batches]
     areas = [rows * steps for rows, steps in shapes]
     return {
@@ -125,7 +126,7 @@ def test_it_is_printed_as_text_in_a_terminal_and_in_a_notebook() -> None:
     file = io.StringIO()
     Console(width=200, file=file).print(forecast)
     printed = file.getvalue()
-    page = forecast._repr_html_()
+    page = forecast.table().html()
     assert "&lt;b&gt;[red]\\x1b" in page
     for row in forecast.table().rows:
         for cell in row:
@@ -149,7 +150,7 @@ def test_records_are_json_of_every_figure() -> None:
 
 def test_no_rows_make_no_batches() -> None:
     """From no lengths, and from an empty histogram."""
-    for nothing in ([], {}):
+    for nothing in (Histogram.of([]), Histogram.from_counts({}), list[int]()):
         for outlook in plan(nothing, 100).outlooks.values():
             assert (outlook.batches, outlook.report.rows, outlook.report.wasted) == (0, 0, 0.0)
 

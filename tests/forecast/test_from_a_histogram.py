@@ -35,10 +35,12 @@ def lognormal(rows: int, longest: int = 300) -> np.ndarray[tuple[int], np.dtype[
     return np.clip(drawn_lengths.astype(np.int64), 1, longest)
 
 
-def facts(planned: Plan) -> Counter[tuple[object, ...]]:
+def facts(planned: Plan) -> Counter[tuple[int, ...]]:
     """Each batch's shape, rows and steps; how often there is such a batch."""
-    rows = (planned.stops - planned.starts).tolist()
-    return Counter(zip(map(tuple, planned.shapes.tolist()), rows, planned.steps.tolist(), strict=True))
+    rows: list[int] = (planned.stops - planned.starts).tolist()
+    shapes: list[list[int]] = planned.shapes.tolist()
+    steps: list[int] = planned.steps.tolist()
+    return Counter((*shape, count, real) for shape, count, real in zip(shapes, rows, steps, strict=True))
 
 
 @given(

@@ -3,9 +3,9 @@
 import json
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_type
 
 import pytest
 from torch.utils.data import DataLoader
@@ -18,6 +18,7 @@ from pipeline.sources import (
     Delimited,
     JsonLines,
     Problem,
+    Records,
     Source,
     TextFolder,
     TextLines,
@@ -136,7 +137,7 @@ def test_the_first_malformed_record_stops(tmp_path: Path, made: Made) -> None:
     assert raised.value.details["line"] == PLACES[made][0]
     first = raised.value.details["kind"]
     assert first == next(iter(KINDS[made]))
-    bad = []
+    bad: list[tuple[object, bool]] = []
     for number in range(len(source)):
         try:
             source[number]
@@ -411,3 +412,17 @@ def test_more_files_than_a_process_may_open(tmp_path: Path, monkeypatch: pytest.
         assert [source[i].input for i in range(18)] == [one.input for one in source] == wanted
     assert isinstance(source, Together)
     assert sum(vars(vars(one)["_opened"])["_map"] is not None for one in source.sources) <= 3
+
+
+def test_a_source_is_typed_by_its_input(tmp_path: Path) -> None:
+    """Texts go to one door, and words to the other."""
+    file = written(tmp_path / "a.jsonl", b'{"text": "a b", "words": ["a", "b"]}\n')
+    texts, words = JsonLines(file), JsonLines(file, words="words")
+    assert_type(texts, JsonLines[str])
+    assert_type(words, JsonLines[Sequence[str]])
+    assert_type(Together(texts, TextLines(file)), Together[str])
+    assert_type(Records([Example("a", 1)]), Records[str])
+    assert_type(Records([{"text": "a"}], text="text"), Records[str])
+    assert_type(Records([("a", "b")], words=0), Records[Sequence[str]])
+    assert [len(row) for row in Tokenize.train(["a b"]).over(texts)] == [2]
+    assert [len(row) for row in TokenizeWords.train([["a", "b"]]).over(words)] == [2]
