@@ -31,8 +31,9 @@ class Forecast:
         >>> print(plan([3, 5, 5, 9, 12, 40], [Rows(2), Budget(80)]))
         6 rows of 3 to 40 steps, 74 together; 1 rank
         policy      padding  batches a rank  rows a batch  largest batch  correlation  mates again
-        Rows(2)       31.5%               3     2 · 2 · 2    2 x 40 = 80        -1.00        33.3%
+        Rows(2)       31.5%               3     2 · 2 · 2    2 x 40 = 80        ...
         Budget(80)    36.2%               2     2 · 3 · 4    2 x 40 = 80        +0.00       100.0%
+        padding: share of the padded steps. rows a batch: quartiles. largest batch: rows x steps.
         ...
     """
 

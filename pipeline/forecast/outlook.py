@@ -33,7 +33,7 @@ class Outlook:
         world: how many ranks there are.
         rows: how many rows a batch has: a quarter of the batches have fewer than the first, half of them than the
             second, three quarters than the third.
-        largest: rows and steps of the batch that costs most.
+        largest: rows and steps of the batch that costs most; of equals, of the widest.
         most_padded: how many steps the padded batch of the most steps has.
         correlation: of the mean lengths of batches that follow each other on a rank, as `Randomness` has it.
         mates: the share of pairs of batch mates that meet again in the next epoch, likewise.
@@ -100,10 +100,10 @@ def _scaled(report: Report, of: Histogram) -> Report:
 
 
 def _extremes(policy: Policy, shapes: Numbers) -> list[Shape]:
-    costly = int(policy.work(shapes).argmax())
-    widest = int(np.lexsort((shapes[:, 0], shapes[:, 1:].sum(axis=1)))[-1])
-    fullest = int(np.lexsort((shapes[:, 1:].sum(axis=1), shapes[:, 0]))[-1])
-    return [tuple(shapes[batch].tolist()) for batch in (costly, widest, fullest)]
+    rows, widths = shapes[:, 0], shapes[:, 1:].sum(axis=1)
+    # Of equals the widest, so that the order of batches does not matter.
+    last = [int(np.lexsort(keys)[-1]) for keys in ((widths, policy.work(shapes)), (rows, widths), (widths, rows))]
+    return [tuple(shapes[batch].tolist()) for batch in last]
 
 
 def _some(widths: Numbers, wasted: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

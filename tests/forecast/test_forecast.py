@@ -35,7 +35,7 @@ def outlook_by_hand(lengths: Sequence[int], policy: Policy, world: int) -> dict[
         "rows": tuple(
             float(quartile) for quartile in np.quantile([len(batch) for batch in batches], [0.25, 0.5, 0.75])
         ),
-        "largest": shapes[areas.index(max(areas))],
+        "largest": max(shapes, key=lambda shape: (shape[0] * shape[1], shape[1])),
         "most_padded": max(areas),
     }
 
