@@ -102,14 +102,15 @@ def _meeting_again(
     pool = generator.integers(len(later), size=len(pairs))
     ends = np.cumsum(later[:, ::-1].ravel()).reshape(later.shape)
     place = len(lengths) - 1 - np.searchsorted(lengths, pairs)
-    end = ends[pool[:, None], place]
     count = later[pool[:, None], len(lengths) - 1 - place]
-    # Two rows of one length stand at two places, if there are two.
+    # Two rows of one length stand at two places: the second at any but the first's.
+    alike = place[:, 0] == place[:, 1]
+    count[alike, 1] = np.maximum(count[alike, 1] - 1, 0)
     at = (generator.random(pairs.shape) * count).astype(np.int64)
-    same = (place[:, 0] == place[:, 1]) & (at[:, 0] == at[:, 1])
-    at[same, 1] = (at[same, 1] + 1) % np.maximum(count[same, 1], 1)
+    at[:, 1] += alike & (at[:, 1] >= at[:, 0])
+    begin = ends[pool[:, None], place] - later[pool[:, None], len(lengths) - 1 - place]
     starts = then.starts(policy)
-    batch = np.searchsorted(starts, np.clip(end - count + at, 0, then.rows - 1), side="right")
+    batch = np.searchsorted(starts, np.clip(begin + at, 0, then.rows - 1), side="right")
     return float((batch[:, 0] == batch[:, 1]).mean())
 
 

@@ -87,6 +87,14 @@ def test_some_pools_stand_for_many() -> None:
     assert rough.mates == pytest.approx(exact.mates, rel=0.2)
 
 
+def test_mates_among_equals_meet_by_chance_alone() -> None:
+    """Of six rows of one length, two by two, a row has one of five mates; in two pools, half as often."""
+    of_one_pool = drawn(Histogram.from_counts({5: 6}), Budget(10, pool=None), 1, seed=0)
+    assert of_one_pool.mates == pytest.approx(1 / 5, abs=0.01)
+    of_two = drawn(Histogram.from_counts({5: 400}), Budget(50, pool=20), 1, seed=0)
+    assert of_two.mates == pytest.approx(9 / 199 / 2, rel=0.1)
+
+
 def test_a_hundred_million_rows_are_never_looked_at() -> None:
     """Their figures are those of a hundred thousand, a thousand times as many."""
     few = Histogram.of(lognormal(100_000))

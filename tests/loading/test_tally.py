@@ -70,10 +70,11 @@ def test_a_row_is_served_when_all_its_pieces_were() -> None:
 
 
 def test_what_fills_a_batch_up_is_no_row() -> None:
-    """Its place is below 0."""
-    tally = Tally([2])
+    """Its place is below 0: it serves no row, the last one neither, and is no mate."""
+    tally = Tally([2, 0])
     tally.add(batch({0: 2, -1: 0}))
-    assert tally.coverage().once
+    assert tally.coverage().missing.tolist() == [1]
+    assert tally.culprits == ()
 
 
 def test_it_is_told_in_lines() -> None:
