@@ -24,6 +24,10 @@ def divided(starts: npt.NDArray[np.int64], rows: int, world: int) -> npt.NDArray
     """Places where batches begin, their number a multiple of `world` if the rows allow it.
 
     The batches of the most rows are halved until it is; a part of a batch is never over the budget.
+
+    Example:
+        >>> divided(np.array([0, 6]), rows=8, world=3).tolist()
+        [0, 3, 6]
     """
     wanted = min(-len(starts) % world, rows - len(starts))
     if wanted <= 0:
