@@ -44,6 +44,7 @@ class FileSource(Screened[bytes, X_co]):
             raise OptionError(msg, file=str(self.file))
         self._opened: Final = Opened(self.file)
         self._index: Index | None = None
+        self._counted: tuple[int, int] = (0, 1)
 
     @property
     def framing(self) -> Framing:
@@ -126,9 +127,12 @@ class FileSource(Screened[bytes, X_co]):
         return f"{self.file}, line {self._line(span[0])}" + (f" ({name})" if name else "")
 
     def _line(self, place: int) -> int:
-        """The number of a line, from 1. Counted only when it is asked for: errors do."""
-        starts = range(0, place, _BLOCK)
-        return 1 + sum(self._opened.read(start, min(place, start + _BLOCK)).count(b"\n") for start in starts)
+        """The number of a line, from 1; counted when it is asked for, on from where it was asked for before."""
+        before, line = self._counted if self._counted[0] <= place else (0, 1)
+        for start in range(before, place, _BLOCK):
+            line += self._opened.read(start, min(place, start + _BLOCK)).count(b"\n")
+        self._counted = (place, line)
+        return line
 
     def _indexed(self) -> Index:
         if self._index is None:

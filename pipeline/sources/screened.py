@@ -134,10 +134,12 @@ class Screened(Source[X_co], Generic[R, X_co]):
         try:
             return self._parsed(raw, span)
         except UnfitError as error:
+            if self.malformed == "skip":
+                return None
             problem = self._problem(raw, span, error)
             if self.malformed == "stop":
                 raise problem.error() from None
-            return None if self.malformed == "skip" else self.malformed(problem)
+            return self.malformed(problem)
 
     def _screened(self) -> _Screen:
         if self._screen is None:
@@ -166,11 +168,10 @@ class Screened(Source[X_co], Generic[R, X_co]):
             try:
                 self._parsed(raw, span)
             except UnfitError as error:
-                problem = self._problem(raw, span, error)
-                if callable(self.malformed) and self.malformed(problem) is not None:
+                if callable(self.malformed) and self.malformed(self._problem(raw, span, error)) is not None:
                     continue
                 gaps.append(record)
-                kinds[problem.kind] = kinds.get(problem.kind, 0) + 1
+                kinds[error.kind] = kinds.get(error.kind, 0) + 1
                 if len(first) < REMEMBERED:
-                    first.append(problem)
+                    first.append(self._problem(raw, span, error))
         return _Screen(np.array(gaps, np.int64), Skipped(kinds, tuple(first)))

@@ -10,6 +10,7 @@ from typing import Any, assert_type
 import pytest
 from torch.utils.data import DataLoader
 
+from pairs import pairs
 from pipeline import Example, Tokenize, TokenizeWords
 from pipeline.errors import OptionError, RecordError, SourceError
 from pipeline.sources import (
@@ -101,11 +102,6 @@ KINDS = {
 }
 PLACES = {lines: [2, 5], table: [4, 6, 7, 9], objects: [2, 3, 4, 5, 7, 8], sentences: [7, 9, 13], files: [3]}
 every = pytest.mark.parametrize("made", GOOD, ids=lambda made: made.__name__)
-
-
-def pairs(examples: Any) -> list[tuple[object, object]]:
-    """Inputs and targets."""
-    return [(example.input, example.target) for example in examples]
 
 
 @every

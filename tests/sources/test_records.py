@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from typing_extensions import override
 
 from needs import needs
+from pairs import pairs
 from pipeline import Example, Tokenize
 from pipeline.errors import OptionError, RecordError, TextError, UnsizedError
 from pipeline.sources import Problem, Records, Together, Tokenized, lengths_of
@@ -32,11 +33,6 @@ class Streamed(IterableDataset[str]):
     @override
     def __iter__(self) -> Iterator[str]:
         return iter(["a", "b"])
-
-
-def pairs(examples: Any) -> list[tuple[object, object]]:
-    """Inputs and targets."""
-    return [(example.input, example.target) for example in examples]
 
 
 def test_inputs_bare_and_in_examples() -> None:

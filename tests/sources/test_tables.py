@@ -11,6 +11,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from needs import needs
+from pairs import pairs
 from pipeline.errors import MissingExtraError, OptionError, RecordError, SourceError
 from pipeline.sources import Arrow, Parquet, Source, lengths_of
 from pipeline.stages.tokenize import Tokenize
@@ -65,11 +66,6 @@ def once(file: Path, write: Callable[[Path], object]) -> Path:
     if not file.exists():
         write(file)
     return file
-
-
-def pairs(examples: Any) -> list[tuple[object, object]]:
-    """Inputs and targets."""
-    return [(example.input, example.target) for example in examples]
 
 
 every = pytest.mark.parametrize("made", [stream, mapped, grouped, unpacked], ids=lambda made: made.__name__)
