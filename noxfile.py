@@ -11,8 +11,8 @@ nox.options.reuse_venv = "yes"
 PROJECT = nox.project.load_toml("pyproject.toml")
 PACKAGES = ["pipeline", "pipeline_attention", "pipeline_recurrent"]
 OUTSIDE = "tests/outside/pipeline-mingru"
-EXTRAS = ("arrow",)
-WITH_EXTRAS = ("tests/sources", "tests/loading")
+EXTRAS = ("arrow", "plots")
+WITH_EXTRAS = ("tests/sources", "tests/loading", "tests/forecast", "tests/test_plan_command.py")
 NATIVE = ("tests/test_native.py", "tests/test_native_build.py")
 
 

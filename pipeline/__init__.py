@@ -7,6 +7,7 @@ from pipeline.borders.switches import set_checks as set_checks
 from pipeline.borders.switches import set_poison as set_poison
 from pipeline.chain import Chain as Chain
 from pipeline.chain import StreamChain as StreamChain
+from pipeline.forecast.planning import plan as plan
 from pipeline.labels import Labels as Labels
 from pipeline.models import classifier as classifier
 from pipeline.models import language_model as language_model

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from pipeline.cli import plan as planning
 from pipeline.cli.inventory import dumped
 from pipeline.cli.new_plugin import new_plugin
 from pipeline.cli.plain import plain
@@ -58,6 +59,14 @@ def _parser() -> argparse.ArgumentParser:
     new.add_argument("name", metavar="NAME", help="what to call the encoder: leaky_mean gives pipeline-leaky-mean")
     new.add_argument("--into", type=Path, metavar="FOLDER", default=".", help="where to put it (default: here)")
 
+    about = (
+        "Show what an epoch will be like before anything is trained: padding, batches, the largest of them and how "
+        "random they are, under every kind of policy that keeps to a budget."
+    )
+    plan = commands.add_parser("plan", help="what an epoch will be like", description=about)
+    plan.set_defaults(command=_plan)
+    planning.add_arguments(plan)
+
     about = "Teach a model to highlight Python source, and show what it learned."
     form = argparse.ArgumentDefaultsHelpFormatter
     demo = commands.add_parser("demo", help="a model that highlights Python", description=about, formatter_class=form)
@@ -103,6 +112,10 @@ def _new_plugin(options: argparse.Namespace) -> None:
         f"  pytest {place}\n"
         "  python -m pipeline plugins\n"
     )
+
+
+def _plan(options: argparse.Namespace) -> None:
+    planning.show(_console(), options)
 
 
 def _demo(options: argparse.Namespace) -> None:

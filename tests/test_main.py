@@ -66,7 +66,7 @@ def test_alone_it_says_what_to_do_next(capsys: pytest.CaptureFixture[str]) -> No
     out = capsys.readouterr().out
     assert out.startswith(f"pipeline {version('pipeline')}: models over sequences of unequal length")
     assert f"\n{PIPE}" in out
-    for wanted in ("plugins ", "new-plugin NAME ", "demo "):
+    for wanted in ("plugins ", "new-plugin NAME ", "plan FILE ", "demo "):
         assert f"python -m pipeline {wanted}" in out
     for wanted in ("docs/", f"torch {version('torch')[:4]}"):
         assert wanted in out
@@ -236,7 +236,8 @@ def test_an_unknown_command_lists_those_that_exist(capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit):
         command_line.main(["plugin"])
     assert re.search(
-        r"invalid choice: 'plugin' \(choose from '?plugins'?, '?new-plugin'?, '?demo'?\)", capsys.readouterr().err
+        r"invalid choice: 'plugin' \(choose from '?plugins'?, '?new-plugin'?, '?plan'?, '?demo'?\)",
+        capsys.readouterr().err,
     )
 
 

@@ -11,13 +11,13 @@ from typing_extensions import override
 from pipeline.batching.plan import Plan
 from pipeline.borders.checked import described
 from pipeline.errors import OptionError, WorkerError
+from pipeline.loading.cut_rows import CutRows
 from pipeline.loading.deaths import Watch, heed_deaths
 from pipeline.loading.failures import Failure
 from pipeline.loading.fetching import Numbered
 from pipeline.loading.fitting import check_rows, check_workers
 from pipeline.loading.hands import Hands
 from pipeline.loading.naming import listed
-from pipeline.loading.cut_rows import CutRows
 from pipeline.loading.sampler import PlannedBatches
 from pipeline.loading.watched import Collate, Watched
 from pipeline.sequences.batches import is_batch

@@ -39,6 +39,7 @@ from pipeline import (
     Pool,
     Pooled,
     Pooling,
+    Report,
     Row,
     Scores,
     Shift,
@@ -54,9 +55,11 @@ from pipeline import (
     Vectors,
     classifier,
     language_model,
+    plan,
     tagger,
 )
-from pipeline.batching import Rows, Shapes
+from pipeline.batching import Budget, Rows, Shapes
+from pipeline.forecast import Forecast
 from pipeline.hooks import (
     AttentionFactory,
     EncoderFactory,
@@ -422,6 +425,8 @@ as_stage: Stage[Padded[Ids], Scores] = model
 as_function: Callable[[Padded[Ids]], Scores] = model
 as_module: nn.Module = classify
 narrower: Stage[States[Causal], Pooled] = Pool("max")
+assert_type(plan([3, 5], 10, model=model), Forecast)
+assert_type(plan({3: 1}, {"mine": Budget(10)})["mine"].report, Report)
 less_said: Encode[Sight] = Encode(Mine(9))
 
 # Hooks, and what they give

@@ -69,6 +69,7 @@ from pipeline import (
     Vectors,
     classifier,
     language_model,
+    plan,
     tagger,
 )
 from pipeline.hooks import OffersAttentions, OffersEncoders, OffersPools, OffersTokenizers
@@ -516,3 +517,8 @@ e = Pack()(Padded(Vectors, values, lengths))  # E value: vectors where ids are n
 e = Pad()([Row(Vectors(values))])  # E value: rows of vectors where rows of ids are needed
 of_ids: Padded[Ids] = Padded(Vectors, values, lengths)  # E value: vectors where ids are needed
 either: Packed[Vectors] = Padded(Vectors, values, lengths)  # E value: padded where packed is needed
+
+# Forecasts
+e = plan([3, 5], 10, model=Pool("max"))  # E value: a pool takes no padded batch
+e = plan([3, 5], Pool("max"))  # E value: a stage is no policy
+e = plan([3, 5], 10, long_rows="drop")  # E value: no such way with long rows

@@ -1,0 +1,198 @@
+"""The peak memory of a training step, measured: it follows what the step holds, and leaves the model as it was."""
+
+from collections.abc import Callable
+from typing import final
+
+import pytest
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from pipeline import (
+    Chain,
+    Classify,
+    Embed,
+    Encode,
+    Ids,
+    ModuleStage,
+    Pack,
+    Padded,
+    Pool,
+    Scores,
+    Vectors,
+    classifier,
+    language_model,
+    plan,
+    tagger,
+)
+from pipeline.batching import Boundaries, Budget
+from pipeline.errors import OptionError
+from pipeline.forecast import Memory
+from pipeline.forecast.memory import measured
+from untyped import listed, loosely, seed
+
+MIB = 2**20
+
+
+@final
+class Holding(ModuleStage[Padded[Ids], Tensor]):
+    """Keeps so many pairs of tensors of rows x steps x 64 for the backward pass."""
+
+    def __init__(self, tensors: int) -> None:
+        super().__init__()
+        self.tensors = tensors
+        self.weight = nn.Parameter(torch.ones(64))
+
+    @override
+    def forward(self, value: Padded[Ids]) -> Tensor:
+        wide = torch.ones(*value.values.shape, 64)
+        kept = [torch.sin(wide * self.weight) for _ in range(self.tensors)]
+        return torch.stack([tensor.sum() for tensor in kept])
+
+
+def test_it_is_what_the_step_holds() -> None:
+    """Of each sine its argument and itself: so many more, so much more memory; with the steps, it doubles."""
+    size = 32 * 128 * 64 * 4
+    few, many = (measured(Holding(tensors), 32, 128).peak for tensors in (2, 6))
+    assert few is not None
+    assert many is not None
+    assert many - few == pytest.approx(4 * 2 * size, rel=0.05)
+    longer = measured(Holding(6), 32, 256).peak
+    assert longer is not None
+    assert longer == pytest.approx(2 * many, rel=0.05)
+
+
+def test_weights_and_gradients_count() -> None:
+    """A large embedding is there twice: itself, and its gradient."""
+    small, large = (measured(classifier(entries, 2, embedding_dim=64), 2, 3).peak for entries in (1_000, 33_768))
+    assert small is not None
+    assert large is not None
+    assert large - small == pytest.approx(2 * 32_768 * 64 * 4, rel=0.02)
+
+
+@pytest.mark.parametrize("make", [lambda: classifier(50, 3), lambda: tagger(50, 3), lambda: language_model(50)])
+def test_the_model_is_left_as_it_was(make: Callable[[], Chain[Padded[Ids], object]]) -> None:
+    """Weights, gradients, modes, and what is drawn next."""
+    model = make().eval()
+    model.requires_grad_(requires_grad=True)
+    next(model.parameters()).grad = torch.full_like(next(model.parameters()), 3.0)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    seed(3)
+    wanted = listed(torch.rand(4))
+    seed(3)
+    memory = measured(model, 4, 6)
+    assert listed(torch.rand(4)) == wanted
+    assert memory.peak is not None
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    gradients = [weight.grad for weight in model.parameters()]
+    assert gradients[0] is not None
+    assert set(listed(gradients[0].flatten())) == {3.0}
+    assert gradients[1:] == [None] * (len(gradients) - 1)
+    assert not any(module.training for module in model.modules())
+
+
+def test_buffers_are_put_back() -> None:
+    """A running mean that a step moves."""
+
+    class Running(ModuleStage[Padded[Vectors], Tensor]):
+        input_size = 4
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(4)
+
+        @override
+        def forward(self, value: Padded[Vectors]) -> Tensor:
+            normed: Tensor = self.norm(value.values.flatten(0, 1))
+            return normed
+
+    model = Running()
+    assert measured(model, 3, 5).peak
+    assert listed(model.norm.running_mean if model.norm.running_mean is not None else torch.ones(4)) == [0.0] * 4
+
+
+def test_a_model_over_vectors_is_measured_too() -> None:
+    """Its first encoder says how wide they are."""
+    model: Chain[Padded[Vectors], Scores[int]] = (
+        Pack(Vectors) >> Encode("lstm", input_size=5, hidden_size=4) >> Pool("max") >> Classify(2)
+    )
+    assert measured(model, 3, 7).peak
+
+
+def test_memory_stands_in_the_table() -> None:
+    """Of the most demanding batch of each policy; by which method, below it."""
+    forecast = plan([4, 9, 9, 30, 2, 5] * 20, [Budget(60), Budget(240)], model=tagger(50, 3))
+    small, large = (outlook.memory for outlook in forecast.outlooks.values())
+    assert small is not None
+    assert large is not None
+    assert small.peak is not None
+    assert large.peak is not None
+    assert small.peak < large.peak
+    assert small.rows * small.steps <= 60 < large.rows * large.steps <= 240
+    lines = str(forecast).splitlines()
+    assert lines[1].endswith("peak memory")
+    assert lines[3].endswith("MiB")
+    assert lines[-1] == (
+        "peak memory: measured on cpu: one training step of a full batch, without an optimizer's state."
+    )
+    assert forecast.to_dict()["outlooks"][1]["memory"] == {
+        "bytes": large.peak,
+        "rows": large.rows,
+        "steps": large.steps,
+        "method": large.method,
+    }
+
+
+def test_memory_that_runs_out_is_a_figure() -> None:
+    """Not an error: that is what was asked. What else goes wrong is one."""
+
+    class Greedy(ModuleStage[Padded[Ids], Tensor]):
+        @override
+        def forward(self, value: Padded[Ids]) -> Tensor:
+            return torch.empty(2**56)
+
+    class Wrong(ModuleStage[Padded[Ids], Tensor]):
+        @override
+        def forward(self, value: Padded[Ids]) -> Tensor:
+            msg = "not this"
+            raise RuntimeError(msg)
+
+    memory = measured(Greedy(), 1, 1)
+    assert memory.peak is None
+    assert str(memory) == "does not fit"
+    with pytest.raises(RuntimeError, match="not this"):
+        measured(Wrong(), 1, 1)
+    assert "does not fit" in str(plan([3], Boundaries((2,), rows=2), model=Greedy()))
+
+
+def test_what_cannot_be_measured_is_refused() -> None:
+    """With what to give instead."""
+    with pytest.raises(OptionError, match="model must be a stage with weights that takes padded batches, such as"):
+        loosely(plan)([3], 10, model="lstm")
+    with pytest.raises(OptionError, match="model must take padded batches of ids, or of vectors whose size it says"):
+        loosely(measured)(Pool("max") >> Classify(2, input_size=3), 2, 3)
+    frozen = Pack() >> Embed(9, 4) >> Encode("lstm", hidden_size=4) >> Pool("max") >> Classify(2)
+    with pytest.raises(OptionError, match="model takes rows of one length, but two lengths a row arrived"):
+        plan([(3, 4)], 10, model=frozen)
+    frozen.requires_grad_(requires_grad=False)
+    with pytest.raises(OptionError, match="model must give something that has a gradient, but nothing of it has one"):
+        measured(frozen, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (3 * MIB, "3.0 MiB"), (2**50, "1,024.0 TiB")]
+)
+def test_bytes_are_written_in_a_unit_that_suits_them(number: int, said: str) -> None:
+    """Powers of 1024."""
+    assert str(Memory(number, 1, 1, "by hand")) == said
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a GPU's allocator is asked, and there is none here")
+def test_a_gpu_s_allocator_is_asked() -> None:
+    """And what it holds beside is not counted."""
+    model = Holding(6).to("cuda")
+    beside = torch.ones(64 * MIB, device="cuda")
+    memory = measured(model, 8, 16)
+    assert memory.method.startswith("measured on cuda")
+    assert memory.peak is not None
+    assert 0 < memory.peak < beside.nbytes
