@@ -15,13 +15,14 @@ from typing_extensions import override
 from oracles import attend
 from pipeline import Attend, AttendEarlier, Attention, States
 from pipeline.errors import OptionError
+from pipeline.forecast.peak import peak_bytes
 from pipeline.parts.attention import masked_softmax
 from pipeline.parts.product import mixed_before_by_product, mixed_by_product
 from pipeline.stages.pieces import MEMORY
 from pipeline.testing import attended, equals_oracle
 from pipeline_attention import Additive, Dot, General, ScaledDot
 from strategies import ragged
-from untyped import peak, seed
+from untyped import seed
 
 MAKERS: dict[str, Callable[[], Attention]] = {
     "dot": lambda: Dot(3),
@@ -245,8 +246,8 @@ def test_memory_is_kept_to(memory: int, window: int | None) -> None:
 
     for stage in (Attend(attention, memory=memory), AttendEarlier(attention, window=window, memory=memory)):
         beside = 20 * values.numel() * values.element_size()
-        assert peak(partial(train, stage)) <= memory + beside
-    assert peak(lambda: train(Attend(attention, memory=2**40))) > 6 * 2**22
+        assert peak_bytes(partial(train, stage)) <= memory + beside
+    assert peak_bytes(lambda: train(Attend(attention, memory=2**40))) > 6 * 2**22
 
 
 def test_inner_products_take_memory_linear_in_time() -> None:
@@ -256,7 +257,7 @@ def test_inner_products_take_memory_linear_in_time() -> None:
     def train(steps: int) -> int:
         values = torch.randn(2, steps, 8, requires_grad=True)
         states = States.from_padded(values, torch.full((2,), steps))
-        return peak(
+        return peak_bytes(
             lambda: torch.autograd.grad(AttendEarlier(general, window=50)(states).padded().values.sum(), values)
         )
 

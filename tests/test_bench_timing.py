@@ -8,11 +8,11 @@ from torch import Tensor
 
 from bench.timing import threads
 from bench.timing.alike import UnequalError, check_alike
-from bench.timing.memory import peak_bytes
 from bench.timing.spread import Spread
 from bench.timing.threads import on_threads
 from bench.timing.times import Times
 from bench.timing.turns import Turns, by_turns
+from pipeline.forecast.peak import peak_bytes
 
 FEW = Turns(most=2, fewest=2)
 

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from oracles import attend
 from pipeline import AttendEarlier, States
+from pipeline.forecast.peak import peak_bytes
 from pipeline.parts import earlier
 from pipeline.parts.earlier import in_blocks, mixed_earlier
 from pipeline.sequences.order import ints
 from pipeline.sequences.ranked import ranked, unranked
 from pipeline_attention import Dot, General
-from untyped import listed, peak
+from untyped import listed
 
 LENGTHS = torch.tensor([3, 0, 11, 7, 11])
 
@@ -134,7 +135,7 @@ def test_memory_is_linear_in_time_where_little_is_given() -> None:
         values = torch.randn(2, steps, 8, requires_grad=True)
         states = States.from_padded(values, torch.full((2,), steps))
         stage = AttendEarlier(dot, memory=memory)
-        return peak(lambda: torch.autograd.grad(stage(states).padded().values.sum(), values))
+        return peak_bytes(lambda: torch.autograd.grad(stage(states).padded().values.sum(), values))
 
     assert train(2_000, 1) < 2.5 * train(1_000, 1)
     assert train(2_000, 1) < 6 * 2**20

@@ -1,12 +1,11 @@
 """Functions of torch whose types torch leaves open, with types."""
 
 from collections.abc import Callable
-from operator import attrgetter, methodcaller
+from operator import methodcaller
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 listed: Callable[[Tensor], Any] = methodcaller("tolist")
 """A tensor's numbers as lists."""
@@ -38,21 +37,3 @@ def learn(loss: Tensor, optimiser: torch.optim.Optimizer) -> float:
 def distinct(values: Tensor) -> int:
     """How many different rows a matrix has."""
     return len({tuple(row) for row in listed(values)})
-
-
-_allocations: Callable[[object], list[object]] = methodcaller("events")
-_kind: Callable[[object], str] = methodcaller("name")
-_bytes: Callable[[object], int] = methodcaller("nbytes")
-
-
-def peak(run: Callable[[], object]) -> int:
-    """How many bytes of tensors there are at once while something runs, beside those that were there before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        run()
-    held = most = 0
-    # Of the profiler's own records: its tables tell what an operation took, not what there was at once.
-    for event in _allocations(attrgetter("profiler.kineto_results")(profiled)):
-        if _kind(event) == "[memory]":
-            held += _bytes(event)
-            most = max(most, held)
-    return most

@@ -1,20 +1,18 @@
 """The memory of one training step, measured by making it."""
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import accumulate
-from operator import methodcaller
-from typing import Final, TypeAlias, cast, final
+from typing import TypeAlias, cast, final
 
 import attrs
 import torch
 from torch import Tensor, nn
-from torch.autograd.profiler import profile
 from torch.utils import _pytree as pytree
 
 from pipeline.borders.checked import described
 from pipeline.chain import Chain
 from pipeline.errors import OptionError
+from pipeline.forecast.peak import peak_bytes
 from pipeline.overview.shapes import sample, unmarked
 from pipeline.overview.stops import allowed, prepared
 from pipeline.sequences.answers import Scores, StepScores
@@ -24,11 +22,6 @@ from pipeline.stage import Part, Stage
 
 Model: TypeAlias = Stage[Padded[Ids], object] | Stage[Padded[Vectors], object]
 """What a training step can be made with: padded batches in."""
-
-_nbytes: Final[Callable[[object], int]] = methodcaller("nbytes")  # torch's types leave it out
-
-_EVENT: Final = "[memory]"
-"""What the profiler calls the taking or giving back of memory."""
 
 
 @final
@@ -112,14 +105,8 @@ def _module(model: object) -> nn.Module:
 
 
 def _peak(module: nn.Module, rows: int, steps: int, device: torch.device) -> int:
-    profiled = profile(profile_memory=True)
-    with profiled:
-        _train(module, rows, steps, device)
-    results = profiled.kineto_results
-    assert results is not None
-    events = sorted((event.start_ns(), _nbytes(event)) for event in results.events() if event.name() == _EVENT)
     held = sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
-    return held + max(accumulate(size for _, size in events), default=0)
+    return held + peak_bytes(lambda: _train(module, rows, steps, device))
 
 
 def _peak_on_gpu(module: nn.Module, rows: int, steps: int, device: torch.device) -> int:

@@ -15,11 +15,11 @@ from bench.measured.measurement import Extent, Measurement
 from bench.record.finding import Finding, Trait
 from bench.record.sheet import Sheet
 from bench.timing.alike import check_alike
-from bench.timing.memory import peak_bytes
 from bench.timing.step import step_of
 from bench.timing.threads import Threads, on_threads
 from bench.timing.turns import Turns, by_turns, first_times
 from pipeline import AttendEarlier, Attention, States
+from pipeline.forecast.peak import peak_bytes
 from pipeline_attention import Additive, General
 
 ROWS: Final = 16

@@ -20,12 +20,12 @@ from bench.measured.measurement import Extent, Measurement
 from bench.record.finding import Finding
 from bench.record.sheet import Sheet
 from bench.timing.alike import UnequalError, check_alike
-from bench.timing.memory import peak_bytes
 from bench.timing.product import PRODUCT, product
 from bench.timing.step import Step
 from bench.timing.threads import on_threads
 from bench.timing.times import Times
 from bench.timing.turns import SLOW, Turns, by_turns, timed
+from pipeline.forecast.peak import peak_bytes
 from pipeline_recurrent.native import available
 
 _UNHURRIED: Final = 10.0
