@@ -43,6 +43,7 @@ class Watch:
         self._hands: Final = hands
         self._dataset: Final = dataset
         self.plan = plan
+        self._told: Final[set[int]] = set()
         _watches.add(self)
 
     def explained(self, error: Exception) -> WorkerError | None:
@@ -59,6 +60,11 @@ class Watch:
             return self._blamed(said, at_work) or _idle(said)
         return None
 
+    def has_told(self, error: Exception) -> bool:
+        """Whether an error is of deaths that were told before, heard of again as the other workers end."""
+        found = _PROCESSES.search(str(error))
+        return found is not None and self._told.issuperset(int(process) for process in found[1].split(","))
+
     def _behind_broken_pipe(self) -> WorkerError | None:
         """A worker that dies while it hands over a batch: the pipe breaks first, and its death is known after."""
         patience = time.monotonic() + _PATIENCE
@@ -74,6 +80,7 @@ class Watch:
         return None
 
     def _blamed(self, said: str, processes: set[int]) -> WorkerError | None:
+        self._told.update(processes)
         blamed = [(worker, hand) for worker, hand in enumerate(self._hands) if hand.process in processes]
         if not blamed:
             return None
@@ -130,6 +137,8 @@ class _Handler:
         try:
             self._theirs(number, frame)
         except RuntimeError as error:
+            if any(watch.has_told(error) for watch in list(_watches)):
+                return
             told = explained(error)
             if told is None:
                 raise

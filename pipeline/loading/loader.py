@@ -13,6 +13,7 @@ from pipeline.borders.checked import described
 from pipeline.errors import OptionError, WorkerError
 from pipeline.loading.cut_rows import CutRows
 from pipeline.loading.deaths import Watch, heed_deaths
+from pipeline.loading.ending import end_workers
 from pipeline.loading.failures import Failure
 from pipeline.loading.fetching import Numbered
 from pipeline.loading.fitting import check_rows, check_workers
@@ -186,6 +187,7 @@ class _Running(Generic[T]):
     ) -> None:
         self._dispatched: Final = _Dispatched(plan)
         self._dataset: Final = dataset
+        self._persistent: Final[bool] = options["persistent_workers"]
         workers: int = options["num_workers"]
         hands = Hands(workers) if workers else None
         self._watch: Final = None if hands is None else Watch(hands, dataset, plan)
@@ -209,9 +211,13 @@ class _Running(Generic[T]):
         answers = iter(self._loader)
         if self._watch is not None:
             heed_deaths()
-        for number in range(len(self.plan)):
-            yield self._answer(answers, number)
-        next(answers, None)  # there is none, and workers that are not kept end
+        try:
+            for number in range(len(self.plan)):
+                yield self._answer(answers, number)
+            next(answers, None)  # there is none
+        finally:
+            if not self._persistent:
+                end_workers(answers)
 
     def _answer(self, answers: Iterator[T | Failure], number: int) -> T:
         """The next answer of the workers, raised if it is a failure.

@@ -9,6 +9,7 @@ from typing_extensions import override
 from pipeline.batching.numbers import whole
 from pipeline.batching.stream_cursor import StreamCursor
 from pipeline.errors import OptionError
+from pipeline.loading.ending import end_workers
 from pipeline.loading.fitting import check_workers
 from pipeline.loading.loader import Start
 from pipeline.loading.streamed import ShareCursor, Streamed
@@ -93,14 +94,17 @@ class StreamLoader(Generic[B]):
         workers, first = self._workers, self._next
         # Workers take turns from the first on: the one whose turn it is becomes the first.
         turns = [self._stands[(first + turn) % workers] for turn in range(workers)]
-        loader = DataLoader[Any](_Turns(self.stream, turns), batch_size=None, **self._options)
+        answers = iter(DataLoader[Any](_Turns(self.stream, turns), batch_size=None, **self._options))
         self.report = Report()
-        for worker, behind, batch in loader:
-            place = (first + worker) % workers
-            self._stands[place] = behind
-            self._next = (place + 1) % workers
-            self.report += _report(batch)
-            yield batch
+        try:
+            for worker, behind, batch in answers:
+                place = (first + worker) % workers
+                self._stands[place] = behind
+                self._next = (place + 1) % workers
+                self.report += _report(batch)
+                yield batch
+        finally:
+            end_workers(answers)
         self._stands, self._next = self._beginning(self.epoch + 1), 0
 
     def state_dict(self) -> dict[str, object]:
