@@ -106,7 +106,7 @@ class Loader(Generic[T]):
         self._collate: Final[Callable[[Any], T | Failure]] = Collate(collate)
         self._options: Final[dict[str, Any]] = {**options, "num_workers": num_workers, "pin_memory": pin_memory}
         self._kept: _Running[T] | None = None
-        self.report = Report()
+        self.report: Report = Report()
         """Real and padded steps of the batches that the newest iteration has given."""
 
     @property
