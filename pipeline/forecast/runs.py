@@ -1,5 +1,6 @@
 """Batches out of a histogram alone: rows of one length are a run, and no row is looked at by itself."""
 
+from collections.abc import Iterator
 from typing import final
 
 import attrs
@@ -7,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.batching.batches import Batches
+from pipeline.batching.cut import less_padded
 from pipeline.batching.numbers import Numbers
 from pipeline.batching.policy import Policy
 from pipeline.batching.ranks import divided
@@ -14,6 +16,9 @@ from pipeline.errors import LengthError
 from pipeline.forecast.histogram import Histogram
 
 Whole = npt.NDArray[np.int64]
+
+_Equal = tuple[int, int, int]
+"""Batches of as many rows each, one behind the other: where the first begins, the rows of each, and how many."""
 
 
 @final
@@ -71,23 +76,52 @@ class Runs:
 
     def starts(self, policy: Policy) -> Whole:
         """The places where batches begin: those of `pipeline.batching.cut`, found in a step a run."""
-        rooms = {length: policy.room(length) for length in set(self.lengths.tolist())}
-        found: list[tuple[int, int, int]] = []
+        found = self._from_the_longest(policy)
+        if policy.pool is not None or not len(found):
+            return found
+        other = self._from_the_shortest(policy)
+        longest, others_longest = (self.lengths[self.run_at(starts)][:, None] for starts in (found, other))
+        return less_padded(found, other, longest, others_longest, self.rows, policy)
+
+    def _from_the_longest(self, policy: Policy) -> Whole:
+        rooms = self._rooms(policy)
+        found: list[_Equal] = []
         start = 0
-        begins = self.begins.tolist()
-        runs = zip(self.lengths.tolist(), begins[:-1], begins[1:], self.breaks.tolist(), strict=True)
-        for length, begin, end, breaks in runs:
+        for length, begin, end, breaks in self._each():
             start = begin if breaks else start
             if start < end:
-                room = rooms[length]
-                batches = -(-(end - start) // room)
-                found.append((start, room, batches))
-                start += batches * room
-        table = np.asarray(found, np.int64).reshape(-1, 3)
-        counts = table[:, 2]
-        nth = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
-        places: Whole = np.repeat(table[:, 0], counts) + nth * np.repeat(table[:, 1], counts)
-        return places
+                batches = -(-(end - start) // rooms[length])
+                found.append((start, rooms[length], batches))
+                start += batches * rooms[length]
+        return _places(found)
+
+    def _from_the_shortest(self, policy: Policy) -> Whole:
+        rooms = self._rooms(policy)
+        found: list[_Equal] = []
+        held = 0  # how many rows the batch has that is under way: it goes on into longer ones while there is room
+        for length, begin, end, breaks in reversed(list(self._each())):
+            stop, room = end, rooms[length]
+            if held:
+                taken = min(max(room - held, 0), stop - begin)
+                stop -= taken
+                held += taken
+                if stop > begin or held == room:
+                    found.append((stop, 1, 1))
+                    held = 0
+            if not held:
+                batches, held = divmod(stop - begin, room)
+                found.append((begin + held, room, batches))
+            if breaks and held:
+                found.append((begin, 1, 1))
+                held = 0
+        return np.sort(_places(found))
+
+    def _rooms(self, policy: Policy) -> dict[int, int]:
+        return {length: policy.room(length) for length in set(self.lengths.tolist())}
+
+    def _each(self) -> Iterator[tuple[int, int, int, bool]]:
+        begins = self.begins.tolist()
+        return zip(self.lengths.tolist(), begins[:-1], begins[1:], self.breaks.tolist(), strict=True)
 
     def batches(self, policy: Policy, world: int) -> Batches:
         """The batches, their number a multiple of `world` if the rows allow it; they hold no numbers of rows."""
@@ -97,6 +131,14 @@ class Runs:
         shapes = policy.shapes(stops - starts, longest[:, None])
         steps = self.steps_before(stops) - self.steps_before(starts)
         return Batches(np.empty(0, np.int32), starts, stops, shapes, steps)
+
+
+def _places(found: list[_Equal]) -> Whole:
+    table = np.asarray(found, np.int64).reshape(-1, 3)
+    counts = table[:, 2]
+    nth = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+    places: Whole = np.repeat(table[:, 0], counts) + nth * np.repeat(table[:, 1], counts)
+    return places
 
 
 def what_is_left(histogram: Histogram, policy: Policy) -> Histogram:

@@ -31,6 +31,24 @@ def test_padding_and_randomness_of_the_default(rows: int) -> None:
     assert Coverage.of(this).once
 
 
+def filled(lengths: list[int], budget: int) -> int:
+    """The padded steps of batches that are filled one by one, in the order that is given, while they stay in budget."""
+    padded, rows, longest = 0, 0, 0
+    for length in lengths:
+        if max(longest, length) * (rows + 1) > budget and rows:
+            padded, rows, longest = padded + rows * longest, 0, 0
+        rows, longest = rows + 1, max(longest, length)
+    return padded + rows * longest
+
+
+@given(lengths=st.lists(st.integers(1, 9), max_size=60), budget=st.integers(9, 40))
+def test_one_pool_pads_no_more_than_filling_from_either_end(lengths: list[int], budget: int) -> None:
+    """From the longest row down, and from the shortest up, as others do."""
+    falling, rising = sorted(lengths, reverse=True), sorted(lengths)
+    padded = Plan.of(lengths, Budget(budget, pool=None)).report().padded
+    assert padded == min(filled(falling, budget), filled(rising, budget))
+
+
 def pairs(plan: Plan) -> set[tuple[int, int]]:
     """All pairs of batch mates."""
     return {pair for batch in plan for pair in combinations(sorted(batch.tolist()), 2)}
