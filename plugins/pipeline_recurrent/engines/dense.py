@@ -75,7 +75,7 @@ def _forward(cell: Cell, x: Tensor, order: Order, weights: Weights, initial: Car
 
 
 def _spread(x: Tensor, order: Order, *, marked: bool) -> Tensor:
-    """Packed steps in a rectangle, time-major, whose other cells are zeros but for the last feature, if it marks them."""
+    """Packed steps in a rectangle, time-major; its other cells are zeros, but for a 1 in the last feature if marked."""
     grid = x.new_zeros(order.occupied * order.longest, x.shape[-1])
     if marked:
         grid[:, -1] = 1
