@@ -23,10 +23,8 @@ EVEN: Final = "packed, even"
 _GATES: Final[Mapping[Family, int]] = {"lstm": 4, "gru": 3, "rnn": 1}
 _REMEMBERED: Final = 4_096
 """How many sizes are remembered with what they were best done by."""
-_MARGIN: Final = 0.95
+_MARGIN: Final = 0.9
 """Another engine must promise to take at most this share of the time that torch's packed kernel takes: a model errs."""
-_EVEN_MARGIN: Final = 0.9
-"""The same where that kernel goes the dense way, as the others' equal: there is less to gain by leaving it."""
 
 
 @attrs.frozen
@@ -163,7 +161,7 @@ class Costs:
         engines = [engine for engine in known if engine != EVEN and entry(engine, sizes) in known]
         times = {engine: self.microseconds(engine, sizes, threads) for engine in engines}
         if "packed" in times:
-            times["packed"] *= _EVEN_MARGIN if entry("packed", sizes) == EVEN else _MARGIN
+            times["packed"] *= _MARGIN
         # oneDNN knows no float64, and what was measured is float32.
         if dtype is torch.float64:
             times.pop("dense", None)
