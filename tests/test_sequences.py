@@ -64,6 +64,21 @@ def test_packing_is_inverse_to_unpacking(rows: list[Tensor]) -> None:
     packing_is_inverse(padded(rows, extra=2, filling=torch.nan))
 
 
+@pytest.mark.parametrize(("rows", "time"), [(1, 1), (1, 5), (3, 1), (3, 4), (2, 0)])
+def test_rows_of_one_length_are_packed_as_others_are(rows: int, time: int) -> None:
+    """As by the cells of their order, there and back; gradients reach each cell once; the batch keeps its numbers."""
+    values = torch.randn(rows, time, 3, dtype=torch.float64, requires_grad=True)
+    before = values.detach().clone()
+    packed = Padded(Vectors, values, torch.full((rows,), time)).packed()
+    assert torch.equal(packed.values, values.flatten(0, 1)[packed.order.cells(time)])
+    back = packed.padded().values
+    assert back.is_contiguous()
+    assert torch.equal(back, values)
+    weights = torch.randn_like(before)
+    assert torch.equal(torch.autograd.grad((back * weights).sum(), values)[0], weights)
+    assert torch.equal(values, before)
+
+
 def test_the_report_counts_real_and_padded_steps() -> None:
     """Eight rows of 4 to 8 steps: 45 real ones in a rectangle of 64, in either layout."""
     sizes = torch.tensor([4, 6, 8, 5, 4, 3, 7, 8])

@@ -151,7 +151,7 @@ class Padded(Generic[K_co]):
         return self.values.shape[1]
 
     def packed(self) -> "Packed[K_co]":
-        """The same rows, real steps only. Copies each real step once."""
+        """The same rows, real steps only. Copies each real step once, but of a lone row without padding none."""
         return Packed(
             self.kind,
             packed_steps(self.values, self.order),
@@ -306,6 +306,9 @@ def check_steps(steps: int, wanted: int) -> None:
 
 def packed_steps(values: Shaped[Tensor, "batch time *feature"], order: Order) -> Shaped[Tensor, "steps *feature"]:
     """The real steps of a rectangle, in packed order."""
+    if order.fills(values.shape[1]):
+        # Rows of one length keep reading order: to turn the rectangle is cheaper than to look each step up.
+        return values.transpose(0, 1).flatten(0, 1)
     return values.flatten(0, 1).index_select(0, order.cells(values.shape[1]))
 
 
@@ -314,5 +317,7 @@ def padded_steps(
 ) -> Shaped[Tensor, "batch time *feature"]:
     """Packed steps in a rectangle `width` wide, zeros in its padding."""
     batch = len(order.lengths)
+    if order.fills(width):
+        return values.reshape(width, batch, *values.shape[1:]).transpose(0, 1).contiguous()
     cells = values.new_zeros(batch * width, *values.shape[1:])
     return cells.index_copy_(0, order.cells(width), values).reshape(batch, width, *values.shape[1:])

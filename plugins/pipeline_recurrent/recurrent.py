@@ -178,13 +178,15 @@ class Recurrent(Encoder[S_co]):
             initial = initial or self._zeros(like, shape)
         if order.occupied == 0:
             return like.new_zeros(0, self.hidden_size * directions), initial or self._zeros(like, shape), None
+        # Rows of one length stand in packed order as they are read: no state has to change its place.
+        even = order.fills(order.longest)
         rows = order.rows[: order.occupied].to(values.device, non_blocking=True)
         run = Run(
             self.cell,
             values,
             order,
             weights,
-            initial and tuple(state.index_select(1, rows) for state in initial),
+            initial if even or initial is None else tuple(state.index_select(1, rows) for state in initial),
             dropout=self.rnn.dropout if self.training else 0.0,
             norms=tuple(self.norms or ()),
             residual=self.residual,
@@ -192,7 +194,7 @@ class Recurrent(Encoder[S_co]):
         engine = chosen(self.engine, run)
         self.engines[engine.name] += 1
         steps, ended = engine.run(run)
-        if len(order.lengths) == 1:
+        if even:
             return steps, ended, engine.name
         # Under autocast the kernel ends in another dtype than it began with.
         carried = tuple(

@@ -23,7 +23,7 @@ EVEN: Final = "packed, even"
 _GATES: Final[Mapping[Family, int]] = {"lstm": 4, "gru": 3, "rnn": 1}
 _REMEMBERED: Final = 4_096
 """How many sizes are remembered with what they were best done by."""
-_MARGIN: Final = 0.95
+_MARGIN: Final = 0.9
 """Another engine must promise to take at most this share of the time that torch's packed kernel takes: a model errs."""
 
 

@@ -58,10 +58,7 @@ def _forward(cell: Cell, x: Tensor, order: Order, weights: Weights, initial: Car
     ragged = order.steps < rows * time
     if ragged and cell == "lstm":
         x, weights = _marked(x, weights)
-    grid = x.new_zeros(rows * time, x.shape[-1])
-    if ragged and cell == "lstm":
-        grid[:, -1] = 1
-    sequence = grid.index_copy(0, order.grid, x).view(time, rows, -1)
+    sequence = (_spread(x, order, marked=cell == "lstm") if ragged else x).view(time, rows, -1)
     flat = [weight for weight in weights if weight is not None]
     states = [state.unsqueeze(0) for state in start]
     biases, training = weights[2] is not None, torch.is_grad_enabled()
@@ -70,9 +67,19 @@ def _forward(cell: Cell, x: Tensor, order: Order, weights: Weights, initial: Car
     else:
         call = torch.gru if cell == "gru" else torch.rnn_tanh if cell == "rnn_tanh" else torch.rnn_relu
         output, cells = call(sequence, states[0], flat, biases, 1, 0.0, training, False, False)  # noqa: FBT003
-    steps = output.flatten(0, 1).index_select(0, order.grid)
+    steps = output.flatten(0, 1)
+    if ragged:
+        steps = steps.index_select(0, order.grid)
     ended = steps.index_select(0, order.ends)
     return steps, (ended, cells[0]) if cell == "lstm" else (ended,)
+
+
+def _spread(x: Tensor, order: Order, *, marked: bool) -> Tensor:
+    """Packed steps in a rectangle, time-major; its other cells are zeros, but for a 1 in the last feature if marked."""
+    grid = x.new_zeros(order.occupied * order.longest, x.shape[-1])
+    if marked:
+        grid[:, -1] = 1
+    return grid.index_copy(0, order.grid, x)
 
 
 def _marked(x: Tensor, weights: Weights) -> tuple[Tensor, Weights]:
