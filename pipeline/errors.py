@@ -76,3 +76,7 @@ class UnknownOptionError(PipelineError, TypeError):
 
 class PluginError(PipelineError, RuntimeError):
     """A plugin that breaks the rules: two that offer one name, or something that is no part."""
+
+
+class PlanError(PipelineError, ValueError):
+    """A file that should hold a plan of batches, and is damaged or none at all."""

@@ -38,6 +38,15 @@ class Report:
         """The share of the padded steps that are padding: what packing does not compute."""
         return 1 - self.steps / self.padded if self.padded else 0.0
 
+    def fields(self) -> dict[str, str]:
+        """What a progress bar has room for, ready to print.
+
+        Example:
+            >>> Report(1, 8, 45, 64).fields()
+            {'rows': '8', 'padding': '29.7%'}
+        """
+        return {"rows": f"{self.rows:,}", "padding": f"{self.wasted:.1%}"}
+
     def __add__(self, other: "Report") -> "Report":
         return Report(
             self.batches + other.batches,

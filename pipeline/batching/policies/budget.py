@@ -1,0 +1,69 @@
+"""So many padded steps a batch."""
+
+import math
+from typing import final
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+from typing_extensions import override
+
+from pipeline.batching.numbers import Numbers, whole, whole_or_none
+from pipeline.batching.policy import Policy
+from pipeline.errors import OptionError
+
+
+@final
+@attrs.frozen
+class Budget(Policy):
+    """A number of padded steps: a batch's rows times its longest row. The sum of lengths would not bound memory.
+
+    Args:
+        max_steps: how many padded steps a batch may have.
+        rows: how many rows it may have; None for as many as the steps allow.
+        quadratic: for attention, whose work grows with the square of the length: a row of L steps counts as
+            L + L * L / quadratic, so that a row of `quadratic` steps counts twice. None counts steps alone.
+
+    Example:
+        >>> Budget(4_096).room(longest=20), Budget(4_096, rows=128).room(longest=20)
+        (204, 128)
+        >>> Budget(4_096, quadratic=512).room(longest=512), Budget(4_096).room(longest=512)
+        (4, 8)
+    """
+
+    max_steps: int = attrs.field()
+    rows: int | None = attrs.field(default=None, kw_only=True)
+    quadratic: int | None = attrs.field(default=None, kw_only=True)
+
+    @override
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        whole("max_steps", self.max_steps, least=1)
+        whole_or_none("rows", self.rows, least=1)
+        whole_or_none("quadratic", self.quadratic, least=1)
+        if self.quadratic is not None and not self.fits():
+            counts = 1 + 1 / self.quadratic
+            msg = f"max_steps={self.max_steps} has no room for a row of one step, which counts {counts:g}; raise it."
+            raise OptionError(msg, max_steps=self.max_steps, quadratic=self.quadratic)
+
+    @override
+    def rows_of(self, longest: int) -> int:
+        if self.quadratic is None:
+            by_steps = self.max_steps // longest
+        else:
+            by_steps = self.max_steps * self.quadratic // (longest * (self.quadratic + longest))
+        return by_steps if self.rows is None else min(by_steps, self.rows)
+
+    @override
+    def fits(self) -> int:
+        if self.quadratic is None:
+            return self.max_steps
+        # The largest L with L * L + q * L <= q * max_steps, in whole numbers.
+        scale = self.quadratic
+        return (math.isqrt(scale * scale + 4 * scale * self.max_steps) - scale) // 2
+
+    @override
+    def work(self, shapes: Numbers) -> npt.NDArray[np.float64]:
+        steps: npt.NDArray[np.float64] = shapes[:, 1:].sum(axis=1, dtype=np.float64)
+        counted = steps if self.quadratic is None else steps * (1 + steps / self.quadratic)
+        return counted * shapes[:, 0]
