@@ -5,12 +5,14 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2024.10.9"
-nox.options.sessions = ["demo", "tests", "types", "lint"]
+nox.options.sessions = ["demo", "tests", "extras", "types", "lint"]
 nox.options.reuse_venv = "yes"
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 PACKAGES = ["pipeline", "pipeline_attention", "pipeline_recurrent"]
 OUTSIDE = "tests/outside/pipeline-mingru"
+EXTRAS = ("arrow",)
+WITH_EXTRAS = ("tests/sources",)
 NATIVE = ("tests/test_native.py", "tests/test_native_build.py")
 
 
@@ -49,6 +51,14 @@ def native(session: nox.Session) -> None:
     """Run the native engine's tests, which are skipped where nothing compiles it: here something must."""
     install(session, ".", groups=("test",))
     session.run("pytest", *NATIVE, *session.posargs, env={"OMP_NUM_THREADS": "1", "PIPELINE_TESTS_NATIVE": "1"})
+
+
+@nox.session
+def extras(session: nox.Session) -> None:
+    """Run the tests that need optional packages, which are skipped where they are absent: here they must be there."""
+    install(session, f".[{','.join(EXTRAS)}]", groups=("extras",))
+    environment = {"OMP_NUM_THREADS": "1", "PIPELINE_TESTS_EXTRAS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    session.run("pytest", *WITH_EXTRAS, *session.posargs, env=environment)
 
 
 @nox.session

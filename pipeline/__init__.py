@@ -47,6 +47,7 @@ from pipeline.stages.frames import Frames as Frames
 from pipeline.stages.heads import Classify as Classify
 from pipeline.stages.heads import NextToken as NextToken
 from pipeline.stages.heads import Tag as Tag
+from pipeline.stages.lanes import Lanes as Lanes
 from pipeline.stages.numbers import Numbers as Numbers
 from pipeline.stages.pack import Pack as Pack
 from pipeline.stages.pack import Unpack as Unpack

@@ -50,6 +50,22 @@ class TextError(PipelineError, ValueError):
     """An input that is not text, or text that no file could hold (lone surrogates)."""
 
 
+class RecordError(PipelineError, ValueError):
+    """A malformed record of a file or a data set, or a file that is not of its format."""
+
+
+class SourceError(PipelineError, OSError):
+    """A file that is not there, cannot be read, or changed while it was."""
+
+
+class UnsizedError(PipelineError, TypeError):
+    """A length or a random record of what can only be read from its beginning."""
+
+
+class MissingExtraError(PipelineError, ImportError):
+    """An optional package that is not installed."""
+
+
 class TargetError(PipelineError, ValueError):
     """A target that is missing, or that does not fit its row."""
 
@@ -76,6 +92,10 @@ class UnknownOptionError(PipelineError, TypeError):
 
 class PluginError(PipelineError, RuntimeError):
     """A plugin that breaks the rules: two that offer one name, or something that is no part."""
+
+
+class WorkerError(PipelineError, RuntimeError):
+    """A worker of a loader that died, gave nothing in time, or raised what cannot leave its process."""
 
 
 class PlanError(PipelineError, ValueError):

@@ -5,6 +5,9 @@ import random
 from collections.abc import Iterator
 from typing import cast
 
+import attrs
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given
@@ -12,6 +15,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline import Bucket, Frames, Ids, Labels, Numbers, Pad, Report, Row, Target, Vectors
+from pipeline.batching import Boundaries, Budget, Plan, Policy, Rows, Shapes, StreamCursor
 from pipeline.errors import (
     EmptyBatchError,
     LabelError,
@@ -29,6 +33,11 @@ from untyped import listed, loosely
 def rows_of(counts: list[int]) -> list[Row[Ids]]:
     """Rows of so many steps, each step holding its row's place."""
     return list(Numbers().over([[place] * count for place, count in enumerate(counts)]))
+
+
+def listed_rows(batch: npt.NDArray[np.signedinteger]) -> list[int]:
+    """A plan's batch as numbers."""
+    return [int(row) for row in batch]
 
 
 def drawn(rows: int, longest: int) -> list[int]:
@@ -117,12 +126,117 @@ def test_a_long_row_is_refused_or_stands_alone() -> None:
     """As stated; the row is named."""
     rows = rows_of([3, 12, 4])
     with pytest.raises(
-        LengthError, match="row 1 has 12 steps, but a batch may have max_steps=10; truncate it at"
+        LengthError,
+        match=r"row 1 has 12 steps, but Budget\(.*max_steps=10.*\) has room for 10; truncate it at its door",
     ) as info:
         list(Bucket(max_steps=10)(rows))
-    assert info.value.details == {"row": 1, "length": 12, "max_steps": 10}
+    assert info.value.details == {"row": 1, "length": 12, "limit": 10}
     alone = list(Bucket(max_steps=10, long_rows="alone")(rows))
     assert sorted([row.place for row in batch] for batch in alone) == [[1], [2, 0]]
+
+
+def tagged(length: int, place: int) -> Row[Ids]:
+    """A row whose steps, targets, offsets and asked steps can be told apart."""
+    steps = torch.arange(length)
+    offsets = torch.stack([steps, steps + 1], dim=1)
+    return Row(Ids(steps, offsets), listed(steps), place, [step % 2 == 0 for step in range(length)])
+
+
+def test_a_long_row_is_truncated_with_its_targets() -> None:
+    """Steps, offsets, step targets and what is asked are cut alike."""
+    (batch,) = Bucket(max_steps=4, long_rows="truncate")([tagged(6, 3)])
+    (row,) = batch
+    assert listed(row.sequence.values) == row.target == [0, 1, 2, 3]
+    assert row.sequence.offsets is not None
+    assert listed(row.sequence.offsets[:, 0]) == [0, 1, 2, 3]
+    assert (row.asked, row.place, row.begin) == ([True, False, True, False], 3, 0)
+
+
+@given(counts=st.lists(st.integers(0, 20), min_size=1, max_size=20), limit=st.integers(1, 6), look=st.integers(1, 9))
+def test_a_long_row_is_split_and_nothing_of_it_lost(counts: list[int], limit: int, look: int) -> None:
+    """Parts keep their row's place, say where they begin, and give the row back; no batch is over the budget."""
+    rows = [tagged(count, place) for place, count in enumerate(counts)]
+    batches = list(Bucket(max_steps=limit, long_rows="split", look_ahead=look)(rows))
+    assert all(len(batch) * max(map(len, batch)) <= limit for batch in batches)
+    parts = sorted((row for batch in batches for row in batch), key=lambda row: (row.place, row.begin))
+    for row in rows:
+        mine = [part for part in parts if part.place == row.place]
+        assert [part.begin for part in mine] == list(range(0, max(len(row), 1), limit))
+        assert [step for part in mine for step in listed(part.sequence.values)] == listed(row.sequence.values)
+        assert [step for part in mine for step in cast("list[int]", part.target)] == row.target
+        assert [step for part in mine for step in part.asked or []] == row.asked
+
+
+def test_what_cannot_be_cut_is_refused() -> None:
+    """A prediction has one answer a row; a sampler gives whole rows; step targets must be one a step."""
+    bucket = Bucket(max_steps=4, long_rows="split")
+    with pytest.raises(LengthError, match="row 3 has 6 steps, but in a prediction it has one answer, and would have"):
+        list(bucket.serve([tagged(6, 3)]))
+    with pytest.raises(OptionError, match="would cut them, but a sampler gives whole rows; cut them before"):
+        bucket.sampler([6, 2])
+    short = Row(Ids(torch.arange(6)), [1, 2, 3], 3)
+    with pytest.raises(TargetError, match="row 3 has 6 steps but 3 targets; give each step a target"):
+        list(bucket([short]))
+
+
+def test_a_class_goes_with_every_part() -> None:
+    """A target of the whole row is that of its parts."""
+    split = Bucket(max_steps=2, long_rows="split")([Row(Ids(torch.arange(3)), target=7)])
+    assert [row.target for batch in split for row in batch] == [7, 7]
+
+
+POLICIES: list[Policy] = [
+    Rows(3),
+    Budget(12, rows=4),
+    Budget(24, quadratic=8),
+    Budget(24, multiple_of=4),
+    Boundaries((2, 5), max_steps=12),
+    Shapes([(2, 9), (4, 4)]),
+]
+
+
+@given(
+    counts=st.lists(st.integers(0, 8), max_size=40),
+    policy=st.sampled_from(POLICIES),
+    seed=st.one_of(st.none(), st.integers(0, 3)),
+    epoch=st.integers(0, 2),
+    world=st.integers(1, 3),
+)
+def test_a_stream_has_the_batches_of_a_plan(
+    counts: list[int], policy: Policy, seed: int | None, epoch: int, world: int
+) -> None:
+    """What makes one pool is cut as a list of the same lengths, for every rank, in every epoch."""
+    whole = attrs.evolve(policy, pool=None)
+    plan = Plan.of(counts, whole, seed=seed, epoch=epoch, world=world)
+    bucket, rows = Bucket(policy=whole, seed=seed), rows_of(counts)
+    for rank in range(world):
+        streamed = [batch for batch, _ in bucket.marked(rows, StreamCursor(epoch), rank=rank, world=world)]
+        assert [[row.place for row in batch] for batch in streamed] == [listed_rows(batch) for batch in plan.rank(rank)]
+
+
+def test_a_pool_holds_as_many_batches_as_the_policy_says() -> None:
+    """Memory is bounded by it: rows are read ahead for so many batches, and no further."""
+    taken: list[int] = []
+
+    def endless() -> Iterator[Row[Ids]]:
+        for place in itertools.count():
+            taken.append(place)
+            yield Row(Ids(torch.zeros(1 + place % 2 * 7, dtype=torch.int64)), place=place)
+
+    batches = Bucket(policy=Budget(16, pool=5))(endless())
+    first = next(batches)
+    # Each two rows take 1/16 and 1/2 of a batch.
+    assert len(taken) == 18
+    assert len(first) * max(map(len, first)) <= 16
+
+
+def test_padding_on_a_stream_is_near_that_of_a_plan() -> None:
+    """By the default policy, over many pools."""
+    counts = [1 + count for count in drawn(30_000, 40)]
+    streamed = [(len(batch), max(map(len, batch))) for batch in Bucket(max_steps=256)(rows_of(counts))]
+    planned = Plan.of(counts, Budget(256)).report()
+    wasted = 1 - sum(counts) / sum(rows * longest for rows, longest in streamed)
+    assert wasted < planned.wasted + 0.01
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -142,13 +256,17 @@ def test_bucket_and_pad_work_in_a_stock_loader(workers: int) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "Bucket needs max_steps, rows or both, but neither arrived"),
-        ({"max_steps": 0}, "max_steps must be 1 or more, but 0 arrived"),
-        ({"rows": -1}, "rows must be 1 or more, but -1 arrived"),
-        ({"rows": 2, "look_ahead": 0}, "look_ahead must be 1 or more, but 0 arrived"),
+        ({}, "Bucket needs a policy, max_steps or rows, but none arrived"),
+        ({"max_steps": 0}, "max_steps must be a whole number, 1 or more, but 0 arrived"),
+        ({"rows": -1}, "rows must be a whole number, 1 or more, but -1 arrived"),
+        ({"rows": 2, "look_ahead": 0}, "look_ahead must be a whole number, 1 or more, but 0 arrived"),
+        ({"rows": 2, "seed": -1}, "seed must be a whole number, 0 or more, but -1 arrived"),
+        ({"rows": 2, "uneven": "share"}, "uneven must be one of repeat, drop, refuse, but 'share' arrived"),
+        ({"policy": Rows(2), "rows": 2}, "Bucket has a policy, and rows beside it; say it in the policy alone"),
+        ({"policy": Rows(2), "long_rows": "alone"}, "Bucket has a policy, and long_rows beside it"),
     ],
 )
-def test_bad_bucket_options_are_refused(options: dict[str, int], message: str) -> None:
+def test_bad_bucket_options_are_refused(options: dict[str, object], message: str) -> None:
     """With the rule and what arrived."""
     with pytest.raises(OptionError, match=message):
         loosely(Bucket)(**options)

@@ -31,6 +31,7 @@ from pipeline import (
     Hidden,
     Ids,
     Labels,
+    Lanes,
     ModuleStage,
     NextToken,
     Numbers,
@@ -108,6 +109,7 @@ FIELDS: Mapping[tuple[type, str], tuple[Callable[[], object], str]] = {
     (Riders, "places"): (lambda: Riders(FLAT), "Riders: places must be Int64.*but float32"),
     (Riders, "targets"): (lambda: Riders(L, targets=torch.zeros(3).long()), "Riders: targets must be Int64.*'batch'"),
     (Riders, "asked"): (lambda: Riders(L, asked=torch.ones(3, 4).bool()), "Riders: asked must be Bool.*beside places"),
+    (Riders, "begins"): (lambda: Riders(L, begins=torch.zeros(3).long()), "Riders: begins must be Int64.*'batch'"),
 }
 
 FLOWING: Sequence[type] = [Padded, Packed, States, Pooled, Scores, StepScores, Riders]
@@ -154,6 +156,11 @@ def bucketed(rows: Iterable[Row[Ids]]) -> list[list[Row[Ids]]]:
     return list(Bucket(rows=1)(rows))
 
 
+def laned(rows: Iterable[Row[Ids]]) -> list[list[Row[Ids]]]:
+    """All that lanes make of rows."""
+    return list(Lanes(rows=1, steps=1)(rows))
+
+
 # Each stage, made; what it does not take; what it says of that.
 STAGES: Mapping[type[Part], tuple[Callable[[], Any], object, str]] = {
     Tokenize: (lambda: Tokenize.train(["a"]), 3, "row 0 must be text, but an int arrived"),
@@ -162,6 +169,7 @@ STAGES: Mapping[type[Part], tuple[Callable[[], Any], object, str]] = {
     Frames: (Frames, FLAT, r"row 0 must be a floating-point tensor of time x feature, but float32 of shape \(2,\)"),
     Shift: (Shift, Row(Vectors(PLANE), place=7), "row 7 holds Vectors, but Shift takes Ids"),
     Bucket: (lambda: bucketed, [Row(Ids(L)), "row"], "item 1 must be a Row of Ids"),
+    Lanes: (lambda: laned, [Row(Ids(L)), "row"], "item 1 must be a Row of Ids"),
     Pad: (Pad, [Row(Ids(L)), Row(Ids(FLAT), place=5)], "row 5 is float32 .*, but every row must be int64 ids of time"),
     Pack: (Pack, STEPS, r"Pack takes Padded\[Kind\], but a Packed arrived"),
     Unpack: (Unpack, ROWS, "Unpack takes Packed or States, but a Padded arrived"),

@@ -48,7 +48,7 @@ class Making:
         said = {
             "form": _FORM,
             "lengths": self.lengths.digest(),
-            "policy": [type(self.policy).__module__, type(self.policy).__qualname__, attrs.asdict(self.policy)],
+            "policy": said_of(self.policy),
             "seed": self.seed,
             "worst_first": self.worst_first,
             "uneven": self.uneven,
@@ -63,17 +63,22 @@ class Making:
         """
         left: Numbers | None = None
         for past, (ranks, steps) in enumerate(served):
-            batches, _, _ = self._made(left, self._draws(epoch, served[:past]), ranks)
+            batches, _, _ = self.made(left, self._draws(epoch, served[:past]), ranks)
             check_served(steps, len(batches) // ranks)
             left = self._unserved(left, batches.taken(slice(steps * ranks)))
-        return self._made(left, self._draws(epoch, served), world)
+        return self.made(left, self._draws(epoch, served), world)
 
     def _draws(self, epoch: int, served: tuple[Stretch, ...]) -> Draws | None:
         if self.seed is None:
             return None
         return Draws(self.seed, (epoch, *(number for stretch in served for number in stretch)))
 
-    def _made(self, numbers: Numbers | None, draws: Draws | None, world: int) -> tuple[Batches, Numbers, Numbers]:
+    def made(self, numbers: Numbers | None, draws: Draws | None, world: int) -> tuple[Batches, Numbers, Numbers]:
+        """The batches of some pieces, or of all, with the rows that are repeated and those that are dropped.
+
+        Raises:
+            OptionError: if the rows do not go round.
+        """
         count = len(self.pieces) if numbers is None else len(numbers)
         sample = self._sample(numbers, count, draws)
         expected = self._batches_of(sample) * count / max(len(sample), 1)
@@ -110,6 +115,11 @@ class Making:
         for start, stop in zip(served.starts.tolist(), served.stops.tolist(), strict=True):
             left[served.order[start:stop]] = False
         return np.flatnonzero(left).astype(narrow(len(left)), copy=False)
+
+
+def said_of(policy: Policy) -> list[object]:
+    """A policy as JSON can say it: its class, and its fields."""
+    return [type(policy).__module__, type(policy).__qualname__, attrs.asdict(policy)]
 
 
 def digest_of(said: object) -> str:

@@ -3,6 +3,7 @@
 Source: https://huggingface.co/docs/tokenizers
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, final
@@ -84,12 +85,18 @@ class HuggingFace(Tokenizer):
         return self._encode([list(row) for row in rows], offsets=offsets, split=True)
 
     @override
+    def content(self) -> str | None:
+        """The library's own description, and which tokens are special; another version of the library is another."""
+        meanings = [self.pad, self.unknown, self.bos, self.eos]
+        return json.dumps([tokenizers.__version__, meanings, self._tokenizer.to_str()])
+
+    @override
     def decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode([i for i in ids if i not in self._specials], skip_special_tokens=False)
 
     def _as_text(self, ids: list[int]) -> list[int]:
         """Special tokens that were found in a text are text, and as words they are unknown ones."""
-        if self.unknown is None or self._specials.isdisjoint(ids):
+        if self.unknown is None:
             return ids
         unknown = self.vocabulary[self.unknown]
         return [unknown if i in self._specials else i for i in ids]
@@ -99,9 +106,10 @@ class HuggingFace(Tokenizer):
         self._tokenizer.encode_special_tokens = True
         encode = self._tokenizer.encode_batch if offsets else self._tokenizer.encode_batch_fast
         found = encode(inputs, is_pretokenized=split, add_special_tokens=False)
+        none_in = self._specials.isdisjoint
         return [
             Tokens(
-                self._as_text(encoding.ids),
+                ids if none_in(ids := encoding.ids) else self._as_text(ids),
                 encoding.offsets if offsets else (),
                 [word for word in encoding.word_ids if word is not None] if split else (),
             )

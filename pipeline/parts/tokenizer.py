@@ -51,6 +51,13 @@ class Tokenizer(ABC):
     def encode_words(self, rows: Sequence[Sequence[str]], *, offsets: bool = True) -> list[Tokens]:
         """The tokens of each row of words; offsets count within their word."""
 
+    def content(self) -> str | None:
+        """All that decides which tokens a text has, as text: by it, what was tokenized once is known again.
+
+        None if the tokenizer does not say; what it makes is then never kept.
+        """
+        return None
+
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
         """The text that tokens stand for, special ones left out."""

@@ -19,6 +19,7 @@ from pipeline.sequences.moves import STAYS, to_device
 from pipeline.sequences.order import Order, ints, order_of
 from pipeline.sequences.pytrees import as_pytree
 from pipeline.sequences.riders import IGNORED, Riders, check_riders, riders_of, riders_of_vectors
+from pipeline.sequences.rows import FILLER
 
 R_co = TypeVar("R_co", covariant=True)
 N = TypeVar("N", default=int)
@@ -30,7 +31,7 @@ class Answers(ABC, Generic[R_co]):
 
     @abstractmethod
     def rows(self) -> Iterator[tuple[int, R_co]]:
-        """Each row's place in the input, and its answer."""
+        """Each row's place in the input, and its answer; none for rows that fill the batch up."""
 
 
 @as_pytree
@@ -61,7 +62,8 @@ class Scores(Answers[N], Generic[N]):
     def rows(self) -> Iterator[tuple[int, N]]:
         """Each row's place in the input, and its best class."""
         best: list[int] = ints(self.values.argmax(1))
-        return ((place, self.names[index]) for place, index in zip(ints(self.riders.places), best, strict=True))
+        places = ints(self.riders.places)
+        return ((place, self.names[index]) for place, index in zip(places, best, strict=True) if place != FILLER)
 
     def log_softmax(self) -> Float[Tensor, "batch classes"]:
         """Logarithms of the classes' probabilities."""
@@ -125,6 +127,8 @@ class StepScores(Answers[list[N]], Generic[N]):
         for row, (place, length, end) in enumerate(
             zip(ints(self.riders.places), ints(self.lengths), ends, strict=True)
         ):
+            if place == FILLER:
+                continue
             classes = best[end - length : end]
             wanted = classes if asked is None else classes[asked[row, :length]]
             yield place, [self.names[index] for index in ints(wanted)]

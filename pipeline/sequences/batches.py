@@ -1,6 +1,6 @@
 """Rows collated into tensors, in either layout."""
 
-from typing import Generic, Self, TypeAlias
+from typing import TYPE_CHECKING, Generic, Self, TypeAlias
 
 import attrs
 import torch
@@ -10,13 +10,16 @@ from typing_extensions import TypeIs
 
 from pipeline.borders.checked import checked, described
 from pipeline.borders.switches import at_border
-from pipeline.errors import EmptyBatchError, LengthError, ShapeError
+from pipeline.errors import EmptyBatchError, LengthError, OptionError, ShapeError
 from pipeline.sequences.moves import STAYS, pinned, to_device
 from pipeline.sequences.order import Order, longest_of, order_of
 from pipeline.sequences.pytrees import as_pytree
 from pipeline.sequences.report import Report
 from pipeline.sequences.riders import Riders, check_riders, riders_of
 from pipeline.sequences.rows import Hidden, Ids, K, K_co, Kind
+
+if TYPE_CHECKING:
+    from pipeline.sequences.states import Causal, States
 
 Carry: TypeAlias = tuple[Tensor, ...]
 """What a recurrent encoder carries from step to step: tensors of layers x batch x size, `(h, c)` for an LSTM."""
@@ -77,6 +80,26 @@ def _check_initial(initial: Carry | None, batch: int) -> None:
                 "arrived; pass what an encoder gave as `carried` for the same rows."
             )
             raise ShapeError(msg, argument="initial")
+
+
+def _carried(before: "States[Causal] | None", riders: Riders) -> Carry | None:
+    """What the rows start from that go on, zeros for those that begin; no gradient goes back through it."""
+    if before is None:
+        if riders.begins is not None:
+            row = int(riders.begins.argmax())
+            msg = (
+                f"row {int(riders.places[row])} goes on at step {int(riders.begins[row])}, but no states arrived; pass "
+                "those of the batch before."
+            )
+            raise OptionError(msg, row=row)
+        return None
+    if before.carried is None:
+        msg = "the states that arrived carry nothing on; encode with an encoder that is stateful, such as lstm."
+        raise ShapeError(msg, argument="before")
+    _check_initial(before.carried, len(riders.places))
+    goes_on = riders.goes_on.to(before.final.device, non_blocking=True).unsqueeze(1)
+    # Filled, not multiplied: a row that ended in NaN does not spoil the one that begins.
+    return tuple(state.detach().masked_fill(~goes_on, 0) for state in before.carried)
 
 
 @as_pytree
@@ -153,9 +176,24 @@ class Padded(Generic[K_co]):
         """The same rows with hidden vectors in place of what they hold, and without an initial state."""
         return Padded(Hidden, values, self.lengths, riders=self.riders, order=self.order)
 
+    def carrying(self, before: "States[Causal] | None") -> Self:
+        """The same rows, those that go on starting from the states that the batch before ended with.
+
+        A row goes on from the row at the same index of the batch before: so `Lanes` deals them. The others start from
+        zeros. No gradient goes back into the batch before.
+
+        Args:
+            before: the states of the batch before; None for the first batch.
+
+        Raises:
+            OptionError: if a row goes on, but there are no states.
+            ShapeError: if the states carry nothing on, or are of another number of rows.
+        """
+        return attrs.evolve(self, initial=_carried(before, self.riders))
+
     def report(self) -> Report:
         """Its real and padded steps."""
-        return Report(1, len(self.lengths), self.order.steps, len(self.lengths) * self.width)
+        return Report(1, self.riders.rows, self.order.steps, len(self.lengths) * self.width)
 
     def to(self, device: torch.device | str) -> Self:
         """The same batch on another device; its lengths stay on the CPU as well."""
@@ -230,7 +268,7 @@ class Packed(Generic[K_co]):
 
     def report(self) -> Report:
         """Its real steps, and the padded ones that packing left out."""
-        return Report(1, len(self.lengths), self.order.steps, len(self.lengths) * self.width)
+        return Report(1, self.riders.rows, self.order.steps, len(self.lengths) * self.width)
 
     def to(self, device: torch.device | str) -> Self:
         """The same batch on another device; its lengths stay on the CPU as well."""

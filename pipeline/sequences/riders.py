@@ -11,6 +11,7 @@ from pipeline.borders.checked import checked
 from pipeline.errors import ShapeError
 from pipeline.sequences.moves import STAYS
 from pipeline.sequences.pytrees import as_pytree
+from pipeline.sequences.rows import FILLER
 
 IGNORED = -100
 """The target of whatever has none: torch's own `ignore_index`."""
@@ -27,11 +28,13 @@ class Riders:
         targets: a class a row, or a class a step in a padded rectangle whatever the layout of
             the values; `IGNORED` where there is none.
         asked: True at the steps of which an answer is wanted; None means every real step; on the CPU.
+        begins: which step of its row each row begins with, where rows were cut; None means the first; on the CPU.
     """
 
     places: Int64[Tensor, " batch"] = attrs.field(metadata=STAYS)
     targets: Int64[Tensor, " batch"] | Int64[Tensor, "batch time"] | None = None
     asked: Bool[Tensor, "batch time"] | None = attrs.field(default=None, metadata=STAYS)
+    begins: Int64[Tensor, " batch"] | None = attrs.field(default=None, metadata=STAYS)
 
     @property
     def weight(self) -> Int64[Tensor, ""]:
@@ -39,6 +42,16 @@ class Riders:
         if self.targets is None:
             return torch.zeros((), dtype=torch.int64)
         return (self.targets != IGNORED).sum()
+
+    @property
+    def rows(self) -> int:
+        """How many rows stand for one of the input: those that fill a batch up do not."""
+        return int((self.places != FILLER).sum())
+
+    @property
+    def goes_on(self) -> Bool[Tensor, " batch"]:
+        """True at the rows that go on with a row of which earlier steps came before; on the CPU."""
+        return torch.zeros_like(self.places, dtype=torch.bool) if self.begins is None else self.begins > 0
 
 
 def check_riders(riders: Riders, batch: int, width: int | None = None) -> None:

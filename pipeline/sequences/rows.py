@@ -1,7 +1,7 @@
 """One sequence at a time: what a user hands in, and what it becomes on its way to a batch."""
 
 from collections.abc import Sequence
-from typing import Generic, TypeAlias
+from typing import Final, Generic, TypeAlias
 
 import attrs
 from jaxtyping import Float, Int64
@@ -52,6 +52,9 @@ K = TypeVar("K", bound=Kind)
 K_co = TypeVar("K_co", bound=Kind, covariant=True)
 X_co = TypeVar("X_co", covariant=True)
 
+FILLER: Final = -1
+"""The place of a row that stands for none of the input: it has no steps, and fills a batch up to its shape."""
+
 
 @attrs.frozen(eq=False)
 class Example(Generic[X_co]):
@@ -76,15 +79,17 @@ class Row(Generic[K_co]):
         place: where it stood in the input, from 0.
         asked: the steps of which an answer is wanted; None means all. The steps that a
             tokenizer adds (bos, eos, later pieces of a split word) are not asked.
+        begin: where in its row the sequence begins: above 0 for a later part of a row that was cut.
     """
 
     sequence: K_co
     target: Target = None
     place: int = 0
     asked: Sequence[bool] | None = None
+    begin: int = 0
 
     def __len__(self) -> int:
-        return len(values_of(self.sequence))
+        return values_of(self.sequence).size(0)
 
 
 def values_of(sequence: Kind) -> Tensor:

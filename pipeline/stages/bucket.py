@@ -1,93 +1,107 @@
 """Group rows of like length into batches, so that little of a batch is padding."""
 
-import random
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
-from typing import Final, Literal, cast, final, overload
+from typing import Final, TypeAlias, cast, final, get_args, overload
 
-from torch.utils.data import Sampler
+import attrs
 from typing_extensions import override
 
+from pipeline.batching.making import digest_of, said_of
+from pipeline.batching.numbers import one_of, whole
+from pipeline.batching.policies.budget import Budget
+from pipeline.batching.policies.rows import Rows
+from pipeline.batching.policy import LongRows, Policy
+from pipeline.batching.pools import Pool, Pools
+from pipeline.batching.ranks import Uneven
+from pipeline.batching.stream_cursor import StreamCursor
 from pipeline.borders.checked import described
 from pipeline.errors import LengthError, OptionError, ShapeError
 from pipeline.sequences.rows import Ids, K, Kind, Row, is_row
-from pipeline.stage import Flow, Stream
+from pipeline.sequences.windows import window_of
+from pipeline.stage import Flow
+from pipeline.stages.bucket_sampler import BucketSampler
+from pipeline.stages.resumable import Resumable
 
-LongRows = Literal["refuse", "alone"]
+_Measured: TypeAlias = tuple[Row[K], int]
+"""A row, and how many steps it has."""
 
 
 @final
-class Bucket(Stream[Row[K], list[Row[K]]]):
+class Bucket(Resumable[Row[K], list[Row[K]]]):
     """Rows in, batches of rows of like length out, shuffled; no row lost or doubled.
 
     Rows are read ahead a pool at a time, sorted by length, cut into batches, and the batches
     shuffled: sorting saves padding, but must not become an order of training. Each call is
-    an epoch with an order of its own, fixed by the seed.
+    an epoch with an order of its own, fixed by the seed. Rows that make one pool have the batches
+    of `pipeline.batching.Plan` over their lengths.
 
     Args:
         kind: what the rows are; ids if left out.
-        max_steps: how many padded steps a batch may have: its rows times its longest one.
-        rows: how many rows a batch may have. Give this, `max_steps` or both.
-        look_ahead: how many rows are read before batches are made of them: what is held in memory,
-            and as far as an endless input is read ahead.
+        policy: what a batch may hold, and for how many batches rows are read ahead (`pool`). A row has one length.
+        max_steps: instead of a policy, how many padded steps a batch may have: its rows times its longest one.
+        rows: instead of a policy, how many rows a batch may have. Give this, `max_steps` or both.
+        long_rows: without a policy, what becomes of a row longer than `max_steps`: `refuse` it with an error, let it
+            stand `alone` in a batch over the budget, `truncate` it, or `split` it into parts at the same place, which
+            are batched as rows are. A class of the whole row goes with each part. Predictions refuse to split.
+        look_ahead: how many rows are read ahead at most, whatever the policy; None for no other limit.
         seed: what the shuffling starts from. None keeps each pool's batches in order of length.
-        long_rows: what becomes of a row longer than `max_steps`: `refuse` it with an error, or let it stand
-            `alone` in a batch over the budget.
+        uneven: shared among ranks, what becomes of the last rows, where too few are left to go round.
 
     Raises:
-        OptionError: if neither `max_steps` nor `rows` is given, or a number is below 1.
+        OptionError: if neither a policy nor `max_steps` nor `rows` is given, or both are, or a number is below 1.
 
     Example:
         >>> import torch
         >>> rows = [Row(Ids(torch.ones(n, dtype=torch.int64))) for n in (4, 1, 5, 2)]
         >>> [[len(row) for row in batch] for batch in Bucket(max_steps=10, seed=None)(rows)]
         [[5, 4], [2, 1]]
+        >>> [[len(row) for row in batch] for batch in Bucket(policy=Rows(3), seed=None)(rows)]
+        [[5, 4, 2], [1]]
     """
 
     @overload
     def __init__(
         self: "Bucket[Ids]",
         *,
+        policy: Policy | None = None,
         max_steps: int | None = None,
         rows: int | None = None,
-        look_ahead: int = 10_000,
+        long_rows: LongRows | None = None,
+        look_ahead: int | None = None,
         seed: int | None = 0,
-        long_rows: LongRows = "refuse",
+        uneven: Uneven = "repeat",
     ) -> None: ...
     @overload
     def __init__(
         self,
         kind: type[K],
         *,
+        policy: Policy | None = None,
         max_steps: int | None = None,
         rows: int | None = None,
-        look_ahead: int = 10_000,
+        long_rows: LongRows | None = None,
+        look_ahead: int | None = None,
         seed: int | None = 0,
-        long_rows: LongRows = "refuse",
+        uneven: Uneven = "repeat",
     ) -> None: ...
     def __init__(
         self,
         kind: type[Kind] = Ids,
         *,
+        policy: Policy | None = None,
         max_steps: int | None = None,
         rows: int | None = None,
-        look_ahead: int = 10_000,
+        long_rows: LongRows | None = None,
+        look_ahead: int | None = None,
         seed: int | None = 0,
-        long_rows: LongRows = "refuse",
+        uneven: Uneven = "repeat",
     ) -> None:
-        if max_steps is None and rows is None:
-            msg = "Bucket needs max_steps, rows or both, but neither arrived; Bucket(max_steps=4096) is a fair start."
-            raise OptionError(msg)
-        for name, number in (("max_steps", max_steps), ("rows", rows), ("look_ahead", look_ahead)):
-            if number is not None and number < 1:
-                msg = f"{name} must be 1 or more, but {number} arrived."
-                raise OptionError(msg, **{name: number})
         self.kind: Final = kind
-        self.max_steps = max_steps
-        self.rows = rows
-        self.look_ahead = look_ahead
-        self.seed = seed
-        self.long_rows: LongRows = long_rows
+        self.policy: Final = _policy(policy, max_steps, rows, long_rows)
+        self.look_ahead: Final = None if look_ahead is None else whole("look_ahead", look_ahead, least=1)
+        self.seed: Final = None if seed is None else whole("seed", seed, least=0)
+        one_of("uneven", uneven, get_args(Uneven))
+        self.uneven: Final[Uneven] = uneven
         self.epoch: int = 0
         """How many times the bucket was called: with the seed, what fixes the next order."""
 
@@ -101,37 +115,87 @@ class Bucket(Stream[Row[K], list[Row[K]]]):
 
         Raises:
             ShapeError: for what is no row of the bucket's kind.
-            LengthError: for a row longer than `max_steps`, unless long rows may stand alone.
+            LengthError: for a long row, if the policy refuses those.
         """
-        return self._batches(values, self.next_order())
+        at = StreamCursor(self.epoch)
+        self.epoch += 1
+        return (batch for batch, _ in self.marked(values, at))
 
     @override
     def serve(self, values: Iterable[Row[K]], /) -> Iterator[list[Row[K]]]:
-        """Batches of like length, pool after pool, nothing shuffled; the epoch does not move."""
-        return self._batches(values, None)
+        """Batches of like length, pool after pool, nothing shuffled; the epoch does not move.
 
-    def sampler(self, lengths: Sequence[int]) -> "BucketSampler":
+        Raises:
+            ShapeError: for what is no row of the bucket's kind.
+            LengthError: for a long row, if the policy refuses those, or would split it: it has one answer.
+        """
+        pools = Pools(self.policy, seed=None, look_ahead=self.look_ahead)
+        rows = self._checked(values, first=0, whole_rows=True)
+        return (batch for batch, _ in self._batches(rows, pools, StreamCursor(), 0))
+
+    @override
+    def recipe(self, world: int = 1) -> str:
+        return digest_of(
+            {
+                "stage": "Bucket",
+                "policy": said_of(self.policy),
+                "seed": self.seed,
+                "look_ahead": self.look_ahead,
+                "uneven": self.uneven,
+                "world": world,
+            }
+        )
+
+    @override
+    def marked(
+        self, values: Iterable[Row[K]], at: StreamCursor, /, *, rank: int = 0, world: int = 1
+    ) -> Iterator[tuple[list[Row[K]], StreamCursor]]:
+        at = attrs.evolve(at, recipe=self._check_mine(at, rank, world))
+        pools = Pools(self.policy, seed=self.seed, look_ahead=self.look_ahead, world=world, uneven=self.uneven)
+        return self._batches(self._checked(values, first=at.rows, whole_rows=False), pools, at, rank)
+
+    def sampler(self, lengths: Sequence[int]) -> BucketSampler:
         """The same grouping as a batch sampler of a stock `DataLoader`.
 
         Args:
-            lengths: each row's length; all of them are one pool.
+            lengths: each row's length.
+
+        Raises:
+            OptionError: if some rows would be cut: a row number says nothing of a part.
 
         Example:
             >>> sampler = Bucket(max_steps=10, seed=None).sampler([4, 1, 5, 2])
             >>> list(sampler)
             [[2, 0], [3, 1]]
         """
-        return BucketSampler(self, lengths)
+        return BucketSampler(lengths, self.policy, self.seed)
 
-    def _batches(self, values: Iterable[Row[K]], order: random.Random | None) -> Iterator[list[Row[K]]]:
-        rows = self._checked(values)
-        while pool := list(islice(rows, self.look_ahead)):
-            for group in self.groups([len(row) for row in pool], [row.place for row in pool], order):
-                yield [pool[index] for index in group]
+    def _batches(
+        self, values: Iterator[_Measured[K]], pools: Pools, at: StreamCursor, rank: int
+    ) -> Iterator[tuple[list[Row[K]], StreamCursor]]:
+        """The batches of one rank, each with where the stream stands behind it."""
+        number, given = at.inside or (0, 0)
+        rows: list[_Measured[K]] = []
+        last = False
+        while not last:
+            last = not _filled(rows, values, pools)
+            if not rows:
+                return
+            pool = pools.cut([length for _, length in rows], epoch=at.epoch, number=number, last=last)
+            ends = attrs.evolve(at, rows=at.rows + pool.rows, inside=(number + 1, 0))
+            batches = _of_rank(pool, rank, pools.world)
+            for index in range(given, len(batches)):
+                behind = attrs.evolve(at, inside=(number, index + 1)) if index + 1 < len(batches) else ends
+                yield _taken(rows, pool, batches[index]), behind
+            del rows[: pool.rows]
+            at, number, given = ends, number + 1, 0
 
-    def _checked(self, values: Iterable[object]) -> Iterator[Row[K]]:
-        """The rows as they come, each of them a row, and of the bucket's kind."""
-        for place, row in enumerate(values):
+    def _checked(self, values: Iterable[object], *, first: int, whole_rows: bool) -> Iterator[_Measured[K]]:
+        """The rows as they come, each of them a row of the bucket's kind, and none longer than it may be."""
+        limit = self.policy.limit()
+        refused = {"refuse", "split"} if whole_rows else {"refuse"}
+        longest = limit if self.policy.long_rows in refused else None
+        for place, row in enumerate(values, start=first):
             if not is_row(row) or not isinstance(row.sequence, self.kind):
                 came = f"{type(row.sequence).__name__} in a Row" if is_row(row) else described(row)
                 msg = (
@@ -139,59 +203,62 @@ class Bucket(Stream[Row[K], list[Row[K]]]):
                     "begin with a door, such as Tokenize, Numbers or Frames."
                 )
                 raise ShapeError(msg, row=place)
-            yield cast("Row[K]", row)
+            length = len(row)
+            if longest is not None and length > longest:
+                raise self._too_long(row, longest)
+            yield cast("Row[K]", row), length
 
-    def next_order(self) -> random.Random | None:
-        """What shuffles the next epoch, and one epoch on; None if nothing is shuffled."""
-        # Of its own, not the global generator: nothing else that draws numbers changes the batches.
-        order = None if self.seed is None else random.Random(f"{self.seed}/{self.epoch}")
-        self.epoch += 1
-        return order
-
-    def groups(self, lengths: Sequence[int], places: Sequence[int], order: random.Random | None) -> list[list[int]]:
-        """Indices of the rows of one pool in groups of like length, none over the budget, shuffled by `order`."""
-        indices = list(range(len(lengths)))
-        groups: list[list[int]] = []
-        if order is not None:
-            # Rows of one length meet other mates each epoch: the sort is stable, and keeps this order among them.
-            order.shuffle(indices)
-        for index in sorted(indices, key=lambda index: -lengths[index]):
-            if not groups or len(groups[-1]) >= self._room(lengths[groups[-1][0]]):
-                self._check_fits(lengths[index], places[index])
-                groups.append([])
-            groups[-1].append(index)
-        if order is not None:
-            order.shuffle(groups)
-        return groups
-
-    def _room(self, longest: int) -> int:
-        """How many rows a batch may have whose longest row has so many steps. Rows of no steps cost one."""
-        by_steps = self.max_steps // max(longest, 1) if self.max_steps is not None else self.rows
-        return max(1, min(room for room in (by_steps, self.rows) if room is not None))
-
-    def _check_fits(self, length: int, place: int) -> None:
-        if self.max_steps is not None and length > self.max_steps and self.long_rows == "refuse":
-            msg = (
-                f"row {place} has {length} steps, but a batch may have max_steps={self.max_steps}; truncate it "
-                'at its door (max_length), raise max_steps, or let it stand alone: Bucket(long_rows="alone").'
-            )
-            raise LengthError(msg, row=place, length=length, max_steps=self.max_steps)
+    def _too_long(self, row: Row[Kind], limit: int) -> LengthError:
+        if self.policy.long_rows == "split":
+            rule = f"in a prediction it has one answer, and would have one for each {limit} of them"
+            ways = 'long_rows="alone" or "truncate"'
+        else:
+            rule, ways = f"{self.policy} has room for {limit}", 'long_rows="alone", "truncate" or "split"'
+        msg = (
+            f"row {row.place} has {len(row)} steps, but {rule}; truncate it at its door (max_length), raise the limit, "
+            f"or say what becomes of long rows: {ways}."
+        )
+        return LengthError(msg, row=row.place, length=len(row), limit=limit)
 
 
-@final
-class BucketSampler(Sampler[list[int]]):
-    """Lists of row numbers, a list a batch: made by `Bucket.sampler` for a `DataLoader`'s `batch_sampler`."""
+def _policy(policy: Policy | None, max_steps: int | None, rows: int | None, long_rows: LongRows | None) -> Policy:
+    """The policy that is given, or the one that its shorthand means."""
+    if policy is not None:
+        both = [name for name, option in (("max_steps", max_steps), ("rows", rows), ("long_rows", long_rows)) if option]
+        if both:
+            msg = f"Bucket has a policy, and {both[0]} beside it; say it in the policy alone."
+            raise OptionError(msg, policy=policy)
+        return policy
+    if max_steps is not None:
+        return Budget(max_steps, rows=rows, long_rows=long_rows or "refuse")
+    if rows is not None:
+        return Rows(rows, long_rows=long_rows or "refuse")
+    msg = "Bucket needs a policy, max_steps or rows, but none arrived; Bucket(max_steps=4096) is a fair start."
+    raise OptionError(msg)
 
-    def __init__(self, bucket: Bucket[K], lengths: Sequence[int]) -> None:
-        self._bucket = bucket
-        self._lengths = [int(length) for length in lengths]
 
-    def __len__(self) -> int:
-        return len(self._groups(None))
+def _filled(rows: list[_Measured[K]], values: Iterator[_Measured[K]], pools: Pools) -> bool:
+    """Read rows until they make a pool; False if there are no more."""
+    shares = sum(pools.share(length) for _, length in rows)
+    for row in values:
+        rows.append(row)
+        shares += pools.share(row[1])
+        if pools.full(len(rows), shares):
+            return True
+    return False
 
-    @override
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self._groups(self._bucket.next_order()))
 
-    def _groups(self, order: random.Random | None) -> list[list[int]]:
-        return self._bucket.groups(self._lengths, range(len(self._lengths)), order)
+def _of_rank(pool: Pool, rank: int, world: int) -> list[list[int]]:
+    """The numbers in each batch of a rank."""
+    mine = pool.batches.taken(slice(rank, None, world))
+    order: list[int] = mine.order.tolist()
+    return [order[start:stop] for start, stop in zip(mine.starts.tolist(), mine.stops.tolist(), strict=True)]
+
+
+def _taken(rows: Sequence[_Measured[K]], pool: Pool, numbers: Sequence[int]) -> list[Row[K]]:
+    limit = pool.pieces.limit
+    if limit is None:
+        return [rows[number][0] for number in numbers]
+    pieces = [pool.pieces[number] for number in numbers]
+    read = [(*rows[piece.row], piece.begin) for piece in pieces]
+    return [row if length <= limit else window_of(row, begin, begin + limit) for row, length, begin in read]

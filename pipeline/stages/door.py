@@ -29,7 +29,7 @@ class Door(Stage[X | Example[X], Row[K]], Generic[X, K]):
     @override
     def __call__(self, value: X | Example[X], /) -> Row[K]:
         """The row of one input."""
-        return self.rows([_example(value)], 0)[0]
+        return self.rows([example_of(value)], 0)[0]
 
     @override
     def over(self, values: Iterable[X | Example[X]], /) -> Iterator[Row[K]]:
@@ -43,10 +43,11 @@ class Door(Stage[X | Example[X], Row[K]], Generic[X, K]):
 
     def _over(self, inputs: Iterator[X | Example[X]]) -> Iterator[Row[K]]:
         first = 0
-        while chunk := [_example(value) for value in islice(inputs, _CHUNK)]:
+        while chunk := [example_of(value) for value in islice(inputs, _CHUNK)]:
             yield from self.rows(chunk, first)
             first += len(chunk)
 
 
-def _example(value: X | Example[X]) -> Example[X]:
+def example_of(value: X | Example[X]) -> Example[X]:
+    """An input in an `Example`, if it is not in one already."""
     return cast("Example[X]", value) if isinstance(value, Example) else Example(value)

@@ -13,7 +13,7 @@ from pipeline.parts.encoder import Encoder
 from pipeline.registry import registry
 from pipeline.registry.catalogue import Catalogue
 from pipeline.sequences.batches import Batch
-from pipeline.sequences.rows import Hidden, Kind, Vectors
+from pipeline.sequences.rows import FILLER, Hidden, Kind, Vectors
 from pipeline.sequences.states import Causal, S, S_co, Sight, States
 from pipeline.stage import Flow, ModuleStage
 from pipeline.stages.slot import Slot
@@ -155,8 +155,9 @@ class Encode(Slot[Encoder[S_co]], ModuleStage[Batch[H_contra], States[S_co]], Ge
             raise ShapeError(msg, argument="initial")
         if not encoder.empty_rows and int(value.lengths.min()) == 0:
             row = int(value.riders.places[int(value.lengths.argmin())])
+            which = "a row that fills the batch up" if row == FILLER else f"row {row}"
             msg = (
-                f"row {row} has no steps, and encoder {self.called!r} takes no empty rows; "
+                f"{which} has no steps, and encoder {self.called!r} takes no empty rows; "
                 "leave them out before Bucket, or choose an encoder that does."
             )
             raise LengthError(msg, row=row)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import cast, final, overload
 
+import attrs
 from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
@@ -11,7 +12,6 @@ from pipeline.errors import CompositionError, OptionError, ShapeError
 from pipeline.labels import Labels, Numbered
 from pipeline.parts.capabilities import Layout
 from pipeline.sequences.answers import N, Scores, StepScores
-from pipeline.sequences.riders import Riders
 from pipeline.sequences.states import Causal, Pooled, Sight, States
 from pipeline.stage import Flow, ModuleStage, Part
 from pipeline.stages.embed import Embed
@@ -210,7 +210,7 @@ class NextToken(_Head, ModuleStage[States[Causal], StepScores[int]]):
         """
         # Every step is asked for, bos too: its answer is the first token.
         steps = value.packed()
-        riders = Riders(steps.riders.places, steps.riders.targets)
+        riders = attrs.evolve(steps.riders, asked=None)
         return StepScores(
             self.scored(steps.values),
             steps.lengths,

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from typing import Final, Literal, final, overload
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 from typing_extensions import override
 
+from pipeline.batching.policy import Policy
 from pipeline.borders.checked import described
 from pipeline.errors import EmptyBatchError, LengthError, OptionError, ShapeError, TargetError
 from pipeline.labels import Labels
@@ -15,6 +17,7 @@ from pipeline.sequences.batches import Padded
 from pipeline.sequences.order import ints
 from pipeline.sequences.riders import IGNORED, Riders
 from pipeline.sequences.rows import Ids, K, Kind, Row, Target, is_step_target, values_of
+from pipeline.sequences.windows import filler_like
 from pipeline.stage import Flow, Stage
 
 TooLong = Literal["refuse", "truncate"]
@@ -30,12 +33,15 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
         kind: what the rows are; ids if left out.
         value: what stands in the padding. It changes no answer.
         multiple_of: round the width up to a multiple of this.
+        policy: instead of `multiple_of`, the policy that cut the batches, which says what they are padded to. Rows
+            that a fixed shape has room for are filled up with rows of no steps, which weigh nothing, and of which
+            there is no answer.
         max_length: how many steps a row may have.
         too_long: what becomes of a longer row: `refuse` it with an error, or `truncate` it and its targets.
         labels: the classes, where targets are names.
 
     Raises:
-        OptionError: if a number is below 1.
+        OptionError: if a number is below 1, or if there are both a policy and `multiple_of`.
 
     Example:
         >>> rows = [Row(Ids(torch.tensor([5, 6, 7])), target=1), Row(Ids(torch.tensor([8])), target=0)]
@@ -50,6 +56,7 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
         *,
         value: float = 0,
         multiple_of: int = 1,
+        policy: Policy | None = None,
         max_length: int | None = None,
         too_long: TooLong = "refuse",
         labels: Labels | None = None,
@@ -61,6 +68,7 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
         *,
         value: float = 0,
         multiple_of: int = 1,
+        policy: Policy | None = None,
         max_length: int | None = None,
         too_long: TooLong = "refuse",
         labels: Labels | None = None,
@@ -71,6 +79,7 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
         *,
         value: float = 0,
         multiple_of: int = 1,
+        policy: Policy | None = None,
         max_length: int | None = None,
         too_long: TooLong = "refuse",
         labels: Labels | None = None,
@@ -79,9 +88,13 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
             if number is not None and number < 1:
                 msg = f"{name} must be 1 or more, but {number} arrived."
                 raise OptionError(msg, **{name: number})
+        if policy is not None and multiple_of != 1:
+            msg = f"Pad has a policy, and multiple_of={multiple_of} beside it; say it in the policy alone."
+            raise OptionError(msg, multiple_of=multiple_of)
         self.kind: Final = kind
         self.value = value
         self.multiple_of = multiple_of
+        self.policy = policy
         self.max_length = max_length
         self.too_long: TooLong = too_long
         self.labels = labels
@@ -97,7 +110,8 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
         Raises:
             EmptyBatchError: if there is no row.
             ShapeError: if a row is of another kind, dtype, device or feature width than the others.
-            LengthError: if a row is longer than `max_length`, and may not be truncated.
+            LengthError: if a row is longer than `max_length`, and may not be truncated, or if the policy has no room
+                for the batch.
             TargetError: if some rows have a target and some have none, or one does not fit its row.
             LabelError: if a target is no label.
         """
@@ -107,17 +121,32 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
         sequences = [self._cut(row) for row in value]
         for row, sequence in zip(value, sequences, strict=True):
             self._check(row, sequence, value[0], sequences[0])
-        lengths = torch.tensor([len(sequence) for sequence in sequences])
-        width = -(-int(lengths.max()) // self.multiple_of) * self.multiple_of
-        values = sequences[0].new_full((len(value), width, *sequences[0].shape[1:]), self.value)
-        for cells, sequence in zip(values, sequences, strict=True):
+        count, width = self._shape(len(value), max(map(len, sequences)))
+        rows = [*value, *(filler_like(value[0]) for _ in range(count - len(value)))]
+        lengths = torch.tensor([*map(len, sequences), *[0] * (count - len(value))])
+        values = sequences[0].new_full((count, width, *sequences[0].shape[1:]), self.value)
+        for cells, sequence in zip(values, sequences, strict=False):
             cells[: len(sequence)] = sequence
         riders = Riders(
-            places=torch.tensor([row.place for row in value]),
-            targets=self._targets(value, lengths, width),
-            asked=_asked(value, width),
+            places=torch.tensor([row.place for row in rows]),
+            targets=self._targets(rows, lengths, width),
+            asked=_asked(rows, width),
+            begins=torch.tensor([row.begin for row in rows]) if any(row.begin for row in rows) else None,
         )
         return Padded(_kind_of(value[0]), values, lengths, riders=riders)
+
+    def _shape(self, rows: int, longest: int) -> tuple[int, int]:
+        """How many rows, and how many steps, a batch is padded to."""
+        if self.policy is None:
+            return rows, -(-longest // self.multiple_of) * self.multiple_of
+        if rows > self.policy.room(longest):
+            msg = (
+                f"a batch of {rows} rows of up to {longest} steps is more than {self.policy} has room for; cut batches "
+                "by the same policy: Bucket(policy=policy)."
+            )
+            raise LengthError(msg, rows=rows, longest=longest)
+        shape: list[int] = self.policy.shapes(np.array([rows]), np.array([[longest]]))[0].tolist()
+        return shape[0], shape[1]
 
     def _cut(self, row: Row[K]) -> Tensor:
         sequence = values_of(row.sequence)

@@ -1,12 +1,14 @@
 """Text to numbered tokens."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import NoReturn, TypeVar, cast, final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from typing_extensions import override
 
 from pipeline.borders.checked import described
@@ -19,8 +21,11 @@ from pipeline.stages.door import Door
 
 X = TypeVar("X")
 
+_from_numpy: Callable[[NDArray[np.int64]], torch.Tensor] = getattr(torch, "from_numpy")  # noqa: B009
+"""Torch leaves its type open. By way of numpy, a list becomes a tensor in a third of the time."""
 
-class _Tokenizing(Door[X, Ids]):
+
+class Tokenizing(Door[X, Ids]):
     """What both tokenizing doors share: special tokens, truncation, and what becomes of the targets."""
 
     def __init__(
@@ -71,17 +76,33 @@ class _Tokenizing(Door[X, Ids]):
             TextError: if an input is not text, or holds a lone surrogate.
             TargetError: if there are targets, but not one a token (or word).
         """
-        inputs = [example.input for example in examples]
-        for index, value in enumerate(inputs):
-            self.check(value, first + index)
-        try:
-            found = self.encode(inputs)
-        except (TypeError, UnicodeEncodeError) as error:
-            self._explain(inputs, first, error)
+        found = self.tokens([example.input for example in examples], range(first, first + len(examples)))
         return [
-            self._row(tokens, example.target, first + index)
+            self.row(tokens, example.target, first + index)
             for index, (tokens, example) in enumerate(zip(found, examples, strict=True))
         ]
+
+    def tokens(self, inputs: list[X], places: Sequence[int]) -> list[Tokens]:
+        """The tokens of some inputs, whose places errors name; none added, and none cut off.
+
+        Raises:
+            TextError: if an input is not text, or holds a lone surrogate.
+        """
+        for value, place in zip(inputs, places, strict=True):
+            self.check(value, place)
+        try:
+            return self.encode(inputs)
+        except (TypeError, UnicodeEncodeError) as error:
+            self._explain(inputs, places, error)
+
+    def length(self, tokens: int) -> int:
+        """How many steps a row of so many tokens has: cut to `max_length`, with bos and eos.
+
+        Example:
+            >>> Tokenize.train(["to be"], eos=True, max_length=4).length(7)
+            4
+        """
+        return min(tokens, self._room(tokens)) + self.bos + self.eos
 
     @abstractmethod
     def check(self, value: object, place: int) -> None:
@@ -107,45 +128,54 @@ class _Tokenizing(Door[X, Ids]):
     ) -> tuple[Sequence[int | str | None] | None, list[bool] | None]:
         """A target a token, where there is one a step; and which tokens an answer is wanted of (None: all)."""
 
-    def _row(self, tokens: Tokens, target: Target, place: int) -> Row[Ids]:
+    def _room(self, tokens: int) -> int:
+        return tokens if self.max_length is None else self.max_length - self.bos - self.eos
+
+    def row(self, tokens: Tokens, target: Target, place: int) -> Row[Ids]:
+        """The row of an input's tokens.
+
+        Raises:
+            TargetError: if there are targets, but not one a token (or word).
+        """
         steps, asked = self.aligned(tokens, target, place)
-        room = len(tokens.ids) if self.max_length is None else self.max_length - self.bos - self.eos
-        bos = [self.tokenizer.vocabulary[cast("str", self.tokenizer.bos)]] if self.bos else []
-        eos = [self.tokenizer.vocabulary[cast("str", self.tokenizer.eos)]] if self.eos else []
-        ids = torch.tensor([*bos, *tokens.ids[:room], *eos], dtype=torch.int64)
-        if bos or eos:
+        room = self._room(len(tokens.ids))
+        ids = tokens.ids if room >= len(tokens.ids) else tokens.ids[:room]
+        if self.bos or self.eos:
+            bos = [self.tokenizer.vocabulary[cast("str", self.tokenizer.bos)]] if self.bos else []
+            eos = [self.tokenizer.vocabulary[cast("str", self.tokenizer.eos)]] if self.eos else []
+            ids = [*bos, *ids, *eos]
             kept = asked if asked is not None else [True] * len(tokens.ids)
             asked = [*(False for _ in bos), *kept[:room], *(False for _ in eos)]
-        elif asked is not None:
-            asked = asked[:room]
-        if steps is not None:
-            target = [*(None for _ in bos), *steps[:room], *(None for _ in eos)]
-        return Row(Ids(ids, self._spans(tokens, room)), target, place, asked)
+            steps = None if steps is None else [*(None for _ in bos), *steps[:room], *(None for _ in eos)]
+        elif room < len(tokens.ids):
+            asked = None if asked is None else asked[:room]
+            steps = None if steps is None else steps[:room]
+        values = _from_numpy(np.array(ids, np.int64))
+        spans = self._spans(tokens, room) if self.offsets else None
+        return Row(Ids(values, spans), target if steps is None else steps, place, asked)
 
-    def _spans(self, tokens: Tokens, room: int) -> torch.Tensor | None:
-        if not self.offsets:
-            return None
+    def _spans(self, tokens: Tokens, room: int) -> torch.Tensor:
         spans = list(tokens.offsets[:room])
         end = spans[-1][1] if spans else 0
         spans = [*([(0, 0)] * self.bos), *spans, *([(end, end)] * self.eos)]
-        return torch.tensor(spans, dtype=torch.int64).reshape(-1, 2)
+        return _from_numpy(np.array(spans, np.int64).reshape(-1, 2))
 
-    def _explain(self, inputs: Sequence[object], first: int, error: Exception) -> NoReturn:
+    def _explain(self, inputs: Sequence[object], places: Sequence[int], error: Exception) -> NoReturn:
         """Name the row that the tokenizer, which speaks of none, stumbled over."""
-        for index, value in enumerate(inputs):
+        for row, value in zip(places, inputs, strict=True):
             for text in [value] if isinstance(value, str) else cast("Sequence[str]", value):
                 place = next((i for i, character in enumerate(text) if "\ud800" <= character <= "\udfff"), None)
                 if place is not None:
                     msg = (
-                        f"row {first + index} holds a lone surrogate, {text[place]!r} at character {place}, which is "
+                        f"row {row} holds a lone surrogate, {text[place]!r} at character {place}, which is "
                         "half a character and no text; decode its bytes with errors='replace', or leave the row out."
                     )
-                    raise TextError(msg, row=first + index, character=place) from error
+                    raise TextError(msg, row=row, character=place) from error
         raise error
 
 
 @final
-class Tokenize(_Tokenizing[str]):
+class Tokenize(Tokenizing[str]):
     """Text in, numbered tokens out, with each token's place in the text.
 
     Special tokens that stand in the text are text. Targets, where they are one a step, must be one
@@ -251,14 +281,14 @@ class Tokenize(_Tokenizing[str]):
     def aligned(
         self, tokens: Tokens, target: Target, place: int
     ) -> tuple[Sequence[int | str | None] | None, list[bool] | None]:
-        if not isinstance(target, Sequence) or not is_step_target(target):
+        if target is None or not isinstance(target, Sequence) or not is_step_target(target):
             return None, None
         _check_count(len(target), len(tokens.ids), "tokens", place)
         return target, None
 
 
 @final
-class TokenizeWords(_Tokenizing[Sequence[str]]):
+class TokenizeWords(Tokenizing[Sequence[str]]):
     """Rows of words that are split already, for taggers: targets are one a word, and so are the answers.
 
     Where a tokenizer cuts a word into pieces, its first piece stands for it: that one has the word's

@@ -28,6 +28,7 @@ from pipeline import (
     Ids,
     Keeps,
     Labels,
+    Lanes,
     ModuleStage,
     NextToken,
     Numbers,
@@ -55,6 +56,7 @@ from pipeline import (
     language_model,
     tagger,
 )
+from pipeline.batching import Shapes
 from pipeline.hooks import (
     AttentionFactory,
     EncoderFactory,
@@ -63,6 +65,7 @@ from pipeline.hooks import (
     OffersPools,
     PoolingFactory,
 )
+from pipeline.loading import Streamed, StreamLoader
 from pipeline_attention import AttentionPool, General
 from pipeline_recurrent import GRU, LSTM
 
@@ -116,6 +119,19 @@ dense = data >> Embed(9, 9) >> Encode(LSTM(9, 9)) >> Dropout() >> AttendEarlier(
 assert_type(dense, StreamChain[str | Example[str], StepScores])
 following = tokenize >> Shift() >> Bucket(rows=8) >> Pad()
 assert_type(following, StreamChain[str | Example[str], Padded[Ids]])
+
+# Policies, fixed shapes, lanes and the states that go along
+fixed = Shapes([(4, 16), (16, 4)])
+shaped = tokenize >> Bucket(policy=fixed) >> Pad(policy=fixed)
+assert_type(shaped, StreamChain[str | Example[str], Padded[Ids]])
+lanes = tokenize >> Shift() >> Lanes(rows=4, steps=32) >> Pad()
+assert_type(lanes, StreamChain[str | Example[str], Padded[Ids]])
+assert_type(Frames() >> Lanes(Vectors, rows=4, steps=32), StreamChain[Tensor | Example[Tensor], list[Row[Vectors]]])
+reader = Pack() >> Embed(9, 9) >> Encode(LSTM(9, 9))
+before: States[Causal] | None = None
+for window in lanes(texts):
+    before = reader(window.carrying(before))
+assert_type(list(StreamLoader(Streamed(texts, lanes))), list[Padded[Ids]])
 
 # Taggers
 tag = Embed(9, 9) >> Encode(bi) >> AttendEarlier() >> Tag(3)

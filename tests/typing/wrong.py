@@ -43,6 +43,7 @@ from pipeline import (
     Ids,
     Keeps,
     Labels,
+    Lanes,
     ModuleStage,
     NextToken,
     Numbers,
@@ -439,6 +440,11 @@ e = Embed.from_vectors([[1.0]])  # E call: a list where a tensor is needed
 e = Bucket(size=3)  # E call: no such option
 e = Bucket(rows=8, long_rows="cut")  # E call: no such way with long rows
 e = Bucket(Tensor, rows=8)  # E call: tensors are no kind of sequence
+e = Bucket(policy=8)  # E call: a number where a policy is needed
+e = Lanes(rows=8)  # E call: how many steps a window has is not said
+e = Frames() >> Lanes(rows=8, steps=9)  # E kind: lanes of ids
+e = Lanes(rows=8, steps=9) >> Pad(Vectors)  # E kind: a pad of vectors
+e = batch.carrying(states)  # E future: states that have seen it
 e = Pad(too_long="cut")  # E call: no such way with long rows
 e = Pad(labels=["ham", "spam"])  # E call: names that are no labels
 e = Unpack(Tensor)  # E call: tensors are no kind of sequence

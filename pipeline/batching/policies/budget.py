@@ -23,17 +23,24 @@ class Budget(Policy):
         rows: how many rows it may have; None for as many as the steps allow.
         quadratic: for attention, whose work grows with the square of the length: a row of L steps counts as
             L + L * L / quadratic, so that a row of `quadratic` steps counts twice. None counts steps alone.
+        multiple_of: batches are padded to a multiple of so many steps, and counted so. Not for two lengths a row.
+
+    Raises:
+        OptionError: for a number below 1, or if not even a row of `multiple_of` steps fits.
 
     Example:
         >>> Budget(4_096).room(longest=20), Budget(4_096, rows=128).room(longest=20)
         (204, 128)
         >>> Budget(4_096, quadratic=512).room(longest=512), Budget(4_096).room(longest=512)
         (4, 8)
+        >>> Budget(4_096, multiple_of=64).room(longest=20)
+        64
     """
 
     max_steps: int = attrs.field()
     rows: int | None = attrs.field(default=None, kw_only=True)
     quadratic: int | None = attrs.field(default=None, kw_only=True)
+    multiple_of: int = attrs.field(default=1, kw_only=True)
 
     @override
     def __attrs_post_init__(self) -> None:
@@ -41,13 +48,20 @@ class Budget(Policy):
         whole("max_steps", self.max_steps, least=1)
         whole_or_none("rows", self.rows, least=1)
         whole_or_none("quadratic", self.quadratic, least=1)
-        if self.quadratic is not None and not self.fits():
-            counts = 1 + 1 / self.quadratic
+        whole("multiple_of", self.multiple_of, least=1)
+        if not self._longest():
+            counts = 1 + 1 / (self.quadratic or math.inf)
             msg = f"max_steps={self.max_steps} has no room for a row of one step, which counts {counts:g}; raise it."
             raise OptionError(msg, max_steps=self.max_steps, quadratic=self.quadratic)
+        if not self.fits():
+            msg = (
+                f"multiple_of={self.multiple_of} leaves no room for a row within max_steps={self.max_steps}; lower it."
+            )
+            raise OptionError(msg, multiple_of=self.multiple_of, max_steps=self.max_steps)
 
     @override
     def rows_of(self, longest: int) -> int:
+        longest += -longest % self.multiple_of
         if self.quadratic is None:
             by_steps = self.max_steps // longest
         else:
@@ -56,14 +70,29 @@ class Budget(Policy):
 
     @override
     def fits(self) -> int:
-        if self.quadratic is None:
-            return self.max_steps
-        # The largest L with L * L + q * L <= q * max_steps, in whole numbers.
-        scale = self.quadratic
-        return (math.isqrt(scale * scale + 4 * scale * self.max_steps) - scale) // 2
+        longest = self._longest()
+        return longest - longest % self.multiple_of
+
+    @override
+    def shapes(self, rows: Numbers, longest: Numbers) -> Numbers:
+        if self.multiple_of > 1 and longest.shape[1] > 1:
+            msg = (
+                f"multiple_of={self.multiple_of} needs one length a row, but two arrived: rounded up each by itself, "
+                "they could be over the budget; leave it out."
+            )
+            raise OptionError(msg, multiple_of=self.multiple_of)
+        return super().shapes(rows, longest + -longest % self.multiple_of)
 
     @override
     def work(self, shapes: Numbers) -> npt.NDArray[np.float64]:
         steps: npt.NDArray[np.float64] = shapes[:, 1:].sum(axis=1, dtype=np.float64)
         counted = steps if self.quadratic is None else steps * (1 + steps / self.quadratic)
         return counted * shapes[:, 0]
+
+    def _longest(self) -> int:
+        """How many steps a row may have, were widths not rounded up."""
+        if self.quadratic is None:
+            return self.max_steps
+        # The largest L with L * L + q * L <= q * max_steps, in whole numbers.
+        scale = self.quadratic
+        return (math.isqrt(scale * scale + 4 * scale * self.max_steps) - scale) // 2

@@ -1,0 +1,85 @@
+"""Rows by number: prepared together or singly, alike; an error names the record, and where it stands."""
+
+import pytest
+import torch
+
+from pipeline import Example, Ids, Numbers, Row, Tokenize, Vectors
+from pipeline.batching import Budget
+from pipeline.errors import OptionError, ValuesError
+from pipeline.loading import CutRows, PlannedBatches, RowDataset
+from pipeline.loading.parts import part_of
+from pipeline.sources import Records
+from troubles import Stumbling, Troubled
+from untyped import listed
+
+TEXTS = ["to be", "or not", "to be that is", ""]
+
+
+@pytest.mark.parametrize("singly", [False, True])
+def test_rows_are_those_of_the_door(singly: bool) -> None:
+    """With their places and targets, in the order that is asked for; from a list, and from a source."""
+    examples = [Example(text, number) for number, text in enumerate(TEXTS)]
+    tokenize = Tokenize.train(TEXTS)
+    wanted = list(tokenize.over(examples))
+    for source in (examples, Records(examples)):
+        rows = RowDataset(source, tokenize, singly=singly)
+        assert len(rows) == 4
+        for row, number in zip(rows.__getitems__([2, 0, 3]), [2, 0, 3], strict=True):
+            assert listed(row.sequence.values) == listed(wanted[number].sequence.values)
+            assert (row.target, row.place) == (number, number)
+        assert rows[1].place == 1
+    with pytest.raises(IndexError):
+        rows[4]
+
+
+@pytest.mark.parametrize("singly", [False, True])
+def test_an_error_names_the_record(singly: bool) -> None:
+    """By its number and its place, whether reading it failed, or the door."""
+    unread = RowDataset(Troubled([1, 1, 1, 1], 2, "raise"), Stumbling(9, "raise"), singly=singly)
+    with pytest.raises(KeyError, match="a field") as info:
+        unread.__getitems__([3, 2, 1])
+    assert info.value.__notes__[-1] == "It is record 2 (rows.txt, line 3)."
+    unprepared = RowDataset(Troubled([1, 1, 1, 1], 9, "raise"), Stumbling(2, "refuse"), singly=singly)
+    with pytest.raises(ValuesError, match="it is no good") as refused:
+        unprepared.__getitems__([3, 2, 1])
+    assert refused.value.__notes__ == ["It is record 2 (rows.txt, line 3)."]
+    with pytest.raises(ValuesError, match="row 1, step 0 is -1, but ids count from 0"):
+        RowDataset([[1], [-1]], Numbers(), singly=singly).__getitems__([0, 1])
+
+
+def test_records_have_places() -> None:
+    """The source's own, or their number."""
+    assert RowDataset(Troubled([1], 9, "raise"), Stumbling(9, "raise")).where(0) == "rows.txt, line 1"
+    assert RowDataset([[1]], Numbers()).where(0) == "number 0 of list"
+
+
+def test_a_part_of_a_row_keeps_what_belongs_to_its_steps() -> None:
+    """Values, offsets, targets a step, and which steps are asked for; its place, and a target a row."""
+    offsets = torch.tensor([[0, 1], [1, 2], [2, 3], [3, 4]])
+    row = Row(Ids(torch.arange(4), offsets), ["a", None, "c", "d"], 7, [True, False, True, True])
+    part = part_of(row, 1, 3)
+    assert listed(part.sequence.values) == [1, 2]
+    assert part.sequence.offsets is not None
+    assert listed(part.sequence.offsets) == [[1, 2], [2, 3]]
+    assert (part.target, part.place, part.asked) == ([None, "c"], 7, [False, True])
+    named = part_of(Row(Vectors(torch.zeros(4, 2)), target="spam"), 3, 9)
+    assert (len(named), named.target, named.asked) == (1, "spam", None)
+    assert part_of(row, 0, 4) is row
+
+
+def test_pieces_put_together_are_the_rows() -> None:
+    """Of a plan that splits; one that truncates leaves their beginnings."""
+    counts = [7, 0, 3, 12, 2]
+    rows = RowDataset([list(range(count)) for count in counts], Numbers())
+    batches = PlannedBatches(counts, Budget(4, long_rows="split"))
+    pieces = CutRows(rows, batches.pieces)
+    found: dict[int, list[int]] = {place: [] for place in range(5)}
+    for number in sorted(number for batch in batches for number in batch):
+        found[pieces[number].place] += listed(pieces[number].sequence.values)
+    assert found == {place: list(range(count)) for place, count in enumerate(counts)}
+    short = CutRows(rows, PlannedBatches(counts, Budget(4, long_rows="truncate")).pieces)
+    assert [len(short[number]) for number in range(len(short))] == [4, 0, 3, 4, 2]
+    with pytest.raises(
+        OptionError, match="pieces are those of 5 rows, but the dataset has 1; plan with the lengths of"
+    ):
+        CutRows(RowDataset([[1]], Numbers()), batches.pieces)
