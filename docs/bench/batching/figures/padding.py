@@ -1,0 +1,64 @@
+"""What is computed for nothing, and whether length became an order: figures of epochs alone, which are never noisy."""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+import attrs
+
+from bench.batching.corpus import BUDGET, Corpus
+from bench.batching.epoch import Epoch
+from bench.batching.figures.figure import Figure
+from bench.batching.ways.all import OURS, ways
+from bench.batching.ways.ours import OnePool
+from bench.batching.ways.sorted_once import sorted_once
+from bench.batching.ways.way import Room
+from bench.record.finding import Finding
+
+FAIRSEQ: Final = "fairseq's cut"
+FINER: Final = "the same, any number of rows"
+
+_MANY: Final = 100_000
+"""From how many rows on the default is to waste little;"""
+
+_VERY_MANY: Final = 1_000_000
+"""and from how many on mates are to meet seldom."""
+
+
+def padding(corpus: Corpus) -> Iterator[Finding]:
+    """Of two epochs of each way."""
+    notes: list[str] = []
+    point, lengths = str(corpus), corpus.lengths
+    made = ways(lengths, Room(), notes)
+    this = {name: Epoch.of(lengths, way.batches(0)) for name, way in made.items()}
+    following = {name: Epoch.of(lengths, way.batches(1)) for name, way in made.items()}
+    pooled = Epoch.of(lengths, OnePool(lengths, Room()).batches(0))
+    fairseq, finer = (Epoch.of(lengths, sorted_once(lengths, BUDGET, multiple)) for multiple in (8, 1))
+
+    over = Figure("largest batch, in budgets", "ratio", goal=1.0)
+    yield over.counted(point, {name: int(epoch.padded.max()) / BUDGET for name, epoch in this.items()}, notes)
+    once = Figure("rows left out or served twice", "number", goal=0)
+    yield once.counted(point, {name: epoch.astray for name, epoch in this.items()}, notes)
+    least = Figure("padded share, one pool", "share", goal=fairseq.wasted)
+    yield least.counted(point, {OURS: pooled.wasted, FAIRSEQ: fairseq.wasted, FINER: finer.wasted}, notes)
+    share = Figure("padded share, as it comes", "share", goal=0.02 if len(lengths) >= _MANY else None)
+    yield share.counted(point, {name: epoch.wasted for name, epoch in this.items()}, notes)
+    random = Figure("correlation of adjacent batches", "ratio", goal=max(0.05, 2 / len(this[OURS].sizes) ** 0.5))
+    yield random.counted(point, {name: abs(epoch.correlation) for name, epoch in this.items()}, notes)
+    yield _mates(len(lengths)).counted(point, _again(this, following), notes)
+
+
+def mates(rows: int) -> Finding:
+    """Whether mates meet again among so many rows; ours alone, since others take minutes."""
+    corpus = Corpus.sentences(rows)
+    plans = ways(corpus.lengths, Room(), [])[OURS]
+    this, following = ({OURS: Epoch.of(corpus.lengths, plans.batches(number))} for number in (0, 1))
+    return _mates(rows).counted(str(corpus), _again(this, following))
+
+
+def _mates(rows: int) -> Figure:
+    figure = Figure("mates that meet again", "share")
+    return attrs.evolve(figure, goal=0.03) if rows >= _VERY_MANY else figure
+
+
+def _again(this: Mapping[str, Epoch], following: Mapping[str, Epoch]) -> dict[str, float]:
+    return {name: epoch.mates_again(following[name]) for name, epoch in this.items()}
