@@ -24,8 +24,8 @@ class Epoch:
 
     Example:
         >>> epoch = Epoch.of(np.array([4, 1, 5, 2]), [[2, 0], [3, 1]])
-        >>> epoch.padded.tolist(), epoch.wasted
-        ([10, 4], 0.14285714285714285)
+        >>> epoch.padded.tolist(), f"{epoch.wasted:.1%}"
+        ([10, 4], '14.3%')
     """
 
     lengths: Lengths

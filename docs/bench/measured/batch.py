@@ -6,7 +6,7 @@ from typing import Final
 from bench.batching.corpus import BUDGET, Corpus
 from bench.batching.figures.all import FULL, QUICK, Sizes, figures
 from bench.batching.figures.figure import Figure
-from bench.batching.ways.all import OURS, WAYS
+from bench.batching.ways.all import WAYS
 from bench.measured.measurement import Extent, Measurement
 from bench.record.finding import Finding
 from bench.record.sheet import Sheet
@@ -37,9 +37,9 @@ def _cells(finding: Finding) -> list[str]:
 
 
 _WHO: Final = (
-    f"A budget of {BUDGET:,} padded steps: ours, with the default pools, and lhotse's DynamicBucketingSampler. 64 rows a "
-    "batch, for they have no budget: transformers' LengthGroupedSampler and torch's RandomSampler. Lengths are drawn, "
-    "but for those of one's own."
+    f"A budget of {BUDGET:,} padded steps: ours, with the default pools, and lhotse's DynamicBucketingSampler. 64 rows "
+    "a batch, for they have no budget: transformers' LengthGroupedSampler and torch's RandomSampler. "
+    "Lengths are drawn, but for those of one's own."
 )
 _WHAT: Final = (
     "Medians, with quartiles. What is reached in rows or texts a second is the rate of ours over that of the fastest "

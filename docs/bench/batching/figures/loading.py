@@ -44,7 +44,7 @@ def drawn(corpus: Corpus) -> list[list[int]]:
 
 
 def gathered(load: Loading) -> Tensor:
-    """What tells one epoch's rows from others, in whatever order and batches they come: how many, and sums of their ids."""
+    """How many rows an epoch has, and sums over their ids: the same in whatever order and batches they come."""
     found = [(len(batch), int(batch.sum()), int((batch.sum(1) ** 2).sum())) for batch in load()]
     return torch.tensor(found).sum(0)
 

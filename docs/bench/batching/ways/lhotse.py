@@ -1,4 +1,4 @@
-"""Lhotse's `DynamicBucketingSampler`: a budget of seconds, each step one; rows out of a buffer with buckets of lengths."""
+"""Lhotse's `DynamicBucketingSampler`: a budget of seconds, each step one; rows out of a buffer, by length."""
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +14,6 @@ from bench.absent import AbsentError
 from bench.batching.corpus import Lengths
 from bench.batching.epoch import Batch
 from bench.batching.ways.way import Loading, Room, Way, tensors
-
 
 _BUCKETS = 30
 """Its own 10 pad more."""
