@@ -7,7 +7,6 @@ from pathlib import Path
 import attrs
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -36,6 +35,7 @@ from bench.timing.alike import UnequalError
 from bench.timing.times import Times
 from bench.timing.turns import Turns
 from pipeline.batching import Budget, Plan, Randomness, Rows
+from pipeline.sequences.order import ints
 
 FEW = Turns(most=2, fewest=2)
 SMALL = Room(rows=7, max_steps=600)
@@ -71,7 +71,7 @@ def test_rows_astray() -> None:
 )
 def test_rows_sorted_once(lengths: list[int], budget: int, multiple: int) -> None:
     """Each row once, from the shortest to the longest; within the budget, and as full as it may be."""
-    found = [found.tolist() for found in map(np.asarray, sorted_once(np.array(lengths), budget, multiple))]
+    found = [[int(row) for row in rows] for rows in sorted_once(np.array(lengths), budget, multiple)]
     rows = [row for rows in found for row in rows]
     assert sorted(rows) == list(range(len(lengths)))
     ascending = [lengths[row] for row in rows]
@@ -197,7 +197,7 @@ def test_every_way_loads_every_row(way: Way) -> None:
     assert [len(row) for row in ids] == LENGTHS.tolist()
     wanted = [len(ids), sum(map(sum, ids)), sum(sum(row) ** 2 for row in ids)]
     load = way.loading(ids)
-    assert gathered(load).tolist() == gathered(load).tolist() == wanted
+    assert [ints(gathered(load)) for _ in range(2)] == [wanted, wanted]
 
 
 def test_ours_keeps_to_rows_as_well() -> None:
@@ -311,7 +311,7 @@ def test_all_figures_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert Record.read(tmp_path / "run.json") == record
     rows = batch.sheet(found).rows
     assert len(rows) == len(found)
-    cells = {(row[0], row[1]): row[3] for row in rows}
+    cells = {tuple(row[0].split(": ")): row[2] for row in rows}
     assert {place for name, place in cells if name == "largest batch, in budgets"} == {
         "200 rows, like ewt", "200 rows, like imdb", "200 rows, ~20", "300 rows, mine",
     }  # fmt: skip
@@ -348,13 +348,21 @@ def test_whether_numpy_sorts_with_simd(
 ) -> None:
     """As numpy says of itself."""
     said = {"SIMD Extensions": {"baseline": baseline, "found": found}}
-    monkeypatch.setattr(np, "show_config", lambda mode: said if mode == "dicts" else None)
+
+    def show_config(mode: str) -> object:
+        return said if mode == "dicts" else None
+
+    monkeypatch.setattr(np, "show_config", show_config)
     assert planning.sorts_with_simd() is wanted
 
 
 def test_tokenizing_is_refused_where_ids_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     """The stage is not timed if it gives others than the library."""
     assert tokenizing.tokenizing(20, FEW).times.keys() == {OURS, tokenizing.RAW}
-    monkeypatch.setattr(tokenizing, "ints", lambda values: [*torch.as_tensor(values).tolist(), 1])
+
+    def wrong(values: Tensor) -> list[int]:
+        return [*ints(values), 1]
+
+    monkeypatch.setattr(tokenizing, "ints", wrong)
     with pytest.raises(UnequalError, match="must give the ids"):
         tokenizing.tokenizing(20, FEW)

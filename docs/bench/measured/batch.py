@@ -23,7 +23,7 @@ def find(extent: Extent, own: Corpus | None = None) -> Iterator[Finding]:
 def sheet(findings: Sequence[Finding]) -> Sheet:
     """A row a figure, and a column a way."""
     absent = sorted({note for finding in findings for note in finding.notes if note.split(":")[0] in WAYS})
-    headings = ("figure", "rows", "to reach", "reached", *WAYS, "others")
+    headings = ("figure", "to reach", "reached", *WAYS, "others")
     return Sheet("Making batches", headings, [_cells(finding) for finding in findings], [_WHO, _WHAT, *absent])
 
 
@@ -33,7 +33,7 @@ def _cells(finding: Finding) -> list[str]:
     others = [f"{name} {figure.cell(finding, name)}" for name in found if name not in WAYS]
     notes = [note for note in finding.notes if note.split(":")[0] not in WAYS]
     ways = [figure.cell(finding, name) for name in WAYS]
-    return [figure.name, finding.point, *figure.verdict(finding), *ways, "; ".join([*others, *notes])]
+    return [finding.point, *figure.verdict(finding), *ways, "; ".join([*others, *notes])]
 
 
 _WHO: Final = (

@@ -51,6 +51,7 @@ class Figure:
         self, point: str, times: Mapping[str, Times], figures: Mapping[str, float], notes: Sequence[str]
     ) -> Finding:
         traits = {name: value for name, value in attrs.asdict(self).items() if value is not None}
+        point = f"{self.name}: {point}"
         return Finding(MEASUREMENT, point, torch.get_num_threads(), traits, times, figures=figures, notes=tuple(notes))
 
     @classmethod
