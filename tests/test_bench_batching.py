@@ -15,7 +15,7 @@ from bench import command
 from bench.absent import AbsentError
 from bench.batching.corpus import BUDGET, CORPORA, Corpus, LengthsError
 from bench.batching.epoch import Batch, Epoch
-from bench.batching.figures import planning, resuming, tokenizing
+from bench.batching.figures import planning, ranks, resuming, tokenizing
 from bench.batching.figures.all import Sizes, figures
 from bench.batching.figures.figure import Figure
 from bench.batching.figures.loading import drawn, gathered, loading
@@ -191,6 +191,23 @@ def test_every_way_deals_to_ranks(way: Way, world: int) -> None:
     assert astray == 0 or not isinstance(way, Ours)
 
 
+def test_what_is_amiss_with_ranks_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan that leaves ranks uneven, or a row out, is one of those."""
+    assert ranks.every_world(100).figures == {OURS: 0}
+
+    def uneven(plan: Plan, rank: int) -> Plan:
+        return attrs.evolve(plan, starts=plan.starts[rank :: plan.world], stops=plan.stops[rank :: plan.world])
+
+    def without_one(plan: Plan, rank: int) -> Plan:
+        return uneven(attrs.evolve(plan, starts=plan.starts[1:], stops=plan.stops[1:]), rank)
+
+    monkeypatch.setattr(Plan, "rank", uneven)
+    assert ranks.every_world(100, [Rows(3)]).figures == {OURS: 0}
+    monkeypatch.setattr(Plan, "rank", without_one)
+    # All but those of no rows: 100 and 200 rows, for 16 numbers of ranks.
+    assert ranks.every_world(100, [Rows(3)]).figures == {OURS: 32}
+
+
 def test_every_way_loads_every_row(way: Way) -> None:
     """Epoch after epoch, padded with zeros."""
     ids = drawn(Corpus("some", LENGTHS))
@@ -304,7 +321,7 @@ def test_all_figures_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     few = {name: attrs.evolve(spread, rows=200) for name, spread in CORPORA.items()}
     monkeypatch.setattr("bench.batching.figures.all.CORPORA", few)
     monkeypatch.setattr("bench.batching.ways.all.WAYS", {OURS: Ours, "torch": WAYS["torch"]})
-    sizes = Sizes(mates=300, rivals=300, planned=(400,), kept=300, held=300, loaded=100, tokenized=50)
+    sizes = Sizes(mates=300, rivals=300, planned=(400,), kept=300, held=300, loaded=100, tokenized=50, step=60)
     found = list(figures(sizes, FEW, Corpus("mine", LENGTHS)))
     record = Record(machine(), found)
     record.write(tmp_path / "run.json")
@@ -315,7 +332,13 @@ def test_all_figures_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert {place for name, place in cells if name == "largest batch, in budgets"} == {
         "200 rows, like ewt", "200 rows, like imdb", "200 rows, ~20", "300 rows, mine",
     }  # fmt: skip
-    wanted = ("largest batch, in budgets", "rows left out or served twice", "rows lost or repeated", "empty batches")
+    wanted = (
+        "largest batch, in budgets",
+        "rows left out or served twice",
+        "rows lost or repeated",
+        "empty batches",
+        "plans in which anything is amiss",
+    )
     assert all(reached.endswith(", met") for (name, _), reached in cells.items() if name in wanted)
 
 

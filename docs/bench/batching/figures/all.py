@@ -10,7 +10,7 @@ from bench.batching.figures.loading import loading
 from bench.batching.figures.memory import memory
 from bench.batching.figures.padding import mates, padding
 from bench.batching.figures.planning import planning
-from bench.batching.figures.ranks import ranks
+from bench.batching.figures.ranks import every_world, ranks
 from bench.batching.figures.resuming import resuming, resuming_kept
 from bench.batching.figures.tokenizing import tokenizing
 from bench.batching.ways.way import Room
@@ -30,6 +30,7 @@ class Sizes:
         held: where the memory of all ways is counted.
         loaded: that come out of sampler and collate.
         tokenized: that are texts.
+        step: from one number of rows to the next, where plans are made for all numbers of ranks.
     """
 
     mates: int = 1_000_000
@@ -39,9 +40,12 @@ class Sizes:
     held: int = 100_000
     loaded: int = 20_000
     tokenized: int = 20_000
+    step: int = 1
 
 
-QUICK: Final = Sizes(rivals=100_000, planned=(1_000_000,), kept=1_000_000, held=20_000, loaded=5_000, tokenized=5_000)
+QUICK: Final = Sizes(
+    rivals=100_000, planned=(1_000_000,), kept=1_000_000, held=20_000, loaded=5_000, tokenized=5_000, step=25
+)
 FULL: Final = Sizes(planned=(10_000_000, 100_000_000), kept=100_000_000, held=1_000_000)
 
 
@@ -61,4 +65,5 @@ def figures(sizes: Sizes, turns: Turns, own: Corpus | None = None) -> Iterator[F
     yield resuming(sizes.rivals, turns)
     yield resuming_kept(sizes.kept, turns)
     yield from ranks()
+    yield every_world(sizes.step)
     yield tokenizing(sizes.tokenized, turns)

@@ -15,7 +15,7 @@ from bench.batching.ways.way import Room
 from bench.record.finding import Finding
 
 FAIRSEQ: Final = "fairseq's cut"
-FINER: Final = "the same, any number of rows"
+EIGHTS: Final = "the same in multiples of 8 rows"
 
 _MANY: Final = 100_000
 """From how many rows on the default is to waste little;"""
@@ -27,24 +27,34 @@ _VERY_MANY: Final = 1_000_000
 def padding(corpus: Corpus) -> Iterator[Finding]:
     """Of two epochs of each way."""
     notes: list[str] = []
-    point, lengths = str(corpus), corpus.lengths
-    made = ways(lengths, Room(), notes)
-    this = {name: Epoch.of(lengths, way.batches(0)) for name, way in made.items()}
-    following = {name: Epoch.of(lengths, way.batches(1)) for name, way in made.items()}
-    pooled = Epoch.of(lengths, OnePool(lengths, Room()).batches(0))
-    fairseq, finer = (Epoch.of(lengths, sorted_once(lengths, BUDGET, multiple)) for multiple in (8, 1))
-
+    made = ways(corpus.lengths, Room(), notes)
+    this, following = (
+        {name: Epoch.of(corpus.lengths, way.batches(number)) for name, way in made.items()} for number in (0, 1)
+    )
     over = Figure("largest batch, in budgets", "ratio", goal=1.0)
-    yield over.counted(point, {name: int(epoch.padded.max()) / BUDGET for name, epoch in this.items()}, notes)
+    most = {name: int(epoch.padded.max()) / BUDGET for name, epoch in this.items()}
+    yield over.counted(str(corpus), most, notes)
     once = Figure("rows left out or served twice", "number", goal=0)
-    yield once.counted(point, {name: epoch.astray for name, epoch in this.items()}, notes)
-    least = Figure("padded share, one pool", "share", goal=fairseq.wasted)
-    yield least.counted(point, {OURS: pooled.wasted, FAIRSEQ: fairseq.wasted, FINER: finer.wasted}, notes)
-    share = Figure("padded share, as it comes", "share", goal=0.02 if len(lengths) >= _MANY else None)
-    yield share.counted(point, {name: epoch.wasted for name, epoch in this.items()}, notes)
+    yield once.counted(str(corpus), {name: epoch.astray for name, epoch in this.items()}, notes)
+    yield _one_pool(corpus)
+    share = Figure("padded share, as it comes", "share", goal=0.02 if len(corpus.lengths) >= _MANY else None)
+    yield share.counted(str(corpus), {name: epoch.wasted for name, epoch in this.items()}, notes)
     random = Figure("correlation of adjacent batches", "ratio", goal=max(0.05, 2 / len(this[OURS].sizes) ** 0.5))
-    yield random.counted(point, {name: abs(epoch.correlation) for name, epoch in this.items()}, notes)
-    yield _mates(len(lengths)).counted(point, _again(this, following), notes)
+    yield random.counted(str(corpus), {name: abs(epoch.correlation) for name, epoch in this.items()}, notes)
+    yield _mates(len(corpus.lengths)).counted(str(corpus), _again(this, following), notes)
+
+
+def _one_pool(corpus: Corpus) -> Finding:
+    """The least padding, beside fairseq's; batches that are smaller pad less, so it is said how many there are."""
+    lengths = corpus.lengths
+    epochs = {
+        OURS: Epoch.of(lengths, OnePool(lengths, Room()).batches(0)),
+        FAIRSEQ: Epoch.of(lengths, sorted_once(lengths, BUDGET)),
+        EIGHTS: Epoch.of(lengths, sorted_once(lengths, BUDGET, multiple=8)),
+    }
+    figure = Figure("padded share, one pool", "share", goal=epochs[FAIRSEQ].wasted)
+    batches = ", ".join(f"{len(epoch.sizes):,}" for epoch in epochs.values())
+    return figure.counted(str(corpus), {name: epoch.wasted for name, epoch in epochs.items()}, [f"{batches} batches"])
 
 
 def mates(rows: int) -> Finding:

@@ -8,7 +8,7 @@ from bench.batching.corpus import Lengths
 from bench.batching.epoch import Batch
 
 
-def sorted_once(lengths: Lengths, budget: int, multiple: int = 8) -> Iterator[Batch]:
+def sorted_once(lengths: Lengths, budget: int, multiple: int = 1) -> Iterator[Batch]:
     """Rows from the shortest to the longest, each batch as full as the budget has room for.
 
     It is written anew, since fairseq itself needs an older Python.
@@ -16,7 +16,8 @@ def sorted_once(lengths: Lengths, budget: int, multiple: int = 8) -> Iterator[Ba
     Args:
         lengths: how many steps each row has.
         budget: how many padded steps a batch may have.
-        multiple: batches of more rows than this have a multiple of it, as fairseq has it by default; 1 for any number.
+        multiple: batches of more rows than this have a multiple of it: fairseq's command line takes 8, which makes
+            smaller batches, and more of them.
 
     Source: fairseq's `batch_by_size` with `max_tokens` (Ott et al. 2019, "fairseq: A Fast, Extensible Toolkit for
     Sequence Modeling", arXiv:1904.01038).
