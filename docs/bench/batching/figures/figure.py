@@ -76,8 +76,9 @@ class Figure:
             return ""
         times = finding.times[candidate]
         match self.shown:
-            case "ratio":
-                return str(finding.ratio(candidate, self.over))
+            case "ratio" if candidate != self.over:
+                ratio = finding.ratio(candidate, self.over)
+                return "" if ratio is None else str(ratio)
             case "rate":
                 rate = Spread.of([self.count / seconds for seconds in times.seconds])
                 return f"{rate.middle:,.0f}/s ({rate.low:,.0f} to {rate.high:,.0f})"

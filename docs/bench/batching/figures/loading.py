@@ -1,6 +1,6 @@
 """How many rows a second come out of sampler and collate, in this process."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import attrs
@@ -16,6 +16,7 @@ from bench.batching.ways.way import Loading, Room
 from bench.record.finding import Finding
 from bench.timing.alike import check_alike
 from bench.timing.turns import Turns, by_turns, first_times
+from pipeline.sequences.order import ints
 
 
 def loading(rows: int, room: Room, turns: Turns) -> Finding:
@@ -40,18 +41,13 @@ def drawn(corpus: Corpus) -> list[list[int]]:
     generator = torch.Generator().manual_seed(0)
     every = torch.randint(1, 5_000, (int(corpus.lengths.sum()),), generator=generator)
     sizes: list[int] = corpus.lengths.tolist()
-    return [_ints(row) for row in torch.split(every, sizes)]
+    return [ints(row) for row in torch.split(every, sizes)]
 
 
 def gathered(load: Loading) -> Tensor:
     """How many rows an epoch has, and sums over their ids: the same in whatever order and batches they come."""
     found = [(len(batch), int(batch.sum()), int((batch.sum(1) ** 2).sum())) for batch in load()]
     return torch.tensor(found).sum(0)
-
-
-def _ints(row: Tensor) -> list[int]:
-    numbers: Sequence[int] = row.numpy().tolist()
-    return list(numbers)
 
 
 def _through(load: Loading) -> None:
