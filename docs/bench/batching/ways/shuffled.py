@@ -1,7 +1,6 @@
 """Random batches, as torch makes them by itself: `RandomSampler`, `BatchSampler`, `pad_sequence`."""
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import cast
 
 import torch
@@ -20,10 +19,6 @@ class Shuffled(Way):
     @override
     def batches(self, epoch: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         return iter(self._sampler(epoch, rank, world))
-
-    @override
-    def resumed(self, epoch: int, steps: int) -> Iterator[Batch]:
-        return islice(self.batches(epoch), steps, None)
 
     @override
     def loading(self, ids: Sequence[list[int]]) -> Loading:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
-from itertools import islice
 from typing import Protocol, cast
 
 import tokenizers
@@ -54,11 +53,6 @@ class Transformers(Way):
     @override
     def batches(self, epoch: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         return iter(self._sampler(epoch, rank, world))
-
-    @override
-    def resumed(self, epoch: int, steps: int) -> Iterator[Batch]:
-        # It has no state: its trainer leaves out the batches that were served, as this does.
-        return islice(self.batches(epoch), steps, None)
 
     @override
     def loading(self, ids: Sequence[list[int]]) -> Loading:

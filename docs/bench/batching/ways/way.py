@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import TypeAlias
 
 import attrs
@@ -53,9 +54,9 @@ class Way(ABC):
         """The same as a loader gets them, whatever they are: what making them costs is timed so."""
         return self.batches(epoch)
 
-    @abstractmethod
     def resumed(self, epoch: int, steps: int) -> Iterator[Batch]:
-        """The batches that are left of an epoch after so many."""
+        """The batches that are left of an epoch after so many: where there is no state, those are left out."""
+        return islice(self.batches(epoch), steps, None)
 
     @abstractmethod
     def loading(self, ids: Sequence[list[int]]) -> Loading:
