@@ -3,11 +3,15 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, cast
 
+import attrs
 from rich.console import Console
 
+from bench.batching.corpus import Corpus, LengthsError
+from bench.measured import batch
 from bench.measured.all import MEASUREMENTS
 from bench.measured.measurement import Extent, Measurement
 from bench.record.finding import Finding
@@ -18,7 +22,7 @@ from bench.record.targets import targets_sheet
 
 _EXTENTS: Final = ("quick", "full")
 _WIDE: Final = 200
-_USAGE: Final = """python docs/bench [NAME ...] [quick | full] [--json FILE]
+_USAGE: Final = """python docs/bench [NAME ...] [quick | full] [--json FILE] [--lengths FILE]
        python docs/bench report FILE"""
 
 
@@ -33,8 +37,9 @@ def main(arguments: Sequence[str]) -> int:
     if unknown := [name for name in names if name not in MEASUREMENTS]:
         parser.error(f"{unknown[0]!r} is none of {', '.join((*MEASUREMENTS, 'all', *_EXTENTS, 'report'))}")
     extent = _extent(said.quick or "quick" in words, said.full or "full" in words, parser)
+    own = _own(cast("Path | None", said.lengths), parser)
     chosen = [MEASUREMENTS[name] for name in dict.fromkeys(names)] or _by_default(extent)
-    measure(chosen, extent, file)
+    measure([_given(each, own) for each in chosen], extent, file)
     return 0
 
 
@@ -46,7 +51,23 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--json", type=Path, default=Path("bench.json"), help="the file to write; bench.json if left out"
     )
+    parser.add_argument("--lengths", type=Path, help="lengths of your own, as numpy.save writes them: for batch")
     return parser
+
+
+def _own(file: Path | None, parser: argparse.ArgumentParser) -> Corpus | None:
+    """Lengths out of a file, if there is one."""
+    try:
+        return None if file is None else Corpus.read(file)
+    except LengthsError as error:
+        parser.error(str(error))
+
+
+def _given(measurement: Measurement, own: Corpus | None) -> Measurement:
+    """A measurement, with lengths of one's own where it makes batches."""
+    if own is None or measurement.name != batch.BATCH.name:
+        return measurement
+    return attrs.evolve(measurement, find=partial(batch.find, own=own))
 
 
 def _extent(quick: object, full: object, parser: argparse.ArgumentParser) -> Extent:

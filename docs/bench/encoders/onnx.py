@@ -8,7 +8,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor
 
-from bench.encoders.absent import AbsentError
+from bench.absent import AbsentError
 from bench.encoders.gates import direction
 from bench.encoders.problem import Problem
 from bench.timing.step import Step

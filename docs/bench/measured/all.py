@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from bench.measured.attend import ATTEND
+from bench.measured.batch import BATCH
 from bench.measured.checks import CHECKS
 from bench.measured.encode import ENCODE
 from bench.measured.epoch import EPOCH
@@ -12,6 +13,6 @@ from bench.measured.packing import PACKING
 from bench.measured.table import TABLE
 
 MEASUREMENTS: Final[Mapping[str, Measurement]] = {
-    measurement.name: measurement for measurement in (ENCODE, TABLE, ATTEND, EPOCH, PACKING, CHECKS)
+    measurement.name: measurement for measurement in (ENCODE, TABLE, ATTEND, EPOCH, PACKING, CHECKS, BATCH)
 }
 """In the order in which a plain run goes through them."""

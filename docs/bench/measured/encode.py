@@ -7,7 +7,7 @@ from typing import Final
 
 from torch import Tensor
 
-from bench.encoders.absent import AbsentError
+from bench.absent import AbsentError
 from bench.encoders.dense import dense
 from bench.encoders.keras import keras
 from bench.encoders.onnx import onnx_runtime

@@ -8,7 +8,7 @@ from bench.timing.product import OPERATIONS, PRODUCT
 from bench.timing.spread import Spread
 from bench.timing.times import Times
 
-Trait = str | int | bool
+Trait = str | int | float | bool
 """A size or a name by which points are told apart."""
 
 
@@ -25,6 +25,7 @@ class Finding:
         bytes: the peak memory of a step, of those whose was measured.
         operations: those of a step's products; 0 where nothing is held against the matrix peak.
         notes: what else is to be said: which engine was chosen, who was absent, who answered wrongly.
+        figures: what was counted and not timed, of each candidate.
     """
 
     measurement: str
@@ -35,6 +36,7 @@ class Finding:
     bytes: Mapping[str, int] = attrs.field(factory=dict[str, int])
     operations: float = 0.0
     notes: Sequence[str] = attrs.field(default=(), converter=tuple[str, ...])
+    figures: Mapping[str, float] = attrs.field(factory=dict[str, float])
 
     def ratio(self, slow: str, fast: str) -> Spread | None:
         """How many times as long one candidate took as another; None if one of them had no turn."""

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, TypedDict, cast
+from typing import Final, NotRequired, TypedDict, cast
 
 import attrs
 
@@ -30,6 +30,7 @@ class _Found(TypedDict):
     times: dict[str, _Timed]
     bytes: dict[str, int]
     operations: float
+    figures: NotRequired[dict[str, float]]
     notes: list[str]
 
 
@@ -103,5 +104,6 @@ def _read(held: _Found) -> Finding:
         times={name: Times(times["seconds"]) for name, times in held["times"].items()},
         bytes=held["bytes"],
         operations=held["operations"],
+        figures=held.get("figures", {}),  # there were none in older files
         notes=held["notes"],
     )

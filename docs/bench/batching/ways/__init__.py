@@ -1,0 +1,1 @@
+"""Ways to make batches: ours, and what else there is."""
