@@ -1,6 +1,7 @@
 """Make ragged rows rectangular, real steps first."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Final, Literal, final, overload
 
 import numpy as np
@@ -14,6 +15,7 @@ from pipeline.borders.checked import described
 from pipeline.errors import EmptyBatchError, LengthError, OptionError, ShapeError, TargetError
 from pipeline.labels import Labels
 from pipeline.sequences.batches import Padded
+from pipeline.sequences.listed import from_numpy, tensor_of
 from pipeline.sequences.order import ints
 from pipeline.sequences.riders import IGNORED, Riders
 from pipeline.sequences.rows import Ids, K, Kind, Row, Target, is_step_target, values_of
@@ -21,6 +23,8 @@ from pipeline.sequences.windows import filler_like
 from pipeline.stage import Flow, Stage
 
 TooLong = Literal["refuse", "truncate"]
+
+_values: Final[Callable[[Row[Kind]], Tensor]] = attrgetter("sequence.values")
 
 
 @final
@@ -118,22 +122,25 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
         if not value:
             msg = "rows is empty: a batch holds at least one row; skip batches of none."
             raise EmptyBatchError(msg)
-        sequences = [self._cut(row) for row in value]
-        for row, sequence in zip(value, sequences, strict=True):
-            self._check(row, sequence, value[0], sequences[0])
-        count, width = self._shape(len(value), max(map(len, sequences)))
-        rows = [*value, *(filler_like(value[0]) for _ in range(count - len(value)))]
-        lengths = torch.tensor([*map(len, sequences), *[0] * (count - len(value))])
-        values = sequences[0].new_full((count, width, *sequences[0].shape[1:]), self.value)
-        for cells, sequence in zip(values, sequences, strict=False):
-            cells[: len(sequence)] = sequence
+        sequences = list(map(_values, value))
+        counts = [sequence.shape[0] for sequence in sequences]
+        if self.max_length is not None and max(counts) > self.max_length:
+            sequences = [self._cut(row) for row in value]
+            counts = [sequence.shape[0] for sequence in sequences]
+        if not self._alike(value, sequences):
+            for row, sequence in zip(value, sequences, strict=True):
+                self._check(row, sequence, value[0], sequences[0])
+        count, width = self._shape(len(value), max(counts))
+        rows = value if count == len(value) else [*value, *(filler_like(value[0]) for _ in range(count - len(value)))]
+        counts += [0] * (count - len(value))
+        lengths = tensor_of(counts)
         riders = Riders(
-            places=torch.tensor([row.place for row in rows]),
+            places=tensor_of([row.place for row in rows]),
             targets=self._targets(rows, lengths, width),
             asked=_asked(rows, width),
-            begins=torch.tensor([row.begin for row in rows]) if any(row.begin for row in rows) else None,
+            begins=tensor_of([row.begin for row in rows]) if any([row.begin for row in rows]) else None,
         )
-        return Padded(_kind_of(value[0]), values, lengths, riders=riders)
+        return Padded(_kind_of(value[0]), _rectangle(sequences, counts, width, self.value), lengths, riders=riders)
 
     def _shape(self, rows: int, longest: int) -> tuple[int, int]:
         """How many rows, and how many steps, a batch is padded to."""
@@ -159,6 +166,18 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
             'raise it, or let Pad cut what is longer: Pad(too_long="truncate").'
         )
         raise LengthError(msg, row=row.place, length=len(sequence), max_length=self.max_length)
+
+    def _alike(self, rows: Sequence[Row[K]], sequences: Sequence[Tensor]) -> bool:
+        """Whether all rows are surely right, looked at together: it takes a fifth of the time of one by one."""
+        kinds = {type(row.sequence) for row in rows}
+        dtypes = {sequence.dtype for sequence in sequences}
+        axes = {sequence.ndim for sequence in sequences}
+        if len(dtypes) > 1 or kinds != {self.kind} or len({sequence.device for sequence in sequences}) > 1:
+            return False
+        if self.kind is Ids:
+            return dtypes == {torch.int64} and axes == {1}
+        widths = {sequence.shape[1:] for sequence in sequences}
+        return dtypes.pop().is_floating_point and axes == {2} and len(widths) == 1
 
     def _check(self, row: Row[K], sequence: Tensor, first: Row[K], model: Tensor) -> None:
         """Refuse what `torch.nn.utils.rnn.pad_sequence` would take in silence, or would not explain."""
@@ -231,8 +250,21 @@ def _kind_of(row: Row[K]) -> type[K]:
     return type(row.sequence)
 
 
+def _rectangle(sequences: Sequence[Tensor], counts: list[int], width: int, value: float) -> Tensor:
+    """The steps of rows in a rectangle, row by row, filled up with a value."""
+    values = sequences[0].new_full((len(counts), width, *sequences[0].shape[1:]), value)
+    if sequences[0].ndim > 1:
+        # Whole rows of vectors are best copied as they are.
+        for cells, sequence in zip(values, sequences, strict=False):
+            cells[: len(sequence)] = sequence
+        return values
+    # All at once: for rows of some ten ids, a call a row takes longer than what it copies.
+    real = from_numpy(np.arange(width) < np.array(counts)[:, None]).to(values.device)
+    return values.masked_scatter_(real, torch.cat(list(sequences)))
+
+
 def _asked(rows: Sequence[Row[Kind]], width: int) -> Bool[Tensor, "batch time"] | None:
-    if all(row.asked is None for row in rows):
+    if not any([row.asked is not None for row in rows]):
         return None
     asked = torch.ones(len(rows), width, dtype=torch.bool)
     for cells, row in zip(asked, rows, strict=True):
