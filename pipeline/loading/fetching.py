@@ -34,7 +34,7 @@ def _one_by_one(things: Numbered[V], numbers: Sequence[int]) -> list[V]:
         return [fetched_one(things, number) for number in numbers]
     number, found = -1, list[V]()
     try:
-        for number in numbers:  # noqa: B007 - it is the one at hand when something is raised
+        for number in numbers:
             found.append(things[number])
     except Exception as error:
         error.add_note(f"It is {named(things, number)}.")

@@ -6,6 +6,7 @@ from typing import Final, Generic, TypeVar, final
 from torch.utils.data import Dataset
 from typing_extensions import override
 
+from pipeline.errors import ShapeError
 from pipeline.loading.fetching import Numbered, fetched, fetched_one
 from pipeline.loading.naming import named
 from pipeline.sequences.rows import Example, K, Row
@@ -62,9 +63,14 @@ class RowDataset(Dataset[Row[K]], Generic[X, K]):
         if self.singly:
             return [self._row(index) for index in indices]
         try:
-            return self.door.rows(examples_of(fetched(self.source, indices)), indices)
+            rows = self.door.rows(examples_of(fetched(self.source, indices)), indices)
         except Exception as error:  # noqa: BLE001 - it is raised below, unless a record is found that raises
             first = error
+        else:
+            if len(rows) == len(indices):
+                return rows
+            msg = f"{type(self.door).__name__} gave {len(rows)} rows of {len(indices)} examples; mend its rows."
+            first = ShapeError(msg, given=len(rows), examples=len(indices))
         # All together, nobody knows which it was: one by one, the one at fault is named.
         for index in indices:
             self._row(index)

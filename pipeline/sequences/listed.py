@@ -24,7 +24,7 @@ def tensor_of(numbers: Sequence[int]) -> Tensor:
 
 
 def tensors_of(lists: Sequence[Sequence[int]]) -> list[Tensor]:
-    """Each list as an int64 tensor; short neighbours are parts of one, since making a tensor costs more than filling it.
+    """Each list as an int64 tensor; short neighbours are parts of one, for that takes less time.
 
     Example:
         >>> [numbers.tolist() for numbers in tensors_of([[5, 6, 7], [], [8]])]
@@ -43,10 +43,13 @@ def tensors_of(lists: Sequence[Sequence[int]]) -> list[Tensor]:
     return tensors
 
 
+_is_shared: Callable[[Tensor], bool] = methodcaller("is_shared")
+
+
 def alone(tensor: Tensor) -> Tensor:
     """A tensor that holds no memory but its own: a copy of one that is part of a larger one.
 
     What was put into shared memory stays there.
     """
     held = tensor.untyped_storage().nbytes()
-    return tensor if held == tensor.nbytes or tensor.is_shared() else tensor.clone()
+    return tensor if held == tensor.nbytes or _is_shared(tensor) else tensor.clone()

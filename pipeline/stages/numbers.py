@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import Final, TypeAlias, cast, final
+from typing import TypeAlias, cast, final
 
 import torch
 from torch import Tensor
@@ -15,8 +15,6 @@ from pipeline.sequences.rows import Example, Ids, Row
 from pipeline.stages.door import Door
 
 Numbered: TypeAlias = Sequence[int] | Tensor
-
-_LARGEST: Final = torch.iinfo(torch.int64).max
 
 
 @final
@@ -51,9 +49,12 @@ def _together(inputs: Sequence[object]) -> list[Tensor] | None:
     if not {type(number) for number in chain.from_iterable(lists)} <= {int}:
         return None
     numbers = cast("Sequence[list[int]]", lists)
-    least = min(chain.from_iterable(numbers), default=0)
-    most = max(chain.from_iterable(numbers), default=0)
-    return None if least < 0 or most > _LARGEST else tensors_of(numbers)
+    if min(chain.from_iterable(numbers), default=0) < 0:
+        return None
+    try:
+        return tensors_of(numbers)
+    except OverflowError:
+        return None
 
 
 def _ids(value: object, place: int) -> Tensor:

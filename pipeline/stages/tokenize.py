@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
+from types import NoneType
 from typing import ClassVar, NoReturn, TypeVar, cast, final
 
 import numpy as np
@@ -81,7 +82,7 @@ class Tokenizing(Door[X, Ids]):
         if self.offsets or self.bos or self.eos or self.max_length is not None:
             return list(map(self.row, found, targets, places))
         ids = map(Ids, tensors_of([tokens.ids for tokens in found]))
-        if not self.by_words and targets.count(None) == len(targets):
+        if not self.by_words and set(map(type, targets)) == {NoneType}:
             return list(map(Row, ids, targets, places))
         aligned = map(self.aligned, found, targets, places)
         return [
