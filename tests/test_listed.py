@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from typing import cast
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from pipeline import Example, Ids, Numbers, Pad, Row, Tokenize, TokenizeWords
 from pipeline.errors import ShapeError, TargetError, ValuesError
 from pipeline.sequences.listed import tensors_of
 from pipeline.sequences.order import ints
-from untyped import loosely
+from untyped import listed, loosely
 
 
 def held(row: Row[Ids]) -> int:
@@ -43,10 +44,10 @@ def test_a_row_travels_without_its_neighbours() -> None:
         assert (held(again), ints(again.sequence.values), again.target, again.place) == (16, [4, 7], 4, 4)
     texts = list(Tokenize.train(["to be"]).over(["to be", "be"]))
     offsets = pickle.loads(pickle.dumps(texts[1])).sequence.offsets
-    assert torch.equal(offsets, loosely(texts[1].sequence.offsets))
-    shared = torch.arange(6).share_memory_()
-    assert pickle.loads(pickle.dumps(Ids(shared[2:4]))).values.tolist() == [2, 3]
-    assert Ids(shared[2:4]).__reduce__()[1][0].is_shared()
+    assert listed(offsets) == [[0, 2]]
+    shared = torch.arange(6)
+    loosely(shared.share_memory_)()
+    assert loosely(Ids(shared[2:4]).__reduce__()[1][0].is_shared)()
 
 
 @given(st.lists(st.lists(st.integers(0, 9), max_size=40), min_size=1, max_size=70), st.integers(1, 5))
@@ -55,11 +56,11 @@ def test_a_batch_is_its_rows_padded_one_by_one(lists: list[list[int]], multiple:
     rows = list(Numbers().over([Example(numbers, target=[9 - number for number in numbers]) for numbers in lists]))
     batch = Pad(value=11, multiple_of=multiple)(rows)
     width = -(-max(map(len, lists)) // multiple) * multiple
-    assert batch.values.tolist() == [numbers + [11] * (width - len(numbers)) for numbers in lists]
+    assert listed(batch.values) == [numbers + [11] * (width - len(numbers)) for numbers in lists]
     assert ints(batch.lengths) == list(map(len, lists))
     targets = [[9 - number for number in numbers] + [-100] * (width - len(numbers)) for numbers in lists]
     assert batch.riders.targets is not None
-    assert batch.riders.targets.tolist() == targets
+    assert listed(batch.riders.targets) == targets
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_a_batch_is_its_rows_padded_one_by_one(lists: list[list[int]], multiple:
 def test_one_bad_row_among_many_is_named(numbers: object, message: str) -> None:
     """Though all were to be made together."""
     with pytest.raises(ValuesError, match=message):
-        list(Numbers().over([[1, 2], [], loosely(numbers), [3]]))
+        list(Numbers().over(cast("list[list[int]]", [[1, 2], [], numbers, [3]])))
 
 
 @pytest.mark.parametrize(
