@@ -31,9 +31,9 @@ def test_tensors_made_together_are_those_made_one_by_one(lists: list[list[int]])
 
 @pytest.mark.parametrize("length", [0, 1, 31, 40, 2_000])
 def test_a_row_that_is_kept_keeps_few_of_its_neighbours(length: int) -> None:
-    """At most 8 KiB, or what it holds itself, however many came with it."""
+    """At most 4 KiB, or what it holds itself, however many came with it."""
     rows = list(Numbers().over([[7] * length] * 300))
-    assert max(map(held, rows)) <= max(8 * 1_024, 8 * length)
+    assert max(map(held, rows)) <= max(4 * 1_024, 8 * length)
 
 
 def test_a_row_travels_without_its_neighbours() -> None:

@@ -13,8 +13,8 @@ from torch import Tensor
 from_numpy: Callable[[NDArray[np.int64] | NDArray[np.bool_]], Tensor] = getattr(torch, "from_numpy")  # noqa: B009
 """Torch leaves its type open. By way of numpy, a list becomes a tensor in a third of the time."""
 
-_TOGETHER: Final = 32
-_SHARED: Final = 1_024
+_TOGETHER: Final = 16
+_SHARED: Final = 512
 """How many lists, and how many numbers, share memory at most: a tensor that is kept keeps no more of its neighbours."""
 
 
