@@ -74,13 +74,13 @@ class Stumbling(Door[list[int], Ids]):
         self.trouble: Final = trouble
 
     @override
-    def rows(self, examples: Sequence[Example[list[int]]], first: int) -> list[Row[Ids]]:
+    def rows(self, examples: Sequence[Example[list[int]]], places: Sequence[int]) -> list[Row[Ids]]:
         for example in examples:
             if self.over_number in example.input:
                 in_trouble(self.trouble)
         return [
-            Row(Ids(torch.tensor(example.input, dtype=torch.int64)), example.target, first + index)
-            for index, example in enumerate(examples)
+            Row(Ids(torch.tensor(example.input, dtype=torch.int64)), example.target, place)
+            for example, place in zip(examples, places, strict=True)
         ]
 
 

@@ -103,8 +103,11 @@ class HuggingFace(Tokenizer):
 
     def _encode(self, inputs: list[str] | list[list[str]], *, offsets: bool, split: bool) -> list[Tokens]:
         # Set at each call: it does not survive pickling, and without it "<pad>" in a text would become padding.
-        self._tokenizer.encode_special_tokens = True
-        encode = self._tokenizer.encode_batch if offsets else self._tokenizer.encode_batch_fast
+        # Where it is set already it is left: setting it fails while another thread encodes.
+        if not self._tokenizer.encode_special_tokens:
+            self._tokenizer.encode_special_tokens = True
+        # The faster call does not say which word a token belongs to.
+        encode = self._tokenizer.encode_batch if offsets or split else self._tokenizer.encode_batch_fast
         found = encode(inputs, is_pretokenized=split, add_special_tokens=False)
         none_in = self._specials.isdisjoint
         return [

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
-from pipeline.loading.hands import reading
+from pipeline.loading.hands import reading, watched
 from pipeline.loading.naming import named
 from pipeline.sources.source import Source
 
@@ -23,10 +23,23 @@ def fetched(things: Numbered[V], numbers: Sequence[int]) -> list[V]:
     several: Callable[[Sequence[int]], list[V]] | None = getattr(things, "__getitems__", None)
     # A source that has nothing faster than one after the other is asked so here: then it is known which is at hand.
     if several is None or getattr(type(things), "__getitems__", None) is Source.__dict__["__getitems__"]:
-        found = [fetched_one(things, number) for number in numbers]
+        found = _one_by_one(things, numbers)
         reading(-1)
         return found
     return several(numbers)
+
+
+def _one_by_one(things: Numbered[V], numbers: Sequence[int]) -> list[V]:
+    if watched():
+        return [fetched_one(things, number) for number in numbers]
+    number, found = -1, list[V]()
+    try:
+        for number in numbers:
+            found.append(things[number])
+    except Exception as error:
+        error.add_note(f"It is {named(things, number)}.")
+        raise
+    return found
 
 
 def fetched_one(things: Numbered[V], number: int) -> V:

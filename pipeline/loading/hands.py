@@ -81,6 +81,11 @@ class _Mine:
 _mine: Final = _Mine()
 
 
+def watched() -> bool:
+    """Whether this process is a worker of which it is known what it has in hand."""
+    return _mine.place is not None
+
+
 def reading(record: int) -> None:
     """Say which record this worker reads next. Elsewhere, nothing."""
     if _mine.place is not None:

@@ -6,10 +6,11 @@ from typing import Final, Generic, TypeVar, final
 from torch.utils.data import Dataset
 from typing_extensions import override
 
+from pipeline.errors import ShapeError
 from pipeline.loading.fetching import Numbered, fetched, fetched_one
 from pipeline.loading.naming import named
 from pipeline.sequences.rows import Example, K, Row
-from pipeline.stages.door import Door, example_of
+from pipeline.stages.door import Door, example_of, examples_of
 
 X = TypeVar("X")
 
@@ -62,11 +63,14 @@ class RowDataset(Dataset[Row[K]], Generic[X, K]):
         if self.singly:
             return [self._row(index) for index in indices]
         try:
-            rows = self.door.rows([example_of(value) for value in fetched(self.source, indices)], 0)
+            rows = self.door.rows(examples_of(fetched(self.source, indices)), indices)
         except Exception as error:  # noqa: BLE001 - it is raised below, unless a record is found that raises
             first = error
         else:
-            return [Row(row.sequence, row.target, index, row.asked) for row, index in zip(rows, indices, strict=True)]
+            if len(rows) == len(indices):
+                return rows
+            msg = f"{type(self.door).__name__} gave {len(rows)} rows of {len(indices)} examples; mend its rows."
+            first = ShapeError(msg, given=len(rows), examples=len(indices))
         # All together, nobody knows which it was: one by one, the one at fault is named.
         for index in indices:
             self._row(index)
@@ -80,7 +84,7 @@ class RowDataset(Dataset[Row[K]], Generic[X, K]):
     def _row(self, index: int) -> Row[K]:
         example = example_of(fetched_one(self.source, index))
         try:
-            return self.door.rows([example], index)[0]
+            return self.door.rows([example], [index])[0]
         except Exception as error:
             error.add_note(f"It is {named(self.source, index)}.")
             raise

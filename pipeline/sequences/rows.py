@@ -1,14 +1,15 @@
 """One sequence at a time: what a user hands in, and what it becomes on its way to a batch."""
 
 from collections.abc import Sequence
-from typing import Final, Generic, TypeAlias
+from typing import Final, Generic, Self, TypeAlias
 
 import attrs
 from jaxtyping import Float, Int64
 from torch import Tensor
-from typing_extensions import TypeIs, TypeVar
+from typing_extensions import TypeIs, TypeVar, override
 
 from pipeline.errors import TextError
+from pipeline.sequences.listed import alone
 
 Target: TypeAlias = int | str | Sequence[int | str | None] | None
 """A class a row, or a class a step; by id or by name. A step whose target is None weighs nothing."""
@@ -30,6 +31,11 @@ class Ids(Kind):
 
     values: Int64[Tensor, " time"]
     offsets: Int64[Tensor, "time 2"] | None = None
+
+    @override
+    def __reduce__(self) -> tuple[type[Self], tuple[Tensor, Tensor | None]]:
+        # A part of a larger tensor would be pickled, or deeply copied, with all of that.
+        return type(self), (alone(self.values), None if self.offsets is None else alone(self.offsets))
 
 
 @attrs.frozen(eq=False)

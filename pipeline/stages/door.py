@@ -19,8 +19,8 @@ class Door(Stage[X | Example[X], Row[K]], Generic[X, K]):
     """A stage that takes inputs of one type, bare or in an `Example`, to rows."""
 
     @abstractmethod
-    def rows(self, examples: Sequence[Example[X]], first: int) -> list[Row[K]]:
-        """The rows of some examples, the first of which stands at place `first` of the input."""
+    def rows(self, examples: Sequence[Example[X]], places: Sequence[int]) -> list[Row[K]]:
+        """The rows of some examples, which stand at those places of the input."""
 
     @override
     def fit(self, flow: Flow, /) -> Flow:
@@ -29,7 +29,7 @@ class Door(Stage[X | Example[X], Row[K]], Generic[X, K]):
     @override
     def __call__(self, value: X | Example[X], /) -> Row[K]:
         """The row of one input."""
-        return self.rows([example_of(value)], 0)[0]
+        return self.rows([example_of(value)], [0])[0]
 
     @override
     def over(self, values: Iterable[X | Example[X]], /) -> Iterator[Row[K]]:
@@ -43,11 +43,16 @@ class Door(Stage[X | Example[X], Row[K]], Generic[X, K]):
 
     def _over(self, inputs: Iterator[X | Example[X]]) -> Iterator[Row[K]]:
         first = 0
-        while chunk := [example_of(value) for value in islice(inputs, _CHUNK)]:
-            yield from self.rows(chunk, first)
+        while chunk := examples_of(islice(inputs, _CHUNK)):
+            yield from self.rows(chunk, range(first, first + len(chunk)))
             first += len(chunk)
 
 
 def example_of(value: X | Example[X]) -> Example[X]:
     """An input in an `Example`, if it is not in one already."""
-    return cast("Example[X]", value) if isinstance(value, Example) else Example(value)
+    return examples_of([value])[0]
+
+
+def examples_of(values: Iterable[X | Example[X]]) -> list[Example[X]]:
+    """Several inputs in examples."""
+    return [cast("Example[X]", value) if isinstance(value, Example) else Example(value) for value in values]

@@ -25,14 +25,17 @@ class Frames(Door[Tensor, Vectors]):
     """
 
     @override
-    def rows(self, examples: Sequence[Example[Tensor]], first: int) -> list[Row[Vectors]]:
+    def rows(self, examples: Sequence[Example[Tensor]], places: Sequence[int]) -> list[Row[Vectors]]:
         """The rows of some examples.
 
         Raises:
             ShapeError: if an input is no floating-point tensor of time x feature.
             ValuesError: if a feature is NaN or infinite.
         """
-        return [Row(Vectors(_frames(e.input, first + i)), e.target, first + i) for i, e in enumerate(examples)]
+        return [
+            Row(Vectors(_frames(example.input, place)), example.target, place)
+            for example, place in zip(examples, places, strict=True)
+        ]
 
 
 def _frames(value: object, place: int) -> Float[Tensor, "time feature"]:

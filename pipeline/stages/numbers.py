@@ -1,7 +1,8 @@
 """Sequences that are numbered already."""
 
 from collections.abc import Sequence
-from typing import TypeAlias, final
+from itertools import chain
+from typing import TypeAlias, cast, final
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from typing_extensions import override
 
 from pipeline.borders.checked import described
 from pipeline.errors import ValuesError
+from pipeline.sequences.listed import tensors_of
 from pipeline.sequences.rows import Example, Ids, Row
 from pipeline.stages.door import Door
 
@@ -25,13 +27,34 @@ class Numbers(Door[Numbered, Ids]):
     """
 
     @override
-    def rows(self, examples: Sequence[Example[Numbered]], first: int) -> list[Row[Ids]]:
+    def rows(self, examples: Sequence[Example[Numbered]], places: Sequence[int]) -> list[Row[Ids]]:
         """The rows of some examples.
 
         Raises:
             ValuesError: if an input is no sequence of whole numbers from 0.
         """
-        return [Row(Ids(_ids(e.input, first + i)), e.target, first + i) for i, e in enumerate(examples)]
+        inputs = [example.input for example in examples]
+        ids = _together(inputs) or [_ids(value, place) for value, place in zip(inputs, places, strict=True)]
+        return [
+            Row(Ids(values), example.target, place)
+            for values, example, place in zip(ids, examples, places, strict=True)
+        ]
+
+
+def _together(inputs: Sequence[object]) -> list[Tensor] | None:
+    """The ids of lists of plain numbers, all made at once; None if there is anything else among them."""
+    if any(type(value) is not list for value in inputs):
+        return None
+    lists = cast("Sequence[list[object]]", inputs)
+    if not {type(number) for number in chain.from_iterable(lists)} <= {int}:
+        return None
+    numbers = cast("Sequence[list[int]]", lists)
+    if min(chain.from_iterable(numbers), default=0) < 0:
+        return None
+    try:
+        return tensors_of(numbers)
+    except OverflowError:
+        return None
 
 
 def _ids(value: object, place: int) -> Tensor:

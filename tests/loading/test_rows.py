@@ -1,14 +1,19 @@
 """Rows by number: prepared together or singly, alike; an error names the record, and where it stands."""
 
+from collections.abc import Sequence
+from typing import final
+
 import pytest
 import torch
+from typing_extensions import override
 
 from pipeline import Example, Ids, Numbers, Row, Tokenize, Vectors
 from pipeline.batching import Budget
-from pipeline.errors import OptionError, ValuesError
+from pipeline.errors import OptionError, ShapeError, ValuesError
 from pipeline.loading import CutRows, PlannedBatches, RowDataset
 from pipeline.sequences.windows import window_of
 from pipeline.sources import Records
+from pipeline.stages.door import Door
 from troubles import Stumbling, Troubled
 from untyped import listed
 
@@ -82,3 +87,20 @@ def test_pieces_put_together_are_the_rows() -> None:
         OptionError, match="pieces are those of 5 rows, but the dataset has 1; plan with the lengths of"
     ):
         CutRows(RowDataset([[1]], Numbers()), batches.pieces)
+
+
+@final
+class Losing(Door[list[int], Ids]):
+    """A door that loses all rows but the first."""
+
+    @override
+    def rows(self, examples: Sequence[Example[list[int]]], places: Sequence[int]) -> list[Row[Ids]]:
+        return [Row(Ids(torch.tensor(examples[0].input)), place=places[0])]
+
+
+def test_a_door_that_loses_rows_is_refused() -> None:
+    """A batch would be smaller than planned, and nobody would know."""
+    rows = RowDataset([[1], [2], [3]], Losing())
+    assert rows[2].place == 2
+    with pytest.raises(ShapeError, match="Losing gave 1 rows of 2 examples; mend its rows"):
+        rows.__getitems__([0, 2])
