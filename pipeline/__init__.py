@@ -56,6 +56,6 @@ from pipeline.stages.pad import Pad as Pad
 from pipeline.stages.pool import Pool as Pool
 from pipeline.stages.shift import Shift as Shift
 from pipeline.stages.tokenize import Tokenize as Tokenize
-from pipeline.stages.tokenize import TokenizeWords as TokenizeWords
+from pipeline.stages.tokenize_words import TokenizeWords as TokenizeWords
 
 __version__ = version("pipeline")

@@ -12,7 +12,8 @@ from pipeline.sources.kept import Array, Kept, Store, digest
 from pipeline.sources.reuse import Digests, Known, digests_of
 from pipeline.sources.source import Source
 from pipeline.stages.door import X
-from pipeline.stages.tokenize import TokenizeWords, Tokenizing
+from pipeline.stages.tokenize_words import TokenizeWords
+from pipeline.stages.tokenizing import Tokenizing
 
 _CHUNK: Final = 4_096
 

@@ -16,7 +16,7 @@ from pipeline.sources.keeping import chunks_of, kept_tokens, tokens_at
 from pipeline.sources.kept import Array, Kept, Store
 from pipeline.sources.source import Source, checked_index
 from pipeline.stages.door import X
-from pipeline.stages.tokenize import Tokenizing
+from pipeline.stages.tokenizing import Tokenizing
 
 Lengths: TypeAlias = NDArray[np.int32]
 

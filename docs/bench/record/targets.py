@@ -106,7 +106,9 @@ def _longer(record: Record, candidate: str) -> float | None:
     short, long = (encoded(record, lengths=f"even {steps}") for steps in ("128", "1,024"))
     if not short or not long or candidate not in short[0].times:
         return None
-    return long[0].times[candidate].over(short[0].times[candidate]).middle * 128 / 1_024
+    # Two points have turns of their own, as many as each took time for.
+    longer, shorter = (found[0].times[candidate].spread.middle for found in (long, short))
+    return longer / shorter * 128 / 1_024
 
 
 def _memory(record: Record, candidate: str) -> float | None:
