@@ -25,6 +25,7 @@ class TokenizeWords(Tokenizing[Sequence[str]]):
 
     Example:
         >>> tokenize = TokenizeWords.train([["New", "York", "is", "big"]])
+        >>> from pipeline import Example
         >>> row = tokenize(Example(["York", "sleeps"], target=["PROPN", "VERB"]))
         >>> row.sequence.values.tolist(), list(row.target)
         ([5, 1], ['PROPN', 'VERB'])
