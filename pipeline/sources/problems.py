@@ -41,7 +41,7 @@ class Problem:
     def error(self) -> RecordError:
         """The problem as an error."""
         msg = (
-            f"{self.where}: {self.reason}, but the record begins {self.text[:60]!r}; mend it, or read with "
+            f"{self.where}: {self.reason}; the record begins {self.text[:60]!r}; mend it, or read with "
             'malformed="skip", or with a function that gives what to take in its place.'
         )
         return RecordError(msg, file=self.file, line=self.number, kind=self.kind, text=self.text)

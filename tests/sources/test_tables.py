@@ -88,7 +88,7 @@ def test_rows_in_order_and_by_number(tmp_path: Path, made: Made) -> None:
 def test_a_null_stops(tmp_path: Path, made: Made) -> None:
     """And is named by file and row."""
     source = made(tmp_path)
-    with pytest.raises(RecordError, match=r", row 4: field 'text' must be there, but is null, but the record begins"):
+    with pytest.raises(RecordError, match=r", row 4: field 'text' must be there, but is null; the record begins"):
         list(source)
     with pytest.raises(RecordError, match=", row 11: "):
         source[10]
