@@ -72,7 +72,7 @@ def test_what_has_no_size_is_read_from_its_beginning() -> None:
 def test_malformed_records_are_named_by_number() -> None:
     """Stopped at, skipped and counted, or mended."""
     values: list[object] = [{"t": "a"}, {}, {"t": 3}, "tea", {"t": "b"}]
-    with pytest.raises(RecordError, match=r"list, record 2: a record must have a field 't', but it has none, but the"):
+    with pytest.raises(RecordError, match=r"list, record 2: a record must have a field 't', but it has none; the"):
         list(Records(values, text="t"))
     source = Records(values, text="t", malformed="skip")
     assert pairs(source) == pairs(source[i] for i in range(2)) == [("a", None), ("b", None)]
