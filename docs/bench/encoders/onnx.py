@@ -40,6 +40,8 @@ class _Options(Protocol):
 
     intra_op_num_threads: int
 
+    def add_session_config_entry(self, key: str, value: str, /) -> None: ...
+
 
 class _Session(Protocol):
     """A model that is ready to run."""
@@ -68,6 +70,8 @@ def onnx_runtime(problem: Problem) -> Step:
         raise AbsentError(msg) from error
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    # Its threads would go on to spin when a step is over, on the cores of whoever has the next turn.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     inputs = {
         "rows": _array(problem.values.detach().transpose(0, 1).contiguous()),
