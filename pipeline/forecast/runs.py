@@ -105,7 +105,7 @@ class Runs:
                 taken = min(max(room - held, 0), stop - begin)
                 stop -= taken
                 held += taken
-                if stop > begin or held == room:
+                if stop > begin:
                     found.append((stop, 1, 1))
                     held = 0
             if not held:
