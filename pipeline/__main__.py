@@ -14,12 +14,12 @@ from rich.console import Console
 from pipeline.cli import plan as planning
 from pipeline.cli.inventory import dumped
 from pipeline.cli.new_plugin import new_plugin
-from pipeline.cli.plain import plain
 from pipeline.cli.plugins import listing
 from pipeline.cli.welcome import versions, welcome
 from pipeline.errors import PipelineError, PluginError
 from pipeline.registry import PluginWarning, Registry, chosen, surveyed
 from pipeline.registry.choice import STRICT
+from pipeline.text import plain
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -35,11 +35,11 @@ from typing import Final, Protocol, TypeAlias
 
 import pluggy
 
+from pipeline.data.states import Sight
 from pipeline.parts.attention import Attention
 from pipeline.parts.encoder import Encoder
 from pipeline.parts.pooling import Pooling
 from pipeline.parts.tokenizer import Tokenizer
-from pipeline.sequences.states import Sight
 
 EncoderFactory: TypeAlias = Callable[..., Encoder[Sight]]
 AttentionFactory: TypeAlias = Callable[..., Attention]

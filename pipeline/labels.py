@@ -1,12 +1,24 @@
-"""The names of classes, and the numbers that stand for them."""
+"""Class names and their ids."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import final, overload
+from typing import TypeAlias, final, overload
 
 import attrs
 
 from pipeline.errors import LabelError
-from pipeline.sequences.rows import Target, is_step_target
+
+Target: TypeAlias = int | str | Sequence[int | str | None] | None
+"""One class per row, or one class per step; by id or by name. A step whose target is None has no weight in the loss."""
+
+
+def is_step_target(target: Target) -> bool:
+    """Return whether a target is a list or tuple with one entry per step, rather than one class for the whole row.
+
+    Example:
+        >>> is_step_target(["NOUN", None]), is_step_target("NOUN"), is_step_target(3)
+        (True, False, False)
+    """
+    return isinstance(target, Sequence) and not isinstance(target, str)
 
 
 def _tuple(names: Iterable[str]) -> tuple[str, ...]:

@@ -2,11 +2,11 @@
 
 from typing import overload
 
-from pipeline.chain import Chain
+from pipeline.core.chain import Chain
+from pipeline.data.batches import Padded
+from pipeline.data.rows import Ids
+from pipeline.data.scores import Scores, StepScores
 from pipeline.labels import Labels
-from pipeline.sequences.answers import Scores, StepScores
-from pipeline.sequences.batches import Padded
-from pipeline.sequences.rows import Ids
 from pipeline.stages.attend import AttendEarlier
 from pipeline.stages.dropout import Dropout
 from pipeline.stages.embed import Embed

@@ -16,8 +16,8 @@ from oracles import attend
 from pipeline import Attend, AttendEarlier, Attention, States
 from pipeline.errors import OptionError
 from pipeline.forecast.peak import peak_bytes
+from pipeline.functional.product_attention import mixed_before_by_product, mixed_by_product
 from pipeline.parts.attention import masked_softmax
-from pipeline.parts.product import mixed_before_by_product, mixed_by_product
 from pipeline.stages.pieces import MEMORY
 from pipeline.testing import attended, equals_oracle
 from pipeline_attention import Additive, Dot, General, ScaledDot

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipeline import Bucket, Frames, Ids, Labels, Numbers, Pad, Report, Row, Target, Vectors
 from pipeline.batching import Boundaries, Budget, Plan, Policy, Rows, Shapes, StreamCursor
+from pipeline.data.metadata import IGNORED
 from pipeline.errors import (
     EmptyBatchError,
     LabelError,
@@ -26,7 +27,6 @@ from pipeline.errors import (
     TargetError,
 )
 from pipeline.loading import PlannedBatches
-from pipeline.sequences.riders import IGNORED
 from strategies import lengths
 from untyped import listed, loosely
 

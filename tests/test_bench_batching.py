@@ -35,7 +35,7 @@ from bench.timing.alike import UnequalError
 from bench.timing.times import Times
 from bench.timing.turns import Turns
 from pipeline.batching import Budget, Plan, Randomness, Rows
-from pipeline.sequences.order import ints
+from pipeline.data.order import ints
 
 FEW = Turns(most=2, fewest=2)
 SMALL = Room(rows=7, max_steps=600)

@@ -22,7 +22,7 @@ from bench.timing.product import PRODUCT
 from bench.timing.step import Step
 from bench.timing.turns import Turns
 from oracles import recurrent
-from pipeline.sequences.order import ints
+from pipeline.data.order import ints
 from pipeline_recurrent.native import available
 
 FEW = Turns(most=2, fewest=2)

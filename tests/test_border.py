@@ -58,12 +58,12 @@ from pipeline import (
     Vectors,
     set_checks,
 )
+from pipeline.core.stage import Part
+from pipeline.data.metadata import Riders
+from pipeline.data.order import Order
 from pipeline.errors import CompositionError, LabelError, LengthError, OptionError, PipelineError, ShapeError, TextError
 from pipeline.parts.attention import masked_softmax
 from pipeline.parts.tokenizer import Tokens
-from pipeline.sequences.order import Order
-from pipeline.sequences.riders import Riders
-from pipeline.stage import Part
 from pipeline_attention import Dot
 from untyped import loosely
 

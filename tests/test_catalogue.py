@@ -9,9 +9,9 @@ import torch
 
 from fakes import Fakes, returning, untried
 from pipeline import Attend, AttendEarlier, Encode, Padded, Pool, States, Tokenize, Vectors
+from pipeline.data.order import ints
 from pipeline.errors import CompositionError, OptionError, PluginError, UnknownNameError, UnknownOptionError
 from pipeline.registry import Registry, discovered
-from pipeline.sequences.order import ints
 
 OURS = discovered([distribution("pipeline")])
 RECURRENT = f"pipeline {version('pipeline')} (entry point 'recurrent')"

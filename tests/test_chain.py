@@ -47,7 +47,7 @@ from pipeline import (
     language_model,
     tagger,
 )
-from pipeline.chain import KeepsChain
+from pipeline.core.chain import KeepsChain
 from pipeline.errors import CompositionError, OptionError, ShapeError
 from pipeline.stages.numbers import Numbered
 from pipeline_recurrent import LSTM

@@ -31,8 +31,8 @@ from pipeline import (
     set_checks,
     set_poison,
 )
+from pipeline.data.row_ends import last_by_row
 from pipeline.errors import ShapeError
-from pipeline.sequences.by_row import last_by_row
 from untyped import graphed, seed
 
 TOKENS, CLASSES = 30, 3

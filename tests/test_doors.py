@@ -15,6 +15,7 @@ from tokenizers import Tokenizer as HuggingFaceTokenizer
 from tokenizers import models, pre_tokenizers
 
 from pipeline import Example, Frames, Labels, Numbers, Shift, Tokenize, TokenizeWords
+from pipeline.data.order import ints
 from pipeline.errors import (
     LabelError,
     OptionError,
@@ -25,7 +26,6 @@ from pipeline.errors import (
     UnknownOptionError,
     ValuesError,
 )
-from pipeline.sequences.order import ints
 from pipeline.stages.door import Door
 from pipeline.testing import decoding_is_inverse
 from untyped import listed, loosely

@@ -11,11 +11,10 @@ from torch import Tensor
 
 from oracles import attend
 from pipeline import AttendEarlier, States
+from pipeline.data.order import ints
 from pipeline.forecast.peak import peak_bytes
-from pipeline.parts import earlier
-from pipeline.parts.earlier import in_blocks, mixed_earlier
-from pipeline.sequences.order import ints
-from pipeline.sequences.ranked import ranked, unranked
+from pipeline.functional.causal_attention import in_blocks, mixed_earlier
+from pipeline.functional.longest_first import ranked, unranked
 from pipeline_attention import Dot, General
 from untyped import listed
 
@@ -27,10 +26,10 @@ def _cut(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
     """All at once; a few steps at a time; these, and few rows."""
     if request.param == "whole":
         return
-    monkeypatch.setattr(earlier, "_WHOLE", 2)
-    monkeypatch.setattr(earlier, "_BLOCK", (3, 3))
+    monkeypatch.setattr(causal_attention, "_WHOLE", 2)
+    monkeypatch.setattr(causal_attention, "_BLOCK", (3, 3))
     if request.param == "rows":
-        monkeypatch.setattr(earlier, "_CACHED", 2 * 8 * 3 * 11)
+        monkeypatch.setattr(causal_attention, "_CACHED", 2 * 8 * 3 * 11)
 
 
 def rows(lengths: Tensor, count: int) -> list[Tensor]:

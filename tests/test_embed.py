@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from pipeline import Dropout, Embed, Encode, Ids, Pack, Packed, Padded, Pool, States, Vectors
+from pipeline.data.metadata import Riders
 from pipeline.errors import OptionError, ShapeError, ValuesError
-from pipeline.sequences.riders import Riders
 from pipeline_recurrent import LSTM
 from untyped import distinct, listed, seed
 

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from oracles import recurrent
 from pipeline import Classify, Encode, Encoder, Packed, Padded, Pool, Report, Sight, States, Vectors
+from pipeline.data.batches import Carry
+from pipeline.data.order import Order
 from pipeline.errors import OptionError
 from pipeline.registry import registry
-from pipeline.sequences.batches import Carry
-from pipeline.sequences.order import Order
 from pipeline.testing import ENCODER_LAWS, Law
 from pipeline_recurrent import GRU, LSTM, RNN, EngineName
 from pipeline_recurrent.engines import ENGINES, Run, Weights, chosen, fit

@@ -26,9 +26,9 @@ from pipeline import (
     Tag,
 )
 from pipeline.batching import Boundaries, Budget, Plan, Policy, Rows, Shapes
+from pipeline.data.metadata import IGNORED
+from pipeline.data.rows import FILLER
 from pipeline.errors import LengthError, OptionError
-from pipeline.sequences.riders import IGNORED
-from pipeline.sequences.rows import FILLER
 from pipeline_recurrent import LSTM
 from untyped import graphed, listed, seed
 

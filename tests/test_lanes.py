@@ -28,8 +28,8 @@ from pipeline import (
     Tag,
     Vectors,
 )
+from pipeline.data.rows import FILLER
 from pipeline.errors import LengthError, OptionError, ShapeError, TargetError
-from pipeline.sequences.rows import FILLER
 from pipeline_recurrent import GRU, LSTM
 from untyped import listed, seed
 

@@ -31,6 +31,7 @@ from pipeline import (
 )
 from pipeline.builtin.pools import MeanPool
 from pipeline.errors import OptionError
+from pipeline.laws.samples import drawn
 from pipeline.parts.capabilities import Layout
 from pipeline.registry import registry
 from pipeline.testing import (
@@ -51,7 +52,6 @@ from pipeline.testing import (
     equals_oracle,
     packing_is_inverse,
 )
-from pipeline.testing.samples import drawn
 from pipeline_attention import Additive, Dot, General, ScaledDot
 from pipeline_recurrent import GRU, LSTM
 from untyped import loosely, seed
@@ -221,7 +221,7 @@ def test_all_broken_laws_are_told_at_once() -> None:
     lines = str(caught.value).split("\n")
     assert lines[0] == (
         f"2 of {len(POOL_LAWS)} laws of poolings broken; to see where, call one of them with the factory: "
-        "from pipeline.testing.pools import empty_rows_give_zeros."
+        "from pipeline.laws.pools import empty_rows_give_zeros."
     )
     assert lines[1] == (
         "- empty_rows_give_zeros: among lengths (3, 0, 2), an empty row gives [nan, nan, nan], not zeros; divide by "

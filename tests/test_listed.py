@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import Example, Ids, Numbers, Pad, Row, Tokenize, TokenizeWords
+from pipeline.data.lists import tensors_of
+from pipeline.data.order import ints
 from pipeline.errors import ShapeError, TargetError, ValuesError
-from pipeline.sequences.listed import tensors_of
-from pipeline.sequences.order import ints
 from untyped import listed, loosely
 
 

@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 from typing_extensions import override
 
 from oracles import gru_step, lstm_step
+from pipeline.data.order import Order, ints
 from pipeline.errors import ShapeError
-from pipeline.sequences.order import Order, ints
 from pipeline_recurrent import native
 from pipeline_recurrent.native import recurrence
 from pipeline_recurrent.native.compile import SETS

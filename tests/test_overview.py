@@ -54,12 +54,12 @@ from pipeline import (
     set_checks,
     set_poison,
 )
+from pipeline.data.rows import Row
 from pipeline.errors import CompositionError, PipelineError, ShapeError
-from pipeline.overview.hints import Flowing, fits
-from pipeline.overview.overview import Overview
-from pipeline.overview.shapes import twin
-from pipeline.overview.work import Work, counting, multiply_adds
-from pipeline.sequences.rows import Row
+from pipeline.summary.shapes import twin
+from pipeline.summary.summary import Overview
+from pipeline.summary.types import Flowing, fits
+from pipeline.summary.work import Work, counting, multiply_adds
 from pipeline_recurrent import GRU, LSTM
 from untyped import loosely
 

@@ -31,9 +31,9 @@ from pipeline import (
     Vectors,
     set_poison,
 )
-from pipeline.borders.poison import GUARD, poisoned
+from pipeline.core.padding import GUARD, poisoned
+from pipeline.data.row_ends import last_by_row
 from pipeline.errors import LeakError
-from pipeline.sequences.by_row import last_by_row
 from pipeline_recurrent import LSTM
 from untyped import listed
 
@@ -131,7 +131,7 @@ def test_what_was_nan_before_is_no_leak() -> None:
 
 def test_the_environment_switches_it_on() -> None:
     """From the start."""
-    code = "from pipeline.borders.switches import SWITCHES; print(SWITCHES.poison)"
+    code = "from pipeline.checks.switches import SWITCHES; print(SWITCHES.poison)"
     run = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "PIPELINE_POISON": "1"}, capture_output=True, check=True
     )

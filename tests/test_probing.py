@@ -8,12 +8,12 @@ import torch
 
 from fakes import Fakes
 from pipeline import Encode
+from pipeline.data.states import Sight
 from pipeline.errors import PluginError, UnknownNameError
 from pipeline.parts.encoder import Encoder
 from pipeline.registry import PluginWarning
 from pipeline.registry.catalogue import Catalogue, Offer, Plugin
 from pipeline.registry.probing import probed
-from pipeline.sequences.states import Sight
 from pipeline_recurrent import LSTM, bilstm
 
 HEAD = """
@@ -22,7 +22,8 @@ from torch import nn
 from pipeline import Attention, Encoder, Pooling, States, Tokenizer
 from pipeline.hooks import hookimpl
 from pipeline.parts.tokenizer import Tokens
-from pipeline.sequences.by_row import last_by_row, sum_by_row
+from pipeline.data.row_ends import last_by_row
+from pipeline.functional.segments import sum_by_row
 
 class Base(Encoder):
     def __init__(self, input_size, hidden_size: int = 4):

@@ -11,9 +11,9 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils import _pytree as pytree
 
 from pipeline import Ids, Packed, Padded, Pooled, Report, Scores, States, StepScores, Vectors
+from pipeline.data.metadata import IGNORED, Riders
+from pipeline.data.order import Order
 from pipeline.errors import EmptyBatchError, LengthError, PipelineError, ShapeError, TargetError
-from pipeline.sequences.order import Order
-from pipeline.sequences.riders import IGNORED, Riders
 from pipeline.testing import packing_is_inverse, padded
 from strategies import lengths, ragged
 from untyped import listed, loosely, seed

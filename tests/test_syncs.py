@@ -32,7 +32,7 @@ from pipeline import (
     Unpack,
     Vectors,
 )
-from pipeline.sequences.riders import Riders
+from pipeline.data.metadata import Riders
 from pipeline_recurrent import GRU, LSTM
 
 LENGTHS: Final = ([3, 0, 5, 1], [5, 5, 5, 5], [0, 0, 0, 0])

@@ -32,11 +32,11 @@ from pipeline import (
     Vectors,
     set_poison,
 )
+from pipeline.core.stage import Part
+from pipeline.data.batches import Batch, Carry
+from pipeline.data.states import Sight
 from pipeline.errors import CompositionError, OptionError, ShapeError, ValuesError
 from pipeline.models import classifier, language_model
-from pipeline.sequences.batches import Batch, Carry
-from pipeline.sequences.states import Sight
-from pipeline.stage import Part
 from pipeline_recurrent import GRU, LSTM, RNN, EngineName, tabulated
 from pipeline_recurrent.native import available
 from pipeline_recurrent.recurrent import Recurrent

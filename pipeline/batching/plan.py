@@ -17,8 +17,8 @@ from pipeline.batching.numbers import Numbers, one_of, whole
 from pipeline.batching.pieces import Pieces, pieces_of
 from pipeline.batching.policy import Policy
 from pipeline.batching.ranks import Uneven
+from pipeline.data.report import Report
 from pipeline.errors import OptionError, PlanError
-from pipeline.sequences.report import Report
 
 
 @final

@@ -10,8 +10,8 @@ from pipeline.batching.lengths import Lengths
 from pipeline.batching.numbers import Numbers, whole
 from pipeline.batching.plan import Plan
 from pipeline.batching.randomness import served
+from pipeline.data.report import Report
 from pipeline.errors import LengthError
-from pipeline.sequences.report import Report
 
 
 @final

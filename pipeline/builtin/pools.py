@@ -6,9 +6,10 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
+from pipeline.data.row_ends import first_by_row, last_by_row
+from pipeline.data.states import Sight, States
+from pipeline.functional.segments import max_by_row, sum_by_row
 from pipeline.parts.pooling import Pooling
-from pipeline.sequences.by_row import first_by_row, last_by_row, max_by_row, sum_by_row
-from pipeline.sequences.states import Sight, States
 
 
 @final

@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.cli.plain import plain
 from pipeline.parts.capabilities import Layout, capabilities
 from pipeline.registry import Registry
 from pipeline.registry.catalogue import Catalogue, Offer, Plugin
 from pipeline.registry.sampling import sample
+from pipeline.text import plain
 
 _STYLES: Final = {
     "ok": "green",

@@ -12,9 +12,9 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 import pipeline
-from pipeline.cli.plain import plain
 from pipeline.registry import Registry
 from pipeline.registry.offers import told
+from pipeline.text import plain
 
 PIPE: Final = """\
 from pipeline import Bucket, Classify, Embed, Encode, Pack, Pad, Pool, Tokenize

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from pipeline.borders.checked import described
-from pipeline.chain import Chain
+from pipeline.checks.shapes import described
+from pipeline.core.chain import Chain
+from pipeline.core.stage import Part, Stage
+from pipeline.data.batches import Padded, is_batch
+from pipeline.data.rows import Ids, Kind, Vectors
+from pipeline.data.scores import Scores, StepScores
 from pipeline.errors import OptionError
 from pipeline.forecast.peak import peak_bytes
-from pipeline.overview.shapes import sample, unmarked
-from pipeline.overview.stops import allowed, prepared
-from pipeline.sequences.answers import Scores, StepScores
-from pipeline.sequences.batches import Padded, is_batch
-from pipeline.sequences.rows import Ids, Kind, Vectors
-from pipeline.stage import Part, Stage
+from pipeline.summary.entries import allowed, prepared
+from pipeline.summary.shapes import sample, unmarked
 
 Model: TypeAlias = Stage[Padded[Ids], object] | Stage[Padded[Vectors], object]
 """What a training step can be made with: padded batches in."""

@@ -10,10 +10,10 @@ from pipeline.batching.numbers import Numbers
 from pipeline.batching.plan import Plan
 from pipeline.batching.policy import Policy
 from pipeline.batching.randomness import correlation
+from pipeline.data.report import Report
 from pipeline.errors import PipelineError
 from pipeline.forecast.histogram import Histogram
 from pipeline.forecast.memory import Memory
-from pipeline.sequences.report import Report
 
 Shape = tuple[int, ...]
 """Rows and steps of a padded batch; steps twice, for two lengths a row."""

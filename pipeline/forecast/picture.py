@@ -8,11 +8,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.cli.plain import plain
 from pipeline.errors import OptionError
 from pipeline.forecast.histogram import Histogram
 from pipeline.forecast.outlook import Outlook
 from pipeline.sources.extras import imported
+from pipeline.text import plain
 
 _ENDINGS: Final = (".svg", ".png", ".pdf")
 

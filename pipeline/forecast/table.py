@@ -9,9 +9,9 @@ from rich.console import RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from pipeline.cli.plain import plain
 from pipeline.forecast.histogram import Histogram
 from pipeline.forecast.outlook import Outlook
+from pipeline.text import plain
 
 HEADINGS: Final = (
     "policy",

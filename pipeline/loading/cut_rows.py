@@ -7,10 +7,10 @@ from torch.utils.data import Dataset
 from typing_extensions import override
 
 from pipeline.batching.pieces import Piece, Pieces
+from pipeline.data.rows import K, Row
+from pipeline.data.windows import window_of
 from pipeline.errors import OptionError
 from pipeline.loading.fetching import Numbered, fetched
-from pipeline.sequences.rows import K, Row
-from pipeline.sequences.windows import window_of
 
 
 @final

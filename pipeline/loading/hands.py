@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pipeline.sequences.order import ints
+from pipeline.data.order import ints
 
 
 class Stage(IntEnum):

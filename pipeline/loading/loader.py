@@ -9,7 +9,10 @@ from torch.utils.data import DataLoader, Sampler
 from typing_extensions import override
 
 from pipeline.batching.plan import Plan
-from pipeline.borders.checked import described
+from pipeline.checks.shapes import described
+from pipeline.data.batches import is_batch
+from pipeline.data.report import Report
+from pipeline.data.rows import Kind, Row, is_row
 from pipeline.errors import OptionError, WorkerError
 from pipeline.loading.cut_rows import CutRows
 from pipeline.loading.deaths import Watch, heed_deaths
@@ -21,9 +24,6 @@ from pipeline.loading.hands import Hands
 from pipeline.loading.naming import listed
 from pipeline.loading.sampler import PlannedBatches
 from pipeline.loading.watched import Collate, Watched
-from pipeline.sequences.batches import is_batch
-from pipeline.sequences.report import Report
-from pipeline.sequences.rows import Kind, Row, is_row
 
 R = TypeVar("R")
 T = TypeVar("T")

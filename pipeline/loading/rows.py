@@ -6,10 +6,10 @@ from typing import Final, Generic, TypeVar, final
 from torch.utils.data import Dataset
 from typing_extensions import override
 
+from pipeline.data.rows import Example, K, Row
 from pipeline.errors import ShapeError
 from pipeline.loading.fetching import Numbered, fetched, fetched_one
 from pipeline.loading.naming import named
-from pipeline.sequences.rows import Example, K, Row
 from pipeline.stages.door import Door, example_of, examples_of
 
 X = TypeVar("X")

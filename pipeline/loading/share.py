@@ -6,9 +6,9 @@ from typing import Generic, TypeVar, final
 
 import attrs
 
+from pipeline.core.stage import Stage
+from pipeline.data.rows import Kind, Row, is_row
 from pipeline.errors import PipelineError
-from pipeline.sequences.rows import Kind, Row, is_row
-from pipeline.stage import Stage
 from pipeline.stages.door import Door
 
 X = TypeVar("X")

@@ -8,13 +8,13 @@ from typing_extensions import override
 
 from pipeline.batching.numbers import whole
 from pipeline.batching.stream_cursor import StreamCursor
+from pipeline.data.batches import is_batch
+from pipeline.data.report import Report
 from pipeline.errors import OptionError
 from pipeline.loading.ending import end_workers
 from pipeline.loading.fitting import check_workers
 from pipeline.loading.loader import Start
 from pipeline.loading.streamed import ShareCursor, Streamed
-from pipeline.sequences.batches import is_batch
-from pipeline.sequences.report import Report
 
 X = TypeVar("X")
 B = TypeVar("B")

@@ -12,11 +12,11 @@ from typing_extensions import override
 
 from pipeline.batching.numbers import one_of, whole
 from pipeline.batching.stream_cursor import StreamCursor
-from pipeline.chain import StreamChain
+from pipeline.core.chain import StreamChain
+from pipeline.core.stage import Part, Stage, Stream, is_stream
 from pipeline.errors import CompositionError, OptionError
 from pipeline.loading.ranks import taking_part
 from pipeline.loading.share import Share
-from pipeline.stage import Part, Stage, Stream, is_stream
 from pipeline.stages.resumable import Resumable
 
 X = TypeVar("X")

@@ -11,10 +11,10 @@ from pipeline.batching.lengths import Lengths
 from pipeline.batching.numbers import whole
 from pipeline.batching.randomness import Coverage
 from pipeline.batching.waste import Culprit
+from pipeline.data.batches import Batch
+from pipeline.data.report import Report
+from pipeline.data.rows import Kind
 from pipeline.errors import LengthError, OptionError
-from pipeline.sequences.batches import Batch
-from pipeline.sequences.report import Report
-from pipeline.sequences.rows import Kind
 
 B = TypeVar("B", bound=Batch[Kind])
 

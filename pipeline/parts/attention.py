@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from pipeline.borders.checked import checked
-from pipeline.parts.product import mixed_by_product
+from pipeline.checks.shapes import checked
+from pipeline.functional.product_attention import mixed_by_product
 
 
 @checked

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Generic
 
 from torch import nn
 
+from pipeline.data.batches import Batch
+from pipeline.data.rows import Vectors
+from pipeline.data.states import S_co, States
 from pipeline.parts.capabilities import Layout
-from pipeline.sequences.batches import Batch
-from pipeline.sequences.rows import Vectors
-from pipeline.sequences.states import S_co, States
 
 
 class Encoder(nn.Module, ABC, Generic[S_co]):

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pipeline.data.states import Sight, States
 from pipeline.parts.capabilities import Layout
-from pipeline.sequences.states import Sight, States
 
 
 class Pooling(nn.Module, ABC):

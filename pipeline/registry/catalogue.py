@@ -7,9 +7,9 @@ from typing import Final, Generic, TypeVar, final
 import attrs
 
 from pipeline.errors import PipelineError, PluginError, UnknownNameError, UnknownOptionError
+from pipeline.laws.law import LawBrokenError
 from pipeline.registry.choice import Skip
 from pipeline.registry.probing import fault, probed
-from pipeline.testing.law import LawBrokenError
 
 P = TypeVar("P")
 

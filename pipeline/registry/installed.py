@@ -8,7 +8,9 @@ from typing import Final, TypeAlias, cast, final
 import attrs
 
 from pipeline import hooks
+from pipeline.data.states import Sight
 from pipeline.errors import PluginError
+from pipeline.laws.law import LawBrokenError
 from pipeline.parts.attention import Attention
 from pipeline.parts.encoder import Encoder
 from pipeline.parts.pooling import Pooling
@@ -17,8 +19,6 @@ from pipeline.registry.catalogue import Catalogue, Offer, Plugin
 from pipeline.registry.choice import STRICT, Choice, normalised
 from pipeline.registry.offers import offered, told
 from pipeline.registry.probing import fault, probed
-from pipeline.sequences.states import Sight
-from pipeline.testing.law import LawBrokenError
 
 _Catalogues: TypeAlias = tuple[
     Catalogue[Encoder[Sight]], Catalogue[Attention], Catalogue[Pooling], Catalogue[Tokenizer]

@@ -10,7 +10,7 @@ from typing import Final, Literal, TypeAlias, final
 
 from typing_extensions import override
 
-from pipeline.sequences.rows import Example
+from pipeline.data.rows import Example
 from pipeline.sources.fields import checked_choice
 from pipeline.sources.files import FileSource, text_of
 from pipeline.sources.framing import Framing, paragraphs

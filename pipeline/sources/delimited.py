@@ -10,8 +10,8 @@ from typing import Final, final
 
 from typing_extensions import override
 
+from pipeline.data.rows import Example
 from pipeline.errors import OptionError, RecordError
-from pipeline.sequences.rows import Example
 from pipeline.sources.fields import Column
 from pipeline.sources.files import FileSource, text_of
 from pipeline.sources.framing import Framing, QuotedLines, every_line, without_line_end

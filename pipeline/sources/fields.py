@@ -5,9 +5,10 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar, cast, final
 
 import attrs
 
-from pipeline.borders.checked import described
+from pipeline.checks.shapes import described
+from pipeline.data.rows import Example, X_co
 from pipeline.errors import OptionError
-from pipeline.sequences.rows import Example, Target, X_co
+from pipeline.labels import Target
 from pipeline.sources.problems import UnfitError
 
 Column: TypeAlias = str | int

@@ -9,8 +9,8 @@ from typing import Final, cast
 import numpy as np
 from typing_extensions import override
 
+from pipeline.data.rows import Example, X_co
 from pipeline.errors import OptionError
-from pipeline.sequences.rows import Example, X_co
 from pipeline.sources.framing import Framing, Places, every_line, first_byte, frames
 from pipeline.sources.index import Index
 from pipeline.sources.kept import Store, digest

@@ -7,8 +7,9 @@ from typing import Final, Literal, TypeAlias, final
 
 from typing_extensions import override
 
+from pipeline.data.rows import Example
 from pipeline.errors import RecordError, SourceError
-from pipeline.sequences.rows import Example, Target
+from pipeline.labels import Target
 from pipeline.sources.fields import checked_choice
 from pipeline.sources.files import text_of
 from pipeline.sources.kept import digest

@@ -10,8 +10,8 @@ from typing import Final, cast, final, overload
 
 from typing_extensions import override
 
-from pipeline.borders.checked import described
-from pipeline.sequences.rows import Example, X_co
+from pipeline.checks.shapes import described
+from pipeline.data.rows import Example, X_co
 from pipeline.sources.fields import Fields, fields_of
 from pipeline.sources.files import FileSource, text_of
 from pipeline.sources.problems import Malformed, UnfitError

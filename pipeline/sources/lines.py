@@ -6,7 +6,8 @@ from typing import Final, Literal, final
 
 from typing_extensions import override
 
-from pipeline.sequences.rows import Example, Target
+from pipeline.data.rows import Example
+from pipeline.labels import Target
 from pipeline.sources.fields import checked_choice
 from pipeline.sources.files import FileSource, text_of
 from pipeline.sources.folder import Naming, target_of, text_files

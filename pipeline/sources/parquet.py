@@ -12,7 +12,7 @@ from typing import Any, Final, cast, final, overload
 
 from typing_extensions import override
 
-from pipeline.sequences.rows import X_co
+from pipeline.data.rows import X_co
 from pipeline.sources.arrow import arrow_table
 from pipeline.sources.extras import imported
 from pipeline.sources.fields import fields_of

@@ -5,8 +5,8 @@ from typing import Any, Final, Literal, TypeAlias, final
 
 import attrs
 
+from pipeline.data.rows import Example, X_co
 from pipeline.errors import OptionError, RecordError
-from pipeline.sequences.rows import Example, X_co
 
 SHOWN: Final = 200
 """How much of a malformed record a problem shows, in characters."""

@@ -6,9 +6,9 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast, final, overlo
 from torch.utils.data import IterableDataset
 from typing_extensions import override
 
-from pipeline.borders.checked import described
+from pipeline.checks.shapes import described
+from pipeline.data.rows import Example, X_co, refuse_text
 from pipeline.errors import OptionError, UnsizedError
-from pipeline.sequences.rows import Example, X_co, refuse_text
 from pipeline.sources.fields import Column, Fields, fields_of
 from pipeline.sources.kept import digest
 from pipeline.sources.problems import SHOWN, Malformed, Problem, UnfitError

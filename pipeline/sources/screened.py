@@ -10,8 +10,8 @@ import attrs
 import numpy as np
 from typing_extensions import override
 
+from pipeline.data.rows import Example, X_co
 from pipeline.errors import SourceError
-from pipeline.sequences.rows import Example, X_co
 from pipeline.sources.framing import Places
 from pipeline.sources.index import without
 from pipeline.sources.kept import Store, digest

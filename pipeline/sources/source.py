@@ -8,7 +8,8 @@ from typing import Any, Generic, SupportsIndex
 from torch.utils.data import Dataset
 from typing_extensions import override
 
-from pipeline.sequences.rows import Example, Target, X_co
+from pipeline.data.rows import Example, X_co
+from pipeline.labels import Target
 from pipeline.sources.problems import Skipped
 
 

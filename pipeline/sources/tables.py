@@ -8,8 +8,8 @@ from typing import Final, Protocol
 
 from typing_extensions import override
 
+from pipeline.data.rows import Example, X_co
 from pipeline.errors import RecordError
-from pipeline.sequences.rows import Example, X_co
 from pipeline.sources.fields import Fields
 from pipeline.sources.kept import digest
 from pipeline.sources.opened import Opened

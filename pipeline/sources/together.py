@@ -7,8 +7,9 @@ from typing import SupportsIndex, final
 
 from typing_extensions import override
 
+from pipeline.data.rows import Example, X_co
 from pipeline.errors import OptionError
-from pipeline.sequences.rows import Example, Target, X_co
+from pipeline.labels import Target
 from pipeline.sources.kept import digest
 from pipeline.sources.problems import REMEMBERED, Skipped
 from pipeline.sources.source import Source, checked_index

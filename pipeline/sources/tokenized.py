@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 from typing_extensions import override
 
+from pipeline.data.rows import Ids, Row
 from pipeline.errors import SourceError
-from pipeline.sequences.rows import Ids, Row
 from pipeline.sources.keeping import chunks_of, kept_tokens, tokens_at
 from pipeline.sources.kept import Array, Kept, Store
 from pipeline.sources.source import Source, checked_index

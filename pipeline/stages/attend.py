@@ -10,18 +10,18 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from typing_extensions import override
 
-from pipeline.borders.checked import described
-from pipeline.borders.switches import at_border
+from pipeline.checks.shapes import described
+from pipeline.checks.switches import at_border
+from pipeline.core.stage import Flow, Keeps, ModuleStage
+from pipeline.data.states import S, Sight, States
 from pipeline.errors import OptionError, ShapeError
+from pipeline.functional.causal_attention import in_blocks, mixed_earlier
+from pipeline.functional.longest_first import ranked, unranked
+from pipeline.functional.product_attention import mixed_before_by_product
 from pipeline.parts.attention import Attention
 from pipeline.parts.capabilities import Layout
-from pipeline.parts.earlier import in_blocks, mixed_earlier
-from pipeline.parts.product import mixed_before_by_product
 from pipeline.registry import registry
 from pipeline.registry.catalogue import Catalogue
-from pipeline.sequences.ranked import ranked, unranked
-from pipeline.sequences.states import S, Sight, States
-from pipeline.stage import Flow, Keeps, ModuleStage
 from pipeline.stages.pieces import MEMORY, Share, checked_memory, joined
 from pipeline.stages.slot import Slot
 

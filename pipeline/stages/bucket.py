@@ -14,10 +14,10 @@ from pipeline.batching.policy import LongRows, Policy
 from pipeline.batching.pools import Pool, Pools
 from pipeline.batching.ranks import Uneven
 from pipeline.batching.stream_cursor import StreamCursor
+from pipeline.core.stage import Flow
+from pipeline.data.rows import Ids, K, Kind, Row
+from pipeline.data.windows import window_of
 from pipeline.errors import LengthError, OptionError
-from pipeline.sequences.rows import Ids, K, Kind, Row
-from pipeline.sequences.windows import window_of
-from pipeline.stage import Flow
 from pipeline.stages.incoming import checked_row
 from pipeline.stages.resumable import Resumable
 

@@ -7,8 +7,8 @@ from typing import Generic, TypeVar, cast
 
 from typing_extensions import override
 
-from pipeline.sequences.rows import Example, K, Row, refuse_text
-from pipeline.stage import Flow, Stage
+from pipeline.core.stage import Flow, Stage
+from pipeline.data.rows import Example, K, Row, refuse_text
 
 X = TypeVar("X")
 

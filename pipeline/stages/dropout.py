@@ -6,11 +6,11 @@ import attrs
 from torch import nn
 from typing_extensions import TypeIs, override
 
+from pipeline.core.stage import Keeps
+from pipeline.data.batches import Batch, Padded, is_batch
+from pipeline.data.rows import Hidden
+from pipeline.data.states import Pooled, Sight, States
 from pipeline.errors import OptionError, ShapeError
-from pipeline.sequences.batches import Batch, Padded, is_batch
-from pipeline.sequences.rows import Hidden
-from pipeline.sequences.states import Pooled, Sight, States
-from pipeline.stage import Keeps
 
 A = TypeVar("A")
 

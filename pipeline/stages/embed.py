@@ -8,11 +8,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
-from pipeline.borders.switches import at_border
+from pipeline.checks.switches import at_border
+from pipeline.core.stage import Flow, ModuleStage
+from pipeline.data.batches import Batch, Packed, Padded
+from pipeline.data.rows import Ids, Vectors
 from pipeline.errors import OptionError, ShapeError, ValuesError
-from pipeline.sequences.batches import Batch, Packed, Padded
-from pipeline.sequences.rows import Ids, Vectors
-from pipeline.stage import Flow, ModuleStage
 
 
 @final

@@ -6,16 +6,16 @@ import torch
 from torch import Tensor
 from typing_extensions import TypeVar, override
 
-from pipeline.borders.checked import described
-from pipeline.borders.switches import at_border
+from pipeline.checks.shapes import described
+from pipeline.checks.switches import at_border
+from pipeline.core.stage import Flow, ModuleStage
+from pipeline.data.batches import Batch
+from pipeline.data.rows import FILLER, Hidden, Kind, Vectors
+from pipeline.data.states import Causal, S, S_co, Sight, States
 from pipeline.errors import CompositionError, LengthError, ShapeError
 from pipeline.parts.encoder import Encoder
 from pipeline.registry import registry
 from pipeline.registry.catalogue import Catalogue
-from pipeline.sequences.batches import Batch
-from pipeline.sequences.rows import FILLER, Hidden, Kind, Vectors
-from pipeline.sequences.states import Causal, S, S_co, Sight, States
-from pipeline.stage import Flow, ModuleStage
 from pipeline.stages.slot import Slot
 
 H_contra = TypeVar("H_contra", bound=Hidden, contravariant=True, default=Vectors)

@@ -7,10 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
-from pipeline.borders.checked import described
+from pipeline.checks.shapes import described
+from pipeline.data.order import ints
+from pipeline.data.rows import Example, Row, Vectors
 from pipeline.errors import ShapeError, ValuesError
-from pipeline.sequences.order import ints
-from pipeline.sequences.rows import Example, Row, Vectors
 from pipeline.stages.door import Door
 
 

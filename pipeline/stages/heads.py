@@ -8,12 +8,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
+from pipeline.core.stage import Flow, ModuleStage, Part
+from pipeline.data.scores import N, Scores, StepScores
+from pipeline.data.states import Causal, Pooled, Sight, States
 from pipeline.errors import CompositionError, OptionError, ShapeError
 from pipeline.labels import Labels, Numbered
 from pipeline.parts.capabilities import Layout
-from pipeline.sequences.answers import N, Scores, StepScores
-from pipeline.sequences.states import Causal, Pooled, Sight, States
-from pipeline.stage import Flow, ModuleStage, Part
 from pipeline.stages.embed import Embed
 
 

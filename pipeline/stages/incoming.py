@@ -2,9 +2,9 @@
 
 from typing import cast
 
-from pipeline.borders.checked import described
+from pipeline.checks.shapes import described
+from pipeline.data.rows import K, Row, is_row
 from pipeline.errors import ShapeError
-from pipeline.sequences.rows import K, Row, is_row
 
 
 def checked_row(value: object, kind: type[K], place: int) -> Row[K]:

@@ -9,10 +9,10 @@ from typing_extensions import override
 from pipeline.batching.making import digest_of
 from pipeline.batching.numbers import whole
 from pipeline.batching.stream_cursor import StreamCursor
+from pipeline.core.stage import Flow
+from pipeline.data.rows import Ids, K, Kind, Row, is_row
+from pipeline.data.windows import filler_like, window_of
 from pipeline.errors import LengthError, OptionError
-from pipeline.sequences.rows import Ids, K, Kind, Row, is_row
-from pipeline.sequences.windows import filler_like, window_of
-from pipeline.stage import Flow
 from pipeline.stages.incoming import checked_row
 from pipeline.stages.resumable import Resumable
 

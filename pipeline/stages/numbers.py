@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from pipeline.borders.checked import described
+from pipeline.checks.shapes import described
+from pipeline.data.lists import tensors_of
+from pipeline.data.rows import Example, Ids, Row
 from pipeline.errors import ValuesError
-from pipeline.sequences.listed import tensors_of
-from pipeline.sequences.rows import Example, Ids, Row
 from pipeline.stages.door import Door
 
 Numbered: TypeAlias = Sequence[int] | Tensor

@@ -4,11 +4,11 @@ from typing import Final, Generic, TypeVar, cast, final, overload
 
 from typing_extensions import TypeIs, override
 
+from pipeline.core.stage import Flow, ModuleStage
+from pipeline.data.batches import Packed, Padded
+from pipeline.data.rows import Hidden, Ids, K, Kind, Vectors
+from pipeline.data.states import Causal, Sight, States
 from pipeline.errors import CompositionError, ShapeError
-from pipeline.sequences.batches import Packed, Padded
-from pipeline.sequences.rows import Hidden, Ids, K, Kind, Vectors
-from pipeline.sequences.states import Causal, Sight, States
-from pipeline.stage import Flow, ModuleStage
 
 U_contra = TypeVar("U_contra", contravariant=True)
 

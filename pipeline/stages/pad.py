@@ -12,16 +12,16 @@ from torch import Tensor
 from typing_extensions import override
 
 from pipeline.batching.policy import Policy
-from pipeline.borders.checked import described
+from pipeline.checks.shapes import described
+from pipeline.core.stage import Flow, Stage
+from pipeline.data.batches import Padded
+from pipeline.data.lists import tensor_of, tensors_of
+from pipeline.data.metadata import IGNORED, Riders
+from pipeline.data.pad_rows import rectangle
+from pipeline.data.rows import Ids, K, Kind, Row, values_of
+from pipeline.data.windows import filler_like
 from pipeline.errors import EmptyBatchError, LengthError, OptionError, ShapeError, TargetError
-from pipeline.labels import Labels
-from pipeline.sequences.batches import Padded
-from pipeline.sequences.listed import tensor_of, tensors_of
-from pipeline.sequences.rectangle import rectangle
-from pipeline.sequences.riders import IGNORED, Riders
-from pipeline.sequences.rows import Ids, K, Kind, Row, Target, values_of
-from pipeline.sequences.windows import filler_like
-from pipeline.stage import Flow, Stage
+from pipeline.labels import Labels, Target
 
 TooLong = Literal["refuse", "truncate"]
 

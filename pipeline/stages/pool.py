@@ -5,14 +5,14 @@ from typing import final
 import attrs
 from typing_extensions import override
 
-from pipeline.borders.checked import described
-from pipeline.borders.switches import at_border
+from pipeline.checks.shapes import described
+from pipeline.checks.switches import at_border
+from pipeline.core.stage import Flow, ModuleStage
+from pipeline.data.states import Pooled, Sight, States
 from pipeline.errors import ShapeError
 from pipeline.parts.pooling import Pooling
 from pipeline.registry import registry
 from pipeline.registry.catalogue import Catalogue
-from pipeline.sequences.states import Pooled, Sight, States
-from pipeline.stage import Flow, ModuleStage
 from pipeline.stages.slot import Slot
 
 

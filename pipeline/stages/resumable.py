@@ -4,8 +4,8 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 
 from pipeline.batching.stream_cursor import StreamCursor
+from pipeline.core.stage import I_contra, O_co, Stream
 from pipeline.errors import OptionError
-from pipeline.stage import I_contra, O_co, Stream
 
 
 class Resumable(Stream[I_contra, O_co]):

@@ -5,10 +5,10 @@ from typing import cast, final
 import attrs
 from typing_extensions import override
 
+from pipeline.core.stage import Flow, Stage
+from pipeline.data.order import ints
+from pipeline.data.rows import Ids, Kind, Row
 from pipeline.errors import ShapeError
-from pipeline.sequences.order import ints
-from pipeline.sequences.rows import Ids, Kind, Row
-from pipeline.stage import Flow, Stage
 
 
 @final

@@ -6,12 +6,12 @@ from typing import Any, Generic, TypeVar, cast
 
 from torch import nn
 
+from pipeline.core.stage import Part
 from pipeline.errors import CompositionError, OptionError, ShapeError
 from pipeline.parts.attention import Attention
 from pipeline.parts.encoder import Encoder
 from pipeline.parts.pooling import Pooling
 from pipeline.registry.catalogue import Catalogue
-from pipeline.stage import Part
 
 P_co = TypeVar("P_co", bound=Encoder[Any] | Attention | Pooling, covariant=True)
 

@@ -8,9 +8,10 @@ from typing import ClassVar, final
 from typing_extensions import override
 
 from pipeline.builtin.tokenizers import HuggingFace
+from pipeline.data.rows import refuse_text
+from pipeline.labels import Target, is_step_target
 from pipeline.parts.tokenizer import Tokens
 from pipeline.registry import registry
-from pipeline.sequences.rows import Target, is_step_target, refuse_text
 from pipeline.stages.tokenizing import Tokenizing, check_count, refuse, text_of
 
 

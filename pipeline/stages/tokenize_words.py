@@ -6,9 +6,9 @@ from typing import ClassVar, cast, final
 from typing_extensions import override
 
 from pipeline.errors import TextError
+from pipeline.labels import Target, is_step_target
 from pipeline.parts.tokenizer import Tokens
 from pipeline.registry import registry
-from pipeline.sequences.rows import Target, is_step_target
 from pipeline.stages.tokenizing import Tokenizing, check_count, refuse, text_of
 
 

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from typing_extensions import override
 
-from pipeline.borders.checked import described
+from pipeline.checks.shapes import described
+from pipeline.data.lists import from_numpy, tensor_of, tensors_of
+from pipeline.data.rows import Example, Ids, Row
 from pipeline.errors import OptionError, ShapeError, TargetError, TextError
+from pipeline.labels import Target
 from pipeline.parts.tokenizer import Tokenizer, Tokens
-from pipeline.sequences.listed import from_numpy, tensor_of, tensors_of
-from pipeline.sequences.rows import Example, Ids, Row, Target
 from pipeline.stages.door import Door
 
 X = TypeVar("X")

@@ -7,11 +7,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
+from pipeline.data.batches import Packed
+from pipeline.data.states import Sight, States
+from pipeline.functional.segments import compact, softmax_by_row, sum_by_row
 from pipeline.parts.attention import masked_softmax
 from pipeline.parts.pooling import Pooling
-from pipeline.sequences.batches import Packed
-from pipeline.sequences.by_row import compact, softmax_by_row, sum_by_row
-from pipeline.sequences.states import Sight, States
 
 
 @final

@@ -5,8 +5,8 @@ from typing import Literal, TypedDict, final, get_args, overload
 from torch import nn
 from typing_extensions import Unpack
 
+from pipeline.data.states import Causal, S_co, Sight
 from pipeline.errors import OptionError
-from pipeline.sequences.states import Causal, S_co, Sight
 from pipeline_recurrent.engines.choose import EngineName
 from pipeline_recurrent.recurrent import Merge, Recurrent, check_sizes
 

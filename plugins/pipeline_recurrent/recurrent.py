@@ -9,12 +9,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
+from pipeline.data.batches import Batch, Carry, Packed
+from pipeline.data.order import Order
+from pipeline.data.rows import Kind, Vectors
+from pipeline.data.states import S_co, States
 from pipeline.errors import OptionError, ShapeError
 from pipeline.parts.encoder import Encoder
-from pipeline.sequences.batches import Batch, Carry, Packed
-from pipeline.sequences.order import Order
-from pipeline.sequences.rows import Kind, Vectors
-from pipeline.sequences.states import S_co, States
 from pipeline_recurrent.engines.choose import EngineName, chosen
 from pipeline_recurrent.engines.run import Cell, Run, Steps, Weights
 

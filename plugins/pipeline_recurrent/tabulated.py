@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import TypeIs, override
 
-from pipeline.chain import Chain, KeepsChain, StreamChain, join
+from pipeline.core.chain import Chain, KeepsChain, StreamChain, join
+from pipeline.core.stage import Flow, ModuleStage, Part
+from pipeline.data.batches import Batch
+from pipeline.data.rows import Ids, Vectors
+from pipeline.data.states import S_co, Sight, States
 from pipeline.errors import CompositionError, OptionError
-from pipeline.sequences.batches import Batch
-from pipeline.sequences.rows import Ids, Vectors
-from pipeline.sequences.states import S_co, Sight, States
-from pipeline.stage import Flow, ModuleStage, Part
 from pipeline.stages.dropout import Dropout
 from pipeline.stages.embed import Embed
 from pipeline.stages.encode import Encode

@@ -9,9 +9,9 @@ from typing_extensions import override
 
 from pipeline import Example, Ids, Numbers, Row, Tokenize, Vectors
 from pipeline.batching import Budget
+from pipeline.data.windows import window_of
 from pipeline.errors import OptionError, ShapeError, ValuesError
 from pipeline.loading import CutRows, PlannedBatches, RowDataset
-from pipeline.sequences.windows import window_of
 from pipeline.sources import Records
 from pipeline.stages.door import Door
 from troubles import Stumbling, Troubled

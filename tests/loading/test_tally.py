@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from pipeline import Ids, Numbers, Pad, Padded, Report
 from pipeline.batching import Budget, Plan, Rows, Waste
+from pipeline.data.metadata import Riders
 from pipeline.errors import LengthError, OptionError, ShapeError
 from pipeline.loading.tally import Tally
-from pipeline.sequences.riders import Riders
 
 
 def batch(lengths: dict[int, int]) -> Padded[Ids]:

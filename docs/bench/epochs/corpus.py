@@ -8,7 +8,7 @@ import attrs
 
 from bench.encoders.lengths import drawn
 from pipeline import Example, Tokenize
-from pipeline.sequences.order import ints
+from pipeline.data.order import ints
 
 CLASSES: Final = 6
 

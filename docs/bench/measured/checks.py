@@ -19,7 +19,7 @@ from bench.timing.step import Step
 from bench.timing.threads import EVERY, Threads, on_threads
 from bench.timing.turns import Turns, by_turns, first_times
 from pipeline import Classify, Encode, Pack, Padded, Pool, Vectors, set_checks
-from pipeline.sequences.riders import Riders
+from pipeline.data.metadata import Riders
 from pipeline_recurrent import LSTM
 
 ROWS, STEPS, FEATURES, HIDDEN, CLASSES = 64, 20, 300, 256, 6

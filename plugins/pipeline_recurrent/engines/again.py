@@ -6,8 +6,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from pipeline.sequences.batches import Carry
-from pipeline.sequences.order import Order
+from pipeline.data.batches import Carry
+from pipeline.data.order import Order
 from pipeline_recurrent.engines.run import Answer, Weights
 
 Again: TypeAlias = Callable[[Tensor, Order, Sequence[Weights], Carry | None], Answer]

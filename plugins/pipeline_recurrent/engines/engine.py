@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
-from pipeline.sequences.batches import Carry
-from pipeline.sequences.order import Order
+from pipeline.data.batches import Carry
+from pipeline.data.order import Order
 from pipeline_recurrent.engines.run import Answer, Cell, Run, Steps, Weights
 
 

@@ -18,7 +18,7 @@ from typing import Final, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from pipeline.sequences.order import Order
+from pipeline.data.order import Order
 from pipeline_recurrent.engines.choose import ENGINES
 from pipeline_recurrent.engines.costs import FEATURES, Family, Sizes, entry, features, key
 from pipeline_recurrent.engines.engine import Engine

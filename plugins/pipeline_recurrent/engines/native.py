@@ -8,8 +8,8 @@ from typing import Final, Protocol, cast, final
 import torch
 from typing_extensions import override
 
-from pipeline.sequences.batches import Carry
-from pipeline.sequences.order import Order
+from pipeline.data.batches import Carry
+from pipeline.data.order import Order
 from pipeline_recurrent.engines.engine import Layered
 from pipeline_recurrent.engines.packed import Packed
 from pipeline_recurrent.engines.run import Answer, Cell, Run, Steps, Weights

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from pipeline.sequences.batches import Carry
-from pipeline.sequences.order import Order
+from pipeline.data.batches import Carry
+from pipeline.data.order import Order
 
 Cell: TypeAlias = Literal["lstm", "gru", "rnn_tanh", "rnn_relu"]
 """What a layer computes at a step; torch's names for it."""

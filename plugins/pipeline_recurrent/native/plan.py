@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pipeline.sequences.order import Order
+from pipeline.data.order import Order
 from pipeline_recurrent.engines.again import Again
 from pipeline_recurrent.engines.run import Cell
 from pipeline_recurrent.native.library import Job, Kernels

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.autograd.function import Function
 from typing_extensions import override
 
+from pipeline.data.batches import Carry
+from pipeline.data.order import Order
 from pipeline.errors import ShapeError
-from pipeline.sequences.batches import Carry
-from pipeline.sequences.order import Order
 from pipeline_recurrent.engines.again import Again, gradients_again
 from pipeline_recurrent.engines.product import fill
 from pipeline_recurrent.engines.run import Cell, Steps, Weights

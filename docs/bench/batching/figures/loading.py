@@ -16,7 +16,7 @@ from bench.batching.ways.way import Loading, Room
 from bench.record.finding import Finding
 from bench.timing.alike import check_alike
 from bench.timing.turns import Turns, by_turns, first_times
-from pipeline.sequences.order import ints
+from pipeline.data.order import ints
 
 
 def loading(rows: int, room: Room, turns: Turns) -> Finding:

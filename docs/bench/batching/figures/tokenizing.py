@@ -15,7 +15,7 @@ from bench.record.finding import Finding
 from bench.timing.alike import UnequalError
 from bench.timing.turns import Turns, by_turns, first_times
 from pipeline import Tokenize
-from pipeline.sequences.order import ints
+from pipeline.data.order import ints
 
 RAW: Final = "tokenizers"
 

@@ -7,7 +7,7 @@ from typing import ClassVar, Final, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from pipeline.sequences.batches import Carry
+from pipeline.data.batches import Carry
 from pipeline_recurrent.engines.product import fill
 from pipeline_recurrent.engines.run import Steps, Weights
 

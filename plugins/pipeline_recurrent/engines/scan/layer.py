@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from pipeline.sequences.batches import Carry
-from pipeline.sequences.order import Order
+from pipeline.data.batches import Carry
+from pipeline.data.order import Order
 from pipeline_recurrent.engines.again import Again, gradients_again
 from pipeline_recurrent.engines.run import Weights
 from pipeline_recurrent.engines.scan.kernel import Kernel

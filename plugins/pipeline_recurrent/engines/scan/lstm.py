@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from pipeline.sequences.batches import Carry
+from pipeline.data.batches import Carry
 from pipeline_recurrent.engines.scan.kernel import Beside, Kernel, product, started, through_sigmoid, through_tanh
 
 

@@ -1,0 +1,1 @@
+"""Stages, chains, and the checks around every stage."""

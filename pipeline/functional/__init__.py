@@ -1,0 +1,1 @@
+"""Mathematics on the ragged layout: reductions per row, and attention."""

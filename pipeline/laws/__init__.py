@@ -1,0 +1,1 @@
+"""The laws: properties that every part of a kind must have, as executable checks."""
