@@ -4,10 +4,10 @@ from importlib.metadata import version
 
 from pipeline import errors as errors
 from pipeline.checks.switches import set_checks as set_checks
-from pipeline.checks.switches import set_poison as set_poison
+from pipeline.checks.switches import set_padding_check as set_padding_check
 from pipeline.core.chain import Chain as Chain
 from pipeline.core.chain import StreamChain as StreamChain
-from pipeline.core.stage import Keeps as Keeps
+from pipeline.core.stage import TypePreserving as TypePreserving
 from pipeline.core.stage import ModuleStage as ModuleStage
 from pipeline.core.stage import Stage as Stage
 from pipeline.core.stage import Stream as Stream
@@ -21,12 +21,12 @@ from pipeline.data.rows import Ids as Ids
 from pipeline.data.rows import Row as Row
 from pipeline.labels import Target as Target
 from pipeline.data.rows import Vectors as Vectors
-from pipeline.data.scores import Answers as Answers
+from pipeline.data.scores import Predictions as Predictions
 from pipeline.data.scores import Scores as Scores
 from pipeline.data.scores import StepScores as StepScores
 from pipeline.data.states import Causal as Causal
 from pipeline.data.states import Pooled as Pooled
-from pipeline.data.states import Sight as Sight
+from pipeline.data.states import MaybeCausal as MaybeCausal
 from pipeline.data.states import States as States
 from pipeline.forecast.planning import plan as plan
 from pipeline.labels import Labels as Labels
@@ -44,12 +44,12 @@ from pipeline.stages.bucket import Bucket as Bucket
 from pipeline.stages.dropout import Dropout as Dropout
 from pipeline.stages.embed import Embed as Embed
 from pipeline.stages.encode import Encode as Encode
-from pipeline.stages.frames import Frames as Frames
+from pipeline.stages.from_features import FromFeatures as FromFeatures
 from pipeline.stages.heads import Classify as Classify
 from pipeline.stages.heads import NextToken as NextToken
 from pipeline.stages.heads import Tag as Tag
-from pipeline.stages.lanes import Lanes as Lanes
-from pipeline.stages.numbers import Numbers as Numbers
+from pipeline.stages.bptt_windows import BPTTWindows as BPTTWindows
+from pipeline.stages.from_ids import FromIds as FromIds
 from pipeline.stages.pack import Pack as Pack
 from pipeline.stages.pack import Unpack as Unpack
 from pipeline.stages.pad import Pad as Pad

@@ -35,10 +35,10 @@ class LengthError(PipelineError, ValueError):
 
 
 class ValuesError(PipelineError, ValueError):
-    """Numbers that may not stand in a sequence: NaN or infinite features, ids out of range."""
+    """Invalid values in a sequence: NaN or infinite features, ids out of range."""
 
 
-class LeakError(PipelineError, ValueError):
+class PaddingLeakError(PipelineError, ValueError):
     """Padding that got into an answer, found under poison."""
 
 

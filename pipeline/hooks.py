@@ -35,13 +35,13 @@ from typing import Final, Protocol, TypeAlias
 
 import pluggy
 
-from pipeline.data.states import Sight
+from pipeline.data.states import MaybeCausal
 from pipeline.parts.attention import Attention
 from pipeline.parts.encoder import Encoder
 from pipeline.parts.pooling import Pooling
 from pipeline.parts.tokenizer import Tokenizer
 
-EncoderFactory: TypeAlias = Callable[..., Encoder[Sight]]
+EncoderFactory: TypeAlias = Callable[..., Encoder[MaybeCausal]]
 AttentionFactory: TypeAlias = Callable[..., Attention]
 PoolingFactory: TypeAlias = Callable[..., Pooling]
 TokenizerFactory: TypeAlias = Callable[..., Tokenizer]

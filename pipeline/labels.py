@@ -64,8 +64,8 @@ class Labels(Sequence[str]):
         LabelError: if a name is given twice, or there is none.
 
     Example:
-        >>> labels = Labels.learn(["ham", "spam", "ham"])
-        >>> labels.id_of("spam"), labels[0], len(labels)
+        >>> labels = Labels.from_targets(["ham", "spam", "ham"])
+        >>> labels.to_id("spam"), labels[0], len(labels)
         (1, 'ham', 2)
     """
 
@@ -86,7 +86,7 @@ class Labels(Sequence[str]):
         return len(self.names)
 
     @classmethod
-    def learn(cls, targets: Iterable[Target]) -> "Labels":
+    def from_targets(cls, targets: Iterable[Target]) -> "Labels":
         """The classes that occur, sorted by name; targets may be names or lists of them, a class a step."""
         _refuse_one(targets)
 
@@ -101,7 +101,7 @@ class Labels(Sequence[str]):
 
         return cls(sorted(set(found())))
 
-    def id_of(self, name: str | int, *, row: int | None = None) -> int:
+    def to_id(self, name: str | int, *, row: int | None = None) -> int:
         """The number of a class, by its name or by the number itself.
 
         Raises:

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from torch.utils.data import DataLoader
 
-from pipeline import Ids, Numbers, Pad, Padded
+from pipeline import Ids, FromIds, Pad, Padded
 from pipeline.batching import Budget
 from pipeline.errors import OptionError
 from pipeline.loading import Loader, PlannedBatches, RowDataset
@@ -15,12 +15,12 @@ from untyped import listed
 
 def rows(counts: list[int]) -> RowDataset[Any, Ids]:
     """Rows of such lengths."""
-    return RowDataset([[place] * count for place, count in enumerate(counts)], Numbers())
+    return RowDataset([[place] * count for place, count in enumerate(counts)], FromIds())
 
 
-def stock(counts: list[int], *, deal: bool = True) -> "DataLoader[Padded[Ids]]":
+def stock(counts: list[int], *, split_by_rank: bool = True) -> "DataLoader[Padded[Ids]]":
     """A stock loader over planned batches."""
-    batches = PlannedBatches(counts, Budget(40), seed=3, deal=deal)
+    batches = PlannedBatches(counts, Budget(40), seed=3, split_by_rank=split_by_rank)
     return cast("DataLoader[Padded[Ids]]", DataLoader(rows(counts), batch_sampler=batches, collate_fn=Pad()))
 
 
@@ -38,13 +38,13 @@ def prepared_on_a_rank(counts: list[int], even: bool) -> dict[str, Any]:
     accelerate: Any = import_module("accelerate")
     shared = accelerate.utils.DataLoaderConfiguration(even_batches=even)
     accelerator = accelerate.Accelerator(cpu=True, dataloader_config=shared)
-    prepared = accelerator.prepare(stock(counts, deal=False))
+    prepared = accelerator.prepare(stock(counts, split_by_rank=False))
     ours = Loader(rows(counts), PlannedBatches(counts, Budget(40), seed=3), Pad())
     splitting = partial(accelerate.data_loader.prepare_data_loader, split_batches=True)
     return {
-        "prepared": [[listed(batch.riders.places) for batch in prepared] for _ in range(2)],
-        "ours": [[listed(batch.riders.places) for batch in ours] for _ in range(2)],
+        "prepared": [[listed(batch.metadata.places) for batch in prepared] for _ in range(2)],
+        "ours": [[listed(batch.metadata.places) for batch in ours] for _ in range(2)],
         "left alone": accelerator.prepare(ours) is ours,
         "twice": refused(accelerator.prepare, stock(counts)),
-        "split": refused(splitting, stock(counts, deal=False)),
+        "split": refused(splitting, stock(counts, split_by_rank=False)),
     }

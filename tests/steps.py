@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pipeline import Numbers, Pad
+from pipeline import FromIds, Pad
 from pipeline.batching import Budget
 from pipeline.loading import Loader, PlannedBatches, RowDataset
 from untyped import learn, listed, seed
@@ -28,7 +28,7 @@ class Sums(nn.Module):
 def trained_on_a_rank(counts: list[int], workers: int) -> dict[str, Any]:
     """Two epochs: the places of each batch, the state of the loader, and the weights in the end."""
     seed(0)
-    rows = RowDataset([[place] * count for place, count in enumerate(counts)], Numbers())
+    rows = RowDataset([[place] * count for place, count in enumerate(counts)], FromIds())
     loader = Loader(rows, PlannedBatches(counts, Budget(40), seed=3), Pad(), num_workers=workers)
     model = DistributedDataParallel(Sums())
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -37,6 +37,6 @@ def trained_on_a_rank(counts: list[int], workers: int) -> dict[str, Any]:
         places.append([])
         for batch in loader:
             learn(model(batch.values), optimiser)
-            places[-1].append(listed(batch.riders.places))
+            places[-1].append(listed(batch.metadata.places))
     weights = [weight.detach().clone() for weight in model.parameters()]
     return {"places": places, "state": loader.state_dict(), "weights": weights}

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline import Bucket, Frames, Ids, Labels, Numbers, Pad, Report, Row, Target, Vectors
+from pipeline import Bucket, FromFeatures, Ids, Labels, FromIds, Pad, Report, Row, Target, Vectors
 from pipeline.batching import Boundaries, Budget, Plan, Policy, Rows, Shapes, StreamCursor
 from pipeline.data.metadata import IGNORED
 from pipeline.errors import (
@@ -33,7 +33,7 @@ from untyped import listed, loosely
 
 def rows_of(counts: list[int]) -> list[Row[Ids]]:
     """Rows of so many steps, each step holding its row's place."""
-    return list(Numbers().over([[place] * count for place, count in enumerate(counts)]))
+    return list(FromIds().map([[place] * count for place, count in enumerate(counts)]))
 
 
 def listed_rows(batch: npt.NDArray[np.signedinteger]) -> list[int]:
@@ -49,23 +49,23 @@ def drawn(rows: int, longest: int) -> list[int]:
 
 @given(
     counts=st.lists(st.integers(0, 9), max_size=40),
-    max_steps=st.one_of(st.none(), st.integers(9, 40)),
+    max_padded_steps=st.one_of(st.none(), st.integers(9, 40)),
     limit=st.integers(1, 7),
-    look_ahead=st.integers(1, 50),
+    buffer_size=st.integers(1, 50),
     seed=st.one_of(st.none(), st.integers(0, 5)),
 )
 def test_every_row_once_and_never_over_budget(
-    counts: list[int], max_steps: int | None, limit: int, look_ahead: int, seed: int | None
+    counts: list[int], max_padded_steps: int | None, limit: int, buffer_size: int, seed: int | None
 ) -> None:
     """Whatever the lengths and the options: in an epoch, in a serving, and as a sampler."""
     rows = rows_of(counts)
-    bucket = Bucket(max_steps=max_steps, rows=limit, look_ahead=look_ahead, seed=seed)
+    bucket = Bucket(max_padded_steps=max_padded_steps, rows=limit, buffer_size=buffer_size, seed=seed)
     sampled = [[rows[index] for index in batch] for batch in PlannedBatches(counts, bucket.policy, seed=seed)]
-    for batches in (list(bucket(rows)), list(bucket.serve(rows)), sampled):
+    for batches in (list(bucket(rows)), list(bucket.predict_batches(rows)), sampled):
         assert sorted(row.place for batch in batches for row in batch) == list(range(len(rows)))
         for batch in batches:
             assert 1 <= len(batch) <= limit
-            assert max_steps is None or len(batch) * max(map(len, batch)) <= max_steps
+            assert max_padded_steps is None or len(batch) * max(map(len, batch)) <= max_padded_steps
 
 
 def test_rows_of_like_length_meet() -> None:
@@ -116,7 +116,7 @@ def test_serving_holds_back_no_more_than_a_pool() -> None:
             taken.append(place)
             yield Row(Ids(torch.zeros(place % 5, dtype=torch.int64)), place=place)
 
-    batches = Bucket(rows=4, look_ahead=20).serve(endless())
+    batches = Bucket(rows=4, buffer_size=20).predict_batches(endless())
     for turn in range(10):
         pool = range(turn * 4 // 20 * 20, (turn * 4 // 20 + 1) * 20)
         assert all(row.place in pool for row in next(batches))
@@ -128,11 +128,11 @@ def test_a_long_row_is_refused_or_stands_alone() -> None:
     rows = rows_of([3, 12, 4])
     with pytest.raises(
         LengthError,
-        match=r"row 1 has 12 steps, but Budget\(.*max_steps=10.*\) has room for 10; truncate it at its door",
+        match=r"row 1 has 12 steps, but Budget\(.*max_padded_steps=10.*\) has room for 10; truncate it at its door",
     ) as info:
-        list(Bucket(max_steps=10)(rows))
+        list(Bucket(max_padded_steps=10)(rows))
     assert info.value.details == {"row": 1, "length": 12, "limit": 10}
-    alone = list(Bucket(max_steps=10, long_rows="alone")(rows))
+    alone = list(Bucket(max_padded_steps=10, too_long="alone")(rows))
     assert sorted([row.place for row in batch] for batch in alone) == [[1], [2, 0]]
 
 
@@ -145,7 +145,7 @@ def tagged(length: int, place: int) -> Row[Ids]:
 
 def test_a_long_row_is_truncated_with_its_targets() -> None:
     """Steps, offsets, step targets and what is asked are cut alike."""
-    (batch,) = Bucket(max_steps=4, long_rows="truncate")([tagged(6, 3)])
+    (batch,) = Bucket(max_padded_steps=4, too_long="truncate")([tagged(6, 3)])
     (row,) = batch
     assert listed(row.sequence.values) == row.target == [0, 1, 2, 3]
     assert row.sequence.offsets is not None
@@ -157,7 +157,7 @@ def test_a_long_row_is_truncated_with_its_targets() -> None:
 def test_a_long_row_is_split_and_nothing_of_it_lost(counts: list[int], limit: int, look: int) -> None:
     """Parts keep their row's place, say where they begin, and give the row back; no batch is over the budget."""
     rows = [tagged(count, place) for place, count in enumerate(counts)]
-    batches = list(Bucket(max_steps=limit, long_rows="split", look_ahead=look)(rows))
+    batches = list(Bucket(max_padded_steps=limit, too_long="split", buffer_size=look)(rows))
     assert all(len(batch) * max(map(len, batch)) <= limit for batch in batches)
     parts = sorted((row for batch in batches for row in batch), key=lambda row: (row.place, row.begin))
     for row in rows:
@@ -170,9 +170,9 @@ def test_a_long_row_is_split_and_nothing_of_it_lost(counts: list[int], limit: in
 
 def test_what_cannot_be_cut_is_refused() -> None:
     """A prediction has one answer a row; step targets must be one a step."""
-    bucket = Bucket(max_steps=4, long_rows="split")
+    bucket = Bucket(max_padded_steps=4, too_long="split")
     with pytest.raises(LengthError, match="row 3 has 6 steps, but in a prediction it has one answer, and would have"):
-        list(bucket.serve([tagged(6, 3)]))
+        list(bucket.predict_batches([tagged(6, 3)]))
     short = Row(Ids(torch.arange(6)), [1, 2, 3], 3)
     with pytest.raises(TargetError, match="row 3 has 6 steps but 3 targets; give each step a target"):
         list(bucket([short]))
@@ -180,7 +180,7 @@ def test_what_cannot_be_cut_is_refused() -> None:
 
 def test_a_class_goes_with_every_part() -> None:
     """A target of the whole row is that of its parts."""
-    split = Bucket(max_steps=2, long_rows="split")([Row(Ids(torch.arange(3)), target=7)])
+    split = Bucket(max_padded_steps=2, too_long="split")([Row(Ids(torch.arange(3)), target=7)])
     assert [row.target for batch in split for row in batch] == [7, 7]
 
 
@@ -189,7 +189,7 @@ POLICIES: list[Policy] = [
     Budget(12, rows=4),
     Budget(24, quadratic=8),
     Budget(24, multiple_of=4),
-    Boundaries((2, 5), max_steps=12),
+    Boundaries((2, 5), max_padded_steps=12),
     Shapes([(2, 9), (4, 4)]),
 ]
 
@@ -199,17 +199,17 @@ POLICIES: list[Policy] = [
     policy=st.sampled_from(POLICIES),
     seed=st.one_of(st.none(), st.integers(0, 3)),
     epoch=st.integers(0, 2),
-    world=st.integers(1, 3),
+    world_size=st.integers(1, 3),
 )
 def test_a_stream_has_the_batches_of_a_plan(
-    counts: list[int], policy: Policy, seed: int | None, epoch: int, world: int
+    counts: list[int], policy: Policy, seed: int | None, epoch: int, world_size: int
 ) -> None:
     """What makes one pool is cut as a list of the same lengths, for every rank, in every epoch."""
     whole = attrs.evolve(policy, pool=None)
-    plan = Plan.of(counts, whole, seed=seed, epoch=epoch, world=world)
+    plan = Plan.of(counts, whole, seed=seed, epoch=epoch, world_size=world_size)
     bucket, rows = Bucket(policy=whole, seed=seed), rows_of(counts)
-    for rank in range(world):
-        streamed = [batch for batch, _ in bucket.marked(rows, StreamCursor(epoch), rank=rank, world=world)]
+    for rank in range(world_size):
+        streamed = [batch for batch, _ in bucket.marked(rows, StreamCursor(epoch), rank=rank, world_size=world_size)]
         assert [[row.place for row in batch] for batch in streamed] == [listed_rows(batch) for batch in plan.rank(rank)]
 
 
@@ -232,7 +232,7 @@ def test_a_pool_holds_as_many_batches_as_the_policy_says() -> None:
 def test_padding_on_a_stream_is_near_that_of_a_plan() -> None:
     """By the default policy, over many pools."""
     counts = [1 + count for count in drawn(30_000, 40)]
-    streamed = [(len(batch), max(map(len, batch))) for batch in Bucket(max_steps=256)(rows_of(counts))]
+    streamed = [(len(batch), max(map(len, batch))) for batch in Bucket(max_padded_steps=256)(rows_of(counts))]
     planned = Plan.of(counts, Budget(256)).report()
     wasted = 1 - sum(counts) / sum(rows * longest for rows, longest in streamed)
     assert wasted < planned.wasted + 0.01
@@ -247,7 +247,7 @@ def test_policies_and_pad_work_in_a_stock_loader(workers: int) -> None:
     dataset = cast("Dataset[Row[Ids]]", rows)  # torch takes any sequence, but its types do not say so
     loader = DataLoader(dataset, batch_sampler=sampler, collate_fn=Pad(), num_workers=workers)
     for _ in range(2):
-        places = [place for batch in loader for place in listed(batch.riders.places)]
+        places = [place for batch in loader for place in listed(batch.metadata.places)]
         assert sorted(places) == list(range(60))
     assert len(loader) == len(sampler)
 
@@ -255,14 +255,14 @@ def test_policies_and_pad_work_in_a_stock_loader(workers: int) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "Bucket needs a policy, max_steps or rows, but none arrived"),
-        ({"max_steps": 0}, "max_steps must be a whole number, 1 or more, but 0 arrived"),
+        ({}, "Bucket needs a policy, max_padded_steps or rows, but none arrived"),
+        ({"max_padded_steps": 0}, "max_padded_steps must be a whole number, 1 or more, but 0 arrived"),
         ({"rows": -1}, "rows must be a whole number, 1 or more, but -1 arrived"),
-        ({"rows": 2, "look_ahead": 0}, "look_ahead must be a whole number, 1 or more, but 0 arrived"),
+        ({"rows": 2, "buffer_size": 0}, "buffer_size must be a whole number, 1 or more, but 0 arrived"),
         ({"rows": 2, "seed": -1}, "seed must be a whole number, 0 or more, but -1 arrived"),
         ({"rows": 2, "uneven": "share"}, "uneven must be one of repeat, drop, refuse, but 'share' arrived"),
         ({"policy": Rows(2), "rows": 2}, "Bucket has a policy, and rows beside it; say it in the policy alone"),
-        ({"policy": Rows(2), "long_rows": "alone"}, "Bucket has a policy, and long_rows beside it"),
+        ({"policy": Rows(2), "too_long": "alone"}, "Bucket has a policy, and too_long beside it"),
     ],
 )
 def test_bad_bucket_options_are_refused(options: dict[str, object], message: str) -> None:
@@ -289,10 +289,10 @@ def test_long_rows_are_refused_or_truncated_with_their_targets() -> None:
         Pad(max_length=3)(rows)
     batch = Pad(max_length=3, too_long="truncate")(rows)
     assert listed(batch.values) == [[0, 1, 2]]
-    assert batch.riders.targets is not None
-    assert batch.riders.asked is not None
-    assert listed(batch.riders.targets) == [[1, IGNORED, 2]]
-    assert listed(batch.riders.asked) == [[True, False, True]]
+    assert batch.metadata.targets is not None
+    assert batch.metadata.asked is not None
+    assert listed(batch.metadata.targets) == [[1, IGNORED, 2]]
+    assert listed(batch.metadata.asked) == [[True, False, True]]
 
 
 def test_targets_become_numbers() -> None:
@@ -300,14 +300,14 @@ def test_targets_become_numbers() -> None:
     labels = Labels(["ham", "spam"])
     rows = [Row(Ids(torch.arange(n)), target=name) for n, name in ((2, "spam"), (0, "ham"), (1, "ham"))]
     batch = Pad(labels=labels)(rows)
-    assert batch.riders.targets is not None
-    assert listed(batch.riders.targets) == [1, IGNORED, 0]
-    assert batch.riders.weight == 2
+    assert batch.metadata.targets is not None
+    assert listed(batch.metadata.targets) == [1, IGNORED, 0]
+    assert batch.metadata.weight == 2
     steps = Pad(labels=labels)(
         [Row(Ids(torch.arange(2)), target=["ham", None]), Row(Ids(torch.arange(1)), target=["spam"])]
     )
-    assert steps.riders.targets is not None
-    assert listed(steps.riders.targets) == [[0, IGNORED], [1, IGNORED]]
+    assert steps.metadata.targets is not None
+    assert listed(steps.metadata.targets) == [[0, IGNORED], [1, IGNORED]]
 
 
 def ids(target: object = None) -> Row[Ids]:
@@ -355,7 +355,7 @@ def test_rows_that_do_not_fit_each_other_are_refused() -> None:
     with pytest.raises(ShapeError, match=r"row 1 is float64 of shape \(2, 3\)"):
         Pad(Vectors)([narrow, Row(Vectors(torch.zeros(2, 3).double()), place=1)])
     with pytest.raises(ShapeError, match=r"row 0 holds Vectors, but Pad was made for Ids; make it Pad\(Vectors\)"):
-        Pad()(cast("list[Row[Ids]]", list(Frames().over([torch.zeros(2, 3)]))))
+        Pad()(cast("list[Row[Ids]]", list(FromFeatures().map([torch.zeros(2, 3)]))))
     with pytest.raises(EmptyBatchError, match="rows is empty: a batch holds at least one row"):
         Pad()([])
 

@@ -19,7 +19,7 @@ from bench.batching.figures import planning, ranks, resuming, tokenizing
 from bench.batching.figures.all import Sizes, figures
 from bench.batching.figures.figure import Figure
 from bench.batching.figures.loading import drawn, gathered, loading
-from bench.batching.figures.memory import traced
+from bench.batching.figures.memory import inspect_stages
 from bench.batching.figures.ranks import dealt
 from bench.batching.ways.all import OURS, WAYS, ways
 from bench.batching.ways.ours import OnePool, Ours
@@ -38,7 +38,7 @@ from pipeline.batching import Budget, Plan, Randomness, Rows
 from pipeline.data.order import ints
 
 FEW = Turns(most=2, fewest=2)
-SMALL = Room(rows=7, max_steps=600)
+SMALL = Room(rows=7, max_padded_steps=600)
 LENGTHS = Corpus.sentences(300).lengths
 
 
@@ -183,10 +183,10 @@ def test_every_way_goes_on(way: Way) -> None:
         assert resuming.alike(way.resumed(1, steps), batches[steps:])
 
 
-@pytest.mark.parametrize("world", [2, 3])
-def test_every_way_deals_to_ranks(way: Way, world: int) -> None:
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_every_way_deals_to_ranks(way: Way, world_size: int) -> None:
     """Ours without a loss; all with as many batches a rank, and each row at least once."""
-    behind, empty, astray = dealt(way, world)
+    behind, empty, astray = dealt(way, world_size)
     assert behind == empty == 0
     assert astray == 0 or not isinstance(way, Ours)
 
@@ -196,7 +196,7 @@ def test_what_is_amiss_with_ranks_is_counted(monkeypatch: pytest.MonkeyPatch) ->
     assert ranks.every_world(100).figures == {OURS: 0}
 
     def uneven(plan: Plan, rank: int) -> Plan:
-        return attrs.evolve(plan, starts=plan.starts[rank :: plan.world], stops=plan.stops[rank :: plan.world])
+        return attrs.evolve(plan, starts=plan.starts[rank :: plan.world_size], stops=plan.stops[rank :: plan.world_size])
 
     def without_one(plan: Plan, rank: int) -> Plan:
         return uneven(attrs.evolve(plan, starts=plan.starts[1:], stops=plan.stops[1:]), rank)
@@ -358,7 +358,7 @@ def test_memory_is_what_is_held_half_way() -> None:
             held += bytearray(5_000_000)
             yield held
 
-    resting, most = traced(Lists(LENGTHS, SMALL))
+    resting, most = inspect_stages(Lists(LENGTHS, SMALL))
     assert 1_000_000 <= resting <= 1_010_000
     assert 3_000_000 <= most <= 3_010_000
 

@@ -27,14 +27,14 @@ from pipeline import (
     Embed,
     Encode,
     Encoder,
-    Frames,
+    FromFeatures,
     Hidden,
     Ids,
     Labels,
-    Lanes,
+    BPTTWindows,
     ModuleStage,
     NextToken,
-    Numbers,
+    FromIds,
     Pack,
     Packed,
     Pad,
@@ -45,7 +45,7 @@ from pipeline import (
     Row,
     Scores,
     Shift,
-    Sight,
+    MaybeCausal,
     Stage,
     States,
     StepScores,
@@ -59,7 +59,7 @@ from pipeline import (
     set_checks,
 )
 from pipeline.core.stage import Part
-from pipeline.data.metadata import Riders
+from pipeline.data.metadata import BatchMetadata
 from pipeline.data.order import Order
 from pipeline.errors import CompositionError, LabelError, LengthError, OptionError, PipelineError, ShapeError, TextError
 from pipeline.parts.attention import masked_softmax
@@ -72,7 +72,7 @@ FLAT, PLANE, CUBE = torch.zeros(2), torch.zeros(2, 3), torch.zeros(2, 2, 3)
 ROWS = Padded(Vectors, CUBE, L)
 STEPS = ROWS.packed()
 STATES = States.from_padded(CUBE, L)
-THREE = Riders(torch.arange(3))
+THREE = BatchMetadata(torch.arange(3))
 
 # A way to make each class of what flows, right in all but one field, and what is said of that field.
 FIELDS: Mapping[tuple[type, str], tuple[Callable[[], object], str]] = {
@@ -80,7 +80,7 @@ FIELDS: Mapping[tuple[type, str], tuple[Callable[[], object], str]] = {
     (Padded, "values"): (lambda: Padded(Vectors, FLAT, L), r"Padded: values must be Shaped\[Tensor, 'batch time \*"),
     (Padded, "lengths"): (lambda: Padded(Vectors, CUBE, L.float()), "Padded: lengths must be Int64.*float32"),
     (Padded, "initial"): (lambda: Padded(Vectors, CUBE, L, initial=(CUBE[:, :1],)), r"initial\[0\] must be layers x"),
-    (Padded, "riders"): (lambda: Padded(Vectors, CUBE, L, riders=THREE), "riders has places of 3 rows, .* has 2"),
+    (Padded, "metadata"): (lambda: Padded(Vectors, CUBE, L, metadata=THREE), "metadata has places of 3 rows, .* has 2"),
     (Padded, "order"): (lambda: Padded(Vectors, CUBE, L, order=Order(L + 1)), "order was made of other lengths"),
     (Packed, "kind"): (lambda: loosely(Packed)(3, PLANE, L), "Packed: kind must be type"),
     (Packed, "values"): (lambda: Packed(Ids, torch.tensor(1), L), r"Packed: values must be Shaped\[Tensor, 'steps"),
@@ -90,29 +90,29 @@ FIELDS: Mapping[tuple[type, str], tuple[Callable[[], object], str]] = {
         lambda: loosely(Packed)(Vectors, torch.zeros(3, 1), L, initial=[CUBE]),
         "initial must be tup",
     ),
-    (Packed, "riders"): (lambda: Packed(Vectors, torch.zeros(3, 1), L, riders=THREE), "riders has places of 3 rows"),
+    (Packed, "metadata"): (lambda: Packed(Vectors, torch.zeros(3, 1), L, metadata=THREE), "metadata has places of 3 rows"),
     (Packed, "order"): (lambda: Packed(Vectors, torch.zeros(3, 1), L, order=Order(L.flip(0))), "order was made of oth"),
     (States, "steps"): (lambda: loosely(States)(CUBE, PLANE), "States: steps must be .*but float32 of shape"),
     (States, "final"): (lambda: States(ROWS, PLANE[:, :2]), r"States: final must be batch x hidden, \(2, 3\)"),
     (States, "carried"): (lambda: loosely(States)(ROWS, PLANE, carried=[PLANE]), "States: carried must be tuple"),
     (States, "engine"): (lambda: loosely(States)(ROWS, PLANE, engine=3), "States: engine must be str or None"),
     (Pooled, "values"): (lambda: Pooled(CUBE), r"Pooled: values must be Float\[Tensor, 'batch hidden'\]"),
-    (Pooled, "riders"): (lambda: Pooled(PLANE, riders=THREE), "riders has places of 3 rows, but the batch has 2"),
+    (Pooled, "metadata"): (lambda: Pooled(PLANE, metadata=THREE), "metadata has places of 3 rows, but the batch has 2"),
     (Scores, "values"): (lambda: Scores(PLANE.long(), range(3)), r"Scores: values must be Float.*but int64"),
     (Scores, "names"): (lambda: Scores(PLANE, range(2)), "names has 2 classes, but values scores 3"),
-    (Scores, "riders"): (lambda: Scores(PLANE, range(3), riders=THREE), "riders has places of 3 rows"),
+    (Scores, "metadata"): (lambda: Scores(PLANE, range(3), metadata=THREE), "metadata has places of 3 rows"),
     (StepScores, "values"): (lambda: StepScores(FLAT, L, range(2)), "StepScores: values must be Float"),
     (StepScores, "lengths"): (lambda: StepScores(PLANE, L.float(), range(3)), "StepScores: lengths must be Int64"),
     (StepScores, "names"): (lambda: StepScores(torch.zeros(3, 2), L, "abc"), "names has 3 classes, .* scores 2"),
-    (StepScores, "riders"): (lambda: StepScores(torch.zeros(3, 2), L, "ab", riders=THREE), "places of 3 rows"),
+    (StepScores, "metadata"): (lambda: StepScores(torch.zeros(3, 2), L, "ab", metadata=THREE), "places of 3 rows"),
     (StepScores, "order"): (lambda: StepScores(torch.zeros(3, 2), L, "ab", order=Order(L * 0)), "order was made of"),
-    (Riders, "places"): (lambda: Riders(FLAT), "Riders: places must be Int64.*but float32"),
-    (Riders, "targets"): (lambda: Riders(L, targets=torch.zeros(3).long()), "Riders: targets must be Int64.*'batch'"),
-    (Riders, "asked"): (lambda: Riders(L, asked=torch.ones(3, 4).bool()), "Riders: asked must be Bool.*beside places"),
-    (Riders, "begins"): (lambda: Riders(L, begins=torch.zeros(3).long()), "Riders: begins must be Int64.*'batch'"),
+    (BatchMetadata, "places"): (lambda: BatchMetadata(FLAT), "BatchMetadata: places must be Int64.*but float32"),
+    (BatchMetadata, "targets"): (lambda: BatchMetadata(L, targets=torch.zeros(3).long()), "BatchMetadata: targets must be Int64.*'batch'"),
+    (BatchMetadata, "asked"): (lambda: BatchMetadata(L, asked=torch.ones(3, 4).bool()), "BatchMetadata: asked must be Bool.*beside places"),
+    (BatchMetadata, "begins"): (lambda: BatchMetadata(L, begins=torch.zeros(3).long()), "BatchMetadata: begins must be Int64.*'batch'"),
 }
 
-FLOWING: Sequence[type] = [Padded, Packed, States, Pooled, Scores, StepScores, Riders]
+FLOWING: Sequence[type] = [Padded, Packed, States, Pooled, Scores, StepScores, BatchMetadata]
 
 
 @pytest.mark.parametrize(("cls", "field"), FIELDS, ids=[f"{cls.__name__}-{field}" for cls, field in FIELDS])
@@ -126,7 +126,7 @@ def test_every_field_of_what_flows_bites(cls: type, field: str) -> None:
 def test_no_field_is_left_out() -> None:
     """The table above has every field of every class of what flows."""
     flowing = [value for value in vars(pipeline).values() if attrs.has(value) and hasattr(value, "to")]
-    assert {*flowing, Riders} == set(FLOWING)
+    assert {*flowing, BatchMetadata} == set(FLOWING)
     assert {(cls, field.name) for cls in FLOWING for field in attrs.fields(cls)} == set(FIELDS)
 
 
@@ -136,19 +136,19 @@ def test_axes_of_one_name_must_agree() -> None:
     with pytest.raises(
         ShapeError, match=r"asked must be .*'batch time'.*but bool of shape \(2, 3\).*targets int64.*\(2, 4\)"
     ):
-        Riders(places, torch.zeros(2, 4).long(), torch.ones(2, 3).bool())
-    with pytest.raises(ShapeError, match="riders.asked has 3 steps a row, but the batch is 2 steps wide"):
-        Padded(Vectors, CUBE, L, riders=Riders(places, asked=torch.ones(2, 3).bool()))
+        BatchMetadata(places, torch.zeros(2, 4).long(), torch.ones(2, 3).bool())
+    with pytest.raises(ShapeError, match="metadata.asked has 3 steps a row, but the batch is 2 steps wide"):
+        Padded(Vectors, CUBE, L, metadata=BatchMetadata(places, asked=torch.ones(2, 3).bool()))
 
 
 def test_what_passed_once_is_still_refused_when_it_is_wrong() -> None:
     """Looks are remembered, not verdicts: other shapes, dtypes and types are looked at anew."""
     for _ in range(3):
-        Riders(torch.arange(2), torch.zeros(2, 4).long())
+        BatchMetadata(torch.arange(2), torch.zeros(2, 4).long())
         with pytest.raises(ShapeError, match="targets must be"):
-            Riders(torch.arange(3), torch.zeros(2, 4).long())
+            BatchMetadata(torch.arange(3), torch.zeros(2, 4).long())
         with pytest.raises(ShapeError, match="targets must be"):
-            Riders(torch.arange(2), torch.zeros(2, 4))
+            BatchMetadata(torch.arange(2), torch.zeros(2, 4))
 
 
 def bucketed(rows: Iterable[Row[Ids]]) -> list[list[Row[Ids]]]:
@@ -158,18 +158,18 @@ def bucketed(rows: Iterable[Row[Ids]]) -> list[list[Row[Ids]]]:
 
 def laned(rows: Iterable[Row[Ids]]) -> list[list[Row[Ids]]]:
     """All that lanes make of rows."""
-    return list(Lanes(rows=1, steps=1)(rows))
+    return list(BPTTWindows(rows=1, steps=1)(rows))
 
 
 # Each stage, made; what it does not take; what it says of that.
 STAGES: Mapping[type[Part], tuple[Callable[[], Any], object, str]] = {
     Tokenize: (lambda: Tokenize.train(["a"]), 3, "row 0 must be text, but an int arrived"),
     TokenizeWords: (lambda: TokenizeWords.train([["a"]]), "a b", "row 0 must be a list of words"),
-    Numbers: (Numbers, FLAT, "row 0 must be whole numbers, one a step, but float32"),
-    Frames: (Frames, FLAT, r"row 0 must be a floating-point tensor of time x feature, but float32 of shape \(2,\)"),
+    FromIds: (FromIds, FLAT, "row 0 must be whole numbers, one a step, but float32"),
+    FromFeatures: (FromFeatures, FLAT, r"row 0 must be a floating-point tensor of time x feature, but float32 of shape \(2,\)"),
     Shift: (Shift, Row(Vectors(PLANE), place=7), "row 7 holds Vectors, but Shift takes Ids"),
     Bucket: (lambda: bucketed, [Row(Ids(L)), "row"], "item 1 must be a Row of Ids"),
-    Lanes: (lambda: laned, [Row(Ids(L)), "row"], "item 1 must be a Row of Ids"),
+    BPTTWindows: (lambda: laned, [Row(Ids(L)), "row"], "item 1 must be a Row of Ids"),
     Pad: (Pad, [Row(Ids(L)), Row(Ids(FLAT), place=5)], "row 5 is float32 .*, but every row must be int64 ids of time"),
     Pack: (Pack, STEPS, r"Pack takes Padded\[Kind\], but a Packed arrived"),
     Unpack: (Unpack, ROWS, "Unpack takes Packed or States, but a Padded arrived"),
@@ -180,11 +180,11 @@ STAGES: Mapping[type[Part], tuple[Callable[[], Any], object, str]] = {
         CUBE,
         r"Encode takes Padded\[Hidden\] or Packed\[Hidden\]",
     ),
-    Attend: (lambda: Attend(Dot(3)), Pooled(PLANE), r"Attend takes States\[Sight\], but a Pooled arrived"),
-    AttendEarlier: (lambda: AttendEarlier(Dot(3)), ROWS, r"AttendEarlier takes States\[Sight\], but a Padded arrived"),
-    Pool: (lambda: Pool("max"), STEPS, r"Pool takes States\[Sight\], but a Packed arrived"),
+    Attend: (lambda: Attend(Dot(3)), Pooled(PLANE), r"Attend takes States\[MaybeCausal\], but a Pooled arrived"),
+    AttendEarlier: (lambda: AttendEarlier(Dot(3)), ROWS, r"AttendEarlier takes States\[MaybeCausal\], but a Padded arrived"),
+    Pool: (lambda: Pool("max"), STEPS, r"Pool takes States\[MaybeCausal\], but a Packed arrived"),
     Classify: (lambda: Classify(2, input_size=3), STATES, "Classify takes Pooled, but a States arrived"),
-    Tag: (lambda: Tag(2, input_size=3), Pooled(PLANE), r"Tag takes States\[Sight\], but a Pooled arrived"),
+    Tag: (lambda: Tag(2, input_size=3), Pooled(PLANE), r"Tag takes States\[MaybeCausal\], but a Pooled arrived"),
     NextToken: (lambda: NextToken(2, input_size=3), PLANE, r"NextToken takes States\[Causal\], but float32 of shape"),
 }
 
@@ -199,7 +199,7 @@ def test_every_stage_bites(cls: type[Part]) -> None:
 
 def test_no_stage_is_left_out() -> None:
     """The table above has every public stage."""
-    abstract = {Stage, Stream, ModuleStage, pipeline.Keeps}
+    abstract = {Stage, Stream, ModuleStage, pipeline.TypePreserving}
     chains = {pipeline.Chain, pipeline.StreamChain}
     public = {value for value in vars(pipeline).values() if inspect.isclass(value) and issubclass(value, Part)}
     assert public - abstract - chains == set(STAGES)
@@ -220,22 +220,22 @@ class Wrong(Encoder[Causal]):
 
 def hidden(batch: Batch[Vectors], size: int = 4) -> Batch[Hidden]:
     """Zeros for every step."""
-    return batch.holding(torch.zeros(*batch.values.shape[:-1], size))
+    return batch.with_values(torch.zeros(*batch.values.shape[:-1], size))
 
 
-ENCODERS: Mapping[str, tuple[Encoder[Sight], str]] = {
+ENCODERS: Mapping[str, tuple[Encoder[MaybeCausal], str]] = {
     "no states": (Wrong(lambda batch: batch), "encoder 'Wrong' must give States, but gave a Padded"),
     "another size": (
         Wrong(lambda batch: States(hidden(batch, 5), torch.zeros(2, 5))),
         r"encoder 'Wrong' declares output_size=4, but gave float32 of shape \(2, 2, 5\)",
     ),
-    "riders lost": (
+    "metadata lost": (
         Wrong(lambda _: States(Padded(Vectors, torch.zeros(2, 2, 4), L), torch.zeros(2, 4))),
-        "encoder 'Wrong' gave states of other rows than came in, or lost their riders",
+        "encoder 'Wrong' gave states of other rows than came in, or lost their metadata",
     ),
     "rows lost": (
         Wrong(lambda _: States(Padded(Vectors, torch.zeros(1, 2, 4), L[:1]), torch.zeros(1, 4))),
-        "encoder 'Wrong' gave states of other rows than came in, or lost their riders",
+        "encoder 'Wrong' gave states of other rows than came in, or lost their metadata",
     ),
 }
 
@@ -289,7 +289,7 @@ class WidePool(Pooling):
     """A pool that gives more than it says."""
 
     @override
-    def forward(self, states: States[Sight]) -> Float[Tensor, "batch hidden"]:
+    def forward(self, states: States[MaybeCausal]) -> Float[Tensor, "batch hidden"]:
         return states.final.repeat(1, 2)
 
 
@@ -332,7 +332,7 @@ def test_a_tokenizer_must_answer_every_text() -> None:
     """Neither more nor fewer."""
     for tokenize, inputs in ((Tokenize(Silent()), ["a", "b"]), (TokenizeWords(Silent()), [["a"], ["b"]])):
         with pytest.raises(ShapeError, match="tokenizer 'Silent' gave 0 answers to 2 inputs"):
-            list(cast("Iterable[object]", loosely(tokenize.over)(inputs)))
+            list(cast("Iterable[object]", loosely(tokenize.map)(inputs)))
 
 
 def test_what_a_part_says_it_cannot_do_is_refused() -> None:
@@ -356,10 +356,10 @@ def test_an_error_names_the_stage_and_its_place() -> None:
     with pytest.raises(PipelineError, match=r"^stage 2 `Embed`: row 0, step 1 holds id 9") as refused:
         model(ids)
     assert refused.value.details["stage_number"] == 2
-    data = Numbers() >> Bucket(rows=1) >> Pad()
+    data = FromIds() >> Bucket(rows=1) >> Pad()
     with pytest.raises(PipelineError, match=r"^stage 5 `Embed`: row 0, step 0 holds id 7"):
         list((data >> model)([[7], [1]]))
-    with pytest.raises(PipelineError, match=r"^stage 1 `Numbers`: row 1 must be whole numbers"):
+    with pytest.raises(PipelineError, match=r"^stage 1 `FromIds`: row 1 must be whole numbers"):
         list(cast("Iterable[object]", loosely(data >> model)([[1], "a"])))
 
 
@@ -429,11 +429,11 @@ def test_one_text_is_not_many() -> None:
     tokenize = Tokenize.train(["a b"])
     data = tokenize >> Bucket(rows=2) >> Pad()
     pipe = data >> Pack() >> Embed(9, 3) >> Encode("gru", hidden_size=3) >> Pool("max") >> Classify(2)
-    calls: list[Callable[[str], object]] = [Tokenize.train, tokenize.over, data, lambda text: list(pipe.predict(text))]
+    calls: list[Callable[[str], object]] = [Tokenize.train, tokenize.map, data, lambda text: list(pipe.predict(text))]
     for call in calls:
         with pytest.raises(TextError, match="inputs must be many, but one text arrived, 'a b', and its letters"):
             call("a b")
-    for learn in (Labels, Labels.learn):
+    for learn in (Labels, Labels.from_targets):
         with pytest.raises(LabelError, match="names must be many, but one arrived, 'spam', and its letters"):
             learn("spam")
 

@@ -25,7 +25,7 @@ from pipeline import (
     Ids,
     Labels,
     NextToken,
-    Numbers,
+    FromIds,
     Pack,
     Packed,
     Pad,
@@ -47,9 +47,9 @@ from pipeline import (
     language_model,
     tagger,
 )
-from pipeline.core.chain import KeepsChain
+from pipeline.core.chain import TypePreservingChain
 from pipeline.errors import CompositionError, OptionError, ShapeError
-from pipeline.stages.numbers import Numbered
+from pipeline.stages.from_ids import Numbered
 from pipeline_recurrent import LSTM
 from untyped import learn, listed, loosely, seed
 
@@ -84,7 +84,7 @@ def test_two_stages_with_weights_need_two_names() -> None:
 def test_weightless_stages_are_numbered() -> None:
     """They may repeat: nothing hangs on their names."""
     keeps = Dropout() >> Dropout()
-    assert isinstance(keeps, KeepsChain)
+    assert isinstance(keeps, TypePreservingChain)
     assert list(keeps.parts) == ["dropout", "dropout_2"]
     states = States.from_padded(torch.ones(1, 2, 3), torch.tensor([2]))
     assert keeps.eval()(states) is states
@@ -233,17 +233,17 @@ def test_heads_wait_for_their_size() -> None:
         Classify(0)
 
 
-def small_tagger(*, look_ahead: int = 10_000) -> StreamChain[Numbered | Example[Numbered], StepScores]:
+def small_tagger(*, buffer_size: int = 10_000) -> StreamChain[Numbered | Example[Numbered], StepScores]:
     """A pipe that tags numbers, with untrained weights, the same at every call."""
     seed(1)
     model = Pack() >> Embed(7, 4) >> Dropout(0.5) >> Encode("bilstm", hidden_size=5) >> Tag(9)
-    return Numbers() >> Bucket(max_steps=30, look_ahead=look_ahead) >> Pad() >> model
+    return FromIds() >> Bucket(max_padded_steps=30, buffer_size=buffer_size) >> Pad() >> model
 
 
-@pytest.mark.parametrize("look_ahead", [1, 7, 1000])
-def test_predictions_come_in_the_order_of_the_input(look_ahead: int) -> None:
+@pytest.mark.parametrize("buffer_size", [1, 7, 1000])
+def test_predictions_come_in_the_order_of_the_input(buffer_size: int) -> None:
     """One a row, the same as for the row alone, empty rows included; the model is left in its mode."""
-    pipe = small_tagger(look_ahead=look_ahead).train()
+    pipe = small_tagger(buffer_size=buffer_size).train()
     pipe.get_submodule("embed").eval()
     rows: list[Numbered] = [[place % 7] * (place * 13 % 9) for place in range(50)]
     answers = list(pipe.predict(rows))
@@ -256,7 +256,7 @@ def test_predictions_come_in_the_order_of_the_input(look_ahead: int) -> None:
 
 def test_batches_follow_the_weights() -> None:
     """A pipe whose weights are elsewhere sends its batches there."""
-    pipe = (Numbers() >> Bucket(rows=2) >> Pad() >> Embed(7, 4)).to("meta")
+    pipe = (FromIds() >> Bucket(rows=2) >> Pad() >> Embed(7, 4)).to("meta")
     assert next(pipe([[1, 2], [3]])).values.device.type == "meta"
 
 
@@ -269,7 +269,7 @@ def test_predictions_are_lazy() -> None:
             taken.append(place)
             yield [place % 7] * (place % 5)
 
-    answers = small_tagger(look_ahead=8).predict(endless())
+    answers = small_tagger(buffer_size=8).predict(endless())
     first = list(itertools.islice(answers, 20))
     assert [len(answer) for answer in first] == [place % 5 for place in range(20)]
     assert len(taken) <= 512, "a door takes some hundred inputs at a time"
@@ -299,7 +299,7 @@ class Faulty(Stream[Row[Ids], list[Row[Ids]]]):
 )
 def test_lost_and_doubled_rows_are_noticed(times: int, message: str) -> None:
     """No answer is silently another row's."""
-    pipe = Numbers() >> Faulty(times) >> Pad() >> Embed(7, 4) >> Encode("gru", hidden_size=5) >> Tag(9)
+    pipe = FromIds() >> Faulty(times) >> Pad() >> Embed(7, 4) >> Encode("gru", hidden_size=5) >> Tag(9)
     with pytest.raises(CompositionError, match=message):
         list(pipe.predict([[1], [2], [3]]))
 
@@ -308,7 +308,7 @@ def test_a_trace_shows_every_stage() -> None:
     """Names, types, shapes by axis, and the first values; as text, and as a table."""
     tokenize = Tokenize.train(TEXTS)
     pipe = tokenize >> Bucket(rows=4) >> Pad() >> classifier(tokenize.vocab_size, 2, embedding_dim=3, hidden_size=4)
-    trace = pipe.trace("a c")
+    trace = pipe.inspect("a c")
     assert [step.stage for step in trace.steps] == ["input", "tokenize", "bucket", "pad", "pack", "embed", "dropout",
                                                     "encode", "pool", "dropout_2", "classify"]  # fmt: skip
     shown = {step.stage: (step.type, step.shape) for step in trace.steps}
@@ -436,7 +436,7 @@ def test_taggers_answer_words() -> None:
 
 
 def test_block_of_attention() -> None:
-    """Keeps join to keeps, and to stages on either side."""
+    """TypePreserving join to keeps, and to stages on either side."""
     block = AttendEarlier("dot", input_size=3) >> Dropout() >> AttendEarlier("dot", window=2, input_size=3)
     tags = block >> Tag(2, input_size=3)
     states = States.from_padded(torch.randn(2, 4, 3), torch.tensor([4, 0]))

@@ -25,11 +25,11 @@ from pipeline import (
     Padded,
     Pool,
     Scores,
-    Sight,
+    MaybeCausal,
     States,
     Vectors,
     set_checks,
-    set_poison,
+    set_padding_check,
 )
 from pipeline.data.row_ends import last_by_row
 from pipeline.errors import ShapeError
@@ -40,7 +40,7 @@ POOLS = ["final", "first", "last", "max", "mean", "sum", "attention"]
 
 
 @final
-class Convolution(Encoder[Sight]):
+class Convolution(Encoder[MaybeCausal]):
     """Each step and its two neighbours: an encoder that holds no recurrent module."""
 
     layouts = ("padded",)
@@ -52,10 +52,10 @@ class Convolution(Encoder[Sight]):
         self.convolution = nn.Conv1d(input_size, hidden_size, 3, padding=1)
 
     @override
-    def forward(self, batch: Batch[Vectors]) -> States[Sight]:
-        rows = batch.padded().cleared()
+    def forward(self, batch: Batch[Vectors]) -> States[MaybeCausal]:
+        rows = batch.padded().fill_padding(0)
         mixed: Tensor = self.convolution(rows.values.mT)
-        steps = rows.holding(torch.tanh(mixed.mT))
+        steps = rows.with_values(torch.tanh(mixed.mT))
         return States(steps, last_by_row(steps))
 
 
@@ -166,7 +166,7 @@ def test_the_switches_do_not_stand_in_the_way(*, checks: bool, poison: bool) -> 
     model = classifier()
     ids, lengths = inputs(4, 7)
     wanted = model(ids, lengths)
-    with set_checks(checks), set_poison(poison), quiet():
+    with set_checks(checks), set_padding_check(poison), quiet():
         torch.testing.assert_close(compiled(model)(ids, lengths), wanted)
     with pytest.raises(ShapeError):
         model(ids, lengths.float())

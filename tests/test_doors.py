@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 from tokenizers import models, pre_tokenizers
 
-from pipeline import Example, Frames, Labels, Numbers, Shift, Tokenize, TokenizeWords
+from pipeline import Example, FromFeatures, Labels, FromIds, Shift, Tokenize, TokenizeWords
 from pipeline.data.order import ints
 from pipeline.errors import (
     LabelError,
@@ -26,7 +26,7 @@ from pipeline.errors import (
     UnknownOptionError,
     ValuesError,
 )
-from pipeline.stages.door import Door
+from pipeline.stages.input_stage import InputStage
 from pipeline.testing import decoding_is_inverse
 from untyped import listed, loosely
 
@@ -104,7 +104,7 @@ def test_normalisation_joins_what_looks_alike() -> None:
 def test_many_texts_keep_their_places() -> None:
     """More than one chunk, lazily, empty texts among them."""
     tokenize = Tokenize.train(["a"], "characters")
-    rows = list(tokenize.over("a" * (place % 3) for place in range(600)))
+    rows = list(tokenize.map("a" * (place % 3) for place in range(600)))
     assert [row.place for row in rows] == list(range(600))
     assert [len(row) for row in rows] == [place % 3 for place in range(600)]
 
@@ -151,40 +151,40 @@ def test_whole_words_stay_whole() -> None:
 
 def test_shift_gives_each_step_what_follows() -> None:
     """The last step has no target, and an empty row none at all."""
-    row = Numbers()([5, 6, 7])
+    row = FromIds()([5, 6, 7])
     assert Shift()(row).target == [6, 7, None]
-    assert Shift()(Numbers()([])).target == []
+    assert Shift()(FromIds()([])).target == []
 
 
-BAD: list[tuple[Door[Any, Any], object, type[PipelineError], str]] = [
+BAD: list[tuple[InputStage[Any, Any], object, type[PipelineError], str]] = [
     (Tokenize.train(["a"]), b"a", TextError, "row 1 must be text, but a bytes arrived; decode bytes, and split words"),
     (Tokenize.train(["a"]), 3, TextError, "row 1 must be text, but an int arrived"),
     (Tokenize.train(["a"]), "a\ud800b", TextError, r"row 1 holds a lone surrogate, '\\ud800' at character 1, which is half"),
     (Tokenize.train(["a"]), Example("a a", target=[1]), TargetError, "row 1 has 2 tokens but 1 targets; give one each"),
     (TokenizeWords.train([["a"]]), "a", TextError, "row 1 must be a list of words, but a str arrived; text that is not"),
-    (TokenizeWords.train([["a"]]), ["a", 1], TextError, "row 1 must hold words, but an int arrived; numbers go to Numbers"),
+    (TokenizeWords.train([["a"]]), ["a", 1], TextError, "row 1 must hold words, but an int arrived; numbers go to FromIds"),
     (TokenizeWords.train([["a"]]), ["a\udfff"], TextError, "row 1 holds a lone surrogate"),
     (TokenizeWords.train([["a"]]), Example(["a"], target=[1, 2]), TargetError, "row 1 has 1 words but 2 targets"),
-    (Numbers(), [1.5], ValuesError, "row 1 must be whole numbers, one a step, but a list arrived; text goes to Tokenize"),
-    (Numbers(), "12", ValuesError, "row 1 must be whole numbers, one a step, but a str arrived"),
-    (Numbers(), torch.zeros(2, 2), ValuesError, r"row 1 must be whole numbers.*but float32 of shape \(2, 2\) arrived"),
-    (Numbers(), [3, -1], ValuesError, "row 1, step 1 is -1, but ids count from 0"),
-    (Frames(), torch.zeros(2), ShapeError, r"row 1 must be a floating-point tensor of time x feature, but float32 of"),
-    (Frames(), torch.zeros(2, 2).long(), ShapeError, "row 1 must be a floating-point tensor"),
-    (Frames(), [[1.0]], ShapeError, "row 1 must be a floating-point tensor of time x feature, but a list arrived"),
-    (Frames(), torch.tensor([[0.0, 1.0], [0.0, torch.nan]]), ValuesError, "row 1, step 1, feature 1 is nan, but features"),
-    (Frames(), torch.tensor([[torch.inf]]), ValuesError, "row 1, step 0, feature 0 is inf, but features must be finite"),
+    (FromIds(), [1.5], ValuesError, "row 1 must be whole numbers, one a step, but a list arrived; text goes to Tokenize"),
+    (FromIds(), "12", ValuesError, "row 1 must be whole numbers, one a step, but a str arrived"),
+    (FromIds(), torch.zeros(2, 2), ValuesError, r"row 1 must be whole numbers.*but float32 of shape \(2, 2\) arrived"),
+    (FromIds(), [3, -1], ValuesError, "row 1, step 1 is -1, but ids count from 0"),
+    (FromFeatures(), torch.zeros(2), ShapeError, r"row 1 must be a floating-point tensor of time x feature, but float32 of"),
+    (FromFeatures(), torch.zeros(2, 2).long(), ShapeError, "row 1 must be a floating-point tensor"),
+    (FromFeatures(), [[1.0]], ShapeError, "row 1 must be a floating-point tensor of time x feature, but a list arrived"),
+    (FromFeatures(), torch.tensor([[0.0, 1.0], [0.0, torch.nan]]), ValuesError, "row 1, step 1, feature 1 is nan, but features"),
+    (FromFeatures(), torch.tensor([[torch.inf]]), ValuesError, "row 1, step 0, feature 0 is inf, but features must be finite"),
 ]  # fmt: skip
-GOOD: dict[type, object] = {Tokenize: "a", TokenizeWords: ["a"], Numbers: [1], Frames: torch.zeros(1, 2)}
+GOOD: dict[type, object] = {Tokenize: "a", TokenizeWords: ["a"], FromIds: [1], FromFeatures: torch.zeros(1, 2)}
 
 
 @pytest.mark.parametrize(("door", "value", "error", "message"), BAD)
 def test_bad_input_is_refused_by_row(
-    door: Door[Any, Any], value: object, error: type[PipelineError], message: str
+    door: InputStage[Any, Any], value: object, error: type[PipelineError], message: str
 ) -> None:
     """The second of two inputs is wrong, and named."""
     with pytest.raises(error, match=message) as info:
-        list(door.over([GOOD[type(door)], value]))
+        list(door.map([GOOD[type(door)], value]))
     assert info.value.details["row"] == 1
 
 
@@ -210,10 +210,10 @@ def test_bad_options_are_refused() -> None:
 
 def test_labels_are_learned_or_given() -> None:
     """Sorted when learned; steps without a class are no class."""
-    assert Labels.learn(["b", "a", "b"]).names == ("a", "b")
-    assert list(Labels.learn([["N", None], ["V"]])) == ["N", "V"]
+    assert Labels.from_targets(["b", "a", "b"]).names == ("a", "b")
+    assert list(Labels.from_targets([["N", None], ["V"]])) == ["N", "V"]
     labels = Labels(["b", "a"])
-    assert (labels[0], labels[:], labels.id_of("a"), labels.id_of(1), len(labels)) == ("b", ("b", "a"), 1, 1, 2)
+    assert (labels[0], labels[:], labels.to_id("a"), labels.to_id(1), len(labels)) == ("b", ("b", "a"), 1, 1, 2)
     assert pickle.loads(pickle.dumps(labels)) == labels
 
 
@@ -226,7 +226,7 @@ def test_labels_are_learned_or_given() -> None:
             r"names\[2\] is 'a', which names\[0\] is too; give each class one name, once",
         ),
         (lambda: loosely(Labels)(["a", 1]), r"names\[1\] must be a class name, but 1 arrived"),
-        (lambda: Labels.learn(["a", 1]), "target 1 of row 1 is a number, not a class name; numbers need no labels"),
+        (lambda: Labels.from_targets(["a", 1]), "target 1 of row 1 is a number, not a class name; numbers need no labels"),
     ],
 )
 def test_bad_labels_are_refused(make: Callable[[], object], message: str) -> None:

@@ -13,6 +13,7 @@ from oracles import attend
 from pipeline import AttendEarlier, States
 from pipeline.data.order import ints
 from pipeline.forecast.peak import peak_bytes
+from pipeline.functional import causal_attention
 from pipeline.functional.causal_attention import in_blocks, mixed_earlier
 from pipeline.functional.longest_first import ranked, unranked
 from pipeline_attention import Dot, General

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pipeline import Dropout, Embed, Encode, Ids, Pack, Packed, Padded, Pool, States, Vectors
-from pipeline.data.metadata import Riders
+from pipeline.data.metadata import BatchMetadata
 from pipeline.errors import OptionError, ShapeError, ValuesError
 from pipeline_recurrent import LSTM
 from untyped import distinct, listed, seed
@@ -15,7 +15,7 @@ LENGTHS = torch.tensor([3, 0, 1])
 def ids(padding: int = 0) -> Padded[Ids]:
     """Three rows, one of them empty, with something in the padding."""
     values = torch.tensor([[4, 2, 4], [padding] * 3, [1, padding, padding]])
-    return Padded(Ids, values, LENGTHS, riders=Riders(torch.tensor([7, 8, 9])))
+    return Padded(Ids, values, LENGTHS, metadata=BatchMetadata(torch.tensor([7, 8, 9])))
 
 
 @pytest.mark.parametrize("padding", [0, -1, 99])
@@ -38,7 +38,7 @@ def test_layouts_and_riders_are_kept() -> None:
     packed = embed(Pack()(ids()))
     assert isinstance(packed, Packed)
     assert torch.equal(packed.padded().values, embed(ids()).padded().values)
-    assert listed(packed.riders.places) == [7, 8, 9]
+    assert listed(packed.metadata.places) == [7, 8, 9]
 
 
 def test_given_vectors_are_frozen_unless_trained() -> None:
@@ -56,7 +56,7 @@ def test_given_vectors_are_frozen_unless_trained() -> None:
 @pytest.mark.parametrize("bad", [5, -1])
 def test_ids_out_of_range_are_refused(bad: int) -> None:
     """With the row, the step and the id."""
-    batch = Padded(Ids, torch.tensor([[1, 2], [3, bad]]), torch.tensor([2, 2]), riders=Riders(torch.tensor([3, 6])))
+    batch = Padded(Ids, torch.tensor([[1, 2], [3, bad]]), torch.tensor([2, 2]), metadata=BatchMetadata(torch.tensor([3, 6])))
     with pytest.raises(
         ValuesError, match=f"row 6, step 1 holds id {bad}, but Embed has ids 0 to 4; make it as large as"
     ):

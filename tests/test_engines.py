@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from oracles import recurrent
-from pipeline import Classify, Encode, Encoder, Packed, Padded, Pool, Report, Sight, States, Vectors
+from pipeline import Classify, Encode, Encoder, Packed, Padded, Pool, Report, MaybeCausal, States, Vectors
 from pipeline.data.batches import Carry
 from pipeline.data.order import Order
 from pipeline.errors import OptionError
@@ -59,7 +59,7 @@ CASES = [
 ]
 
 
-def made(case: Case, engine: EngineName = "auto") -> Recurrent[Sight]:
+def made(case: Case, engine: EngineName = "auto") -> Recurrent[MaybeCausal]:
     """A small encoder in float64, the same at every call."""
     seed(7)
     both = case.directions == 2
@@ -110,7 +110,7 @@ def wanted(case: Case) -> list[Tensor]:
     return [*results, *gradients(results, [*rows, *(initial or ()), *module.parameters()])]
 
 
-def found(encoder: Recurrent[Sight], case: Case, dtype: torch.dtype) -> list[Tensor]:
+def found(encoder: Recurrent[MaybeCausal], case: Case, dtype: torch.dtype) -> list[Tensor]:
     """What an engine gives, in the same order."""
     encoder.to(dtype)
     rows, initial = drawn(case)
@@ -202,7 +202,7 @@ def test_second_derivatives_agree_in_float32(cell: Name) -> None:
         torch.testing.assert_close(other, every[0], rtol=1e-4, atol=1e-4)
 
 
-def law_abiding(engine: EngineName) -> list[Callable[[], Encoder[Sight]]]:
+def law_abiding(engine: EngineName) -> list[Callable[[], Encoder[MaybeCausal]]]:
     """Encoders that together use all that an engine does."""
     return [
         lambda: LSTM(3, 4, num_layers=2, bidirectional=True, residual=True, engine=engine),
@@ -213,7 +213,7 @@ def law_abiding(engine: EngineName) -> list[Callable[[], Encoder[Sight]]]:
 
 @pytest.mark.parametrize("law", ENCODER_LAWS)
 @pytest.mark.parametrize("engine", EVERYWHERE)
-def test_laws_hold(engine: EngineName, law: Law[Encoder[Sight]]) -> None:
+def test_laws_hold(engine: EngineName, law: Law[Encoder[MaybeCausal]]) -> None:
     """Every law of encoders, whichever engine is forced."""
     for make in law_abiding(engine):
         law(make)
@@ -245,7 +245,7 @@ def test_norms_and_residuals_stand_between_layers(engine: EngineName) -> None:
 @pytest.mark.parametrize("engine", EVERYWHERE)
 def test_dropout_acts_between_layers(engine: EngineName) -> None:
     """In training alone, and not behind the last layer."""
-    encoder: Recurrent[Sight] = LSTM(3, 4, num_layers=2, dropout=0.5, engine=engine)
+    encoder: Recurrent[MaybeCausal] = LSTM(3, 4, num_layers=2, dropout=0.5, engine=engine)
     batch = Packed(Vectors, torch.ones(9, 3), torch.tensor([9]))
     first, second = encoder(batch), encoder(batch)
     assert first.carried is not None
@@ -392,7 +392,7 @@ def test_the_command_measures_and_writes(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_engines_are_counted() -> None:
     """On the encoder, and on the report of what it gave, through attention; an epoch's is the sum."""
-    encoder: Recurrent[Sight] = LSTM(3, 4, engine="plain")
+    encoder: Recurrent[MaybeCausal] = LSTM(3, 4, engine="plain")
     batch = Packed(Vectors, torch.ones(5, 3), torch.tensor([2, 3]))
     model = Encode(encoder)
     first = model(batch)
@@ -423,7 +423,7 @@ def test_a_batch_that_was_predicted_from_can_be_trained_on(engine: EngineName, p
 @pytest.mark.parametrize("engine", [*EVERYWHERE, *COMPILED])
 def test_copies_keep_their_engine(engine: EngineName) -> None:
     """Pickled, or copied."""
-    encoder: Recurrent[Sight] = GRU(3, 4, engine=engine)
+    encoder: Recurrent[MaybeCausal] = GRU(3, 4, engine=engine)
     batch = Packed(Vectors, torch.ones(5, 3), torch.tensor([2, 3]))
     for again in (copy.deepcopy(encoder), pickle.loads(pickle.dumps(encoder))):
         assert again(batch).engine == engine
@@ -452,7 +452,7 @@ def test_a_model_around_it_compiles(engine: EngineName) -> None:
 
 def test_autocast_gives_what_torch_gives() -> None:
     """In dtype and values: no other engine than torch's own is picked."""
-    encoder: Recurrent[Sight] = GRU(3, 4)
+    encoder: Recurrent[MaybeCausal] = GRU(3, 4)
     values = torch.randn(5, 3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         ours = encoder(Packed(Vectors, values, torch.tensor([5]))).packed().values
@@ -512,7 +512,7 @@ def test_frozen_weights_get_no_gradient() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="cuDNN needs a GPU, and there is none here")
 def test_on_a_gpu_it_is_cudnn() -> None:
     """With the numbers that the CPU gives."""
-    encoder: Recurrent[Sight] = LSTM(3, 4, num_layers=2, bidirectional=True)
+    encoder: Recurrent[MaybeCausal] = LSTM(3, 4, num_layers=2, bidirectional=True)
     batch = Packed(Vectors, torch.randn(9, 3), torch.tensor([3, 0, 6]))
     plain = encoder(batch)
     ours = encoder.to("cuda")(batch.to("cuda"))

@@ -16,7 +16,7 @@ from pipeline import (
     Example,
     Ids,
     Labels,
-    Numbers,
+    FromIds,
     Pack,
     Pad,
     Padded,
@@ -37,7 +37,7 @@ SHAPES = Shapes([(2, 9), (5, 4), (3, 4), (8, 2)])
 
 def rows_of(counts: list[int]) -> list[Row[Ids]]:
     """Rows of so many steps, with a class each."""
-    return list(Numbers().over(Example([place % 7] * count, target=place % 3) for place, count in enumerate(counts)))
+    return list(FromIds().map(Example([place % 7] * count, target=place % 3) for place, count in enumerate(counts)))
 
 
 COUNTS = st.lists(st.integers(0, 9), min_size=1, max_size=40)
@@ -51,9 +51,9 @@ def test_every_batch_has_one_of_the_shapes(counts: list[int], *, seeded: bool) -
     assert {tuple(batch.values.shape) for batch in batches} <= set(SHAPES.allowed)
     places: list[int] = []
     for batch in batches:
-        assert batch.riders.targets is not None
+        assert batch.metadata.targets is not None
         for place, length, target, values in zip(
-            *map(listed, (batch.riders.places, batch.lengths, batch.riders.targets, batch.values)), strict=True
+            *map(listed, (batch.metadata.places, batch.lengths, batch.metadata.targets, batch.values)), strict=True
         ):
             if place == FILLER:
                 assert (length, target) == (0, IGNORED)
@@ -70,7 +70,7 @@ def test_every_batch_has_one_of_the_shapes(counts: list[int], *, seeded: bool) -
 @given(counts=COUNTS)
 def test_a_plan_reports_what_pad_makes(counts: list[int]) -> None:
     """Rows, real and padded steps, for every policy that says what batches are padded to."""
-    policies: list[Policy] = [SHAPES, Budget(40, multiple_of=4), Rows(3), Boundaries((2, 5), max_steps=20)]
+    policies: list[Policy] = [SHAPES, Budget(40, multiple_of=4), Rows(3), Boundaries((2, 5), max_padded_steps=20)]
     for policy in policies:
         plan, rows = Plan.of(counts, policy), rows_of(counts)
         batches = [Pad(policy=policy)([rows[int(row)] for row in batch]) for batch in plan]
@@ -85,8 +85,8 @@ def test_what_fills_a_batch_up_has_no_answer(head: type[Classify[str] | Tag[str]
     states = Pack() >> Embed(7, 4) >> Encode(LSTM(4, 5))
     model = states >> Pool("final") >> Classify(labels) if head is Classify else states >> Tag(labels)
     inputs = [[place % 7] * (place * 4 % 10) for place in range(23)]
-    filled = Numbers() >> Bucket(policy=SHAPES) >> Pad(policy=SHAPES) >> model
-    plain = Numbers() >> Bucket(rows=1) >> Pad() >> model
+    filled = FromIds() >> Bucket(policy=SHAPES) >> Pad(policy=SHAPES) >> model
+    plain = FromIds() >> Bucket(rows=1) >> Pad() >> model
     assert list(filled.predict(inputs)) == list(plain.predict(inputs))
 
 
@@ -99,7 +99,7 @@ def test_the_loss_is_that_of_the_rows() -> None:
     torch.testing.assert_close(classify(shapes(rows)).loss(), classify(Pad()(rows)).loss())
     steps = [Row(row.sequence, [1] * len(row), row.place) for row in rows]
     torch.testing.assert_close(tag(shapes(steps)).loss(), tag(Pad()(steps)).loss())
-    assert shapes(rows).riders.weight == 3
+    assert shapes(rows).metadata.weight == 3
 
 
 def lengths_at_random() -> Iterator[int]:
@@ -136,7 +136,7 @@ def test_as_many_graphs_as_shapes() -> None:
 
 def test_a_long_row_stands_alone_in_its_own_shape() -> None:
     """The one exception, as stated."""
-    shapes = Shapes([(4, 4)], long_rows="alone")
+    shapes = Shapes([(4, 4)], too_long="alone")
     batches = [Pad(policy=shapes)(batch) for batch in Bucket(policy=shapes)(rows_of([2, 9, 3]))]
     assert sorted(tuple(batch.values.shape) for batch in batches) == [(1, 9), (4, 4)]
 
@@ -152,7 +152,7 @@ def test_batches_that_are_not_the_policys_are_refused() -> None:
 @given(counts=st.lists(st.integers(0, 24), max_size=40), multiple=st.integers(1, 9))
 def test_a_budget_counts_rounded_steps(counts: list[int], multiple: int) -> None:
     """No rectangle is over the budget, and every width is a multiple."""
-    policy = Budget(30, multiple_of=multiple, long_rows="split")
+    policy = Budget(30, multiple_of=multiple, too_long="split")
     for batch in Bucket(policy=policy)(rows_of(counts)):
         padded = Pad(policy=policy)(batch)
         assert padded.values.numel() <= 30
@@ -161,7 +161,7 @@ def test_a_budget_counts_rounded_steps(counts: list[int], multiple: int) -> None
 
 def test_multiples_that_cannot_be_kept_are_refused() -> None:
     """Of more steps than the budget; and of two lengths a row."""
-    with pytest.raises(OptionError, match="multiple_of=16 leaves no room for a row within max_steps=10; lower it"):
+    with pytest.raises(OptionError, match="multiple_of=16 leaves no room for a row within max_padded_steps=10; lower it"):
         Budget(10, multiple_of=16)
     with pytest.raises(OptionError, match="multiple_of=4 needs one length a row, but two arrived"):
         Plan.of([(1, 2), (3, 4)], Budget(100, multiple_of=4))

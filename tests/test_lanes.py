@@ -1,4 +1,4 @@
-"""Lanes: rows in windows that go on where the batch before ended, and the states that go along."""
+"""BPTTWindows: rows in windows that go on where the batch before ended, and the states that go along."""
 
 import itertools
 from collections.abc import Iterator
@@ -14,11 +14,11 @@ from pipeline import (
     Causal,
     Embed,
     Encode,
-    Frames,
+    FromFeatures,
     Ids,
-    Lanes,
+    BPTTWindows,
     NextToken,
-    Numbers,
+    FromIds,
     Pack,
     Pad,
     Padded,
@@ -43,13 +43,13 @@ def texts(counts: list[int]) -> list[list[int]]:
 
 def rows_of(counts: list[int]) -> list[Row[Ids]]:
     """The same as rows, the next id as each step's target."""
-    return [Shift()(row) for row in Numbers().over(texts(counts))]
+    return [Shift()(row) for row in FromIds().map(texts(counts))]
 
 
 @given(counts=st.lists(st.integers(0, 14), max_size=12), rows=st.integers(1, 4), steps=st.integers(1, 5))
 def test_windows_give_each_row_back(counts: list[int], rows: int, steps: int) -> None:
     """Joined by place: steps and targets; a window goes on where the one before it in its lane ended."""
-    batches = list(Lanes(rows=rows, steps=steps)(rows_of(counts)))
+    batches = list(BPTTWindows(rows=rows, steps=steps)(rows_of(counts)))
     found: dict[int, tuple[list[int], list[object]]] = {}
     for batch in batches:
         assert len(batch) == rows
@@ -70,7 +70,7 @@ def test_windows_give_each_row_back(counts: list[int], rows: int, steps: int) ->
 @given(counts=st.lists(st.integers(1, 14), min_size=1, max_size=12), rows=st.integers(1, 4), steps=st.integers(1, 5))
 def test_no_lane_is_idle_while_rows_are_left(counts: list[int], rows: int, steps: int) -> None:
     """A free lane takes the next row: the lanes end within the windows of one row of each other."""
-    batches = list(Lanes(rows=rows, steps=steps)(rows_of(counts)))
+    batches = list(BPTTWindows(rows=rows, steps=steps)(rows_of(counts)))
     windows = [-(-count // steps) for count in counts]
     idle = [sum(row.place == FILLER for row in batch) for batch in batches]
     assert sum(idle) == len(batches) * rows - sum(windows)
@@ -87,7 +87,7 @@ def test_endless_rows_are_read_as_they_are_played() -> None:
             taken.append(place)
             yield Row(Ids(torch.zeros(4, dtype=torch.int64)), place=place)
 
-    batches = Lanes(rows=3, steps=2)(endless())
+    batches = BPTTWindows(rows=3, steps=2)(endless())
     for turn in range(10):
         next(batches)
         assert len(taken) == 3 * (turn // 2 + 1)
@@ -109,12 +109,12 @@ def test_states_carried_on_are_those_of_whole_rows(encoder: LSTM[Causal] | GRU[C
     model = Pack() >> embed >> encode
     hidden: dict[int, list[Tensor]] = {place: [] for place in range(len(counts))}
     before: States[Causal] | None = None
-    for window in Lanes(rows=rows, steps=steps)(rows_of(counts)):
+    for window in BPTTWindows(rows=rows, steps=steps)(rows_of(counts)):
         batch = Pad()(window)
-        before = model(batch.carrying(before))
+        before = model(batch.with_carry(before))
         padded = before.padded()
         for place, length, values in zip(
-            listed(batch.riders.places), listed(batch.lengths), padded.values, strict=True
+            listed(batch.metadata.places), listed(batch.lengths), padded.values, strict=True
         ):
             if place != FILLER:
                 hidden[place].append(values[:length])
@@ -126,9 +126,9 @@ def test_states_carried_on_are_those_of_whole_rows(encoder: LSTM[Causal] | GRU[C
 def test_gradients_stop_at_windows() -> None:
     """What is carried on is a number: nothing of the batch before is held for its gradient."""
     encode = Embed(TOKENS, 4) >> Encode(LSTM(4, 5))
-    first, second = itertools.islice(Lanes(rows=1, steps=2)(rows_of([4])), 2)
+    first, second = itertools.islice(BPTTWindows(rows=1, steps=2)(rows_of([4])), 2)
     states = encode(Pad()(first))
-    batch = Pad()(second).carrying(states)
+    batch = Pad()(second).with_carry(states)
     assert batch.initial is not None
     assert not any(state.requires_grad for state in batch.initial)
     assert states.carried is not None
@@ -142,7 +142,7 @@ def test_a_row_that_begins_starts_from_zeros() -> None:
     for state in states.carried:
         state.detach()[:, 0] = torch.nan
     rows = [Row(Ids(torch.tensor([1])), place=2), Row(Ids(torch.tensor([1])), place=1, begin=3)]
-    batch = Pad()(rows).carrying(states)
+    batch = Pad()(rows).with_carry(states)
     assert batch.initial is not None
     assert all(not state[:, 0].any() and state[:, 1].all() for state in batch.initial)
 
@@ -151,15 +151,15 @@ def test_states_that_are_missing_or_do_not_fit_are_refused() -> None:
     """Where a row goes on, there must be states, of as many rows, that carry something on."""
     goes_on = Pad()([Row(Ids(torch.tensor([1])), place=7, begin=3)])
     with pytest.raises(OptionError, match="row 7 goes on at step 3, but no states arrived; pass those of the batch"):
-        goes_on.carrying(None)
+        goes_on.with_carry(None)
     two = (Embed(TOKENS, 4) >> Encode(LSTM(4, 5)))(Pad()(rows_of([2, 3])))
     with pytest.raises(ShapeError, match=r"initial\[0\] must be layers x batch x size with a batch of 1"):
-        goes_on.carrying(two)
+        goes_on.with_carry(two)
     plain = States.from_padded(torch.zeros(1, 2, 3), torch.tensor([2]))
     with pytest.raises(ShapeError, match="the states that arrived carry nothing on; encode with an encoder that is"):
-        goes_on.carrying(cast("States[Causal]", plain))
+        goes_on.with_carry(cast("States[Causal]", plain))
     fresh = Pad()(rows_of([2]))
-    assert fresh.carrying(None).initial is None
+    assert fresh.with_carry(None).initial is None
 
 
 def test_a_language_model_learns_from_lanes() -> None:
@@ -172,31 +172,31 @@ def test_a_language_model_learns_from_lanes() -> None:
     whole = Pad()(rows)
     wanted = head(states(whole)).loss(over=1)
     total, before, weight = 0.0, None, 0
-    for window in Lanes(rows=2, steps=3)(rows):
+    for window in BPTTWindows(rows=2, steps=3)(rows):
         batch = Pad()(window)
-        before = states(batch.carrying(before))
+        before = states(batch.with_carry(before))
         scores = head(before)
         total += float(scores.loss(over=1).detach())
-        weight += int(batch.riders.weight)
+        weight += int(batch.metadata.weight)
         assert FILLER not in [place for place, _ in scores.rows()]
-    assert weight == whole.riders.weight
+    assert weight == whole.metadata.weight
     assert total == pytest.approx(float(wanted.detach()))
 
 
 def test_fillers_are_no_rows_in_a_report() -> None:
     """Nor do they change the kind of the targets: a batch of classes stays one."""
     rows = [Row(Ids(torch.arange(3)), target=2, place=4), Row(Ids(torch.arange(1)), target=1, place=5)]
-    *_, last = Lanes(rows=2, steps=2)(rows)
+    *_, last = BPTTWindows(rows=2, steps=2)(rows)
     batch = Pad()(last)
-    assert listed(batch.riders.places) == [4, FILLER]
-    assert batch.riders.targets is not None
-    assert batch.riders.weight == 1
+    assert listed(batch.metadata.places) == [4, FILLER]
+    assert batch.metadata.targets is not None
+    assert batch.metadata.weight == 1
     assert (batch.report().rows, batch.report().steps, batch.report().padded) == (1, 1, 2)
 
 
 def test_frames_play_in_lanes_too() -> None:
     """Vectors, cut along time."""
-    frames = Frames() >> Lanes(Vectors, rows=1, steps=2) >> Pad(Vectors)
+    frames = FromFeatures() >> BPTTWindows(Vectors, rows=1, steps=2) >> Pad(Vectors)
     batches: list[Padded[Vectors]] = list(frames([torch.arange(6.0).reshape(3, 2)]))
     assert [listed(batch.values) for batch in batches] == [[[[0, 1], [2, 3]]], [[[4, 5]]]]
 
@@ -204,7 +204,7 @@ def test_frames_play_in_lanes_too() -> None:
 def test_predictions_take_rows_of_one_window() -> None:
     """A row has one answer; a longer one is refused by name."""
     seed(2)
-    pipe = Numbers() >> Lanes(rows=2, steps=4) >> Pad() >> Embed(TOKENS, 4) >> Encode(LSTM(4, 5)) >> Tag(3)
+    pipe = FromIds() >> BPTTWindows(rows=2, steps=4) >> Pad() >> Embed(TOKENS, 4) >> Encode(LSTM(4, 5)) >> Tag(3)
     inputs = texts([3, 0, 4])
     assert [len(answer) for answer in pipe.predict(inputs)] == [3, 0, 4]
     with pytest.raises(LengthError, match="row 1 has 5 steps, but a window has 4, and a prediction of a row is one"):
@@ -214,10 +214,10 @@ def test_predictions_take_rows_of_one_window() -> None:
 def test_bad_options_and_rows_are_refused() -> None:
     """With the rule, what arrived, and the row."""
     with pytest.raises(OptionError, match="rows must be a whole number, 1 or more, but 0 arrived"):
-        Lanes(rows=0, steps=3)
+        BPTTWindows(rows=0, steps=3)
     with pytest.raises(OptionError, match="steps must be a whole number, 1 or more, but 0 arrived"):
-        Lanes(rows=3, steps=0)
+        BPTTWindows(rows=3, steps=0)
     with pytest.raises(ShapeError, match="item 1 must be a Row of Ids, but a str arrived"):
-        list(Lanes(rows=2, steps=2)(cast("list[Row[Ids]]", [*rows_of([1]), "row"])))
+        list(BPTTWindows(rows=2, steps=2)(cast("list[Row[Ids]]", [*rows_of([1]), "row"])))
     with pytest.raises(TargetError, match="row 3 has 5 steps but 2 targets"):
-        list(Lanes(rows=1, steps=2)([Row(Ids(torch.arange(5)), [0, 1], 3)]))
+        list(BPTTWindows(rows=1, steps=2)([Row(Ids(torch.arange(5)), [0, 1], 3)]))

@@ -24,7 +24,7 @@ from pipeline import (
     Packed,
     Padded,
     Pooling,
-    Sight,
+    MaybeCausal,
     States,
     Tokenizer,
     Vectors,
@@ -59,7 +59,7 @@ from untyped import loosely, seed
 ROWS = drawn((4, 0, 1, 6), 3)
 TEXTS = ["The quick brown fox", "jumps over\nthe lazy dog.", "naïve café — 東京 🦊", "<pad> <unk> is text"]
 
-ENCODERS: dict[str, Callable[[], Encoder[Sight]]] = {
+ENCODERS: dict[str, Callable[[], Encoder[MaybeCausal]]] = {
     "lstm": lambda: LSTM(3, 4),
     "lstm, one feature": lambda: LSTM(1, 1),
     "lstm, stacked": lambda: LSTM(3, 4, num_layers=3, dropout=0.5),
@@ -134,7 +134,7 @@ MODULES: dict[str, Callable[[], PlainModule]] = {
 
 @pytest.mark.parametrize("law", ENCODER_LAWS)
 @pytest.mark.parametrize("name", ENCODERS)
-def test_encoders_obey(name: str, law: Law[Encoder[Sight]]) -> None:
+def test_encoders_obey(name: str, law: Law[Encoder[MaybeCausal]]) -> None:
     """Ours, whatever their options, and the honest ones of which the broken are made."""
     law(ENCODERS[name])
 
@@ -246,8 +246,8 @@ def test_one_fault_is_told_once() -> None:
 def test_what_a_part_raises_is_the_law_broken() -> None:
     """Whatever exception it is, and it is the cause; what ends a program, or skips a test, goes through."""
 
-    def failing(error: BaseException) -> Callable[[], Encoder[Sight]]:
-        def make() -> Encoder[Sight]:
+    def failing(error: BaseException) -> Callable[[], Encoder[MaybeCausal]]:
+        def make() -> Encoder[MaybeCausal]:
             raise error
 
         return make
@@ -345,8 +345,8 @@ def test_what_is_no_encoder_is_told() -> None:
         loosely(ENCODER_LAWS[0])(lambda: nn.Linear(3, 4))
 
     class Plain(Leaky):
-        def forward(self, batch: Batch[Vectors]) -> States[Sight]:
-            given: States[Sight] = getattr(batch, "values")  # noqa: B009 - wrong, and not to be seen as such
+        def forward(self, batch: Batch[Vectors]) -> States[MaybeCausal]:
+            given: States[MaybeCausal] = getattr(batch, "values")  # noqa: B009 - wrong, and not to be seen as such
             return given
 
     with pytest.raises(LawBrokenError, match="forward must give pipeline.States, but gave a Tensor"):

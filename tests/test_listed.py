@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import Example, Ids, Numbers, Pad, Row, Tokenize, TokenizeWords
+from pipeline import Example, Ids, FromIds, Pad, Row, Tokenize, TokenizeWords
 from pipeline.data.lists import tensors_of
 from pipeline.data.order import ints
 from pipeline.errors import ShapeError, TargetError, ValuesError
@@ -32,17 +32,17 @@ def test_tensors_made_together_are_those_made_one_by_one(lists: list[list[int]])
 @pytest.mark.parametrize("length", [0, 1, 31, 40, 2_000])
 def test_a_row_that_is_kept_keeps_few_of_its_neighbours(length: int) -> None:
     """At most 4 KiB, or what it holds itself, however many came with it."""
-    rows = list(Numbers().over([[7] * length] * 300))
+    rows = list(FromIds().map([[7] * length] * 300))
     assert max(map(held, rows)) <= max(4 * 1_024, 8 * length)
 
 
 def test_a_row_travels_without_its_neighbours() -> None:
     """Pickled or deeply copied it holds its own steps alone, and is the same row; what is shared stays shared."""
-    row = list(Numbers().over([Example([place, 7], target=place) for place in range(30)]))[4]
+    row = list(FromIds().map([Example([place, 7], target=place) for place in range(30)]))[4]
     assert held(row) > 16
     for again in (pickle.loads(pickle.dumps(row)), copy.deepcopy(row)):
         assert (held(again), ints(again.sequence.values), again.target, again.place) == (16, [4, 7], 4, 4)
-    texts = list(Tokenize.train(["to be"]).over(["to be", "be"]))
+    texts = list(Tokenize.train(["to be"]).map(["to be", "be"]))
     offsets = pickle.loads(pickle.dumps(texts[1])).sequence.offsets
     assert listed(offsets) == [[0, 2]]
     shared = torch.arange(6)
@@ -53,14 +53,14 @@ def test_a_row_travels_without_its_neighbours() -> None:
 @given(st.lists(st.lists(st.integers(0, 9), max_size=40), min_size=1, max_size=70), st.integers(1, 5))
 def test_a_batch_is_its_rows_padded_one_by_one(lists: list[list[int]], multiple: int) -> None:
     """Ids, lengths, and targets of steps beside them."""
-    rows = list(Numbers().over([Example(numbers, target=[9 - number for number in numbers]) for numbers in lists]))
+    rows = list(FromIds().map([Example(numbers, target=[9 - number for number in numbers]) for numbers in lists]))
     batch = Pad(value=11, multiple_of=multiple)(rows)
     width = -(-max(map(len, lists)) // multiple) * multiple
     assert listed(batch.values) == [numbers + [11] * (width - len(numbers)) for numbers in lists]
     assert ints(batch.lengths) == list(map(len, lists))
     targets = [[9 - number for number in numbers] + [-100] * (width - len(numbers)) for numbers in lists]
-    assert batch.riders.targets is not None
-    assert listed(batch.riders.targets) == targets
+    assert batch.metadata.targets is not None
+    assert listed(batch.metadata.targets) == targets
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_batch_is_its_rows_padded_one_by_one(lists: list[list[int]], multiple:
 def test_one_bad_row_among_many_is_named(numbers: object, message: str) -> None:
     """Though all were to be made together."""
     with pytest.raises(ValuesError, match=message):
-        list(Numbers().over(cast("list[list[int]]", [[1, 2], [], numbers, [3]])))
+        list(FromIds().map(cast("list[list[int]]", [[1, 2], [], numbers, [3]])))
 
 
 @pytest.mark.parametrize(
@@ -91,12 +91,12 @@ def test_ids_that_do_not_fit_the_others_are_refused(values: torch.Tensor) -> Non
 def test_rows_of_words_and_texts_keep_their_targets() -> None:
     """Beside rows that have none, and at their own places, with and without offsets."""
     words = TokenizeWords.train([["low", "lower"]], "bytes", offsets=False)
-    rows = list(words.over([["é"], Example(["low", "é"], target=["A", "B"])]))
+    rows = list(words.map([["é"], Example(["low", "é"], target=["A", "B"])]))
     assert [row.asked for row in rows] == [[True, False], [True, False, False, True, False]]
     assert rows[1].target == ["A", None, None, "B", None]
     assert rows[1].sequence.offsets is None
     texts = Tokenize.train(["a b"], offsets=False)
-    found = list(texts.over(["a", Example("a b", target=[1, 2]), Example("b", target="B")]))
+    found = list(texts.map(["a", Example("a b", target=[1, 2]), Example("b", target="B")]))
     assert [(row.target, row.place, len(row)) for row in found] == [(None, 0, 1), ([1, 2], 1, 2), ("B", 2, 1)]
     with pytest.raises(TargetError, match="row 1 has 2 tokens but 1 targets"):
-        list(texts.over(["a", Example("a b", target=[1])]))
+        list(texts.map(["a", Example("a b", target=[1])]))

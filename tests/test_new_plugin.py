@@ -63,7 +63,7 @@ def test_its_tests_pass(written: Path) -> None:
     assert int(re.findall(r"(\d+) passed", told.stdout)[0]) > 10
     module = written / "pipeline_leaky_mean" / "__init__.py"
     right = module.read_text(encoding="utf-8")
-    wrong = right.replace("rows = batch.padded().cleared()", "rows = batch.padded()")
+    wrong = right.replace("rows = batch.padded().fill_padding(0)", "rows = batch.padded()")
     assert wrong != right
     module.write_text(wrong, encoding="utf-8")
     told = run(*tests, "-x", path=written)

@@ -17,12 +17,12 @@ from pipeline import (
     Encode,
     Encoder,
     NextToken,
-    Numbers,
+    FromIds,
     Pack,
     Pad,
     Padded,
     Pool,
-    Sight,
+    MaybeCausal,
     Vectors,
 )
 from pipeline.errors import PluginError
@@ -64,7 +64,7 @@ def test_it_is_found_by_its_entry_point(installed: Registry) -> None:
 def test_it_makes_a_classifier() -> None:
     """Its input size is learned from the stage before, as ours is; every row gets its answer."""
     states = Pack() >> Embed(9, 5) >> Encode("mingru", hidden_size=4)
-    pipe = Numbers() >> Bucket(max_steps=16) >> Pad() >> states >> Pool("final") >> Classify(3)
+    pipe = FromIds() >> Bucket(max_padded_steps=16) >> Pad() >> states >> Pool("final") >> Classify(3)
     assert len(list(pipe.predict([[1, 2, 3], [], [4], [5, 6, 7, 8]]))) == 4
 
 
@@ -76,7 +76,7 @@ def test_it_may_promise_to_be_causal() -> None:
 
 
 @pytest.mark.parametrize("law", ENCODER_LAWS)
-def test_it_obeys_the_laws(installed: Registry, law: Law[Encoder[Sight]]) -> None:
+def test_it_obeys_the_laws(installed: Registry, law: Law[Encoder[MaybeCausal]]) -> None:
     """The laws of every encoder hold for what was made by name."""
     law(lambda: installed.encoders.make("mingru", input_size=3, hidden_size=4))
 

@@ -28,20 +28,20 @@ from pipeline import (
     Embed,
     Encode,
     Encoder,
-    Frames,
+    FromFeatures,
     Hidden,
     Ids,
-    Keeps,
+    TypePreserving,
     ModuleStage,
     NextToken,
-    Numbers,
+    FromIds,
     Pack,
     Pad,
     Padded,
     Pool,
     Pooled,
     Scores,
-    Sight,
+    MaybeCausal,
     Stage,
     States,
     StreamChain,
@@ -52,12 +52,12 @@ from pipeline import (
     classifier,
     language_model,
     set_checks,
-    set_poison,
+    set_padding_check,
 )
 from pipeline.data.rows import Row
 from pipeline.errors import CompositionError, PipelineError, ShapeError
 from pipeline.summary.shapes import twin
-from pipeline.summary.summary import Overview
+from pipeline.summary.summary import Summary
 from pipeline.summary.types import Flowing, fits
 from pipeline.summary.work import Work, counting, multiply_adds
 from pipeline_recurrent import GRU, LSTM
@@ -72,7 +72,7 @@ html: Callable[[object], str] = methodcaller("_repr_html_")
 """What a notebook shows."""
 
 
-class Widened(ModuleStage[States[Sight], States[Sight]]):
+class Widened(ModuleStage[States[MaybeCausal], States[MaybeCausal]]):
     """States with features added, by a stage that does not say so: it has no `fit`."""
 
     def __init__(self, size: int, more: int) -> None:
@@ -80,39 +80,39 @@ class Widened(ModuleStage[States[Sight], States[Sight]]):
         self.linear = nn.Linear(size, size + more)
 
     @override
-    def forward(self, value: States[Sight]) -> States[Sight]:
+    def forward(self, value: States[MaybeCausal]) -> States[MaybeCausal]:
         """The states, wider."""
-        return States(value.packed().holding(self.linear(value.packed().values)), self.linear(value.final))
+        return States(value.packed().with_values(self.linear(value.packed().values)), self.linear(value.final))
 
 
-class Reading(ModuleStage[States[Sight], States[Sight]]):
+class Reading(ModuleStage[States[MaybeCausal], States[MaybeCausal]]):
     """A stage that looks at the numbers that come in."""
 
     @override
-    def forward(self, value: States[Sight]) -> States[Sight]:
+    def forward(self, value: States[MaybeCausal]) -> States[MaybeCausal]:
         """The states, if there is anything in them."""
         assert bool(value.final.isfinite().all())
         return value
 
 
-class Noisy(ModuleStage[States[Sight], States[Sight]]):
+class Noisy(ModuleStage[States[MaybeCausal], States[MaybeCausal]]):
     """A stage that draws numbers, from torch's generator and from Python's."""
 
     @override
-    def forward(self, value: States[Sight]) -> States[Sight]:
+    def forward(self, value: States[MaybeCausal]) -> States[MaybeCausal]:
         """The states as they came."""
         _ = torch.randn(3), random.random()
         return value
 
 
-class Halved(ModuleStage[States[Sight], States[Sight]]):
+class Halved(ModuleStage[States[MaybeCausal], States[MaybeCausal]]):
     """States with half of their features, by a stage that says nothing about sizes."""
 
     @override
-    def forward(self, value: States[Sight]) -> States[Sight]:
+    def forward(self, value: States[MaybeCausal]) -> States[MaybeCausal]:
         """The first half of each vector."""
         steps, half = value.packed(), value.final.shape[1] // 2
-        return States(steps.holding(steps.values[:, :half]), value.final[:, :half])
+        return States(steps.with_values(steps.values[:, :half]), value.final[:, :half])
 
 
 class Best(Stage[Scores, list[int]]):
@@ -141,7 +141,7 @@ class Rectangular(Encoder[Causal]):
     def forward(self, batch: Batch[Hidden]) -> States[Causal]:
         rows = batch.padded()
         values: Tensor = self.linear(rows.values)
-        return States(rows.holding(values), values[:, 0])
+        return States(rows.with_values(values), values[:, 0])
 
 
 def small(encode: Encode | None = None) -> Chain[Batch[Ids], States]:
@@ -149,12 +149,12 @@ def small(encode: Encode | None = None) -> Chain[Batch[Ids], States]:
     return Embed(9, 4) >> (Encode(LSTM(4, 6)) if encode is None else encode)
 
 
-def gives(overview: Overview) -> list[str]:
+def gives(overview: Summary) -> list[str]:
     """What goes out of each stage."""
     return [str(entry.gives) for entry in overview.entries]
 
 
-def notes(overview: Overview) -> dict[str, str]:
+def notes(overview: Summary) -> dict[str, str]:
     """The notes of the stages that have some."""
     return {entry.stage: ", ".join(entry.notes) for entry in overview.entries if entry.notes}
 
@@ -293,11 +293,11 @@ def test_work_reads_well() -> None:
     assert str(Work(pair=0.5)) == "0.5·time a step"
 
 
-class Squared(ModuleStage[States[Sight], States[Sight]]):
+class Squared(ModuleStage[States[MaybeCausal], States[MaybeCausal]]):
     """A stage whose work grows with the cube of a row's length."""
 
     @override
-    def forward(self, value: States[Sight]) -> States[Sight]:
+    def forward(self, value: States[MaybeCausal]) -> States[MaybeCausal]:
         """The states as they came."""
         square = torch.zeros(value.width, value.width, device=value.final.device)
         _ = square @ square
@@ -317,7 +317,7 @@ def test_a_check_changes_nothing() -> None:
     bucket = Bucket(rows=2)
     states = Embed(9, 4) >> Dropout(0.5) >> Encode("bilstm", hidden_size=3) >> Noisy()
     model = states >> Pool("attention", input_size=6) >> Classify(2)
-    pipe = Numbers() >> bucket >> Pad() >> model
+    pipe = FromIds() >> bucket >> Pad() >> model
     pipe.get_submodule("encode").eval()
     called: list[object] = []
 
@@ -330,7 +330,7 @@ def test_a_check_changes_nothing() -> None:
     weights = {name: (weight, id(weight), weight.clone(), weight._version) for name, weight in pipe.named_parameters()}
     modes = [module.training for module in pipe.modules()]
     drawn, state = torch.get_rng_state(), random.getstate()
-    with set_poison(True), set_checks(False):
+    with set_padding_check(True), set_checks(False):
         for _ in (pipe.check(), str(pipe), pipe.mermaid()):
             pass
         with pytest.raises(CompositionError):
@@ -367,7 +367,7 @@ def test_no_weight_is_copied() -> None:
 def test_dtypes_and_devices_do_not_matter() -> None:
     """A model in half or double precision, or on a device without numbers, is checked as it is."""
     for change in ({"dtype": torch.float64}, {"dtype": torch.float16}, {"device": "meta"}):
-        pipe = Frames() >> Bucket(Vectors, rows=2) >> Pad(Vectors) >> Encode(LSTM(3, 5)) >> Pool("mean") >> Classify(2)
+        pipe = FromFeatures() >> Bucket(Vectors, rows=2) >> Pad(Vectors) >> Encode(LSTM(3, 5)) >> Pool("mean") >> Classify(2)
         loosely(pipe.to)(**change)
         assert gives(pipe.check()) == [
             "Row[Vectors] time x 3",
@@ -438,12 +438,12 @@ def test_a_part_that_gives_what_it_does_not_declare_is_found() -> None:
 def test_a_misfit_of_stages_that_do_not_run_is_found_by_their_types() -> None:
     """The half that makes batches is asked what it takes and gives."""
     with pytest.raises(
-        ShapeError, match=r"stage 1 `Numbers` and stage 2 `Pad`: Pad takes list\[Row\[Ids\]\], but Row\[Ids\] comes"
+        ShapeError, match=r"stage 1 `FromIds` and stage 2 `Pad`: Pad takes list\[Row\[Ids\]\], but Row\[Ids\] comes"
     ):
-        (Numbers() >> cast("Stage[Row[Ids], Padded[Ids]]", Pad())).check()
-    frames = cast("StreamChain[Tensor, object]", loosely(Frames().__rshift__)(Bucket(rows=2)))
+        (FromIds() >> cast("Stage[Row[Ids], Padded[Ids]]", Pad())).check()
+    frames = cast("StreamChain[Tensor, object]", loosely(FromFeatures().__rshift__)(Bucket(rows=2)))
     with pytest.raises(
-        ShapeError, match=r"`Frames` and stage 2 `Bucket`: Bucket takes Row\[Ids\], but Row\[Vectors\] comes in"
+        ShapeError, match=r"`FromFeatures` and stage 2 `Bucket`: Bucket takes Row\[Ids\], but Row\[Vectors\] comes in"
     ):
         frames.check()
     behind = cast("Stage[States, object]", Best())
@@ -451,7 +451,7 @@ def test_a_misfit_of_stages_that_do_not_run_is_found_by_their_types() -> None:
         (small() >> behind).check()
     assert fits(list[Row[Vectors]], list[Row[Hidden]])
     assert fits(bool | int, float)
-    assert not fits(States[Sight], Pooled)
+    assert not fits(States[MaybeCausal], Pooled)
 
 
 def test_a_part_that_waits_is_an_error_and_a_note() -> None:
@@ -470,7 +470,7 @@ def test_a_part_that_waits_is_an_error_and_a_note() -> None:
         CompositionError, match=r"input_size=7\). Widened leaves open what size it gives: override its `fit`"
     ):
         silent.check()
-    door = Frames() >> Bucket(Vectors, rows=2) >> Pad(Vectors) >> Encode("lstm", hidden_size=5) >> Pool("max")
+    door = FromFeatures() >> Bucket(Vectors, rows=2) >> Pad(Vectors) >> Encode("lstm", hidden_size=5) >> Pool("max")
     with pytest.raises(
         CompositionError, match="between stage 3 `Pad` and stage 4 `Encode`: Encode does not know its inp"
     ):
@@ -485,7 +485,7 @@ def test_a_stage_that_reads_numbers_is_passed_by() -> None:
     assert overview.work is None
 
 
-class Stuck(nn.Module, Keeps[States[Sight] | Pooled]):
+class Stuck(nn.Module, TypePreserving[States[MaybeCausal] | Pooled]):
     """A stage that keeps the type of what comes in, and cannot be run without data."""
 
     def forward(self, value: A) -> A:
@@ -537,7 +537,7 @@ class Lazy(ModuleStage[Pooled, Pooled]):
     @override
     def forward(self, value: Pooled) -> Pooled:
         """Three features."""
-        return Pooled(self.linear(value.values), riders=value.riders)
+        return Pooled(self.linear(value.values), metadata=value.metadata)
 
 
 def test_stages_of_all_sorts() -> None:
@@ -569,7 +569,7 @@ class Doubling(ModuleStage[Pooled, Pooled]):
     @override
     def forward(self, value: Pooled) -> Pooled:
         """Twice the vectors."""
-        return Pooled(doubled(value.values), riders=value.riders)
+        return Pooled(doubled(value.values), metadata=value.metadata)
 
 
 def test_a_kernel_of_ones_own_may_say_what_it_costs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -729,7 +729,7 @@ def test_chains_of_every_kind_are_shown() -> None:
     model = classifier(9, 2, embedding_dim=3, hidden_size=4)
     for chain in (
         model,
-        Numbers() >> Bucket(rows=2) >> Pad() >> model,
+        FromIds() >> Bucket(rows=2) >> Pad() >> model,
         Dropout() >> AttendEarlier("dot", input_size=3),
     ):
         console = Console(width=200)

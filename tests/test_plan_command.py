@@ -58,8 +58,8 @@ def test_the_table_is_that_of_the_library(run: Run, tmp_path: Path) -> None:
     """From an array of lengths."""
     lengths = np.arange(50, dtype=np.int32)
     np.save(tmp_path / "lengths.npy", lengths)
-    out = run(tmp_path / "lengths.npy", "--max-steps", 100, "--world", 2, "--rows", 9, "--seed", 3)
-    wanted = str(plan(lengths, 100, world=2, rows=9, seed=3))
+    out = run(tmp_path / "lengths.npy", "--max-padded-steps", 100, "--world-size", 2, "--rows", 9, "--seed", 3)
+    wanted = str(plan(lengths, 100, world_size=2, rows=9, seed=3))
     assert [line.split() for line in out.splitlines()] == [line.split() for line in wanted.splitlines()]
 
 
@@ -147,7 +147,7 @@ def test_into_a_pipe_it_is_plain(tmp_path: Path) -> None:
     file = written(tmp_path / "lengths.txt", "\n".join(map(str, range(1, 300))))
     environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
     ran = subprocess.run(
-        [sys.executable, "-P", "-m", "pipeline", "plan", file, "--world", "2"],
+        [sys.executable, "-P", "-m", "pipeline", "plan", file, "--world-size", "2"],
         capture_output=True,
         check=True,
         env=environment,
@@ -193,8 +193,8 @@ REFUSED: list[tuple[str, str | None, list[str], str]] = [
     ),
     ("a.txt", "3\n", ["--unit", "tokens"], "--unit tokens and --tokenizer PATH need each other, but one arrived alone"),
     ("a.txt", "3\n", ["--tokenizer", "x"], "--unit tokens and --tokenizer PATH need each other, but one arrived alone"),
-    ("a.txt", "30\n", ["--max-steps", "20"], "row 0 has 30 steps, but "),
-    ("a.txt", "30\n", ["--max-steps", "0"], "max_steps must be a whole number, 1 or more, but 0 arrived."),
+    ("a.txt", "30\n", ["--max-padded-steps", "20"], "row 0 has 30 steps, but "),
+    ("a.txt", "30\n", ["--max-padded-steps", "0"], "max_padded_steps must be a whole number, 1 or more, but 0 arrived."),
     ("a.txt", "30\n", ["--picture", "a.jpg"], "path must end in .svg, .png, .pdf, but 'a.jpg' arrived."),
     ("a.jsonl", '{"text": "a"}\n{"no": 1}\n', [], "a.jsonl, line 2: "),
     ("a.jsonl", "", ["--text", "a", "--words", "b"], "--text and --words name the same thing in two ways, but both"),
@@ -225,6 +225,6 @@ def test_an_array_that_would_run_code_is_refused(refused: Run, tmp_path: Path) -
 
 def test_long_rows_may_be_split(run: Run, tmp_path: Path) -> None:
     """As the library does it."""
-    record = json.loads(run(written(tmp_path / "a.txt", "30\n"), "--max-steps", 20, "--long-rows", "split", "--json"))
-    wanted = plan([30], Budget(20, long_rows="split")).to_dict()["outlooks"][0]
-    assert {**wanted, "name": "Budget(20, long_rows='split')"} in record["outlooks"]
+    record = json.loads(run(written(tmp_path / "a.txt", "30\n"), "--max-padded-steps", 20, "--too-long", "split", "--json"))
+    wanted = plan([30], Budget(20, too_long="split")).to_dict()["outlooks"][0]
+    assert {**wanted, "name": "Budget(20, too_long='split')"} in record["outlooks"]

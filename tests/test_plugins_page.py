@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from pipeline import Encoder, Sight
+from pipeline import Encoder, MaybeCausal
 from pipeline.errors import UnknownOptionError
 from pipeline.hooks import hookimpl
 from pipeline.registry import PluginWarning, Registry
@@ -127,7 +127,7 @@ def test_messages_are_as_shown() -> None:
     """Of a misspelt hook, of a part that does not say what it is, and of an option that there is not."""
     misspelt, silent = ModuleType("misspelt"), ModuleType("silent")
 
-    def unsaid(input_size: int) -> Encoder[Sight]:
+    def unsaid(input_size: int) -> Encoder[MaybeCausal]:
         encoder = LSTM(input_size, 3)
         del encoder.output_size
         return encoder
@@ -135,9 +135,9 @@ def test_messages_are_as_shown() -> None:
     vars(misspelt)["pipeline_encoder"] = hookimpl(lambda: {"mingru": LSTM})
     vars(silent)["pipeline_encoders"] = hookimpl(lambda: {"mingru": unsaid})
     said = {" ".join(text.split()) for text in blocks("text") if not text.startswith("pipeline-")}
-    catalogue: Catalogue[Encoder[Sight]] = Catalogue("encoder", "pipeline_encoders", Encoder)
+    catalogue: Catalogue[Encoder[MaybeCausal]] = Catalogue("encoder", "pipeline_encoders", Encoder)
 
-    def mingru(input_size: int, hidden_size: int) -> Encoder[Sight]:
+    def mingru(input_size: int, hidden_size: int) -> Encoder[MaybeCausal]:
         return LSTM(input_size, hidden_size)
 
     catalogue.offers.append(Offer("mingru", Plugin("pipeline-mingru", "1.0", "mingru"), mingru))

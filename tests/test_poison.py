@@ -17,7 +17,7 @@ from pipeline import (
     Embed,
     Encode,
     Encoder,
-    Frames,
+    FromFeatures,
     Ids,
     ModuleStage,
     Packed,
@@ -26,14 +26,14 @@ from pipeline import (
     Pool,
     Pooled,
     Pooling,
-    Sight,
+    MaybeCausal,
     States,
     Vectors,
-    set_poison,
+    set_padding_check,
 )
 from pipeline.core.padding import GUARD, poisoned
 from pipeline.data.row_ends import last_by_row
-from pipeline.errors import LeakError
+from pipeline.errors import PaddingLeakError
 from pipeline_recurrent import LSTM
 from untyped import listed
 
@@ -41,15 +41,15 @@ VALUES, LENGTHS = torch.arange(18.0).reshape(2, 3, 3), torch.tensor([3, 1])
 ROWS = Padded(Vectors, VALUES, LENGTHS)
 
 
-class Meaning(ModuleStage[States[Sight], Pooled]):
+class Meaning(ModuleStage[States[MaybeCausal], Pooled]):
     """The mistake that everyone makes once: a mean over the padding too."""
 
     @override
-    def forward(self, value: States[Sight]) -> Pooled:
-        return Pooled(value.steps.values.mean(1), riders=value.riders)
+    def forward(self, value: States[MaybeCausal]) -> Pooled:
+        return Pooled(value.steps.values.mean(1), metadata=value.metadata)
 
 
-class Neighbours(Encoder[Sight]):
+class Neighbours(Encoder[MaybeCausal]):
     """A convolution that reads padding behind a row's last step."""
 
     layouts = ("padded",)
@@ -60,9 +60,9 @@ class Neighbours(Encoder[Sight]):
         self.convolution = nn.Conv1d(3, 2, 3, padding=1)
 
     @override
-    def forward(self, batch: Batch[Vectors]) -> States[Sight]:
+    def forward(self, batch: Batch[Vectors]) -> States[MaybeCausal]:
         mixed: Tensor = self.convolution(batch.padded().values.mT)
-        steps = batch.padded().holding(mixed.mT)
+        steps = batch.padded().with_values(mixed.mT)
         return States(steps, last_by_row(steps))
 
 
@@ -70,7 +70,7 @@ class Careless(Pooling):
     """A sum that multiplies by the mask, as if nothing times zero were something."""
 
     @override
-    def forward(self, states: States[Sight]) -> Tensor:
+    def forward(self, states: States[MaybeCausal]) -> Tensor:
         return (states.steps.padded().values * states.mask.unsqueeze(-1)).sum(1)
 
 
@@ -92,22 +92,22 @@ def test_a_leak_is_found_in_the_stage_that_leaks() -> None:
     """And nowhere without poison, where it is a wrong answer in silence."""
     states = States.from_padded(VALUES, LENGTHS)
     assert Meaning()(states).values.isfinite().all()
-    with set_poison(True), pytest.raises(LeakError, match="Meaning let padding into its values: under poison, row 1"):
+    with set_padding_check(True), pytest.raises(PaddingLeakError, match="Meaning let padding into its values: under poison, row 1"):
         Meaning()(states)
-    with set_poison(True), pytest.raises(LeakError, match="Encode let padding into its values: under poison, row 1"):
+    with set_padding_check(True), pytest.raises(PaddingLeakError, match="Encode let padding into its values: under poison, row 1"):
         Encode(Neighbours())(ROWS)
-    with set_poison(True), pytest.raises(LeakError, match="Pool let padding into its values") as found:
+    with set_padding_check(True), pytest.raises(PaddingLeakError, match="Pool let padding into its values") as found:
         Pool(Careless())(states)
     assert found.value.details["row"] == 1
 
 
 def test_a_leak_in_a_pipe_names_the_place() -> None:
     """The stages before it are clean, and those behind it never run."""
-    data = Frames() >> Bucket(Vectors, rows=2) >> Pad(Vectors)
+    data = FromFeatures() >> Bucket(Vectors, rows=2) >> Pad(Vectors)
     pipe = data >> Encode(Neighbours()) >> Pool("max") >> Classify(2)
     rows = [torch.ones(4, 3), torch.ones(2, 3)]
     list(pipe.predict(rows))
-    with set_poison(True), pytest.raises(LeakError, match=r"^stage 4 `Encode`: Encode let padding into its values"):
+    with set_padding_check(True), pytest.raises(PaddingLeakError, match=r"^stage 4 `Encode`: Encode let padding into its values"):
         list(pipe.predict(rows))
 
 
@@ -117,14 +117,14 @@ def test_what_is_clean_gives_the_same_under_poison() -> None:
     for pool in ("final", "first", "last", "max", "mean", "sum", "attention"):
         model = Embed(5, 3) >> Encode(LSTM(3, 4, bidirectional=True)) >> Pool(pool) >> Classify(2)
         wanted = model(ids).values
-        with set_poison(True):
+        with set_padding_check(True):
             assert torch.equal(model(ids).values, wanted)
             torch.testing.assert_close(model(Packed(Ids, torch.tensor([1, 4, 2, 3]), ids.lengths)).values, wanted)
 
 
 def test_what_was_nan_before_is_no_leak() -> None:
     """A model that diverged is not blamed on padding."""
-    with set_poison(True):
+    with set_padding_check(True):
         assert Meaning()(States.from_padded(VALUES * math.nan, LENGTHS)).values.isnan().all()
         assert Meaning()(States.from_padded(VALUES.to("meta"), LENGTHS)).values.is_meta
 
@@ -133,6 +133,6 @@ def test_the_environment_switches_it_on() -> None:
     """From the start."""
     code = "from pipeline.checks.switches import SWITCHES; print(SWITCHES.poison)"
     run = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "PIPELINE_POISON": "1"}, capture_output=True, check=True
+        [sys.executable, "-c", code], env={**os.environ, "PIPELINE_PADDING_CHECK": "1"}, capture_output=True, check=True
     )
     assert run.stdout.split() == [b"True"]

@@ -8,7 +8,7 @@ import torch
 
 from fakes import Fakes
 from pipeline import Encode
-from pipeline.data.states import Sight
+from pipeline.data.states import MaybeCausal
 from pipeline.errors import PluginError, UnknownNameError
 from pipeline.parts.encoder import Encoder
 from pipeline.registry import PluginWarning
@@ -33,7 +33,7 @@ class Base(Encoder):
 
     def forward(self, batch):
         packed = batch.packed()
-        steps = packed.holding(self.linear(packed.values).tanh())
+        steps = packed.with_values(self.linear(packed.values).tanh())
         return States(steps, last_by_row(steps))
 """
 
@@ -57,7 +57,7 @@ LIES = {
         "    def forward(self, batch):\n"
         "        states = super().forward(batch)\n"
         "        rows = states.padded()\n"
-        "        return states.holding(rows.holding(rows.values + rows.values.sum(1, keepdim=True)))\n",
+        "        return states.with_values(rows.with_values(rows.values + rows.values.sum(1, keepdim=True)))\n",
         "encoder",
         "causal_steps_do_not_look_ahead: ",
     ),
@@ -88,7 +88,7 @@ LIES = {
         "encoder",
         "carries_what_it_declares: ",
     ),
-    "riders": (
+    "metadata": (
         "class Part(Base):\n"
         "    def forward(self, batch):\n"
         "        states = super().forward(batch).packed()\n"
@@ -213,7 +213,7 @@ def test_nothing_notices() -> None:
 
 def test_a_catalogue_tries_by_itself() -> None:
     """Also where nobody registered anything."""
-    catalogue: Catalogue[Encoder[Sight]] = Catalogue("encoder", "pipeline_encoders", Encoder)
+    catalogue: Catalogue[Encoder[MaybeCausal]] = Catalogue("encoder", "pipeline_encoders", Encoder)
     catalogue.offers.append(Offer("lstm", Plugin("mine", "1.0", "mine"), LSTM, tried=False))
     assert catalogue.make("lstm", input_size=3, hidden_size=2).output_size == 2
     assert catalogue.offer("lstm").tried

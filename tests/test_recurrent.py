@@ -9,7 +9,7 @@ from hypothesis import given
 from torch import Tensor, nn
 
 from oracles import merge, recurrent
-from pipeline import Packed, Padded, Sight, Vectors
+from pipeline import Packed, Padded, MaybeCausal, Vectors
 from pipeline.errors import OptionError, ShapeError
 from pipeline.parts.encoder import Encoder
 from pipeline.registry import registry
@@ -23,7 +23,7 @@ MERGES: tuple[Merge, ...] = ("concat", "mean", "sum", "max", "mul")
 Name = Literal["lstm", "gru"]
 
 
-def made(name: Name, *, layers: int = 1, both: bool = False, how: Merge = "concat") -> LSTM[Sight] | GRU[Sight]:
+def made(name: Name, *, layers: int = 1, both: bool = False, how: Merge = "concat") -> LSTM[MaybeCausal] | GRU[MaybeCausal]:
     """A small encoder in float64, the same at every call."""
     seed(7)
     kind = LSTM if name == "lstm" else GRU
@@ -31,7 +31,7 @@ def made(name: Name, *, layers: int = 1, both: bool = False, how: Merge = "conca
     return encoder.double()
 
 
-def plainly(encoder: Recurrent[Sight], row: Tensor) -> Tensor:
+def plainly(encoder: Recurrent[MaybeCausal], row: Tensor) -> Tensor:
     """One row's states and, below them, its final state, by the loop."""
     steps, carried = recurrent(encoder.rnn, row)
     last = carried[0].reshape(encoder.num_layers, -1, encoder.hidden_size)[-1]
@@ -120,9 +120,9 @@ def test_weights_come_from_a_torch_module(module: nn.LSTM | nn.GRU) -> None:
 
 def test_weights_of_another_module_are_refused() -> None:
     """Neither another kind of module, nor one with projections, is taken for ours."""
-    lstm: Recurrent[Sight] = LSTM(3, 4)
+    lstm: Recurrent[MaybeCausal] = LSTM(3, 4)
     with pytest.raises(OptionError, match=r"module must be an nn.LSTM without projections, but GRU\(3, 4\) arrived"):
-        lstm.take(nn.GRU(3, 4))
+        lstm.load_torch(nn.GRU(3, 4))
     with pytest.raises(OptionError, match="without projections"):
         LSTM.from_torch(nn.LSTM(3, 4, proj_size=2))
 
@@ -162,7 +162,7 @@ def test_initial_states_that_do_not_fit_are_refused() -> None:
 
 def test_dropout_acts_between_layers_in_training_alone() -> None:
     """Two runs differ in training, and agree in evaluation."""
-    encoder: Encoder[Sight] = LSTM(3, 4, num_layers=2, dropout=0.5)
+    encoder: Encoder[MaybeCausal] = LSTM(3, 4, num_layers=2, dropout=0.5)
     batch = Packed(Vectors, torch.ones(9, 3), torch.tensor([9]))
     assert not torch.equal(encoder(batch).packed().values, encoder(batch).packed().values)
     encoder.eval()

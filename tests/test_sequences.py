@@ -1,4 +1,4 @@
-"""What flows: batches in both layouts, their order, their riders, and what they refuse."""
+"""What flows: batches in both layouts, their order, their metadata, and what they refuse."""
 
 import copy
 import pickle
@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils import _pytree as pytree
 
 from pipeline import Ids, Packed, Padded, Pooled, Report, Scores, States, StepScores, Vectors
-from pipeline.data.metadata import IGNORED, Riders
+from pipeline.data.metadata import IGNORED, BatchMetadata
 from pipeline.data.order import Order
 from pipeline.errors import EmptyBatchError, LengthError, PipelineError, ShapeError, TargetError
 from pipeline.testing import packing_is_inverse, padded
@@ -93,37 +93,37 @@ def test_states_are_sliced_from_a_plain_rectangle() -> None:
     values = torch.arange(12.0).reshape(2, 3, 2)
     states = States.from_padded(values, torch.tensor([1, 3]))
     assert listed(states.final) == [[0, 1], [10, 11]]
-    again = states.holding(states.padded().holding(values + 100))
+    again = states.with_values(states.padded().with_values(values + 100))
     assert isinstance(again.steps, Padded)
     assert listed(again.padded().values[0]) == [[100, 101], [0, 0], [0, 0]]
-    packed = States(states.packed(), states.final).holding(states.padded().holding(values + 100))
+    packed = States(states.packed(), states.final).with_values(states.padded().with_values(values + 100))
     assert isinstance(packed.steps, Packed)
     assert torch.equal(packed.padded().values, again.padded().values)
 
 
 def test_batches_survive_copies_and_pickling() -> None:
     """As a worker of a DataLoader sends them."""
-    batch = Padded(Vectors, torch.randn(2, 3, 4), torch.tensor([3, 1]), riders=Riders(torch.tensor([5, 6])))
+    batch = Padded(Vectors, torch.randn(2, 3, 4), torch.tensor([3, 1]), metadata=BatchMetadata(torch.tensor([5, 6])))
     states = States.from_padded(batch.values, batch.lengths)
     for other in (copy.deepcopy(batch), pickle.loads(pickle.dumps(batch))):
         assert torch.equal(other.values, batch.values)
-        assert listed(other.riders.places) == [5, 6]
+        assert listed(other.metadata.places) == [5, 6]
         assert other.kind is Vectors
     assert torch.equal(pickle.loads(pickle.dumps(states)).steps.values, states.steps.values)
 
 
 def test_a_batch_moves_and_its_lengths_stay() -> None:
     """Values, targets, initial states and indices go to the device; lengths and places steer from the CPU."""
-    riders = Riders(torch.tensor([0]), targets=torch.tensor([1]))
-    batch = Padded(Vectors, torch.zeros(1, 2, 3), torch.tensor([2]), initial=(torch.zeros(1, 1, 3),), riders=riders)
+    metadata = BatchMetadata(torch.tensor([0]), targets=torch.tensor([1]))
+    batch = Padded(Vectors, torch.zeros(1, 2, 3), torch.tensor([2]), initial=(torch.zeros(1, 1, 3),), metadata=metadata)
     for moved in (batch.to("meta"), batch.packed().to("meta")):
         assert moved.values.device.type == "meta"
         assert moved.initial is not None
         assert moved.initial[0].device.type == "meta"
-        assert moved.riders.targets is not None
-        assert moved.riders.targets.device.type == "meta"
+        assert moved.metadata.targets is not None
+        assert moved.metadata.targets.device.type == "meta"
         assert moved.order.row.device.type == moved.order.lengths_on_device.device.type == "meta"
-        assert moved.lengths.device.type == moved.riders.places.device.type == "cpu"
+        assert moved.lengths.device.type == moved.metadata.places.device.type == "cpu"
     assert States.from_padded(batch.values, batch.lengths).to("meta").final.device.type == "meta"
     assert Pooled(torch.zeros(1, 2)).to("meta").values.device.type == "meta"
     assert Scores(torch.zeros(1, 2), range(2)).to("meta").values.device.type == "meta"
@@ -151,10 +151,10 @@ REFUSED: list[tuple[str, type[PipelineError], str, dict[str, object]]] = [
      r"but int64 of shape \(2, 3\) arrived; say Ids for numbered tokens", {"values": torch.zeros(2, 3).long()}),
     ("vectors for ids", ShapeError, r"values must be int64 ids of batch x time for kind Ids, but float32",
      {"kind": Ids}),
-    ("too many places", ShapeError, r"riders has places of 3 rows, but the batch has 2",
-     {"riders": Riders(torch.arange(3))}),
-    ("targets of another width", ShapeError, r"riders.targets has 5 steps a row, but the batch is 3 steps wide",
-     {"riders": Riders(torch.arange(2), targets=torch.zeros(2, 5).long())}),
+    ("too many places", ShapeError, r"metadata has places of 3 rows, but the batch has 2",
+     {"metadata": BatchMetadata(torch.arange(3))}),
+    ("targets of another width", ShapeError, r"metadata.targets has 5 steps a row, but the batch is 3 steps wide",
+     {"metadata": BatchMetadata(torch.arange(2), targets=torch.zeros(2, 5).long())}),
 ]  # fmt: skip
 
 
@@ -191,18 +191,18 @@ def test_every_checked_class_bites() -> None:
         StepScores(flat, SIZES, range(2))
     with pytest.raises(ShapeError, match="Packed: values must be Shaped"):
         Packed(Ids, torch.tensor(1), SIZES)
-    with pytest.raises(ShapeError, match="Riders: places must be Int64"):
-        Riders(flat)
+    with pytest.raises(ShapeError, match="BatchMetadata: places must be Int64"):
+        BatchMetadata(flat)
     with pytest.raises(
         ShapeError, match=r"targets must be Int64\[Tensor, 'batch'\] or Int64\[Tensor, 'batch time'\] or"
     ):
-        Riders(torch.arange(2), targets=torch.zeros(3).long())
+        BatchMetadata(torch.arange(2), targets=torch.zeros(3).long())
 
 
 def scored(targets: Tensor) -> StepScores[int]:
     """Scores of two rows of 3 and 1 steps, with a target a step."""
     seed(0)
-    return StepScores(torch.randn(4, 5), SIZES, range(5), riders=Riders(torch.arange(2), targets=targets))
+    return StepScores(torch.randn(4, 5), SIZES, range(5), metadata=BatchMetadata(torch.arange(2), targets=targets))
 
 
 def test_step_losses_weigh_real_steps_that_have_a_target() -> None:
@@ -219,19 +219,19 @@ def test_micro_batches_add_up() -> None:
     """Losses over the weight of the whole batch sum to its loss, unlike means of means."""
     targets = torch.tensor([0, 1, IGNORED, 1, 0])
     values = torch.randn(5, 2)
-    whole = Scores(values, range(2), riders=Riders(torch.arange(5), targets=targets))
+    whole = Scores(values, range(2), metadata=BatchMetadata(torch.arange(5), targets=targets))
     parts = [
-        Scores(values[i:j], range(2), riders=Riders(torch.arange(j - i), targets=targets[i:j]))
+        Scores(values[i:j], range(2), metadata=BatchMetadata(torch.arange(j - i), targets=targets[i:j]))
         for i, j in ((0, 2), (2, 5))
     ]
-    weight = sum((part.riders.weight for part in parts), torch.tensor(0))
-    assert weight == whole.riders.weight == 4
+    weight = sum((part.metadata.weight for part in parts), torch.tensor(0))
+    assert weight == whole.metadata.weight == 4
     torch.testing.assert_close(sum(part.loss(over=weight) for part in parts), whole.loss())
 
 
 def test_a_loss_of_nothing_is_zero() -> None:
     """A batch in which no row has a target gives 0, not NaN."""
-    scores = Scores(torch.randn(2, 3), range(3), riders=Riders(torch.arange(2), targets=torch.tensor([IGNORED] * 2)))
+    scores = Scores(torch.randn(2, 3), range(3), metadata=BatchMetadata(torch.arange(2), targets=torch.tensor([IGNORED] * 2)))
     assert scores.loss() == 0
 
 
@@ -240,21 +240,21 @@ def test_missing_and_strange_targets_are_refused() -> None:
     with pytest.raises(TargetError, match="the loss needs targets, one a row, but the batch has none; feed Example"):
         Scores(torch.zeros(2, 3), range(3)).loss()
     with pytest.raises(TargetError, match="the loss needs targets, one a row, but the batch has one a step"):
-        Scores(torch.zeros(2, 3), range(3), riders=Riders(torch.arange(2), torch.zeros(2, 4).long())).loss()
+        Scores(torch.zeros(2, 3), range(3), metadata=BatchMetadata(torch.arange(2), torch.zeros(2, 4).long())).loss()
     with pytest.raises(TargetError, match="the loss needs targets, one a step, but the batch has one a row"):
         scored(torch.tensor([1, 2])).loss()
     with pytest.raises(TargetError, match="targets must be classes from 0 to 4, but 5 arrived in row 1; give the head"):
         scored(torch.tensor([[1, 1, 1], [5, 0, 0]])).loss()
-    strange = Riders(torch.tensor([8, 9]), targets=torch.tensor([0, 3]))
+    strange = BatchMetadata(torch.tensor([8, 9]), targets=torch.tensor([0, 3]))
     with pytest.raises(TargetError, match="from 0 to 2, but 3 arrived in row 9"):
-        Scores(torch.zeros(2, 3), range(3), riders=strange).loss()
+        Scores(torch.zeros(2, 3), range(3), metadata=strange).loss()
 
 
 def test_answers_leave_out_steps_that_are_not_asked() -> None:
     """Such as bos, eos, and the later pieces of a split word."""
-    riders = Riders(torch.tensor([4, 2]), asked=torch.tensor([[False, True, True], [True, True, True]]))
+    metadata = BatchMetadata(torch.tensor([4, 2]), asked=torch.tensor([[False, True, True], [True, True, True]]))
     values = torch.eye(4)
-    scores = StepScores(values, SIZES, ["a", "b", "c", "d"], riders=riders)
+    scores = StepScores(values, SIZES, ["a", "b", "c", "d"], metadata=metadata)
     plain = StepScores(values, SIZES, ["a", "b", "c", "d"])
     everything = dict(plain.rows())
     assert dict(scores.rows()) == {4: everything[0][1:], 2: everything[1]}
@@ -272,14 +272,14 @@ def to_meta(tensor: Tensor) -> Tensor:
 
 def test_batches_are_pytrees_with_keys() -> None:
     """Tensors are mapped under their fields' names; lengths and places go along as they are."""
-    riders = Riders(torch.tensor([0]), targets=torch.tensor([1]))
-    batch = Padded(Vectors, torch.ones(1, 2, 3), torch.tensor([2]), initial=(torch.ones(1, 1, 3),), riders=riders)
+    metadata = BatchMetadata(torch.tensor([0]), targets=torch.tensor([1]))
+    batch = Padded(Vectors, torch.ones(1, 2, 3), torch.tensor([2]), initial=(torch.ones(1, 1, 3),), metadata=metadata)
     leaves, _ = pytree.tree_flatten_with_path(batch)
-    assert {pytree.keystr(path) for path, _ in leaves} == {".values", ".initial[0]", ".riders.targets"}
+    assert {pytree.keystr(path) for path, _ in leaves} == {".values", ".initial[0]", ".metadata.targets"}
     doubled = pytree.tree_map(double, batch)
     assert isinstance(doubled, Padded)
     assert doubled.values.sum() == 12
-    assert doubled.riders.targets == 2
+    assert doubled.metadata.targets == 2
     assert doubled.lengths is batch.lengths
     moved = pytree.tree_map(to_meta, States.from_padded(batch.values, batch.lengths))
     assert isinstance(moved, States)

@@ -13,14 +13,14 @@ from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from needs import needs
-from pipeline import Bucket, Example, Ids, Lanes, Numbers, Pad, Padded, Row, Stream, Tokenize
+from pipeline import Bucket, Example, Ids, BPTTWindows, FromIds, Pad, Padded, Row, Stream, Tokenize
 from pipeline.batching import Boundaries, Budget, Policy, Rows, Shapes, StreamCursor, Uneven
 from pipeline.errors import CompositionError, LengthError, OptionError, ValuesError
 from pipeline.loading import Streamed, StreamLoader
 from pipeline.loading.loader import Start
 from pipeline.loading.share import Share
 from pipeline.loading.streamed import Ranks
-from pipeline.stages.numbers import Numbered
+from pipeline.stages.from_ids import Numbered
 from pipeline.stages.resumable import Resumable
 from untyped import listed, loosely
 
@@ -30,10 +30,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:User
 POLICIES: list[Policy] = [
     Rows(3, pool=2),
     Budget(12, rows=4, pool=3),
-    Budget(12, long_rows="split", pool=2),
-    Budget(6, long_rows="alone", pool=2),
+    Budget(12, too_long="split", pool=2),
+    Budget(6, too_long="alone", pool=2),
     Budget(24, multiple_of=4, pool=1),
-    Boundaries((2, 5), max_steps=12, pool=2),
+    Boundaries((2, 5), max_padded_steps=12, pool=2),
     Shapes([(2, 12), (4, 4)], pool=2),
 ]
 
@@ -43,7 +43,7 @@ Said = list[tuple[int, int, int]]
 
 def rows_of(counts: list[int]) -> list[Row[Ids]]:
     """Rows of so many steps, each step holding its row's place."""
-    return list(Numbers().over([[place] * count for place, count in enumerate(counts)]))
+    return list(FromIds().map([[place] * count for place, count in enumerate(counts)]))
 
 
 def said(batch: list[Row[Ids]]) -> Said:
@@ -56,77 +56,77 @@ def streams() -> st.SearchStrategy[Resumable[Row[Ids], list[Row[Ids]]]]:
     buckets = st.builds(
         Bucket,
         policy=st.sampled_from(POLICIES),
-        look_ahead=st.one_of(st.none(), st.integers(1, 9)),
+        buffer_size=st.one_of(st.none(), st.integers(1, 9)),
         seed=st.one_of(st.none(), st.integers(0, 3)),
     )
-    lanes = st.builds(Lanes, rows=st.integers(1, 3), steps=st.integers(1, 5))
+    lanes = st.builds(BPTTWindows, rows=st.integers(1, 3), steps=st.integers(1, 5))
     return cast("st.SearchStrategy[Resumable[Row[Ids], list[Row[Ids]]]]", st.one_of(buckets, lanes))
 
 
 @given(
     stream=streams(),
     counts=st.lists(st.integers(0, 12), max_size=30),
-    world=st.integers(1, 3),
+    world_size=st.integers(1, 3),
     epoch=st.integers(0, 2),
 )
 def test_a_stream_goes_on_from_any_batch(
-    stream: Resumable[Row[Ids], list[Row[Ids]]], counts: list[int], world: int, epoch: int
+    stream: Resumable[Row[Ids], list[Row[Ids]]], counts: list[int], world_size: int, epoch: int
 ) -> None:
     """From the cursor behind each batch, over the rows behind those that are done with: bit for bit the same rest."""
     rows = rows_of(counts)
-    for rank in range(world):
-        whole = list(stream.marked(rows, StreamCursor(epoch), rank=rank, world=world))
+    for rank in range(world_size):
+        whole = list(stream.marked(rows, StreamCursor(epoch), rank=rank, world_size=world_size))
         for done, (_, behind) in enumerate(whole, start=1):
             kept = StreamCursor.from_dict(behind.to_dict())
-            rest = list(stream.marked(rows[kept.rows :], kept, rank=rank, world=world))
+            rest = list(stream.marked(rows[kept.rows :], kept, rank=rank, world_size=world_size))
             assert [(said(batch), at) for batch, at in rest] == [(said(batch), at) for batch, at in whole[done:]]
 
 
 @given(
     policy=st.sampled_from(POLICIES),
     counts=st.lists(st.integers(0, 12), max_size=40),
-    look_ahead=st.one_of(st.none(), st.integers(1, 9)),
-    world=st.integers(2, 4),
+    buffer_size=st.one_of(st.none(), st.integers(1, 9)),
+    world_size=st.integers(2, 4),
 )
 def test_ranks_have_equal_numbers_of_batches(
-    policy: Policy, counts: list[int], look_ahead: int | None, world: int
+    policy: Policy, counts: list[int], buffer_size: int | None, world_size: int
 ) -> None:
     """None waits at the end; every row is given; what is repeated goes no further than to fill one step."""
-    bucket, rows = Bucket(policy=policy, look_ahead=look_ahead), rows_of([min(count, 12) for count in counts])
+    bucket, rows = Bucket(policy=policy, buffer_size=buffer_size), rows_of([min(count, 12) for count in counts])
     ranks = [
-        [said(batch) for batch, _ in bucket.marked(rows, StreamCursor(), rank=r, world=world)] for r in range(world)
+        [said(batch) for batch, _ in bucket.marked(rows, StreamCursor(), rank=r, world_size=world_size)] for r in range(world_size)
     ]
     assert len({len(batches) for batches in ranks}) == 1
     given = sorted(part for batches in ranks for batch in batches for part in batch)
     wanted = sorted(part for batch, _ in bucket.marked(rows, StreamCursor()) for part in said(batch))
     assert set(given) == set(wanted)
-    if policy.long_rows != "split":
-        assert len(given) - len(wanted) < world
+    if policy.too_long != "split":
+        assert len(given) - len(wanted) < world_size
 
 
 @pytest.mark.parametrize(("uneven", "repeated", "dropped"), [("repeat", 1, 0), ("drop", 0, 1)])
 def test_what_becomes_of_rows_that_do_not_go_round(uneven: Uneven, repeated: int, dropped: int) -> None:
     """Only at the end of the stream, and at most a row less than there are ranks."""
-    bucket = Bucket(rows=1, look_ahead=4, uneven=uneven)
+    bucket = Bucket(rows=1, buffer_size=4, uneven=uneven)
     rows = rows_of([3] * 11)
     given = [
         row.place
         for rank in range(2)
-        for batch, _ in bucket.marked(rows, StreamCursor(), rank=rank, world=2)
+        for batch, _ in bucket.marked(rows, StreamCursor(), rank=rank, world_size=2)
         for row in batch
     ]
     assert len(given) - len(set(given)) == repeated
     assert 11 - len(set(given)) == dropped
     with pytest.raises(OptionError, match="3 rows do not make the same number of batches for 2 ranks"):
-        list(Bucket(rows=1, look_ahead=4, uneven="refuse").marked(rows, StreamCursor(), world=2))
+        list(Bucket(rows=1, buffer_size=4, uneven="refuse").marked(rows, StreamCursor(), world_size=2))
 
 
 def test_ranks_have_like_sized_batches_at_a_step() -> None:
     """Batches of one step differ less in width than those of different steps."""
     rows = rows_of([1 + place * 7 % 50 for place in range(600)])
-    bucket = Bucket(max_steps=100)
+    bucket = Bucket(max_padded_steps=100)
     ranks = [
-        [max(map(len, batch)) for batch, _ in bucket.marked(rows, StreamCursor(), rank=r, world=2)] for r in range(2)
+        [max(map(len, batch)) for batch, _ in bucket.marked(rows, StreamCursor(), rank=r, world_size=2)] for r in range(2)
     ]
     together = sum(abs(one - other) for one, other in zip(*ranks, strict=True))
     apart = sum(abs(one - other) for one, other in itertools.pairwise(ranks[0]))
@@ -139,10 +139,10 @@ def test_a_cursor_of_another_stream_is_refused() -> None:
     (_, cursor), *_ = Bucket(rows=1).marked(rows, StreamCursor())
     with pytest.raises(OptionError, match="the cursor belongs to another Bucket, seed or number of ranks"):
         Bucket(rows=2).marked(rows, cursor)
-    with pytest.raises(OptionError, match="the cursor belongs to another Lanes"):
-        Lanes(rows=1, steps=2).marked(rows, cursor)
-    with pytest.raises(OptionError, match="rank must be from 0 to 1, below world, but 2 arrived"):
-        Bucket(rows=1).marked(rows, StreamCursor(), rank=2, world=2)
+    with pytest.raises(OptionError, match="the cursor belongs to another BPTTWindows"):
+        BPTTWindows(rows=1, steps=2).marked(rows, cursor)
+    with pytest.raises(OptionError, match="rank must be from 0 to 1, below world_size, but 2 arrived"):
+        Bucket(rows=1).marked(rows, StreamCursor(), rank=2, world_size=2)
     with pytest.raises(OptionError, match="a stream's state has epoch, rows, inside and recipe, but"):
         StreamCursor.from_dict({"epoch": 1})
     with pytest.raises(OptionError, match="rows must be a whole number, 0 or more, but -1 arrived"):
@@ -179,23 +179,23 @@ SOURCE: list[Numbered] = [[place] * count for place, count in enumerate(COUNTS)]
 
 def data(seed: int = 0) -> Stream[Numbered | Example[Numbered], Padded[Ids]]:
     """Stages that make batches of numbers."""
-    return Numbers() >> Bucket(max_steps=30, look_ahead=12, seed=seed) >> Pad()
+    return FromIds() >> Bucket(max_padded_steps=30, buffer_size=12, seed=seed) >> Pad()
 
 
 def taken(batch: Padded[Ids]) -> tuple[list[int], list[list[int]]]:
     """A batch as tests compare it: the places of its rows, and what they hold."""
-    return listed(batch.riders.places), listed(batch.values)
+    return listed(batch.metadata.places), listed(batch.values)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 4])
 @pytest.mark.parametrize("ranks", ["even", "apart"])
 def test_workers_and_ranks_lose_and_double_nothing(workers: int, ranks: Ranks) -> None:
     """Each record once over all of them; the places are those in the whole source."""
-    world = 2
+    world_size = 2
     given: list[int] = []
     steps: list[int] = []
-    for rank in range(world):
-        stream = Streamed(SOURCE, data(), rank=rank, world=world, ranks=ranks)
+    for rank in range(world_size):
+        stream = Streamed(SOURCE, data(), rank=rank, world_size=world_size, ranks=ranks)
         loader = StreamLoader(stream, num_workers=workers)
         batches = list(loader)
         steps.append(len(batches))
@@ -207,7 +207,7 @@ def test_workers_and_ranks_lose_and_double_nothing(workers: int, ranks: Ranks) -
         assert len(set(steps)) == 1
         assert set(given) == set(range(101))
         # Each worker may repeat a row, where its last ones do not go round.
-        assert len(given) - 101 <= max(workers, 1) * (world - 1)
+        assert len(given) - 101 <= max(workers, 1) * (world_size - 1)
     else:
         assert sorted(given) == list(range(101))
 
@@ -291,8 +291,8 @@ def test_a_tokenizer_and_rows_are_sources_too() -> None:
     """Text through a door, with places of the whole source; rows without a door keep theirs."""
     texts = [f"a {'b ' * (place % 5)}" for place in range(20)]
     tokenize = Tokenize.train(texts)
-    stream = Streamed(texts, tokenize >> Bucket(rows=3) >> Pad(), rank=1, world=2, ranks="apart")
-    assert sorted(place for batch in stream for place in listed(batch.riders.places)) == list(range(1, 20, 2))
+    stream = Streamed(texts, tokenize >> Bucket(rows=3) >> Pad(), rank=1, world_size=2, ranks="apart")
+    assert sorted(place for batch in stream for place in listed(batch.metadata.places)) == list(range(1, 20, 2))
     rows = [Row(Ids(torch.zeros(2, dtype=torch.int64)), place=place) for place in (5, 9)]
     assert sorted(row.place for batch in Streamed(rows, Bucket(rows=2)) for row in batch) == [5, 9]
 
@@ -303,11 +303,11 @@ def test_an_error_names_the_record_in_the_whole_source() -> None:
     with pytest.raises(
         ValuesError, match=r"record 3 of the source, here row 1: row 1, step 1 is -1, but ids count from 0"
     ) as info:
-        list(Streamed(source, data(), rank=1, world=2, ranks="apart"))
+        list(Streamed(source, data(), rank=1, world_size=2, ranks="apart"))
     assert info.value.details["record"] == 3
     long: list[Numbered] = [[1], [2], [3] * 40]
     with pytest.raises(LengthError, match="row 2 has 40 steps"):
-        list(Streamed(long, data(), rank=0, world=2, ranks="apart"))
+        list(Streamed(long, data(), rank=0, world_size=2, ranks="apart"))
 
 
 def mismatched(state: Mapping[str, object]) -> None:
@@ -338,7 +338,7 @@ def test_what_cannot_be_resumed_is_refused() -> None:
         list(once)
     with pytest.raises(OptionError, match="nothing was read in this process"):
         Streamed(SOURCE, data()).state_dict()
-    shared = Streamed(SOURCE, data(), rank=0, world=2, ranks="apart")
+    shared = Streamed(SOURCE, data(), rank=0, world_size=2, ranks="apart")
     shared.load_state_dict({"share": 1, "shares": 2, "at": StreamCursor().to_dict()})
     with pytest.raises(OptionError, match="the state is of share 1 of 2, but this is share 0 of 2"):
         iter(shared)
@@ -347,7 +347,7 @@ def test_what_cannot_be_resumed_is_refused() -> None:
 def test_stages_that_cannot_be_resumed_are_refused() -> None:
     """There must be one stream that can be."""
     with pytest.raises(CompositionError, match="data must have one stream that can be resumed.*but it has Forgetful"):
-        Streamed(SOURCE, Numbers() >> Forgetful())
+        Streamed(SOURCE, FromIds() >> Forgetful())
 
 
 class Forgetful(Stream[Row[Ids], list[Row[Ids]]]):

@@ -32,7 +32,7 @@ from pipeline import (
     Unpack,
     Vectors,
 )
-from pipeline.data.metadata import Riders
+from pipeline.data.metadata import BatchMetadata
 from pipeline_recurrent import GRU, LSTM
 
 LENGTHS: Final = ([3, 0, 5, 1], [5, 5, 5, 5], [0, 0, 0, 0])
@@ -73,16 +73,16 @@ Run: TypeAlias = Callable[[str, list[int]], Step]
 
 def vectors(device: str, lengths: list[int], targets: Tensor | None = None) -> Padded[Vectors]:
     """A batch whose values are elsewhere."""
-    riders = Riders(torch.arange(len(lengths)), targets)
+    metadata = BatchMetadata(torch.arange(len(lengths)), targets)
     values = torch.zeros(len(lengths), WIDTH, 4)
-    return Padded(Vectors, values, torch.tensor(lengths), riders=riders).to(device)
+    return Padded(Vectors, values, torch.tensor(lengths), metadata=metadata).to(device)
 
 
 def ids(device: str, lengths: list[int], targets: Tensor) -> Padded[Ids]:
     """The same of ids."""
-    riders = Riders(torch.arange(len(lengths)), targets)
+    metadata = BatchMetadata(torch.arange(len(lengths)), targets)
     values = torch.zeros(len(lengths), WIDTH, dtype=torch.int64)
-    return Padded(Ids, values, torch.tensor(lengths), riders=riders).to(device)
+    return Padded(Ids, values, torch.tensor(lengths), metadata=metadata).to(device)
 
 
 def of_states(make: Callable[[], nn.Module], *, packed: bool) -> Run:
@@ -136,7 +136,7 @@ def turned(device: str, lengths: list[int]) -> Step:
 
     def forward() -> Tensor:
         rows: Padded[Vectors] = turn(Padded(Vectors, leaf, batch.lengths))
-        return rows.cleared(1.0).values.sum()
+        return rows.fill_padding(1.0).values.sum()
 
     return forward, [leaf]
 

@@ -1,4 +1,4 @@
-"""A tabulated pipe gives what the pipe gives that it was made of, and what a loop over each row gives."""
+"""A precompute_inputs pipe gives what the pipe gives that it was made of, and what a loop over each row gives."""
 
 import copy
 from collections.abc import Callable
@@ -30,14 +30,14 @@ from pipeline import (
     StepScores,
     Tokenize,
     Vectors,
-    set_poison,
+    set_padding_check,
 )
 from pipeline.core.stage import Part
 from pipeline.data.batches import Batch, Carry
-from pipeline.data.states import Sight
+from pipeline.data.states import MaybeCausal
 from pipeline.errors import CompositionError, OptionError, ShapeError, ValuesError
 from pipeline.models import classifier, language_model
-from pipeline_recurrent import GRU, LSTM, RNN, EngineName, tabulated
+from pipeline_recurrent import GRU, LSTM, RNN, EngineName, precompute_inputs
 from pipeline_recurrent.native import available
 from pipeline_recurrent.recurrent import Recurrent
 from untyped import seed
@@ -46,7 +46,7 @@ LENGTHS = (3, 0, 5, 1, 5)
 HIDDEN = 5
 """No whole number of vectors of any machine."""
 
-KINDS: dict[str, Callable[[int, bool, bool], Recurrent[Sight]]] = {
+KINDS: dict[str, Callable[[int, bool, bool], Recurrent[MaybeCausal]]] = {
     "lstm": lambda layers, both, bias: LSTM(3, HIDDEN, num_layers=layers, bidirectional=both, bias=bias),
     "gru": lambda layers, both, bias: GRU(3, HIDDEN, num_layers=layers, bidirectional=both, bias=bias),
     "rnn_tanh": lambda layers, both, bias: RNN(3, HIDDEN, num_layers=layers, bidirectional=both, bias=bias),
@@ -73,7 +73,7 @@ CASES = [
 ENGINES: tuple[EngineName, ...] = ("auto", "plain", "packed", "dense", *(() if available() else ("native",)))
 
 
-class Elsewhere(Encoder[Sight]):
+class Elsewhere(Encoder[MaybeCausal]):
     """An encoder of another package."""
 
     def __init__(self) -> None:
@@ -81,8 +81,8 @@ class Elsewhere(Encoder[Sight]):
         self.input_size, self.output_size, self.causal = 3, 3, True
 
     @override
-    def forward(self, batch: Batch[Vectors]) -> States[Sight]:
-        steps = batch.packed().holding(batch.packed().values)
+    def forward(self, batch: Batch[Vectors]) -> States[MaybeCausal]:
+        steps = batch.packed().with_values(batch.packed().values)
         return States(steps, steps.values.new_zeros(len(batch.lengths), 3))
 
 
@@ -129,7 +129,7 @@ def test_a_table_equals_the_loop(case: Case) -> None:
         if engine == "native" and dtype is torch.float64:
             continue
         encoder.engine = engine
-        fast = tabulated(Embed.from_vectors(embed.weight) >> Encode(encoder)).to(dtype)
+        fast = precompute_inputs(Embed.from_vectors(embed.weight) >> Encode(encoder)).to(dtype)
         begun = initial and tuple(state.to(dtype) for state in initial)
         states = fast(ids(padded=case.padded, initial=begun))
         assert states.engine in {"plain", "native"}
@@ -159,20 +159,20 @@ def test_everything_beside_the_table_is_kept() -> None:
     rows = ids(padded=True)
     assert isinstance(rows, Padded)
     for model in models:
-        fast = tabulated(model)
+        fast = precompute_inputs(model)
         model.eval()
         torch.testing.assert_close(fast(rows).values, model(rows).values, rtol=1e-5, atol=1e-5)
     texts = ["a fine film", "dull", "", "far from dull, and fine"]
     tokenize = Tokenize.train(texts)
-    pipe = tokenize >> Bucket(max_steps=64) >> Pad() >> classifier(tokenize.vocab_size, 3, dropout=0.5)
-    assert list(tabulated(pipe).predict(texts)) == list(pipe.predict(texts))
+    pipe = tokenize >> Bucket(max_padded_steps=64) >> Pad() >> classifier(tokenize.vocab_size, 3, dropout=0.5)
+    assert list(precompute_inputs(pipe).predict(texts)) == list(pipe.predict(texts))
 
 
 def test_the_pipe_is_not_touched_and_the_copy_stays() -> None:
     """The copy keeps the weights of the moment, and the pipe goes on training."""
     model = Embed(7, 3) >> Encode(LSTM(3, 4)) >> Pool("max") >> Classify(2)
     before = copy.deepcopy(model.state_dict())
-    fast = tabulated(model)
+    fast = precompute_inputs(model)
     wanted = fast(ids()).values
     assert model.training
     assert all(weight.requires_grad for weight in model.parameters())
@@ -181,15 +181,15 @@ def test_the_pipe_is_not_touched_and_the_copy_stays() -> None:
         for weight in model.parameters():
             weight.add_(1.0)
     assert torch.equal(fast(ids()).values, wanted)
-    torch.testing.assert_close(tabulated(model)(ids()).values, model.eval()(ids()).values)
-    again = tabulated(model)
+    torch.testing.assert_close(precompute_inputs(model)(ids()).values, model.eval()(ids()).values)
+    again = precompute_inputs(model)
     again.load_state_dict(fast.state_dict())
     assert torch.equal(again(ids()).values, wanted)
 
 
 def test_training_is_refused() -> None:
     """By mode, by weights that ask for gradients, and by initial states that do."""
-    fast = tabulated(Embed(7, 3) >> Encode(LSTM(3, 4)))
+    fast = precompute_inputs(Embed(7, 3) >> Encode(LSTM(3, 4)))
     assert not any(weight.requires_grad for weight in fast.parameters())
     with pytest.raises(OptionError, match=r"stage 1 `Tabulated`: .* but it is in training mode; train the pipe"):
         fast.train()(ids())
@@ -207,7 +207,7 @@ def test_training_is_refused() -> None:
 def test_bad_batches_are_refused_as_by_embed_and_encode() -> None:
     """Ids out of range with their row and step, vectors, initial states of another shape; an engine that cannot."""
     model = Embed(7, 3) >> Encode(LSTM(3, 4))
-    fast = tabulated(model)
+    fast = precompute_inputs(model)
     wrong = Padded(Ids, torch.tensor([[1, 2], [7, 99]]), torch.tensor([2, 1]))
     with pytest.raises(ValuesError) as one, torch.no_grad():
         model(wrong)
@@ -217,11 +217,11 @@ def test_bad_batches_are_refused_as_by_embed_and_encode() -> None:
     assert other.value.details["row"] == 1
     with pytest.raises(ShapeError, match="initial must be 2 tensor"):
         fast(ids(initial=(torch.zeros(1, len(LENGTHS), 4),)))
-    fast.get_submodule("tabulated.encoder").__dict__["engine"] = "packed"
+    fast.get_submodule("precompute_inputs.encoder").__dict__["engine"] = "packed"
     with pytest.raises(OptionError, match="because it looks nothing up in a table"):
         fast(ids())
     with pytest.raises(OptionError, match="but the values are torch.bfloat16"):
-        tabulated(model.bfloat16())(ids())
+        precompute_inputs(model.bfloat16())(ids())
 
 
 def test_what_cannot_be_tabulated_is_refused() -> None:
@@ -234,15 +234,15 @@ def test_what_cannot_be_tabulated_is_refused() -> None:
         Embed(7, 3) >> Encode(Elsewhere()),
     ]
     for pipe in pipes:
-        with pytest.raises(CompositionError, match="tabulated takes a pipe in which Embed feeds an LSTM, GRU or RNN"):
-            tabulated(pipe)
+        with pytest.raises(CompositionError, match="precompute_inputs takes a pipe in which Embed feeds an LSTM, GRU or RNN"):
+            precompute_inputs(pipe)
 
 
 def test_it_prints_and_checks() -> None:
     """As any pipe; the table's look-ups are no multiplications."""
     encoder = LSTM(3, 4, bidirectional=True)
     model = Pack() >> Embed(7, 3) >> Encode(encoder, name="reader") >> Pool("max") >> Classify(2)
-    fast = tabulated(model)
+    fast = precompute_inputs(model)
     assert repr(fast) == "Pack >> Tabulated >> Pool >> Classify"
     said = str(fast)
     assert "reader" in said
@@ -254,11 +254,11 @@ def test_it_prints_and_checks() -> None:
 
 def test_autocast_and_poison_change_nothing() -> None:
     """What is looked up has its own dtype; padding never reaches the table."""
-    fast = tabulated(Embed(7, 3) >> Encode(GRU(3, 4)))
+    fast = precompute_inputs(Embed(7, 3) >> Encode(GRU(3, 4)))
     wanted = fast(ids()).packed().values
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(fast(ids()).packed().values, wanted)
-    with set_poison(True):
+    with set_padding_check(True):
         assert torch.equal(fast(ids(padded=True)).packed().values, wanted)
     nothing = fast(Packed(Ids, torch.zeros(0, dtype=torch.int64), torch.tensor([0, 0])))
     assert (nothing.packed().values.shape, nothing.engine) == ((0, 4), None)
@@ -267,7 +267,7 @@ def test_autocast_and_poison_change_nothing() -> None:
 
 def test_a_copy_of_it_is_one() -> None:
     """Deep, and from other hands: it is an ordinary module."""
-    fast = tabulated(Embed(7, 3) >> Encode(LSTM(3, 4)))
+    fast = precompute_inputs(Embed(7, 3) >> Encode(LSTM(3, 4)))
     states = copy.deepcopy(fast)(ids())
     assert isinstance(states, States)
     torch.testing.assert_close(states.final, fast(ids()).final)

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from pipeline import Example, Ids, Row
 from pipeline.errors import ValuesError
-from pipeline.stages.door import Door
+from pipeline.stages.input_stage import InputStage
 
 
 class UnkindError(Exception):
@@ -66,7 +66,7 @@ class Troubled:
 
 
 @final
-class Stumbling(Door[list[int], Ids]):
+class Stumbling(InputStage[list[int], Ids]):
     """A door that stumbles over rows of one number."""
 
     def __init__(self, over: int, trouble: str) -> None:

@@ -14,5 +14,5 @@ from pipeline.batching.randomness import Coverage as Coverage
 from pipeline.batching.randomness import Randomness as Randomness
 from pipeline.batching.ranks import Uneven as Uneven
 from pipeline.batching.stream_cursor import StreamCursor as StreamCursor
-from pipeline.batching.waste import Culprit as Culprit
-from pipeline.batching.waste import Waste as Waste
+from pipeline.batching.waste import PaddingOutlier as PaddingOutlier
+from pipeline.batching.waste import PaddingReport as PaddingReport

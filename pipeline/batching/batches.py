@@ -5,7 +5,7 @@ from typing import final
 import attrs
 import numpy as np
 
-from pipeline.batching.numbers import Numbers, narrow
+from pipeline.batching.numbers import IntArray, narrow
 from pipeline.batching.policy import Policy
 from pipeline.batching.sorting import Sorted
 
@@ -23,14 +23,14 @@ class Batches:
         steps: how many real steps it has.
     """
 
-    order: Numbers
-    starts: Numbers
-    stops: Numbers
-    shapes: Numbers
-    steps: Numbers
+    order: IntArray
+    starts: IntArray
+    stops: IntArray
+    shapes: IntArray
+    steps: IntArray
 
     @classmethod
-    def of(cls, rows: Sorted, starts: Numbers, policy: Policy) -> "Batches":
+    def of(cls, rows: Sorted, starts: IntArray, policy: Policy) -> "Batches":
         """The batches that begin at such places, one behind the other."""
         kind = narrow(len(rows.order))
         stops = np.append(starts[1:], len(rows.order)).astype(kind)
@@ -50,7 +50,7 @@ class Batches:
     def __len__(self) -> int:
         return len(self.starts)
 
-    def taken(self, which: Numbers | slice) -> "Batches":
+    def taken(self, which: IntArray | slice) -> "Batches":
         """Some of the batches, in the order that is asked for."""
         return attrs.evolve(
             self,
@@ -61,5 +61,5 @@ class Batches:
         )
 
 
-def _kind(numbers: Numbers) -> "np.dtype[np.signedinteger]":
+def _kind(numbers: IntArray) -> "np.dtype[np.signedinteger]":
     return narrow(int(numbers.max()))

@@ -18,7 +18,7 @@ _BANDS: Final = 1.5
 @final
 @attrs.frozen(eq=False)
 class Coding:
-    """Numbers that bring rows of like length together.
+    """IntArray that bring rows of like length together.
 
     With one length a row, it is what the row lacks to the longest. With two, rows are divided into bands by the first
     and sorted by the second within each, up in one band and down in the next: neighbours are alike in both.

@@ -11,13 +11,13 @@ from pipeline.errors import OptionError
 
 def _merged(served: Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]:
     merged: list[tuple[int, int]] = []
-    for world, steps in served:
-        whole("world", world, least=1)
+    for world_size, steps in served:
+        whole("world_size", world_size, least=1)
         whole("steps", steps, least=0)
-        if merged and merged[-1][0] == world:
-            merged[-1] = (world, merged[-1][1] + steps)
+        if merged and merged[-1][0] == world_size:
+            merged[-1] = (world_size, merged[-1][1] + steps)
         elif steps:
-            merged.append((world, steps))
+            merged.append((world_size, steps))
     return tuple(merged)
 
 
@@ -36,7 +36,7 @@ class Cursor:
         OptionError: for an epoch or steps below 0, or ranks below 1.
 
     Example:
-        >>> cursor = Cursor(epoch=3).after(world=2, steps=100).after(world=2, steps=50).after(world=4, steps=7)
+        >>> cursor = Cursor(epoch=3).after(world_size=2, steps=100).after(world_size=2, steps=50).after(world_size=4, steps=7)
         >>> cursor.served
         ((2, 150), (4, 7))
         >>> Cursor.from_dict(cursor.to_dict()) == cursor
@@ -50,9 +50,9 @@ class Cursor:
     def __attrs_post_init__(self) -> None:
         whole("epoch", self.epoch, least=0)
 
-    def after(self, world: int, steps: int) -> "Cursor":
+    def after(self, world_size: int, steps: int) -> "Cursor":
         """Where the run stands after so many further steps on so many ranks."""
-        return attrs.evolve(self, served=(*self.served, (world, steps)))
+        return attrs.evolve(self, served=(*self.served, (world_size, steps)))
 
     def next_epoch(self) -> "Cursor":
         """The beginning of the next epoch."""
@@ -86,18 +86,18 @@ class Cursor:
             raise OptionError(msg, recipe=self.recipe, wanted=recipe)
         return attrs.evolve(self, recipe=recipe)
 
-    def since(self, begins: "Cursor", world: int) -> int:
+    def since(self, begins: "Cursor", world_size: int) -> int:
         """How many steps on so many ranks lead from another cursor here.
 
         Raises:
             OptionError: if none do.
         """
-        before = sum(steps for ranks, steps in begins.served[-1:] if ranks == world)
-        steps = sum(steps for ranks, steps in self.served[-1:] if ranks == world) - before
-        if steps < 0 or begins.after(world, steps) != self.belonging(begins.recipe):
+        before = sum(steps for ranks, steps in begins.served[-1:] if ranks == world_size)
+        steps = sum(steps for ranks, steps in self.served[-1:] if ranks == world_size) - before
+        if steps < 0 or begins.after(world_size, steps) != self.belonging(begins.recipe):
             msg = (
                 f"the cursor stands in epoch {self.epoch} after {self.served}, but the plan begins in epoch "
-                f"{begins.epoch} after {begins.served}, for {world} ranks; plan anew: Plan.of(..., after=cursor)."
+                f"{begins.epoch} after {begins.served}, for {world_size} ranks; plan anew: Plan.of(..., after=cursor)."
             )
             raise OptionError(msg, cursor=self, begins=begins)
         return steps
@@ -124,8 +124,8 @@ class Cursor:
 
 def _pair(pair: object) -> tuple[int, int]:
     match pair:
-        case [int(world), int(steps)]:
-            return world, steps
+        case [int(world_size), int(steps)]:
+            return world_size, steps
         case _:
             msg = f"what a cursor has served are pairs of ranks and steps, but {pair!r} arrived."
             raise OptionError(msg, pair=pair)

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.batching.numbers import Numbers
+from pipeline.batching.numbers import IntArray
 from pipeline.batching.policy import Policy
 from pipeline.batching.sorting import Sorted
 
@@ -31,8 +31,8 @@ def cut(rows: Sorted, policy: Policy) -> npt.NDArray[np.int64]:
 def less_padded(
     starts: npt.NDArray[np.int64],
     others: npt.NDArray[np.int64],
-    longest: Numbers,
-    others_longest: Numbers,
+    longest: IntArray,
+    others_longest: IntArray,
     rows: int,
     policy: Policy,
 ) -> npt.NDArray[np.int64]:
@@ -47,14 +47,14 @@ def less_padded(
         policy: what says how batches are padded.
     """
 
-    def padded(starts: npt.NDArray[np.int64], longest: Numbers) -> int:
+    def padded(starts: npt.NDArray[np.int64], longest: IntArray) -> int:
         shapes = policy.shapes(np.diff(starts, append=rows), longest).astype(np.int64)
         return int((shapes[:, 0] * shapes[:, 1]).sum())
 
     return others if padded(others, others_longest) < padded(starts, longest) else starts
 
 
-def _from_the_longest(lengths: Numbers, bounds: npt.NDArray[np.int64], policy: Policy) -> "array[int]":
+def _from_the_longest(lengths: IntArray, bounds: npt.NDArray[np.int64], policy: Policy) -> "array[int]":
     """Where a batch's first row is its longest."""
     room = _rooms(lengths, policy)
     starts = array("q")
@@ -67,7 +67,7 @@ def _from_the_longest(lengths: Numbers, bounds: npt.NDArray[np.int64], policy: P
     return starts
 
 
-def _from_the_shortest(lengths: Numbers, bounds: npt.NDArray[np.int64], policy: Policy) -> "array[int]":
+def _from_the_shortest(lengths: IntArray, bounds: npt.NDArray[np.int64], policy: Policy) -> "array[int]":
     """The same, from the other end: rows that are over are the longest, not the shortest.
 
     Lengths lie the farthest apart there, and a batch of few rows pads the least; but it is a matter of what is over.
@@ -93,7 +93,7 @@ def _from_the_shortest(lengths: Numbers, bounds: npt.NDArray[np.int64], policy: 
     return starts
 
 
-def _rooms(lengths: Numbers, policy: Policy) -> Callable[[int], int]:
+def _rooms(lengths: IntArray, policy: Policy) -> Callable[[int], int]:
     """How many rows a batch may hold whose longest row stands at a place: asked of the policy once a length."""
     view = lengths[:, 0].data
     known: dict[int, int] = {}
@@ -108,7 +108,7 @@ def _rooms(lengths: Numbers, policy: Policy) -> Callable[[int], int]:
     return room
 
 
-def _walk(lengths: Numbers, bounds: npt.NDArray[np.int64], policy: Policy) -> "array[int]":
+def _walk(lengths: IntArray, bounds: npt.NDArray[np.int64], policy: Policy) -> "array[int]":
     """Where any row may be a batch's longest: as many rows as fit together."""
     starts = array("q")
     for begin, end in pairwise(bounds.tolist()):

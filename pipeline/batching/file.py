@@ -10,13 +10,13 @@ from typing import BinaryIO, Final
 import numpy as np
 from numpy.lib import format as npy
 
-from pipeline.batching.numbers import Numbers
+from pipeline.batching.numbers import IntArray
 from pipeline.errors import PlanError
 
 _MAGIC: Final = b"pipeline plan 1\n"
 
 
-def write(path: Path, facts: Mapping[str, object], arrays: Mapping[str, Numbers]) -> None:
+def write(path: Path, facts: Mapping[str, object], arrays: Mapping[str, IntArray]) -> None:
     """Write facts, as JSON, and arrays, as `.npy` one behind the other.
 
     It is written beside, and renamed when it is whole: nobody ever sees a part of it.
@@ -35,7 +35,7 @@ def write(path: Path, facts: Mapping[str, object], arrays: Mapping[str, Numbers]
         raise
 
 
-def read(path: Path) -> tuple[dict[str, object], dict[str, Numbers]]:
+def read(path: Path) -> tuple[dict[str, object], dict[str, IntArray]]:
     """The facts, and the arrays by name, mapped into memory.
 
     Raises:
@@ -56,7 +56,7 @@ def read(path: Path) -> tuple[dict[str, object], dict[str, Numbers]]:
     return facts, arrays
 
 
-def _mapped(stream: BinaryIO, path: Path, size: int) -> Numbers:
+def _mapped(stream: BinaryIO, path: Path, size: int) -> IntArray:
     npy.read_magic(stream)
     shape, _, kind = npy.read_array_header_1_0(stream)
     begins = stream.tell()

@@ -8,7 +8,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.batching.numbers import Numbers
+from pipeline.batching.numbers import IntArray
 from pipeline.errors import LengthError, ShapeError
 
 BLOCK: Final = 1 << 15
@@ -33,7 +33,7 @@ class Lengths:
         top: the most steps of a row, both lengths together.
     """
 
-    values: Numbers
+    values: IntArray
     top: int
 
     @classmethod
@@ -64,7 +64,7 @@ class Lengths:
         if array.ndim not in {1, 2} or (array.ndim == 2 and array.shape[1] not in {1, 2}):
             msg = f"lengths must have the shape (rows,) or (rows, 2), but {array.shape} arrived."
             raise ShapeError(msg, shape=array.shape)
-        values: Numbers = array.reshape(-1, 1) if array.ndim == 1 else array
+        values: IntArray = array.reshape(-1, 1) if array.ndim == 1 else array
         return cls(values, _checked_top(values))
 
     def __len__(self) -> int:
@@ -90,7 +90,7 @@ class Lengths:
         return found.hexdigest()
 
 
-def _checked_top(values: Numbers) -> int:
+def _checked_top(values: IntArray) -> int:
     if not len(values):
         return 0
     top = 0

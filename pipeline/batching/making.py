@@ -14,7 +14,7 @@ from pipeline.batching.coding import Coding
 from pipeline.batching.cut import cut
 from pipeline.batching.draws import Draws
 from pipeline.batching.lengths import Lengths
-from pipeline.batching.numbers import Numbers, narrow
+from pipeline.batching.numbers import IntArray, narrow
 from pipeline.batching.pieces import Pieces
 from pipeline.batching.policy import Policy
 from pipeline.batching.ranks import Uneven, arranged, divided, evened, with_worst_first
@@ -55,25 +55,25 @@ class Making:
         }
         return digest_of(said)
 
-    def batches(self, epoch: int, served: tuple[Stretch, ...], world: int) -> tuple[Batches, Numbers, Numbers]:
+    def batches(self, epoch: int, served: tuple[Stretch, ...], world_size: int) -> tuple[Batches, IntArray, IntArray]:
         """The batches of what is left of an epoch, with the rows that are repeated and those that are dropped.
 
         Raises:
             OptionError: if the rows do not go round, or if more was served than there is.
         """
-        left: Numbers | None = None
+        left: IntArray | None = None
         for past, (ranks, steps) in enumerate(served):
             batches, _, _ = self.made(left, self._draws(epoch, served[:past]), ranks)
             check_served(steps, len(batches) // ranks)
             left = self._unserved(left, batches.taken(slice(steps * ranks)))
-        return self.made(left, self._draws(epoch, served), world)
+        return self.made(left, self._draws(epoch, served), world_size)
 
     def _draws(self, epoch: int, served: tuple[Stretch, ...]) -> Draws | None:
         if self.seed is None:
             return None
         return Draws(self.seed, (epoch, *(number for stretch in served for number in stretch)))
 
-    def made(self, numbers: Numbers | None, draws: Draws | None, world: int) -> tuple[Batches, Numbers, Numbers]:
+    def made(self, numbers: IntArray | None, draws: Draws | None, world_size: int) -> tuple[Batches, IntArray, IntArray]:
         """The batches of some pieces, or of all, with the rows that are repeated and those that are dropped.
 
         Raises:
@@ -85,14 +85,14 @@ class Making:
         pools = 1 if self.policy.pool is None else max(1, int(expected) // self.policy.pool)
         coding = Coding.of(self.lengths, self.pieces, self.policy, sample, expected / pools)
         rows = sort_rows(Unsorted(self.lengths, self.pieces, numbers, coding), pools, draws)
-        starts = divided(cut(rows, self.policy), len(rows.order), world)
-        batches, repeated, dropped = evened(Batches.of(rows, starts, self.policy), world, self.uneven, draws)
-        batches = arranged(batches, world, draws)
+        starts = divided(cut(rows, self.policy), len(rows.order), world_size)
+        batches, repeated, dropped = evened(Batches.of(rows, starts, self.policy), world_size, self.uneven, draws)
+        batches = arranged(batches, world_size, draws)
         if self.worst_first:
-            batches = with_worst_first(batches, world, self.policy)
+            batches = with_worst_first(batches, world_size, self.policy)
         return batches, repeated, dropped
 
-    def _sample(self, numbers: Numbers | None, count: int, draws: Draws | None) -> npt.NDArray[np.int64]:
+    def _sample(self, numbers: IntArray | None, count: int, draws: Draws | None) -> npt.NDArray[np.int64]:
         """The lengths of some rows, or of all if they are few."""
         if count <= _SAMPLE:
             chosen = np.arange(count)
@@ -108,7 +108,7 @@ class Making:
         rooms = np.fromiter((self.policy.room(size) for size in sizes.tolist()), np.float64, len(sizes))
         return float((counts / rooms).sum())
 
-    def _unserved(self, numbers: Numbers | None, served: Batches) -> Numbers:
+    def _unserved(self, numbers: IntArray | None, served: Batches) -> IntArray:
         left = np.ones(len(self.pieces), np.bool_) if numbers is None else np.zeros(len(self.pieces), np.bool_)
         if numbers is not None:
             left[numbers] = True

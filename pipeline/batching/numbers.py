@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from pipeline.errors import OptionError
 
-Numbers: TypeAlias = npt.NDArray[np.signedinteger]
+IntArray: TypeAlias = npt.NDArray[np.signedinteger]
 """Whole numbers, 32 bits wide where they fit and 64 where not."""
 
 

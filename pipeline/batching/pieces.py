@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.batching.lengths import Lengths
-from pipeline.batching.numbers import Numbers
+from pipeline.batching.numbers import IntArray
 from pipeline.batching.policy import Policy
 from pipeline.errors import LengthError, OptionError
 
@@ -84,14 +84,14 @@ Piece(row=0, begin=6, end=9)]
     def __iter__(self) -> Iterator[Piece]:
         return (self[number] for number in range(len(self)))
 
-    def rows_of(self, numbers: Numbers) -> Numbers:
+    def rows_of(self, numbers: IntArray) -> IntArray:
         """The row that each number belongs to."""
         if not len(self.further):
             return numbers
         later = numbers >= self.rows
         return np.where(later, self.further[np.where(later, numbers - self.rows, 0)], numbers)
 
-    def lengths(self, lengths: Lengths, numbers: Numbers | slice) -> npt.NDArray[np.int64]:
+    def lengths(self, lengths: Lengths, numbers: IntArray | slice) -> npt.NDArray[np.int64]:
         """How many steps the pieces have, of shape (pieces, 1), or (pieces, 2) for two lengths a row.
 
         Args:
@@ -110,7 +110,7 @@ Piece(row=0, begin=6, end=9)]
             found[later, 0] -= self.begins[numbers[later] - self.rows]
         return self._kept(found)
 
-    def _kept(self, found: Numbers) -> npt.NDArray[np.int64]:
+    def _kept(self, found: IntArray) -> npt.NDArray[np.int64]:
         return found.astype(np.int64) if self.limit is None else np.minimum(found, self.limit, dtype=np.int64)
 
 
@@ -122,17 +122,17 @@ def pieces_of(lengths: Lengths, policy: Policy) -> Pieces:
         OptionError: if it would truncate or split rows of two lengths.
     """
     limit = policy.limit()
-    if limit is None or lengths.top <= limit or policy.long_rows == "alone":
+    if limit is None or lengths.top <= limit or policy.too_long == "alone":
         return Pieces(len(lengths))
-    if policy.long_rows == "refuse":
+    if policy.too_long == "refuse":
         raise _refused(lengths.total(), limit, policy)
     if lengths.sides == 2:
         msg = (
-            f"long_rows={policy.long_rows!r} needs one length a row, but two arrived: it is not said which of a pair "
-            'is cut; cut them before, or take long_rows="alone".'
+            f"too_long={policy.too_long!r} needs one length a row, but two arrived: it is not said which of a pair "
+            'is cut; cut them before, or take too_long="alone".'
         )
-        raise OptionError(msg, long_rows=policy.long_rows)
-    return Pieces.of(lengths, limit=limit, split=policy.long_rows == "split")
+        raise OptionError(msg, too_long=policy.too_long)
+    return Pieces.of(lengths, limit=limit, split=policy.too_long == "split")
 
 
 def _refused(totals: npt.NDArray[np.int64], limit: int, policy: Policy) -> LengthError:
@@ -141,6 +141,6 @@ def _refused(totals: npt.NDArray[np.int64], limit: int, policy: Policy) -> Lengt
     others = f" (of {len(long):,} rows that are too long the first)" if len(long) > 1 else ""
     msg = (
         f"row {row} has {length} steps{others}, but {policy} has room for rows of up to {limit}; raise that, leave the "
-        'row out, or say what becomes of long rows: long_rows="alone", "truncate" or "split".'
+        'row out, or say what becomes of long rows: too_long="alone", "truncate" or "split".'
     )
     return LengthError(msg, row=row, length=length, limit=limit)

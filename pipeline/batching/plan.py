@@ -13,7 +13,7 @@ from pipeline.batching.cursor import Cursor
 from pipeline.batching.file import read, write
 from pipeline.batching.lengths import Lengths
 from pipeline.batching.making import Making, check_served, digest_of
-from pipeline.batching.numbers import Numbers, one_of, whole
+from pipeline.batching.numbers import IntArray, one_of, whole
 from pipeline.batching.pieces import Pieces, pieces_of
 from pipeline.batching.policy import Policy
 from pipeline.batching.ranks import Uneven
@@ -26,7 +26,7 @@ from pipeline.errors import OptionError, PlanError
 class Plan:
     """A list of batches, each an array of row numbers: views into one order, four bytes a row.
 
-    Made by `Plan.of`. Batch `i` holds `order[starts[i]:stops[i]]`; batches `i * world` to `i * world + world - 1` are
+    Made by `Plan.of`. Batch `i` holds `order[starts[i]:stops[i]]`; batches `i * world_size` to `i * world_size + world_size - 1` are
     the ranks' at step `i`, of like size.
 
     Attributes:
@@ -38,20 +38,20 @@ class Plan:
         pieces: what a number in the order means, where long rows are truncated or split.
         repeated: rows that stand in the plan once more than they should, so that ranks have equal numbers of batches.
         dropped: rows that are left out for that.
-        world: how many ranks take part.
+        world_size: how many ranks take part.
         begins: where in the epoch the plan begins: at its beginning, or where another one was left.
         taken_by: which rank's batches these are; None for all.
     """
 
-    order: Numbers
-    starts: Numbers
-    stops: Numbers
-    shapes: Numbers
-    steps: Numbers
+    order: IntArray
+    starts: IntArray
+    stops: IntArray
+    shapes: IntArray
+    steps: IntArray
     pieces: Pieces
-    repeated: Numbers
-    dropped: Numbers
-    world: int
+    repeated: IntArray
+    dropped: IntArray
+    world_size: int
     begins: Cursor
     taken_by: int | None = None
 
@@ -63,7 +63,7 @@ class Plan:
         *,
         seed: int | None = 0,
         epoch: int | None = None,
-        world: int = 1,
+        world_size: int = 1,
         worst_first: bool = False,
         uneven: Uneven = "repeat",
         after: Cursor | None = None,
@@ -78,10 +78,10 @@ class Plan:
             seed: what pools and order are drawn from. None shuffles nothing: pools are of neighbouring rows, and
                 batches stand pool by pool, the longest first.
             epoch: each has an order of its own. 0, or the cursor's, if left out.
-            world: how many ranks take part; all get the same number of batches.
+            world_size: how many ranks take part; all get the same number of batches.
             worst_first: the step with the costliest batch comes first, so that memory that runs out does so at once.
             uneven: what becomes of rows that do not go round, once even batches of one row would be too few:
-                `repeat` some, `drop` some (at most `world` - 1), or `refuse`.
+                `repeat` some, `drop` some (at most `world_size` - 1), or `refuse`.
             after: where a run stands: what it has not yet served is planned, for as many ranks as there are now.
             kept: a folder where plans are kept as files: read from there, or made and written.
 
@@ -99,30 +99,30 @@ class Plan:
             >>> print(plan.report())
             4 rows in 2 batches: 12 real steps, 14 padded, 14.3% of the padded work wasted
         """
-        world = whole("world", world, least=1)
+        world_size = whole("world_size", world_size, least=1)
         seed = None if seed is None else whole("seed", seed, least=0)
         one_of("uneven", uneven, get_args(Uneven))
         checked = Lengths.of(lengths)
         making = Making(checked, pieces_of(checked, policy), policy, seed, worst_first, uneven)
         stands = Cursor.standing(after, epoch, making.recipe())
         # On as many ranks as before, the plan that was left is taken up again.
-        goes_on = bool(stands.served) and stands.served[-1][0] == world
+        goes_on = bool(stands.served) and stands.served[-1][0] == world_size
         begins = attrs.evolve(stands, served=stands.served[:-1]) if goes_on else stands
-        return cls._kept_or_made(making, begins, world, kept).left(stands)
+        return cls._kept_or_made(making, begins, world_size, kept).left(stands)
 
     @classmethod
-    def _kept_or_made(cls, making: Making, begins: Cursor, world: int, kept: str | PathLike[str] | None) -> "Plan":
+    def _kept_or_made(cls, making: Making, begins: Cursor, world_size: int, kept: str | PathLike[str] | None) -> "Plan":
         if kept is not None:
-            path = _path(kept, _digest(begins, world, None))
+            path = _path(kept, _digest(begins, world_size, None))
             if path.exists():
                 plan = cls.read(path)
                 if plan.digest == path.stem:
                     return plan
                 msg = f"{path} holds another plan than its name says; delete it, and it is made anew."
                 raise PlanError(msg, path=path)
-        batches, repeated, dropped = making.batches(begins.epoch, begins.served, world)
+        batches, repeated, dropped = making.batches(begins.epoch, begins.served, world_size)
         fields = attrs.asdict(batches, recurse=False)
-        plan = cls(**fields, pieces=making.pieces, repeated=repeated, dropped=dropped, world=world, begins=begins)
+        plan = cls(**fields, pieces=making.pieces, repeated=repeated, dropped=dropped, world_size=world_size, begins=begins)
         if kept is not None:
             plan.save(kept)
         return plan
@@ -130,10 +130,10 @@ class Plan:
     def __len__(self) -> int:
         return len(self.starts)
 
-    def __getitem__(self, batch: int) -> Numbers:
+    def __getitem__(self, batch: int) -> IntArray:
         return self.order[self.starts[batch] : self.stops[batch]]
 
-    def __iter__(self) -> Iterator[Numbers]:
+    def __iter__(self) -> Iterator[IntArray]:
         for start, stop in zip(self.starts.tolist(), self.stops.tolist(), strict=True):
             yield self.order[start:stop]
 
@@ -143,7 +143,7 @@ class Plan:
         return self.pieces.rows
 
     @property
-    def longest(self) -> Numbers:
+    def longest(self) -> IntArray:
         """How many steps each batch is padded to: of shape (batches,), or (batches, 2) for two lengths a row."""
         return self.shapes[:, 1] if self.shapes.shape[1] == 2 else self.shapes[:, 1:]
 
@@ -161,26 +161,26 @@ class Plan:
     @property
     def digest(self) -> str:
         """A digest of all that the plan was made of: two plans of one digest are the same."""
-        return _digest(self.begins, self.world, self.taken_by)
+        return _digest(self.begins, self.world_size, self.taken_by)
 
     def rank(self, rank: int) -> "Plan":
-        """The batches of one rank: every `world`-th.
+        """The batches of one rank: every `world_size`-th.
 
         Raises:
             OptionError: for a rank that does not take part.
 
         Example:
             >>> from pipeline.batching import Rows
-            >>> plan = Plan.of([3, 3, 5, 5], Rows(1), world=2)
+            >>> plan = Plan.of([3, 3, 5, 5], Rows(1), world_size=2)
             >>> [len(plan.rank(rank)) for rank in range(2)]
             [2, 2]
         """
         whole("rank", rank, least=0)
-        if rank >= self.world or self.taken_by is not None:
-            has = f"there are {self.world} ranks" if self.taken_by is None else f"it is rank {self.taken_by}'s already"
+        if rank >= self.world_size or self.taken_by is not None:
+            has = f"there are {self.world_size} ranks" if self.taken_by is None else f"it is rank {self.taken_by}'s already"
             msg = f"rank {rank} has no part in this plan: {has}."
-            raise OptionError(msg, rank=rank, world=self.world)
-        return attrs.evolve(self._from(rank, self.world), taken_by=rank)
+            raise OptionError(msg, rank=rank, world_size=self.world_size)
+        return attrs.evolve(self._from(rank, self.world_size), taken_by=rank)
 
     def cursor(self, steps: int) -> Cursor:
         """Where a run stands after so many steps of this plan: each takes a batch on every rank.
@@ -190,7 +190,7 @@ class Plan:
         """
         whole("steps", steps, least=0)
         check_served(steps, self._training_steps())
-        return self.begins.after(self.world, steps)
+        return self.begins.after(self.world_size, steps)
 
     def left(self, cursor: Cursor) -> "Plan":
         """What is left of the plan where a run stands.
@@ -198,10 +198,10 @@ class Plan:
         Raises:
             OptionError: for a cursor of another plan. For other ranks, a plan is made by `Plan.of(..., after=cursor)`.
         """
-        steps = cursor.since(self.begins, self.world)
+        steps = cursor.since(self.begins, self.world_size)
         check_served(steps, self._training_steps())
-        each = self.world if self.taken_by is None else 1
-        return attrs.evolve(self._from(steps * each, 1), begins=self.begins.after(self.world, steps))
+        each = self.world_size if self.taken_by is None else 1
+        return attrs.evolve(self._from(steps * each, 1), begins=self.begins.after(self.world_size, steps))
 
     def report(self) -> Report:
         """Real and padded steps of all its batches."""
@@ -220,7 +220,7 @@ class Plan:
             3
         """
         path = _path(folder, self.digest)
-        facts: dict[str, object] = {"begins": self.begins.to_dict(), "world": self.world, "taken_by": self.taken_by}
+        facts: dict[str, object] = {"begins": self.begins.to_dict(), "world_size": self.world_size, "taken_by": self.taken_by}
         facts |= {"rows": self.pieces.rows, "limit": self.pieces.limit}
         arrays = {"order": self.order, "starts": self.starts, "stops": self.stops, "shapes": self.shapes}
         arrays |= {"steps": self.steps, "repeated": self.repeated, "dropped": self.dropped}
@@ -239,7 +239,7 @@ class Plan:
         match facts:
             case {
                 "begins": begins,
-                "world": int(world),
+                "world_size": int(world_size),
                 "taken_by": int() | None as taken_by,
                 "rows": int(rows),
                 "limit": int() | None as limit,
@@ -248,7 +248,7 @@ class Plan:
                 return cls(
                     **arrays,
                     pieces=pieces,
-                    world=world,
+                    world_size=world_size,
                     begins=Cursor.from_dict(cast("Mapping[str, object]", begins)),
                     taken_by=taken_by,
                 )
@@ -267,11 +267,11 @@ class Plan:
         )
 
     def _training_steps(self) -> int:
-        return len(self) // (self.world if self.taken_by is None else 1)
+        return len(self) // (self.world_size if self.taken_by is None else 1)
 
 
-def _digest(begins: Cursor, world: int, taken_by: int | None) -> str:
-    return digest_of([begins.to_dict(), world, taken_by])
+def _digest(begins: Cursor, world_size: int, taken_by: int | None) -> str:
+    return digest_of([begins.to_dict(), world_size, taken_by])
 
 
 def _path(folder: str | PathLike[str], digest: str) -> Path:

@@ -7,7 +7,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.batching.numbers import Numbers, one_of, whole_or_none
+from pipeline.batching.numbers import IntArray, one_of, whole_or_none
 
 LongRows = Literal["refuse", "alone", "truncate", "split"]
 """What becomes of a row that is too long for any batch."""
@@ -21,20 +21,20 @@ class Policy(ABC):
 
     Args:
         longest: how many steps a row may have; None if the policy alone decides.
-        long_rows: what becomes of a longer row, or of one that no batch could hold: `refuse` it with an error, let it
+        too_long: what becomes of a longer row, or of one that no batch could hold: `refuse` it with an error, let it
             stand `alone` in a batch, `truncate` it, or `split` it into pieces that are rows of their own.
         pool: how many batches are made of rows that are sorted together. More make less padding, fewer mix rows better.
             None sorts all rows together.
     """
 
     longest: int | None = attrs.field(default=None, kw_only=True)
-    long_rows: LongRows = attrs.field(default="refuse", kw_only=True)
+    too_long: LongRows = attrs.field(default="refuse", kw_only=True)
     pool: int | None = attrs.field(default=100, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         whole_or_none("longest", self.longest, least=1)
         whole_or_none("pool", self.pool, least=1)
-        one_of("long_rows", self.long_rows, get_args(LongRows))
+        one_of("too_long", self.too_long, get_args(LongRows))
 
     @abstractmethod
     def rows_of(self, longest: int) -> int:
@@ -51,7 +51,7 @@ class Policy(ABC):
         """Lengths that no batch crosses, ascending: rows up to an edge never meet rows above it."""
         return ()
 
-    def shapes(self, rows: Numbers, longest: Numbers) -> Numbers:
+    def shapes(self, rows: IntArray, longest: IntArray) -> IntArray:
         """What batches are padded to: their rows, then their steps; both by batch.
 
         Args:
@@ -60,7 +60,7 @@ class Policy(ABC):
         """
         return np.column_stack([rows, longest])
 
-    def work(self, shapes: Numbers) -> npt.NDArray[np.float64]:
+    def work(self, shapes: IntArray) -> npt.NDArray[np.float64]:
         """What each padded batch costs, for comparing one with another: its padded steps."""
         padded: npt.NDArray[np.float64] = shapes[:, 0] * shapes[:, 1:].sum(axis=1, dtype=np.float64)
         return padded

@@ -40,8 +40,8 @@ class Pools:
     Args:
         policy: what a batch may hold. Its `pool` says for how many batches rows are read at a time.
         seed: what the order is drawn from; None shuffles nothing.
-        look_ahead: how many rows are read at a time at most; None for any number.
-        world: how many ranks share the batches of a pool.
+        buffer_size: how many rows are read at a time at most; None for any number.
+        world_size: how many ranks share the batches of a pool.
         uneven: what becomes of the last rows of a stream, where they do not go round.
 
     Example:
@@ -56,16 +56,16 @@ class Pools:
         policy: Policy,
         *,
         seed: int | None = 0,
-        look_ahead: int | None = None,
-        world: int = 1,
+        buffer_size: int | None = None,
+        world_size: int = 1,
         uneven: Uneven = "repeat",
     ) -> None:
         self.policy: Final = policy
         self.seed: Final = seed
-        self.world: Final = world
+        self.world_size: Final = world_size
         self.uneven: Final[Uneven] = uneven
         self._whole = attrs.evolve(policy, pool=None)
-        self._rows = None if look_ahead is None else max(look_ahead, world)
+        self._rows = None if buffer_size is None else max(buffer_size, world_size)
         self._shares: dict[int, float] = {}
 
     def share(self, length: int) -> float:
@@ -79,7 +79,7 @@ class Pools:
         """Whether so many rows, which take so many batches, are enough for a pool."""
         if self._rows is not None and rows >= self._rows:
             return True
-        return self.policy.pool is not None and shares >= self.policy.pool and rows >= self.world
+        return self.policy.pool is not None and shares >= self.policy.pool and rows >= self.world_size
 
     def cut(self, lengths: npt.ArrayLike, *, epoch: int, number: int, last: bool) -> Pool:
         """The batches of a pool.
@@ -96,11 +96,11 @@ class Pools:
         """
         checked = Lengths.of(np.asarray(lengths, np.int64))
         if not last:
-            for rows in range(len(checked), max(len(checked) - self.world, self.world - 1), -1):
+            for rows in range(len(checked), max(len(checked) - self.world_size, self.world_size - 1), -1):
                 batches, pieces, repeated = self._made(Lengths.of(checked.values[:rows]), epoch, number, "repeat")
                 if not repeated:
                     return Pool(rows, batches, pieces)
-        if last and number and self.uneven == "drop" and len(checked) < self.world:
+        if last and number and self.uneven == "drop" and len(checked) < self.world_size:
             # A plan of so few rows refuses to drop them all; a stream has given others.
             none = np.empty(0, np.int32)
             return Pool(len(checked), Batches(none, none, none, none, none), Pieces(len(checked)))
@@ -112,7 +112,7 @@ class Pools:
         draws = None if self.seed is None else Draws(self.seed, path)
         pieces = pieces_of(lengths, self._whole)
         making = Making(lengths, pieces, self._whole, self.seed, worst_first=False, uneven=uneven)
-        batches, repeated, _ = making.made(None, draws, self.world)
+        batches, repeated, _ = making.made(None, draws, self.world_size)
         return batches, pieces, len(repeated)
 
 
@@ -120,7 +120,7 @@ def _share_of(length: int, policy: Policy) -> float:
     limit = policy.limit()
     if limit is None or length <= limit:
         return 1 / policy.room(length)
-    match policy.long_rows:
+    match policy.too_long:
         case "truncate":
             return 1 / policy.room(limit)
         case "split":

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from pipeline.batching.adjacent import adjacent_correlation
 from pipeline.batching.draws import Draws
-from pipeline.batching.numbers import Numbers, whole
+from pipeline.batching.numbers import IntArray, whole
 from pipeline.batching.plan import Plan
 from pipeline.errors import OptionError
 
@@ -86,7 +86,7 @@ def mates_again(plan: Plan, following: Plan, *, rows: int = 1_000_000) -> float:
     return int((counts * (counts - 1) // 2).sum()) / pairs
 
 
-def served(plan: Plan) -> Numbers:
+def served(plan: Plan) -> IntArray:
     """The numbers of all rows that a plan serves, batch by batch."""
     return np.concatenate([plan.order[:0], *plan])
 
@@ -102,7 +102,7 @@ class Coverage:
 
     Example:
         >>> from pipeline.batching import Rows
-        >>> plan = Plan.of([3, 1, 2, 5], Rows(1), world=2)
+        >>> plan = Plan.of([3, 1, 2, 5], Rows(1), world_size=2)
         >>> Coverage.of(plan.rank(0), plan.rank(1)).once
         True
         >>> len(Coverage.of(plan.rank(0)).missing)
@@ -127,6 +127,6 @@ class Coverage:
         return cls(np.flatnonzero(times == 0), np.flatnonzero(times > 1))
 
     @property
-    def once(self) -> bool:
+    def complete(self) -> bool:
         """Whether every row is served exactly once."""
         return not len(self.missing) and not len(self.doubled)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from pipeline.batching.adjacent import adjacent_correlation, chance_bound
 from pipeline.batching.batches import Batches
 from pipeline.batching.draws import Draws
-from pipeline.batching.numbers import Numbers
+from pipeline.batching.numbers import IntArray
 from pipeline.batching.policy import Policy
 from pipeline.errors import OptionError
 
@@ -20,16 +20,16 @@ Uneven = Literal["repeat", "drop", "refuse"]
 """What becomes of rows that are too few to go round, batches of one row each."""
 
 
-def divided(starts: npt.NDArray[np.int64], rows: int, world: int) -> npt.NDArray[np.int64]:
-    """Places where batches begin, their number a multiple of `world` if the rows allow it.
+def divided(starts: npt.NDArray[np.int64], rows: int, world_size: int) -> npt.NDArray[np.int64]:
+    """Places where batches begin, their number a multiple of `world_size` if the rows allow it.
 
     The batches of the most rows are halved until it is; a part of a batch is never over the budget.
 
     Example:
-        >>> divided(np.array([0, 6]), rows=8, world=3).tolist()
+        >>> divided(np.array([0, 6]), rows=8, world_size=3).tolist()
         [0, 3, 6]
     """
-    wanted = min(-len(starts) % world, rows - len(starts))
+    wanted = min(-len(starts) % world_size, rows - len(starts))
     if wanted <= 0:
         return starts
     sizes = np.diff(starts, append=rows)
@@ -47,35 +47,35 @@ def divided(starts: npt.NDArray[np.int64], rows: int, world: int) -> npt.NDArray
     return np.sort(np.concatenate([starts, np.asarray(added, np.int64)]))
 
 
-def evened(batches: Batches, world: int, uneven: Uneven, draws: Draws | None) -> tuple[Batches, Numbers, Numbers]:
-    """The batches, their number a multiple of `world`, and the rows that are repeated for it, and dropped.
+def evened(batches: Batches, world_size: int, uneven: Uneven, draws: Draws | None) -> tuple[Batches, IntArray, IntArray]:
+    """The batches, their number a multiple of `world_size`, and the rows that are repeated for it, and dropped.
 
     Raises:
         OptionError: if the rows do not go round and `uneven` refuses that, or if dropping would leave none.
     """
     none = np.empty(0, batches.order.dtype)
-    over = len(batches) % world
+    over = len(batches) % world_size
     if not over:
         return batches, none, none
     if uneven == "refuse" or (uneven == "drop" and over == len(batches)):
         left = "" if uneven == "refuse" else ", and dropping them would leave none"
         msg = (
-            f"{len(batches.order)} rows do not make the same number of batches for {world} ranks{left}; "
+            f"{len(batches.order)} rows do not make the same number of batches for {world_size} ranks{left}; "
             'take fewer ranks, or repeat some rows: uneven="repeat".'
         )
-        raise OptionError(msg, rows=len(batches.order), world=world, uneven=uneven)
+        raise OptionError(msg, rows=len(batches.order), world_size=world_size, uneven=uneven)
     # Every batch is a single row here, else one more could have been halved.
     mixed = np.arange(len(batches)) if draws is None else draws.permutation(len(batches))
     if uneven == "drop":
         kept, dropped = np.sort(mixed[over:]), mixed[:over]
         return batches.taken(kept), none, batches.order[batches.starts[dropped]]
-    again = np.resize(mixed, world - over)
+    again = np.resize(mixed, world_size - over)
     every = np.concatenate([np.arange(len(batches)), again])
     return batches.taken(every), batches.order[batches.starts[again]], none
 
 
-def arranged(batches: Batches, world: int, draws: Draws | None) -> Batches:
-    """Batches in the order of training: groups of `world` like-sized ones, shuffled; the ranks of a group too.
+def arranged(batches: Batches, world_size: int, draws: Draws | None) -> Batches:
+    """Batches in the order of training: groups of `world_size` like-sized ones, shuffled; the ranks of a group too.
 
     Of random orders, one in twenty happens to correlate by more than chance is granted: another is drawn for it.
     Without draws, batches stay in the order in which they were cut.
@@ -83,10 +83,10 @@ def arranged(batches: Batches, world: int, draws: Draws | None) -> Batches:
     if draws is None or not len(batches):
         return batches
     mixed = draws.permutation(len(batches))
-    if world > 1:
+    if world_size > 1:
         widths = batches.shapes[:, 1:].sum(axis=1, dtype=np.int64)
         mixed = mixed[np.lexsort((batches.shapes[mixed, 0], widths[mixed]))]
-    groups = mixed.reshape(-1, world)
+    groups = mixed.reshape(-1, world_size)
     means = batches.steps / (batches.stops - batches.starts)
     order = _shuffled(groups, draws)
     for _ in range(_TRIES):
@@ -105,10 +105,10 @@ def _shuffled(groups: npt.NDArray[np.int64], draws: Draws) -> npt.NDArray[np.int
     return np.take_along_axis(groups, chances.argsort(axis=1, kind="stable"), axis=1)
 
 
-def with_worst_first(batches: Batches, world: int, policy: Policy) -> Batches:
+def with_worst_first(batches: Batches, world_size: int, policy: Policy) -> Batches:
     """The same, the step with the costliest batch moved to the front: memory that runs out does so at once."""
     if not len(batches):
         return batches
-    step = int(policy.work(batches.shapes).argmax()) // world
-    steps = np.concatenate([[step], np.delete(np.arange(len(batches) // world), step)])
-    return batches.taken((steps[:, None] * world + np.arange(world)).ravel())
+    step = int(policy.work(batches.shapes).argmax()) // world_size
+    steps = np.concatenate([[step], np.delete(np.arange(len(batches) // world_size), step)])
+    return batches.taken((steps[:, None] * world_size + np.arange(world_size)).ravel())

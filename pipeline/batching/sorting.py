@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pipeline.batching.coding import Coding
 from pipeline.batching.draws import Draws
 from pipeline.batching.lengths import Lengths, blocks
-from pipeline.batching.numbers import Numbers, narrow
+from pipeline.batching.numbers import IntArray, narrow
 from pipeline.batching.pieces import Pieces
 
 _BIN: Final = 1 << 15
@@ -45,8 +45,8 @@ class Sorted:
         bounds: where each pool begins, and behind them where the last one ends.
     """
 
-    order: Numbers
-    lengths: Numbers
+    order: IntArray
+    lengths: IntArray
     bounds: npt.NDArray[np.int64]
 
 
@@ -64,13 +64,13 @@ class Unsorted:
 
     lengths: Lengths
     pieces: Pieces
-    numbers: Numbers | None
+    numbers: IntArray | None
     coding: Coding
 
     def __len__(self) -> int:
         return len(self.pieces) if self.numbers is None else len(self.numbers)
 
-    def rows(self, begin: int, end: int) -> Numbers:
+    def rows(self, begin: int, end: int) -> IntArray:
         """The numbers of a block of rows."""
         return np.arange(begin, end) if self.numbers is None else self.numbers[begin:end]
 
@@ -216,7 +216,7 @@ class _Ranges:
 
 def _dealt(
     rows: Unsorted, bins: Keys, begins: npt.NDArray[np.int64], keys: _Keys, draws: Draws | None
-) -> tuple[Numbers, Keys]:
+) -> tuple[IntArray, Keys]:
     """The rows' numbers and keys, bin by bin, as they stand in each."""
     order = np.empty(len(rows), narrow(len(rows.pieces)))
     found = keys.empty(len(rows))

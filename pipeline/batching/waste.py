@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.batching.lengths import Lengths
-from pipeline.batching.numbers import Numbers, whole
+from pipeline.batching.numbers import IntArray, whole
 from pipeline.batching.plan import Plan
 from pipeline.batching.randomness import served
 from pipeline.data.report import Report
@@ -16,7 +16,7 @@ from pipeline.errors import LengthError
 
 @final
 @attrs.frozen
-class Culprit:
+class PaddingOutlier:
     """A row that makes its mates longer than they need be.
 
     Attributes:
@@ -34,7 +34,7 @@ class Culprit:
 
 @final
 @attrs.frozen(eq=False)
-class Waste:
+class PaddingReport:
     """What an epoch computes for nothing.
 
     Attributes:
@@ -45,17 +45,17 @@ class Waste:
     Example:
         >>> from pipeline.batching import Rows
         >>> lengths = [9, 2, 2, 1, 1, 1]
-        >>> waste = Waste.of(Plan.of(lengths, Rows(3), seed=None), lengths, most=1)
+        >>> waste = PaddingReport.of(Plan.of(lengths, Rows(3), seed=None), lengths, most=1)
         >>> waste.padding.tolist(), waste.culprits
-        ([14, 0], (Culprit(row=0, batch=0, length=9, padding=14),))
+        ([14, 0], (PaddingOutlier(row=0, batch=0, length=9, padding=14),))
     """
 
     report: Report
     padding: npt.NDArray[np.int64]
-    culprits: tuple[Culprit, ...]
+    culprits: tuple[PaddingOutlier, ...]
 
     @classmethod
-    def of(cls, plan: Plan, lengths: npt.ArrayLike, *, most: int = 10) -> "Waste":
+    def of(cls, plan: Plan, lengths: npt.ArrayLike, *, most: int = 10) -> "PaddingReport":
         """The waste of a plan.
 
         Args:
@@ -76,7 +76,7 @@ class Waste:
         return cls(plan.report(), plan.padded - plan.steps, _culprits(plan, known, most))
 
 
-def _culprits(plan: Plan, lengths: Lengths, most: int) -> tuple[Culprit, ...]:
+def _culprits(plan: Plan, lengths: Lengths, most: int) -> tuple[PaddingOutlier, ...]:
     if not len(plan):
         return ()
     numbers = served(plan)
@@ -92,11 +92,11 @@ def _culprits(plan: Plan, lengths: Lengths, most: int) -> tuple[Culprit, ...]:
     rows = plan.pieces.rows_of(numbers[worst])
     totals = found[worst].sum(axis=1)
     columns = (rows.tolist(), batches.tolist(), totals.tolist(), forced[worst].tolist())
-    return tuple(Culprit(*values) for values in zip(*columns, strict=True))
+    return tuple(PaddingOutlier(*values) for values in zip(*columns, strict=True))
 
 
 def _force(
-    forced: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], begins: Numbers, sizes: npt.NDArray[np.int64]
+    forced: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], begins: IntArray, sizes: npt.NDArray[np.int64]
 ) -> None:
     """Add to the longest row of each batch what lies between it and the next, once for each mate."""
     longest = np.maximum.reduceat(lengths, begins)

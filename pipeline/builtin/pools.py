@@ -7,7 +7,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from pipeline.data.row_ends import first_by_row, last_by_row
-from pipeline.data.states import Sight, States
+from pipeline.data.states import MaybeCausal, States
 from pipeline.functional.segments import max_by_row, sum_by_row
 from pipeline.parts.pooling import Pooling
 
@@ -22,7 +22,7 @@ class FinalPool(Pooling):
     exportable = True
 
     @override
-    def forward(self, states: States[Sight]) -> Float[Tensor, "batch hidden"]:
+    def forward(self, states: States[MaybeCausal]) -> Float[Tensor, "batch hidden"]:
         return states.final
 
 
@@ -33,7 +33,7 @@ class LastPool(Pooling):
     exportable = True
 
     @override
-    def forward(self, states: States[Sight]) -> Float[Tensor, "batch hidden"]:
+    def forward(self, states: States[MaybeCausal]) -> Float[Tensor, "batch hidden"]:
         return last_by_row(states.steps)
 
 
@@ -44,7 +44,7 @@ class FirstPool(Pooling):
     exportable = True
 
     @override
-    def forward(self, states: States[Sight]) -> Float[Tensor, "batch hidden"]:
+    def forward(self, states: States[MaybeCausal]) -> Float[Tensor, "batch hidden"]:
         return first_by_row(states.steps)
 
 
@@ -55,7 +55,7 @@ class SumPool(Pooling):
     exportable = True
 
     @override
-    def forward(self, states: States[Sight]) -> Float[Tensor, "batch hidden"]:
+    def forward(self, states: States[MaybeCausal]) -> Float[Tensor, "batch hidden"]:
         return sum_by_row(states.steps)
 
 
@@ -69,7 +69,7 @@ class MeanPool(Pooling):
     exportable = True
 
     @override
-    def forward(self, states: States[Sight]) -> Float[Tensor, "batch hidden"]:
+    def forward(self, states: States[MaybeCausal]) -> Float[Tensor, "batch hidden"]:
         return sum_by_row(states.steps) / states.order.lengths_on_device.clamp(min=1).unsqueeze(-1)
 
 
@@ -83,5 +83,5 @@ class MaxPool(Pooling):
     exportable = True
 
     @override
-    def forward(self, states: States[Sight]) -> Float[Tensor, "batch hidden"]:
+    def forward(self, states: States[MaybeCausal]) -> Float[Tensor, "batch hidden"]:
         return max_by_row(states.steps)

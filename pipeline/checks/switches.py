@@ -27,7 +27,7 @@ class _Switches:
 
 SWITCHES: Final = _Switches(
     checks=_from_environment("PIPELINE_CHECKS", default=True),
-    poison=_from_environment("PIPELINE_POISON", default=False),
+    poison=_from_environment("PIPELINE_PADDING_CHECK", default=False),
 )
 
 
@@ -68,17 +68,17 @@ def set_checks(on: bool, /) -> Switched:
     return Switched("checks", on=on)
 
 
-def set_poison(on: bool, /) -> Switched:
+def set_padding_check(on: bool, /) -> Switched:
     """Fill the padding of all that goes into a stage with NaN (ids: with a number that no table has), or do not.
 
     A stage that lets padding into an answer then gives NaN, and is named. For debugging: it costs a pass over
-    every batch. Off from the start, unless the environment says `PIPELINE_POISON=1`.
+    every batch. Off from the start, unless the environment says `PIPELINE_PADDING_CHECK=1`.
 
     Example:
         >>> import torch
         >>> from pipeline import Padded, Pool, States, Vectors
         >>> states = States.from_padded(torch.ones(1, 3, 2), torch.tensor([2]))
-        >>> with set_poison(True):
+        >>> with set_padding_check(True):
         ...     Pool("mean")(states).values.tolist()
         [[1.0, 1.0]]
     """

@@ -21,7 +21,7 @@ from pipeline import Bucket, Classify, Embed, Encode, Pack, Pad, Pool, Tokenize
 
 texts = ["a fine film", "dull", "far from dull, and fine"]
 tokenize = Tokenize.train(texts)
-data = tokenize >> Bucket(max_steps=4_096) >> Pad()
+data = tokenize >> Bucket(max_padded_steps=4_096) >> Pad()
 states = Pack() >> Embed(tokenize.vocab_size, 16) >> Encode("bilstm", hidden_size=32)
 pipe = data >> states >> Pool("max") >> Classify(2)
 

@@ -38,7 +38,7 @@ def bordered(plain: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P
 
     Raises:
         ShapeError: from the wrapped method, if either is of another type.
-        LeakError: under poison, if padding got into what comes out.
+        PaddingLeakError: under poison, if padding got into what comes out.
     """
     sides: list[tuple[str, _Side, _Side]] = []
     loose: Callable[..., R] = plain

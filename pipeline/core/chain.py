@@ -10,15 +10,15 @@ import torch
 from torch import nn
 from typing_extensions import override
 
-from pipeline.core.stage import Flow, I_contra, Keeps, ModuleStage, O_co, Part, Stage, Stream, is_stream
+from pipeline.core.stage import Spec, I_contra, TypePreserving, ModuleStage, O_co, Part, Stage, Stream, is_stream
 from pipeline.data.batches import is_batch
 from pipeline.data.rows import is_row, refuse_text
-from pipeline.data.scores import Answers
+from pipeline.data.scores import Predictions
 from pipeline.errors import CompositionError, PipelineError
 
 if TYPE_CHECKING:
-    from pipeline.summary.inspection import Trace
-    from pipeline.summary.summary import Overview
+    from pipeline.summary.inspection import Inspection
+    from pipeline.summary.summary import Summary
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -41,10 +41,10 @@ class _Parts(nn.Module):
             if isinstance(part, nn.Module):
                 self.add_module(name, part)
 
-    def fit(self, flow: Flow, /) -> Flow:
+    def fit(self, flow: Spec, /) -> Spec:
         return _fitted(self.parts, flow)
 
-    def check(self) -> "Overview":
+    def check(self) -> "Summary":
         """Walk the whole chain without data, and give what goes in and out of each stage, its weights and its work.
 
         Stages with weights run as copies that have shapes and no content; the others are asked for their types.
@@ -83,7 +83,7 @@ class _Parts(nn.Module):
 
         return str(survey(self.parts))
 
-    def __rich__(self) -> "Overview":
+    def __rich__(self) -> "Summary":
         from pipeline.summary.build import survey  # noqa: PLC0415
 
         return survey(self.parts)
@@ -110,17 +110,17 @@ class Chain(_Parts, ModuleStage[I_contra, O_co], border=False):
     def forward(self, value: I_contra) -> O_co:
         return cast("O_co", _through_each(self.parts, value))
 
-    def trace(self, value: I_contra) -> "Trace":
+    def inspect(self, value: I_contra) -> "Inspection":
         """Take one thing through every stage, and show what each made of it."""
-        from pipeline.summary.inspection import traced  # noqa: PLC0415
+        from pipeline.summary.inspection import inspect_stages  # noqa: PLC0415
 
         with _predicting(self):
-            return traced(value, self.parts)
+            return inspect_stages(value, self.parts)
 
 
 @final
-class KeepsChain(_Parts, Keeps[T_contra], border=False):
-    """Several `Keeps` in a row, as one."""
+class TypePreservingChain(_Parts, TypePreserving[T_contra], border=False):
+    """Several `TypePreserving` in a row, as one."""
 
     def forward(self, value: A) -> A:
         """Send a value through each."""
@@ -145,11 +145,11 @@ class StreamChain(_Parts, Stream[I_contra, O_co], border=False):
         return self._through(values, serving=False)
 
     @override
-    def serve(self, values: Iterable[I_contra], /) -> Iterator[O_co]:
+    def predict_batches(self, values: Iterable[I_contra], /) -> Iterator[O_co]:
         """The outputs as for prediction: nothing shuffled, and little held back."""
         return self._through(values, serving=True)
 
-    def predict(self: "StreamChain[A, Answers[R]]", inputs: Iterable[A]) -> Iterator[R]:
+    def predict(self: "StreamChain[A, Predictions[R]]", inputs: Iterable[A]) -> Iterator[R]:
         """One answer an input, in the order of the inputs, lazily.
 
         Runs without gradients and in evaluation mode, and leaves the mode as it found it. Holds back no
@@ -160,7 +160,7 @@ class StreamChain(_Parts, Stream[I_contra, O_co], border=False):
             CompositionError: if a stage lost an input or answered one twice.
         """
         refuse_text(inputs)
-        batches = self.serve(_placed(inputs))
+        batches = self.predict_batches(_placed(inputs))
         waiting: dict[int, R] = {}
         due = 0
         while True:
@@ -180,28 +180,28 @@ class StreamChain(_Parts, Stream[I_contra, O_co], border=False):
             msg = f"row {due} was never answered, but later ones were; a stage of {self!r} lost it."
             raise CompositionError(msg, place=due)
 
-    def trace(self, value: I_contra) -> "Trace":
+    def inspect(self, value: I_contra) -> "Inspection":
         """Take one input through every stage, and show what each made of it."""
-        from pipeline.summary.inspection import traced  # noqa: PLC0415
+        from pipeline.summary.inspection import inspect_stages  # noqa: PLC0415
 
         with _predicting(self):
-            return traced(next(_placed([value])), self.parts)
+            return inspect_stages(next(_placed([value])), self.parts)
 
     def _through(self, values: Iterable[Any], *, serving: bool) -> Iterator[Any]:
         device = next((tensor.device for tensor in self.parameters()), None)
         flow: Iterable[Any] = values
         for number, part in enumerate(self.parts.values(), start=1):
             if is_stream(part):
-                given = part.serve(flow) if serving else part(flow)
+                given = part.predict_batches(flow) if serving else part(flow)
             elif isinstance(part, nn.Module):
                 given = map(part, map(_sender(device), flow))
             else:
-                given = cast("Stage[Any, Any]", part).over(flow)
+                given = cast("Stage[Any, Any]", part).map(flow)
             flow = _each_told(given, number, part)
         return iter(flow)
 
 
-_KINDS: Final = (Chain, KeepsChain, StreamChain)
+_KINDS: Final = (Chain, TypePreservingChain, StreamChain)
 
 
 def _through_each(parts: Mapping[str, Part], value: Any) -> Any:  # noqa: ANN401 - what each gives, the next takes
@@ -244,11 +244,11 @@ def join(*row: Part) -> Part:
     parts = _Joined(flat for part in row for flat in _flat(part))
     if any(is_stream(part) for part in parts):
         chain: Part = cast("Part", StreamChain(parts))
-    elif all(isinstance(part, Keeps) for part in parts):
-        chain = cast("Part", KeepsChain(parts))
+    elif all(isinstance(part, TypePreserving) for part in parts):
+        chain = cast("Part", TypePreservingChain(parts))
     else:
         chain = cast("Part", Chain(parts))
-    chain.fit(Flow())
+    chain.fit(Spec())
     return chain
 
 
@@ -300,7 +300,7 @@ def _snake(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
-def _fitted(parts: Mapping[str, Part], flow: Flow) -> Flow:
+def _fitted(parts: Mapping[str, Part], flow: Spec) -> Spec:
     before: Part | None = None
     for index, part in enumerate(parts.values()):
         try:

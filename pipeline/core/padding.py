@@ -10,8 +10,8 @@ from typing_extensions import TypeIs
 
 from pipeline.data.batches import Padded, is_batch
 from pipeline.data.rows import Ids
-from pipeline.data.states import Sight, States
-from pipeline.errors import LeakError
+from pipeline.data.states import MaybeCausal, States
+from pipeline.errors import PaddingLeakError
 
 A = TypeVar("A")
 
@@ -29,9 +29,9 @@ def poisoned(value: A) -> A:
     """
     held: object = value
     if _is_states(held) and isinstance(held.steps, Padded):
-        held = attrs.evolve(held, steps=held.steps.cleared(math.nan))
+        held = attrs.evolve(held, steps=held.steps.fill_padding(math.nan))
     elif is_batch(held) and isinstance(held, Padded):
-        held = held.cleared(GUARD if held.kind is Ids else math.nan)
+        held = held.fill_padding(GUARD if held.kind is Ids else math.nan)
     return cast("A", held)
 
 
@@ -39,7 +39,7 @@ def look_for_leaks(stage: str, value: object, result: object) -> None:
     """Refuse a result with a NaN in it that what came in did not have at any real step.
 
     Raises:
-        LeakError: naming the stage, the field and the first row.
+        PaddingLeakError: naming the stage, the field and the first row.
     """
     came, given = _real(value), _real(result)
     # On meta there are shapes and no values; and what was NaN before is no leak.
@@ -54,10 +54,10 @@ def look_for_leaks(stage: str, value: object, result: object) -> None:
                 f"{stage} let padding into its {field}: under poison, row {row} is NaN, and nothing real that came in "
                 "was; clear or mask the padding in the stage before anything is computed from it."
             )
-            raise LeakError(msg, stage=stage, row=row, field=field)
+            raise PaddingLeakError(msg, stage=stage, row=row, field=field)
 
 
-def _is_states(value: object) -> TypeIs[States[Sight]]:
+def _is_states(value: object) -> TypeIs[States[MaybeCausal]]:
     return isinstance(value, States)
 
 

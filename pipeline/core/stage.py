@@ -1,6 +1,6 @@
 """The steps of a pipeline, and how `>>` joins them.
 
-A `Stage` takes one thing and gives one; a `Stream` takes many and gives many, lazily; a `Keeps`
+A `Stage` takes one thing and gives one; a `Stream` takes many and gives many, lazily; a `TypePreserving`
 gives back the very type that it takes. They are base classes, not protocols: every `nn.Module` is
 callable with anything as far as a type checker sees, and so would match any protocol.
 """
@@ -28,7 +28,7 @@ C = TypeVar("C")
 
 
 @attrs.frozen
-class Flow:
+class Spec:
     """What is known, before any data, of what goes from one stage to the next.
 
     Attributes:
@@ -54,7 +54,7 @@ class Part:
             if border and inspect.isfunction(plain) and not getattr(plain, "__isabstractmethod__", False):
                 setattr(cls, method, bordered(plain))
 
-    def fit(self, flow: Flow, /) -> Flow:  # noqa: ARG002 - for parts that override it
+    def fit(self, flow: Spec, /) -> Spec:  # noqa: ARG002 - for parts that override it
         """Learn what comes in, make the weights that waited for it, and say what goes out.
 
         Called by `>>` along the whole chain. A part that does not say gives an unknown flow.
@@ -62,7 +62,7 @@ class Part:
         Raises:
             CompositionError: if what comes in cannot be taken; `>>` adds the places of the two stages.
         """
-        return Flow()
+        return Spec()
 
 
 class Stage(Part, ABC, Generic[I_contra, O_co]):
@@ -72,12 +72,12 @@ class Stage(Part, ABC, Generic[I_contra, O_co]):
     def __call__(self, value: I_contra, /) -> O_co:
         """What the stage makes of one thing."""
 
-    def over(self, values: Iterable[I_contra], /) -> Iterator[O_co]:
+    def map(self, values: Iterable[I_contra], /) -> Iterator[O_co]:
         """Map the stage over many things, lazily."""
         return map(self, values)
 
     @overload
-    def __rshift__(self, after: "Keeps[O_co]", /) -> "Chain[I_contra, O_co]": ...
+    def __rshift__(self, after: "TypePreserving[O_co]", /) -> "Chain[I_contra, O_co]": ...
     @overload
     def __rshift__(self, after: "Stage[O_co, C]", /) -> "Chain[I_contra, C]": ...
     @overload
@@ -86,27 +86,27 @@ class Stage(Part, ABC, Generic[I_contra, O_co]):
         return _joined(self, after)
 
     if TYPE_CHECKING:
-        # Here, not in `Keeps`: of all the types that a keep before it keeps, the stage says which one comes.
-        def __rrshift__(self: "Stage[A, C]", before: "Keeps[A]", /) -> "Chain[A, C]": ...
+        # Here, not in `TypePreserving`: of all the types that a keep before it keeps, the stage says which one comes.
+        def __rrshift__(self: "Stage[A, C]", before: "TypePreserving[A]", /) -> "Chain[A, C]": ...
 
 
-class Keeps(Part, ABC, Generic[T_contra]):
+class TypePreserving(Part, ABC, Generic[T_contra]):
     """Gives back the very type that it takes, whichever of its types that is.
 
     Not a `Stage`: `>>` has an overload for it.
     """
 
     @override
-    def fit(self, flow: Flow, /) -> Flow:
+    def fit(self, flow: Spec, /) -> Spec:
         return flow
 
     # A stage after it has a say in the type, by `Stage.__rrshift__`.
-    def __rshift__(self, after: "Keeps[T_contra]", /) -> "Keeps[T_contra]":
-        return cast("Keeps[T_contra]", _joined(self, after))
+    def __rshift__(self, after: "TypePreserving[T_contra]", /) -> "TypePreserving[T_contra]":
+        return cast("TypePreserving[T_contra]", _joined(self, after))
 
     if TYPE_CHECKING:
         # Of two in a row, the narrower says what both keep.
-        def __rrshift__(self: "Keeps[A]", before: "Keeps[A]", /) -> "Keeps[A]": ...
+        def __rrshift__(self: "TypePreserving[A]", before: "TypePreserving[A]", /) -> "TypePreserving[A]": ...
 
 
 class Stream(Part, ABC, Generic[I_contra, O_co]):
@@ -116,12 +116,12 @@ class Stream(Part, ABC, Generic[I_contra, O_co]):
     def __call__(self, values: Iterable[I_contra], /) -> Iterator[O_co]:
         """What the stream makes of many things, lazily."""
 
-    def serve(self, values: Iterable[I_contra], /) -> Iterator[O_co]:
+    def predict_batches(self, values: Iterable[I_contra], /) -> Iterator[O_co]:
         """As a call, for prediction: nothing shuffled, nothing left out, and little held back."""
         return self(values)
 
     @overload
-    def __rshift__(self, after: "Keeps[O_co]", /) -> "StreamChain[I_contra, O_co]": ...
+    def __rshift__(self, after: "TypePreserving[O_co]", /) -> "StreamChain[I_contra, O_co]": ...
     @overload
     def __rshift__(self, after: "Stage[O_co, C] | Stream[O_co, C]", /) -> "StreamChain[I_contra, C]": ...
     def __rshift__(self, after: Any, /) -> Any:
@@ -153,7 +153,7 @@ def _joined(before: Part, after: object) -> Part:
     if not isinstance(after, Part):
         msg = (
             f"`{type(before).__name__} >> ...` joins stages, but {type(after).__name__} is none; "
-            "derive it from Stage, ModuleStage, Stream or Keeps, or wrap an encoder in Encode, a pool in Pool."
+            "derive it from Stage, ModuleStage, Stream or TypePreserving, or wrap an encoder in Encode, a pool in Pool."
         )
         raise CompositionError(msg, after=type(after).__name__)
     return join(before, after)

@@ -11,7 +11,7 @@ from typing_extensions import TypeIs
 from pipeline.checks.shapes import checked, described
 from pipeline.checks.switches import at_border
 from pipeline.data.device import STAYS, pinned, to_device
-from pipeline.data.metadata import Riders, check_riders, riders_of
+from pipeline.data.metadata import BatchMetadata, check_metadata, default_metadata
 from pipeline.data.order import Order, longest_of, order_of
 from pipeline.data.pytrees import as_pytree
 from pipeline.data.report import Report
@@ -82,13 +82,13 @@ def _check_initial(initial: Carry | None, batch: int) -> None:
             raise ShapeError(msg, argument="initial")
 
 
-def _carried(before: "States[Causal] | None", riders: Riders) -> Carry | None:
+def _carried(before: "States[Causal] | None", metadata: BatchMetadata) -> Carry | None:
     """What the rows start from that go on, zeros for those that begin; no gradient goes back through it."""
     if before is None:
-        if riders.begins is not None:
-            row = int(riders.begins.argmax())
+        if metadata.begins is not None:
+            row = int(metadata.begins.argmax())
             msg = (
-                f"row {int(riders.places[row])} goes on at step {int(riders.begins[row])}, but no states arrived; pass "
+                f"row {int(metadata.places[row])} goes on at step {int(metadata.begins[row])}, but no states arrived; pass "
                 "those of the batch before."
             )
             raise OptionError(msg, row=row)
@@ -96,8 +96,8 @@ def _carried(before: "States[Causal] | None", riders: Riders) -> Carry | None:
     if before.carried is None:
         msg = "the states that arrived carry nothing on; encode with an encoder that is stateful, such as lstm."
         raise ShapeError(msg, argument="before")
-    _check_initial(before.carried, len(riders.places))
-    goes_on = riders.goes_on.to(before.final.device, non_blocking=True).unsqueeze(1)
+    _check_initial(before.carried, len(metadata.places))
+    goes_on = metadata.continues.to(before.final.device, non_blocking=True).unsqueeze(1)
     # Filled, not multiplied: a row that ended in NaN does not spoil the one that begins.
     return tuple(state.detach().masked_fill(~goes_on, 0) for state in before.carried)
 
@@ -134,7 +134,7 @@ class Padded(Generic[K_co]):
     values: Shaped[Tensor, "batch time *feature"]
     lengths: Int64[Tensor, " batch"] = attrs.field(metadata=STAYS)
     initial: Carry | None = attrs.field(default=None, kw_only=True)
-    riders: Riders = attrs.field(default=attrs.Factory(riders_of, takes_self=True), kw_only=True)
+    metadata: BatchMetadata = attrs.field(default=attrs.Factory(default_metadata, takes_self=True), kw_only=True)
     order: Order = attrs.field(default=attrs.Factory(order_of, takes_self=True), kw_only=True, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -142,7 +142,7 @@ class Padded(Generic[K_co]):
             return
         _check_kind(self.kind, self.values, axes=2)
         check_lengths(self.lengths, self.order, self.width)
-        check_riders(self.riders, len(self.lengths), self.width)
+        check_metadata(self.metadata, len(self.lengths), self.width)
         _check_initial(self.initial, len(self.lengths))
 
     @property
@@ -158,7 +158,7 @@ class Padded(Generic[K_co]):
             self.lengths,
             width=self.width,
             initial=self.initial,
-            riders=self.riders,
+            metadata=self.metadata,
             order=self.order,
         )
 
@@ -166,7 +166,7 @@ class Padded(Generic[K_co]):
         """This batch, which is padded already."""
         return self
 
-    def cleared(self, value: float = 0) -> Self:
+    def fill_padding(self, value: float = 0) -> Self:
         """The same rows, their padding filled with one value: for those who compute on the whole rectangle.
 
         A rectangle without padding comes back as it is.
@@ -181,14 +181,14 @@ class Padded(Generic[K_co]):
         cells = self.values.flatten(0, 1).index_fill(0, self.order.padding(self.width), value)
         return attrs.evolve(self, values=cells.reshape(self.values.shape))
 
-    def holding(self, values: Float[Tensor, "batch time feature"]) -> "Padded[Hidden]":
+    def with_values(self, values: Float[Tensor, "batch time feature"]) -> "Padded[Hidden]":
         """The same rows with hidden vectors in place of what they hold, and without an initial state."""
-        return Padded(Hidden, values, self.lengths, riders=self.riders, order=self.order)
+        return Padded(Hidden, values, self.lengths, metadata=self.metadata, order=self.order)
 
-    def carrying(self, before: "States[Causal] | None") -> Self:
+    def with_carry(self, before: "States[Causal] | None") -> Self:
         """The same rows, those that go on starting from the states that the batch before ended with.
 
-        A row goes on from the row at the same index of the batch before: so `Lanes` deals them. The others start from
+        A row goes on from the row at the same index of the batch before: so `BPTTWindows` deals them. The others start from
         zeros. No gradient goes back into the batch before.
 
         Args:
@@ -198,11 +198,11 @@ class Padded(Generic[K_co]):
             OptionError: if a row goes on, but there are no states.
             ShapeError: if the states carry nothing on, or are of another number of rows.
         """
-        return attrs.evolve(self, initial=_carried(before, self.riders))
+        return attrs.evolve(self, initial=_carried(before, self.metadata))
 
     def report(self) -> Report:
         """Its real and padded steps."""
-        return Report(1, self.riders.rows, self.order.steps, len(self.lengths) * self.width)
+        return Report(1, self.metadata.rows, self.order.steps, len(self.lengths) * self.width)
 
     def to(self, device: torch.device | str) -> Self:
         """The same batch on another device; its lengths stay on the CPU as well."""
@@ -237,7 +237,7 @@ class Packed(Generic[K_co]):
     lengths: Int64[Tensor, " batch"] = attrs.field(metadata=STAYS)
     width: int = attrs.field(default=attrs.Factory(longest_of, takes_self=True), kw_only=True)
     initial: Carry | None = attrs.field(default=None, kw_only=True)
-    riders: Riders = attrs.field(default=attrs.Factory(riders_of, takes_self=True), kw_only=True)
+    metadata: BatchMetadata = attrs.field(default=attrs.Factory(default_metadata, takes_self=True), kw_only=True)
     order: Order = attrs.field(default=attrs.Factory(order_of, takes_self=True), kw_only=True, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -246,21 +246,21 @@ class Packed(Generic[K_co]):
         _check_kind(self.kind, self.values, axes=1)
         check_lengths(self.lengths, self.order, self.width)
         check_steps(len(self.values), self.order.steps)
-        check_riders(self.riders, len(self.lengths), self.width)
+        check_metadata(self.metadata, len(self.lengths), self.width)
         _check_initial(self.initial, len(self.lengths))
 
     def packed(self) -> Self:
         """This batch, which is packed already."""
         return self
 
-    def holding(self, values: Float[Tensor, "steps feature"]) -> "Packed[Hidden]":
+    def with_values(self, values: Float[Tensor, "steps feature"]) -> "Packed[Hidden]":
         """The same rows with hidden vectors in place of what they hold, and without an initial state."""
         return Packed(
             Hidden,
             values,
             self.lengths,
             width=self.width,
-            riders=self.riders,
+            metadata=self.metadata,
             order=self.order,
         )
 
@@ -271,13 +271,13 @@ class Packed(Generic[K_co]):
             padded_steps(self.values, self.order, self.width),
             self.lengths,
             initial=self.initial,
-            riders=self.riders,
+            metadata=self.metadata,
             order=self.order,
         )
 
     def report(self) -> Report:
         """Its real steps, and the padded ones that packing left out."""
-        return Report(1, self.riders.rows, self.order.steps, len(self.lengths) * self.width)
+        return Report(1, self.metadata.rows, self.order.steps, len(self.lengths) * self.width)
 
     def to(self, device: torch.device | str) -> Self:
         """The same batch on another device; its lengths stay on the CPU as well."""

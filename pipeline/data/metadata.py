@@ -20,7 +20,7 @@ IGNORED = -100
 @as_pytree
 @checked
 @attrs.frozen(eq=False)
-class Riders:
+class BatchMetadata:
     """Each row's place in the input, its target, and which of its steps are asked for.
 
     Attributes:
@@ -49,27 +49,27 @@ class Riders:
         return int((self.places != FILLER).sum())
 
     @property
-    def goes_on(self) -> Bool[Tensor, " batch"]:
+    def continues(self) -> Bool[Tensor, " batch"]:
         """True at the rows that go on with a row of which earlier steps came before; on the CPU."""
         return torch.zeros_like(self.places, dtype=torch.bool) if self.begins is None else self.begins > 0
 
 
-def check_riders(riders: Riders, batch: int, width: int | None = None) -> None:
-    """Refuse riders that are not those of `batch` rows, or, where they speak of each step, not `width` steps wide.
+def check_metadata(metadata: BatchMetadata, batch: int, width: int | None = None) -> None:
+    """Refuse metadata that are not those of `batch` rows, or, where they speak of each step, not `width` steps wide.
 
     Raises:
         ShapeError: naming the field.
     """
-    if riders.places.shape[0] != batch:
-        msg = f"riders has places of {len(riders.places)} rows, but the batch has {batch}; give each row one place."
-        raise ShapeError(msg, argument="riders")
-    for field, steps in (("targets", riders.targets), ("asked", riders.asked)):
+    if metadata.places.shape[0] != batch:
+        msg = f"metadata has places of {len(metadata.places)} rows, but the batch has {batch}; give each row one place."
+        raise ShapeError(msg, argument="metadata")
+    for field, steps in (("targets", metadata.targets), ("asked", metadata.asked)):
         if width is not None and steps is not None and steps.ndim == 2 and steps.shape[1] != width:
             msg = (
-                f"riders.{field} has {steps.shape[1]} steps a row, but the batch is {width} steps wide; "
+                f"metadata.{field} has {steps.shape[1]} steps a row, but the batch is {width} steps wide; "
                 "pad them together with the values."
             )
-            raise ShapeError(msg, argument="riders")
+            raise ShapeError(msg, argument="metadata")
 
 
 class _HasLengths(Protocol):
@@ -82,11 +82,11 @@ class _HasValues(Protocol):
     def values(self) -> Tensor: ...
 
 
-def riders_of(batch: _HasLengths) -> Riders:
-    """Riders of a batch made by hand: places in order, and no targets."""
-    return Riders(torch.arange(batch.lengths.shape[0]))
+def default_metadata(batch: _HasLengths) -> BatchMetadata:
+    """BatchMetadata of a batch made by hand: places in order, and no targets."""
+    return BatchMetadata(torch.arange(batch.lengths.shape[0]))
 
 
-def riders_of_vectors(batch: _HasValues) -> Riders:
+def default_row_metadata(batch: _HasValues) -> BatchMetadata:
     """The same where there is one vector a row, and so no lengths."""
-    return Riders(torch.arange(batch.values.shape[0]))
+    return BatchMetadata(torch.arange(batch.values.shape[0]))

@@ -10,7 +10,7 @@ from pipeline.data.order import Order
 
 T = TypeVar("T", bound=type)
 
-_CHILDREN: Final = ("values", "steps", "final", "initial", "carried", "targets", "riders")
+_CHILDREN: Final = ("values", "steps", "final", "initial", "carried", "targets", "metadata")
 """The fields that hold tensors which move and are differentiated; the others go along as they are."""
 
 

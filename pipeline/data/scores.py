@@ -15,7 +15,7 @@ from pipeline.checks.shapes import checked
 from pipeline.checks.switches import at_border
 from pipeline.data.batches import check_lengths, check_steps
 from pipeline.data.device import STAYS, to_device
-from pipeline.data.metadata import IGNORED, Riders, check_riders, riders_of, riders_of_vectors
+from pipeline.data.metadata import IGNORED, BatchMetadata, check_metadata, default_metadata, default_row_metadata
 from pipeline.data.order import Order, ints, order_of
 from pipeline.data.pytrees import as_pytree
 from pipeline.data.rows import FILLER
@@ -26,7 +26,7 @@ N = TypeVar("N", default=int)
 """What a class is called in the answers: its number, or its name."""
 
 
-class Answers(ABC, Generic[R_co]):
+class Predictions(ABC, Generic[R_co]):
     """A batch of answers that knows each row's place in the input."""
 
     @abstractmethod
@@ -37,7 +37,7 @@ class Answers(ABC, Generic[R_co]):
 @as_pytree
 @checked
 @attrs.frozen(eq=False)
-class Scores(Answers[N], Generic[N]):
+class Scores(Predictions[N], Generic[N]):
     """A score a class for every row.
 
     Attributes:
@@ -52,17 +52,17 @@ class Scores(Answers[N], Generic[N]):
 
     values: Float[Tensor, "batch classes"]
     names: Sequence[N]
-    riders: Riders = attrs.field(default=attrs.Factory(riders_of_vectors, takes_self=True), kw_only=True)
+    metadata: BatchMetadata = attrs.field(default=attrs.Factory(default_row_metadata, takes_self=True), kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         if at_border():
             _check_names(self.names, self.values.shape[1])
-            check_riders(self.riders, self.values.shape[0])
+            check_metadata(self.metadata, self.values.shape[0])
 
     def rows(self) -> Iterator[tuple[int, N]]:
         """Each row's place in the input, and its best class."""
         best: list[int] = ints(self.values.argmax(1))
-        places = ints(self.riders.places)
+        places = ints(self.metadata.places)
         return ((place, self.names[index]) for place, index in zip(places, best, strict=True) if place != FILLER)
 
     def log_softmax(self) -> Float[Tensor, "batch classes"]:
@@ -74,15 +74,15 @@ class Scores(Answers[N], Generic[N]):
 
         Args:
             over: what to divide the sum by, instead of these rows: the weight of a whole batch
-                (`batch.riders.weight`, summed), so that micro-batches add up to its loss.
+                (`batch.metadata.weight`, summed), so that micro-batches add up to its loss.
 
         Raises:
             TargetError: if no row came with a target, or one is no class.
         """
-        targets = self.riders.targets
+        targets = self.metadata.targets
         if targets is None or targets.ndim != 1:
             raise _missing_targets("row", targets)
-        return _cross_entropy(self.values, targets, self.riders.places, over)
+        return _cross_entropy(self.values, targets, self.metadata.places, over)
 
     def to(self, device: torch.device | str) -> Self:
         """The same scores on another device."""
@@ -92,7 +92,7 @@ class Scores(Answers[N], Generic[N]):
 @as_pytree
 @checked
 @attrs.frozen(eq=False)
-class StepScores(Answers[list[N]], Generic[N]):
+class StepScores(Predictions[list[N]], Generic[N]):
     """A score a class for every real step, packed.
 
     Attributes:
@@ -109,7 +109,7 @@ class StepScores(Answers[list[N]], Generic[N]):
     values: Float[Tensor, "steps classes"]
     lengths: Int64[Tensor, " batch"] = attrs.field(metadata=STAYS)
     names: Sequence[N]
-    riders: Riders = attrs.field(default=attrs.Factory(riders_of, takes_self=True), kw_only=True)
+    metadata: BatchMetadata = attrs.field(default=attrs.Factory(default_metadata, takes_self=True), kw_only=True)
     order: Order = attrs.field(default=attrs.Factory(order_of, takes_self=True), kw_only=True, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -117,15 +117,15 @@ class StepScores(Answers[list[N]], Generic[N]):
             check_lengths(self.lengths, self.order)
             check_steps(len(self.values), self.order.steps)
             _check_names(self.names, self.values.shape[1])
-            check_riders(self.riders, self.lengths.shape[0])
+            check_metadata(self.metadata, self.lengths.shape[0])
 
     def rows(self) -> Iterator[tuple[int, list[N]]]:
         """Each row's place in the input, and the best class of each of its steps that is asked for."""
         best = self.values.argmax(1).index_select(0, self.order.reading).cpu()
-        asked = self.riders.asked
+        asked = self.metadata.asked
         ends = ints(self.lengths.cumsum(0))
         for row, (place, length, end) in enumerate(
-            zip(ints(self.riders.places), ints(self.lengths), ends, strict=True)
+            zip(ints(self.metadata.places), ints(self.lengths), ends, strict=True)
         ):
             if place == FILLER:
                 continue
@@ -142,16 +142,16 @@ class StepScores(Answers[list[N]], Generic[N]):
 
         Args:
             over: what to divide the sum by, instead of these steps: the weight of a whole batch
-                (`batch.riders.weight`, summed), so that micro-batches add up to its loss.
+                (`batch.metadata.weight`, summed), so that micro-batches add up to its loss.
 
         Raises:
             TargetError: if no row came with targets, or one is no class.
         """
-        targets = self.riders.targets
+        targets = self.metadata.targets
         if targets is None or targets.ndim != 2:
             raise _missing_targets("step", targets)
         steps = targets.flatten().index_select(0, self.order.cells(targets.shape[1]))
-        return _cross_entropy(self.values, steps, self.riders.places, over, rows=self.order.row)
+        return _cross_entropy(self.values, steps, self.metadata.places, over, rows=self.order.row)
 
     def to(self, device: torch.device | str) -> Self:
         """The same scores on another device."""

@@ -12,7 +12,7 @@ from pipeline.checks.shapes import checked, described
 from pipeline.checks.switches import at_border
 from pipeline.data.batches import Batch, Carry, Packed, Padded
 from pipeline.data.device import to_device
-from pipeline.data.metadata import Riders, check_riders, riders_of_vectors
+from pipeline.data.metadata import BatchMetadata, check_metadata, default_row_metadata
 from pipeline.data.order import Order
 from pipeline.data.pytrees import as_pytree
 from pipeline.data.report import Report
@@ -21,16 +21,16 @@ from pipeline.data.rows import Hidden, Kind
 from pipeline.errors import ShapeError
 
 
-class Sight:
+class MaybeCausal:
     """How far a step has seen: with nothing more said, perhaps the whole row."""
 
 
-class Causal(Sight):
+class Causal(MaybeCausal):
     """A step has seen no later one."""
 
 
-S = TypeVar("S", bound=Sight)
-S_co = TypeVar("S_co", bound=Sight, covariant=True, default=Sight)
+S = TypeVar("S", bound=MaybeCausal)
+S_co = TypeVar("S_co", bound=MaybeCausal, covariant=True, default=MaybeCausal)
 
 
 @as_pytree
@@ -74,7 +74,7 @@ class States(Generic[S_co]):
     @classmethod
     def from_padded(
         cls, values: Float[Tensor, "batch time hidden"], lengths: Int64[Tensor, " batch"]
-    ) -> "States[Sight]":
+    ) -> "States[MaybeCausal]":
         """States from a plain rectangle: how a script without the framework calls any pool or attention.
 
         Each row's final state is its last real step; zeros if it has none.
@@ -102,9 +102,9 @@ class States(Generic[S_co]):
         return self.steps.order
 
     @property
-    def riders(self) -> Riders:
+    def metadata(self) -> BatchMetadata:
         """What rides along: places, targets, and which steps are asked for."""
-        return self.steps.riders
+        return self.steps.metadata
 
     @property
     def mask(self) -> Bool[Tensor, "batch time"]:
@@ -117,9 +117,9 @@ class States(Generic[S_co]):
 
     def padded(self) -> Padded[Hidden]:
         """The hidden vectors in a rectangle, zeros in its padding."""
-        return self.steps.padded().cleared() if isinstance(self.steps, Padded) else self.steps.padded()
+        return self.steps.padded().fill_padding(0) if isinstance(self.steps, Padded) else self.steps.padded()
 
-    def holding(self, steps: Batch[Hidden]) -> Self:
+    def with_values(self, steps: Batch[Hidden]) -> Self:
         """These states with other vectors a step, in the layout that these have; final states stay as they are."""
         return attrs.evolve(self, steps=steps if isinstance(self.steps, Padded) else steps.packed())
 
@@ -139,16 +139,16 @@ class Pooled:
     """One vector a row.
 
     Example:
-        >>> Pooled(torch.zeros(2, 3)).riders.places.tolist()
+        >>> Pooled(torch.zeros(2, 3)).metadata.places.tolist()
         [0, 1]
     """
 
     values: Float[Tensor, "batch hidden"]
-    riders: Riders = attrs.field(default=attrs.Factory(riders_of_vectors, takes_self=True), kw_only=True)
+    metadata: BatchMetadata = attrs.field(default=attrs.Factory(default_row_metadata, takes_self=True), kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         if at_border():
-            check_riders(self.riders, self.values.shape[0])
+            check_metadata(self.metadata, self.values.shape[0])
 
     def to(self, device: torch.device | str) -> Self:
         """The same vectors on another device."""

@@ -52,7 +52,7 @@ def act_two(screen: Screen, training: Sequence[Line], held_out: Sequence[Line], 
     with screen.busy("asking about the held-out lines"):
         given = list(pipe.predict(line.text for line in held_out))
     screen.title("One line on its way through act two")
-    screen.console.print(pipe.trace("import this"))
+    screen.console.print(pipe.inspect("import this"))
     guess = commonest(line.kind for line in training)
     right = [kind == line.kind for kind, line in zip(given, held_out, strict=True)]
     by_rule = share([guess == line.kind for line in held_out])

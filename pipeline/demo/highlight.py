@@ -47,7 +47,7 @@ def highlighter(texts: Sequence[str], seed: int) -> tuple[Data, Highlighter]:
     """Act one: characters in, a class a character out."""
     labels = Labels(CLASSES)
     tokenize = Tokenize.train(texts, "characters")
-    data = tokenize >> Bucket(max_steps=512, seed=seed) >> Pad(labels=labels)
+    data = tokenize >> Bucket(max_padded_steps=512, seed=seed) >> Pad(labels=labels)
     model = Pack() >> Embed(tokenize.vocab_size, 32) >> Encode("bilstm", hidden_size=64) >> Tag(labels)
     return data, model
 
@@ -56,7 +56,7 @@ def sorter(texts: Sequence[str], seed: int) -> tuple[Data, Sorter]:
     """Act two: characters in, a kind a line out. Characters attend to their whole line, and a pool weighs them."""
     labels = Labels(KINDS)
     tokenize = Tokenize.train(texts, "characters")
-    data = tokenize >> Bucket(max_steps=768, seed=seed) >> Pad(labels=labels)
+    data = tokenize >> Bucket(max_padded_steps=768, seed=seed) >> Pad(labels=labels)
     states = Pack() >> Embed(tokenize.vocab_size, 16) >> Encode("bilstm", hidden_size=32) >> Attend("general")
     model = states >> Pool("attention") >> Classify(labels)
     return data, model

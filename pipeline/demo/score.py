@@ -125,7 +125,7 @@ class Result:
 
 @attrs.frozen
 class Sample:
-    """Answers to look at, drawn by lot.
+    """Predictions to look at, drawn by lot.
 
     Attributes:
         wrong: some with mistakes, out of `all_wrong`.

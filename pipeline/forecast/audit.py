@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from pipeline.batching.plan import Plan
 from pipeline.batching.randomness import Coverage, Randomness
-from pipeline.batching.waste import Waste
+from pipeline.batching.waste import PaddingReport
 
 
 class CulpritRecord(TypedDict):
@@ -58,7 +58,7 @@ class AuditRecord(TypedDict):
 
 @final
 @attrs.frozen(eq=False)
-class Audit:
+class PlanReport:
     """What is to be known of one plan; printed, a few lines.
 
     Attributes:
@@ -70,19 +70,19 @@ class Audit:
         >>> from pipeline.batching import Plan, Rows
         >>> lengths = [9, 2, 2, 1, 1, 1]
         >>> this, following = (Plan.of(lengths, Rows(3), epoch=epoch) for epoch in (0, 1))
-        >>> print(Audit.of(this, lengths, following=following))
+        >>> print(PlanReport.of(this, lengths, following=following))
         6 rows in 2 batches: 16 real steps, 30 padded, 46.7% of the padded work wasted
         each row once
         adjacent batches correlate by +0.000; 100.0% of mates meet again
         row 0, of 9 steps, brings about 14 steps of padding in batch ...
     """
 
-    waste: Waste
+    waste: PaddingReport
     coverage: Coverage
     randomness: Randomness | None = None
 
     @classmethod
-    def of(cls, plan: Plan, lengths: npt.ArrayLike, *, following: Plan | None = None, most: int = 10) -> "Audit":
+    def of(cls, plan: Plan, lengths: npt.ArrayLike, *, following: Plan | None = None, most: int = 10) -> "PlanReport":
         """Look through a plan.
 
         Args:
@@ -96,7 +96,7 @@ class Audit:
             OptionError: if the next epoch's plan is of other rows.
         """
         randomness = None if following is None else Randomness.of(plan, following)
-        return cls(Waste.of(plan, lengths, most=most), Coverage.of(plan), randomness)
+        return cls(PaddingReport.of(plan, lengths, most=most), Coverage.of(plan), randomness)
 
     def to_dict(self) -> AuditRecord:
         """All of it as records, for JSON."""
@@ -121,7 +121,7 @@ class Audit:
     def __str__(self) -> str:
         missing, doubled = len(self.coverage.missing), len(self.coverage.doubled)
         lines = [str(self.waste.report)]
-        lines.append("each row once" if self.coverage.once else f"{missing:,} rows missing, {doubled:,} doubled")
+        lines.append("each row once" if self.coverage.complete else f"{missing:,} rows missing, {doubled:,} doubled")
         lines += [] if self.randomness is None else [str(self.randomness)]
         lines += [
             f"row {one.row:,}, of {one.length:,} steps, brings about {one.padding:,} steps of padding in batch "

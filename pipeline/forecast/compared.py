@@ -25,7 +25,7 @@ _SHOWN: Final = 2
 
 
 def compared(
-    histogram: Histogram, max_steps: int, *, rows: int | None = None, long_rows: LongRows = "refuse"
+    histogram: Histogram, max_padded_steps: int, *, rows: int | None = None, too_long: LongRows = "refuse"
 ) -> Sequence[Policy]:
     """Every kind of policy, none with more padded steps a batch than the budget.
 
@@ -34,31 +34,31 @@ def compared(
 
     Args:
         histogram: the rows' lengths.
-        max_steps: the budget.
+        max_padded_steps: the budget.
         rows: how many rows a batch may have; None for as many as the budget allows.
-        long_rows: what becomes of rows longer than the budget.
+        too_long: what becomes of rows longer than the budget.
 
     Example:
         >>> print(*map(spelt, compared(Histogram.of(range(1, 65)), 256)), sep=chr(10))
         Rows(4)
         Budget(256, pool=None)
         Budget(256)
-        Boundaries((8, 16, ...), max_steps=256)
+        Boundaries((8, 16, ...), max_padded_steps=256)
         Shapes(((32, 8), (16, 16), ...))
     """
-    longest = min(max(histogram.longest, 1), max_steps)
-    few = max_steps // longest if rows is None else min(rows, max_steps // longest)
-    over = max_steps if histogram.longest > max_steps else None
-    made: list[Policy] = [Rows(few, longest=over, long_rows=long_rows)]
-    made += [Budget(max_steps, rows=rows, long_rows=long_rows, pool=pool) for pool in (None, 100)]
+    longest = min(max(histogram.longest, 1), max_padded_steps)
+    few = max_padded_steps // longest if rows is None else min(rows, max_padded_steps // longest)
+    over = max_padded_steps if histogram.longest > max_padded_steps else None
+    made: list[Policy] = [Rows(few, longest=over, too_long=too_long)]
+    made += [Budget(max_padded_steps, rows=rows, too_long=too_long, pool=pool) for pool in (None, 100)]
     if not histogram.rows:
         return made
     # As many rows stand for each group: the edges are those of all rows.
-    standing = histogram.quantiles(_GROUPS).clip(1, max_steps)
-    boundaries = Boundaries.quantiles(standing, _GROUPS, max_steps=max_steps, rows=rows, long_rows=long_rows)
-    rooms = {width: max_steps // width for width in widths(histogram, _GROUPS, longest)}
+    standing = histogram.quantiles(_GROUPS).clip(1, max_padded_steps)
+    boundaries = Boundaries.quantiles(standing, _GROUPS, max_padded_steps=max_padded_steps, rows=rows, too_long=too_long)
+    rooms = {width: max_padded_steps // width for width in widths(histogram, _GROUPS, longest)}
     shapes = [(room if rows is None else min(rows, room), width) for width, room in rooms.items()]
-    return [*made, boundaries, Shapes(shapes, long_rows=long_rows)]
+    return [*made, boundaries, Shapes(shapes, too_long=too_long)]
 
 
 def widths(histogram: Histogram, count: int, longest: int) -> Sequence[int]:

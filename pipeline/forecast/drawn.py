@@ -40,15 +40,15 @@ class Drawn:
     whole: bool
     mates: float
 
-    def plan(self, world: int, seed: int) -> Plan:
+    def plan(self, world_size: int, seed: int) -> Plan:
         """The batches in the order of training: a plan that does not say which rows they hold."""
         none = np.empty(0, np.int32)
-        fields = attrs.asdict(arranged(self.batches, world, Draws(seed, (0,))), recurse=False)
+        fields = attrs.asdict(arranged(self.batches, world_size, Draws(seed, (0,))), recurse=False)
         pieces = Pieces(self.rows.rows)
-        return Plan(**fields, pieces=pieces, repeated=none, dropped=none, world=world, begins=Cursor())
+        return Plan(**fields, pieces=pieces, repeated=none, dropped=none, world_size=world_size, begins=Cursor())
 
 
-def drawn(histogram: Histogram, policy: Policy, world: int, seed: int) -> Drawn:
+def drawn(histogram: Histogram, policy: Policy, world_size: int, seed: int) -> Drawn:
     """Batches as a plan of such rows would have them.
 
     Of one pool, exactly its batches. Of several, other pools than the plan's, drawn as it draws them: all of them, or
@@ -63,7 +63,7 @@ def drawn(histogram: Histogram, policy: Policy, world: int, seed: int) -> Drawn:
     counts = _counts(left, pools, generator)
     runs = Runs.of(left.lengths, counts, policy)
     whole = len(counts) == pools
-    batches = runs.batches(policy, world if whole else 1)
+    batches = runs.batches(policy, world_size if whole else 1)
     # Another draw is another epoch: the same, if there is one pool.
     later = _counts(left, pools, generator)
     again = _meeting_again(left.lengths, counts, later, policy, generator)

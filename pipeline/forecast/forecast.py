@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 
 from pipeline.errors import OptionError
 from pipeline.forecast.histogram import Histogram
-from pipeline.forecast.outlook import Outlook
+from pipeline.forecast.outlook import PolicyForecast
 from pipeline.forecast.records import ForecastRecord, record_of
 from pipeline.forecast.table import Table
 
@@ -23,7 +23,7 @@ class Forecast:
     Attributes:
         histogram: how many rows have which length.
         outlooks: by the policies' names, in the order in which they were given.
-        world: how many ranks there are.
+        world_size: how many ranks there are.
 
     Example:
         >>> from pipeline import plan
@@ -38,23 +38,23 @@ class Forecast:
     """
 
     histogram: Histogram = attrs.field(eq=False)
-    outlooks: Mapping[str, Outlook]
-    world: int = 1
+    outlooks: Mapping[str, PolicyForecast]
+    world_size: int = 1
 
-    def __getitem__(self, name: str) -> Outlook:
+    def __getitem__(self, name: str) -> PolicyForecast:
         if name not in self.outlooks:
             msg = f"no policy is called {name!r}; they are: {', '.join(self.outlooks)}."
             raise OptionError(msg, name=name)
         return self.outlooks[name]
 
-    def best(self) -> Outlook:
+    def best(self) -> PolicyForecast:
         """The outlook of the least padding."""
         able = [outlook for outlook in self.outlooks.values() if outlook.problem is None]
         return min(able, key=lambda outlook: outlook.report.wasted)
 
     def to_dict(self) -> ForecastRecord:
         """The figures as records, for JSON."""
-        return record_of(self.histogram, self.outlooks, self.world)
+        return record_of(self.histogram, self.outlooks, self.world_size)
 
     def picture(self, path: str | PathLike[str]) -> Path:
         """Draw how many rows have which length, and below it each policy's batches: how wide, and how much is padding.
@@ -75,7 +75,7 @@ class Forecast:
 
     def table(self) -> Table:
         """The figures in words, a line a policy."""
-        return Table.of(self.histogram, self.outlooks, self.world)
+        return Table.of(self.histogram, self.outlooks, self.world_size)
 
     def __str__(self) -> str:
         return self.table().text()

@@ -6,7 +6,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.batching.numbers import Numbers
+from pipeline.batching.numbers import IntArray
 from pipeline.batching.plan import Plan
 from pipeline.batching.policy import Policy
 from pipeline.batching.randomness import correlation
@@ -24,13 +24,13 @@ _SHOWN: Final = 2_000
 
 @final
 @attrs.frozen
-class Outlook:
+class PolicyForecast:
     """What an epoch will be like under one policy.
 
     Attributes:
         policy: what a batch may hold.
         report: batches, rows, real and padded steps of an epoch, all ranks together.
-        world: how many ranks there are.
+        world_size: how many ranks there are.
         rows: how many rows a batch has: a quarter of the batches have fewer than the first, half of them than the
             second, three quarters than the third.
         largest: rows and steps of the batch that costs most; of equals, of the widest.
@@ -44,7 +44,7 @@ class Outlook:
 
     policy: Policy
     report: Report = attrs.field(factory=Report)
-    world: int = 1
+    world_size: int = 1
     rows: tuple[float, float, float] = (0.0, 0.0, 0.0)
     largest: Shape = (0, 0)
     most_padded: int = 0
@@ -61,27 +61,27 @@ class Outlook:
     @property
     def batches(self) -> int:
         """How many batches a rank has in an epoch: its training steps."""
-        return -(-self.report.batches // self.world)
+        return -(-self.report.batches // self.world_size)
 
 
-def outlook_of(policy: Policy, plan: Plan, world: int, *, of: Histogram | None = None) -> Outlook:
+def outlook_of(policy: Policy, plan: Plan, world_size: int, *, of: Histogram | None = None) -> PolicyForecast:
     """The figures of a plan, but for those that need another one.
 
     Args:
         policy: that it follows.
         plan: the batches; which rows they hold does not matter.
-        world: how many ranks there are.
+        world_size: how many ranks there are.
         of: all rows, if these are batches of some of them; None if they are all.
     """
     report = plan.report() if of is None else _scaled(plan.report(), of)
     if not len(plan):
-        return Outlook(policy, report, world)
+        return PolicyForecast(policy, report, world_size)
     first, second, third = np.quantile(plan.stops - plan.starts, (0.25, 0.5, 0.75)).tolist()
     extremes = _extremes(policy, plan.shapes)
-    return Outlook(
+    return PolicyForecast(
         policy,
         report,
-        world,
+        world_size,
         (first, second, third),
         extremes[0],
         int(plan.padded.max()),
@@ -99,13 +99,13 @@ def _scaled(report: Report, of: Histogram) -> Report:
     return Report(round(report.batches * of.rows / report.rows), of.rows, of.steps, round(padded))
 
 
-def _extremes(policy: Policy, shapes: Numbers) -> list[Shape]:
+def _extremes(policy: Policy, shapes: IntArray) -> list[Shape]:
     rows, widths = shapes[:, 0], shapes[:, 1:].sum(axis=1)
     # Of equals the widest, so that the order of batches does not matter.
     last = [int(np.lexsort(keys)[-1]) for keys in ((widths, policy.work(shapes)), (rows, widths), (widths, rows))]
     return [tuple(shapes[batch].tolist()) for batch in last]
 
 
-def _some(widths: Numbers, wasted: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _some(widths: IntArray, wasted: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     which = np.arange(min(len(widths), _SHOWN)) * len(widths) // min(len(widths), _SHOWN)
     return np.column_stack([widths[which].astype(np.float64), wasted[which]])

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from pipeline.errors import OptionError
 from pipeline.forecast.histogram import Histogram
-from pipeline.forecast.outlook import Outlook
+from pipeline.forecast.outlook import PolicyForecast
 from pipeline.sources.extras import imported
 from pipeline.text import plain
 
@@ -28,7 +28,7 @@ _GRID: Final = (0.0, 0.05, 0.2, 0.5, 1.0)
 """The shares that are named."""
 
 
-def draw(histogram: Histogram, outlooks: Mapping[str, Outlook], path: Path) -> Path:
+def draw(histogram: Histogram, outlooks: Mapping[str, PolicyForecast], path: Path) -> Path:
     """Write the picture: a histogram above, and a strip a policy below, a dot a batch.
 
     Raises:
@@ -100,7 +100,7 @@ def _scale(axes: Any, shortest: int, longest: int, *, many: bool) -> None:  # no
     axes.xaxis.set_major_formatter(_grouped)
 
 
-def _batches(axes: Any, name: str, outlook: Outlook, top: float) -> None:  # noqa: ANN401 - as above
+def _batches(axes: Any, name: str, outlook: PolicyForecast, top: float) -> None:  # noqa: ANN401 - as above
     wide, share = np.maximum(outlook.shown[:, 0], 1), outlook.shown[:, 1]
     # Roots, since most batches have little padding, and those that have much must not flatten them.
     axes.set_yscale("function", functions=(_root, np.square))

@@ -16,7 +16,7 @@ from pipeline.forecast.drawn import drawn
 from pipeline.forecast.forecast import Forecast
 from pipeline.forecast.histogram import Histogram
 from pipeline.forecast.memory import Memory, Model, measured
-from pipeline.forecast.outlook import Outlook, Shape, outlook_of
+from pipeline.forecast.outlook import PolicyForecast, Shape, outlook_of
 
 
 def plan(
@@ -24,8 +24,8 @@ def plan(
     policies: int | Policy | Sequence[Policy] | Mapping[str, Policy] = 4_096,
     *,
     rows: int | None = None,
-    long_rows: LongRows = "refuse",
-    world: int = 1,
+    too_long: LongRows = "refuse",
+    world_size: int = 1,
     seed: int = 0,
     model: Model | None = None,
 ) -> Forecast:
@@ -41,8 +41,8 @@ def plan(
         policies: the policies to compare; as a mapping, with names of your own. A number is a budget of padded steps,
             which every kind of policy then keeps to: those of `pipeline.forecast.compared`.
         rows: how many rows a batch may have, where a budget is given; None for as many as it allows.
-        long_rows: what becomes of rows over the budget, where one is given.
-        world: how many ranks there are.
+        too_long: what becomes of rows over the budget, where one is given.
+        world_size: how many ranks there are.
         seed: what the plans start from.
         model: what is to be trained, if the peak memory of its largest batch is wanted. It takes padded batches, stands
             on its device, and is left as it was.
@@ -59,34 +59,34 @@ def plan(
         >>> forecast["Budget(80)"].report.wasted < forecast["Rows(2)"].report.wasted
         False
     """
-    whole("world", world, least=1)
+    whole("world_size", world_size, least=1)
     whole("seed", seed, least=0)
     checked, histogram = _counted(lengths)
     if isinstance(policies, int):
-        max_steps = whole("max_steps", policies, least=1)
-        chosen = named(compared(histogram, max_steps, rows=rows, long_rows=long_rows))
+        max_padded_steps = whole("max_padded_steps", policies, least=1)
+        chosen = named(compared(histogram, max_padded_steps, rows=rows, too_long=too_long))
     else:
-        if rows is not None or long_rows != "refuse":
-            msg = "rows and long_rows belong to a budget, but policies arrived; say them in each policy."
-            raise OptionError(msg, rows=rows, long_rows=long_rows)
+        if rows is not None or too_long != "refuse":
+            msg = "rows and too_long belong to a budget, but policies arrived; say them in each policy."
+            raise OptionError(msg, rows=rows, too_long=too_long)
         chosen = named(policies)
     if not chosen:
         raise OptionError("policies must be one or more, but none arrived; a number is a budget for every kind.")
-    outlooks: dict[str, Outlook] = {}
+    outlooks: dict[str, PolicyForecast] = {}
     for name, policy in chosen.items():
         try:
             if checked is None:
-                outlooks[name] = _rough(histogram, policy, world, seed)
+                outlooks[name] = _rough(histogram, policy, world_size, seed)
             else:
-                outlooks[name] = _exact(checked, policy, world, seed)
+                outlooks[name] = _exact(checked, policy, world_size, seed)
         except PipelineError as error:
-            outlooks[name] = Outlook(policy, world=world, problem=error)
+            outlooks[name] = PolicyForecast(policy, world_size=world_size, problem=error)
     problems = [outlook.problem for outlook in outlooks.values() if outlook.problem is not None]
     if len(problems) == len(outlooks):
         raise problems[0]
     if model is not None:
         outlooks = _with_memory(outlooks, model)
-    return Forecast(histogram, outlooks, world)
+    return Forecast(histogram, outlooks, world_size)
 
 
 def _counted(lengths: npt.ArrayLike | Histogram | Mapping[int, int]) -> tuple[Lengths | None, Histogram]:
@@ -99,25 +99,25 @@ def _counted(lengths: npt.ArrayLike | Histogram | Mapping[int, int]) -> tuple[Le
     return checked, Histogram.of_checked(checked)
 
 
-def _exact(lengths: Lengths, policy: Policy, world: int, seed: int) -> Outlook:
+def _exact(lengths: Lengths, policy: Policy, world_size: int, seed: int) -> PolicyForecast:
     """By the plans of two epochs."""
-    first, second = (Plan.of(lengths.values, policy, seed=seed, epoch=epoch, world=world) for epoch in (0, 1))
-    return attrs.evolve(outlook_of(policy, first, world), mates=mates_again(first, second))
+    first, second = (Plan.of(lengths.values, policy, seed=seed, epoch=epoch, world_size=world_size) for epoch in (0, 1))
+    return attrs.evolve(outlook_of(policy, first, world_size), mates=mates_again(first, second))
 
 
-def _rough(histogram: Histogram, policy: Policy, world: int, seed: int) -> Outlook:
+def _rough(histogram: Histogram, policy: Policy, world_size: int, seed: int) -> PolicyForecast:
     """By batches that are drawn."""
-    found = drawn(histogram, policy, world, seed)
+    found = drawn(histogram, policy, world_size, seed)
     # Some pools alone are not divided among ranks, nor is what does not go round.
-    ranks = world if found.whole and len(found.batches) % world == 0 else 1
-    outlook = outlook_of(policy, found.plan(ranks, seed), world, of=None if found.whole else found.rows)
+    ranks = world_size if found.whole and len(found.batches) % world_size == 0 else 1
+    outlook = outlook_of(policy, found.plan(ranks, seed), world_size, of=None if found.whole else found.rows)
     return attrs.evolve(outlook, mates=found.mates, exact=False)
 
 
-def _with_memory(outlooks: Mapping[str, Outlook], model: Model) -> dict[str, Outlook]:
+def _with_memory(outlooks: Mapping[str, PolicyForecast], model: Model) -> dict[str, PolicyForecast]:
     """The same with the memory of each one's most demanding batch, every shape measured once."""
     known: dict[Shape, Memory] = {}
-    found: dict[str, Outlook] = {}
+    found: dict[str, PolicyForecast] = {}
     for name, outlook in outlooks.items():
         for shape in outlook.extremes:
             if shape not in known:

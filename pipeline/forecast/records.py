@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TypedDict
 
 from pipeline.forecast.histogram import Histogram
-from pipeline.forecast.outlook import Outlook
+from pipeline.forecast.outlook import PolicyForecast
 
 
 class MemoryRecord(TypedDict):
@@ -71,7 +71,7 @@ class ForecastRecord(TypedDict):
         rows: how many rows there are.
         steps: how many steps they have.
         longest: the most steps of a row.
-        world: how many ranks there are.
+        world_size: how many ranks there are.
         outlooks: a policy each.
     """
 
@@ -79,23 +79,23 @@ class ForecastRecord(TypedDict):
     rows: int
     steps: int
     longest: int
-    world: int
+    world_size: int
     outlooks: list[OutlookRecord]
 
 
-def record_of(histogram: Histogram, outlooks: Mapping[str, Outlook], world: int) -> ForecastRecord:
+def record_of(histogram: Histogram, outlooks: Mapping[str, PolicyForecast], world_size: int) -> ForecastRecord:
     """A forecast as records that are JSON when they are dumped."""
     return {
         "schema": 1,
         "rows": histogram.rows,
         "steps": histogram.steps,
         "longest": histogram.longest,
-        "world": world,
+        "world_size": world_size,
         "outlooks": [_outlook(name, outlook) for name, outlook in outlooks.items()],
     }
 
 
-def _outlook(name: str, outlook: Outlook) -> OutlookRecord:
+def _outlook(name: str, outlook: PolicyForecast) -> OutlookRecord:
     memory = outlook.memory
     return {
         "name": name,

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from pipeline.batching.batches import Batches
 from pipeline.batching.cut import less_padded
-from pipeline.batching.numbers import Numbers
+from pipeline.batching.numbers import IntArray
 from pipeline.batching.policy import Policy
 from pipeline.batching.ranks import divided
 from pipeline.errors import LengthError
@@ -63,11 +63,11 @@ class Runs:
         """How many rows there are."""
         return int(self.begins[-1])
 
-    def run_at(self, places: Numbers) -> Whole:
+    def run_at(self, places: IntArray) -> Whole:
         """The run that each place lies in."""
         return np.searchsorted(self.begins, places, side="right") - 1
 
-    def steps_before(self, places: Numbers) -> Whole:
+    def steps_before(self, places: IntArray) -> Whole:
         """How many steps all rows before each place have."""
         run = self.run_at(places)
         # Behind the last run there is nothing.
@@ -123,9 +123,9 @@ class Runs:
         begins = self.begins.tolist()
         return zip(self.lengths.tolist(), begins[:-1], begins[1:], self.breaks.tolist(), strict=True)
 
-    def batches(self, policy: Policy, world: int) -> Batches:
-        """The batches, their number a multiple of `world` if the rows allow it; they hold no numbers of rows."""
-        starts = divided(self.starts(policy), self.rows, world)
+    def batches(self, policy: Policy, world_size: int) -> Batches:
+        """The batches, their number a multiple of `world_size` if the rows allow it; they hold no numbers of rows."""
+        starts = divided(self.starts(policy), self.rows, world_size)
         stops = np.append(starts[1:], self.rows)[: len(starts)]
         longest = self.lengths[self.run_at(starts)]
         shapes = policy.shapes(stops - starts, longest[:, None])
@@ -148,24 +148,24 @@ def what_is_left(histogram: Histogram, policy: Policy) -> Histogram:
         LengthError: for a long row, if the policy refuses those.
     """
     limit = policy.limit()
-    if limit is None or histogram.longest <= limit or policy.long_rows == "alone":
+    if limit is None or histogram.longest <= limit or policy.too_long == "alone":
         return histogram
     long = histogram.lengths > limit
     many = int(histogram.counts[long].sum())
-    if policy.long_rows == "refuse":
+    if policy.too_long == "refuse":
         msg = (
             f"{many:,} rows are longer than {limit:,} steps, up to {histogram.longest:,}, but {policy} has no room for "
-            'those; raise that, or say what becomes of long rows: long_rows="alone", "truncate" or "split".'
+            'those; raise that, or say what becomes of long rows: too_long="alone", "truncate" or "split".'
         )
         raise LengthError(msg, rows=many, length=histogram.longest, limit=limit)
     counts = histogram.counts[long]
     lengths = np.concatenate([histogram.lengths, [limit]])
     whole = many
-    if policy.long_rows == "split":
+    if policy.too_long == "split":
         pieces = (histogram.lengths[long] - 1) // limit
         whole = int((counts * pieces).sum())
         lengths[np.flatnonzero(long)] -= pieces * limit
-    kept = np.concatenate([np.where(long & (policy.long_rows == "truncate"), 0, histogram.counts), [whole]])
+    kept = np.concatenate([np.where(long & (policy.too_long == "truncate"), 0, histogram.counts), [whole]])
     found, place = np.unique(lengths, return_inverse=True)
     merged = np.zeros(len(found), np.int64)
     np.add.at(merged, place, kept)

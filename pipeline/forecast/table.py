@@ -10,7 +10,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from pipeline.forecast.histogram import Histogram
-from pipeline.forecast.outlook import Outlook
+from pipeline.forecast.outlook import PolicyForecast
 from pipeline.text import plain
 
 HEADINGS: Final = (
@@ -52,7 +52,7 @@ class Table:
     notes: Sequence[str]
 
     @classmethod
-    def of(cls, histogram: Histogram, outlooks: Mapping[str, Outlook], world: int) -> "Table":
+    def of(cls, histogram: Histogram, outlooks: Mapping[str, PolicyForecast], world_size: int) -> "Table":
         """The table of some outlooks."""
         with_memory = any(outlook.memory is not None for outlook in outlooks.values())
         headings = (*HEADINGS, *(["peak memory"] if with_memory else []))
@@ -60,7 +60,7 @@ class Table:
         shortest = int(histogram.lengths[0]) if histogram.rows else 0
         title = (
             f"{histogram.rows:,} rows of {shortest:,} to {histogram.longest:,} steps, {histogram.steps:,} together; "
-            f"{world:,} {'rank' if world == 1 else 'ranks'}"
+            f"{world_size:,} {'rank' if world_size == 1 else 'ranks'}"
         )
         return cls(title, headings, rows, list(_notes(outlooks)))
 
@@ -97,7 +97,7 @@ class Table:
         )
 
 
-def _figures(outlook: Outlook, *, with_memory: bool) -> Iterator[str]:
+def _figures(outlook: PolicyForecast, *, with_memory: bool) -> Iterator[str]:
     if outlook.problem is not None:
         yield from ["-"] * (len(HEADINGS) - 1 + with_memory)
         return
@@ -112,7 +112,7 @@ def _figures(outlook: Outlook, *, with_memory: bool) -> Iterator[str]:
         yield "-" if outlook.memory is None else str(outlook.memory)
 
 
-def _notes(outlooks: Mapping[str, Outlook]) -> Iterator[str]:
+def _notes(outlooks: Mapping[str, PolicyForecast]) -> Iterator[str]:
     yield from _MEANING
     if any(not outlook.exact for outlook in outlooks.values()):
         yield "From a histogram: of one pool exactly; of several, by pools drawn as a plan draws them."

@@ -4,10 +4,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.data.batches import Padded
-from pipeline.data.states import S, Sight, States
+from pipeline.data.states import S, MaybeCausal, States
 
 
-def ranked(states: States[Sight]) -> Float[Tensor, "occupied time hidden"]:
+def ranked(states: States[MaybeCausal]) -> Float[Tensor, "occupied time hidden"]:
     """The rows that have steps, the longest first, with zeros behind the shorter ones.
 
     Nothing is copied if all rows are of one length.
@@ -31,7 +31,7 @@ def unranked(values: Float[Tensor, "occupied time hidden"], states: States[S]) -
     """States with other vectors a step, of a rectangle as `ranked` made it of them."""
     order, steps = states.order, states.steps
     if isinstance(steps, Padded) and order.fills(steps.width):
-        return states.holding(steps.holding(values))
+        return states.with_values(steps.with_values(values))
     flat = values.transpose(0, 1).flatten(0, 1)
-    found = steps.packed().holding(flat if order.steps == len(flat) else flat.index_select(0, order.grid))
-    return states.holding(found.padded() if isinstance(steps, Padded) else found)
+    found = steps.packed().with_values(flat if order.steps == len(flat) else flat.index_select(0, order.grid))
+    return states.with_values(found.padded() if isinstance(steps, Padded) else found)

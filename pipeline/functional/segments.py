@@ -33,7 +33,7 @@ def sum_by_row(steps: Batch[Hidden]) -> Float[Tensor, "batch feature"]:
     steps = compact(steps)
     if isinstance(steps, Packed):
         return row_zeros(steps).index_add(0, steps.order.row, steps.values)
-    return steps.cleared().values.sum(1)
+    return steps.fill_padding(0).values.sum(1)
 
 
 def max_by_row(steps: Batch[Hidden]) -> Float[Tensor, "batch feature"]:
@@ -43,7 +43,7 @@ def max_by_row(steps: Batch[Hidden]) -> Float[Tensor, "batch feature"]:
         return largest(steps.values, steps.order.row, len(steps.lengths))
     if steps.width == 0:
         return row_zeros(steps)
-    return steps.cleared(-math.inf).values.amax(1).masked_fill(is_empty(steps), 0)
+    return steps.fill_padding(-math.inf).values.amax(1).masked_fill(is_empty(steps), 0)
 
 
 def softmax_by_row(steps: Packed[Hidden], scores: Float[Tensor, " steps"]) -> Float[Tensor, " steps"]:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from pipeline.data.batches import Batch, Carry, Packed, Padded
-from pipeline.data.metadata import Riders
+from pipeline.data.metadata import BatchMetadata
 from pipeline.data.rows import Vectors
-from pipeline.data.states import Sight, States
+from pipeline.data.states import MaybeCausal, States
 from pipeline.laws.compare import numbers, same
 from pipeline.laws.graphs import GRAPHS
 from pipeline.laws.inertness import EVERY_ROW, layouts_agree, no_gradient_reaches_padding, padding_is_inert
@@ -21,7 +21,7 @@ from pipeline.laws.upkeep import UPKEEP, differentiate, evaluation_is_determinis
 from pipeline.parts.capabilities import Layout
 from pipeline.parts.encoder import Encoder
 
-Made: TypeAlias = Callable[[], Encoder[Sight]]
+Made: TypeAlias = Callable[[], Encoder[MaybeCausal]]
 
 _TRIES: Final = 3
 """How often something is changed at random before it counts as unseen: one change may be too small to show."""
@@ -61,7 +61,7 @@ def sizes_are_true(make: Made) -> None:
     for batch in _both_layouts(padded(drawn((4, 1, 3), size_of(encoder)), extra=1)):
         states = encoder(batch)
         if not isinstance(loosely(states), States):
-            msg = f"forward must give pipeline.States, but gave a {type(states).__name__}; see batch.holding(hidden)."
+            msg = f"forward must give pipeline.States, but gave a {type(states).__name__}; see batch.with_values(hidden)."
             raise FaultError(msg)
         shapes = [tuple(states.steps.packed().values.shape), tuple(states.final.shape)]
         wanted = [(batch.order.steps, encoder.output_size), (len(batch.lengths), encoder.output_size)]
@@ -80,19 +80,19 @@ def what_rides_along_is_passed_on(make: Made) -> None:
     rows = padded(drawn((4, 1, 3), size_of(encoder)), extra=2)
     asked = rows.order.mask(rows.width) & (torch.arange(rows.width) % 2 == 0)
     targets = torch.arange(3 * rows.width).reshape(3, -1)
-    riders = Riders(torch.tensor([7, 3, 5]), targets, asked)
-    remedy = "Give States(batch.holding(hidden), final): a new batch, made by hand, has lost them."
-    for batch in _both_layouts(attrs.evolve(rows, riders=riders)):
+    metadata = BatchMetadata(torch.tensor([7, 3, 5]), targets, asked)
+    remedy = "Give States(batch.with_values(hidden), final): a new batch, made by hand, has lost them."
+    for batch in _both_layouts(attrs.evolve(rows, metadata=metadata)):
         states = encoder(batch)
-        if states.riders.targets is None or states.riders.asked is None:
+        if states.metadata.targets is None or states.metadata.asked is None:
             msg = f"targets, or which steps are asked for, are missing from what came out. {remedy}"
             raise FaultError(msg)
         for name, found, wanted in (
             ("lengths", states.lengths, rows.lengths),
             ("order.lengths", states.order.lengths, rows.lengths),
-            ("riders.places", states.riders.places, riders.places),
-            ("riders.targets", states.riders.targets, targets),
-            ("riders.asked", states.riders.asked, asked),
+            ("metadata.places", states.metadata.places, metadata.places),
+            ("metadata.targets", states.metadata.targets, targets),
+            ("metadata.asked", states.metadata.asked, asked),
         ):
             if not torch.equal(found, wanted):
                 msg = f"{name} came in as {numbers(wanted)}, but went out as {numbers(found)}. {remedy}"
@@ -128,7 +128,7 @@ def final_states_belong_to_their_rows(make: Made) -> None:
             raise FaultError(msg, row=index)
 
 
-def _seen(encoder: Encoder[Sight], rows: Sequence[Tensor], index: int, step: int) -> Tensor:
+def _seen(encoder: Encoder[MaybeCausal], rows: Sequence[Tensor], index: int, step: int) -> Tensor:
     """Which features of a row's final state change with one of its steps."""
     before = encoder(padded(rows)).final[index].detach()
     seen = torch.zeros_like(before, dtype=torch.bool)
@@ -145,7 +145,7 @@ def _changed(rows: Sequence[Tensor], index: int, start: int, end: int, seed: int
 
 
 @law
-def causal_steps_do_not_look_ahead(make: Callable[[], Encoder[Sight] | PlainModule]) -> None:
+def causal_steps_do_not_look_ahead(make: Callable[[], Encoder[MaybeCausal] | PlainModule]) -> None:
     """What declares `causal` gives each step from the steps up to it: another future, or none, leaves it as it was."""
     part = prepared(make)
     if not part.causal:
@@ -201,13 +201,13 @@ def empty_rows_end_as_they_began(make: Made) -> None:
                     raise FaultError(msg)
 
 
-def _with_initial(encoder: Encoder[Sight], batch: Batch[Vectors]) -> tuple[Carry, Carry]:
+def _with_initial(encoder: Encoder[MaybeCausal], batch: Batch[Vectors]) -> tuple[Carry, Carry]:
     """What is carried from a batch that starts from initial states, and those."""
     initial = _initial(encoder, batch)
     return _carried(encoder(attrs.evolve(batch, initial=initial))), initial
 
 
-def _carried(states: States[Sight]) -> Carry:
+def _carried(states: States[MaybeCausal]) -> Carry:
     if states.carried is None:
         raise FaultError(
             "stateful is declared, but nothing is carried; give States(..., carried=...), or do not declare it."
@@ -215,7 +215,7 @@ def _carried(states: States[Sight]) -> Carry:
     return states.carried
 
 
-def _initial(encoder: Encoder[Sight], batch: Batch[Vectors], *, seed: int = 9) -> Carry:
+def _initial(encoder: Encoder[MaybeCausal], batch: Batch[Vectors], *, seed: int = 9) -> Carry:
     """Initial states of random numbers, in the form of those that are carried."""
     generator = torch.Generator().manual_seed(seed)
     like = _carried(encoder(batch))
@@ -306,7 +306,7 @@ def _both_layouts(batch: Padded[Vectors]) -> tuple[Padded[Vectors], Packed[Vecto
     return batch, batch.packed()
 
 
-ENCODER_LAWS: Final[tuple[Law[Encoder[Sight]], ...]] = (
+ENCODER_LAWS: Final[tuple[Law[Encoder[MaybeCausal]], ...]] = (
     declarations_fit_together,
     sizes_are_true,
     evaluation_is_deterministic,

@@ -38,7 +38,7 @@ class _OfTensors(nn.Module):
             return states.padded().values, states.final
         if isinstance(part, Pooling):
             return (part(States.from_padded(values, lengths)),)
-        rows = batch.cleared().values
+        rows = batch.fill_padding(0).values
         return (part(rows.flip(-1), rows, batch.order.mask(batch.width).unsqueeze(1)),)
 
 

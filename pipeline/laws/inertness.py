@@ -19,7 +19,7 @@ from pipeline.parts.pooling import Pooling
 
 _PADDING: Final = (
     "Usually a sum, mean, maximum or softmax over the whole width, or a mask that multiplies (NaN times 0 is NaN): "
-    "select or fill instead, as batch.cleared() does, or compute on batch.packed()."
+    "select or fill instead, as batch.fill_padding(0) does, or compute on batch.packed()."
 )
 _WIDTH: Final = (
     "Usually a mean over the width instead of the length, the last column taken for the last step, or a backward "
@@ -57,7 +57,7 @@ def _check_gradients(part: Tried, batch: Padded[Vectors]) -> None:
     weights = [weight for weight in part.parameters() if weight.requires_grad]
     wanted: list[Tensor] | None = None
     for filling in FILLINGS:
-        values = batch.cleared(filling).values.detach().requires_grad_()
+        values = batch.fill_padding(filling).values.detach().requires_grad_()
         found, *others = gradients(results(part, Padded(Vectors, values, batch.lengths)), [values, *weights])
         if found[~real].count_nonzero():
             row = int(found.masked_fill(real.unsqueeze(-1), 0).flatten(1).any(1).nonzero()[0])

@@ -28,7 +28,7 @@ def equals_oracle(part: Part, oracle: Callable[[Tensor], Tensor], rows: Rows, we
 
     Example:
         >>> rows = [torch.ones(time, 2, dtype=torch.float64) for time in (3, 0, 1)]
-        >>> equals_oracle(lambda batch: list(batch.cleared().values.sum(1)), lambda row: row.sum(0), rows)
+        >>> equals_oracle(lambda batch: list(batch.fill_padding(0).values.sum(1)), lambda row: row.sum(0), rows)
     """
     leaves = [row.detach().requires_grad_() for row in rows]
     # Neither side's own errors are the other's fault.

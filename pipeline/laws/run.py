@@ -11,7 +11,7 @@ from pipeline.checks.shapes import described
 from pipeline.data.batches import Batch, Packed, Padded
 from pipeline.data.order import ints
 from pipeline.data.rows import Hidden, Vectors
-from pipeline.data.states import Pooled, Sight, States
+from pipeline.data.states import Pooled, MaybeCausal, States
 from pipeline.errors import OptionError
 from pipeline.functional.segments import sum_by_row
 from pipeline.laws.law import FaultError
@@ -88,7 +88,7 @@ class PlainModule(nn.Module):
         return [row[:length] for row, length in zip(given, ints(batch.lengths), strict=True)]
 
 
-Tried: TypeAlias = Encoder[Sight] | Attention | Pooling | PlainModule
+Tried: TypeAlias = Encoder[MaybeCausal] | Attention | Pooling | PlainModule
 """The parts that are modules."""
 
 T = TypeVar("T", bound=Tried)
@@ -124,13 +124,13 @@ def results(part: Tried, batch: Batch[Vectors]) -> list[Tensor]:
         return list(part(states_of(batch)))
     if isinstance(part, PlainModule):
         return part.rows(batch.padded())
-    rows = batch.padded().cleared()
+    rows = batch.padded().fill_padding(0)
     mask = rows.order.mask(rows.width).unsqueeze(1).expand(-1, rows.width, -1)
     contexts = part(rows.values.flip(-1), rows.values, mask)
     return [row[:length] for row, length in zip(contexts, ints(batch.lengths), strict=True)]
 
 
-def by_row(states: States[Sight]) -> list[Float[Tensor, "time_and_final hidden"]]:
+def by_row(states: States[MaybeCausal]) -> list[Float[Tensor, "time_and_final hidden"]]:
     """Each row's hidden vectors and, below them, its final state."""
     return [torch.cat([steps, final[None]]) for steps, final in zip(steps_of(states.steps), states.final, strict=True)]
 
@@ -142,21 +142,21 @@ def steps_of(batch: Batch[Hidden]) -> list[Float[Tensor, "time hidden"]]:
     return [row[:length] for row, length in zip(batch.values, ints(batch.lengths), strict=True)]
 
 
-def states_of(batch: Batch[Vectors]) -> States[Sight]:
+def states_of(batch: Batch[Vectors]) -> States[MaybeCausal]:
     """States whose steps are these, and whose final ones are none of them, but belong to their rows."""
     return States(batch, sum_by_row(batch) / 2)
 
 
-def encoded(encoder: Encoder[Sight]) -> Part:
+def encoded(encoder: Encoder[MaybeCausal]) -> Part:
     """An encoder as `equals_oracle` takes it: each row's hidden vectors and, below them, its final state."""
     return lambda batch: by_row(encoder(batch))
 
 
-def attended(stage: Callable[[States[Sight]], States[Sight]]) -> Part:
+def attended(stage: Callable[[States[MaybeCausal]], States[MaybeCausal]]) -> Part:
     """A stage from states to states, such as `Attend`: each row's vectors."""
     return lambda batch: steps_of(stage(States.from_padded(batch.values, batch.lengths)).steps)
 
 
-def pooled(stage: Callable[[States[Sight]], Pooled]) -> Part:
+def pooled(stage: Callable[[States[MaybeCausal]], Pooled]) -> Part:
     """A stage from states to pooled rows, such as `Pool`: each row's vector."""
     return lambda batch: list(stage(States.from_padded(batch.values, batch.lengths)).values)

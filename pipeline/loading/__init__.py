@@ -6,4 +6,4 @@ from pipeline.loading.rows import RowDataset as RowDataset
 from pipeline.loading.sampler import PlannedBatches as PlannedBatches
 from pipeline.loading.stream_loader import StreamLoader as StreamLoader
 from pipeline.loading.streamed import Streamed as Streamed
-from pipeline.loading.tally import Tally as Tally
+from pipeline.loading.tally import EpochCounter as EpochCounter

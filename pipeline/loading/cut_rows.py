@@ -27,11 +27,11 @@ class CutRows(Dataset[Row[K]], Generic[K]):
         OptionError: if the pieces are those of another number of rows.
 
     Example:
-        >>> from pipeline import Numbers
+        >>> from pipeline import FromIds
         >>> from pipeline.batching import Budget
         >>> from pipeline.loading import PlannedBatches, RowDataset
-        >>> batches = PlannedBatches([5, 2], Budget(3, long_rows="split"), seed=None)
-        >>> rows = CutRows(RowDataset([[1, 2, 3, 4, 5], [6, 7]], Numbers()), batches.pieces)
+        >>> batches = PlannedBatches([5, 2], Budget(3, too_long="split"), seed=None)
+        >>> rows = CutRows(RowDataset([[1, 2, 3, 4, 5], [6, 7]], FromIds()), batches.pieces)
         >>> [rows[number].sequence.values.tolist() for number in range(len(rows))]
         [[1, 2, 3], [6, 7], [4, 5]]
     """

@@ -54,18 +54,18 @@ class Loader(Generic[T]):
         device: where batches go, without waiting until they are there; None leaves them on the CPU.
 
     Raises:
-        OptionError: if the batches are for what deals them out by itself (`deal=False`), or if an option is one for
+        OptionError: if the batches are for what deals them out by itself (`split_by_rank=False`), or if an option is one for
             workers and there are none; and, when batches are asked for, if the dataset has not the rows that were
             planned.
 
     Example:
-        >>> from pipeline import Numbers, Pad
+        >>> from pipeline import FromIds, Pad
         >>> from pipeline.batching import Budget
         >>> from pipeline.loading import RowDataset
         >>> source = [[1, 2, 3, 4], [5], [6, 7, 8, 9, 10], [11, 12]]
         >>> batches = PlannedBatches([len(row) for row in source], Budget(10), seed=None)
-        >>> loader = Loader(RowDataset(source, Numbers()), batches, Pad())
-        >>> [batch.riders.places.tolist() for batch in loader]
+        >>> loader = Loader(RowDataset(source, FromIds()), batches, Pad())
+        >>> [batch.metadata.places.tolist() for batch in loader]
         [[2, 0], [3, 1]]
         >>> print(loader.report)
         4 rows in 2 batches: 12 real steps, 14 padded, 14.3% of the padded work wasted
@@ -94,9 +94,9 @@ class Loader(Generic[T]):
             "worker_init_fn": worker_init_fn,
         }
         check_workers(num_workers, options)
-        if not batches.deal:
+        if not batches.split_by_rank:
             msg = (
-                "batches were made with deal=False, for what deals them out to the ranks by itself, which a Loader "
+                "batches were made with split_by_rank=False, for what deals them out to the ranks by itself, which a Loader "
                 "does not; leave that out."
             )
             raise OptionError(msg)

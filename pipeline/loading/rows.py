@@ -10,7 +10,7 @@ from pipeline.data.rows import Example, K, Row
 from pipeline.errors import ShapeError
 from pipeline.loading.fetching import Numbered, fetched, fetched_one
 from pipeline.loading.naming import named
-from pipeline.stages.door import Door, example_of, examples_of
+from pipeline.stages.input_stage import InputStage, example_of, examples_of
 
 X = TypeVar("X")
 
@@ -29,8 +29,8 @@ class RowDataset(Dataset[Row[K]], Generic[X, K]):
             to have been at that one, where many at a time leave as many to suspect.
 
     Example:
-        >>> from pipeline import Numbers
-        >>> rows = RowDataset([[5, 6, 7], [8]], Numbers())
+        >>> from pipeline import FromIds
+        >>> rows = RowDataset([[5, 6, 7], [8]], FromIds())
         >>> len(rows), len(rows[0]), [row.place for row in rows.__getitems__([1, 0])]
         (2, 3, [1, 0])
     """
@@ -38,7 +38,7 @@ class RowDataset(Dataset[Row[K]], Generic[X, K]):
     def __init__(
         self,
         source: Numbered[X | Example[X]],
-        door: Door[X, K],
+        door: InputStage[X, K],
         *,
         singly: bool = False,
     ) -> None:

@@ -33,15 +33,15 @@ class PlannedBatches(Sampler[list[int]]):
         policy: what a batch may hold.
         seed: what the order is drawn from; None shuffles nothing.
         rank: which rank this is. Left out, it is asked of `torch.distributed` when batches are.
-        world: how many ranks there are; left out, as the rank.
-        deal: give this rank its own batches. False gives all ranks' batches, those of a step one after the other, for
+        world_size: how many ranks there are; left out, as the rank.
+        split_by_rank: give this rank its own batches. False gives all ranks' batches, those of a step one after the other, for
             what deals them out by itself, as `accelerator.prepare` does.
         worst_first: begin with the costliest batch.
         uneven: what becomes of rows that do not go round.
         kept: a folder where plans are kept as files.
 
     Raises:
-        OptionError: for options outside their range, if one of `rank` and `world` is given alone, or later, if a
+        OptionError: for options outside their range, if one of `rank` and `world_size` is given alone, or later, if a
             launcher started several processes that are not joined when batches are asked for.
 
     Example:
@@ -60,19 +60,19 @@ class PlannedBatches(Sampler[list[int]]):
         *,
         seed: int | None = 0,
         rank: int | None = None,
-        world: int | None = None,
-        deal: bool = True,
+        world_size: int | None = None,
+        split_by_rank: bool = True,
         worst_first: bool = False,
         uneven: Uneven = "repeat",
         kept: str | PathLike[str] | None = None,
     ) -> None:
-        if rank is not None or world is not None:
-            taking_part(rank, world)
+        if rank is not None or world_size is not None:
+            taking_part(rank, world_size)
         self.lengths: Final = lengths
         self.policy: Final = policy
         self.seed: Final = seed
-        self.deal: Final = deal
-        self._ranks: Final = rank, world
+        self.split_by_rank: Final = split_by_rank
+        self._ranks: Final = rank, world_size
         self._worst_first: Final = worst_first
         self._uneven: Final[Uneven] = uneven
         self._kept: Final = None if kept is None else Path(kept)
@@ -99,14 +99,14 @@ class PlannedBatches(Sampler[list[int]]):
         Raises:
             OptionError: if that is done already.
         """
-        _, world = taking_part(*self._ranks)
-        if self.deal and world > 1:
+        _, world_size = taking_part(*self._ranks)
+        if self.split_by_rank and world_size > 1:
             msg = (
-                f"these are the batches of one rank of {world} already, but what reads drop_last deals them out once "
+                f"these are the batches of one rank of {world_size} already, but what reads drop_last deals them out once "
                 "more, so that most rows were lost; leave the loader out of accelerator.prepare, or make it with "
-                "PlannedBatches(..., deal=False)."
+                "PlannedBatches(..., split_by_rank=False)."
             )
-            raise OptionError(msg, world=world)
+            raise OptionError(msg, world_size=world_size)
         return False
 
     @property
@@ -140,7 +140,7 @@ class PlannedBatches(Sampler[list[int]]):
     def state_dict(self) -> dict[str, object]:
         """How far this was asked for batches, as numbers, lists and text, for JSON or a checkpoint."""
         steps, within = divmod(self._given, self._each)
-        return {"cursor": self.plan.cursor(steps).to_dict(), "within": within, "world": self.plan.world}
+        return {"cursor": self.plan.cursor(steps).to_dict(), "within": within, "world_size": self.plan.world_size}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Stand where a state was taken, on however many ranks there are now.
@@ -150,23 +150,23 @@ class PlannedBatches(Sampler[list[int]]):
                 between the batches of one step, and there are other ranks now.
         """
         match dict(state):
-            case {"cursor": cursor, "within": int(within), "world": int(world), **rest} if not rest and _is_state(
+            case {"cursor": cursor, "within": int(within), "world_size": int(world_size), **rest} if not rest and _is_state(
                 cursor
             ):
                 begins = Cursor.from_dict(cursor)
             case _:
                 msg = (
-                    f"a state of batches has cursor, within and world, but {dict(state)} arrived; give what state_dict "
+                    f"a state of batches has cursor, within and world_size, but {dict(state)} arrived; give what state_dict "
                     "gave."
                 )
                 raise OptionError(msg, state=state)
         plan = self._plan_after(begins)
-        if within and (world != plan.world or self.deal):
+        if within and (world_size != plan.world_size or self.split_by_rank):
             msg = (
-                f"the state stands behind {within} of the {world} batches of one step, but there are {plan.world} "
+                f"the state stands behind {within} of the {world_size} batches of one step, but there are {plan.world_size} "
                 "ranks now; go on with as many, or from a state that was taken behind a whole step."
             )
-            raise OptionError(msg, within=within, world=world)
+            raise OptionError(msg, within=within, world_size=world_size)
         self._stand(begins, within)
 
     def __len__(self) -> int:
@@ -197,24 +197,24 @@ class PlannedBatches(Sampler[list[int]]):
     @property
     def _each(self) -> int:
         """How many batches of a step this gives."""
-        return 1 if self.deal else self.plan.world
+        return 1 if self.split_by_rank else self.plan.world_size
 
     def _plan_after(self, begins: Cursor) -> Plan:
         """The batches behind a place: made once, and again when the ranks are others."""
-        rank, world = taking_part(*self._ranks)
-        wanted = begins, rank, world
+        rank, world_size = taking_part(*self._ranks)
+        wanted = begins, rank, world_size
         if self._planned is None or self._planned[0] != wanted:
             plan = Plan.of(
                 self.lengths,
                 self.policy,
                 seed=self.seed,
-                world=world,
+                world_size=world_size,
                 worst_first=self._worst_first,
                 uneven=self._uneven,
                 after=begins,
                 kept=self._kept,
             )
-            self._planned = wanted, plan.rank(rank) if self.deal else plan
+            self._planned = wanted, plan.rank(rank) if self.split_by_rank else plan
         return self._planned[1]
 
 

@@ -9,7 +9,7 @@ import attrs
 from pipeline.core.stage import Stage
 from pipeline.data.rows import Kind, Row, is_row
 from pipeline.errors import PipelineError
-from pipeline.stages.door import Door
+from pipeline.stages.input_stage import InputStage
 
 X = TypeVar("X")
 
@@ -48,8 +48,8 @@ class Share(Generic[X]):
         """
         flow: Iterator[object] = iter(self)
         for stage in stages:
-            flow = stage.over(flow)
-        numbers = any(isinstance(stage, Door) for stage in stages[:1])
+            flow = stage.map(flow)
+        numbers = any(isinstance(stage, InputStage) for stage in stages[:1])
         place = self.first
         try:
             for value in flow:

@@ -40,10 +40,10 @@ class StreamLoader(Generic[B]):
         OptionError: if an option is one for workers and there are none.
 
     Example:
-        >>> from pipeline import Bucket, Numbers, Pad
+        >>> from pipeline import Bucket, FromIds, Pad
         >>> source = [[1, 2, 3, 4], [5], [6, 7, 8, 9, 10]]
-        >>> loader = StreamLoader(Streamed(source, Numbers() >> Bucket(max_steps=10) >> Pad()))
-        >>> sorted(place for batch in loader for place in batch.riders.places.tolist())
+        >>> loader = StreamLoader(Streamed(source, FromIds() >> Bucket(max_padded_steps=10) >> Pad()))
+        >>> sorted(place for batch in loader for place in batch.metadata.places.tolist())
         [0, 1, 2]
         >>> print(loader.report)
         3 rows in 2 batches: 10 real steps, 11 padded, 9.1% of the padded work wasted

@@ -82,7 +82,7 @@ class Streamed(IterableDataset[B], Generic[X, B]):
         data: what makes batches of them, such as `Tokenize(...) >> Bucket(...) >> Pad()`: stages, one stream that can
             be resumed, and stages.
         rank: which rank this is. Left out, that of `torch.distributed`.
-        world: how many ranks there are; left out, as the rank.
+        world_size: how many ranks there are; left out, as the rank.
         ranks: how they share the source: `even` or `apart`.
 
     Raises:
@@ -90,8 +90,8 @@ class Streamed(IterableDataset[B], Generic[X, B]):
         OptionError: for options outside their range.
 
     Example:
-        >>> from pipeline import Bucket, Numbers, Pad
-        >>> stream = Streamed([[1, 2, 3, 4], [5], [6, 7, 8, 9, 10]], Numbers() >> Bucket(max_steps=10) >> Pad())
+        >>> from pipeline import Bucket, FromIds, Pad
+        >>> stream = Streamed([[1, 2, 3, 4], [5], [6, 7, 8, 9, 10]], FromIds() >> Bucket(max_padded_steps=10) >> Pad())
         >>> batches = iter(stream)
         >>> first, state = next(batches), stream.state_dict()
         >>> stream.load_state_dict(state)
@@ -105,14 +105,14 @@ class Streamed(IterableDataset[B], Generic[X, B]):
         data: Stream[X, B],
         *,
         rank: int | None = None,
-        world: int | None = None,
+        world_size: int | None = None,
         ranks: Ranks = "even",
     ) -> None:
         one_of("ranks", ranks, get_args(Ranks))
         self.source: Final = source
         self.rank: int
-        self.world: int
-        self.rank, self.world = taking_part(rank, world)
+        self.world_size: int
+        self.rank, self.world_size = taking_part(rank, world_size)
         self.ranks: Final[Ranks] = ranks
         self._before, self._stream, self._after = _divided(data)
         # Shared with workers, which may have been started before it is set.
@@ -132,7 +132,7 @@ class Streamed(IterableDataset[B], Generic[X, B]):
 
     def shares(self, workers: int) -> int:
         """How many shares the source has on so many workers a rank."""
-        return max(workers, 1) * (self.world if self.ranks == "apart" else 1)
+        return max(workers, 1) * (self.world_size if self.ranks == "apart" else 1)
 
     def share(self, worker: int, workers: int) -> int:
         """Which share a worker of this rank reads."""
@@ -176,9 +176,9 @@ class Streamed(IterableDataset[B], Generic[X, B]):
                 )
                 raise OptionError(msg)
             self._read_once = True
-        rank, world = (self.rank, self.world) if self.ranks == "even" else (0, 1)
+        rank, world_size = (self.rank, self.world_size) if self.ranks == "even" else (0, 1)
         share = Share(self.source, at.share + at.shares * at.at.rows, at.shares)
-        marked = self._stream.marked(share.through(self._before), at.at, rank=rank, world=world)
+        marked = self._stream.marked(share.through(self._before), at.at, rank=rank, world_size=world_size)
         return ((self._finished(output), attrs.evolve(at, at=behind)) for output, behind in marked)
 
     def state_dict(self) -> dict[str, object]:
@@ -225,7 +225,7 @@ def _divided(
     stream = parts[streams[0]]
     if len(streams) > 1 or not isinstance(stream, Resumable):
         names = ", ".join(type(parts[index]).__name__ for index in streams)
-        msg = f"data must have one stream that can be resumed, such as Bucket or Lanes, but it has {names}."
+        msg = f"data must have one stream that can be resumed, such as Bucket or BPTTWindows, but it has {names}."
         raise CompositionError(msg, streams=names)
     before = cast("Sequence[Stage[object, object]]", parts[: streams[0]])
     return before, cast("Resumable[object, object]", stream), parts[streams[0] + 1 :]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pipeline.batching.lengths import Lengths
 from pipeline.batching.numbers import whole
 from pipeline.batching.randomness import Coverage
-from pipeline.batching.waste import Culprit
+from pipeline.batching.waste import PaddingOutlier
 from pipeline.data.batches import Batch
 from pipeline.data.report import Report
 from pipeline.data.rows import Kind
@@ -20,7 +20,7 @@ B = TypeVar("B", bound=Batch[Kind])
 
 
 @final
-class Tally:
+class EpochCounter:
     """Counts batches as they pass: which rows were served, real and padded steps, and which rows brought padding about.
 
     For the batches of one process. A row is known by its place; one that is split is served when all its pieces were.
@@ -35,15 +35,15 @@ class Tally:
         LengthError: for a length below 0.
 
     Example:
-        >>> from pipeline import Bucket, Numbers, Pad
-        >>> data = Numbers() >> Bucket(rows=2, seed=None) >> Pad()
-        >>> tally = Tally([1, 3, 2, 1])
-        >>> for batch in tally.over(data([[5], [5, 6, 7], [5, 6], [5]])):
+        >>> from pipeline import Bucket, FromIds, Pad
+        >>> data = FromIds() >> Bucket(rows=2, seed=None) >> Pad()
+        >>> tally = EpochCounter([1, 3, 2, 1])
+        >>> for batch in tally.count(data([[5], [5, 6, 7], [5, 6], [5]])):
         ...     print(tally.fields())
         {'rows': '2', 'padding': '16.7%', 'left': '2', 'doubled': '0'}
         {'rows': '4', 'padding': '12.5%', 'left': '0', 'doubled': '0'}
-        >>> tally.coverage().once, tally.culprits
-        (True, (Culprit(row=1, batch=0, length=3, padding=1),))
+        >>> tally.coverage().complete, tally.culprits
+        (True, (PaddingOutlier(row=1, batch=0, length=3, padding=1),))
     """
 
     def __init__(self, lengths: npt.ArrayLike | None = None, *, most: int = 10) -> None:
@@ -58,7 +58,7 @@ class Tally:
         self._left: int = rows
         self._doubled: int = 0
 
-    def over(self, batches: Iterable[B]) -> Iterator[B]:
+    def count(self, batches: Iterable[B]) -> Iterator[B]:
         """The same batches, each counted before it is handed on."""
         for batch in batches:
             self.add(batch)
@@ -70,7 +70,7 @@ class Tally:
         Raises:
             LengthError: for a row at a place that the lengths do not have; nothing is counted then.
         """
-        places: npt.NDArray[np.int64] = batch.riders.places.numpy()
+        places: npt.NDArray[np.int64] = batch.metadata.places.numpy()
         lengths: npt.NDArray[np.int64] = batch.lengths.numpy()
         # Below 0 is what fills a batch up to a fixed shape: no row of the input.
         lengths, places = lengths[places >= 0], places[places >= 0]
@@ -86,15 +86,15 @@ class Tally:
             OptionError: if the tally was not told which rows there are.
         """
         if self._wanted is None:
-            raise OptionError("the tally knows no lengths, so it cannot tell what is missing; make it Tally(lengths).")
+            raise OptionError("the tally knows no lengths, so it cannot tell what is missing; make it EpochCounter(lengths).")
         left, doubled = _states(self._wanted, self._steps, self._times)
         return Coverage(np.flatnonzero(left), np.flatnonzero(doubled))
 
     @property
-    def culprits(self) -> tuple[Culprit, ...]:
+    def culprits(self) -> tuple[PaddingOutlier, ...]:
         """The rows that brought about most padding, the worst first: a row that is far longer than all its mates."""
         worst = sorted(self._worst, reverse=True)
-        return tuple(Culprit(row, -batch, length, padding) for padding, batch, row, length in worst)
+        return tuple(PaddingOutlier(row, -batch, length, padding) for padding, batch, row, length in worst)
 
     def fields(self) -> dict[str, str]:
         """What a progress bar has room for, ready to print: `bar.set_postfix(tally.fields())`."""

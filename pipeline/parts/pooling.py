@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.data.states import Sight, States
+from pipeline.data.states import MaybeCausal, States
 from pipeline.parts.capabilities import Layout
 
 
@@ -25,12 +25,12 @@ class Pooling(nn.Module, ABC):
 
     if TYPE_CHECKING:
 
-        def __call__(self, states: States[Sight], /) -> Float[Tensor, "batch hidden"]:
+        def __call__(self, states: States[MaybeCausal], /) -> Float[Tensor, "batch hidden"]:
             """As `forward`, with the type that `nn.Module` leaves open."""
             ...
 
     @abstractmethod
-    def forward(self, states: States[Sight]) -> Float[Tensor, "batch hidden"]:
+    def forward(self, states: States[MaybeCausal]) -> Float[Tensor, "batch hidden"]:
         """One vector a row."""
 
     def output_size(self, input_size: int) -> int:

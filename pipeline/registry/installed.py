@@ -8,7 +8,7 @@ from typing import Final, TypeAlias, cast, final
 import attrs
 
 from pipeline import hooks
-from pipeline.data.states import Sight
+from pipeline.data.states import MaybeCausal
 from pipeline.errors import PluginError
 from pipeline.laws.law import LawBrokenError
 from pipeline.parts.attention import Attention
@@ -21,7 +21,7 @@ from pipeline.registry.offers import offered, told
 from pipeline.registry.probing import fault, probed
 
 _Catalogues: TypeAlias = tuple[
-    Catalogue[Encoder[Sight]], Catalogue[Attention], Catalogue[Pooling], Catalogue[Tokenizer]
+    Catalogue[Encoder[MaybeCausal]], Catalogue[Attention], Catalogue[Pooling], Catalogue[Tokenizer]
 ]
 
 
@@ -49,7 +49,7 @@ class Registry:
 
     def __init__(self) -> None:
         self.plugins: list[Plugin] = []
-        self.encoders: Catalogue[Encoder[Sight]] = Catalogue("encoder", "pipeline_encoders", Encoder)
+        self.encoders: Catalogue[Encoder[MaybeCausal]] = Catalogue("encoder", "pipeline_encoders", Encoder)
         self.attentions: Catalogue[Attention] = Catalogue("attention", "pipeline_attentions", Attention)
         self.pools: Catalogue[Pooling] = Catalogue("pool", "pipeline_pools", Pooling, always=False)
         self.tokenizers: Catalogue[Tokenizer] = Catalogue("tokenizer", "pipeline_tokenizers", Tokenizer, given="texts")

@@ -31,7 +31,7 @@ class Arrow(TableSource[X_co]):
         text: the column of the input, if that is text: `text`, unless something else is said.
         words: the column of the input, if that is lists of words.
         target: the column of the target: classes, by name or number, lists of them, or null; None for none.
-        malformed: what becomes of rows whose input is null, or no UTF-8, or a field of another type: `stop`, `skip`, or
+        on_bad_record: what becomes of rows whose input is null, or no UTF-8, or a field of another type: `stop`, `skip`, or
             a function of a `Problem` that gives an example in its place, or None.
         cache: a folder in which is kept which rows are left out; None keeps nothing.
 
@@ -50,7 +50,7 @@ class Arrow(TableSource[X_co]):
         *,
         text: str = "text",
         target: str | None = None,
-        malformed: Malformed[str] = "stop",
+        on_bad_record: Malformed[str] = "stop",
         cache: str | PathLike[str] | None = None,
     ) -> None: ...
     @overload
@@ -60,7 +60,7 @@ class Arrow(TableSource[X_co]):
         *,
         words: str,
         target: str | None = None,
-        malformed: Malformed[Sequence[str]] = "stop",
+        on_bad_record: Malformed[Sequence[str]] = "stop",
         cache: str | PathLike[str] | None = None,
     ) -> None: ...
     def __init__(
@@ -70,12 +70,12 @@ class Arrow(TableSource[X_co]):
         text: str | None = None,
         words: str | None = None,
         target: str | None = None,
-        malformed: Malformed[Any] = "stop",
+        on_bad_record: Malformed[Any] = "stop",
         cache: str | PathLike[str] | None = None,
     ) -> None:
         self._table: Rows | None = None
         fields = fields_of("text" if text is None and words is None else text, words, target)
-        super().__init__(file, fields, malformed, cache)
+        super().__init__(file, fields, on_bad_record, cache)
 
     @override
     def _names(self) -> list[str]:

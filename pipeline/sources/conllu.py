@@ -35,7 +35,7 @@ class Conllu(FileSource[Sequence[str]]):
         file: the path.
         words: the column of the words: `form` or `lemma`.
         target: the column of the targets: `upos`, `xpos`, `feats`, `deprel`, ...; `head` as numbers; None for none.
-        malformed: what becomes of sentences with a line that has not ten columns, words that are not numbered from 1,
+        on_bad_record: what becomes of sentences with a line that has not ten columns, words that are not numbered from 1,
             heads that are no number, no word at all, bytes that are no UTF-8, or a NUL: `stop`, `skip`, or a function
             of a `Problem` that gives an example in its place, or None.
         cache: a folder in which the index is kept; None keeps none.
@@ -60,10 +60,10 @@ class Conllu(FileSource[Sequence[str]]):
         *,
         words: Literal["form", "lemma"] = "form",
         target: Annotation | None = "upos",
-        malformed: Malformed[Sequence[str]] = "stop",
+        on_bad_record: Malformed[Sequence[str]] = "stop",
         cache: str | PathLike[str] | None = None,
     ) -> None:
-        super().__init__(file, malformed=malformed, cache=cache)
+        super().__init__(file, on_bad_record=on_bad_record, cache=cache)
         checked_choice("words", words, ("form", "lemma"))
         checked_choice("target", target, (*_COLUMNS[1:], None))
         self._words: Final = words

@@ -22,7 +22,7 @@ class Delimited(FileSource[str]):
     """A table in text: a record a line, its fields apart by a character. `Csv` and `Tsv` are two of its kind.
 
     A record whose quoted fields hold line ends spans several lines, and is named by the first. Blank lines are no
-    records. A malformed record is left out with all of its lines; after a quote that is never closed, that is the rest
+    records. A on_bad_record record is left out with all of its lines; after a quote that is never closed, that is the rest
     of the file.
 
     Args:
@@ -32,14 +32,14 @@ class Delimited(FileSource[str]):
         header: whether the first record names the columns.
         delimiter: what stands between fields: one ASCII character.
         quote: what encloses fields that hold delimiters or line ends, one ASCII character; None if nothing does.
-        malformed: what becomes of records with another number of fields than the first, an open quote, text behind a
+        on_bad_record: what becomes of records with another number of fields than the first, an open quote, text behind a
             closed one, bytes that are no UTF-8, or a NUL: `stop`, `skip`, or a function of a `Problem` that gives an
             example in its place, or None.
         cache: a folder in which the index is kept; None keeps none.
 
     Raises:
         OptionError: if an option is out of its range.
-        RecordError: if the file is empty, its first record is malformed, or it has no column of that name.
+        RecordError: if the file is empty, its first record is on_bad_record, or it has no column of that name.
         SourceError: if the file cannot be read.
     """
 
@@ -52,10 +52,10 @@ class Delimited(FileSource[str]):
         header: bool = True,
         delimiter: str = ",",
         quote: str | None = '"',
-        malformed: Malformed[str] = "stop",
+        on_bad_record: Malformed[str] = "stop",
         cache: str | PathLike[str] | None = None,
     ) -> None:
-        super().__init__(file, malformed=malformed, cache=cache)
+        super().__init__(file, on_bad_record=on_bad_record, cache=cache)
         for name, character in (("delimiter", delimiter), ("quote", quote)):
             if character is not None and (len(character) != 1 or not character.isascii() or character in "\r\n"):
                 msg = f"{name} must be one ASCII character that ends no line, but {character!r} arrived."
@@ -157,7 +157,7 @@ class Tsv(Delimited):
         text: Column = "text",
         target: Column | None = None,
         header: bool = True,
-        malformed: Malformed[str] = "stop",
+        on_bad_record: Malformed[str] = "stop",
         cache: str | PathLike[str] | None = None,
     ) -> None:
         super().__init__(
@@ -167,7 +167,7 @@ class Tsv(Delimited):
             header=header,
             delimiter="\t",
             quote=None,
-            malformed=malformed,
+            on_bad_record=on_bad_record,
             cache=cache,
         )
 

@@ -32,9 +32,9 @@ class FileSource(Screened[bytes, X_co]):
     headers: int = 0
 
     def __init__(
-        self, file: str | PathLike[str], *, malformed: Malformed[X_co], cache: str | PathLike[str] | None
+        self, file: str | PathLike[str], *, on_bad_record: Malformed[X_co], cache: str | PathLike[str] | None
     ) -> None:
-        super().__init__(malformed, cache)
+        super().__init__(on_bad_record, cache)
         self.file: Final = Path(file)
         if self.file.suffix in {".gz", ".bz2", ".xz", ".zst"}:
             msg = (
@@ -70,9 +70,9 @@ class FileSource(Screened[bytes, X_co]):
     @property
     @override
     def fingerprint(self) -> str | None:
-        if callable(self.malformed):
+        if callable(self.on_bad_record):
             return None
-        return digest(type(self).__name__, repr(self.options()), self.malformed, self._opened.fingerprint())
+        return digest(type(self).__name__, repr(self.options()), self.on_bad_record, self._opened.fingerprint())
 
     @override
     def _all(self) -> Iterator[tuple[Span, bytes]]:

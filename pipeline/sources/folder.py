@@ -32,7 +32,7 @@ class TextFolder(Screened[bytes, str]):
         pattern: which files: as in `Path.glob`, below the folder.
         target: the target of a file: the name of the `folder` that it lies in, or of the `file`, without its suffix;
             None for none.
-        malformed: what becomes of files that are no UTF-8, or hold a NUL: `stop`, `skip`, or a function of a `Problem`
+        on_bad_record: what becomes of files that are no UTF-8, or hold a NUL: `stop`, `skip`, or a function of a `Problem`
             that gives an example in its place, or None.
         cache: a folder in which is kept which files are left out; None keeps nothing.
 
@@ -56,10 +56,10 @@ class TextFolder(Screened[bytes, str]):
         *,
         pattern: str = "**/*.txt",
         target: Naming | None = None,
-        malformed: Malformed[str] = "stop",
+        on_bad_record: Malformed[str] = "stop",
         cache: str | PathLike[str] | None = None,
     ) -> None:
-        super().__init__(malformed, cache)
+        super().__init__(on_bad_record, cache)
         self.folder: Final = Path(folder)
         self.files: Final = text_files(self.folder, pattern)
         self._targets: Final = [target_of(file, self.folder, target) for file in self.files]
@@ -68,11 +68,11 @@ class TextFolder(Screened[bytes, str]):
     @override
     def fingerprint(self) -> str | None:
         """Of each file's name, size and time of change; its content is not read."""
-        if callable(self.malformed):
+        if callable(self.on_bad_record):
             return None
         found = ((file.relative_to(self.folder).as_posix(), file.stat()) for file in self.files)
         names = [f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in found]
-        return digest("folder", self.malformed, repr(self._targets), *names)
+        return digest("folder", self.on_bad_record, repr(self._targets), *names)
 
     @override
     def target(self, index: int) -> Target:

@@ -127,7 +127,7 @@ class QuotedLines:
 
 @final
 @attrs.frozen(eq=False)
-class Frames:
+class Frame:
     """Records of a file, in a row.
 
     Attributes:
@@ -141,7 +141,7 @@ class Frames:
     blank: NDArray[np.bool_]
 
 
-def frames(file: Opened, framing: Framing, block: int = _BLOCK) -> Iterator[Frames]:
+def frames(file: Opened, framing: Framing, block: int = _BLOCK) -> Iterator[Frame]:
     """The records of a file, block after block, without a gap; the last need not end with a line end."""
     begin, inside = first_byte(file), False
     for some in lines(file, block):
@@ -152,9 +152,9 @@ def frames(file: Opened, framing: Framing, block: int = _BLOCK) -> Iterator[Fram
         begin = int(stops[-1]) if len(stops) else begin
         # A record that is one blank line begins where that line does.
         lines_begin = np.concatenate([np.zeros(1, np.int64), some.ends[:-1]]) + some.start
-        yield Frames(starts, stops, some.blank[is_end] & (starts == lines_begin[is_end]))
+        yield Frame(starts, stops, some.blank[is_end] & (starts == lines_begin[is_end]))
     if begin < file.size:
-        yield Frames(np.array([begin], np.int64), np.array([file.size], np.int64), np.zeros(1, np.bool_))
+        yield Frame(np.array([begin], np.int64), np.array([file.size], np.int64), np.zeros(1, np.bool_))
 
 
 def without_line_end(record: bytes) -> bytes:

@@ -6,7 +6,7 @@ from typing import final
 import attrs
 import numpy as np
 
-from pipeline.sources.framing import Frames, Places
+from pipeline.sources.framing import Frame, Places
 
 
 @final
@@ -23,7 +23,7 @@ class Index:
     gaps: Places
 
     @classmethod
-    def of(cls, found: Iterable[Frames], *, keep_blank: bool, headers: int) -> "Index":
+    def of(cls, found: Iterable[Frame], *, keep_blank: bool, headers: int) -> "Index":
         """The index of frames.
 
         Args:

@@ -11,7 +11,7 @@ from pipeline.parts.tokenizer import Tokens
 from pipeline.sources.kept import Array, Kept, Store, digest
 from pipeline.sources.reuse import Digests, Known, digests_of
 from pipeline.sources.source import Source
-from pipeline.stages.door import X
+from pipeline.stages.input_stage import X
 from pipeline.stages.tokenize_words import TokenizeWords
 from pipeline.stages.tokenizing import Tokenizing
 

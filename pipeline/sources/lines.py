@@ -27,7 +27,7 @@ class TextLines(FileSource[str]):
         file: the path.
         target: the target of every record.
         blank: what becomes of blank lines: `keep` them as empty records, or `drop` them.
-        malformed: what becomes of lines that are no UTF-8, or hold a NUL: `stop`, `skip`, or a function of a `Problem`
+        on_bad_record: what becomes of lines that are no UTF-8, or hold a NUL: `stop`, `skip`, or a function of a `Problem`
             that gives an example in its place, or None.
         cache: a folder in which the index is kept; None keeps none.
 
@@ -49,10 +49,10 @@ class TextLines(FileSource[str]):
         *,
         target: int | str | None = None,
         blank: Literal["keep", "drop"] = "keep",
-        malformed: Malformed[str] = "stop",
+        on_bad_record: Malformed[str] = "stop",
         cache: str | PathLike[str] | None = None,
     ) -> None:
-        super().__init__(file, malformed=malformed, cache=cache)
+        super().__init__(file, on_bad_record=on_bad_record, cache=cache)
         checked_choice("blank", blank, ("keep", "drop"))
         self._target: Final = target
         self.keep_blank: bool = blank == "keep"
@@ -76,7 +76,7 @@ def lines_of(
     pattern: str = "**/*.txt",
     target: Naming | None = None,
     blank: Literal["keep", "drop"] = "keep",
-    malformed: Malformed[str] = "stop",
+    on_bad_record: Malformed[str] = "stop",
     cache: str | PathLike[str] | None = None,
 ) -> Source[str]:
     r"""The lines of all text files of a folder, a record a line, files in the order of their paths.
@@ -96,7 +96,7 @@ def lines_of(
     """
     place = Path(folder)
     files = [
-        TextLines(file, target=target_of(file, place, target), blank=blank, malformed=malformed, cache=cache)
+        TextLines(file, target=target_of(file, place, target), blank=blank, on_bad_record=on_bad_record, cache=cache)
         for file in text_files(place, pattern)
     ]
     return Together(*files)

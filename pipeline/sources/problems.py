@@ -42,7 +42,7 @@ class Problem:
         """The problem as an error."""
         msg = (
             f"{self.where}: {self.reason}; the record begins {self.text[:60]!r}; mend it, or read with "
-            'malformed="skip", or with a function that gives what to take in its place.'
+            'on_bad_record="skip", or with a function that gives what to take in its place.'
         )
         return RecordError(msg, file=self.file, line=self.number, kind=self.kind, text=self.text)
 
@@ -87,15 +87,15 @@ class Skipped:
         return f"{self.total} records left out" + (f": {kinds}" if kinds else "")
 
 
-def checked_malformed(malformed: Any) -> None:  # noqa: ANN401 - what came may be anything
+def checked_malformed(on_bad_record: Any) -> None:  # noqa: ANN401 - what came may be anything
     """Refuse what says nothing about malformed records.
 
     Raises:
         OptionError: if it is neither `stop`, `skip` nor a function.
     """
-    if malformed not in ("stop", "skip") and not callable(malformed):
-        msg = f'malformed must be "stop", "skip" or a function of a Problem, but {malformed!r} arrived.'
-        raise OptionError(msg, malformed=malformed)
+    if on_bad_record not in ("stop", "skip") and not callable(on_bad_record):
+        msg = f'on_bad_record must be "stop", "skip" or a function of a Problem, but {on_bad_record!r} arrived.'
+        raise OptionError(msg, on_bad_record=on_bad_record)
 
 
 def beginning(record: bytes) -> str:

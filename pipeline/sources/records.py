@@ -43,7 +43,7 @@ class Records(Screened[object, X_co]):
         text: the field of the input, if that is text: by its name, or by its number in a tuple.
         words: the field of the input, if that is a list of words.
         target: the field of the target: a class, by name or number, a list of them, one a step, or None.
-        malformed: what becomes of records that lack a field, or have one of another type: `stop`, `skip`, or a function
+        on_bad_record: what becomes of records that lack a field, or have one of another type: `stop`, `skip`, or a function
             of a `Problem` that gives an example in its place, or None. Bare inputs are the door's to judge.
 
     Raises:
@@ -64,14 +64,14 @@ class Records(Screened[object, X_co]):
         self: "Records[V]",
         values: Iterable[V | Example[V]],
         *,
-        malformed: Malformed[V] = "stop",
+        on_bad_record: Malformed[V] = "stop",
     ) -> None: ...
     @overload
     def __init__(
         self: "Records[V]",
         values: MapStyle[Example[V]],
         *,
-        malformed: Malformed[V] = "stop",
+        on_bad_record: Malformed[V] = "stop",
     ) -> None: ...
     @overload
     def __init__(
@@ -80,7 +80,7 @@ class Records(Screened[object, X_co]):
         *,
         text: Column,
         target: Column | None = None,
-        malformed: Malformed[str] = "stop",
+        on_bad_record: Malformed[str] = "stop",
     ) -> None: ...
     @overload
     def __init__(
@@ -89,7 +89,7 @@ class Records(Screened[object, X_co]):
         *,
         words: Column,
         target: Column | None = None,
-        malformed: Malformed[Sequence[str]] = "stop",
+        on_bad_record: Malformed[Sequence[str]] = "stop",
     ) -> None: ...
     def __init__(
         self,
@@ -98,9 +98,9 @@ class Records(Screened[object, X_co]):
         text: Column | None = None,
         words: Column | None = None,
         target: Column | None = None,
-        malformed: Malformed[Any] = "stop",
+        on_bad_record: Malformed[Any] = "stop",
     ) -> None:
-        super().__init__(malformed, cache=None)
+        super().__init__(on_bad_record, cache=None)
         refuse_text(values)
         _refuse_unreadable(values)
         named = not text is words is target is None
@@ -113,9 +113,9 @@ class Records(Screened[object, X_co]):
     def fingerprint(self) -> str | None:
         """Of a data set of Hugging Face `datasets`, its own; else there is none."""
         found: object = getattr(self._values, "_fingerprint", None)
-        if not isinstance(found, str) or callable(self.malformed):
+        if not isinstance(found, str) or callable(self.on_bad_record):
             return None
-        return digest("records", found, repr(self._fields), self.malformed)
+        return digest("records", found, repr(self._fields), self.on_bad_record)
 
     @override
     def _all(self) -> Iterator[tuple[Span, object]]:

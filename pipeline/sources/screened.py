@@ -40,17 +40,17 @@ R = TypeVar("R")
 class Screened(Source[X_co], Generic[R, X_co]):
     """A source that reads its records from spans, and says what becomes of the malformed ones.
 
-    With `malformed="stop"`, records are looked at when they are read, and not before. Otherwise all of them are read
+    With `on_bad_record="stop"`, records are looked at when they are read, and not before. Otherwise all of them are read
     once when their number, or one of them by number, is first asked for: only then it is known which are left out.
     With a `cache`, what was found is kept there, and the next start does not read them again; what a function decides
     is not kept.
     """
 
-    def __init__(self, malformed: Malformed[X_co], cache: str | PathLike[str] | None) -> None:
-        checked_malformed(malformed)
-        self.malformed: Malformed[X_co] = malformed
+    def __init__(self, on_bad_record: Malformed[X_co], cache: str | PathLike[str] | None) -> None:
+        checked_malformed(on_bad_record)
+        self.on_bad_record: Malformed[X_co] = on_bad_record
         self.cache: Path | None = None if cache is None else Path(cache)
-        self._screen: _Screen | None = _NOTHING if malformed == "stop" else None
+        self._screen: _Screen | None = _NOTHING if on_bad_record == "stop" else None
 
     @abstractmethod
     def _all(self) -> Iterator[tuple[Span, R]]:
@@ -105,7 +105,7 @@ class Screened(Source[X_co], Generic[R, X_co]):
         example = self._examined(raw, span)
         if example is None:
             msg = (
-                f"{self._place(span)}: the function given as malformed= left this record out, but took it before; it "
+                f"{self._place(span)}: the function given as on_bad_record= left this record out, but took it before; it "
                 "must decide alike each time."
             )
             raise SourceError(msg)
@@ -122,7 +122,7 @@ class Screened(Source[X_co], Generic[R, X_co]):
 
     def __getstate__(self) -> dict[str, object]:
         state = dict(self.__dict__)
-        if self.cache is not None and self.malformed == "skip":
+        if self.cache is not None and self.on_bad_record == "skip":
             state["_screen"] = None  # it is kept
         return state
 
@@ -134,12 +134,12 @@ class Screened(Source[X_co], Generic[R, X_co]):
         try:
             return self._parsed(raw, span)
         except UnfitError as error:
-            if self.malformed == "skip":
+            if self.on_bad_record == "skip":
                 return None
             problem = self._problem(raw, span, error)
-            if self.malformed == "stop":
+            if self.on_bad_record == "stop":
                 raise problem.error() from None
-            return self.malformed(problem)
+            return self.on_bad_record(problem)
 
     def _screened(self) -> _Screen:
         if self._screen is None:
@@ -168,7 +168,7 @@ class Screened(Source[X_co], Generic[R, X_co]):
             try:
                 self._parsed(raw, span)
             except UnfitError as error:
-                if callable(self.malformed) and self.malformed(self._problem(raw, span, error)) is not None:
+                if callable(self.on_bad_record) and self.on_bad_record(self._problem(raw, span, error)) is not None:
                     continue
                 gaps.append(record)
                 kinds[error.kind] = kinds.get(error.kind, 0) + 1

@@ -59,10 +59,10 @@ class TableSource(Screened["Sequence[object]", X_co]):
         self,
         file: str | PathLike[str],
         fields: Fields[X_co],
-        malformed: Malformed[X_co],
+        on_bad_record: Malformed[X_co],
         cache: str | PathLike[str] | None,
     ) -> None:
-        super().__init__(malformed, cache)
+        super().__init__(on_bad_record, cache)
         self.file: Final = Path(file)
         self._fields: Final = fields
         self._columns: Final = [str(column) for column in fields.columns]
@@ -94,9 +94,9 @@ class TableSource(Screened["Sequence[object]", X_co]):
     @property
     @override
     def fingerprint(self) -> str | None:
-        if callable(self.malformed):
+        if callable(self.on_bad_record):
             return None
-        return digest(type(self).__name__, repr(self._fields), self.malformed, self._opened.fingerprint())
+        return digest(type(self).__name__, repr(self._fields), self.on_bad_record, self._opened.fingerprint())
 
     @override
     def _all(self) -> Iterator[tuple[Span, Sequence[object]]]:

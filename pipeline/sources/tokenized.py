@@ -15,7 +15,7 @@ from pipeline.errors import SourceError
 from pipeline.sources.keeping import chunks_of, kept_tokens, tokens_at
 from pipeline.sources.kept import Array, Kept, Store
 from pipeline.sources.source import Source, checked_index
-from pipeline.stages.door import X
+from pipeline.stages.input_stage import X
 from pipeline.stages.tokenizing import Tokenizing
 
 Lengths: TypeAlias = NDArray[np.int32]

@@ -12,8 +12,8 @@ from typing_extensions import override
 
 from pipeline.checks.shapes import described
 from pipeline.checks.switches import at_border
-from pipeline.core.stage import Flow, Keeps, ModuleStage
-from pipeline.data.states import S, Sight, States
+from pipeline.core.stage import Spec, TypePreserving, ModuleStage
+from pipeline.data.states import S, MaybeCausal, States
 from pipeline.errors import OptionError, ShapeError
 from pipeline.functional.causal_attention import in_blocks, mixed_earlier
 from pipeline.functional.longest_first import ranked, unranked
@@ -23,7 +23,7 @@ from pipeline.parts.capabilities import Layout
 from pipeline.registry import registry
 from pipeline.registry.catalogue import Catalogue
 from pipeline.stages.pieces import MEMORY, Share, checked_memory, joined
-from pipeline.stages.slot import Slot
+from pipeline.stages.part_stage import Slot
 
 _BLOCK: Final = 128
 """How many steps look back at a time: the fewer, the less is worked out of what they may not see, and the slower."""
@@ -54,7 +54,7 @@ class _Attending(Slot[Attention]):
         return registry().attentions
 
     @abstractmethod
-    def mask(self, states: States[Sight]) -> Bool[Tensor, "#batch #query key"]:
+    def mask(self, states: States[MaybeCausal]) -> Bool[Tensor, "#batch #query key"]:
         """Which steps each step may attend to."""
 
     @abstractmethod
@@ -70,7 +70,7 @@ class _Attending(Slot[Attention]):
     def share(self, attention: Attention, values: Float[Tensor, "batch time hidden"]) -> Share:
         """How many of them to take at a time."""
 
-    def weights(self, states: States[Sight]) -> Float[Tensor, "batch query key"]:
+    def weights(self, states: States[MaybeCausal]) -> Float[Tensor, "batch query key"]:
         """The share of each step (key) in each step's context (query), in padded layout; zeros for padding."""
         values = states.padded().values
         attention = self.ready(values.shape[-1])
@@ -97,16 +97,16 @@ class _Attending(Slot[Attention]):
                 f"{tuple(values.shape)}, but gave {described(found)}; mend its forward."
             )
             raise ShapeError(msg, part=self.called)
-        return states.holding(rows.holding(found))
+        return states.with_values(rows.with_values(found))
 
     def at_once(
-        self, attention: Attention, values: Float[Tensor, "batch time hidden"], states: States[Sight]
+        self, attention: Attention, values: Float[Tensor, "batch time hidden"], states: States[MaybeCausal]
     ) -> Float[Tensor, "batch time hidden"]:
         """Each step's context, from one call."""
         return attention(values, values, self.mask(states))
 
     def in_pieces(
-        self, attention: Attention, values: Float[Tensor, "batch time hidden"], states: States[Sight]
+        self, attention: Attention, values: Float[Tensor, "batch time hidden"], states: States[MaybeCausal]
     ) -> Float[Tensor, "batch time hidden"]:
         """Each step's context, a piece at a time."""
         own = attention.mixes_its_own_way
@@ -126,7 +126,7 @@ class _Attending(Slot[Attention]):
 
 
 @final
-class Attend(_Attending, ModuleStage[States[Sight], States[Sight]]):
+class Attend(_Attending, ModuleStage[States[MaybeCausal], States[MaybeCausal]]):
     """Every step attends to its whole row: what comes out has seen the future.
 
     Args:
@@ -155,12 +155,12 @@ class Attend(_Attending, ModuleStage[States[Sight], States[Sight]]):
         super().__init__(attention, memory, name, options)
 
     @override
-    def fit(self, flow: Flow, /) -> Flow:
+    def fit(self, flow: Spec, /) -> Spec:
         attention = self.learn(flow.size)
-        return Flow(flow.size if attention is None else attention.input_size, causal=False)
+        return Spec(flow.size if attention is None else attention.input_size, causal=False)
 
     @override
-    def mask(self, states: States[Sight]) -> Bool[Tensor, "#batch #query key"]:
+    def mask(self, states: States[MaybeCausal]) -> Bool[Tensor, "#batch #query key"]:
         return states.mask.unsqueeze(1)
 
     @override
@@ -172,7 +172,7 @@ class Attend(_Attending, ModuleStage[States[Sight], States[Sight]]):
         return Share.of(attention, values, keys=values.shape[1], block=None, memory=self.memory)
 
     @override
-    def forward(self, value: States[Sight]) -> States[Sight]:
+    def forward(self, value: States[MaybeCausal]) -> States[MaybeCausal]:
         """Each step's context, from all steps of its row.
 
         Raises:
@@ -183,7 +183,7 @@ class Attend(_Attending, ModuleStage[States[Sight], States[Sight]]):
 
 
 @final
-class AttendEarlier(_Attending, Keeps[States[Sight]]):
+class AttendEarlier(_Attending, TypePreserving[States[MaybeCausal]]):
     """Every step attends to the earlier steps of its row, or to a window of them: never to itself or the future.
 
     The first step has none, and attends to itself alone.
@@ -223,12 +223,12 @@ class AttendEarlier(_Attending, Keeps[States[Sight]]):
         self.window = window
 
     @override
-    def fit(self, flow: Flow, /) -> Flow:
+    def fit(self, flow: Spec, /) -> Spec:
         attention = self.learn(flow.size)
         return flow if attention is None else attrs.evolve(flow, size=attention.input_size)
 
     @override
-    def mask(self, states: States[Sight]) -> Bool[Tensor, "#batch #query key"]:
+    def mask(self, states: States[MaybeCausal]) -> Bool[Tensor, "#batch #query key"]:
         time = torch.arange(states.width, device=states.steps.values.device)
         return self.allowed(time, time)
 
@@ -264,7 +264,7 @@ class AttendEarlier(_Attending, Keeps[States[Sight]]):
 
     @override
     def in_pieces(
-        self, attention: Attention, values: Float[Tensor, "batch time hidden"], states: States[Sight]
+        self, attention: Attention, values: Float[Tensor, "batch time hidden"], states: States[MaybeCausal]
     ) -> Float[Tensor, "batch time hidden"]:
         # A GPU wants few calls: there torch's kernel knows the triangle.
         if self.window is None and attention.forms_no_scores and values.device.type != "cpu":

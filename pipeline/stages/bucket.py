@@ -14,7 +14,7 @@ from pipeline.batching.policy import LongRows, Policy
 from pipeline.batching.pools import Pool, Pools
 from pipeline.batching.ranks import Uneven
 from pipeline.batching.stream_cursor import StreamCursor
-from pipeline.core.stage import Flow
+from pipeline.core.stage import Spec
 from pipeline.data.rows import Ids, K, Kind, Row
 from pipeline.data.windows import window_of
 from pipeline.errors import LengthError, OptionError
@@ -37,22 +37,22 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
     Args:
         kind: what the rows are; ids if left out.
         policy: what a batch may hold, and for how many batches rows are read ahead (`pool`). A row has one length.
-        max_steps: instead of a policy, how many padded steps a batch may have: its rows times its longest one.
-        rows: instead of a policy, how many rows a batch may have. Give this, `max_steps` or both.
-        long_rows: without a policy, what becomes of a row longer than `max_steps`: `refuse` it with an error, let it
+        max_padded_steps: instead of a policy, how many padded steps a batch may have: its rows times its longest one.
+        rows: instead of a policy, how many rows a batch may have. Give this, `max_padded_steps` or both.
+        too_long: without a policy, what becomes of a row longer than `max_padded_steps`: `refuse` it with an error, let it
             stand `alone` in a batch over the budget, `truncate` it, or `split` it into parts at the same place, which
             are batched as rows are. A class of the whole row goes with each part. Predictions refuse to split.
-        look_ahead: how many rows are read ahead at most, whatever the policy; None for no other limit.
+        buffer_size: how many rows are read ahead at most, whatever the policy; None for no other limit.
         seed: what the shuffling starts from. None keeps each pool's batches in order of length.
         uneven: shared among ranks, what becomes of the last rows, where too few are left to go round.
 
     Raises:
-        OptionError: if neither a policy nor `max_steps` nor `rows` is given, or both are, or a number is below 1.
+        OptionError: if neither a policy nor `max_padded_steps` nor `rows` is given, or both are, or a number is below 1.
 
     Example:
         >>> import torch
         >>> rows = [Row(Ids(torch.ones(n, dtype=torch.int64))) for n in (4, 1, 5, 2)]
-        >>> [[len(row) for row in batch] for batch in Bucket(max_steps=10, seed=None)(rows)]
+        >>> [[len(row) for row in batch] for batch in Bucket(max_padded_steps=10, seed=None)(rows)]
         [[5, 4], [2, 1]]
         >>> [[len(row) for row in batch] for batch in Bucket(policy=Rows(3), seed=None)(rows)]
         [[5, 4, 2], [1]]
@@ -63,10 +63,10 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
         self: "Bucket[Ids]",
         *,
         policy: Policy | None = None,
-        max_steps: int | None = None,
+        max_padded_steps: int | None = None,
         rows: int | None = None,
-        long_rows: LongRows | None = None,
-        look_ahead: int | None = None,
+        too_long: LongRows | None = None,
+        buffer_size: int | None = None,
         seed: int | None = 0,
         uneven: Uneven = "repeat",
     ) -> None: ...
@@ -76,10 +76,10 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
         kind: type[K],
         *,
         policy: Policy | None = None,
-        max_steps: int | None = None,
+        max_padded_steps: int | None = None,
         rows: int | None = None,
-        long_rows: LongRows | None = None,
-        look_ahead: int | None = None,
+        too_long: LongRows | None = None,
+        buffer_size: int | None = None,
         seed: int | None = 0,
         uneven: Uneven = "repeat",
     ) -> None: ...
@@ -88,16 +88,16 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
         kind: type[Kind] = Ids,
         *,
         policy: Policy | None = None,
-        max_steps: int | None = None,
+        max_padded_steps: int | None = None,
         rows: int | None = None,
-        long_rows: LongRows | None = None,
-        look_ahead: int | None = None,
+        too_long: LongRows | None = None,
+        buffer_size: int | None = None,
         seed: int | None = 0,
         uneven: Uneven = "repeat",
     ) -> None:
         self.kind: Final = kind
-        self.policy: Final = _policy(policy, max_steps, rows, long_rows)
-        self.look_ahead: Final = None if look_ahead is None else whole("look_ahead", look_ahead, least=1)
+        self.policy: Final = _policy(policy, max_padded_steps, rows, too_long)
+        self.buffer_size: Final = None if buffer_size is None else whole("buffer_size", buffer_size, least=1)
         self.seed: Final = None if seed is None else whole("seed", seed, least=0)
         one_of("uneven", uneven, get_args(Uneven))
         self.uneven: Final[Uneven] = uneven
@@ -105,7 +105,7 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
         """How many times the bucket was called: with the seed, what fixes the next order."""
 
     @override
-    def fit(self, flow: Flow, /) -> Flow:
+    def fit(self, flow: Spec, /) -> Spec:
         return flow
 
     @override
@@ -121,36 +121,36 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
         return (batch for batch, _ in self.marked(values, at))
 
     @override
-    def serve(self, values: Iterable[Row[K]], /) -> Iterator[list[Row[K]]]:
+    def predict_batches(self, values: Iterable[Row[K]], /) -> Iterator[list[Row[K]]]:
         """Batches of like length, pool after pool, nothing shuffled; the epoch does not move.
 
         Raises:
             ShapeError: for what is no row of the bucket's kind.
             LengthError: for a long row, if the policy refuses those, or would split it: it has one answer.
         """
-        pools = Pools(self.policy, seed=None, look_ahead=self.look_ahead)
+        pools = Pools(self.policy, seed=None, buffer_size=self.buffer_size)
         rows = self._checked(values, first=0, whole_rows=True)
         return (batch for batch, _ in self._batches(rows, pools, StreamCursor(), 0))
 
     @override
-    def recipe(self, world: int = 1) -> str:
+    def recipe(self, world_size: int = 1) -> str:
         return digest_of(
             {
                 "stage": "Bucket",
                 "policy": said_of(self.policy),
                 "seed": self.seed,
-                "look_ahead": self.look_ahead,
+                "buffer_size": self.buffer_size,
                 "uneven": self.uneven,
-                "world": world,
+                "world_size": world_size,
             }
         )
 
     @override
     def marked(
-        self, values: Iterable[Row[K]], at: StreamCursor, /, *, rank: int = 0, world: int = 1
+        self, values: Iterable[Row[K]], at: StreamCursor, /, *, rank: int = 0, world_size: int = 1
     ) -> Iterator[tuple[list[Row[K]], StreamCursor]]:
-        at = attrs.evolve(at, recipe=self._check_mine(at, rank, world))
-        pools = Pools(self.policy, seed=self.seed, look_ahead=self.look_ahead, world=world, uneven=self.uneven)
+        at = attrs.evolve(at, recipe=self._check_mine(at, rank, world_size))
+        pools = Pools(self.policy, seed=self.seed, buffer_size=self.buffer_size, world_size=world_size, uneven=self.uneven)
         return self._batches(self._checked(values, first=at.rows, whole_rows=False), pools, at, rank)
 
     def _batches(
@@ -166,7 +166,7 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
                 return
             pool = pools.cut([length for _, length in rows], epoch=at.epoch, number=number, last=last)
             ends = attrs.evolve(at, rows=at.rows + pool.rows, inside=(number + 1, 0))
-            batches = _of_rank(pool, rank, pools.world)
+            batches = _of_rank(pool, rank, pools.world_size)
             for index in range(given, len(batches)):
                 behind = attrs.evolve(at, inside=(number, index + 1)) if index + 1 < len(batches) else ends
                 yield _taken(rows, pool, batches[index]), behind
@@ -177,7 +177,7 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
         """The rows as they come, each of them a row of the bucket's kind, and none longer than it may be."""
         limit = self.policy.limit()
         refused = {"refuse", "split"} if whole_rows else {"refuse"}
-        longest = limit if self.policy.long_rows in refused else None
+        longest = limit if self.policy.too_long in refused else None
         for place, value in enumerate(values, start=first):
             row = cast("Row[K]", checked_row(value, self.kind, place))
             length = len(row)
@@ -186,11 +186,11 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
             yield row, length
 
     def _too_long(self, row: Row[Kind], limit: int) -> LengthError:
-        if self.policy.long_rows == "split":
+        if self.policy.too_long == "split":
             rule = f"in a prediction it has one answer, and would have one for each {limit} of them"
-            ways = 'long_rows="alone" or "truncate"'
+            ways = 'too_long="alone" or "truncate"'
         else:
-            rule, ways = f"{self.policy} has room for {limit}", 'long_rows="alone", "truncate" or "split"'
+            rule, ways = f"{self.policy} has room for {limit}", 'too_long="alone", "truncate" or "split"'
         msg = (
             f"row {row.place} has {len(row)} steps, but {rule}; truncate it at its door (max_length), raise the limit, "
             f"or say what becomes of long rows: {ways}."
@@ -198,19 +198,19 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
         return LengthError(msg, row=row.place, length=len(row), limit=limit)
 
 
-def _policy(policy: Policy | None, max_steps: int | None, rows: int | None, long_rows: LongRows | None) -> Policy:
+def _policy(policy: Policy | None, max_padded_steps: int | None, rows: int | None, too_long: LongRows | None) -> Policy:
     """The policy that is given, or the one that its shorthand means."""
     if policy is not None:
-        both = [name for name, option in (("max_steps", max_steps), ("rows", rows), ("long_rows", long_rows)) if option]
+        both = [name for name, option in (("max_padded_steps", max_padded_steps), ("rows", rows), ("too_long", too_long)) if option]
         if both:
             msg = f"Bucket has a policy, and {both[0]} beside it; say it in the policy alone."
             raise OptionError(msg, policy=policy)
         return policy
-    if max_steps is not None:
-        return Budget(max_steps, rows=rows, long_rows=long_rows or "refuse")
+    if max_padded_steps is not None:
+        return Budget(max_padded_steps, rows=rows, too_long=too_long or "refuse")
     if rows is not None:
-        return Rows(rows, long_rows=long_rows or "refuse")
-    msg = "Bucket needs a policy, max_steps or rows, but none arrived; Bucket(max_steps=4096) is a fair start."
+        return Rows(rows, too_long=too_long or "refuse")
+    msg = "Bucket needs a policy, max_padded_steps or rows, but none arrived; Bucket(max_padded_steps=4096) is a fair start."
     raise OptionError(msg)
 
 
@@ -225,9 +225,9 @@ def _filled(rows: list[_Measured[K]], values: Iterator[_Measured[K]], pools: Poo
     return False
 
 
-def _of_rank(pool: Pool, rank: int, world: int) -> list[list[int]]:
+def _of_rank(pool: Pool, rank: int, world_size: int) -> list[list[int]]:
     """The numbers in each batch of a rank."""
-    mine = pool.batches.taken(slice(rank, None, world))
+    mine = pool.batches.taken(slice(rank, None, world_size))
     order: list[int] = mine.order.tolist()
     return [order[start:stop] for start, stop in zip(mine.starts.tolist(), mine.stops.tolist(), strict=True)]
 

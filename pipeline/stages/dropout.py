@@ -6,17 +6,17 @@ import attrs
 from torch import nn
 from typing_extensions import TypeIs, override
 
-from pipeline.core.stage import Keeps
+from pipeline.core.stage import TypePreserving
 from pipeline.data.batches import Batch, Padded, is_batch
 from pipeline.data.rows import Hidden
-from pipeline.data.states import Pooled, Sight, States
+from pipeline.data.states import Pooled, MaybeCausal, States
 from pipeline.errors import OptionError, ShapeError
 
 A = TypeVar("A")
 
 
 @final
-class Dropout(nn.Module, Keeps[Batch[Hidden] | States[Sight] | Pooled]):
+class Dropout(nn.Module, TypePreserving[Batch[Hidden] | States[MaybeCausal] | Pooled]):
     """While training, zero values at random and scale up the rest; otherwise change nothing.
 
     Args:
@@ -68,7 +68,7 @@ class Dropout(nn.Module, Keeps[Batch[Hidden] | States[Sight] | Pooled]):
             return value
         return cast("A", self._dropped(value))
 
-    def _dropped(self, value: Batch[Hidden] | States[Sight] | Pooled) -> Batch[Hidden] | States[Sight] | Pooled:
+    def _dropped(self, value: Batch[Hidden] | States[MaybeCausal] | Pooled) -> Batch[Hidden] | States[MaybeCausal] | Pooled:
         if isinstance(value, States):
             return attrs.evolve(value, steps=self._dropped_steps(value.steps))
         if isinstance(value, Pooled):
@@ -84,5 +84,5 @@ class Dropout(nn.Module, Keeps[Batch[Hidden] | States[Sight] | Pooled]):
         return attrs.evolve(steps, values=values * spread)
 
 
-def _has_vectors(value: object) -> TypeIs[Batch[Hidden] | States[Sight] | Pooled]:
+def _has_vectors(value: object) -> TypeIs[Batch[Hidden] | States[MaybeCausal] | Pooled]:
     return isinstance(value, States | Pooled) or (is_batch(value) and issubclass(value.kind, Hidden))

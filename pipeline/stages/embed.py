@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from pipeline.checks.switches import at_border
-from pipeline.core.stage import Flow, ModuleStage
+from pipeline.core.stage import Spec, ModuleStage
 from pipeline.data.batches import Batch, Packed, Padded
 from pipeline.data.rows import Ids, Vectors
 from pipeline.errors import OptionError, ShapeError, ValuesError
@@ -60,7 +60,7 @@ class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
         return embed
 
     @override
-    def fit(self, flow: Flow, /) -> Flow:
+    def fit(self, flow: Spec, /) -> Spec:
         return attrs.evolve(flow, size=self.weight.shape[1])
 
     @override
@@ -73,7 +73,7 @@ class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
         """
         rows = self.known(value)
         vectors = _with(rows, nn.functional.embedding(rows.values, self.weight))
-        return vectors if isinstance(vectors, Packed) else vectors.cleared()
+        return vectors if isinstance(vectors, Packed) else vectors.fill_padding(0)
 
     def known(self, value: Batch[Ids]) -> Batch[Ids]:
         """A batch all of whose ids have a vector, its padding cleared.
@@ -91,7 +91,7 @@ class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
                 "move the batch: batch.to(device)."
             )
             raise ShapeError(msg)
-        rows = value if isinstance(value, Packed) else value.cleared()
+        rows = value if isinstance(value, Packed) else value.fill_padding(0)
         self._check(rows)
         return rows
 
@@ -103,7 +103,7 @@ class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
         if int(ids.min()) < 0 or int(ids.max()) >= len(self.weight):
             packed = batch.packed()
             step = int(((packed.values < 0) | (packed.values >= len(self.weight))).nonzero()[0])
-            row, found = int(packed.riders.places[packed.order.row[step]]), int(packed.values[step])
+            row, found = int(packed.metadata.places[packed.order.row[step]]), int(packed.values[step])
             msg = (
                 f"row {row}, step {int(packed.order.time[step])} holds id {found}, but Embed has ids 0 to "
                 f"{len(self.weight) - 1}; make it as large as the vocabulary: Embed(tokenize.vocab_size, ...)."
@@ -117,7 +117,7 @@ class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
 
 def _with(batch: Batch[Ids], values: Tensor) -> Batch[Vectors]:
     """The batch with vectors for its ids, everything beside them kept."""
-    initial, riders, order = batch.initial, batch.riders, batch.order
+    initial, metadata, order = batch.initial, batch.metadata, batch.order
     if isinstance(batch, Padded):
-        return Padded(Vectors, values, batch.lengths, initial=initial, riders=riders, order=order)
-    return Packed(Vectors, values, batch.lengths, width=batch.width, initial=initial, riders=riders, order=order)
+        return Padded(Vectors, values, batch.lengths, initial=initial, metadata=metadata, order=order)
+    return Packed(Vectors, values, batch.lengths, width=batch.width, initial=initial, metadata=metadata, order=order)

@@ -8,15 +8,15 @@ from typing_extensions import TypeVar, override
 
 from pipeline.checks.shapes import described
 from pipeline.checks.switches import at_border
-from pipeline.core.stage import Flow, ModuleStage
+from pipeline.core.stage import Spec, ModuleStage
 from pipeline.data.batches import Batch
 from pipeline.data.rows import FILLER, Hidden, Kind, Vectors
-from pipeline.data.states import Causal, S, S_co, Sight, States
+from pipeline.data.states import Causal, S, S_co, MaybeCausal, States
 from pipeline.errors import CompositionError, LengthError, ShapeError
 from pipeline.parts.encoder import Encoder
 from pipeline.registry import registry
 from pipeline.registry.catalogue import Catalogue
-from pipeline.stages.slot import Slot
+from pipeline.stages.part_stage import Slot
 
 H_contra = TypeVar("H_contra", bound=Hidden, contravariant=True, default=Vectors)
 
@@ -54,7 +54,7 @@ class Encode(Slot[Encoder[S_co]], ModuleStage[Batch[H_contra], States[S_co]], Ge
     def __init__(self: "Encode[S, Vectors]", encoder: Encoder[S], /, *, name: str | None = None) -> None: ...
     @overload
     def __init__(
-        self: "Encode[Sight, Hidden]", encoder: Encoder[Sight], kind: type[Hidden], /, *, name: str | None = None
+        self: "Encode[MaybeCausal, Hidden]", encoder: Encoder[MaybeCausal], kind: type[Hidden], /, *, name: str | None = None
     ) -> None: ...
     @overload
     def __init__(
@@ -68,7 +68,7 @@ class Encode(Slot[Encoder[S_co]], ModuleStage[Batch[H_contra], States[S_co]], Ge
     ) -> None: ...
     @overload
     def __init__(
-        self: "Encode[Sight, Vectors]",
+        self: "Encode[MaybeCausal, Vectors]",
         encoder: str,
         /,
         *,
@@ -78,7 +78,7 @@ class Encode(Slot[Encoder[S_co]], ModuleStage[Batch[H_contra], States[S_co]], Ge
     ) -> None: ...
     @overload
     def __init__(
-        self: "Encode[Sight, Hidden]",
+        self: "Encode[MaybeCausal, Hidden]",
         encoder: str,
         kind: type[Hidden],
         /,
@@ -89,7 +89,7 @@ class Encode(Slot[Encoder[S_co]], ModuleStage[Batch[H_contra], States[S_co]], Ge
     ) -> None: ...
     def __init__(
         self,
-        encoder: Encoder[Sight] | str,
+        encoder: Encoder[MaybeCausal] | str,
         kind: type[Hidden] = Vectors,
         /,
         *,
@@ -117,9 +117,9 @@ class Encode(Slot[Encoder[S_co]], ModuleStage[Batch[H_contra], States[S_co]], Ge
         return cast("Catalogue[Encoder[S_co]]", registry().encoders)
 
     @override
-    def fit(self, flow: Flow, /) -> Flow:
+    def fit(self, flow: Spec, /) -> Spec:
         encoder = self.learn(flow.size)
-        return Flow() if encoder is None else Flow(encoder.output_size, encoder.causal and flow.causal is not False)
+        return Spec() if encoder is None else Spec(encoder.output_size, encoder.causal and flow.causal is not False)
 
     @override
     def forward(self, value: Batch[H_contra]) -> States[S_co]:
@@ -154,7 +154,7 @@ class Encode(Slot[Encoder[S_co]], ModuleStage[Batch[H_contra], States[S_co]], Ge
             )
             raise ShapeError(msg, argument="initial")
         if not encoder.empty_rows and int(value.lengths.min()) == 0:
-            row = int(value.riders.places[int(value.lengths.argmin())])
+            row = int(value.metadata.places[int(value.lengths.argmin())])
             which = "a row that fills the batch up" if row == FILLER else f"row {row}"
             msg = (
                 f"{which} has no steps, and encoder {self.called!r} takes no empty rows; "
@@ -174,10 +174,10 @@ class Encode(Slot[Encoder[S_co]], ModuleStage[Batch[H_contra], States[S_co]], Ge
                 f"{described(steps.values)}; declare what it gives."
             )
             raise ShapeError(msg, part=self.called, output_size=encoder.output_size)
-        if steps.riders is not value.riders or not _alike(steps.lengths, value.lengths):
+        if steps.metadata is not value.metadata or not _alike(steps.lengths, value.lengths):
             msg = (
-                f"encoder {self.called!r} gave states of other rows than came in, or lost their riders; "
-                "make them with batch.holding(hidden), which keeps all that rides along."
+                f"encoder {self.called!r} gave states of other rows than came in, or lost their metadata; "
+                "make them with batch.with_values(hidden), which keeps all that rides along."
             )
             raise ShapeError(msg, part=self.called)
 

@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
-from pipeline.core.stage import Flow, ModuleStage, Part
+from pipeline.core.stage import Spec, ModuleStage, Part
 from pipeline.data.scores import N, Scores, StepScores
-from pipeline.data.states import Causal, Pooled, Sight, States
+from pipeline.data.states import Causal, Pooled, MaybeCausal, States
 from pipeline.errors import CompositionError, OptionError, ShapeError
 from pipeline.labels import Labels, Numbered
 from pipeline.parts.capabilities import Layout
@@ -38,7 +38,7 @@ class _Head(nn.Module, Part):
         return self.linear is None
 
     @override
-    def fit(self, flow: Flow, /) -> Flow:
+    def fit(self, flow: Spec, /) -> Spec:
         if self.linear is None and flow.size is not None:
             self.linear = nn.Linear(flow.size, self.classes)
         if self.linear is not None and flow.size not in (None, self.linear.in_features):
@@ -47,7 +47,7 @@ class _Head(nn.Module, Part):
                 f"input_size={self.linear.in_features} along the axis 'hidden'; leave it out, or make the two equal."
             )
             raise CompositionError(msg, axis="hidden", size=flow.size, input_size=self.linear.in_features)
-        return Flow()
+        return Spec()
 
     def scored(self, values: Float[Tensor, "item hidden"]) -> Float[Tensor, "item classes"]:
         """A score a class for every vector."""
@@ -102,11 +102,11 @@ class Classify(_Head, ModuleStage[Pooled, Scores[N]]):
             CompositionError: if the head still waits for its input size.
             ShapeError: if the vectors are of another size than it reads.
         """
-        return Scores(self.scored(value.values), cast("Sequence[N]", self.names), riders=value.riders)
+        return Scores(self.scored(value.values), cast("Sequence[N]", self.names), metadata=value.metadata)
 
 
 @final
-class Tag(_Head, ModuleStage[States[Sight], StepScores[N]]):
+class Tag(_Head, ModuleStage[States[MaybeCausal], StepScores[N]]):
     """A score a class for every real step.
 
     Args:
@@ -137,7 +137,7 @@ class Tag(_Head, ModuleStage[States[Sight], StepScores[N]]):
         super().__init__(classes, input_size, name)
 
     @override
-    def forward(self, value: States[Sight]) -> StepScores[N]:
+    def forward(self, value: States[MaybeCausal]) -> StepScores[N]:
         """The scores of a batch's steps.
 
         Raises:
@@ -149,7 +149,7 @@ class Tag(_Head, ModuleStage[States[Sight], StepScores[N]]):
             self.scored(steps.values),
             steps.lengths,
             cast("Sequence[N]", self.names),
-            riders=steps.riders,
+            metadata=steps.metadata,
             order=steps.order,
         )
 
@@ -191,7 +191,7 @@ class NextToken(_Head, ModuleStage[States[Causal], StepScores[int]]):
         self.linear.weight = tokens.weight
 
     @override
-    def fit(self, flow: Flow, /) -> Flow:
+    def fit(self, flow: Spec, /) -> Spec:
         if flow.causal is False:
             msg = (
                 "the states that come in have seen the future, so the next token is no secret to them; "
@@ -210,11 +210,11 @@ class NextToken(_Head, ModuleStage[States[Causal], StepScores[int]]):
         """
         # Every step is asked for, bos too: its answer is the first token.
         steps = value.packed()
-        riders = attrs.evolve(steps.riders, asked=None)
+        metadata = attrs.evolve(steps.metadata, asked=None)
         return StepScores(
             self.scored(steps.values),
             steps.lengths,
             cast("Sequence[int]", self.names),
-            riders=riders,
+            metadata=metadata,
             order=steps.order,
         )

@@ -17,7 +17,7 @@ def checked_row(value: object, kind: type[K], place: int) -> Row[K]:
         came = f"{type(value.sequence).__name__} in a Row" if is_row(value) else described(value)
         msg = (
             f"item {place} must be a Row of {kind.__name__}, but {came} arrived; "
-            "begin with a door, such as Tokenize, Numbers or Frames."
+            "begin with a door, such as Tokenize, FromIds or FromFeatures."
         )
         raise ShapeError(msg, row=place)
     return cast("Row[K]", value)

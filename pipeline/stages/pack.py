@@ -4,10 +4,10 @@ from typing import Final, Generic, TypeVar, cast, final, overload
 
 from typing_extensions import TypeIs, override
 
-from pipeline.core.stage import Flow, ModuleStage
+from pipeline.core.stage import Spec, ModuleStage
 from pipeline.data.batches import Packed, Padded
 from pipeline.data.rows import Hidden, Ids, K, Kind, Vectors
-from pipeline.data.states import Causal, Sight, States
+from pipeline.data.states import Causal, MaybeCausal, States
 from pipeline.errors import CompositionError, ShapeError
 
 U_contra = TypeVar("U_contra", contravariant=True)
@@ -38,7 +38,7 @@ class Pack(ModuleStage[Padded[K], Packed[K]]):
         self.kind: Final = kind
 
     @override
-    def fit(self, flow: Flow, /) -> Flow:
+    def fit(self, flow: Spec, /) -> Spec:
         return flow
 
     @override
@@ -70,19 +70,19 @@ class Unpack(ModuleStage[U_contra, Padded[K]], Generic[U_contra, K]):
     """
 
     @overload
-    def __init__(self: "Unpack[Packed[Hidden] | States[Sight], Hidden]") -> None: ...
+    def __init__(self: "Unpack[Packed[Hidden] | States[MaybeCausal], Hidden]") -> None: ...
     @overload
     def __init__(self: "Unpack[Packed[Ids], Ids]", kind: type[Ids]) -> None: ...
     @overload
     def __init__(self: "Unpack[Packed[Vectors] | States[Causal], Vectors]", kind: type[Vectors]) -> None: ...
     @overload
-    def __init__(self: "Unpack[Packed[Hidden] | States[Sight], Hidden]", kind: type[Hidden]) -> None: ...
+    def __init__(self: "Unpack[Packed[Hidden] | States[MaybeCausal], Hidden]", kind: type[Hidden]) -> None: ...
     def __init__(self, kind: type[Kind] = Hidden) -> None:
         super().__init__()
         self.kind: Final = kind
 
     @override
-    def fit(self, flow: Flow, /) -> Flow:
+    def fit(self, flow: Spec, /) -> Spec:
         if self.kind is Vectors and flow.causal is False:
             msg = (
                 "the steps that come in have seen the future, but Unpack was made for Vectors, which have not; "
@@ -100,7 +100,7 @@ class Unpack(ModuleStage[U_contra, Padded[K]], Generic[U_contra, K]):
         """
         if _is_states(value):
             rows = value.padded()
-            return cast("Padded[K]", Padded(self.kind, rows.values, rows.lengths, riders=rows.riders, order=rows.order))
+            return cast("Padded[K]", Padded(self.kind, rows.values, rows.lengths, metadata=rows.metadata, order=rows.order))
         if not isinstance(value, Packed):
             msg = f"Unpack takes Packed or States, but a {type(value).__name__} arrived; join it after Pack or Encode."
             raise ShapeError(msg)
@@ -109,7 +109,7 @@ class Unpack(ModuleStage[U_contra, Padded[K]], Generic[U_contra, K]):
         return batch.padded()
 
 
-def _is_states(value: object) -> TypeIs[States[Sight]]:
+def _is_states(value: object) -> TypeIs[States[MaybeCausal]]:
     return isinstance(value, States)
 
 

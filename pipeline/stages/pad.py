@@ -13,10 +13,10 @@ from typing_extensions import override
 
 from pipeline.batching.policy import Policy
 from pipeline.checks.shapes import described
-from pipeline.core.stage import Flow, Stage
+from pipeline.core.stage import Spec, Stage
 from pipeline.data.batches import Padded
 from pipeline.data.lists import tensor_of, tensors_of
-from pipeline.data.metadata import IGNORED, Riders
+from pipeline.data.metadata import IGNORED, BatchMetadata
 from pipeline.data.pad_rows import rectangle
 from pipeline.data.rows import Ids, K, Kind, Row, values_of
 from pipeline.data.windows import filler_like
@@ -52,7 +52,7 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
     Example:
         >>> rows = [Row(Ids(torch.tensor([5, 6, 7])), target=1), Row(Ids(torch.tensor([8])), target=0)]
         >>> batch = Pad()(rows)
-        >>> batch.values.tolist(), batch.lengths.tolist(), batch.riders.targets.tolist()
+        >>> batch.values.tolist(), batch.lengths.tolist(), batch.metadata.targets.tolist()
         ([[5, 6, 7], [8, 0, 0]], [3, 1], [1, 0])
     """
 
@@ -106,7 +106,7 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
         self.labels = labels
 
     @override
-    def fit(self, flow: Flow, /) -> Flow:
+    def fit(self, flow: Spec, /) -> Spec:
         return flow
 
     @override
@@ -135,13 +135,13 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
         rows = value if count == len(value) else [*value, *(filler_like(value[0]) for _ in range(count - len(value)))]
         counts += [0] * (count - len(value))
         lengths = tensor_of(counts)
-        riders = Riders(
+        metadata = BatchMetadata(
             places=tensor_of([row.place for row in rows]),
             targets=self._targets(rows, counts, width),
             asked=_asked(rows, width),
             begins=tensor_of([row.begin for row in rows]) if any(map(_begin, rows)) else None,
         )
-        return Padded(_kind_of(value[0]), rectangle(sequences, counts, width, self.value), lengths, riders=riders)
+        return Padded(_kind_of(value[0]), rectangle(sequences, counts, width, self.value), lengths, metadata=metadata)
 
     def _shape(self, rows: int, longest: int) -> tuple[int, int]:
         """How many rows, and how many steps, a batch is padded to."""
@@ -233,7 +233,7 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
             msg = f"row {place} has target {target!r}, but a target is a class number or a class name."
             raise TargetError(msg, row=place)
         if self.labels is not None:
-            return self.labels.id_of(target, row=place)
+            return self.labels.to_id(target, row=place)
         if isinstance(target, str):
             msg = (
                 f"row {place} has target {target!r}, a name, but Pad knows no labels; "

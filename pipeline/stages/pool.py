@@ -7,17 +7,17 @@ from typing_extensions import override
 
 from pipeline.checks.shapes import described
 from pipeline.checks.switches import at_border
-from pipeline.core.stage import Flow, ModuleStage
-from pipeline.data.states import Pooled, Sight, States
+from pipeline.core.stage import Spec, ModuleStage
+from pipeline.data.states import Pooled, MaybeCausal, States
 from pipeline.errors import ShapeError
 from pipeline.parts.pooling import Pooling
 from pipeline.registry import registry
 from pipeline.registry.catalogue import Catalogue
-from pipeline.stages.slot import Slot
+from pipeline.stages.part_stage import Slot
 
 
 @final
-class Pool(Slot[Pooling], ModuleStage[States[Sight], Pooled]):
+class Pool(Slot[Pooling], ModuleStage[States[MaybeCausal], Pooled]):
     """One vector a row, from its real steps alone; zeros for a row of none.
 
     Args:
@@ -48,13 +48,13 @@ class Pool(Slot[Pooling], ModuleStage[States[Sight], Pooled]):
         return registry().pools
 
     @override
-    def fit(self, flow: Flow, /) -> Flow:
+    def fit(self, flow: Spec, /) -> Spec:
         pooling = self.learn(flow.size)
         size = None if pooling is None else flow.size or pooling.input_size
         return attrs.evolve(flow, size=None if pooling is None or size is None else pooling.output_size(size))
 
     @override
-    def forward(self, value: States[Sight]) -> Pooled:
+    def forward(self, value: States[MaybeCausal]) -> Pooled:
         """One vector a row.
 
         Raises:
@@ -72,4 +72,4 @@ class Pool(Slot[Pooling], ModuleStage[States[Sight], Pooled]):
                     f"but gave {described(found)}; mend its forward, or its output_size."
                 )
                 raise ShapeError(msg, part=self.called)
-        return Pooled(found, riders=value.riders)
+        return Pooled(found, metadata=value.metadata)

@@ -5,7 +5,7 @@ from typing import cast, final
 import attrs
 from typing_extensions import override
 
-from pipeline.core.stage import Flow, Stage
+from pipeline.core.stage import Spec, Stage
 from pipeline.data.order import ints
 from pipeline.data.rows import Ids, Kind, Row
 from pipeline.errors import ShapeError
@@ -22,7 +22,7 @@ class Shift(Stage[Row[Ids], Row[Ids]]):
     """
 
     @override
-    def fit(self, flow: Flow, /) -> Flow:
+    def fit(self, flow: Spec, /) -> Spec:
         return flow
 
     @override

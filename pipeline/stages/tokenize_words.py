@@ -70,7 +70,7 @@ class TokenizeWords(Tokenizing[Sequence[str]]):
             refuse(value, place, "be a list of words", "text that is not split yet goes to Tokenize")
         for word in cast("Sequence[object]", value):
             if not isinstance(word, str):
-                refuse(word, place, "hold words", "numbers go to Numbers")
+                refuse(word, place, "hold words", "numbers go to FromIds")
 
     @override
     def encode(self, inputs: list[Sequence[str]]) -> list[Tokens]:

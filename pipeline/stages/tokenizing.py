@@ -15,12 +15,12 @@ from pipeline.data.rows import Example, Ids, Row
 from pipeline.errors import OptionError, ShapeError, TargetError, TextError
 from pipeline.labels import Target
 from pipeline.parts.tokenizer import Tokenizer, Tokens
-from pipeline.stages.door import Door
+from pipeline.stages.input_stage import InputStage
 
 X = TypeVar("X")
 
 
-class Tokenizing(Door[X, Ids]):
+class Tokenizing(InputStage[X, Ids]):
     """What both tokenizing doors share: special tokens, truncation, and what becomes of the targets."""
 
     by_words: ClassVar[bool]

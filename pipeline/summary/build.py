@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from pipeline.checks.switches import set_checks, set_poison
+from pipeline.checks.switches import set_checks, set_padding_check
 from pipeline.core.stage import Part
 from pipeline.errors import PipelineError
 from pipeline.parts.capabilities import Layout
@@ -16,7 +16,7 @@ from pipeline.parts.encoder import Encoder
 from pipeline.summary.dry_run import Step, walked
 from pipeline.summary.entries import Stop, allowed, modules, prepared
 from pipeline.summary.shapes import unmarked
-from pipeline.summary.summary import Entry, Overview
+from pipeline.summary.summary import Entry, Summary
 from pipeline.summary.types import Flowing, axes_of, causal, merged, named
 from pipeline.summary.work import Count, Work, work_of
 
@@ -24,13 +24,13 @@ _SAMPLES: Final = ((2, 16), (3, 4), (2, 6), (2, 8))
 """Rows and steps of the batches that are sent through; the first is the widest, since a convolution needs room."""
 
 
-def survey(parts: Mapping[str, Part]) -> Overview:
+def survey(parts: Mapping[str, Part]) -> Summary:
     """What can be said of the stages of a pipe without data.
 
     Each stage with weights runs as a copy without content, in evaluation mode; the others are asked for their types.
     Nothing of theirs is changed, no weight is copied, no hook of the user's called, no random number drawn.
     """
-    with unmarked(), torch.no_grad(), set_checks(True), set_poison(False):
+    with unmarked(), torch.no_grad(), set_checks(True), set_padding_check(False):
         stops = prepared(parts)
         floats = (p.dtype for module in modules(stops) for p in module.parameters() if p.is_floating_point())
         dtype = next(floats, torch.get_default_dtype())
@@ -44,7 +44,7 @@ def survey(parts: Mapping[str, Part]) -> Overview:
         entries.append(_weighed(entry, stop.part, counted))
     found = ((step.problem, stop.number) for stop, step in zip(stops, walks[0], strict=True))
     problem = next((_placed(error, stops[:number]) for error, number in found if error is not None), None)
-    return Overview(takes, entries, problem)
+    return Summary(takes, entries, problem)
 
 
 def _input(stops: Sequence[Stop], walks: Sequence[Sequence[Step]]) -> Flowing:

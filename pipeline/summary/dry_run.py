@@ -7,7 +7,7 @@ from typing import Any, Final, get_origin
 import attrs
 import torch
 
-from pipeline.core.stage import Keeps
+from pipeline.core.stage import TypePreserving
 from pipeline.data.batches import Packed, Padded
 from pipeline.data.states import States
 from pipeline.errors import CompositionError, PipelineError, ShapeError
@@ -119,7 +119,7 @@ class _Walk:
 
     def _passed(self, stop: Stop) -> object:
         """The type of what a stage gives: what keeps its type gives what came in."""
-        return self.hint if isinstance(stop.part, Keeps) and self.hint is not Any else stop.gives
+        return self.hint if isinstance(stop.part, TypePreserving) and self.hint is not Any else stop.gives
 
 
 def _why_not(stop: Stop) -> str:

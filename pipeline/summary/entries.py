@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 import attrs
 from torch import nn
 
-from pipeline.core.stage import Flow, Keeps, Part
+from pipeline.core.stage import Spec, TypePreserving, Part
 from pipeline.errors import CompositionError, PipelineError
 from pipeline.summary.shapes import twin
 from pipeline.summary.types import candidates, narrower, types_of
@@ -40,8 +40,8 @@ class Stop:
     twin: nn.Module | None
     takes: object
     gives: object
-    before: Flow
-    after: Flow
+    before: Spec
+    after: Spec
     passes: bool
     reads: int | None = None
     unknown: str = ""
@@ -67,18 +67,18 @@ def prepared(parts: Mapping[str, Part]) -> Sequence[Stop]:
     """A stop for every stage. The stages are not changed, nor are their weights copied."""
     memo: dict[int, Any] = {}
     stops: list[Stop] = []
-    flow = Flow()
+    flow = Spec()
     for number, part in enumerate(parts.values(), start=1):
         copied, unknown = _copied(part, memo)
         takes, gives = types_of(part)
         before, problem = flow, None
-        flow = Flow()
+        flow = Spec()
         try:
             flow = _stand_in(part, copied).fit(before)
         except CompositionError as error:
             problem = error
         except Exception:  # noqa: BLE001 - a stranger's `fit` may raise anything; nothing is known then
-            flow = Flow()
+            flow = Spec()
         passes = _passes(part, copied)
         stops.append(Stop(number, part, copied, takes, gives, before, flow, passes, unknown=unknown, problem=problem))
     return [attrs.evolve(stop, reads=_reads(stops[index:])) for index, stop in enumerate(stops)]
@@ -88,7 +88,7 @@ def allowed(stops: Sequence[Stop]) -> Sequence[object]:
     """The types that may come in: what keeps its type takes only what the stage after it takes."""
     hints = candidates(stops[0].takes)
     for before, stop in pairwise(stops):
-        if not isinstance(before.part, Keeps):
+        if not isinstance(before.part, TypePreserving):
             break
         others = candidates(stop.takes)
         hints = [both for one in hints for other in others if (both := narrower(one, other)) is not None] or hints
@@ -122,7 +122,7 @@ def _stand_in(part: Part, copied: nn.Module | None) -> Part:
 def _passes(part: Part, copied: nn.Module | None) -> bool:
     try:
         stand_in = copy.copy(part) if copied is None else cast("Part", copy.deepcopy(copied))
-        return stand_in.fit(Flow(_PROBE)).size == _PROBE
+        return stand_in.fit(Spec(_PROBE)).size == _PROBE
     except Exception:  # noqa: BLE001 - a size that no part has may be refused in any way
         return False
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Final
 
-from pipeline.summary.summary import HEADINGS, Overview
+from pipeline.summary.summary import HEADINGS, Summary
 from pipeline.text import plain
 
 # Of grey with some of it let through, so that lines show on light and on dark pages.
@@ -12,7 +12,7 @@ _LINE: Final = "border-top:1px solid rgba(128,128,128,.4)"
 _CELL: Final = "padding:.2em .8em .2em 0;vertical-align:top;color:inherit;background:transparent"
 
 
-def page(overview: Overview) -> str:
+def page(overview: Summary) -> str:
     """The table as HTML; every name in it is text, whatever it holds.
 
     Example:
@@ -23,7 +23,7 @@ def page(overview: Overview) -> str:
     return "".join(_parts(overview))
 
 
-def _parts(overview: Overview) -> Iterator[str]:
+def _parts(overview: Summary) -> Iterator[str]:
     yield '<table style="border-collapse:collapse;color:inherit;background:transparent;font-size:90%">'
     yield f"<thead>{_row('th', [*HEADINGS, 'notes'], 'font-weight:bold')}</thead><tbody>"
     notes = ["", *(", ".join(entry.notes) for entry in overview.entries)]

@@ -37,7 +37,7 @@ class Seen:
 
 
 @attrs.frozen
-class Trace:
+class Inspection:
     """What every stage made of one input; printed, it is a table.
 
     Attributes:
@@ -65,7 +65,7 @@ class Trace:
         return "\n".join(line.rstrip() for line in lines)
 
 
-def traced(value: object, parts: Mapping[str, Part]) -> Trace:
+def inspect_stages(value: object, parts: Mapping[str, Part]) -> Inspection:
     """Take one input through every part, and write down what each gave.
 
     Raises:
@@ -75,7 +75,7 @@ def traced(value: object, parts: Mapping[str, Part]) -> Trace:
     steps = [_seen("input", value)]
     for name, part in parts.items():
         if is_stream(part):
-            given = list(part.serve([value]))
+            given = list(part.predict_batches([value]))
             if len(given) != 1:
                 msg = f"stage {name!r} gave {len(given)} things for one input; a trace follows one through them all."
                 raise CompositionError(msg, stage=name, given=len(given))
@@ -84,7 +84,7 @@ def traced(value: object, parts: Mapping[str, Part]) -> Trace:
             moved = value.to(device) if device is not None and is_batch(value) else value
             value = cast("Any", part)(moved)
         steps.append(_seen(name, value))
-    return Trace(steps, value)
+    return Inspection(steps, value)
 
 
 def _seen(stage: str, value: object) -> Seen:

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from pipeline.summary.summary import Overview, weights
+from pipeline.summary.summary import Summary, weights
 from pipeline.text import plain
 
 
-def flowchart(overview: Overview) -> str:
+def flowchart(overview: Summary) -> str:
     """The stages from top to bottom, and on each arrow what goes along it.
 
     Example:
@@ -24,7 +24,7 @@ def flowchart(overview: Overview) -> str:
     return "\n".join(["flowchart TD", *(f"    {line}" for line in _lines(overview))])
 
 
-def _lines(overview: Overview) -> Iterator[str]:
+def _lines(overview: Summary) -> Iterator[str]:
     yield 'start(["input"])'
     for entry in overview.entries:
         lines = [f"{entry.place} {entry.title}"]

@@ -56,7 +56,7 @@ class Entry:
 
 
 @attrs.frozen(repr=False)
-class Overview:
+class Summary:
     """Every stage of a pipe: what goes in and out, weights and work, found without data. Printed, it is a table.
 
     Attributes:
@@ -137,7 +137,7 @@ class Overview:
             yield Text(self.trouble(), "red")
 
 
-def weights(counted: Entry | Overview) -> str:
+def weights(counted: Entry | Summary) -> str:
     """How many weights, in words: `1,280`, `1,200 frozen`, `1,280 (1,200 frozen)`; nothing for none."""
     number, frozen = counted.parameters, counted.frozen
     if frozen in (0, number):

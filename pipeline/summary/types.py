@@ -9,12 +9,12 @@ from torch import Tensor
 from typing_extensions import get_original_bases
 
 from pipeline.checks.shapes import spelt
-from pipeline.core.stage import Keeps, Part, Stage, Stream
+from pipeline.core.stage import TypePreserving, Part, Stage, Stream
 from pipeline.data.batches import Packed, is_batch
 from pipeline.data.rows import Example, Hidden, Ids, Kind, Row
-from pipeline.data.states import Causal, Sight, States
+from pipeline.data.states import Causal, MaybeCausal, States
 
-_BASES: Final = cast("Sequence[type]", (Stage, Stream, Keeps))
+_BASES: Final = cast("Sequence[type]", (Stage, Stream, TypePreserving))
 
 
 @attrs.frozen
@@ -62,7 +62,7 @@ def fits(gives: object, takes: object) -> bool:
     """Whether what a stage gives may be what the next one takes: False only where no value could be both.
 
     Example:
-        >>> fits(list[Row[Ids]], list[Row[Hidden]]), fits(States[Sight], States[Causal]), fits(Any, int)
+        >>> fits(list[Row[Ids]], list[Row[Hidden]]), fits(States[MaybeCausal], States[Causal]), fits(Any, int)
         (False, True, True)
     """
     left, right = _members(gives), _members(takes)
@@ -81,7 +81,7 @@ def narrower(one: object, other: object) -> object | None:
 
     Example:
         >>> from pipeline import Vectors
-        >>> named(narrower(Packed[Hidden], Packed[Vectors])), narrower(Packed[Ids], States[Sight])
+        >>> named(narrower(Packed[Hidden], Packed[Vectors])), narrower(Packed[Ids], States[MaybeCausal])
         ('Packed[Vectors]', None)
     """
     if (get_origin(one) or one) is not (get_origin(other) or other):
@@ -101,13 +101,13 @@ def named(hint: object) -> str:
     """A type as it is written, without what is left open, and without the `Example` that every door takes too.
 
     Example:
-        >>> named(States[Sight]), named(str | Example[str]), named(Row[Ids] | None)
+        >>> named(States[MaybeCausal]), named(str | Example[str]), named(Row[Ids] | None)
         ('States', 'str', 'Row[Ids] or None')
     """
     members = _members(hint)
     if len(members) > 1:
         return " or ".join(dict.fromkeys(named(one) for one in members if get_origin(one) is not Example))
-    args = [arg for arg in get_args(hint) if not _is_variable(arg) and arg is not Sight]
+    args = [arg for arg in get_args(hint) if not _is_variable(arg) and arg is not MaybeCausal]
     if get_origin(hint) is None or hasattr(hint, "dim_str"):
         return "Tensor" if hasattr(hint, "dim_str") else "anything" if _is_open(hint) else spelt(hint)
     origin = named(get_origin(hint))

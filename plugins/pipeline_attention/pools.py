@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from pipeline.data.batches import Packed
-from pipeline.data.states import Sight, States
+from pipeline.data.states import MaybeCausal, States
 from pipeline.functional.segments import compact, softmax_by_row, sum_by_row
 from pipeline.parts.attention import masked_softmax
 from pipeline.parts.pooling import Pooling
@@ -37,21 +37,21 @@ class AttentionPool(Pooling):
         bound = input_size**-0.5
         nn.init.uniform_(self.query, -bound, bound)
 
-    def weights(self, states: States[Sight]) -> Float[Tensor, "batch time"]:
+    def weights(self, states: States[MaybeCausal]) -> Float[Tensor, "batch time"]:
         """The share of each step in its row's vector; zeros for padding."""
         return self._weights(states.padded().values, states)
 
     @override
-    def forward(self, states: States[Sight]) -> Float[Tensor, "batch hidden"]:
+    def forward(self, states: States[MaybeCausal]) -> Float[Tensor, "batch hidden"]:
         steps = compact(states.steps)
         if isinstance(steps, Packed):
             shares = softmax_by_row(steps, self._scores(steps.values)).unsqueeze(1)
-            return sum_by_row(steps.holding(shares * steps.values))
+            return sum_by_row(steps.with_values(shares * steps.values))
         values = states.padded().values
         return torch.einsum("bt,bth->bh", self._weights(values, states), values)
 
     def _weights(
-        self, values: Float[Tensor, "batch time hidden"], states: States[Sight]
+        self, values: Float[Tensor, "batch time hidden"], states: States[MaybeCausal]
     ) -> Float[Tensor, "batch time"]:
         return masked_softmax(self._scores(values), states.mask)
 

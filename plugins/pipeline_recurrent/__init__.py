@@ -7,7 +7,7 @@ from pipeline_recurrent.encoders import GRU, LSTM, RNN, bigru, bilstm
 from pipeline_recurrent.engines import EngineName
 from pipeline_recurrent.engines.status import status
 from pipeline_recurrent.recurrent import Merge
-from pipeline_recurrent.tabulated import tabulated
+from pipeline_recurrent.precompute import precompute_inputs
 
 __all__ = [
     "GRU",
@@ -19,7 +19,7 @@ __all__ = [
     "bilstm",
     "pipeline_encoders",
     "pipeline_status",
-    "tabulated",
+    "precompute_inputs",
 ]
 
 

@@ -5,7 +5,7 @@ from typing import Literal, TypedDict, final, get_args, overload
 from torch import nn
 from typing_extensions import Unpack
 
-from pipeline.data.states import Causal, S_co, Sight
+from pipeline.data.states import Causal, S_co, MaybeCausal
 from pipeline.errors import OptionError
 from pipeline_recurrent.engines.choose import EngineName
 from pipeline_recurrent.recurrent import Merge, Recurrent, check_sizes
@@ -72,7 +72,7 @@ class LSTM(Recurrent[S_co]):
     ) -> None: ...
     @overload
     def __init__(
-        self: "LSTM[Sight]", input_size: int, hidden_size: int, *, bidirectional: bool, **options: Unpack[_Options]
+        self: "LSTM[MaybeCausal]", input_size: int, hidden_size: int, *, bidirectional: bool, **options: Unpack[_Options]
     ) -> None: ...
     def __init__(
         self,
@@ -93,7 +93,7 @@ class LSTM(Recurrent[S_co]):
         super().__init__(module, merge, engine, layer_norm=layer_norm, residual=residual)
 
     @classmethod
-    def from_torch(cls, module: nn.LSTM, *, merge: Merge = "concat", engine: EngineName = "auto") -> "LSTM[Sight]":
+    def from_torch(cls, module: nn.LSTM, *, merge: Merge = "concat", engine: EngineName = "auto") -> "LSTM[MaybeCausal]":
         """An encoder with a copy of an existing module's weights; its layout (`batch_first`) does not matter.
 
         Its type does not say that it is causal. Where that is needed, make the encoder and `take` the weights.
@@ -109,7 +109,7 @@ class LSTM(Recurrent[S_co]):
             "engine": engine,
         }
         encoder = LSTM(module.input_size, module.hidden_size, bidirectional=module.bidirectional, **options)
-        return encoder.take(module)
+        return encoder.load_torch(module)
 
 
 @final
@@ -140,7 +140,7 @@ class GRU(Recurrent[S_co]):
     ) -> None: ...
     @overload
     def __init__(
-        self: "GRU[Sight]", input_size: int, hidden_size: int, *, bidirectional: bool, **options: Unpack[_Options]
+        self: "GRU[MaybeCausal]", input_size: int, hidden_size: int, *, bidirectional: bool, **options: Unpack[_Options]
     ) -> None: ...
     def __init__(
         self,
@@ -161,7 +161,7 @@ class GRU(Recurrent[S_co]):
         super().__init__(module, merge, engine, layer_norm=layer_norm, residual=residual)
 
     @classmethod
-    def from_torch(cls, module: nn.GRU, *, merge: Merge = "concat", engine: EngineName = "auto") -> "GRU[Sight]":
+    def from_torch(cls, module: nn.GRU, *, merge: Merge = "concat", engine: EngineName = "auto") -> "GRU[MaybeCausal]":
         """An encoder with a copy of an existing module's weights; its layout (`batch_first`) does not matter.
 
         Its type does not say that it is causal. Where that is needed, make the encoder and `take` the weights.
@@ -177,7 +177,7 @@ class GRU(Recurrent[S_co]):
             "engine": engine,
         }
         encoder = GRU(module.input_size, module.hidden_size, bidirectional=module.bidirectional, **options)
-        return encoder.take(module)
+        return encoder.load_torch(module)
 
 
 @final
@@ -214,7 +214,7 @@ class RNN(Recurrent[S_co]):
     ) -> None: ...
     @overload
     def __init__(
-        self: "RNN[Sight]",
+        self: "RNN[MaybeCausal]",
         input_size: int,
         hidden_size: int,
         *,
@@ -247,7 +247,7 @@ class RNN(Recurrent[S_co]):
         super().__init__(module, merge, engine, layer_norm=layer_norm, residual=residual)
 
     @classmethod
-    def from_torch(cls, module: nn.RNN, *, merge: Merge = "concat", engine: EngineName = "auto") -> "RNN[Sight]":
+    def from_torch(cls, module: nn.RNN, *, merge: Merge = "concat", engine: EngineName = "auto") -> "RNN[MaybeCausal]":
         """An encoder with a copy of an existing module's weights; its layout (`batch_first`) does not matter.
 
         Its type does not say that it is causal. Where that is needed, make the encoder and `take` the weights.
@@ -266,7 +266,7 @@ class RNN(Recurrent[S_co]):
         encoder = RNN(
             module.input_size, module.hidden_size, nonlinearity=squash, bidirectional=module.bidirectional, **options
         )
-        return encoder.take(module)
+        return encoder.load_torch(module)
 
 
 def bilstm(
@@ -280,7 +280,7 @@ def bilstm(
     residual: bool = False,
     merge: Merge = "concat",
     engine: EngineName = "auto",
-) -> LSTM[Sight]:
+) -> LSTM[MaybeCausal]:
     """An `LSTM` that reads both ways."""
     return LSTM(
         input_size,
@@ -307,7 +307,7 @@ def bigru(
     residual: bool = False,
     merge: Merge = "concat",
     engine: EngineName = "auto",
-) -> GRU[Sight]:
+) -> GRU[MaybeCausal]:
     """A `GRU` that reads both ways."""
     return GRU(
         input_size,

@@ -105,7 +105,7 @@ class Recurrent(Encoder[S_co]):
             nn.ModuleList(nn.LayerNorm(wide) for _ in range(module.num_layers - 1)) if layer_norm else None
         )
 
-    def take(self, module: nn.LSTM | nn.GRU | nn.RNN) -> Self:
+    def load_torch(self, module: nn.LSTM | nn.GRU | nn.RNN) -> Self:
         """Copy an existing module's weights, dtype and device.
 
         Raises:
@@ -161,7 +161,7 @@ class Recurrent(Encoder[S_co]):
         if self.bidirectional and self.merge != "concat":
             steps = merged(steps[:, : self.hidden_size], steps[:, self.hidden_size :], self.merge)
         ended = merged(final[0], final[1], self.merge) if self.bidirectional else final[0]
-        return States(packed.holding(steps), ended, carried=carried, engine=engine)
+        return States(packed.with_values(steps), ended, carried=carried, engine=engine)
 
     def _compute(
         self, values: Steps, order: Order, initial: Carry | None, tables: Sequence[Tensor]

@@ -12,19 +12,19 @@ LONGEST = 40
 POLICIES: tuple[Policy, ...] = (
     Rows(7),
     Rows(3, pool=2),
-    Rows(5, longest=30, long_rows="split"),
+    Rows(5, longest=30, too_long="split"),
     Budget(120),
     Budget(120, rows=5, pool=3),
     Budget(40, pool=None),
     Budget(400, quadratic=20),
-    Budget(30, long_rows="alone"),
-    Budget(30, long_rows="truncate", pool=4),
-    Budget(30, long_rows="split"),
-    Budget(60, quadratic=9, long_rows="split", pool=2),
-    Boundaries((5, 11, 20), max_steps=100, pool=3),
+    Budget(30, too_long="alone"),
+    Budget(30, too_long="truncate", pool=4),
+    Budget(30, too_long="split"),
+    Budget(60, quadratic=9, too_long="split", pool=2),
+    Boundaries((5, 11, 20), max_padded_steps=100, pool=3),
     Boundaries((5, 11, 20), rows=4),
     Shapes([(10, 8), (4, 20), (2, 40)]),
-    Shapes([(10, 8), (4, 20)], long_rows="split", pool=2),
+    Shapes([(10, 8), (4, 20)], too_long="split", pool=2),
 )
 """At least one of each kind, with long rows handled in each of the ways."""
 
@@ -37,9 +37,9 @@ def cost(policy: Budget, steps: int) -> float:
 def pieces_of(policy: Policy, length: int) -> list[int]:
     """The lengths that a row is cut into."""
     limit = policy.limit()
-    if limit is None or length <= limit or policy.long_rows in {"refuse", "alone"}:
+    if limit is None or length <= limit or policy.too_long in {"refuse", "alone"}:
         return [length]
-    if policy.long_rows == "truncate":
+    if policy.too_long == "truncate":
         return [limit]
     return [min(limit, length - begin) for begin in range(0, length, limit)]
 
@@ -69,7 +69,7 @@ def check(plan: Plan, lengths: Sequence[int], policy: Policy, *, once: bool = Tr
             assert cut == Counter(
                 (row, part) for row, length in enumerate(lengths) for part in pieces_of(policy, length)
             )
-    assert len(plan) % plan.world == 0
+    assert len(plan) % plan.world_size == 0
     for batch, (rows, width), steps in zip(plan, plan.shapes.tolist(), plan.steps.tolist(), strict=True):
         parts = [known[number] for number in batch.tolist()]
         assert 1 <= len(parts) <= rows
@@ -82,7 +82,7 @@ def check_fits(policy: Policy, parts: list[int], rows: int, width: int) -> None:
     """A batch of rows of such lengths, padded to a shape, is within its policy."""
     limit = policy.limit()
     if limit is not None and max(parts) > limit:
-        assert policy.long_rows == "alone"
+        assert policy.too_long == "alone"
         assert len(parts) == 1
         return
     match policy:
@@ -92,12 +92,12 @@ def check_fits(policy: Policy, parts: list[int], rows: int, width: int) -> None:
         case Budget():
             assert (rows, width) == (len(parts), max(parts))
             # A row of no steps counts as one.
-            assert rows * cost(policy, max(width, 1)) <= policy.max_steps
+            assert rows * cost(policy, max(width, 1)) <= policy.max_padded_steps
             assert policy.rows is None or rows <= policy.rows
         case Boundaries():
             assert not any(min(parts) <= edge < max(parts) for edge in policy.edges())
             assert policy.rows is None or rows <= policy.rows
-            assert policy.max_steps is None or rows * max(width, 1) <= policy.max_steps
+            assert policy.max_padded_steps is None or rows * max(width, 1) <= policy.max_padded_steps
         case Shapes():
             assert (rows, width) in policy.allowed
         case _:

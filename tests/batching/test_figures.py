@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.batching import Budget, Coverage, Culprit, Plan, Randomness, Rows, Waste
+from pipeline.batching import Budget, Coverage, PaddingOutlier, Plan, Randomness, Rows, PaddingReport
 from pipeline.batching.randomness import correlation, mates_again
 from pipeline.errors import LengthError, OptionError
 
@@ -28,7 +28,7 @@ def test_padding_and_randomness_of_the_default(rows: int) -> None:
     figures = Randomness.of(this, following)
     assert abs(figures.correlation) <= max(0.05, 2 / len(this) ** 0.5)
     assert figures.mates <= 0.1
-    assert Coverage.of(this).once
+    assert Coverage.of(this).complete
 
 
 def filled(lengths: list[int], budget: int) -> int:
@@ -80,7 +80,7 @@ def test_correlation_is_pearsons() -> None:
     """Of a sorted order it is near 1; of a rank's, over that rank's batches alone."""
     lengths = like_sentences(5_000)
     assert correlation(Plan.of(lengths, Rows(20, pool=None), seed=None)) > 0.95
-    plan = Plan.of(lengths, Rows(20), world=3)
+    plan = Plan.of(lengths, Rows(20), world_size=3)
     means = np.array([lengths[batch].mean() for batch in plan.rank(2)])
     assert correlation(plan, rank=2) == pytest.approx(np.corrcoef(means[1:], means[:-1])[0, 1])
     assert correlation(plan.rank(2)) == correlation(plan, rank=2)
@@ -90,15 +90,15 @@ def test_correlation_is_pearsons() -> None:
 @given(
     lengths=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=30),
     both=st.booleans(),
-    world=st.integers(1, 3),
+    world_size=st.integers(1, 3),
 )
-def test_waste_is_counted(lengths: list[tuple[int, int]], both: bool, world: int) -> None:
+def test_waste_is_counted(lengths: list[tuple[int, int]], both: bool, world_size: int) -> None:
     """What each row forces on its mates is what they are spared when it is taken out."""
     given = lengths if both else [first for first, _ in lengths]
     array = np.array(given, np.int64).reshape(len(given), -1) if given else np.empty((0, 1 + both), np.int64)
-    plan = Plan.of(array, Rows(4), world=world)
-    waste = Waste.of(plan, array, most=1_000)
-    wanted: list[Culprit] = []
+    plan = Plan.of(array, Rows(4), world_size=world_size)
+    waste = PaddingReport.of(plan, array, most=1_000)
+    wanted: list[PaddingOutlier] = []
     for at, batch in enumerate(plan):
         rows = batch.tolist()
         assert waste.padding[at] == len(rows) * array[rows].max(axis=0).sum() - array[rows].sum()
@@ -106,7 +106,7 @@ def test_waste_is_counted(lengths: list[tuple[int, int]], both: bool, world: int
             mates = [mate for mate in rows if mate != row]
             if mates:
                 spared = len(mates) * int((array[rows].max(axis=0) - array[mates].max(axis=0)).sum())
-                wanted += [Culprit(row, at, int(array[row].sum()), spared)] * bool(spared)
+                wanted += [PaddingOutlier(row, at, int(array[row].sum()), spared)] * bool(spared)
     assert sorted(waste.culprits, key=str) == sorted(wanted, key=str)
     assert [culprit.padding for culprit in waste.culprits] == sorted((c.padding for c in wanted), reverse=True)
     assert waste.report == plan.report()
@@ -115,4 +115,4 @@ def test_waste_is_counted(lengths: list[tuple[int, int]], both: bool, world: int
 def test_waste_of_other_lengths() -> None:
     """Refused, since nothing of it would be so."""
     with pytest.raises(LengthError, match=r"^lengths are of shape \(2, 1\), but the plan was made for 3 rows"):
-        Waste.of(Plan.of([1, 2, 3], Rows(1)), [1, 2])
+        PaddingReport.of(Plan.of([1, 2, 3], Rows(1)), [1, 2])

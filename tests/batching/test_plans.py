@@ -27,15 +27,15 @@ def drawn(rows: int, seed: int = 0, longest: int = LONGEST) -> list[int]:
 def test_every_world_and_number_of_rows(policy: Policy) -> None:
     """As many batches for each rank, none without any, each row once but for those that are said to be repeated."""
     counts = [*range(9), 15, 16, 17, 33, 70, 200]
-    for world in range(1, 17):
+    for world_size in range(1, 17):
         for rows in counts:
-            lengths = drawn(rows, world)
-            plan = Plan.of(lengths, policy, world=world, seed=rows, worst_first=rows % 2 == 1)
+            lengths = drawn(rows, world_size)
+            plan = Plan.of(lengths, policy, world_size=world_size, seed=rows, worst_first=rows % 2 == 1)
             check(plan, lengths, policy)
-            ranks = [plan.rank(rank) for rank in range(world)]
+            ranks = [plan.rank(rank) for rank in range(world_size)]
             assert len({len(rank) for rank in ranks}) == 1
             assert bool(len(ranks[0])) == bool(rows)
-            assert len(plan.repeated) < world
+            assert len(plan.repeated) < world_size
             assert not len(plan.repeated) or len(plan.pieces) < len(plan)
 
 
@@ -44,20 +44,20 @@ def test_every_world_and_number_of_rows(policy: Policy) -> None:
     policy=st.sampled_from(POLICIES),
     seed=st.one_of(st.none(), st.integers(0, 2**70)),
     epoch=st.integers(0, 9),
-    world=st.integers(1, 5),
+    world_size=st.integers(1, 5),
 )
-def test_whatever_the_rows(lengths: list[int], policy: Policy, seed: int | None, epoch: int, world: int) -> None:
+def test_whatever_the_rows(lengths: list[int], policy: Policy, seed: int | None, epoch: int, world_size: int) -> None:
     """The plan is what its policy says, and says of itself what is so."""
-    plan = Plan.of(lengths, policy, seed=seed, epoch=epoch, world=world)
+    plan = Plan.of(lengths, policy, seed=seed, epoch=epoch, world_size=world_size)
     check(plan, lengths, policy)
     report = plan.report()
     assert (report.batches, report.padded) == (len(plan), sum(rows * steps for rows, steps in plan.shapes.tolist()))
-    assert same(plan, Plan.of(np.array(lengths, np.uint8), policy, seed=seed, epoch=epoch, world=world))
+    assert same(plan, Plan.of(np.array(lengths, np.uint8), policy, seed=seed, epoch=epoch, world_size=world_size))
 
 
 def test_ranks_have_batches_of_like_size() -> None:
     """At one step, no rank's batch is much longer than another's; over the epoch they differ widely."""
-    plan = Plan.of(drawn(5_000), Rows(8), world=4)
+    plan = Plan.of(drawn(5_000), Rows(8), world_size=4)
     widths = plan.longest.reshape(-1, 4)
     assert (widths.max(axis=1) - widths.min(axis=1)).max() <= 2
     assert np.ptp(widths) > 30
@@ -69,7 +69,7 @@ def test_the_worst_step_comes_first() -> None:
     """The costliest batch of all is one of the first step's, and nothing else is changed."""
     lengths = [*drawn(500), 200]
     for policy in (Budget(1_000), Budget(3_000, quadratic=30), Rows(4)):
-        plain, worst = (Plan.of(lengths, policy, world=3, worst_first=first) for first in (False, True))
+        plain, worst = (Plan.of(lengths, policy, world_size=3, worst_first=first) for first in (False, True))
         cost = policy.work(worst.shapes)
         assert cost[:3].max() == cost.max()
         assert sorted(map(tuple, plain)) == sorted(map(tuple, worst))
@@ -79,16 +79,16 @@ def test_the_worst_step_comes_first() -> None:
 def test_rows_that_do_not_go_round() -> None:
     """Five rows for four ranks: three are repeated, or one is dropped, or all is refused."""
     lengths = [3, 1, 4, 1, 5]
-    repeated = Plan.of(lengths, Rows(1), world=4)
+    repeated = Plan.of(lengths, Rows(1), world_size=4)
     assert (len(repeated), len(repeated.repeated), len(repeated.dropped)) == (8, 3, 0)
-    dropped = Plan.of(lengths, Rows(1), world=4, uneven="drop")
+    dropped = Plan.of(lengths, Rows(1), world_size=4, uneven="drop")
     assert (len(dropped), len(dropped.repeated), len(dropped.dropped)) == (4, 0, 1)
     check(dropped, lengths, Rows(1))
     assert Coverage.of(dropped).missing.tolist() == dropped.dropped.tolist()
     with pytest.raises(OptionError, match=r"^5 rows do not make the same number of batches for 4 ranks; .*repeat"):
-        Plan.of(lengths, Rows(1), world=4, uneven="refuse")
+        Plan.of(lengths, Rows(1), world_size=4, uneven="refuse")
     with pytest.raises(OptionError, match="3 rows .* for 4 ranks, and dropping them would leave none"):
-        Plan.of(lengths[:3], Rows(1), world=4, uneven="drop")
+        Plan.of(lengths[:3], Rows(1), world_size=4, uneven="drop")
 
 
 def test_long_rows() -> None:
@@ -100,10 +100,10 @@ def test_long_rows() -> None:
     ) as caught:
         Plan.of(lengths, Budget(4))
     assert caught.value.details == {"row": 1, "length": 9, "limit": 4}
-    alone = Plan.of(lengths, Budget(4, long_rows="alone"))
+    alone = Plan.of(lengths, Budget(4, too_long="alone"))
     assert {tuple(batch.tolist()) for batch in alone} == {(1,), (3,), (2,), (0,)}
-    assert len(Plan.of(lengths, Budget(4, long_rows="truncate")).pieces) == 4
-    split = Plan.of(lengths, Budget(4, long_rows="split"))
+    assert len(Plan.of(lengths, Budget(4, too_long="truncate")).pieces) == 4
+    split = Plan.of(lengths, Budget(4, too_long="split"))
     assert sorted(split.pieces, key=lambda piece: (piece.row, piece.begin)) == [
         Piece(0, 0, 4),
         *(Piece(1, begin, begin + 4) for begin in (0, 4, 8)),
@@ -111,8 +111,8 @@ def test_long_rows() -> None:
         *(Piece(3, begin, begin + 4) for begin in (0, 4)),
     ]
     assert split.pieces.rows_of(np.arange(7)).tolist() == [0, 1, 2, 3, 1, 1, 3]
-    with pytest.raises(OptionError, match='long_rows="alone"'):
-        Plan.of([(9, 9)], Budget(4, long_rows="split"))
+    with pytest.raises(OptionError, match='too_long="alone"'):
+        Plan.of([(9, 9)], Budget(4, too_long="split"))
 
 
 def test_without_a_seed_nothing_is_shuffled() -> None:
@@ -132,7 +132,7 @@ def test_pools_and_bins_of_any_size() -> None:
         lengths: list[int] = generator.integers(0, longest, 150_000).tolist()
         for pool in (None, 7, 100):
             plan = Plan.of(lengths, Rows(64, pool=pool), seed=1)
-            assert Coverage.of(plan).once
+            assert Coverage.of(plan).complete
             assert descending(plan, lengths)
             if pool is None:
                 # Of one pool, batches laid end to end by their lengths overlap nowhere.
@@ -146,13 +146,13 @@ def test_two_lengths() -> None:
     source = generator.integers(0, 30, 3_000)
     lengths = np.stack([source, source + generator.integers(0, 9, 3_000)], axis=1)
     budget = Budget(600, pool=None)
-    plan = Plan.of(lengths, budget, world=2)
-    assert Coverage.of(plan).once
+    plan = Plan.of(lengths, budget, world_size=2)
+    assert Coverage.of(plan).complete
     assert plan.longest.shape == (len(plan), 2)
     for batch, (rows, first, second) in zip(plan, plan.shapes.tolist(), strict=True):
         assert [first, second] == lengths[batch].max(axis=0).tolist()
         assert rows * max(first + second, 1) <= 600
-    by_sum = Plan.of(lengths.sum(axis=1), budget, world=2)
+    by_sum = Plan.of(lengths.sum(axis=1), budget, world_size=2)
     padded = sum(len(batch) * lengths[batch].max(axis=0).sum() for batch in by_sum)
     assert plan.report().padded < padded
     with pytest.raises(OptionError, match="^Shapes needs one length a row, but two arrived"):
@@ -162,11 +162,11 @@ def test_two_lengths() -> None:
 def test_the_same_in_another_process() -> None:
     """Whatever the hash seed: only lengths, policy, seed, epoch and ranks decide."""
     lengths = np.arange(50_000) * 7919 % 300
-    here = Plan.of(lengths, Budget(4_096), seed=5, epoch=2, world=3)
+    here = Plan.of(lengths, Budget(4_096), seed=5, epoch=2, world_size=3)
     program = (
         "import numpy as np\n"
         "from pipeline.batching import Budget, Plan\n"
-        "plan = Plan.of(np.arange(50_000) * 7919 % 300, Budget(4_096), seed=5, epoch=2, world=3)\n"
+        "plan = Plan.of(np.arange(50_000) * 7919 % 300, Budget(4_096), seed=5, epoch=2, world_size=3)\n"
         "print(plan.digest, [batch.tolist() for batch in plan])"
     )
     there = subprocess.run(
@@ -181,7 +181,7 @@ def test_the_same_in_another_process() -> None:
 
 def test_an_order_that_must_never_change() -> None:
     """Runs go on with the order that they began with: pinned, since whoever changes it changes it for them."""
-    plan = Plan.of([3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5], Budget(12), seed=1, epoch=2, world=2)
+    plan = Plan.of([3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5], Budget(12), seed=1, epoch=2, world_size=2)
     assert [batch.tolist() for batch in plan] == [[7, 10], [5], [9], [6, 3, 1], [8, 4], [2, 0]]
     assert plan.digest == "9ade291fd342fe6f5762e2d623487fda"
 
@@ -218,7 +218,7 @@ def test_lengths_of_every_kind() -> None:
     kinds.append(Plan.of(tensor, Budget(90)))
     assert all(same(kinds[0], plan) for plan in kinds)
     assert len({plan.digest for plan in kinds}) == 1
-    assert len(Plan.of([], Budget(90), world=4)) == 0
+    assert len(Plan.of([], Budget(90), world_size=4)) == 0
 
 
 @pytest.mark.parametrize(
@@ -249,13 +249,13 @@ def test_lengths_that_are_none(given: list[int], error: type[Exception], says: s
 
 def test_options_that_are_none() -> None:
     """Each named."""
-    with pytest.raises(OptionError, match="^world must be a whole number, 1 or more, but 0 arrived"):
-        Plan.of([1], Rows(1), world=0)
+    with pytest.raises(OptionError, match="^world_size must be a whole number, 1 or more, but 0 arrived"):
+        Plan.of([1], Rows(1), world_size=0)
     with pytest.raises(OptionError, match="^seed must be a whole number, 0 or more, but -1 arrived"):
         Plan.of([1], Rows(1), seed=-1)
     with pytest.raises(OptionError, match="^epoch must be a whole number, 0 or more, but -1 arrived"):
         Plan.of([1], Rows(1), epoch=-1)
     with pytest.raises(OptionError, match="^rank 2 has no part in this plan: there are 2 ranks"):
-        Plan.of([1], Rows(1), world=2).rank(2)
+        Plan.of([1], Rows(1), world_size=2).rank(2)
     with pytest.raises(OptionError, match="it is rank 0's already"):
-        Plan.of([1], Rows(1), world=2).rank(0).rank(1)
+        Plan.of([1], Rows(1), world_size=2).rank(0).rank(1)

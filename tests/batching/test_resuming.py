@@ -21,22 +21,22 @@ BUDGET = Budget(100, pool=3)
 
 def steps_of(plan: Plan) -> int:
     """How many steps a plan has."""
-    return len(plan) // plan.world
+    return len(plan) // plan.world_size
 
 
-@pytest.mark.parametrize("world", [1, 2, 3])
-def test_cut_at_every_step(world: int) -> None:
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_cut_at_every_step(world_size: int) -> None:
     """On as many ranks, the rest is what it would have been; on others, each row is still served once."""
-    whole = Plan.of(LENGTHS, BUDGET, seed=4, epoch=2, world=world, worst_first=True)
+    whole = Plan.of(LENGTHS, BUDGET, seed=4, epoch=2, world_size=world_size, worst_first=True)
     for steps in range(steps_of(whole) + 1):
         cursor = Cursor.from_dict(json.loads(json.dumps(whole.cursor(steps).to_dict())))
-        rest = Plan.of(LENGTHS, BUDGET, seed=4, world=world, worst_first=True, after=cursor)
-        assert [batch.tolist() for batch in rest] == [batch.tolist() for batch in whole][steps * world :]
+        rest = Plan.of(LENGTHS, BUDGET, seed=4, world_size=world_size, worst_first=True, after=cursor)
+        assert [batch.tolist() for batch in rest] == [batch.tolist() for batch in whole][steps * world_size :]
         assert same(rest, whole.left(cursor))
-        for rank in range(world):
+        for rank in range(world_size):
             assert same(rest.rank(rank), whole.rank(rank).left(cursor))
-        head = list(whole)[: steps * world]
-        other = Plan.of(LENGTHS, BUDGET, seed=4, world=world + 1, worst_first=True, after=cursor)
+        head = list(whole)[: steps * world_size]
+        other = Plan.of(LENGTHS, BUDGET, seed=4, world_size=world_size + 1, worst_first=True, after=cursor)
         check(other, LENGTHS, BUDGET, once=False)
         rows = [row for batch in [*head, *other] for row in batch.tolist()]
         assert sorted(rows) == sorted([*range(len(LENGTHS)), *other.repeated.tolist()])
@@ -58,16 +58,16 @@ def test_resumed_one_to_four_times(
     rank_steps: list[int] = []
     seen: list[int] = []
     allowed: list[int] = []
-    for stretch, (world, share) in enumerate(zip(worlds, shares, strict=False)):
-        plan = Plan.of(lengths, policy, seed=seed, world=world, after=cursor)
+    for stretch, (world_size, share) in enumerate(zip(worlds, shares, strict=False)):
+        plan = Plan.of(lengths, policy, seed=seed, world_size=world_size, after=cursor)
         check(plan, lengths, policy, once=False)
         last = stretch == len(worlds) - 1
         steps = steps_of(plan) if last else int(share * steps_of(plan))
-        seen += [row for batch in [*plan][: steps * world] for row in batch.tolist()]
+        seen += [row for batch in [*plan][: steps * world_size] for row in batch.tolist()]
         allowed += plan.repeated.tolist()
         rank_steps.append(steps)
         cursor = plan.cursor(steps)
-    rest = Plan.of(lengths, policy, seed=seed, world=worlds[-1], after=cursor)
+    rest = Plan.of(lengths, policy, seed=seed, world_size=worlds[-1], after=cursor)
     assert not len(rest)
     assert set(seen) == set(range(len(rest.pieces)))
     twice = sorted(seen)
@@ -77,8 +77,8 @@ def test_resumed_one_to_four_times(
 
 def test_a_stretch_that_made_no_step_never_was() -> None:
     """A run that died before its first step leaves no trace in the order."""
-    fresh = Plan.of(LENGTHS, BUDGET, world=2)
-    assert same(fresh, Plan.of(LENGTHS, BUDGET, world=2, after=Plan.of(LENGTHS, BUDGET, world=3).cursor(0)))
+    fresh = Plan.of(LENGTHS, BUDGET, world_size=2)
+    assert same(fresh, Plan.of(LENGTHS, BUDGET, world_size=2, after=Plan.of(LENGTHS, BUDGET, world_size=3).cursor(0)))
 
 
 def test_a_cursor_of_another_plan() -> None:
@@ -121,7 +121,7 @@ def test_cursors() -> None:
     for state in states:
         with pytest.raises(OptionError, match="cursor"):
             Cursor.from_dict(state)
-    with pytest.raises(OptionError, match="^world must be a whole number, 1 or more"):
+    with pytest.raises(OptionError, match="^world_size must be a whole number, 1 or more"):
         Cursor(0, ((0, 3),))
     with pytest.raises(OptionError, match="^steps must be a whole number, 0 or more"):
         Cursor(0, ((1, -3),))
@@ -129,11 +129,11 @@ def test_cursors() -> None:
 
 def test_a_plan_kept_as_a_file(tmp_path: Path) -> None:
     """Made once, then read where it lies: the same plan, with all that it says of itself."""
-    policy = Budget(30, long_rows="split")
-    made = Plan.of(LENGTHS, policy, world=3, kept=tmp_path / "plans")
+    policy = Budget(30, too_long="split")
+    made = Plan.of(LENGTHS, policy, world_size=3, kept=tmp_path / "plans")
     (path,) = (tmp_path / "plans").iterdir()
     assert path.name == f"{made.digest}.plan"
-    for read in (Plan.of(LENGTHS, policy, world=3, kept=tmp_path / "plans"), Plan.read(path)):
+    for read in (Plan.of(LENGTHS, policy, world_size=3, kept=tmp_path / "plans"), Plan.read(path)):
         assert isinstance(read.order, np.memmap)
         assert same(made, read)
         assert (made.digest, made.recipe, made.begins) == (read.digest, read.recipe, read.begins)
@@ -141,7 +141,7 @@ def test_a_plan_kept_as_a_file(tmp_path: Path) -> None:
         assert made.report() == read.report()
         check(read, LENGTHS, policy)
         assert same(made.left(made.cursor(5)), read.left(made.cursor(5)))
-    resumed = Plan.of(LENGTHS, policy, world=3, after=made.cursor(5), kept=tmp_path / "plans")
+    resumed = Plan.of(LENGTHS, policy, world_size=3, after=made.cursor(5), kept=tmp_path / "plans")
     assert same(resumed, made.left(made.cursor(5)))
     assert list((tmp_path / "plans").iterdir()) == [path]
     rank = made.rank(1)
@@ -158,7 +158,7 @@ def test_a_kept_file_that_is_damaged(tmp_path: Path) -> None:
         path.write_bytes(whole[:size])
         with pytest.raises(PlanError, match="cannot be read as a plan"):
             Plan.of(LENGTHS, BUDGET, kept=tmp_path)
-    for other in (whole + b"x", b"\x93NUMPY" + whole, whole.replace(b'"world"', b'"worle"')):
+    for other in (whole + b"x", b"\x93NUMPY" + whole, whole.replace(b'"world_size"', b'"worle"')):
         path.write_bytes(other)
         with pytest.raises(PlanError, match=f"^{path} cannot be read as a plan: .* delete it, and it is made anew"):
             Plan.read(path)
@@ -194,7 +194,7 @@ def test_many_at_once_keep_one_plan(tmp_path: Path) -> None:
     """Ranks that start together write one file, each of them all of it, and have the same plan."""
 
     def kept(_: int) -> Plan:
-        return Plan.of(range(3_000), Budget(9_000), world=2, kept=tmp_path)
+        return Plan.of(range(3_000), Budget(9_000), world_size=2, kept=tmp_path)
 
     with ThreadPoolExecutor(8) as ranks:
         plans = list(ranks.map(kept, range(16)))
@@ -204,11 +204,11 @@ def test_many_at_once_keep_one_plan(tmp_path: Path) -> None:
 
 def test_what_is_covered_over_stretches() -> None:
     """The coverage of an epoch in two stretches, on two numbers of ranks."""
-    first = Plan.of(LENGTHS, BUDGET, world=2)
+    first = Plan.of(LENGTHS, BUDGET, world_size=2)
     cursor = first.cursor(4)
     done = first.left(Cursor(0))
-    assert Coverage.of(done).once
-    rest = Plan.of(LENGTHS, BUDGET, world=1, after=cursor)
+    assert Coverage.of(done).complete
+    rest = Plan.of(LENGTHS, BUDGET, world_size=1, after=cursor)
     assert len(Coverage.of(rest).missing) == sum(map(len, [*first][:8]))
     assert Coverage.of(rest, rest).doubled.tolist() == sorted(row for batch in rest for row in batch.tolist())
     with pytest.raises(OptionError, match="^the coverage of one plan"):

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from broken.trial import Trial, trial
-from pipeline import Batch, Encoder, Hidden, Padded, Sight, States, Vectors
+from pipeline import Batch, Encoder, Hidden, Padded, MaybeCausal, States, Vectors
 from pipeline.testing import ENCODER_LAWS
 
 _ALONE: Final = "what depends on mates or width also differs for a row alone, for prefixes, or beside empty rows"
 _EVERY: Final = "a part that gives something else at every call breaks whatever compares two calls"
 
 
-class Leaky(Encoder[Sight]):
+class Leaky(Encoder[MaybeCausal]):
     """An honest encoder: h[t] = h[t-1] / 2 + tanh(W x[t] + b), the rows in a rectangle whose padding is cleared."""
 
     causal = True
@@ -30,7 +30,7 @@ class Leaky(Encoder[Sight]):
         self.linear = nn.Linear(3, 4)
 
     @override
-    def forward(self, batch: Batch[Vectors]) -> States[Sight]:
+    def forward(self, batch: Batch[Vectors]) -> States[MaybeCausal]:
         rows = self.rows(batch.padded())
         start = self.start(batch)
         hidden = self.run(self.linear(rows.values).tanh(), start)
@@ -39,7 +39,7 @@ class Leaky(Encoder[Sight]):
 
     def rows(self, batch: Padded[Vectors]) -> Padded[Vectors]:
         """What is read."""
-        return batch.cleared()
+        return batch.fill_padding(0)
 
     def start(self, batch: Batch[Vectors]) -> Tensor:
         """What each row starts from."""
@@ -49,9 +49,9 @@ class Leaky(Encoder[Sight]):
         """Every step's state."""
         return leaked(update, start)
 
-    def states(self, rows: Padded[Vectors], hidden: Tensor, final: Tensor) -> States[Sight]:
+    def states(self, rows: Padded[Vectors], hidden: Tensor, final: Tensor) -> States[MaybeCausal]:
         """What is given."""
-        return States(rows.holding(hidden), final, carried=(final.unsqueeze(0),) if self.stateful else None)
+        return States(rows.with_values(hidden), final, carried=(final.unsqueeze(0),) if self.stateful else None)
 
 
 def leaked(update: Tensor, start: Tensor) -> Tensor:
@@ -78,8 +78,8 @@ class Both(Leaky):
     stateful = False
 
     @override
-    def forward(self, batch: Batch[Vectors]) -> States[Sight]:
-        rows = batch.padded().cleared()
+    def forward(self, batch: Batch[Vectors]) -> States[MaybeCausal]:
+        rows = batch.padded().fill_padding(0)
         update = self.linear(rows.values).tanh()
         zeros = update.new_zeros(len(update), 4)
         back = self.turned(leaked(self.turned(update, rows), zeros), rows)
@@ -113,14 +113,14 @@ class MeanOfTheWidth(Leaky):
     @override
     def rows(self, batch: Padded[Vectors]) -> Padded[Vectors]:
         mean = batch.values.mean(1, keepdim=True) if batch.width else 0
-        return attrs.evolve(batch, values=batch.values - mean).cleared()
+        return attrs.evolve(batch, values=batch.values - mean).fill_padding(0)
 
 
 class LastColumn(Leaky):
     """Ends in the rectangle's last column."""
 
     @override
-    def states(self, rows: Padded[Vectors], hidden: Tensor, final: Tensor) -> States[Sight]:
+    def states(self, rows: Padded[Vectors], hidden: Tensor, final: Tensor) -> States[MaybeCausal]:
         return super().states(rows, hidden, hidden[:, -1] if rows.width else final)
 
 
@@ -128,10 +128,10 @@ class CarriesTheLastColumn(Leaky):
     """Ends right, but carries the rectangle's last column."""
 
     @override
-    def states(self, rows: Padded[Vectors], hidden: Tensor, final: Tensor) -> States[Sight]:
+    def states(self, rows: Padded[Vectors], hidden: Tensor, final: Tensor) -> States[MaybeCausal]:
         empty = (rows.order.lengths_on_device == 0).unsqueeze(1)
         carried = torch.where(empty, final, hidden[:, -1]) if rows.width else final
-        return States(rows.holding(hidden), final, carried=(carried.unsqueeze(0),))
+        return States(rows.with_values(hidden), final, carried=(carried.unsqueeze(0),))
 
 
 class BackFromThePadding(Both):
@@ -193,8 +193,8 @@ class CarriesInSecret(Leaky):
     stateful = False
 
     @override
-    def states(self, rows: Padded[Vectors], hidden: Tensor, final: Tensor) -> States[Sight]:
-        return States(rows.holding(hidden), final, carried=(final.unsqueeze(0),))
+    def states(self, rows: Padded[Vectors], hidden: Tensor, final: Tensor) -> States[MaybeCausal]:
+        return States(rows.with_values(hidden), final, carried=(final.unsqueeze(0),))
 
 
 class WrongSize(Leaky):
@@ -215,7 +215,7 @@ class DropsRiders(Leaky):
     """Makes a new batch by hand, in which places and targets are lost."""
 
     @override
-    def states(self, rows: Padded[Vectors], hidden: Tensor, final: Tensor) -> States[Sight]:
+    def states(self, rows: Padded[Vectors], hidden: Tensor, final: Tensor) -> States[MaybeCausal]:
         return States(Padded(Hidden, hidden, rows.lengths), final, carried=(final.unsqueeze(0),))
 
 
@@ -223,7 +223,7 @@ class StaysSorted(Leaky):
     """Sorts its rows by length and forgets to put them back."""
 
     @override
-    def states(self, rows: Padded[Vectors], hidden: Tensor, final: Tensor) -> States[Sight]:
+    def states(self, rows: Padded[Vectors], hidden: Tensor, final: Tensor) -> States[MaybeCausal]:
         return super().states(rows, hidden[rows.lengths.argsort(descending=True, stable=True)], final)
 
 
@@ -241,9 +241,9 @@ class LessTheBatchMean(Leaky):
 
     @override
     def rows(self, batch: Padded[Vectors]) -> Padded[Vectors]:
-        rows = batch.cleared()
+        rows = batch.fill_padding(0)
         mean = rows.values.sum((0, 1)) / rows.order.lengths_on_device.sum().clamp(min=1)
-        return attrs.evolve(rows, values=rows.values - mean).cleared()
+        return attrs.evolve(rows, values=rows.values - mean).fill_padding(0)
 
 
 class BatchNormed(Leaky):
@@ -255,8 +255,8 @@ class BatchNormed(Leaky):
 
     @override
     def rows(self, batch: Padded[Vectors]) -> Padded[Vectors]:
-        rows = batch.cleared()
-        return attrs.evolve(rows, values=self.norm(rows.values.transpose(1, 2)).transpose(1, 2)).cleared()
+        rows = batch.fill_padding(0)
+        return attrs.evolve(rows, values=self.norm(rows.values.transpose(1, 2)).transpose(1, 2)).fill_padding(0)
 
 
 class NeverEvaluates(Leaky):
@@ -268,7 +268,7 @@ class NeverEvaluates(Leaky):
 
 
 class Lambda(Leaky):
-    """Keeps a lambda."""
+    """TypePreserving a lambda."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -276,7 +276,7 @@ class Lambda(Leaky):
 
 
 class Unregistered(Leaky):
-    """Keeps weights in a list, where torch does not see them."""
+    """TypePreserving weights in a list, where torch does not see them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -299,7 +299,7 @@ class InSingle(Leaky):
     """Computes in float32, whatever came."""
 
     @override
-    def states(self, rows: Padded[Vectors], hidden: Tensor, final: Tensor) -> States[Sight]:
+    def states(self, rows: Padded[Vectors], hidden: Tensor, final: Tensor) -> States[MaybeCausal]:
         return super().states(rows, hidden.float(), final.float())
 
 
@@ -315,7 +315,7 @@ class InDouble(Leaky):
         return super().run(update * self.ones(update), start)
 
     @override
-    def states(self, rows: Padded[Vectors], hidden: Tensor, final: Tensor) -> States[Sight]:
+    def states(self, rows: Padded[Vectors], hidden: Tensor, final: Tensor) -> States[MaybeCausal]:
         return super().states(rows, hidden, final.to(hidden.dtype))
 
 
@@ -365,7 +365,7 @@ apart: Callable[[Tensor], Tensor] = getattr(torch.compiler, "disable")(_same)  #
 
 
 class Remembers(Leaky):
-    """Keeps a count from call to call."""
+    """TypePreserving a count from call to call."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -384,7 +384,7 @@ class WritesIntoItsInput(Leaky):
     def rows(self, batch: Padded[Vectors]) -> Padded[Vectors]:
         if batch.values.device.type == "cpu":
             batch.values.data[~batch.order.mask(batch.width)] = 0
-        return batch.cleared()
+        return batch.fill_padding(0)
 
 
 class DrawsElsewhere(Leaky):
@@ -408,8 +408,8 @@ class DividesByLength(Leaky):
     stateful = False
 
     @override
-    def states(self, rows: Padded[Vectors], hidden: Tensor, final: Tensor) -> States[Sight]:
-        mean = rows.holding(hidden).cleared().values.sum(1) / rows.order.lengths_on_device.unsqueeze(1)
+    def states(self, rows: Padded[Vectors], hidden: Tensor, final: Tensor) -> States[MaybeCausal]:
+        mean = rows.with_values(hidden).fill_padding(0).values.sum(1) / rows.order.lengths_on_device.unsqueeze(1)
         return super().states(rows, hidden, mean)
 
 
@@ -417,8 +417,8 @@ class ReadsOneLayout(Leaky):
     """Takes every batch for a padded one."""
 
     @override
-    def forward(self, batch: Batch[Vectors]) -> States[Sight]:
-        return super().forward(Padded(Vectors, batch.values, batch.lengths, initial=batch.initial, riders=batch.riders))
+    def forward(self, batch: Batch[Vectors]) -> States[MaybeCausal]:
+        return super().forward(Padded(Vectors, batch.values, batch.lengths, initial=batch.initial, metadata=batch.metadata))
 
 
 TRIALS: Final[tuple[Trial, ...]] = (

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from broken.trial import Trial, trial
-from pipeline import Pooling, Sight, States
+from pipeline import Pooling, MaybeCausal, States
 from pipeline.testing import POOL_LAWS
 
 _ALONE: Final = "what depends on mates or width also differs for a row alone, for prefixes, or beside empty rows"
@@ -18,7 +18,7 @@ class MeanOverTheWidth(Pooling):
     """What `out.mean(1)` does."""
 
     @override
-    def forward(self, states: States[Sight]) -> Float[Tensor, "batch hidden"]:
+    def forward(self, states: States[MaybeCausal]) -> Float[Tensor, "batch hidden"]:
         return states.padded().values.sum(1) / max(1, states.width)
 
 
@@ -26,7 +26,7 @@ class MaxWithThePadding(Pooling):
     """Takes the zeros of the padding into the maximum."""
 
     @override
-    def forward(self, states: States[Sight]) -> Float[Tensor, "batch hidden"]:
+    def forward(self, states: States[MaybeCausal]) -> Float[Tensor, "batch hidden"]:
         rows = states.padded()
         return rows.values.amax(1) if rows.width else states.final * 0
 
@@ -35,7 +35,7 @@ class MeanOfNothing(Pooling):
     """Divides by lengths that may be 0."""
 
     @override
-    def forward(self, states: States[Sight]) -> Float[Tensor, "batch hidden"]:
+    def forward(self, states: States[MaybeCausal]) -> Float[Tensor, "batch hidden"]:
         return states.padded().values.sum(1) / states.order.lengths_on_device.unsqueeze(1)
 
 
@@ -48,7 +48,7 @@ class WithABias(Pooling):
         self.bias = nn.Parameter(torch.ones(3))
 
     @override
-    def forward(self, states: States[Sight]) -> Float[Tensor, "batch hidden"]:
+    def forward(self, states: States[MaybeCausal]) -> Float[Tensor, "batch hidden"]:
         return states.padded().values.sum(1) + self.bias
 
 
@@ -56,7 +56,7 @@ class TwiceAsLarge(Pooling):
     """Mean and sum, side by side, and says that it gives as many features as come in."""
 
     @override
-    def forward(self, states: States[Sight]) -> Float[Tensor, "batch hidden"]:
+    def forward(self, states: States[MaybeCausal]) -> Float[Tensor, "batch hidden"]:
         total = states.padded().values.sum(1)
         return torch.cat([total, total / 2], 1)
 

@@ -118,7 +118,7 @@ class LooksAtMates(Letters):
 
 
 class HoldsALambda(Letters):
-    """Keeps a lambda."""
+    """TypePreserving a lambda."""
 
     def __init__(self) -> None:
         super().__init__()

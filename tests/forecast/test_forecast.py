@@ -22,15 +22,15 @@ from untyped import loosely
 LENGTHS = [3, 5, 5, 9, 12, 40, 0, 7, 7, 2]
 
 
-def outlook_by_hand(lengths: Sequence[int], policy: Policy, world: int) -> dict[str, object]:
+def outlook_by_hand(lengths: Sequence[int], policy: Policy, world_size: int) -> dict[str, object]:
     """The figures, batch by batch."""
-    planned = Plan.of(lengths, policy, world=world)
+    planned = Plan.of(lengths, policy, world_size=world_size)
     orders: list[list[int]] = [batch.tolist() for batch in planned]
     batches = [[lengths[row] for row in order] for order in orders]
     shapes = [(len(batch), max(batch)) for batch in batches]
     areas = [rows * steps for rows, steps in shapes]
     return {
-        "batches": math.ceil(len(batches) / world),
+        "batches": math.ceil(len(batches) / world_size),
         "wasted": 1 - sum(map(sum, batches)) / sum(areas),
         "rows": tuple(
             float(quartile) for quartile in np.quantile([len(batch) for batch in batches], [0.25, 0.5, 0.75])
@@ -40,11 +40,11 @@ def outlook_by_hand(lengths: Sequence[int], policy: Policy, world: int) -> dict[
     }
 
 
-@pytest.mark.parametrize("policy", [Rows(3), Budget(40), Budget(80, pool=None), Boundaries((6,), max_steps=60)])
-@pytest.mark.parametrize("world", [1, 3])
-def test_figures_are_those_of_the_plan(policy: Policy, world: int) -> None:
+@pytest.mark.parametrize("policy", [Rows(3), Budget(40), Budget(80, pool=None), Boundaries((6,), max_padded_steps=60)])
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_figures_are_those_of_the_plan(policy: Policy, world_size: int) -> None:
     """Of all ranks, batch by batch."""
-    outlook = plan(LENGTHS, policy, world=world)[spelt(policy)]
+    outlook = plan(LENGTHS, policy, world_size=world_size)[spelt(policy)]
     found = {
         "batches": outlook.batches,
         "wasted": pytest.approx(outlook.report.wasted),
@@ -52,9 +52,9 @@ def test_figures_are_those_of_the_plan(policy: Policy, world: int) -> None:
         "largest": outlook.largest,
         "most_padded": outlook.most_padded,
     }
-    assert outlook_by_hand(LENGTHS, policy, world) == found
-    following = Plan.of(LENGTHS, policy, world=world, epoch=1)
-    figures = Randomness.of(Plan.of(LENGTHS, policy, world=world), following)
+    assert outlook_by_hand(LENGTHS, policy, world_size) == found
+    following = Plan.of(LENGTHS, policy, world_size=world_size, epoch=1)
+    figures = Randomness.of(Plan.of(LENGTHS, policy, world_size=world_size), following)
     assert (outlook.correlation, outlook.mates) == (figures.correlation, figures.mates)
 
 
@@ -91,17 +91,17 @@ def test_widths_make_the_least_padding(lengths: list[int], count: int) -> None:
     assert padding(found) == min(padding((*chosen, longest)) for chosen in every)
 
 
-@pytest.mark.parametrize("long_rows", ["alone", "truncate", "split"])
-def test_long_rows_are_as_stated(long_rows: str) -> None:
+@pytest.mark.parametrize("too_long", ["alone", "truncate", "split"])
+def test_long_rows_are_as_stated(too_long: str) -> None:
     """In every policy that is compared, from lengths and from a histogram alike."""
     for given_lengths in ([5, 30, 7], Histogram.of([5, 30, 7])):
-        forecast = loosely(plan)(given_lengths, 10, long_rows=long_rows)
+        forecast = loosely(plan)(given_lengths, 10, too_long=too_long)
         assert isinstance(forecast, Forecast)
         for outlook in forecast.outlooks.values():
             assert outlook.problem is None
-            assert outlook.most_padded == (30 if long_rows == "alone" else 10)
-            assert outlook.report.steps == (22 if long_rows == "truncate" else 42)
-            assert outlook.report.rows == (5 if long_rows == "split" else 3)
+            assert outlook.most_padded == (30 if too_long == "alone" else 10)
+            assert outlook.report.steps == (22 if too_long == "truncate" else 42)
+            assert outlook.report.rows == (5 if too_long == "split" else 3)
 
 
 def test_a_policy_without_room_says_so_in_the_table() -> None:
@@ -118,7 +118,7 @@ def test_a_policy_without_room_says_so_in_the_table() -> None:
 
 def test_it_is_printed_as_text_in_a_terminal_and_in_a_notebook() -> None:
     """The same cells; names of one's own are text, whatever they hold."""
-    forecast = plan([3, 5, 5, 9], {"<b>[red]\x1b": Budget(20), "rows": Rows(2)}, world=2)
+    forecast = plan([3, 5, 5, 9], {"<b>[red]\x1b": Budget(20), "rows": Rows(2)}, world_size=2)
     text = str(forecast)
     assert repr(forecast) == text
     assert text.splitlines()[0] == "4 rows of 3 to 9 steps, 22 together; 2 ranks"
@@ -139,7 +139,7 @@ def test_records_are_json_of_every_figure() -> None:
     """What was forecast, and each policy with what keeps it from being planned."""
     forecast = plan([5, 30], {"small": Budget(10), "large": Budget(60)})
     record = json.loads(json.dumps(forecast.to_dict(), allow_nan=False))
-    assert (record["schema"], record["rows"], record["steps"], record["longest"], record["world"]) == (1, 2, 35, 30, 1)
+    assert (record["schema"], record["rows"], record["steps"], record["longest"], record["world_size"]) == (1, 2, 35, 30, 1)
     small, large = record["outlooks"]
     assert small["problem"].startswith("row 1 has 30 steps")
     assert large["policy"] == repr(Budget(60))
@@ -173,13 +173,13 @@ def test_two_lengths_a_row_are_planned() -> None:
 
 def test_bad_options_are_refused() -> None:
     """With the rule and what arrived."""
-    for options in ({"world": 0}, {"seed": -1}, {"policies": 0}, {"policies": 10, "rows": 0}):
-        name = {"policies": "max_steps"}.get(next(reversed(options)), next(reversed(options)))
+    for options in ({"world_size": 0}, {"seed": -1}, {"policies": 0}, {"policies": 10, "rows": 0}):
+        name = {"policies": "max_padded_steps"}.get(next(reversed(options)), next(reversed(options)))
         with pytest.raises(OptionError, match=f"{name} must be a whole number, [01] or more, but"):
             loosely(plan)([3], **options)
     with pytest.raises(OptionError, match="policies must be one or more, but none arrived"):
         plan([3], [])
-    with pytest.raises(OptionError, match="rows and long_rows belong to a budget, but policies arrived"):
+    with pytest.raises(OptionError, match="rows and too_long belong to a budget, but policies arrived"):
         plan([3], Budget(10), rows=3)
     with pytest.raises(ShapeError, match="lengths must be whole numbers, but float64 arrived"):
         plan([2.5], 10)

@@ -20,10 +20,10 @@ from untyped import loosely
 POLICIES: list[Callable[[], Policy]] = [
     lambda: Rows(3, pool=None),
     lambda: Budget(24, pool=None),
-    lambda: Budget(24, rows=5, quadratic=6, longest=9, long_rows="truncate", pool=None),
-    lambda: Budget(12, longest=4, long_rows="split", pool=None),
-    lambda: Budget(5, long_rows="alone", pool=None),
-    lambda: Boundaries((2, 5), max_steps=24, pool=None),
+    lambda: Budget(24, rows=5, quadratic=6, longest=9, too_long="truncate", pool=None),
+    lambda: Budget(12, longest=4, too_long="split", pool=None),
+    lambda: Budget(5, too_long="alone", pool=None),
+    lambda: Boundaries((2, 5), max_padded_steps=24, pool=None),
     lambda: Boundaries((1, 7), rows=2, pool=None),
     lambda: Shapes([(6, 2), (4, 5), (2, 9)], pool=None),
 ]
@@ -46,23 +46,23 @@ def facts(planned: Plan) -> Counter[tuple[int, ...]]:
 @given(
     lengths=st.lists(st.integers(0, 9), min_size=1, max_size=60),
     policy=st.sampled_from(POLICIES),
-    world=st.integers(1, 3),
+    world_size=st.integers(1, 3),
 )
-def test_one_pool_is_exact(lengths: list[int], policy: Callable[[], Policy], world: int) -> None:
+def test_one_pool_is_exact(lengths: list[int], policy: Callable[[], Policy], world_size: int) -> None:
     """The same batches as a plan's, shape by shape, where the rows go round."""
-    wanted = Plan.of(lengths, policy(), world=world)
-    found = drawn(Histogram.of(lengths), policy(), world, seed=0)
+    wanted = Plan.of(lengths, policy(), world_size=world_size)
+    found = drawn(Histogram.of(lengths), policy(), world_size, seed=0)
     assert found.whole
     if not len(wanted.repeated):
         assert facts(found.plan(1, seed=0)) == facts(wanted)
 
 
-@pytest.mark.parametrize("policy", [Budget(1_024), Rows(30), Boundaries((10, 30), max_steps=1_024)])
+@pytest.mark.parametrize("policy", [Budget(1_024), Rows(30), Boundaries((10, 30), max_padded_steps=1_024)])
 def test_several_pools_are_alike(policy: Policy) -> None:
     """Padding, batches, and mates that meet again come near those of the plan."""
     lengths = lognormal(60_000)
-    exact = next(iter(plan(lengths, policy, world=2).outlooks.values()))
-    rough = next(iter(plan(Histogram.of(lengths), policy, world=2).outlooks.values()))
+    exact = next(iter(plan(lengths, policy, world_size=2).outlooks.values()))
+    rough = next(iter(plan(Histogram.of(lengths), policy, world_size=2).outlooks.values()))
     assert exact.exact
     assert not rough.exact
     assert rough.report.rows == exact.report.rows == 60_000

@@ -36,7 +36,7 @@ MIB = 2**20
 
 @final
 class Holding(ModuleStage[Padded[Ids], Tensor]):
-    """Keeps so many pairs of tensors of rows x steps x 64 for the backward pass."""
+    """TypePreserving so many pairs of tensors of rows x steps x 64 for the backward pass."""
 
     def __init__(self, tensors: int) -> None:
         super().__init__()

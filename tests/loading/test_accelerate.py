@@ -22,7 +22,7 @@ def test_what_is_not_dealt_out_is_dealt_out_by_prepare(even: bool, tmp_path: Pat
     """Each rank gets its own batches of the plan, epoch after epoch, whether Accelerate is to even them or not."""
     for rank, found in enumerate(on_ranks(prepared_on_a_rank, 2, tmp_path, COUNTS, even)):
         for epoch in range(2):
-            plan = Plan.of(COUNTS, Budget(40), seed=3, epoch=epoch, world=2)
+            plan = Plan.of(COUNTS, Budget(40), seed=3, epoch=epoch, world_size=2)
             wanted = [batch.tolist() for batch in plan.rank(rank)]
             assert found["prepared"][epoch] == wanted
             assert found["ours"][epoch] == wanted
@@ -35,5 +35,5 @@ def test_on_one_rank_prepare_changes_nothing() -> None:
     """Nor does it need to be told."""
     from_prepare: Any = import_module("accelerate").data_loader.prepare_data_loader
     loader = import_module("prepared").stock(COUNTS)
-    found = [batch.riders.places.tolist() for batch in from_prepare(loader, num_processes=1, process_index=0)]
+    found = [batch.metadata.places.tolist() for batch in from_prepare(loader, num_processes=1, process_index=0)]
     assert found == [batch.tolist() for batch in Plan.of(COUNTS, Budget(40), seed=3)]

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from litmodels import module, trainer, written
 from needs import needs
-from pipeline import Numbers, Pad
+from pipeline import FromIds, Pad
 from pipeline.batching import Budget, Plan
 from pipeline.loading import Loader, PlannedBatches, RowDataset
 
@@ -20,7 +20,7 @@ COUNTS = [random.Random(place).randint(1, 12) for place in range(61)]
 
 def parts() -> tuple[Any, PlannedBatches]:
     """Rows of such lengths, and batches of them."""
-    rows = RowDataset([[place] * count for place, count in enumerate(COUNTS)], Numbers())
+    rows = RowDataset([[place] * count for place, count in enumerate(COUNTS)], FromIds())
     return rows, PlannedBatches(COUNTS, Budget(40), seed=3)
 
 
@@ -35,10 +35,10 @@ def stock() -> Any:
     return DataLoader(rows, batch_sampler=batches, collate_fn=Pad())
 
 
-def planned(rank: int, world: int) -> list[list[list[int]]]:
+def planned(rank: int, world_size: int) -> list[list[list[int]]]:
     """Two epochs of a rank."""
     return [
-        [batch.tolist() for batch in Plan.of(COUNTS, Budget(40), seed=3, epoch=epoch, world=world).rank(rank)]
+        [batch.tolist() for batch in Plan.of(COUNTS, Budget(40), seed=3, epoch=epoch, world_size=world_size).rank(rank)]
         for epoch in range(2)
     ]
 
@@ -82,7 +82,7 @@ def test_prediction_takes_every_batch(tmp_path: Path) -> None:
     model = module(tmp_path)
 
     def places(batch: Any) -> Any:
-        return batch.riders.places.tolist()
+        return batch.metadata.places.tolist()
 
     model.predict_step = places
     assert trainer().predict(model, stock()) == planned(0, 1)[0]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from pipeline import Ids, Numbers, Pad, Padded, Report
+from pipeline import Ids, FromIds, Pad, Padded, Report
 from pipeline.batching import Budget, Policy, Rows
 from pipeline.errors import OptionError
 from pipeline.loading import CutRows, Loader, PlannedBatches, RowDataset
@@ -31,12 +31,12 @@ def planned(policy: Policy = POLICY) -> PlannedBatches:
 
 def loader(policy: Policy = POLICY, **options: Any) -> Loader[Padded[Ids]]:
     """A loader over the rows above."""
-    return Loader(RowDataset(SOURCE, Numbers()), planned(policy), Pad(), **options)
+    return Loader(RowDataset(SOURCE, FromIds()), planned(policy), Pad(), **options)
 
 
 def content(batch: Padded[Ids]) -> tuple[list[int], list[list[int]]]:
     """A batch's places and its values."""
-    return listed(batch.riders.places), listed(batch.values)
+    return listed(batch.metadata.places), listed(batch.values)
 
 
 def epochs(batches: Loader[Padded[Ids]], count: int = 2) -> list[list[Any]]:
@@ -59,7 +59,7 @@ HOW: list[dict[str, Any]] = [
 @pytest.fixture(scope="module")
 def wanted() -> list[list[Any]]:
     """Two epochs, row by row."""
-    rows, batches = RowDataset(SOURCE, Numbers()), planned()
+    rows, batches = RowDataset(SOURCE, FromIds()), planned()
     return [[content(Pad()([rows[row] for row in batch])) for batch in batches] for _ in range(2)]
 
 
@@ -72,7 +72,7 @@ def test_the_same_batches_whoever_makes_them(options: dict[str, Any], wanted: li
 @pytest.mark.parametrize("options", HOW[:6], ids=repr)
 def test_a_stock_loader_makes_them_too(options: dict[str, Any], wanted: list[list[Any]]) -> None:
     """With the sampler as its batch sampler."""
-    stock = DataLoader(RowDataset(SOURCE, Numbers()), batch_sampler=planned(), collate_fn=Pad(), **options)
+    stock = DataLoader(RowDataset(SOURCE, FromIds()), batch_sampler=planned(), collate_fn=Pad(), **options)
     assert [[content(batch) for batch in stock] for _ in range(2)] == wanted
 
 
@@ -125,15 +125,15 @@ def test_epochs_can_be_said(wanted: list[list[Any]]) -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_long_rows_are_cut_by_the_loader(workers: int) -> None:
     """As the policy says; a stock loader does it with `CutRows`."""
-    for long_rows in ("split", "truncate"):
-        policy = Budget(5, long_rows=long_rows)
+    for too_long in ("split", "truncate"):
+        policy = Budget(5, too_long=too_long)
         found = [content(batch) for batch in loader(policy, num_workers=workers)]
-        rows = CutRows(RowDataset(SOURCE, Numbers()), planned(policy).pieces)
+        rows = CutRows(RowDataset(SOURCE, FromIds()), planned(policy).pieces)
         stock = DataLoader(rows, batch_sampler=planned(policy), collate_fn=Pad())
         assert found == [content(batch) for batch in stock]
         steps = sum(len(row) for _, values in found for row in values)
         assert all(len(values) * len(values[0]) <= 5 for _, values in found if values[0])
-        assert steps >= sum(min(count, 5) if long_rows == "truncate" else count for count in COUNTS)
+        assert steps >= sum(min(count, 5) if too_long == "truncate" else count for count in COUNTS)
 
 
 def test_the_running_report_is_data() -> None:
@@ -201,7 +201,7 @@ def test_pinned_batches_go_to_a_device_unawaited(workers: int, wanted: list[list
 def test_no_rows_make_no_batches() -> None:
     """And no error."""
     nothing: list[list[int]] = []
-    assert list(Loader(RowDataset(nothing, Numbers()), PlannedBatches([], Rows(2)), Pad(), num_workers=1)) == []
+    assert list(Loader(RowDataset(nothing, FromIds()), PlannedBatches([], Rows(2)), Pad(), num_workers=1)) == []
 
 
 REFUSED: list[tuple[Callable[[], object], str]] = [
@@ -210,15 +210,15 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     (lambda: loader(multiprocessing_context="spawn"), "multiprocessing_context is for workers, but num_workers is 0"),
     (lambda: loader(num_workers=-1), "num_workers must be a whole number, 0 or more, but -1 arrived"),
     (
-        lambda: Loader(SOURCE, PlannedBatches(COUNTS, POLICY, deal=False), len),
-        "batches were made with deal=False, for what deals them out to the ranks by itself, which a Loader does not",
+        lambda: Loader(SOURCE, PlannedBatches(COUNTS, POLICY, split_by_rank=False), len),
+        "batches were made with split_by_rank=False, for what deals them out to the ranks by itself, which a Loader does not",
     ),
     (
         lambda: list(Loader(SOURCE[1:], planned(), len)),
         "batches were planned of 60 lengths, but the dataset has 59 rows; give each row its length, and no other",
     ),
     (
-        lambda: list(Loader(SOURCE, planned(Budget(5, long_rows="split")), len)),
+        lambda: list(Loader(SOURCE, planned(Budget(5, too_long="split")), len)),
         "the policy cuts long rows, which needs a dataset of rows, but a list arrived; cut them before",
     ),
 ]

@@ -9,7 +9,7 @@ import torch
 from pipeline import Pad
 from pipeline.batching import Budget, Plan
 from pipeline.loading import Loader, PlannedBatches, RowDataset
-from pipeline.stages.numbers import Numbers
+from pipeline.stages.from_ids import FromIds
 from ranked import on_ranks
 from steps import trained_on_a_rank
 
@@ -22,7 +22,7 @@ def test_a_distributed_step_for_every_batch(workers: int, tmp_path: Path) -> Non
     first, second = on_ranks(trained_on_a_rank, 2, tmp_path, COUNTS, workers)
     for epoch in range(2):
         mine, theirs = first["places"][epoch], second["places"][epoch]
-        plan = Plan.of(COUNTS, Budget(40), seed=3, epoch=epoch, world=2)
+        plan = Plan.of(COUNTS, Budget(40), seed=3, epoch=epoch, world_size=2)
         assert mine == [batch.tolist() for batch in plan.rank(0)]
         assert theirs == [batch.tolist() for batch in plan.rank(1)]
         assert len(mine) == len(theirs)
@@ -31,7 +31,7 @@ def test_a_distributed_step_for_every_batch(workers: int, tmp_path: Path) -> Non
     for one, other in zip(first["weights"], second["weights"], strict=True):
         assert torch.equal(one, other)
     resumed = Loader(
-        RowDataset([[1] * count for count in COUNTS], Numbers()), PlannedBatches(COUNTS, Budget(40), seed=3), Pad()
+        RowDataset([[1] * count for count in COUNTS], FromIds()), PlannedBatches(COUNTS, Budget(40), seed=3), Pad()
     )
     resumed.load_state_dict(first["state"])
     assert resumed.epoch == 2

@@ -7,13 +7,13 @@ import pytest
 import torch
 from typing_extensions import override
 
-from pipeline import Example, Ids, Numbers, Row, Tokenize, Vectors
+from pipeline import Example, Ids, FromIds, Row, Tokenize, Vectors
 from pipeline.batching import Budget
 from pipeline.data.windows import window_of
 from pipeline.errors import OptionError, ShapeError, ValuesError
 from pipeline.loading import CutRows, PlannedBatches, RowDataset
 from pipeline.sources import Records
-from pipeline.stages.door import Door
+from pipeline.stages.input_stage import InputStage
 from troubles import Stumbling, Troubled
 from untyped import listed
 
@@ -25,7 +25,7 @@ def test_rows_are_those_of_the_door(singly: bool) -> None:
     """With their places and targets, in the order that is asked for; from a list, and from a source."""
     examples = [Example(text, number) for number, text in enumerate(TEXTS)]
     tokenize = Tokenize.train(TEXTS)
-    wanted = list(tokenize.over(examples))
+    wanted = list(tokenize.map(examples))
     for source in (examples, Records(examples)):
         rows = RowDataset(source, tokenize, singly=singly)
         assert len(rows) == 4
@@ -49,13 +49,13 @@ def test_an_error_names_the_record(singly: bool) -> None:
         unprepared.__getitems__([3, 2, 1])
     assert refused.value.__notes__ == ["It is record 2 (rows.txt, line 3)."]
     with pytest.raises(ValuesError, match="row 1, step 0 is -1, but ids count from 0"):
-        RowDataset([[1], [-1]], Numbers(), singly=singly).__getitems__([0, 1])
+        RowDataset([[1], [-1]], FromIds(), singly=singly).__getitems__([0, 1])
 
 
 def test_records_have_places() -> None:
     """The source's own, or their number."""
     assert RowDataset(Troubled([1], 9, "raise"), Stumbling(9, "raise")).where(0) == "rows.txt, line 1"
-    assert RowDataset([[1]], Numbers()).where(0) == "number 0 of list"
+    assert RowDataset([[1]], FromIds()).where(0) == "number 0 of list"
 
 
 def test_a_part_of_a_row_keeps_what_belongs_to_its_steps() -> None:
@@ -74,23 +74,23 @@ def test_a_part_of_a_row_keeps_what_belongs_to_its_steps() -> None:
 def test_pieces_put_together_are_the_rows() -> None:
     """Of a plan that splits; one that truncates leaves their beginnings."""
     counts = [7, 0, 3, 12, 2]
-    rows = RowDataset([list(range(count)) for count in counts], Numbers())
-    batches = PlannedBatches(counts, Budget(4, long_rows="split"))
+    rows = RowDataset([list(range(count)) for count in counts], FromIds())
+    batches = PlannedBatches(counts, Budget(4, too_long="split"))
     pieces = CutRows(rows, batches.pieces)
     found: dict[int, list[int]] = {place: [] for place in range(5)}
     for number in sorted(number for batch in batches for number in batch):
         found[pieces[number].place] += listed(pieces[number].sequence.values)
     assert found == {place: list(range(count)) for place, count in enumerate(counts)}
-    short = CutRows(rows, PlannedBatches(counts, Budget(4, long_rows="truncate")).pieces)
+    short = CutRows(rows, PlannedBatches(counts, Budget(4, too_long="truncate")).pieces)
     assert [len(short[number]) for number in range(len(short))] == [4, 0, 3, 4, 2]
     with pytest.raises(
         OptionError, match="pieces are those of 5 rows, but the dataset has 1; plan with the lengths of"
     ):
-        CutRows(RowDataset([[1]], Numbers()), batches.pieces)
+        CutRows(RowDataset([[1]], FromIds()), batches.pieces)
 
 
 @final
-class Losing(Door[list[int], Ids]):
+class Losing(InputStage[list[int], Ids]):
     """A door that loses all rows but the first."""
 
     @override

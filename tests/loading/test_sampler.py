@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from pipeline import Numbers, Pad
+from pipeline import FromIds, Pad
 from pipeline.batching import Boundaries, Budget, Plan, Policy, Rows, Shapes
 from pipeline.errors import OptionError
 from pipeline.loading import PlannedBatches, RowDataset
@@ -25,7 +25,7 @@ POLICIES: list[Policy] = [
     Budget(24, pool=2),
     Boundaries((4, 8), rows=4),
     Shapes([(2, 12), (6, 4)]),
-    Budget(7, long_rows="split"),
+    Budget(7, too_long="split"),
 ]
 
 
@@ -35,9 +35,9 @@ def drawn(rows: int, longest: int = 12) -> list[int]:
     return [generator.randint(0, longest) for _ in range(rows)]
 
 
-def sampler(counts: list[int], policy: Policy, rank: int = 0, world: int = 1) -> PlannedBatches:
+def sampler(counts: list[int], policy: Policy, rank: int = 0, world_size: int = 1) -> PlannedBatches:
     """The batches of a rank."""
-    return PlannedBatches(counts, policy, seed=5, rank=rank, world=world)
+    return PlannedBatches(counts, policy, seed=5, rank=rank, world_size=world_size)
 
 
 def through_json(state: dict[str, object]) -> dict[str, object]:
@@ -51,12 +51,12 @@ def taken(batches: PlannedBatches, count: int | None = None) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: type(policy).__name__)
-@pytest.mark.parametrize("world", [1, 2, 3, 5])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
 @pytest.mark.parametrize("rows", [0, 1, 4, 7, 60])
-def test_every_row_once_and_as_many_batches_for_each_rank(policy: Policy, world: int, rows: int) -> None:
+def test_every_row_once_and_as_many_batches_for_each_rank(policy: Policy, world_size: int, rows: int) -> None:
     """Rows beyond once are those that the plan says it repeats, and there are none unless rows are too few."""
     counts = drawn(rows)
-    ranks = [sampler(counts, policy, rank, world) for rank in range(world)]
+    ranks = [sampler(counts, policy, rank, world_size) for rank in range(world_size)]
     for _ in range(2):
         plan = ranks[0].plan
         given = [taken(batches) for batches in ranks]
@@ -91,7 +91,7 @@ def test_the_batches_are_those_of_the_plan() -> None:
     counts, policy = drawn(50), Budget(24, pool=2)
     batches = sampler(counts, policy, 1, 2)
     for epoch in range(3):
-        plan = Plan.of(counts, policy, seed=5, epoch=epoch, world=2).rank(1)
+        plan = Plan.of(counts, policy, seed=5, epoch=epoch, world_size=2).rank(1)
         assert batches.epoch == epoch
         assert len(batches) == len(plan)
         assert taken(batches) == [batch.tolist() for batch in plan]
@@ -117,22 +117,22 @@ def test_epochs_are_said_or_follow_each_other() -> None:
     rows=st.integers(1, 40),
     policy=st.sampled_from(POLICIES),
     cuts=st.lists(st.integers(0, 6), min_size=1, max_size=4),
-    world=st.integers(1, 3),
+    world_size=st.integers(1, 3),
 )
-def test_a_state_at_any_batch_brings_the_very_same_rest(rows: int, policy: Policy, cuts: list[int], world: int) -> None:
+def test_a_state_at_any_batch_brings_the_very_same_rest(rows: int, policy: Policy, cuts: list[int], world_size: int) -> None:
     """Resumed one to four times, each time by a new sampler; of this epoch, and of the next."""
     counts = drawn(rows)
-    for rank in range(world):
-        whole = sampler(counts, policy, rank, world)
+    for rank in range(world_size):
+        whole = sampler(counts, policy, rank, world_size)
         wanted, following = taken(whole), taken(whole)
         found: list[list[int]] = []
-        resumed = sampler(counts, policy, rank, world)
+        resumed = sampler(counts, policy, rank, world_size)
         for cut in cuts:
             iteration = iter(resumed)
             steps = min(cut, len(wanted) - len(found))
             found += [next(iteration) for _ in range(steps)]
             state = through_json(resumed.state_dict())
-            resumed = sampler(counts, policy, rank, world)
+            resumed = sampler(counts, policy, rank, world_size)
             resumed.load_state_dict(state)
             assert len(resumed) == len(wanted)
         assert found + taken(resumed) == wanted
@@ -163,8 +163,8 @@ def test_on_other_ranks_each_row_that_is_left_comes_once(rows: int, worlds: list
     found: Counter[int] = Counter()
     allowed = Counter(range(len(sampler(counts, policy).pieces)))
     state: dict[str, object] | None = None
-    for turn, world in enumerate(worlds):
-        ranks = [sampler(counts, policy, rank, world) for rank in range(world)]
+    for turn, world_size in enumerate(worlds):
+        ranks = [sampler(counts, policy, rank, world_size) for rank in range(world_size)]
         for batches in ranks:
             if state is not None:
                 batches.load_state_dict(state)
@@ -183,15 +183,15 @@ def test_on_other_ranks_each_row_that_is_left_comes_once(rows: int, worlds: list
 def test_what_deals_out_batches_itself_gets_all_of_them() -> None:
     """Those of a step one after the other, so that every n-th is a rank's own; a state may stand between them."""
     counts = drawn(50)
-    every = PlannedBatches(counts, Rows(4), seed=5, rank=1, world=3, deal=False)
+    every = PlannedBatches(counts, Rows(4), seed=5, rank=1, world_size=3, split_by_rank=False)
     given = taken(every)
-    assert len(given) == len(PlannedBatches(counts, Rows(4), rank=1, world=3, deal=False))
+    assert len(given) == len(PlannedBatches(counts, Rows(4), rank=1, world_size=3, split_by_rank=False))
     for rank in range(3):
         assert given[rank::3] == taken(sampler(counts, Rows(4), rank, 3))
     for cut in range(len(given) + 1):
-        first = PlannedBatches(counts, Rows(4), seed=5, rank=1, world=3, deal=False)
+        first = PlannedBatches(counts, Rows(4), seed=5, rank=1, world_size=3, split_by_rank=False)
         before = taken(first, cut)
-        resumed = PlannedBatches(counts, Rows(4), seed=5, rank=0, world=3, deal=False)
+        resumed = PlannedBatches(counts, Rows(4), seed=5, rank=0, world_size=3, split_by_rank=False)
         resumed.load_state_dict(through_json(first.state_dict()))
         assert before + taken(resumed) == given
         assert len(resumed) == len(given)
@@ -210,10 +210,10 @@ def test_a_rank_s_own_batches_are_not_dealt_out_again() -> None:
 def test_a_stock_loader_takes_them() -> None:
     """As its batch sampler, with `Pad` to collate."""
     counts = drawn(40)
-    rows = RowDataset([[7] * count for count in counts], Numbers())
+    rows = RowDataset([[7] * count for count in counts], FromIds())
     loader = DataLoader(rows, batch_sampler=sampler(counts, Budget(24)), collate_fn=Pad())
     wanted = taken(sampler(counts, Budget(24)))
-    assert [listed(batch.riders.places) for batch in loader] == wanted
+    assert [listed(batch.metadata.places) for batch in loader] == wanted
     assert len(loader) == len(wanted)
 
 
@@ -238,16 +238,16 @@ def test_plans_are_kept(tmp_path: Path) -> None:
 REFUSED: list[tuple[Callable[[], object], str]] = [
     (
         lambda: PlannedBatches([1], Rows(1), rank=0),
-        "rank and world are given together or not at all, but rank=0 and wor",
+        "rank and world_size are given together or not at all, but rank=0 and wor",
     ),
     (
-        lambda: PlannedBatches([1], Rows(1), rank=2, world=2),
-        "rank must be below world, but rank=2 arrived with world=2",
+        lambda: PlannedBatches([1], Rows(1), rank=2, world_size=2),
+        "rank must be below world_size, but rank=2 arrived with world_size=2",
     ),
-    (lambda: PlannedBatches([1], Rows(1), rank=-1, world=2), "rank must be a whole number, 0 or more, but -1 arrived"),
+    (lambda: PlannedBatches([1], Rows(1), rank=-1, world_size=2), "rank must be a whole number, 0 or more, but -1 arrived"),
     (
         lambda: sampler([1], Rows(1)).load_state_dict({"epoch": 3}),
-        "a state of batches has cursor, within and world, but",
+        "a state of batches has cursor, within and world_size, but",
     ),
     (
         lambda: sampler([1], Rows(2)).load_state_dict(sampler([1], Rows(1)).state_dict()),
@@ -281,9 +281,9 @@ def test_the_rest_of_an_epoch_is_not_lost_in_silence() -> None:
 
 def test_a_step_that_is_half_dealt_out_needs_as_many_ranks() -> None:
     """Else some of its batches were lost, or came twice."""
-    first = PlannedBatches(drawn(20), Rows(2), rank=0, world=2, deal=False)
+    first = PlannedBatches(drawn(20), Rows(2), rank=0, world_size=2, split_by_rank=False)
     taken(first, 3)
-    resumed = PlannedBatches(drawn(20), Rows(2), rank=0, world=3, deal=False)
+    resumed = PlannedBatches(drawn(20), Rows(2), rank=0, world_size=3, split_by_rank=False)
     with pytest.raises(OptionError, match="the state stands behind 1 of the 2 batches of one step, but there are 3"):
         resumed.load_state_dict(first.state_dict())
 

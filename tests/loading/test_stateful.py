@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from needs import needs
-from pipeline import Numbers, Pad
+from pipeline import FromIds, Pad
 from pipeline.batching import Budget
 from pipeline.loading import PlannedBatches, RowDataset
 from untyped import listed
@@ -25,7 +25,7 @@ COUNTS = [random.Random(place).randint(0, 12) for place in range(40)]
 
 def loader(workers: int) -> Any:
     """A loader over rows of such lengths."""
-    rows = RowDataset([[place] * count for place, count in enumerate(COUNTS)], Numbers())
+    rows = RowDataset([[place] * count for place, count in enumerate(COUNTS)], FromIds())
     made = import_module("torchdata.stateful_dataloader").StatefulDataLoader
     batches = PlannedBatches(COUNTS, Budget(40), seed=3)
     return made(rows, batch_sampler=batches, collate_fn=Pad(), num_workers=workers)
@@ -33,7 +33,7 @@ def loader(workers: int) -> Any:
 
 def places(batches: Any, count: int | None = None) -> list[list[int]]:
     """The rows of so many batches, or of all that are left."""
-    return [listed(batch.riders.places) for batch in islice(iter(batches), count)]
+    return [listed(batch.metadata.places) for batch in islice(iter(batches), count)]
 
 
 @pytest.fixture(scope="module")

@@ -7,19 +7,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import Ids, Numbers, Pad, Padded, Report
-from pipeline.batching import Budget, Plan, Rows, Waste
-from pipeline.data.metadata import Riders
+from pipeline import Ids, FromIds, Pad, Padded, Report
+from pipeline.batching import Budget, Plan, Rows, PaddingReport
+from pipeline.data.metadata import BatchMetadata
 from pipeline.errors import LengthError, OptionError, ShapeError
-from pipeline.loading.tally import Tally
+from pipeline.loading.tally import EpochCounter
 
 
 def batch(lengths: dict[int, int]) -> Padded[Ids]:
     """Rows of such lengths, by their places."""
     width = max(lengths.values())
-    riders = Riders(torch.tensor(list(lengths)))
+    metadata = BatchMetadata(torch.tensor(list(lengths)))
     values = torch.zeros(len(lengths), width, dtype=torch.int64)
-    return Padded(Ids, values, torch.tensor(list(lengths.values())), riders=riders)
+    return Padded(Ids, values, torch.tensor(list(lengths.values())), metadata=metadata)
 
 
 @given(
@@ -28,7 +28,7 @@ def batch(lengths: dict[int, int]) -> Padded[Ids]:
 )
 def test_coverage_is_that_of_a_count(lengths: list[int], served: list[list[int]]) -> None:
     """Whatever was served: each row's times, one by one; the field says as many at every batch."""
-    tally, times = Tally(lengths), Counter[int]()
+    tally, times = EpochCounter(lengths), Counter[int]()
     for group in served:
         rows = [row % len(lengths) for row in group]
         tally.add(batch({row: lengths[row] for row in rows}))
@@ -45,12 +45,12 @@ def test_coverage_is_that_of_a_count(lengths: list[int], served: list[list[int]]
 def test_an_epoch_of_a_plan_is_its_waste(lengths: list[int], most: int) -> None:
     """Counted batch by batch, as the plan says it beforehand: steps, padding, and what each worst row brings about."""
     plan = Plan.of(lengths, Budget(18, longest=9))
-    rows, tally = list(Numbers().over([[1] * length for length in lengths])), Tally(lengths, most=most)
-    passed = list(tally.over(Pad()([rows[index] for index in numbers.tolist()]) for numbers in plan))
-    wanted = Waste.of(plan, lengths, most=most)
+    rows, tally = list(FromIds().map([[1] * length for length in lengths])), EpochCounter(lengths, most=most)
+    passed = list(tally.count(Pad()([rows[index] for index in numbers.tolist()]) for numbers in plan))
+    wanted = PaddingReport.of(plan, lengths, most=most)
     assert len(passed) == len(plan)
     assert tally.report == wanted.report
-    assert tally.coverage().once
+    assert tally.coverage().complete
     assert [culprit.padding for culprit in tally.culprits] == [culprit.padding for culprit in wanted.culprits]
     for culprit in tally.culprits:
         assert culprit.row in plan[culprit.batch]
@@ -59,19 +59,19 @@ def test_an_epoch_of_a_plan_is_its_waste(lengths: list[int], most: int) -> None:
 
 def test_a_row_is_served_when_all_its_pieces_were() -> None:
     """In any order; a piece too many doubles it."""
-    tally = Tally([7, 2])
+    tally = EpochCounter([7, 2])
     tally.add(batch({0: 3}))
     tally.add(batch({1: 2, 0: 3}))
     assert tally.coverage().missing.tolist() == [0]
     tally.add(batch({0: 1}))
-    assert tally.coverage().once
+    assert tally.coverage().complete
     tally.add(batch({0: 1}))
     assert tally.coverage().doubled.tolist() == [0]
 
 
 def test_what_fills_a_batch_up_is_no_row() -> None:
     """Its place is below 0: it serves no row, the last one neither, and is no mate."""
-    tally = Tally([2, 0])
+    tally = EpochCounter([2, 0])
     tally.add(batch({0: 2, -1: 0}))
     assert tally.coverage().missing.tolist() == [1]
     assert tally.culprits == ()
@@ -79,7 +79,7 @@ def test_what_fills_a_batch_up_is_no_row() -> None:
 
 def test_it_is_told_in_lines() -> None:
     """What was served, and the rows at fault, the worst first."""
-    tally = Tally([9, 1, 1, 4, 3], most=2)
+    tally = EpochCounter([9, 1, 1, 4, 3], most=2)
     for one in (batch({3: 4, 4: 3}), batch({0: 9, 1: 1, 2: 1})):
         tally.add(one)
     assert str(tally).splitlines() == [
@@ -92,7 +92,7 @@ def test_it_is_told_in_lines() -> None:
 
 def test_without_lengths_steps_alone_are_counted() -> None:
     """Nothing can be missing then."""
-    tally = Tally()
+    tally = EpochCounter()
     tally.add(batch({70: 3, 5: 1}))
     assert tally.fields() == {"rows": "2", "padding": "33.3%"}
     with pytest.raises(OptionError, match="the tally knows no lengths, so it cannot tell what is missing"):
@@ -101,26 +101,26 @@ def test_without_lengths_steps_alone_are_counted() -> None:
 
 def test_bad_input_is_refused() -> None:
     """With the row, and nothing counted."""
-    tally = Tally([3, 3])
+    tally = EpochCounter([3, 3])
     with pytest.raises(LengthError, match="row 2 was served, but lengths has 2 rows, from 0; give the lengths of all"):
         tally.add(batch({0: 3, 2: 3}))
     assert tally.report == Report()
     assert tally.coverage().missing.tolist() == [0, 1]
     with pytest.raises(LengthError, match=r"lengths must be one a row, but \(1, 2\) arrived"):
-        Tally([(1, 2)])
+        EpochCounter([(1, 2)])
     with pytest.raises(ShapeError, match="lengths must be whole numbers"):
-        Tally([0.5])
+        EpochCounter([0.5])
     with pytest.raises(OptionError, match="most must be a whole number, 0 or more, but -1 arrived"):
-        Tally(most=-1)
+        EpochCounter(most=-1)
 
 
 def test_rows_at_random_waste_more_than_planned_ones() -> None:
     """The figure that a progress bar shows."""
     lengths = [length % 50 for length in range(600)]
-    rows, shares = list(Numbers().over([[1] * length for length in lengths])), list[float]()
+    rows, shares = list(FromIds().map([[1] * length for length in lengths])), list[float]()
     for plan in (Plan.of(lengths, Rows(8, pool=1)), Plan.of(lengths, Rows(8))):
-        tally = Tally(lengths)
-        for _ in tally.over(Pad()([rows[index] for index in numbers.tolist()]) for numbers in plan):
+        tally = EpochCounter(lengths)
+        for _ in tally.count(Pad()([rows[index] for index in numbers.tolist()]) for numbers in plan):
             pass
         shares.append(tally.report.wasted)
     assert shares[1] < 0.2 * shares[0]

@@ -151,7 +151,7 @@ def test_a_worker_that_hangs_names_the_record_that_it_is_at(start: Any, patience
 
 def test_pieces_are_named_by_their_record() -> None:
     """A split row has many numbers in a plan, and one in its file."""
-    policy = Rows(3, longest=2, long_rows="split")
+    policy = Rows(3, longest=2, too_long="split")
     rows = RowDataset(Troubled(COUNTS, 13, "kill"), Stumbling(99, ""))
     with pytest.raises(WorkerError, match=r"was at record 13 \(rows\.txt, line 14\)") as info:
         list(Loader(rows, PlannedBatches(COUNTS, policy), Pad(), num_workers=1))

@@ -110,7 +110,7 @@ def test_malformed_records_are_skipped_and_counted(tmp_path: Path, made: Made, k
     """By number and in order alike, before and after the index is there, and from what was kept."""
     cache = tmp_path / "kept" if kept else None
     for _ in range(2):
-        source = made(tmp_path, malformed="skip", cache=cache)
+        source = made(tmp_path, on_bad_record="skip", cache=cache)
         assert pairs(source) == GOOD[made]
         assert len(source) == len(GOOD[made])
         assert pairs(source[number] for number in range(len(source))) == GOOD[made]
@@ -128,7 +128,7 @@ def test_malformed_records_are_skipped_and_counted(tmp_path: Path, made: Made, k
 def test_the_first_malformed_record_stops(tmp_path: Path, made: Made) -> None:
     """In order, and by its number; the error names its file and line."""
     source = made(tmp_path)
-    with pytest.raises(RecordError, match='; mend it, or read with malformed="skip"') as raised:
+    with pytest.raises(RecordError, match='; mend it, or read with on_bad_record="skip"') as raised:
         list(source)
     assert raised.value.details["line"] == PLACES[made][0]
     first = raised.value.details["kind"]
@@ -152,7 +152,7 @@ def test_a_function_decides(tmp_path: Path, made: Made) -> None:
         seen.append(problem)
         return Example("mended") if problem.number == PLACES[made][0] else None
 
-    source = made(tmp_path, malformed=decide)
+    source = made(tmp_path, on_bad_record=decide)
     given = pairs(source)
     assert [problem.number for problem in seen] == PLACES[made]
     assert len(given) == len(GOOD[made]) + 1 == len(source)
@@ -169,7 +169,7 @@ def test_workers_read_what_the_process_reads(tmp_path: Path, made: Made, context
     """Sent to workers, with the index kept or not."""
     if made not in {table, files} and context == "spawn":
         pytest.skip("a process that is spawned takes seconds: two formats stand for all")
-    source = made(tmp_path, malformed="skip", cache=tmp_path / "kept" if made is table else None)
+    source = made(tmp_path, on_bad_record="skip", cache=tmp_path / "kept" if made is table else None)
     assert pairs([source[0]]) == GOOD[made][:1]
     loader = DataLoader(
         source, batch_size=2, num_workers=2, collate_fn=pairs, multiprocessing_context=context, shuffle=False
@@ -181,9 +181,9 @@ def test_workers_read_what_the_process_reads(tmp_path: Path, made: Made, context
 @every
 def test_a_changed_file_is_refused_and_known(tmp_path: Path, made: Made) -> None:
     """Nothing is read at places that were looked up in another file; and the fingerprint is another."""
-    source = made(tmp_path, malformed="skip")
+    source = made(tmp_path, on_bad_record="skip")
     before = source.fingerprint
-    assert made(tmp_path, malformed="skip").fingerprint != made(tmp_path).fingerprint
+    assert made(tmp_path, on_bad_record="skip").fingerprint != made(tmp_path).fingerprint
     if isinstance(source, TextFolder):
         os.utime(source.files[0], ns=(1, 1))
     else:
@@ -194,7 +194,7 @@ def test_a_changed_file_is_refused_and_known(tmp_path: Path, made: Made) -> None
             source[0]
         with pytest.raises(SourceError, match="has changed"):
             pickle.loads(pickle.dumps(source))[0]
-    assert made(tmp_path, malformed="skip").fingerprint != before
+    assert made(tmp_path, on_bad_record="skip").fingerprint != before
 
 
 EMPTY: list[Callable[[Path], Source[Any]]] = [
@@ -262,7 +262,7 @@ REFUSED: list[tuple[Callable[[Path], object], type[Exception], str]] = [
         "quote must be one ASCII character that ends no line",
     ),
     (lambda f: Delimited(f, text=0, quote=","), OptionError, "delimiter and quote must differ"),
-    (lambda f: TextLines(f, malformed=WRONG), OptionError, '"stop", "skip" or a function of a Problem'),
+    (lambda f: TextLines(f, on_bad_record=WRONG), OptionError, '"stop", "skip" or a function of a Problem'),
     (lambda f: TextLines(f, blank=WRONG), OptionError, "blank must be one of 'keep', 'drop', but 'wrong' arrived"),
     (lambda f: TextLines(f.parent), SourceError, "is a folder, but a file is wanted"),
     (lambda f: TextLines(f.parent / "no"), SourceError, "cannot be read: .*; name a file that is there"),
@@ -324,10 +324,10 @@ def test_words_and_their_targets_in_json(tmp_path: Path) -> None:
         {"w": ["a", 1], "t": 1},
     ]
     file = written(tmp_path / "a", "\n".join(map(json.dumps, rows)).encode())
-    source = JsonLines(file, words="w", target="t", malformed="skip")
+    source = JsonLines(file, words="w", target="t", on_bad_record="skip")
     assert pairs(source) == [(["a", "b"], ["X", None]), ([], [1, 3])]
     assert source.skipped.kinds == {"type": 2}
-    rows_of = list(TokenizeWords.train([["a", "b"]]).over([source[0]]))
+    rows_of = list(TokenizeWords.train([["a", "b"]]).map([source[0]]))
     assert rows_of[0].target == ["X", None]
 
 
@@ -358,21 +358,21 @@ def test_lines_of_a_folder(tmp_path: Path) -> None:
     """Files in the order of their paths, each line with its file's name, and named by its file."""
     for name, content in (("b.txt", b"1\n2\n"), ("a/c.txt", b"3"), ("B.txt", b"\xff\n4\n")):
         written(tmp_path / name, content)
-    source = lines_of(tmp_path, target="file", malformed="skip")
+    source = lines_of(tmp_path, target="file", on_bad_record="skip")
     assert pairs(source) == [("4", "B"), ("3", "c"), ("1", "b"), ("2", "b")]
     assert pairs(source[i] for i in range(4)) == pairs(source)
     assert [source.target(i) for i in range(4)] == ["B", "c", "b", "b"]
     assert source.where(3) == f"{tmp_path / 'b.txt'}, line 2"
     assert source.skipped.kinds == {"encoding": 1}
     assert len(source.skipped.first) == 1
-    assert source.fingerprint == lines_of(tmp_path, target="file", malformed="skip").fingerprint
-    assert source.fingerprint != lines_of(tmp_path, target=None, malformed="skip").fingerprint
+    assert source.fingerprint == lines_of(tmp_path, target="file", on_bad_record="skip").fingerprint
+    assert source.fingerprint != lines_of(tmp_path, target=None, on_bad_record="skip").fingerprint
 
 
 def test_sources_go_into_doors(tmp_path: Path) -> None:
     """A door takes them as they are, and `predict` too."""
-    source = table(tmp_path, malformed="skip")
-    rows = list(Tokenize.train(one.input for one in source).over(source))
+    source = table(tmp_path, on_bad_record="skip")
+    rows = list(Tokenize.train(one.input for one in source).map(source))
     assert [(len(row), row.target, row.place) for row in rows] == [(2, "x", 0), (4, "z", 1)]
 
 
@@ -420,5 +420,5 @@ def test_a_source_is_typed_by_its_input(tmp_path: Path) -> None:
     assert_type(Records([Example("a", 1)]), Records[str])
     assert_type(Records([{"text": "a"}], text="text"), Records[str])
     assert_type(Records([("a", "b")], words=0), Records[Sequence[str]])
-    assert [len(row) for row in Tokenize.train(["a b"]).over(texts)] == [2]
-    assert [len(row) for row in TokenizeWords.train([["a", "b"]]).over(words)] == [2]
+    assert [len(row) for row in Tokenize.train(["a b"]).map(texts)] == [2]
+    assert [len(row) for row in TokenizeWords.train([["a", "b"]]).map(words)] == [2]

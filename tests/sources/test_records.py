@@ -74,7 +74,7 @@ def test_malformed_records_are_named_by_number() -> None:
     values: list[object] = [{"t": "a"}, {}, {"t": 3}, "tea", {"t": "b"}]
     with pytest.raises(RecordError, match=r"list, record 2: a record must have a field 't', but it has none; the"):
         list(Records(values, text="t"))
-    source = Records(values, text="t", malformed="skip")
+    source = Records(values, text="t", on_bad_record="skip")
     assert pairs(source) == pairs(source[i] for i in range(2)) == [("a", None), ("b", None)]
     assert source.skipped.kinds == {"missing": 2, "type": 1}
     with pytest.raises(RecordError, match="record 4: a record must have a field 0, but a str arrived"):
@@ -83,7 +83,7 @@ def test_malformed_records_are_named_by_number() -> None:
     def mend(problem: Problem) -> Example[str]:
         return Example(problem.text)
 
-    assert pairs(Records(values, text="t", malformed=mend))[1:4] == [("{}", None), ("{'t': 3}", None), ("'tea'", None)]
+    assert pairs(Records(values, text="t", on_bad_record=mend))[1:4] == [("{}", None), ("{'t': 3}", None), ("'tea'", None)]
 
 
 @pytest.mark.parametrize(

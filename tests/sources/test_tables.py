@@ -76,7 +76,7 @@ every = pytest.mark.parametrize("made", [stream, mapped, grouped, unpacked], ids
 def test_rows_in_order_and_by_number(tmp_path: Path, made: Made) -> None:
     """Null inputs are malformed; dictionaries are what they stand for."""
     for _ in range(2):
-        source = made(tmp_path, target="label", malformed="skip")
+        source = made(tmp_path, target="label", on_bad_record="skip")
         assert pairs(source) == GOOD
         assert pairs(source[number] for number in reversed(range(len(source)))) == GOOD[::-1]
         assert source.skipped.kinds == {"null": 7}
@@ -99,7 +99,7 @@ def test_a_null_stops(tmp_path: Path, made: Made) -> None:
 @every
 def test_workers_read_rows(tmp_path: Path, made: Made) -> None:
     """What is mapped is mapped again there."""
-    source = made(tmp_path, target="label", malformed="skip")
+    source = made(tmp_path, target="label", on_bad_record="skip")
     assert pairs([source[0]]) == GOOD[:1]
     assert pairs(pickle.loads(pickle.dumps(source))) == GOOD
     loader = DataLoader(source, batch_size=4, num_workers=2, collate_fn=pairs, multiprocessing_context="fork")
@@ -110,7 +110,7 @@ def test_workers_read_rows(tmp_path: Path, made: Made) -> None:
 @every
 def test_lists_of_words(tmp_path: Path, made: Made) -> None:
     """Columns of lists, of any length."""
-    source = made(tmp_path, words="words", target="other", malformed="skip")
+    source = made(tmp_path, words="words", target="other", on_bad_record="skip")
     assert pairs(source) == [(words, number) for number, words in enumerate(WORDS) if words is not None]
 
 
@@ -156,7 +156,7 @@ def test_text_that_is_no_utf_8(tmp_path: Path) -> None:
     """Arrow does not look; the record is malformed, and its neighbours are not."""
     arrow = import_module("pyarrow")
     raw = arrow.array([b"a", b"\xff", b"c"]).view(arrow.string())
-    source = Arrow(written_arrow(tmp_path / "a", arrow.table({"text": raw})), malformed="skip")
+    source = Arrow(written_arrow(tmp_path / "a", arrow.table({"text": raw})), on_bad_record="skip")
     assert [one.input for one in source] == [source[0].input, source[1].input] == ["a", "c"]
     assert source.skipped.kinds == {"encoding": 1}
 
@@ -182,7 +182,7 @@ def test_a_row_group_is_unpacked_once(tmp_path: Path) -> None:
 def test_lengths_of_a_table_are_kept(tmp_path: Path) -> None:
     """By its fingerprint."""
     tokenize = Tokenize.train(text for text in TEXTS if text)
-    source = mapped(tmp_path, malformed="skip")
+    source = mapped(tmp_path, on_bad_record="skip")
     found = lengths_of(source, tokenize, cache=tmp_path / "lengths")
     assert found.tolist() == lengths_of(source, tokenize).tolist() == [2] * 43
 

@@ -67,7 +67,7 @@ def test_rows_are_those_of_the_door(tmp_path: Path, bos: bool, max_length: int |
     source = Records([Example(text, target=number) for number, text in enumerate(TEXTS)])
     made = Tokenize.train(TEXTS, "bpe", vocab_size=270)
     tokenize = Tokenize(made.tokenizer, bos=bos, eos=bos, max_length=max_length, offsets=offsets)
-    wanted = list(tokenize.over(source))
+    wanted = list(tokenize.map(source))
     for _ in range(2):
         rows = Tokenized(source, tokenize, cache=tmp_path)
         same(rows, wanted)
@@ -85,8 +85,8 @@ def test_rows_of_words_are_those_of_the_door(tmp_path: Path) -> None:
     source = Records([Example(words, target=["X"] * len(words)) for words in rows])
     tokenize = TokenizeWords.train([["to", "be"]], "bpe", vocab_size=260, min_frequency=1)
     made = Tokenized(source, tokenize, cache=tmp_path)
-    same(made, tokenize.over(source))
-    assert made.lengths.tolist() == [len(row) for row in tokenize.over(source)]
+    same(made, tokenize.map(source))
+    assert made.lengths.tolist() == [len(row) for row in tokenize.map(source)]
 
 
 def test_nothing_is_tokenized_twice(tmp_path: Path, counting: Counting) -> None:
@@ -108,7 +108,7 @@ def test_nothing_is_tokenized_twice(tmp_path: Path, counting: Counting) -> None:
     written.write_text("".join(json.dumps({"text": text}) + "\n" for text in ("that new", "to be", "unseen")))
     rows = Tokenized(JsonLines(written), tokenize, cache=kept)
     assert counting.texts == ["unseen"]
-    same(rows, tokenize.over(["that new", "to be", "unseen"]))
+    same(rows, tokenize.map(["that new", "to be", "unseen"]))
 
 
 def test_another_tokenizer_has_lengths_of_its_own(tmp_path: Path, counting: Counting) -> None:
@@ -142,7 +142,7 @@ def test_what_is_reused_is_what_would_be_made(
     kept = tmp_path_factory.mktemp("kept")
     tokenize = Tokenize.train(["a b c d"])
     for texts in (before, after):
-        same(Tokenized(Records(texts), tokenize, cache=kept), tokenize.over(texts))
+        same(Tokenized(Records(texts), tokenize, cache=kept), tokenize.map(texts))
         assert lengths_of(Records(texts), tokenize, cache=kept).tolist() == [len(text.split()) for text in texts]
 
 
@@ -248,5 +248,5 @@ def test_a_loader_with_workers_reads_rows_as_planned(tmp_path: Path, context: st
     rows = Tokenized(TextLines(file, target=1), tokenize, cache=tmp_path / "kept")
     sampler = PlannedBatches(rows.lengths, Budget(8))
     loader = DataLoader(rows, batch_sampler=sampler, num_workers=2, collate_fn=Pad(), multiprocessing_context=context)
-    places = [place for batch in loader for place in batch.riders.places.tolist()]
+    places = [place for batch in loader for place in batch.metadata.places.tolist()]
     assert sorted(places) == list(range(20))

@@ -23,15 +23,15 @@ from pipeline import (
     Encode,
     Encoder,
     Example,
-    Frames,
+    FromFeatures,
     Hidden,
     Ids,
-    Keeps,
+    TypePreserving,
     Labels,
-    Lanes,
+    BPTTWindows,
     ModuleStage,
     NextToken,
-    Numbers,
+    FromIds,
     Pack,
     Packed,
     Pad,
@@ -43,7 +43,7 @@ from pipeline import (
     Row,
     Scores,
     Shift,
-    Sight,
+    MaybeCausal,
     Stage,
     States,
     StepScores,
@@ -78,22 +78,22 @@ labels = Labels(["ham", "spam"])
 tokenize = Tokenize.train(texts)
 
 # From text to batches
-data = tokenize >> Bucket(max_steps=4096) >> Pad()
+data = tokenize >> Bucket(max_padded_steps=4096) >> Pad()
 assert_type(data, StreamChain[str | Example[str], Padded[Ids]])
 assert_type(tokenize("a"), Row[Ids])
-assert_type(list(tokenize.over(texts)), list[Row[Ids]])
+assert_type(list(tokenize.map(texts)), list[Row[Ids]])
 assert_type(list(data(texts)), list[Padded[Ids]])
 
 # A model, and a pipe
 bi = LSTM(9, 9, bidirectional=True)
-assert_type(bi, LSTM[Sight])
+assert_type(bi, LSTM[MaybeCausal])
 assert_type(LSTM(9, 9), LSTM[Causal])
 assert_type(GRU(100, 128, num_layers=2, dropout=0.5), GRU[Causal])
-assert_type(GRU(100, 128, bidirectional=True, merge="mul"), GRU[Sight])
+assert_type(GRU(100, 128, bidirectional=True, merge="mul"), GRU[MaybeCausal])
 flag = bool(texts)
-assert_type(LSTM(1, 2, bidirectional=flag), LSTM[Sight])
-assert_type(LSTM.from_torch(nn.LSTM(1, 2)), LSTM[Sight])
-assert_type(LSTM(1, 2).take(nn.LSTM(1, 2)), LSTM[Causal])
+assert_type(LSTM(1, 2, bidirectional=flag), LSTM[MaybeCausal])
+assert_type(LSTM.from_torch(nn.LSTM(1, 2)), LSTM[MaybeCausal])
+assert_type(LSTM(1, 2).load_torch(nn.LSTM(1, 2)), LSTM[Causal])
 model = Pack() >> Embed(9, 9) >> Encode(bi) >> Attend() >> Pool("max") >> Classify(6)
 assert_type(model, Chain[Padded[Ids], Scores])
 classify = data >> model
@@ -102,7 +102,7 @@ assert_type(list(classify(texts)), list[Scores])
 answers: Iterator[int] = classify.predict(texts)
 answers_of_examples: Iterator[int] = classify.predict(examples)
 
-# Answers in names
+# Predictions in names
 named_model = Pack() >> Embed(9, 9) >> Encode(bi) >> Pool("max") >> Classify(labels)
 assert_type(named_model, Chain[Padded[Ids], Scores[str]])
 names: Iterator[str] = (data >> named_model).predict(texts)
@@ -115,7 +115,7 @@ lm = data >> Pack() >> Embed(9, 9) >> Encode(LSTM(9, 9)) >> AttendEarlier() >> N
 assert_type(lm, StreamChain[str | Example[str], StepScores])
 assert_type(Encode(LSTM(9, 9)), Encode[Causal])
 assert_type(Encode("lstm", causal=True, hidden_size=4), Encode[Causal])
-assert_type(Encode("lstm", hidden_size=4), Encode[Sight])
+assert_type(Encode("lstm", hidden_size=4), Encode[MaybeCausal])
 by_name = Embed(9, 9) >> Encode("lstm", causal=True, hidden_size=4) >> NextToken(9)
 assert_type(by_name, Chain[Batch[Ids], StepScores])
 dense = data >> Embed(9, 9) >> Encode(LSTM(9, 9)) >> Dropout() >> AttendEarlier() >> Dropout() >> NextToken(9)
@@ -127,13 +127,13 @@ assert_type(following, StreamChain[str | Example[str], Padded[Ids]])
 fixed = Shapes([(4, 16), (16, 4)])
 shaped = tokenize >> Bucket(policy=fixed) >> Pad(policy=fixed)
 assert_type(shaped, StreamChain[str | Example[str], Padded[Ids]])
-lanes = tokenize >> Shift() >> Lanes(rows=4, steps=32) >> Pad()
+lanes = tokenize >> Shift() >> BPTTWindows(rows=4, steps=32) >> Pad()
 assert_type(lanes, StreamChain[str | Example[str], Padded[Ids]])
-assert_type(Frames() >> Lanes(Vectors, rows=4, steps=32), StreamChain[Tensor | Example[Tensor], list[Row[Vectors]]])
+assert_type(FromFeatures() >> BPTTWindows(Vectors, rows=4, steps=32), StreamChain[Tensor | Example[Tensor], list[Row[Vectors]]])
 reader = Pack() >> Embed(9, 9) >> Encode(LSTM(9, 9))
 before: States[Causal] | None = None
 for window in lanes(texts):
-    before = reader(window.carrying(before))
+    before = reader(window.with_carry(before))
 assert_type(list(StreamLoader(Streamed(texts, lanes))), list[Padded[Ids]])
 
 # Taggers
@@ -142,12 +142,12 @@ assert_type(tag, Chain[Batch[Ids], StepScores])
 tag_by_name = Embed(9, 9) >> Encode("lstm", hidden_size=4) >> Tag(3)
 split = TokenizeWords.train([["a", "b"]]) >> Bucket(rows=2) >> Pad(labels=labels) >> Pack()
 block = AttendEarlier() >> AttendEarlier("general", window=3, name="again") >> Tag(3)
-assert_type(block, Chain[States[Sight], StepScores])
+assert_type(block, Chain[States[MaybeCausal], StepScores])
 
 # Other doors
 frames = (
-    Frames()
-    >> Bucket(Vectors, max_steps=9)
+    FromFeatures()
+    >> Bucket(Vectors, max_padded_steps=9)
     >> Pad(Vectors)
     >> Pack(Vectors)
     >> Encode(LSTM(12, 9))
@@ -155,16 +155,16 @@ frames = (
     >> Classify(9)
 )
 assert_type(frames, StreamChain[Tensor | Example[Tensor], Scores])
-numbers = Numbers() >> Bucket(max_steps=9) >> Pad() >> Pack() >> Unpack(Ids)
+numbers = FromIds() >> Bucket(max_padded_steps=9) >> Pad() >> Pack() >> Unpack(Ids)
 
 # Layouts, there and back
 assert_type(Pack() >> Unpack(Ids), Chain[Padded[Ids], Padded[Ids]])
 assert_type(Pack(Vectors) >> Encode(bi) >> Unpack(), Chain[Padded[Vectors], Padded[Hidden]])
 assert_type(Pack(Vectors) >> Encode(LSTM(1, 2)) >> Unpack(Vectors), Chain[Padded[Vectors], Padded[Vectors]])
-assert_type(Encode(bi), Encode[Sight, Vectors])
-assert_type(Encode(bi, Hidden), Encode[Sight, Hidden])
-assert_type(Encode(LSTM(1, 2), Hidden), Encode[Sight, Hidden])
-assert_type(Encode("lstm", Hidden, hidden_size=2), Encode[Sight, Hidden])
+assert_type(Encode(bi), Encode[MaybeCausal, Vectors])
+assert_type(Encode(bi, Hidden), Encode[MaybeCausal, Hidden])
+assert_type(Encode(LSTM(1, 2), Hidden), Encode[MaybeCausal, Hidden])
+assert_type(Encode("lstm", Hidden, hidden_size=2), Encode[MaybeCausal, Hidden])
 stacked = Pack() >> Embed(9, 9) >> Encode(LSTM(9, 8)) >> Unpack(Vectors) >> Encode(LSTM(8, 9), name="b") >> NextToken(9)
 assert_type(stacked, Chain[Padded[Ids], StepScores])
 assert_type(Pack(Vectors) >> Unpack(Vectors), Chain[Padded[Vectors], Padded[Vectors]])
@@ -175,20 +175,20 @@ assert_type(dropped, Chain[Batch[Ids], Scores])
 
 # A keep before a stage: of the types that it keeps, the stage says which one comes
 assert_type(Dropout() >> Classify(3), Chain[Pooled, Scores])
-assert_type(Dropout() >> Tag(labels), Chain[States[Sight], StepScores[str]])
-assert_type(Dropout() >> Encode(bi), Chain[Batch[Vectors], States[Sight]])
+assert_type(Dropout() >> Tag(labels), Chain[States[MaybeCausal], StepScores[str]])
+assert_type(Dropout() >> Encode(bi), Chain[Batch[Vectors], States[MaybeCausal]])
 assert_type(AttendEarlier() >> NextToken(9), Chain[States[Causal], StepScores])
-assert_type(AttendEarlier() >> Pool("max"), Chain[States[Sight], Pooled])
-assert_type(Dropout() >> Dropout(), Keeps[Batch[Hidden] | States[Sight] | Pooled])
-assert_type(Dropout() >> AttendEarlier(), Keeps[States[Sight]])
-assert_type(AttendEarlier() >> Dropout(), Keeps[States[Sight]])
+assert_type(AttendEarlier() >> Pool("max"), Chain[States[MaybeCausal], Pooled])
+assert_type(Dropout() >> Dropout(), TypePreserving[Batch[Hidden] | States[MaybeCausal] | Pooled])
+assert_type(Dropout() >> AttendEarlier(), TypePreserving[States[MaybeCausal]])
+assert_type(AttendEarlier() >> Dropout(), TypePreserving[States[MaybeCausal]])
 assert_type(AttendEarlier() >> Dropout() >> NextToken(9), Chain[States[Causal], StepScores])
 assert_type(Encode(LSTM(9, 9)) >> (Dropout() >> AttendEarlier()), Chain[Batch[Vectors], States[Causal]])
 
 # Parts by themselves
 pool = Pool(AttentionPool(3))
 attend = Attend(General(3))
-encoder: Encoder[Sight] = LSTM(1, 2)
+encoder: Encoder[MaybeCausal] = LSTM(1, 2)
 
 
 def plain(values: Tensor, lengths: Tensor) -> Tensor:
@@ -209,7 +209,7 @@ assert_type(language_model(9), Chain[Padded[Ids], StepScores])
 # Ten stages and more
 long_classifier = (
     tokenize
-    >> Bucket(max_steps=4096)
+    >> Bucket(max_padded_steps=4096)
     >> Pad(labels=labels)
     >> Pack()
     >> Embed(9, 9)
@@ -242,7 +242,7 @@ long_language_model = (
 assert_type(long_language_model, StreamChain[str | Example[str], StepScores])
 assert_type(long_language_model.predict(texts), Iterator[list[int]])
 long_tagger = (
-    Frames()
+    FromFeatures()
     >> Bucket(Vectors, rows=8)
     >> Pad(Vectors, labels=labels)
     >> Pack(Vectors)
@@ -281,7 +281,7 @@ assert_type(middle >> Tag(3), Chain[Batch[Vectors], StepScores])
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
-S = TypeVar("S", bound=Sight)
+S = TypeVar("S", bound=MaybeCausal)
 
 
 def behind(first: Stage[A, B], second: Stage[B, C]) -> Chain[A, C]:
@@ -331,16 +331,16 @@ def predicted(pipe: StreamChain[A, Scores[str]], inputs: list[A]) -> list[str]:
     return list(pipe.predict(inputs))
 
 
-assert_type(behind(Pool("max"), Classify(3)), Chain[States[Sight], Scores])
-assert_type(behind(Embed(9, 9), Encode(bi)), Chain[Batch[Ids], States[Sight]])
+assert_type(behind(Pool("max"), Classify(3)), Chain[States[MaybeCausal], Scores])
+assert_type(behind(Embed(9, 9), Encode(bi)), Chain[Batch[Ids], States[MaybeCausal]])
 assert_type(behind(behind(front, middle), back), Chain[Padded[Ids], StepScores])
 assert_type(fed(data, front), StreamChain[str | Example[str], Batch[Vectors]])
 assert_type(fed(data, model), StreamChain[str | Example[str], Scores])
-assert_type(dropped_out(Pool("max")), Chain[States[Sight], Pooled])
-assert_type(attended(Encode(bi)), Chain[Batch[Vectors], States[Sight]])
+assert_type(dropped_out(Pool("max")), Chain[States[MaybeCausal], Pooled])
+assert_type(attended(Encode(bi)), Chain[Batch[Vectors], States[MaybeCausal]])
 assert_type(attended(Encode(LSTM(9, 9))), Chain[Batch[Vectors], States[Causal]])
 assert_type(encoded(LSTM(9, 9)), Chain[Batch[Ids], States[Causal]])
-assert_type(encoded(bi), Chain[Batch[Ids], States[Sight]])
+assert_type(encoded(bi), Chain[Batch[Ids], States[MaybeCausal]])
 assert_type(headed(deep(encoded(GRU(9, 9)), 3)), Chain[Batch[Ids], StepScores])
 assert_type(headed(attended(encoded(GRU(9, 9)))), Chain[Batch[Ids], StepScores])
 
@@ -362,7 +362,7 @@ class Mine(Encoder[Causal]):
         return states
 
 
-class Far(Encoder[Sight]):
+class Far(Encoder[MaybeCausal]):
     """An encoder that does not say how far it sees."""
 
     def __init__(self, input_size: int) -> None:
@@ -372,7 +372,7 @@ class Far(Encoder[Sight]):
         self.causal = False
 
     @override
-    def forward(self, batch: Batch[Vectors]) -> States[Sight]:
+    def forward(self, batch: Batch[Vectors]) -> States[MaybeCausal]:
         padded = batch.padded()
         return States.from_padded(padded.values, padded.lengths)
 
@@ -393,7 +393,7 @@ class Ends(Pooling):
     """A pool that takes final states."""
 
     @override
-    def forward(self, states: States[Sight]) -> Tensor:
+    def forward(self, states: States[MaybeCausal]) -> Tensor:
         return states.final
 
 
@@ -402,7 +402,7 @@ class Halved(ModuleStage[Pooled, Pooled]):
 
     @override
     def forward(self, value: Pooled) -> Pooled:
-        return Pooled(value.values / 2, riders=value.riders)
+        return Pooled(value.values / 2, metadata=value.metadata)
 
 
 class Upper(Stage[str, str]):
@@ -414,11 +414,11 @@ class Upper(Stage[str, str]):
 
 
 assert_type(Encode(Mine(9)), Encode[Causal])
-assert_type(Encode(Far(9)), Encode[Sight])
+assert_type(Encode(Far(9)), Encode[MaybeCausal])
 assert_type(Embed(9, 9) >> Encode(Mine(9)) >> NextToken(9), Chain[Batch[Ids], StepScores])
 assert_type(front >> Encode(Mine(9)) >> AttendEarlier(Near(9)) >> back, Chain[Padded[Ids], StepScores])
 assert_type(front >> Encode(Far(9)) >> Attend(Near(9)) >> Tag(3), Chain[Padded[Ids], StepScores])
-assert_type(Pool(Ends()) >> Halved() >> Classify(3), Chain[States[Sight], Scores])
+assert_type(Pool(Ends()) >> Halved() >> Classify(3), Chain[States[MaybeCausal], Scores])
 assert_type(Upper() >> tokenize, Chain[str, Row[Ids]])
 assert_type(Upper() >> data >> front, StreamChain[str, Batch[Vectors]])
 as_stage: Stage[Padded[Ids], Scores] = model
@@ -427,7 +427,7 @@ as_module: nn.Module = classify
 narrower: Stage[States[Causal], Pooled] = Pool("max")
 assert_type(plan([3, 5], 10, model=model), Forecast)
 assert_type(plan({3: 1}, {"mine": Budget(10)})["mine"].report, Report)
-less_said: Encode[Sight] = Encode(Mine(9))
+less_said: Encode[MaybeCausal] = Encode(Mine(9))
 
 # Hooks, and what they give
 encoders: OffersEncoders = pipeline_recurrent
@@ -437,7 +437,7 @@ encoder_factory: EncoderFactory = Mine
 encoder_function: EncoderFactory = pipeline_recurrent.bilstm
 attention_factory: AttentionFactory = Near
 pooling_factory: PoolingFactory = Ends
-assert_type(pipeline_recurrent.bilstm(9, 9), LSTM[Sight])
+assert_type(pipeline_recurrent.bilstm(9, 9), LSTM[MaybeCausal])
 
 
 def in_torch(rows: Dataset[Row[Ids]], lengths: list[int]) -> None:

@@ -38,15 +38,15 @@ from pipeline import (
     Encode,
     Encoder,
     Example,
-    Frames,
+    FromFeatures,
     Hidden,
     Ids,
-    Keeps,
+    TypePreserving,
     Labels,
-    Lanes,
+    BPTTWindows,
     ModuleStage,
     NextToken,
-    Numbers,
+    FromIds,
     Pack,
     Packed,
     Pad,
@@ -57,7 +57,7 @@ from pipeline import (
     Row,
     Scores,
     Shift,
-    Sight,
+    MaybeCausal,
     Stage,
     States,
     StepScores,
@@ -77,15 +77,15 @@ from pipeline_attention import Dot
 from pipeline_recurrent import GRU, LSTM
 
 A = TypeVar("A")
-S = TypeVar("S", bound=Sight)
+S = TypeVar("S", bound=MaybeCausal)
 
 texts: list[str] = []
 labels = Labels(["ham", "spam"])
 bi = LSTM(100, 128, bidirectional=True)
 flag = bool(texts)
 tokenize = Tokenize.train(texts)
-data = tokenize >> Bucket(max_steps=4096) >> Pad()
-frames = Frames() >> Bucket(Vectors, rows=8) >> Pad(Vectors)
+data = tokenize >> Bucket(max_padded_steps=4096) >> Pad()
+frames = FromFeatures() >> Bucket(Vectors, rows=8) >> Pad(Vectors)
 embedded = Pack() >> Embed(20_000, 100)
 model = embedded >> Encode(bi) >> Pool("max") >> Classify(6)
 named_model = embedded >> Encode(bi) >> Pool("max") >> Classify(labels)
@@ -137,10 +137,10 @@ e = data >> Encode(bi)  # E kind: padded ids that were never embedded
 e = data >> (Pack() >> Dropout() >> Encode(bi))  # E kind: dropout on ids, in a chain of its own
 e = Pack() >> Dropout()  # E kind: dropout on ids
 e = data >> Dropout()  # E kind: dropout on ids
-e = Frames() >> Bucket(max_steps=9)  # E kind: a bucket of ids
-e = Frames() >> Bucket(Vectors, max_steps=9) >> Pad()  # E kind: a pad of ids
-e = Frames() >> Shift()  # E kind: vectors are no next tokens
-e = Numbers() >> Bucket(Vectors, rows=8)  # E kind: a bucket of vectors
+e = FromFeatures() >> Bucket(max_padded_steps=9)  # E kind: a bucket of ids
+e = FromFeatures() >> Bucket(Vectors, max_padded_steps=9) >> Pad()  # E kind: a pad of ids
+e = FromFeatures() >> Shift()  # E kind: vectors are no next tokens
+e = FromIds() >> Bucket(Vectors, rows=8)  # E kind: a bucket of vectors
 e = tokenize >> Bucket(rows=8) >> Pad(Vectors)  # E kind: a pad of vectors
 e = Pad(Vectors) >> Pack()  # E kind: a pack of ids
 e = Pad(Vectors) >> Pack(Vectors) >> Embed(9, 9)  # E kind: vectors cannot be looked up
@@ -165,13 +165,13 @@ e = Encode(bi) >> Unpack() >> Unpack()  # E layout: unpacked already
 # One row, and many
 e = tokenize >> Pad()  # E row: one row where a list of rows is needed
 e = Pad()(row)  # E row: one row where a list of rows is needed
-e = Pad().over([row])  # E row: rows where lists of rows are needed
+e = Pad().map([row])  # E row: rows where lists of rows are needed
 e = tokenize(texts)  # E row: many texts where one is needed
-e = tokenize.over([texts])  # E row: lists of texts where texts are needed
+e = tokenize.map([texts])  # E row: lists of texts where texts are needed
 e = TokenizeWords.train([["a", "b"]])("a b".split)  # E row: a function where words are needed
 e = tokenize >> Bucket(rows=8) >> Bucket(rows=8)  # E row: lists of rows where rows are needed
 e = Bucket(rows=8)([[row]])  # E row: lists of rows where rows are needed
-e = (Numbers() >> Bucket(rows=8) >> Pad())([1, 2, 3])  # E row: one row of numbers where many are needed
+e = (FromIds() >> Bucket(rows=8) >> Pad())([1, 2, 3])  # E row: one row of numbers where many are needed
 e = Tokenize.train([["a", "b"]])  # E row: lists of words where texts are needed
 e = data >> Pad()  # E row: batches where lists of rows are needed
 
@@ -189,7 +189,7 @@ e = len(data(texts))  # E stream: a stream has no length
 e = next(data)  # E stream: a chain gives nothing before it is called
 e = data("one text, whose letters would be rows", 1)  # E stream: one argument too many
 e = Dropout() >> Bucket(rows=8)  # E stream: a batch where a stream of rows is needed
-e = Pool("max").over(Pool("max"))  # E stream: a stage where a stream is needed
+e = Pool("max").map(Pool("max"))  # E stream: a stage where a stream is needed
 whole: Stage[str, Padded[Ids]] = data  # E stream: a chain over a stream is no stage
 streamed: StreamChain[Padded[Ids], Scores] = model  # E stream: a stage is no chain over a stream
 
@@ -225,7 +225,7 @@ declared: Encode[Causal] = Encode(bi)  # E future: a bidirectional encoder
 called: Encode[Causal] = Encode("lstm", hidden_size=4)  # E future: a name without the promise
 forward_only: LSTM[Causal] = LSTM(9, 9, bidirectional=True)  # E future: it reads backwards
 perhaps: Encoder[Causal] = GRU(9, 9, bidirectional=flag)  # E future: perhaps it reads backwards
-head: Stage[States[Sight], StepScores] = NextToken(9)  # E future: a head that takes causal states alone
+head: Stage[States[MaybeCausal], StepScores] = NextToken(9)  # E future: a head that takes causal states alone
 
 
 def rectangle(values: Tensor, lengths: Tensor) -> States[Causal]:
@@ -248,7 +248,7 @@ def next_token_of(states: Chain[Batch[Ids], States[Causal]]) -> Chain[Batch[Ids]
     return states >> NextToken(9)
 
 
-def next_token_of_any(states: Chain[A, States[Sight]]) -> Chain[A, StepScores]:
+def next_token_of_any(states: Chain[A, States[MaybeCausal]]) -> Chain[A, StepScores]:
     """A head on what may have seen anything."""
     return states >> AttendEarlier() >> NextToken(9)  # E future: states that may have seen it
 
@@ -258,7 +258,7 @@ def next_token_of_some(states: Stage[A, States[S]]) -> Chain[A, StepScores]:
     return states >> NextToken(9)  # E future: the caller may choose states that have seen it
 
 
-def next_token_by(encoder: Encoder[Sight]) -> Chain[Batch[Ids], StepScores]:
+def next_token_by(encoder: Encoder[MaybeCausal]) -> Chain[Batch[Ids], StepScores]:
     """A head on an encoder that the caller chooses."""
     return Embed(9, 9) >> Encode(encoder) >> NextToken(9)  # E future: the caller may choose a bidirectional one
 
@@ -285,7 +285,7 @@ e = Dropout() >> Pad()  # E keeps: dropout on a list of rows
 e = Dropout() >> Embed(9, 9)  # E keeps: dropout on ids
 e = Dropout() >> (Dropout() >> Embed(9, 9))  # E keeps: dropout on ids, twice
 e = AttendEarlier() >> Encode(bi)  # E keeps: states for an encoder
-wider: Keeps[Batch[Vectors]] = AttendEarlier()  # E keeps: attention keeps states alone
+wider: TypePreserving[Batch[Vectors]] = AttendEarlier()  # E keeps: attention keeps states alone
 kept: Stage[Pooled, Pooled] = Dropout()  # E keeps: no stage of one type
 
 # Hooks
@@ -325,7 +325,7 @@ e = Embed(9, 9) >> [Encode(bi), Pool("max")]  # E part: a list of stages is no s
 e = Embed(9, 9) >> Encode  # E part: a class where what it makes is needed
 
 
-class OfTensors(Encoder[Sight]):
+class OfTensors(Encoder[MaybeCausal]):
     """An encoder as torch has them."""
 
     @override
@@ -361,14 +361,14 @@ class Claims(Encoder[Causal]):
     """An encoder whose type is causal, but whose states are not."""
 
     @override
-    def forward(self, batch: Batch[Vectors]) -> States[Sight]:  # E future: a promise that the states do not keep
+    def forward(self, batch: Batch[Vectors]) -> States[MaybeCausal]:  # E future: a promise that the states do not keep
         raise NotImplementedError
 
 
 class Wraps(Encoder[Causal]):
     """An encoder whose type is causal, around one that is not."""
 
-    def __init__(self, inner: Encoder[Sight]) -> None:
+    def __init__(self, inner: Encoder[MaybeCausal]) -> None:
         super().__init__()
         self.inner = inner
 
@@ -403,7 +403,7 @@ class Rows(Pooling):
     """A pooling that wraps its vectors itself."""
 
     @override
-    def forward(self, states: States[Sight]) -> Pooled:  # E part: a wrapped tensor for a tensor
+    def forward(self, states: States[MaybeCausal]) -> Pooled:  # E part: a wrapped tensor for a tensor
         raise NotImplementedError
 
 
@@ -423,11 +423,11 @@ class Peeks(ModuleStage[States[Causal], States[Causal]]):
         return Attend()(value)  # E future: attention over the whole row
 
 
-class Blurs(ModuleStage[States[Sight], States[Sight]]):
+class Blurs(ModuleStage[States[MaybeCausal], States[MaybeCausal]]):
     """A stage that does not say what a step has seen."""
 
     @override
-    def forward(self, value: States[Sight]) -> States[Sight]:
+    def forward(self, value: States[MaybeCausal]) -> States[MaybeCausal]:
         return value
 
 
@@ -439,13 +439,13 @@ e = Embed(9)  # E call: vectors of no size
 e = Embed("nine", 9)  # E call: a word where a number is needed
 e = Embed.from_vectors([[1.0]])  # E call: a list where a tensor is needed
 e = Bucket(size=3)  # E call: no such option
-e = Bucket(rows=8, long_rows="cut")  # E call: no such way with long rows
+e = Bucket(rows=8, too_long="cut")  # E call: no such way with long rows
 e = Bucket(Tensor, rows=8)  # E call: tensors are no kind of sequence
 e = Bucket(policy=8)  # E call: a number where a policy is needed
-e = Lanes(rows=8)  # E call: how many steps a window has is not said
-e = Frames() >> Lanes(rows=8, steps=9)  # E kind: lanes of ids
-e = Lanes(rows=8, steps=9) >> Pad(Vectors)  # E kind: a pad of vectors
-e = batch.carrying(states)  # E future: states that have seen it
+e = BPTTWindows(rows=8)  # E call: how many steps a window has is not said
+e = FromFeatures() >> BPTTWindows(rows=8, steps=9)  # E kind: lanes of ids
+e = BPTTWindows(rows=8, steps=9) >> Pad(Vectors)  # E kind: a pad of vectors
+e = batch.with_carry(states)  # E future: states that have seen it
 e = Pad(too_long="cut")  # E call: no such way with long rows
 e = Pad(labels=["ham", "spam"])  # E call: names that are no labels
 e = Unpack(Tensor)  # E call: tensors are no kind of sequence
@@ -473,7 +473,7 @@ e = language_model(9, 3)  # E call: a language model has no classes
 e = language_model(9, pool="max")  # E call: a language model does not pool
 e = language_model(texts)  # E call: texts where a number of ids is needed
 
-# Answers
+# Predictions
 e = data.predict(texts)  # E answer: padded batches are no answers
 e = (data >> embedded).predict(texts)  # E answer: vectors are no answers
 e = (data >> embedded >> Encode(bi) >> Pool("max")).predict(texts)  # E answer: pooled rows are no answers
@@ -521,4 +521,4 @@ either: Packed[Vectors] = Padded(Vectors, values, lengths)  # E value: padded wh
 # Forecasts
 e = plan([3, 5], 10, model=Pool("max"))  # E value: a pool takes no padded batch
 e = plan([3, 5], Pool("max"))  # E value: a stage is no policy
-e = plan([3, 5], 10, long_rows="drop")  # E value: no such way with long rows
+e = plan([3, 5], 10, too_long="drop")  # E value: no such way with long rows

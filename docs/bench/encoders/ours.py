@@ -26,7 +26,7 @@ def ours(problem: Problem, engine: EngineName, *, compiled: bool) -> tuple[Step,
     point = problem.point
     kind = LSTM if point.cell == "LSTM" else GRU
     encoder = kind(point.features, point.hidden, num_layers=point.layers, bidirectional=point.both, engine=engine)
-    encoder.take(problem.weights)
+    encoder.load_torch(problem.weights)
     encode = Pack(Vectors) >> Encode(encoder)
 
     def forward(values: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from bench.timing.step import Step
 from bench.timing.threads import EVERY, Threads, on_threads
 from bench.timing.turns import Turns, by_turns, first_times
 from pipeline import Classify, Encode, Pack, Padded, Pool, Vectors, set_checks
-from pipeline.data.metadata import Riders
+from pipeline.data.metadata import BatchMetadata
 from pipeline_recurrent import LSTM
 
 ROWS, STEPS, FEATURES, HIDDEN, CLASSES = 64, 20, 300, 256, 6
@@ -36,8 +36,8 @@ def training(features: int, hidden: int) -> Step:
     weights = list(model.parameters())
 
     def step() -> tuple[Tensor, ...]:
-        riders = Riders(torch.arange(ROWS), targets)
-        loss = model(Padded(Vectors, values, lengths, riders=riders)).loss()
+        metadata = BatchMetadata(torch.arange(ROWS), targets)
+        loss = model(Padded(Vectors, values, lengths, metadata=metadata)).loss()
         return loss.detach(), *torch.autograd.grad(loss, weights)
 
     return step

@@ -77,7 +77,7 @@ def measured(sizes: Sizes, threads: int, turns: Turns) -> Finding:
         engines["compiled"] = nullcontext
     for name, those in engines.items():
         # A budget below the longest row is none that a user would take; that row then stands alone.
-        epochs[name] = _ours(corpus, weights, Bucket(max_steps=budget, long_rows="alone"), those)
+        epochs[name] = _ours(corpus, weights, Bucket(max_padded_steps=budget, too_long="alone"), those)
         epochs[name + BY_ROWS] = _ours(corpus, weights, Bucket(rows=sizes.batch), those)
     check_alike(_first_batch(corpus, weights, sizes))
     times = by_turns(epochs, turns, first_times(epochs))
@@ -87,7 +87,7 @@ def measured(sizes: Sizes, threads: int, turns: Turns) -> Finding:
 
 def _first_batch(corpus: Corpus, weights: ByHand, sizes: Sizes) -> dict[str, list[Tensor]]:
     """Loss and gradients of both models over the same rows."""
-    rows = list(corpus.tokenize.over(corpus.examples[: sizes.batch]))
+    rows = list(corpus.tokenize.map(corpus.examples[: sizes.batch]))
     model = in_stages(weights)
     mine, theirs = model(Pad()(rows)).loss(), weights.loss(collated(tokenized(corpus)[: sizes.batch]))
     return {

@@ -17,7 +17,7 @@ from bench.timing.alike import check_alike
 from bench.timing.threads import Threads, on_threads
 from bench.timing.turns import Turns, by_turns, first_times
 from pipeline import Embed, Encode, Ids, Pack, Padded, Vectors
-from pipeline_recurrent import LSTM, tabulated
+from pipeline_recurrent import LSTM, precompute_inputs
 from pipeline_recurrent.native import available
 
 Step = Callable[[], Tensor]
@@ -79,12 +79,12 @@ def _by_hand(embedding: nn.Embedding, lstm: nn.LSTM, ids: Tensor, lengths: Tenso
 
 
 def _ours(embedding: nn.Embedding, lstm: nn.LSTM, ids: Tensor, lengths: Tensor) -> Mapping[str, Step]:
-    """A pipe as it is, and tabulated: without the native engine, and with it."""
+    """A pipe as it is, and with its inputs precomputed: without the native engine, and with it."""
     embed = Embed(embedding.num_embeddings, embedding.embedding_dim)
     embed.load_state_dict(embedding.state_dict())
-    encode = LSTM(lstm.input_size, lstm.hidden_size, bidirectional=True).take(lstm)
+    encode = LSTM(lstm.input_size, lstm.hidden_size, bidirectional=True).load_torch(lstm)
     pipe = (Pack() >> embed >> Encode(encode)).eval()
-    table = tabulated(pipe)
+    table = precompute_inputs(pipe)
 
     def plain() -> Tensor:
         return pipe(Padded(Ids, ids, lengths)).packed().values

@@ -30,28 +30,28 @@ class Boundaries(Policy):
 
     Args:
         edges: lengths, ascending; rows of up to the first are one group, rows above the last are one too.
-        max_steps: how many padded steps a batch may have; None for any number.
-        rows: how many rows a batch may have. Give this, `max_steps` or both.
+        max_padded_steps: how many padded steps a batch may have; None for any number.
+        rows: how many rows a batch may have. Give this, `max_padded_steps` or both.
 
     Raises:
-        OptionError: for edges that do not ascend, or if neither `max_steps` nor `rows` is given.
+        OptionError: for edges that do not ascend, or if neither `max_padded_steps` nor `rows` is given.
 
     Example:
-        >>> Boundaries((16, 32, 64), max_steps=4_096).room(longest=32)
+        >>> Boundaries((16, 32, 64), max_padded_steps=4_096).room(longest=32)
         128
     """
 
     edge_lengths: tuple[int, ...] = attrs.field(alias="edges", converter=_ascending)
-    max_steps: int | None = attrs.field(default=None, kw_only=True)
+    max_padded_steps: int | None = attrs.field(default=None, kw_only=True)
     rows: int | None = attrs.field(default=None, kw_only=True)
 
     @override
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
-        whole_or_none("max_steps", self.max_steps, least=1)
+        whole_or_none("max_padded_steps", self.max_padded_steps, least=1)
         whole_or_none("rows", self.rows, least=1)
-        if self.max_steps is None and self.rows is None:
-            raise OptionError("Boundaries needs max_steps, rows or both, but neither arrived.")
+        if self.max_padded_steps is None and self.rows is None:
+            raise OptionError("Boundaries needs max_padded_steps, rows or both, but neither arrived.")
 
     @classmethod
     def quantiles(
@@ -59,10 +59,10 @@ class Boundaries(Policy):
         lengths: npt.ArrayLike,
         buckets: int,
         *,
-        max_steps: int | None = None,
+        max_padded_steps: int | None = None,
         rows: int | None = None,
         longest: int | None = None,
-        long_rows: LongRows = "refuse",
+        too_long: LongRows = "refuse",
         pool: int | None = 100,
     ) -> "Boundaries":
         """Edges that divide rows into so many groups of about as many rows each.
@@ -82,16 +82,16 @@ class Boundaries(Policy):
             raise OptionError("quantiles needs lengths to divide, but none arrived.")
         last = np.maximum(np.arange(1, buckets) * len(known) // buckets - 1, 0)
         edges = np.unique(np.maximum(known[last], 1))
-        return cls(edges.tolist(), max_steps=max_steps, rows=rows, longest=longest, long_rows=long_rows, pool=pool)
+        return cls(edges.tolist(), max_padded_steps=max_padded_steps, rows=rows, longest=longest, too_long=too_long, pool=pool)
 
     @override
     def rows_of(self, longest: int) -> int:
-        by_steps = None if self.max_steps is None else self.max_steps // longest
+        by_steps = None if self.max_padded_steps is None else self.max_padded_steps // longest
         return min(room for room in (by_steps, self.rows) if room is not None)
 
     @override
     def fits(self) -> int | None:
-        return self.max_steps
+        return self.max_padded_steps
 
     @override
     def edges(self) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import override
 
-from pipeline.batching.numbers import Numbers, whole, whole_or_none
+from pipeline.batching.numbers import IntArray, whole, whole_or_none
 from pipeline.batching.policy import Policy
 from pipeline.errors import OptionError
 
@@ -19,7 +19,7 @@ class Budget(Policy):
     """A number of padded steps: a batch's rows times its longest row. The sum of lengths would not bound memory.
 
     Args:
-        max_steps: how many padded steps a batch may have.
+        max_padded_steps: how many padded steps a batch may have.
         rows: how many rows it may have; None for as many as the steps allow.
         quadratic: for attention, whose work grows with the square of the length: a row of L steps counts as
             L + L * L / quadratic, so that a row of `quadratic` steps counts twice. None counts steps alone.
@@ -37,7 +37,7 @@ class Budget(Policy):
         64
     """
 
-    max_steps: int = attrs.field()
+    max_padded_steps: int = attrs.field()
     rows: int | None = attrs.field(default=None, kw_only=True)
     quadratic: int | None = attrs.field(default=None, kw_only=True)
     multiple_of: int = attrs.field(default=1, kw_only=True)
@@ -45,27 +45,27 @@ class Budget(Policy):
     @override
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
-        whole("max_steps", self.max_steps, least=1)
+        whole("max_padded_steps", self.max_padded_steps, least=1)
         whole_or_none("rows", self.rows, least=1)
         whole_or_none("quadratic", self.quadratic, least=1)
         whole("multiple_of", self.multiple_of, least=1)
         if not self._longest():
             counts = 1 + 1 / (self.quadratic or math.inf)
-            msg = f"max_steps={self.max_steps} has no room for a row of one step, which counts {counts:g}; raise it."
-            raise OptionError(msg, max_steps=self.max_steps, quadratic=self.quadratic)
+            msg = f"max_padded_steps={self.max_padded_steps} has no room for a row of one step, which counts {counts:g}; raise it."
+            raise OptionError(msg, max_padded_steps=self.max_padded_steps, quadratic=self.quadratic)
         if not self.fits():
             msg = (
-                f"multiple_of={self.multiple_of} leaves no room for a row within max_steps={self.max_steps}; lower it."
+                f"multiple_of={self.multiple_of} leaves no room for a row within max_padded_steps={self.max_padded_steps}; lower it."
             )
-            raise OptionError(msg, multiple_of=self.multiple_of, max_steps=self.max_steps)
+            raise OptionError(msg, multiple_of=self.multiple_of, max_padded_steps=self.max_padded_steps)
 
     @override
     def rows_of(self, longest: int) -> int:
         longest += -longest % self.multiple_of
         if self.quadratic is None:
-            by_steps = self.max_steps // longest
+            by_steps = self.max_padded_steps // longest
         else:
-            by_steps = self.max_steps * self.quadratic // (longest * (self.quadratic + longest))
+            by_steps = self.max_padded_steps * self.quadratic // (longest * (self.quadratic + longest))
         return by_steps if self.rows is None else min(by_steps, self.rows)
 
     @override
@@ -74,7 +74,7 @@ class Budget(Policy):
         return longest - longest % self.multiple_of
 
     @override
-    def shapes(self, rows: Numbers, longest: Numbers) -> Numbers:
+    def shapes(self, rows: IntArray, longest: IntArray) -> IntArray:
         if self.multiple_of > 1 and longest.shape[1] > 1:
             msg = (
                 f"multiple_of={self.multiple_of} needs one length a row, but two arrived: rounded up each by itself, "
@@ -84,7 +84,7 @@ class Budget(Policy):
         return super().shapes(rows, longest + -longest % self.multiple_of)
 
     @override
-    def work(self, shapes: Numbers) -> npt.NDArray[np.float64]:
+    def work(self, shapes: IntArray) -> npt.NDArray[np.float64]:
         steps: npt.NDArray[np.float64] = shapes[:, 1:].sum(axis=1, dtype=np.float64)
         counted = steps if self.quadratic is None else steps * (1 + steps / self.quadratic)
         return counted * shapes[:, 0]
@@ -92,7 +92,7 @@ class Budget(Policy):
     def _longest(self) -> int:
         """How many steps a row may have, were widths not rounded up."""
         if self.quadratic is None:
-            return self.max_steps
-        # The largest L with L * L + q * L <= q * max_steps, in whole numbers.
+            return self.max_padded_steps
+        # The largest L with L * L + q * L <= q * max_padded_steps, in whole numbers.
         scale = self.quadratic
-        return (math.isqrt(scale * scale + 4 * scale * self.max_steps) - scale) // 2
+        return (math.isqrt(scale * scale + 4 * scale * self.max_padded_steps) - scale) // 2

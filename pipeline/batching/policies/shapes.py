@@ -7,7 +7,7 @@ import attrs
 import numpy as np
 from typing_extensions import override
 
-from pipeline.batching.numbers import Numbers, whole
+from pipeline.batching.numbers import IntArray, whole
 from pipeline.batching.policy import Policy
 from pipeline.errors import OptionError
 
@@ -51,7 +51,7 @@ class Shapes(Policy):
         return self.allowed[-1][1]
 
     @override
-    def shapes(self, rows: Numbers, longest: Numbers) -> Numbers:
+    def shapes(self, rows: IntArray, longest: IntArray) -> IntArray:
         """The least shape that holds each batch; a long row's own, if it stands alone."""
         if longest.shape[1] == 2:
             msg = "Shapes needs one length a row, but two arrived: its shapes have rows and steps; take a Budget."

@@ -32,7 +32,7 @@ def chosen(name: EngineName, run: Run, known: Costs | None = None) -> Engine:
     Raises:
         OptionError: if an engine is named that cannot take the run, or none can.
     """
-    last = "plain" if run.tabulated else "packed"
+    last = "plain" if run.precompute_inputs else "packed"
     # Of tensors without content shapes are asked for, and how much there is to compute: any engine tells.
     if name != "auto" and run.steps.device.type != "meta":
         return _able(name, run)

@@ -12,7 +12,7 @@ from pipeline.data.batches import Carry
 from pipeline.data.order import Order
 from pipeline_recurrent.engines.engine import Layered
 from pipeline_recurrent.engines.run import Answer, Cell, Run, Steps, Weights
-from pipeline_recurrent.engines.why import tabulated, unusual_dtype
+from pipeline_recurrent.engines.why import precompute_inputs, unusual_dtype
 
 _SHUT: Final = 1e4
 """A sum that shuts a gate, or opens it, to the last bit."""
@@ -30,7 +30,7 @@ class Dense(Layered):
 
     @override
     def refusal(self, run: Run) -> str | None:
-        return tabulated(run) or unusual_dtype(run)
+        return precompute_inputs(run) or unusual_dtype(run)
 
     @override
     def layer(

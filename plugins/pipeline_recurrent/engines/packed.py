@@ -12,7 +12,7 @@ from pipeline.data.batches import Carry
 from pipeline.data.order import Order
 from pipeline_recurrent.engines.engine import Layered
 from pipeline_recurrent.engines.run import Answer, Cell, Run, Steps, Weights
-from pipeline_recurrent.engines.why import tabulated
+from pipeline_recurrent.engines.why import precompute_inputs
 
 
 class Kernels(Layered):
@@ -56,7 +56,7 @@ class Packed(Kernels):
 
     @override
     def refusal(self, run: Run) -> str | None:
-        return tabulated(run)
+        return precompute_inputs(run)
 
 
 _acceptable: Callable[[Tensor], bool] = getattr(torch.backends.cudnn, "is_acceptable")  # noqa: B009
@@ -76,7 +76,7 @@ class CuDNN(Kernels):
             return f"it runs on a GPU, but the values are on {device}"
         if not _acceptable(run.steps):
             return f"cuDNN is absent, switched off, or does not take {run.steps.dtype}"
-        return tabulated(run)
+        return precompute_inputs(run)
 
 
 def called(

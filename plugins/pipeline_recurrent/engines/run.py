@@ -60,19 +60,19 @@ class Run:
         return len(self.weights[0])
 
     @property
-    def tabulated(self) -> bool:
+    def precompute_inputs(self) -> bool:
         """Whether the first layer looks its input products up."""
         return not self.steps.is_floating_point()
 
     @property
     def dtype(self) -> torch.dtype:
         """What it computes in."""
-        return self.weights[0][0][1].dtype if self.tabulated else self.steps.dtype
+        return self.weights[0][0][1].dtype if self.precompute_inputs else self.steps.dtype
 
     @property
     def features(self) -> int:
         """How many features a step has that comes in; none that are multiplied by anything, if it is looked up."""
-        return 0 if self.tabulated else self.steps.shape[-1]
+        return 0 if self.precompute_inputs else self.steps.shape[-1]
 
     @property
     def hidden(self) -> int:

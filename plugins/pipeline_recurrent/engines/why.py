@@ -19,6 +19,6 @@ def unusual_dtype(run: Run) -> str | None:
     return None
 
 
-def tabulated(run: Run) -> str | None:
+def precompute_inputs(run: Run) -> str | None:
     """Of torch's own kernels, which multiply what comes in by the input weights themselves."""
-    return "it looks nothing up in a table" if run.tabulated else None
+    return "it looks nothing up in a table" if run.precompute_inputs else None

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 
-from pipeline import Attention, Encoder, Sight
+from pipeline import Attention, Encoder, MaybeCausal
 from pipeline_attention import Dot
 from pipeline_recurrent import LSTM
 
 
-def pipeline_encoders() -> Mapping[str, Encoder[Sight]]:
+def pipeline_encoders() -> Mapping[str, Encoder[MaybeCausal]]:
     """Offer one encoder, which all models would share."""
     return {"lstm": LSTM(3, 4)}
 

@@ -60,7 +60,7 @@ def figures(sizes: Sizes, turns: Turns, own: Corpus | None = None) -> Iterator[F
         yield planning(rows, turns, rivals=False)
     yield from memory(sizes.held, rivals=True)
     yield from memory(max(sizes.planned), rivals=False)
-    for room in (Room(max_steps=None), Room()):
+    for room in (Room(max_padded_steps=None), Room()):
         yield loading(sizes.loaded, room, turns)
     yield resuming(sizes.rivals, turns)
     yield resuming_kept(sizes.kept, turns)

@@ -25,7 +25,7 @@ def loading(rows: int, room: Room, turns: Turns) -> Finding:
     Ways that count no steps get as many rows a batch as ours have on average.
     """
     corpus, notes = Corpus.sentences(rows), list[str]()
-    if room.max_steps is not None:
+    if room.max_padded_steps is not None:
         batches = len(Epoch.of(corpus.lengths, Ours(corpus.lengths, room).batches(0)).sizes)
         room = attrs.evolve(room, rows=-(-rows // batches))
     ids = drawn(corpus)

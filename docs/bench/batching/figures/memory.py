@@ -22,7 +22,7 @@ def memory(rows: int, *, rivals: bool) -> Iterator[Finding]:
     """In the middle of an epoch, and at the peak up to there."""
     corpus, notes = Corpus.sentences(rows), list[str]()
     made = ways(corpus.lengths, Room(), notes) if rivals else {OURS: Ours(corpus.lengths, Room())}
-    measured = {name: traced(way) for name, way in made.items()}
+    measured = {name: inspect_stages(way) for name, way in made.items()}
     goals = (8, 24) if rows >= _MANY else (None, None)
     resting = {name: held / rows for name, (held, _) in measured.items()}
     peaks = {name: most / rows for name, (_, most) in measured.items()}
@@ -30,7 +30,7 @@ def memory(rows: int, *, rivals: bool) -> Iterator[Finding]:
     yield Figure("bytes a row, made in", "bytes", goal=goals[1]).counted(str(corpus), peaks, notes)
 
 
-def traced(way: Way) -> tuple[int, int]:
+def inspect_stages(way: Way) -> tuple[int, int]:
     """What is held in the middle of an epoch, and what was held at most until then, beside what was there before.
 
     Python's and numpy's memory is counted; torch's is not, in which its samplers have a permutation.

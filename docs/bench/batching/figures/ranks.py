@@ -26,7 +26,7 @@ POLICIES: Final[Sequence[Policy]] = (
     Rows(3),
     Budget(64),
     Budget(64, quadratic=16),
-    Boundaries((4, 8), max_steps=64),
+    Boundaries((4, 8), max_padded_steps=64),
     Shapes([(4, 16), (8, 8)]),
 )
 """One of each kind, with room for few rows."""
@@ -35,7 +35,7 @@ POLICIES: Final[Sequence[Policy]] = (
 def ranks() -> Iterator[Finding]:
     """The worst of all numbers of ranks."""
     lengths, notes = Corpus.sentences(ROWS).lengths, list[str]()
-    found = {name: [dealt(way, world) for world in WORLDS] for name, way in ways(lengths, Room(), notes).items()}
+    found = {name: [dealt(way, world_size) for world_size in WORLDS] for name, way in ways(lengths, Room(), notes).items()}
     point = f"{ROWS:,} rows, ~20, {WORLDS[0]} to {WORLDS[-1]} ranks"
     for name, part in (
         ("batches that a rank is behind another", 0),
@@ -46,9 +46,9 @@ def ranks() -> Iterator[Finding]:
         yield Figure(name, "number", goal=0).counted(point, worst, notes)
 
 
-def dealt(way: Way, world: int) -> tuple[int, int, int]:
+def dealt(way: Way, world_size: int) -> tuple[int, int, int]:
     """By how many batches ranks differ, how many batches are empty, and how many rows are lost or repeated."""
-    given: list[list[Batch]] = [list(way.batches(0, rank, world)) for rank in range(world)]
+    given: list[list[Batch]] = [list(way.batches(0, rank, world_size)) for rank in range(world_size)]
     counts = [len(batches) for batches in given]
     every = [batch for batches in given for batch in batches]
     return max(counts) - min(counts), sum(not len(batch) for batch in every), Epoch.of(way.lengths, every).astray
@@ -62,16 +62,16 @@ def every_world(step: int, policies: Sequence[Policy] = POLICIES) -> Finding:
     """
     lengths = Corpus.sentences(_MOST_ROWS).lengths.clip(1, _LONGEST)
     rows, worlds = range(0, _MOST_ROWS + 1, step), range(1, _MOST_RANKS + 1)
-    amiss = sum(_amiss(lengths[:few], policy, world) for policy in policies for few in rows for world in worlds)
+    amiss = sum(_amiss(lengths[:few], policy, world_size) for policy in policies for few in rows for world_size in worlds)
     point = (
         f"{len(policies) * len(rows) * len(worlds):,} plans of up to {_MOST_ROWS} rows for up to {_MOST_RANKS} ranks"
     )
     return Figure("plans in which anything is amiss", "number", goal=0).counted(point, {OURS: amiss})
 
 
-def _amiss(lengths: Lengths, policy: Policy, world: int) -> bool:
-    plan = Plan.of(lengths, policy, world=world)
-    given = [list(plan.rank(rank)) for rank in range(world)]
+def _amiss(lengths: Lengths, policy: Policy, world_size: int) -> bool:
+    plan = Plan.of(lengths, policy, world_size=world_size)
+    given = [list(plan.rank(rank)) for rank in range(world_size)]
     every = [batch for batches in given for batch in batches]
     served = np.bincount(np.concatenate([plan.order[:0], *every]), minlength=len(lengths))
     wanted = 1 + np.bincount(plan.repeated, minlength=len(lengths))

@@ -31,10 +31,10 @@ def tokenizing(rows: int, turns: Turns) -> Finding:
         file = Path(folder) / "tokenizer.json"
         raw.save(str(file))
         tokenize = Tokenize.read(file, pad=_PAD, unknown=_UNKNOWN, offsets=False)
-    if [ints(row.sequence.values) for row in tokenize.over(texts)] != [each.ids for each in raw.encode_batch(texts)]:
+    if [ints(row.sequence.values) for row in tokenize.map(texts)] != [each.ids for each in raw.encode_batch(texts)]:
         raise UnequalError("the stage must give the ids that the library gives, but gives others; mend it.")
     runs: dict[str, Callable[[], object]] = {
-        OURS: lambda: list(tokenize.over(texts)),
+        OURS: lambda: list(tokenize.map(texts)),
         RAW: lambda: raw.encode_batch_fast(texts, add_special_tokens=False),
     }
     figure = Figure("texts tokenized", "rate", goal=0.8, at_least=True, over=OURS, count=rows)

@@ -89,8 +89,8 @@ class Lhotse(Way):
         self._cuts = library.CutSet.from_cuts(cuts)
 
     @override
-    def batches(self, epoch: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        return map(_rows, self._sampler(epoch, rank, world))
+    def batches(self, epoch: int, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
+        return map(_rows, self._sampler(epoch, rank, world_size))
 
     @override
     def drawn(self, epoch: int) -> Iterator[object]:
@@ -116,14 +116,14 @@ class Lhotse(Way):
 
         return epoch
 
-    def _sampler(self, epoch: int, rank: int = 0, world: int = 1) -> _Sampler:
-        steps = self.room.max_steps
+    def _sampler(self, epoch: int, rank: int = 0, world_size: int = 1) -> _Sampler:
+        steps = self.room.max_padded_steps
         room = {"max_cuts": self.room.rows} if steps is None else {"max_duration": steps}
         with warnings.catch_warnings():
             # It advises to read cuts from a file, which would cost it more.
             warnings.simplefilter("ignore", UserWarning)
             sampler = self._sampling.DynamicBucketingSampler(
-                self._cuts, **room, num_buckets=_BUCKETS, shuffle=True, seed=0, rank=rank, world_size=world
+                self._cuts, **room, num_buckets=_BUCKETS, shuffle=True, seed=0, rank=rank, world_size=world_size
             )
         sampler.set_epoch(epoch)
         return sampler

@@ -18,15 +18,15 @@ class Ours(Way):
 
     def __init__(self, lengths: Lengths, room: Room) -> None:
         super().__init__(lengths, room)
-        self.policy: Policy = Rows(room.rows) if room.max_steps is None else Budget(room.max_steps)
+        self.policy: Policy = Rows(room.rows) if room.max_padded_steps is None else Budget(room.max_padded_steps)
 
-    def plan(self, epoch: int, world: int = 1) -> Plan:
+    def plan(self, epoch: int, world_size: int = 1) -> Plan:
         """The plan of an epoch."""
-        return Plan.of(self.lengths, self.policy, epoch=epoch, world=world)
+        return Plan.of(self.lengths, self.policy, epoch=epoch, world_size=world_size)
 
     @override
-    def batches(self, epoch: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        return iter(self.plan(epoch, world).rank(rank))
+    def batches(self, epoch: int, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
+        return iter(self.plan(epoch, world_size).rank(rank))
 
     @override
     def resumed(self, epoch: int, steps: int) -> Iterator[Batch]:
@@ -48,4 +48,4 @@ class OnePool(Ours):
 
     def __init__(self, lengths: Lengths, room: Room) -> None:
         super().__init__(lengths, room)
-        self.policy = Rows(room.rows, pool=None) if room.max_steps is None else Budget(room.max_steps, pool=None)
+        self.policy = Rows(room.rows, pool=None) if room.max_padded_steps is None else Budget(room.max_padded_steps, pool=None)

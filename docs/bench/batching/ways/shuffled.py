@@ -17,8 +17,8 @@ class Shuffled(Way):
     """So many rows a batch, as they come out of a shuffle."""
 
     @override
-    def batches(self, epoch: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        return iter(self._sampler(epoch, rank, world))
+    def batches(self, epoch: int, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
+        return iter(self._sampler(epoch, rank, world_size))
 
     @override
     def loading(self, ids: Sequence[list[int]]) -> Loading:
@@ -30,13 +30,13 @@ class Shuffled(Way):
 
         return epoch
 
-    def _sampler(self, epoch: int, rank: int, world: int) -> BatchSampler:
+    def _sampler(self, epoch: int, rank: int, world_size: int) -> BatchSampler:
         rows = range(len(self.lengths))
         sampler: Sampler[int] = RandomSampler(rows, generator=torch.Generator().manual_seed(epoch))
-        if world > 1:
+        if world_size > 1:
             data = cast("Dataset[int]", rows)
             # Its constructor takes any data set, of whatever: what it is a sampler of has to be said.
-            distributed: DistributedSampler[int] = DistributedSampler(data, num_replicas=world, rank=rank)
+            distributed: DistributedSampler[int] = DistributedSampler(data, num_replicas=world_size, rank=rank)
             distributed.set_epoch(epoch)
             sampler = distributed
         return BatchSampler(sampler, self.room.rows, drop_last=False)

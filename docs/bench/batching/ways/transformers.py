@@ -51,8 +51,8 @@ class Transformers(Way):
         self._counts: list[int] = lengths.tolist()
 
     @override
-    def batches(self, epoch: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        return iter(self._sampler(epoch, rank, world))
+    def batches(self, epoch: int, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
+        return iter(self._sampler(epoch, rank, world_size))
 
     @override
     def loading(self, ids: Sequence[list[int]]) -> Loading:
@@ -67,11 +67,11 @@ class Transformers(Way):
 
         return epoch
 
-    def _sampler(self, epoch: int, rank: int, world: int) -> BatchSampler:
+    def _sampler(self, epoch: int, rank: int, world_size: int) -> BatchSampler:
         rows = self.room.rows
-        if world > 1:
+        if world_size > 1:
             sampler = self._samplers.DistributedLengthGroupedSampler(
-                rows, lengths=self._counts, num_replicas=world, rank=rank, seed=epoch
+                rows, lengths=self._counts, num_replicas=world_size, rank=rank, seed=epoch
             )
         else:
             generator = torch.Generator().manual_seed(epoch)

@@ -22,14 +22,14 @@ class Room:
 
     Attributes:
         rows: how many rows, for a way that counts no steps;
-        max_steps: how many padded steps, for one that does; None if it is to count rows as well.
+        max_padded_steps: how many padded steps, for one that does; None if it is to count rows as well.
     """
 
     rows: int = 64
-    max_steps: int | None = BUDGET
+    max_padded_steps: int | None = BUDGET
 
     def __str__(self) -> str:
-        return f"{self.rows} rows" if self.max_steps is None else f"{self.max_steps:,} padded steps"
+        return f"{self.rows} rows" if self.max_padded_steps is None else f"{self.max_padded_steps:,} padded steps"
 
 
 class Way(ABC):
@@ -47,7 +47,7 @@ class Way(ABC):
         self.room = room
 
     @abstractmethod
-    def batches(self, epoch: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    def batches(self, epoch: int, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
         """The batches of an epoch that one rank gets."""
 
     def drawn(self, epoch: int) -> Iterator[object]:

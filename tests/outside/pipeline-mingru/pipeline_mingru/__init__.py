@@ -53,13 +53,13 @@ class MinGRU(Encoder[Causal]):
         Raises:
             ShapeError: if the initial state is not one tensor, 1 x batch x hidden.
         """
-        rows = batch.padded().cleared()
+        rows = batch.padded().fill_padding(0)
         gate, candidate, start = self.gate(rows.values), self.candidate(rows.values), self._initial(batch)
         hidden = scan(logsigmoid(-gate), logsigmoid(gate), candidate, start)
         # What a row starts from goes before its steps, so that one without steps ends in it.
         last = rows.order.lengths_on_device.reshape(-1, 1, 1).expand(-1, 1, self.output_size)
         final = torch.cat([start.unsqueeze(1), hidden], dim=1).gather(1, last).squeeze(1)
-        return States(rows.holding(hidden), final, carried=(final.unsqueeze(0),))
+        return States(rows.with_values(hidden), final, carried=(final.unsqueeze(0),))
 
     def _initial(self, batch: Batch[Vectors]) -> Tensor:
         """What each row starts from: the batch's own initial state, or zeros."""

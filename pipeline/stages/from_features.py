@@ -11,16 +11,16 @@ from pipeline.checks.shapes import described
 from pipeline.data.order import ints
 from pipeline.data.rows import Example, Row, Vectors
 from pipeline.errors import ShapeError, ValuesError
-from pipeline.stages.door import Door
+from pipeline.stages.input_stage import InputStage
 
 
 @final
-class Frames(Door[Tensor, Vectors]):
+class FromFeatures(InputStage[Tensor, Vectors]):
     """Tensors of time x feature in, rows of vectors out.
 
     Example:
         >>> import torch
-        >>> [len(row) for row in Frames().over([torch.ones(3, 12), torch.ones(0, 12)])]
+        >>> [len(row) for row in FromFeatures().map([torch.ones(3, 12), torch.ones(0, 12)])]
         [3, 0]
     """
 
@@ -42,7 +42,7 @@ def _frames(value: object, place: int) -> Float[Tensor, "time feature"]:
     if not isinstance(value, Tensor) or value.ndim != 2 or not value.is_floating_point():
         msg = (
             f"row {place} must be a floating-point tensor of time x feature, but {described(value)} arrived; "
-            "numbered tokens go to Numbers, text to Tokenize."
+            "numbered tokens go to FromIds, text to Tokenize."
         )
         raise ShapeError(msg, row=place)
     if not value.isfinite().all():

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import TypeIs, override
 
-from pipeline.core.chain import Chain, KeepsChain, StreamChain, join
-from pipeline.core.stage import Flow, ModuleStage, Part
+from pipeline.core.chain import Chain, TypePreservingChain, StreamChain, join
+from pipeline.core.stage import Spec, ModuleStage, Part
 from pipeline.data.batches import Batch
 from pipeline.data.rows import Ids, Vectors
-from pipeline.data.states import S_co, Sight, States
+from pipeline.data.states import S_co, MaybeCausal, States
 from pipeline.errors import CompositionError, OptionError
 from pipeline.stages.dropout import Dropout
 from pipeline.stages.embed import Embed
@@ -26,12 +26,12 @@ _LOOK_UP: Final[tuple[EngineName, ...]] = ("auto", "plain", "native")
 """The engines that can; `plain` does the work of the others."""
 
 
-def tabulated(pipe: P) -> P:
+def precompute_inputs(pipe: P) -> P:
     """A copy of a pipe for inference, in which each id's share of an encoder's gates is looked up.
 
     In evaluation the first layer of a recurrent encoder multiplies embedded ids by its input weights: for each id the
     same product every time. Here it is made once for every id there is, and each `Embed >> Encode` of an LSTM, GRU or
-    RNN of this package, with `Dropout` between them or not, becomes one stage that looks it up. Answers are
+    RNN of this package, with `Dropout` between them or not, becomes one stage that looks it up. Predictions are
     equal up to rounding. What cannot be treated so stays as it is.
 
     The copy keeps the weights that the pipe had when it was made: what is trained or loaded into the pipe later does
@@ -52,7 +52,7 @@ def tabulated(pipe: P) -> P:
         >>> from pipeline import Classify, Packed, Pool
         >>> from pipeline_recurrent import LSTM
         >>> model = Embed(9, 4) >> Encode(LSTM(4, 5)) >> Pool("max") >> Classify(2)
-        >>> fast = tabulated(model)
+        >>> fast = precompute_inputs(model)
         >>> fast
         Tabulated >> Pool >> Classify
         >>> rows = Packed(Ids, torch.tensor([1, 8, 3]), torch.tensor([2, 1]))
@@ -67,7 +67,7 @@ def tabulated(pipe: P) -> P:
             stage = Tabulated(embed, encoder, name=parts[end].name)
             return cast("P", _frozen(join(*parts[:start], stage, *parts[end + 1 :])))
     msg = (
-        "tabulated takes a pipe in which Embed feeds an LSTM, GRU or RNN of pipeline_recurrent, with nothing but "
+        "precompute_inputs takes a pipe in which Embed feeds an LSTM, GRU or RNN of pipeline_recurrent, with nothing but "
         f"Dropout between them, but `{pipe!r}` has none such; use it as it is."
     )
     raise CompositionError(msg)
@@ -75,7 +75,7 @@ def tabulated(pipe: P) -> P:
 
 @final
 class Tabulated(ModuleStage[Batch[Ids], States[S_co]], Generic[S_co]):
-    """What an `Embed` and an `Encode` make of ids, by a table of the first layer's input products; see `tabulated`.
+    """What an `Embed` and an `Encode` make of ids, by a table of the first layer's input products; see `precompute_inputs`.
 
     Args:
         embed: the vectors of the ids.
@@ -95,8 +95,8 @@ class Tabulated(ModuleStage[Batch[Ids], States[S_co]], Generic[S_co]):
         self.eval()
 
     @override
-    def fit(self, flow: Flow, /) -> Flow:
-        return Flow(self.encoder.output_size, self.encoder.causal)
+    def fit(self, flow: Spec, /) -> Spec:
+        return Spec(self.encoder.output_size, self.encoder.causal)
 
     @override
     def forward(self, value: Batch[Ids]) -> States[S_co]:
@@ -124,17 +124,17 @@ class Tabulated(ModuleStage[Batch[Ids], States[S_co]], Generic[S_co]):
         if came is not None:
             msg = (
                 f"Tabulated is for inference, with weights as they were when it was made, but {came}; train the pipe "
-                "that it was made of, and make it anew by tabulated(pipe), or call eval() on this one."
+                "that it was made of, and make it anew by precompute_inputs(pipe), or call eval() on this one."
             )
             raise OptionError(msg)
 
 
 def _parts(pipe: Part) -> list[Part]:
     """The stages of a chain; what is none stands for itself."""
-    return list(pipe.parts.values()) if isinstance(pipe, Chain | StreamChain | KeepsChain) else [pipe]
+    return list(pipe.parts.values()) if isinstance(pipe, Chain | StreamChain | TypePreservingChain) else [pipe]
 
 
-def _reader(parts: Sequence[Part], start: int) -> tuple[int, Recurrent[Sight] | None]:
+def _reader(parts: Sequence[Part], start: int) -> tuple[int, Recurrent[MaybeCausal] | None]:
     """The recurrent encoder that reads what one part gives, and where its stage stands; or None."""
     for place in range(start + 1, len(parts)):
         part = parts[place]
@@ -145,7 +145,7 @@ def _reader(parts: Sequence[Part], start: int) -> tuple[int, Recurrent[Sight] | 
     return start, None
 
 
-def _is_encode(part: Part) -> TypeIs[Encode[Sight, Vectors]]:
+def _is_encode(part: Part) -> TypeIs[Encode[MaybeCausal, Vectors]]:
     return isinstance(part, Encode)
 
 

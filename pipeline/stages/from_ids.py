@@ -12,17 +12,17 @@ from pipeline.checks.shapes import described
 from pipeline.data.lists import tensors_of
 from pipeline.data.rows import Example, Ids, Row
 from pipeline.errors import ValuesError
-from pipeline.stages.door import Door
+from pipeline.stages.input_stage import InputStage
 
 Numbered: TypeAlias = Sequence[int] | Tensor
 
 
 @final
-class Numbers(Door[Numbered, Ids]):
+class FromIds(InputStage[Numbered, Ids]):
     """Whole numbers in, as lists or tensors, rows of ids out.
 
     Example:
-        >>> [len(row) for row in Numbers().over([[1, 2, 3], [], [4]])]
+        >>> [len(row) for row in FromIds().map([[1, 2, 3], [], [4]])]
         [3, 0, 1]
     """
 
@@ -76,6 +76,6 @@ def _ids(value: object, place: int) -> Tensor:
 def _refused(value: object, place: int) -> ValuesError:
     msg = (
         f"row {place} must be whole numbers, one a step, but {described(value)} arrived; "
-        "text goes to Tokenize, features to Frames."
+        "text goes to Tokenize, features to FromFeatures."
     )
     return ValuesError(msg, row=place)

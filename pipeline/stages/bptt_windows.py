@@ -9,7 +9,7 @@ from typing_extensions import override
 from pipeline.batching.making import digest_of
 from pipeline.batching.numbers import whole
 from pipeline.batching.stream_cursor import StreamCursor
-from pipeline.core.stage import Flow
+from pipeline.core.stage import Spec
 from pipeline.data.rows import Ids, K, Kind, Row, is_row
 from pipeline.data.windows import filler_like, window_of
 from pipeline.errors import LengthError, OptionError
@@ -18,7 +18,7 @@ from pipeline.stages.resumable import Resumable
 
 
 @final
-class Lanes(Resumable[Row[K], list[Row[K]]]):
+class BPTTWindows(Resumable[Row[K], list[Row[K]]]):
     """Long rows in, batches of windows out, each going on where the window at its index in the batch before ended.
 
     A lane plays one row after another, in the order of the input, a window a batch. A lane whose row has ended takes
@@ -44,7 +44,7 @@ class Lanes(Resumable[Row[K], list[Row[K]]]):
     Example:
         >>> import torch
         >>> rows = [Row(Ids(torch.arange(n)), place=place) for place, n in enumerate((5, 2, 3))]
-        >>> for batch in Lanes(rows=2, steps=2)(rows):
+        >>> for batch in BPTTWindows(rows=2, steps=2)(rows):
         ...     print([(row.place, row.begin, len(row)) for row in batch])
         [(0, 0, 2), (1, 0, 2)]
         [(0, 2, 2), (2, 0, 2)]
@@ -52,7 +52,7 @@ class Lanes(Resumable[Row[K], list[Row[K]]]):
     """
 
     @overload
-    def __init__(self: "Lanes[Ids]", *, rows: int, steps: int) -> None: ...
+    def __init__(self: "BPTTWindows[Ids]", *, rows: int, steps: int) -> None: ...
     @overload
     def __init__(self, kind: type[K], *, rows: int, steps: int) -> None: ...
     def __init__(self, kind: type[Kind] = Ids, *, rows: int, steps: int) -> None:
@@ -61,7 +61,7 @@ class Lanes(Resumable[Row[K], list[Row[K]]]):
         self.steps: Final = whole("steps", steps, least=1)
 
     @override
-    def fit(self, flow: Flow, /) -> Flow:
+    def fit(self, flow: Spec, /) -> Spec:
         return flow
 
     @override
@@ -75,7 +75,7 @@ class Lanes(Resumable[Row[K], list[Row[K]]]):
         return (batch for batch, _ in self.marked(values, StreamCursor()))
 
     @override
-    def serve(self, values: Iterable[Row[K]], /) -> Iterator[list[Row[K]]]:
+    def predict_batches(self, values: Iterable[Row[K]], /) -> Iterator[list[Row[K]]]:
         """Batches of whole rows.
 
         Raises:
@@ -84,15 +84,15 @@ class Lanes(Resumable[Row[K], list[Row[K]]]):
         return self(map(self._whole, values))
 
     @override
-    def recipe(self, world: int = 1) -> str:
-        return digest_of({"stage": "Lanes", "rows": self.rows, "steps": self.steps, "world": world})
+    def recipe(self, world_size: int = 1) -> str:
+        return digest_of({"stage": "BPTTWindows", "rows": self.rows, "steps": self.steps, "world_size": world_size})
 
     @override
     def marked(
-        self, values: Iterable[Row[K]], at: StreamCursor, /, *, rank: int = 0, world: int = 1
+        self, values: Iterable[Row[K]], at: StreamCursor, /, *, rank: int = 0, world_size: int = 1
     ) -> Iterator[tuple[list[Row[K]], StreamCursor]]:
-        at = attrs.evolve(at, recipe=self._check_mine(at, rank, world))
-        lanes = _resumed(self._checked(values, at.rows), at, self.rows * world)
+        at = attrs.evolve(at, recipe=self._check_mine(at, rank, world_size))
+        lanes = _resumed(self._checked(values, at.rows), at, self.rows * world_size)
         return self._played(lanes, at, slice(rank * self.rows, (rank + 1) * self.rows))
 
     def _played(self, lanes: "_Dealt[K]", at: StreamCursor, mine: slice) -> Iterator[tuple[list[Row[K]], StreamCursor]]:
@@ -107,7 +107,7 @@ class Lanes(Resumable[Row[K], list[Row[K]]]):
         if is_row(row) and len(row) > self.steps:
             msg = (
                 f"row {row.place} has {len(row)} steps, but a window has {self.steps}, and a prediction of a row is "
-                "one answer; predict with Bucket in place of Lanes."
+                "one answer; predict with Bucket in place of BPTTWindows."
             )
             raise LengthError(msg, row=row.place, length=len(row), steps=self.steps)
         return row
@@ -124,7 +124,7 @@ class _Playing(Generic[K]):
 
 @attrs.define(eq=False)
 class _Dealt(Generic[K]):
-    """Lanes, and the rows that are dealt to them."""
+    """BPTTWindows, and the rows that are dealt to them."""
 
     rows: Iterator[Row[K]]
     lanes: list[_Playing[K] | None]

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar, cast
 
 from typing_extensions import override
 
-from pipeline.core.stage import Flow, Stage
+from pipeline.core.stage import Spec, Stage
 from pipeline.data.rows import Example, K, Row, refuse_text
 
 X = TypeVar("X")
@@ -15,7 +15,7 @@ X = TypeVar("X")
 _CHUNK = 256
 
 
-class Door(Stage[X | Example[X], Row[K]], Generic[X, K]):
+class InputStage(Stage[X | Example[X], Row[K]], Generic[X, K]):
     """A stage that takes inputs of one type, bare or in an `Example`, to rows."""
 
     @abstractmethod
@@ -23,7 +23,7 @@ class Door(Stage[X | Example[X], Row[K]], Generic[X, K]):
         """The rows of some examples, which stand at those places of the input."""
 
     @override
-    def fit(self, flow: Flow, /) -> Flow:
+    def fit(self, flow: Spec, /) -> Spec:
         return flow
 
     @override
@@ -32,7 +32,7 @@ class Door(Stage[X | Example[X], Row[K]], Generic[X, K]):
         return self.rows([example_of(value)], [0])[0]
 
     @override
-    def over(self, values: Iterable[X | Example[X]], /) -> Iterator[Row[K]]:
+    def map(self, values: Iterable[X | Example[X]], /) -> Iterator[Row[K]]:
         """Rows of many inputs, lazily, some hundred at a time, each with its place.
 
         Raises:
