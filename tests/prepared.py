@@ -43,7 +43,7 @@ def prepared_on_a_rank(counts: list[int], even: bool) -> dict[str, Any]:
     splitting = partial(accelerate.data_loader.prepare_data_loader, split_batches=True)
     return {
         "prepared": [[listed(batch.metadata.places) for batch in prepared] for _ in range(2)],
-        "ours": [[listed(batch.metadata.places) for batch in ours] for _ in range(2)],
+        "ours": [[listed(batch.metadata.row_ids) for batch in ours] for _ in range(2)],
         "left alone": accelerator.prepare(ours) is ours,
         "twice": refused(accelerator.prepare, stock(counts)),
         "split": refused(splitting, stock(counts, split_by_rank=False)),

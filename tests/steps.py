@@ -37,6 +37,6 @@ def trained_on_a_rank(counts: list[int], workers: int) -> dict[str, Any]:
         places.append([])
         for batch in loader:
             learn(model(batch.values), optimiser)
-            places[-1].append(listed(batch.metadata.places))
+            places[-1].append(listed(batch.metadata.row_ids))
     weights = [weight.detach().clone() for weight in model.parameters()]
     return {"places": places, "state": loader.state_dict(), "weights": weights}

@@ -145,7 +145,7 @@ def test_final_states_stay_the_encoders() -> None:
     states = Encode(LSTM(3, 4))(Padded(Vectors, torch.randn(2, 5, 3), torch.tensor([5, 2])))
     found = Attend("general", input_size=4)(states)
     assert torch.equal(found.final, states.final)
-    assert found.carried is states.carried
+    assert found.carry is states.carry
     assert not torch.equal(found.packed().values, states.packed().values)
 
 

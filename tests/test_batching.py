@@ -62,7 +62,7 @@ def test_every_row_once_and_never_over_budget(
     bucket = Bucket(max_padded_steps=max_padded_steps, rows=limit, buffer_size=buffer_size, seed=seed)
     sampled = [[rows[index] for index in batch] for batch in PlannedBatches(counts, bucket.policy, seed=seed)]
     for batches in (list(bucket(rows)), list(bucket.predict_batches(rows)), sampled):
-        assert sorted(row.place for batch in batches for row in batch) == list(range(len(rows)))
+        assert sorted(row.row_id for batch in batches for row in batch) == list(range(len(rows)))
         for batch in batches:
             assert 1 <= len(batch) <= limit
             assert max_padded_steps is None or len(batch) * max(map(len, batch)) <= max_padded_steps
@@ -83,7 +83,7 @@ def test_an_epoch_has_an_order_of_its_own() -> None:
 
     def orders(seed: int) -> list[list[int]]:
         bucket = Bucket(rows=8, seed=seed)
-        return [[row.place for batch in bucket(rows) for row in batch] for _ in range(3)]
+        return [[row.row_id for batch in bucket(rows) for row in batch] for _ in range(3)]
 
     random.seed(1)
     first = orders(0)
@@ -103,7 +103,7 @@ def test_batches_are_not_trained_in_order_of_length() -> None:
 def test_mates_change_from_epoch_to_epoch() -> None:
     """Rows of one length are not always together."""
     bucket, rows = Bucket(rows=4), rows_of([5] * 40)
-    first, second = ({frozenset(row.place for row in batch) for batch in bucket(rows)} for _ in range(2))
+    first, second = ({frozenset(row.row_id for row in batch) for batch in bucket(rows)} for _ in range(2))
     assert len(first & second) < 3
 
 
@@ -114,12 +114,12 @@ def test_serving_holds_back_no_more_than_a_pool() -> None:
     def endless() -> Iterator[Row[Ids]]:
         for place in itertools.count():
             taken.append(place)
-            yield Row(Ids(torch.zeros(place % 5, dtype=torch.int64)), place=place)
+            yield Row(Ids(torch.zeros(place % 5, dtype=torch.int64)), row_id=place)
 
     batches = Bucket(rows=4, buffer_size=20).predict_batches(endless())
     for turn in range(10):
         pool = range(turn * 4 // 20 * 20, (turn * 4 // 20 + 1) * 20)
-        assert all(row.place in pool for row in next(batches))
+        assert all(row.row_id in pool for row in next(batches))
         assert taken[-1] in pool
 
 
@@ -133,7 +133,7 @@ def test_a_long_row_is_refused_or_stands_alone() -> None:
         list(Bucket(max_padded_steps=10)(rows))
     assert info.value.details == {"row": 1, "length": 12, "limit": 10}
     alone = list(Bucket(max_padded_steps=10, too_long="alone")(rows))
-    assert sorted([row.place for row in batch] for batch in alone) == [[1], [2, 0]]
+    assert sorted([row.row_id for row in batch] for batch in alone) == [[1], [2, 0]]
 
 
 def tagged(length: int, place: int) -> Row[Ids]:
@@ -150,7 +150,7 @@ def test_a_long_row_is_truncated_with_its_targets() -> None:
     assert listed(row.sequence.values) == row.target == [0, 1, 2, 3]
     assert row.sequence.offsets is not None
     assert listed(row.sequence.offsets[:, 0]) == [0, 1, 2, 3]
-    assert (row.asked, row.place, row.begin) == ([True, False, True, False], 3, 0)
+    assert (row.answer_mask, row.row_id, row.start_step) == ([True, False, True, False], 3, 0)
 
 
 @given(counts=st.lists(st.integers(0, 20), min_size=1, max_size=20), limit=st.integers(1, 6), look=st.integers(1, 9))
@@ -159,13 +159,13 @@ def test_a_long_row_is_split_and_nothing_of_it_lost(counts: list[int], limit: in
     rows = [tagged(count, place) for place, count in enumerate(counts)]
     batches = list(Bucket(max_padded_steps=limit, too_long="split", buffer_size=look)(rows))
     assert all(len(batch) * max(map(len, batch)) <= limit for batch in batches)
-    parts = sorted((row for batch in batches for row in batch), key=lambda row: (row.place, row.begin))
+    parts = sorted((row for batch in batches for row in batch), key=lambda row: (row.row_id, row.start_step))
     for row in rows:
-        mine = [part for part in parts if part.place == row.place]
-        assert [part.begin for part in mine] == list(range(0, max(len(row), 1), limit))
+        mine = [part for part in parts if part.row_id == row.row_id]
+        assert [part.start_step for part in mine] == list(range(0, max(len(row), 1), limit))
         assert [step for part in mine for step in listed(part.sequence.values)] == listed(row.sequence.values)
         assert [step for part in mine for step in cast("list[int]", part.target)] == row.target
-        assert [step for part in mine for step in part.asked or []] == row.asked
+        assert [step for part in mine for step in part.answer_mask or []] == row.answer_mask
 
 
 def test_what_cannot_be_cut_is_refused() -> None:
@@ -210,7 +210,7 @@ def test_a_stream_has_the_batches_of_a_plan(
     bucket, rows = Bucket(policy=whole, seed=seed), rows_of(counts)
     for rank in range(world_size):
         streamed = [batch for batch, _ in bucket.marked(rows, StreamCursor(epoch), rank=rank, world_size=world_size)]
-        assert [[row.place for row in batch] for batch in streamed] == [listed_rows(batch) for batch in plan.rank(rank)]
+        assert [[row.row_id for row in batch] for batch in streamed] == [listed_rows(batch) for batch in plan.rank(rank)]
 
 
 def test_a_pool_holds_as_many_batches_as_the_policy_says() -> None:
@@ -220,7 +220,7 @@ def test_a_pool_holds_as_many_batches_as_the_policy_says() -> None:
     def endless() -> Iterator[Row[Ids]]:
         for place in itertools.count():
             taken.append(place)
-            yield Row(Ids(torch.zeros(1 + place % 2 * 7, dtype=torch.int64)), place=place)
+            yield Row(Ids(torch.zeros(1 + place % 2 * 7, dtype=torch.int64)), row_id=place)
 
     batches = Bucket(policy=Budget(16, pool=5))(endless())
     first = next(batches)
@@ -284,15 +284,15 @@ def test_padding_keeps_every_step(counts: list[int], multiple: int) -> None:
 
 def test_long_rows_are_refused_or_truncated_with_their_targets() -> None:
     """As stated; a row's step targets and what is asked of it move with its steps."""
-    rows = [Row(Ids(torch.arange(4)), target=[1, None, 2, 3], place=8, asked=[True, False, True, True])]
+    rows = [Row(Ids(torch.arange(4)), target=[1, None, 2, 3], row_id=8, answer_mask=[True, False, True, True])]
     with pytest.raises(LengthError, match="row 8 has 4 steps, but max_length is 3; raise it, or let Pad cut"):
         Pad(max_length=3)(rows)
     batch = Pad(max_length=3, too_long="truncate")(rows)
     assert listed(batch.values) == [[0, 1, 2]]
     assert batch.metadata.targets is not None
-    assert batch.metadata.asked is not None
+    assert batch.metadata.answer_mask is not None
     assert listed(batch.metadata.targets) == [[1, IGNORED, 2]]
-    assert listed(batch.metadata.asked) == [[True, False, True]]
+    assert listed(batch.metadata.answer_mask) == [[True, False, True]]
 
 
 def test_targets_become_numbers() -> None:
@@ -346,14 +346,14 @@ def test_unknown_labels_are_refused() -> None:
 
 def test_rows_that_do_not_fit_each_other_are_refused() -> None:
     """Mixed widths, dtypes and kinds, which torch's `pad_sequence` takes or does not explain."""
-    narrow, wide = Row(Vectors(torch.zeros(2, 3))), Row(Vectors(torch.zeros(1, 4)), place=1)
+    narrow, wide = Row(Vectors(torch.zeros(2, 3))), Row(Vectors(torch.zeros(1, 4)), row_id=1)
     with pytest.raises(
         ShapeError,
         match=r"row 1 is float32 of shape \(1, 4\), but every row must be floating-point vectors of time x feature, and ",
     ):
         Pad(Vectors)([narrow, wide])
     with pytest.raises(ShapeError, match=r"row 1 is float64 of shape \(2, 3\)"):
-        Pad(Vectors)([narrow, Row(Vectors(torch.zeros(2, 3).double()), place=1)])
+        Pad(Vectors)([narrow, Row(Vectors(torch.zeros(2, 3).double()), row_id=1)])
     with pytest.raises(ShapeError, match=r"row 0 holds Vectors, but Pad was made for Ids; make it Pad\(Vectors\)"):
         Pad()(cast("list[Row[Ids]]", list(FromFeatures().map([torch.zeros(2, 3)]))))
     with pytest.raises(EmptyBatchError, match="rows is empty: a batch holds at least one row"):

@@ -58,7 +58,7 @@ from pipeline import (
     Vectors,
     set_checks,
 )
-from pipeline.core.stage import Part
+from pipeline.core.stage import StageBase
 from pipeline.data.metadata import BatchMetadata
 from pipeline.data.order import Order
 from pipeline.errors import CompositionError, LabelError, LengthError, OptionError, PipelineError, ShapeError, TextError
@@ -79,7 +79,7 @@ FIELDS: Mapping[tuple[type, str], tuple[Callable[[], object], str]] = {
     (Padded, "kind"): (lambda: loosely(Padded)("Ids", CUBE, L), "Padded: kind must be type"),
     (Padded, "values"): (lambda: Padded(Vectors, FLAT, L), r"Padded: values must be Shaped\[Tensor, 'batch time \*"),
     (Padded, "lengths"): (lambda: Padded(Vectors, CUBE, L.float()), "Padded: lengths must be Int64.*float32"),
-    (Padded, "initial"): (lambda: Padded(Vectors, CUBE, L, initial=(CUBE[:, :1],)), r"initial\[0\] must be layers x"),
+    (Padded, "initial"): (lambda: Padded(Vectors, CUBE, L, initial_carry=(CUBE[:, :1],)), r"initial\[0\] must be layers x"),
     (Padded, "metadata"): (lambda: Padded(Vectors, CUBE, L, metadata=THREE), "metadata has places of 3 rows, .* has 2"),
     (Padded, "order"): (lambda: Padded(Vectors, CUBE, L, order=Order(L + 1)), "order was made of other lengths"),
     (Packed, "kind"): (lambda: loosely(Packed)(3, PLANE, L), "Packed: kind must be type"),
@@ -108,8 +108,8 @@ FIELDS: Mapping[tuple[type, str], tuple[Callable[[], object], str]] = {
     (StepScores, "order"): (lambda: StepScores(torch.zeros(3, 2), L, "ab", order=Order(L * 0)), "order was made of"),
     (BatchMetadata, "places"): (lambda: BatchMetadata(FLAT), "BatchMetadata: places must be Int64.*but float32"),
     (BatchMetadata, "targets"): (lambda: BatchMetadata(L, targets=torch.zeros(3).long()), "BatchMetadata: targets must be Int64.*'batch'"),
-    (BatchMetadata, "asked"): (lambda: BatchMetadata(L, asked=torch.ones(3, 4).bool()), "BatchMetadata: asked must be Bool.*beside places"),
-    (BatchMetadata, "begins"): (lambda: BatchMetadata(L, begins=torch.zeros(3).long()), "BatchMetadata: begins must be Int64.*'batch'"),
+    (BatchMetadata, "asked"): (lambda: BatchMetadata(L, answer_mask=torch.ones(3, 4).bool()), "BatchMetadata: asked must be Bool.*beside places"),
+    (BatchMetadata, "begins"): (lambda: BatchMetadata(L, start_steps=torch.zeros(3).long()), "BatchMetadata: begins must be Int64.*'batch'"),
 }
 
 FLOWING: Sequence[type] = [Padded, Packed, States, Pooled, Scores, StepScores, BatchMetadata]
@@ -138,7 +138,7 @@ def test_axes_of_one_name_must_agree() -> None:
     ):
         BatchMetadata(places, torch.zeros(2, 4).long(), torch.ones(2, 3).bool())
     with pytest.raises(ShapeError, match="metadata.asked has 3 steps a row, but the batch is 2 steps wide"):
-        Padded(Vectors, CUBE, L, metadata=BatchMetadata(places, asked=torch.ones(2, 3).bool()))
+        Padded(Vectors, CUBE, L, metadata=BatchMetadata(places, answer_mask=torch.ones(2, 3).bool()))
 
 
 def test_what_passed_once_is_still_refused_when_it_is_wrong() -> None:
@@ -162,15 +162,15 @@ def laned(rows: Iterable[Row[Ids]]) -> list[list[Row[Ids]]]:
 
 
 # Each stage, made; what it does not take; what it says of that.
-STAGES: Mapping[type[Part], tuple[Callable[[], Any], object, str]] = {
+STAGES: Mapping[type[StageBase], tuple[Callable[[], Any], object, str]] = {
     Tokenize: (lambda: Tokenize.train(["a"]), 3, "row 0 must be text, but an int arrived"),
     TokenizeWords: (lambda: TokenizeWords.train([["a"]]), "a b", "row 0 must be a list of words"),
     FromIds: (FromIds, FLAT, "row 0 must be whole numbers, one a step, but float32"),
     FromFeatures: (FromFeatures, FLAT, r"row 0 must be a floating-point tensor of time x feature, but float32 of shape \(2,\)"),
-    Shift: (Shift, Row(Vectors(PLANE), place=7), "row 7 holds Vectors, but Shift takes Ids"),
+    Shift: (Shift, Row(Vectors(PLANE), row_id=7), "row 7 holds Vectors, but Shift takes Ids"),
     Bucket: (lambda: bucketed, [Row(Ids(L)), "row"], "item 1 must be a Row of Ids"),
     BPTTWindows: (lambda: laned, [Row(Ids(L)), "row"], "item 1 must be a Row of Ids"),
-    Pad: (Pad, [Row(Ids(L)), Row(Ids(FLAT), place=5)], "row 5 is float32 .*, but every row must be int64 ids of time"),
+    Pad: (Pad, [Row(Ids(L)), Row(Ids(FLAT), row_id=5)], "row 5 is float32 .*, but every row must be int64 ids of time"),
     Pack: (Pack, STEPS, r"Pack takes Padded\[Kind\], but a Packed arrived"),
     Unpack: (Unpack, ROWS, "Unpack takes Packed or States, but a Padded arrived"),
     Embed: (lambda: Embed(3, 3), STATES, r"Embed takes Padded\[Ids\] or Packed\[Ids\], but a States arrived"),
@@ -190,7 +190,7 @@ STAGES: Mapping[type[Part], tuple[Callable[[], Any], object, str]] = {
 
 
 @pytest.mark.parametrize("cls", STAGES, ids=lambda cls: cls.__name__)
-def test_every_stage_bites(cls: type[Part]) -> None:
+def test_every_stage_bites(cls: type[StageBase]) -> None:
     """What it does not take is refused before it computes, in words that name stage and row."""
     make, wrong, said = STAGES[cls]
     with pytest.raises(PipelineError, match=said):
@@ -201,7 +201,7 @@ def test_no_stage_is_left_out() -> None:
     """The table above has every public stage."""
     abstract = {Stage, Stream, ModuleStage, pipeline.TypePreserving}
     chains = {pipeline.Chain, pipeline.StreamChain}
-    public = {value for value in vars(pipeline).values() if inspect.isclass(value) and issubclass(value, Part)}
+    public = {value for value in vars(pipeline).values() if inspect.isclass(value) and issubclass(value, StageBase)}
     assert public - abstract - chains == set(STAGES)
 
 
@@ -343,7 +343,7 @@ def test_what_a_part_says_it_cannot_do_is_refused() -> None:
     with pytest.raises(LengthError, match="row 1 has no steps, and encoder 'Wrong' takes no empty rows"):
         Encode(encoder)(Padded(Vectors, CUBE, torch.tensor([2, 0])))
     with pytest.raises(ShapeError, match="has initial states, but encoder 'Wrong' is not stateful"):
-        Encode(encoder)(Padded(Vectors, CUBE, L, initial=(torch.zeros(1, 2, 4),)))
+        Encode(encoder)(Padded(Vectors, CUBE, L, initial_carry=(torch.zeros(1, 2, 4),)))
     encoder.bidirectional = True
     with pytest.raises(PipelineError, match="encoder 'Wrong' declares that it is causal and bidirectional"):
         Encode(encoder)

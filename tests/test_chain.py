@@ -291,7 +291,7 @@ class Faulty(Stream[Row[Ids], list[Row[Ids]]]):
     def __call__(self, values: Iterable[Row[Ids]], /) -> Iterator[list[Row[Ids]]]:
         """Each row by itself."""
         for row in values:
-            yield from [[row]] * (self.times if row.place == 1 else 1)
+            yield from [[row]] * (self.times if row.row_id == 1 else 1)
 
 
 @pytest.mark.parametrize(

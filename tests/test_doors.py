@@ -82,7 +82,7 @@ def test_bos_and_eos_frame_the_row() -> None:
     vocabulary = tokenize.tokenizer.vocabulary
     assert listed(row.sequence.values) == [vocabulary[token] for token in ("<bos>", "a", "b", "<eos>")]
     assert row.target == [None, 1, 2, None]
-    assert row.asked == [False, True, True, False]
+    assert row.answer_mask == [False, True, True, False]
     assert tokenize.decode(listed(row.sequence.values)) == "ab"
 
 
@@ -105,7 +105,7 @@ def test_many_texts_keep_their_places() -> None:
     """More than one chunk, lazily, empty texts among them."""
     tokenize = Tokenize.train(["a"], "characters")
     rows = list(tokenize.map("a" * (place % 3) for place in range(600)))
-    assert [row.place for row in rows] == list(range(600))
+    assert [row.row_id for row in rows] == list(range(600))
     assert [len(row) for row in rows] == [place % 3 for place in range(600)]
 
 
@@ -134,7 +134,7 @@ def test_split_words_keep_one_answer_each() -> None:
     tokenize = TokenizeWords.train([["low", "lower"]], "bytes", bos=True)
     row = tokenize(Example(["low", "", "é"], target=["A", "B", "C"]))
     assert row.target == [None, "A", None, None, "B", "C", None]
-    assert row.asked == [False, True, False, False, True, True, False]
+    assert row.answer_mask == [False, True, False, False, True, True, False]
     assert listed(row.sequence.values)[4] == 1
     assert row.sequence.offsets is not None
     assert listed(row.sequence.offsets)[1:5] == [[0, 1], [1, 2], [2, 3], [0, 0]]
@@ -145,7 +145,7 @@ def test_whole_words_stay_whole() -> None:
     tokenize = TokenizeWords.train([["U.S.A", "don't"]])
     row = tokenize(["don't", "U.S.A", "zebra"])
     assert len(row) == 3
-    assert row.asked is None
+    assert row.answer_mask is None
     assert row.sequence.values[2] == 1
 
 

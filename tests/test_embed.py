@@ -38,7 +38,7 @@ def test_layouts_and_riders_are_kept() -> None:
     packed = embed(Pack()(ids()))
     assert isinstance(packed, Packed)
     assert torch.equal(packed.padded().values, embed(ids()).padded().values)
-    assert listed(packed.metadata.places) == [7, 8, 9]
+    assert listed(packed.metadata.row_ids) == [7, 8, 9]
 
 
 def test_given_vectors_are_frozen_unless_trained() -> None:

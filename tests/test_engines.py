@@ -116,10 +116,10 @@ def found(encoder: Recurrent[MaybeCausal], case: Case, dtype: torch.dtype) -> li
     rows, initial = drawn(case)
     values = nn.utils.rnn.pad_sequence(rows, batch_first=True).to(dtype)
     started = initial and tuple(state.to(dtype) for state in initial)
-    states = encoder(Padded(Vectors, values, torch.tensor(case.lengths), initial=started))
-    assert states.carried is not None
+    states = encoder(Padded(Vectors, values, torch.tensor(case.lengths), initial_carry=started))
+    assert states.carry is not None
     padded = states.padded().values
-    results = [*(padded[index, :time] for index, time in enumerate(case.lengths)), *states.carried]
+    results = [*(padded[index, :time] for index, time in enumerate(case.lengths)), *states.carry]
     return [*results, *gradients(results, [*rows, *(initial or ()), *encoder.rnn.parameters()])]
 
 
@@ -151,12 +151,12 @@ def test_without_gradients_it_is_the_same(engine: EngineName, case: Case) -> Non
     """In inference, where nothing need be kept."""
     encoder, (rows, initial) = made(case, engine), drawn(case)
     batch = Padded(
-        Vectors, nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor(case.lengths), initial=initial
+        Vectors, nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor(case.lengths), initial_carry=initial
     )
     with torch.inference_mode():
         states = encoder(batch)
-        assert states.carried is not None
-        ours = [*(states.padded().values[index, :time] for index, time in enumerate(case.lengths)), *states.carried]
+        assert states.carry is not None
+        ours = [*(states.padded().values[index, :time] for index, time in enumerate(case.lengths)), *states.carry]
     torch.testing.assert_close(ours, [result.detach() for result in wanted(case)[: len(ours)]])
 
 
@@ -177,8 +177,8 @@ def test_gradients_are_those_of_finite_differences(engine: EngineName, cell: Nam
     values = torch.cat(rows[2:]).detach()
 
     def outcome(values: Tensor, *initial: Tensor) -> tuple[Tensor, ...]:
-        states = encoder(Packed(Vectors, values, torch.tensor([5, 1, 5]), initial=initial))
-        return states.packed().values, states.final, *(states.carried or ())
+        states = encoder(Packed(Vectors, values, torch.tensor([5, 1, 5]), initial_carry=initial))
+        return states.packed().values, states.final, *(states.carry or ())
 
     inputs = [values, *(state[:, 2:].detach() for state in initial or ())]
     tried = [tensor.requires_grad_() for tensor in inputs]
@@ -248,9 +248,9 @@ def test_dropout_acts_between_layers(engine: EngineName) -> None:
     encoder: Recurrent[MaybeCausal] = LSTM(3, 4, num_layers=2, dropout=0.5, engine=engine)
     batch = Packed(Vectors, torch.ones(9, 3), torch.tensor([9]))
     first, second = encoder(batch), encoder(batch)
-    assert first.carried is not None
-    assert second.carried is not None
-    assert torch.equal(first.carried[0][0], second.carried[0][0])
+    assert first.carry is not None
+    assert second.carry is not None
+    assert torch.equal(first.carry[0][0], second.carry[0][0])
     assert not torch.equal(first.final, second.final)
     encoder.eval()
     assert torch.equal(encoder(batch).final, encoder(batch).final)

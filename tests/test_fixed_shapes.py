@@ -53,7 +53,7 @@ def test_every_batch_has_one_of_the_shapes(counts: list[int], *, seeded: bool) -
     for batch in batches:
         assert batch.metadata.targets is not None
         for place, length, target, values in zip(
-            *map(listed, (batch.metadata.places, batch.lengths, batch.metadata.targets, batch.values)), strict=True
+            *map(listed, (batch.metadata.row_ids, batch.lengths, batch.metadata.targets, batch.values)), strict=True
         ):
             if place == FILLER:
                 assert (length, target) == (0, IGNORED)
@@ -97,7 +97,7 @@ def test_the_loss_is_that_of_the_rows() -> None:
     classify, tag = states >> Pool("max") >> Classify(3), states >> Tag(3)
     rows, shapes = rows_of([4, 2, 3]), Pad(policy=Shapes([(6, 5)]))
     torch.testing.assert_close(classify(shapes(rows)).loss(), classify(Pad()(rows)).loss())
-    steps = [Row(row.sequence, [1] * len(row), row.place) for row in rows]
+    steps = [Row(row.sequence, [1] * len(row), row.row_id) for row in rows]
     torch.testing.assert_close(tag(shapes(steps)).loss(), tag(Pad()(steps)).loss())
     assert shapes(rows).metadata.weight == 3
 

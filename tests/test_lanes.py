@@ -55,16 +55,16 @@ def test_windows_give_each_row_back(counts: list[int], rows: int, steps: int) ->
         assert len(batch) == rows
         for row in batch:
             assert len(row) <= steps
-            values, targets = found.setdefault(row.place, ([], []))
-            assert row.place == FILLER or row.begin == len(values)
+            values, targets = found.setdefault(row.row_id, ([], []))
+            assert row.row_id == FILLER or row.start_step == len(values)
             values += listed(row.sequence.values)
             targets += cast("list[object]", row.target)
     assert found.pop(FILLER, ([], [])) == ([], [])
-    assert found == {row.place: (listed(row.sequence.values), row.target) for row in rows_of(counts)}
+    assert found == {row.row_id: (listed(row.sequence.values), row.target) for row in rows_of(counts)}
     for before, after in itertools.pairwise(batches):
         for old, new in zip(before, after, strict=True):
-            assert new.begin in {0, old.begin + len(old)}
-            assert not new.begin or new.place == old.place
+            assert new.start_step in {0, old.start_step + len(old)}
+            assert not new.start_step or new.row_id == old.row_id
 
 
 @given(counts=st.lists(st.integers(1, 14), min_size=1, max_size=12), rows=st.integers(1, 4), steps=st.integers(1, 5))
@@ -72,7 +72,7 @@ def test_no_lane_is_idle_while_rows_are_left(counts: list[int], rows: int, steps
     """A free lane takes the next row: the lanes end within the windows of one row of each other."""
     batches = list(BPTTWindows(rows=rows, steps=steps)(rows_of(counts)))
     windows = [-(-count // steps) for count in counts]
-    idle = [sum(row.place == FILLER for row in batch) for batch in batches]
+    idle = [sum(row.row_id == FILLER for row in batch) for batch in batches]
     assert sum(idle) == len(batches) * rows - sum(windows)
     assert idle == sorted(idle)
     assert sum(map(bool, idle)) <= max(windows) or len(counts) < rows
@@ -85,7 +85,7 @@ def test_endless_rows_are_read_as_they_are_played() -> None:
     def endless() -> Iterator[Row[Ids]]:
         for place in itertools.count():
             taken.append(place)
-            yield Row(Ids(torch.zeros(4, dtype=torch.int64)), place=place)
+            yield Row(Ids(torch.zeros(4, dtype=torch.int64)), row_id=place)
 
     batches = BPTTWindows(rows=3, steps=2)(endless())
     for turn in range(10):
@@ -114,7 +114,7 @@ def test_states_carried_on_are_those_of_whole_rows(encoder: LSTM[Causal] | GRU[C
         before = model(batch.with_carry(before))
         padded = before.padded()
         for place, length, values in zip(
-            listed(batch.metadata.places), listed(batch.lengths), padded.values, strict=True
+            listed(batch.metadata.row_ids), listed(batch.lengths), padded.values, strict=True
         ):
             if place != FILLER:
                 hidden[place].append(values[:length])
@@ -129,27 +129,27 @@ def test_gradients_stop_at_windows() -> None:
     first, second = itertools.islice(BPTTWindows(rows=1, steps=2)(rows_of([4])), 2)
     states = encode(Pad()(first))
     batch = Pad()(second).with_carry(states)
-    assert batch.initial is not None
-    assert not any(state.requires_grad for state in batch.initial)
-    assert states.carried is not None
-    torch.testing.assert_close(batch.initial[0], states.carried[0])
+    assert batch.initial_carry is not None
+    assert not any(state.requires_grad for state in batch.initial_carry)
+    assert states.carry is not None
+    torch.testing.assert_close(batch.initial_carry[0], states.carry[0])
 
 
 def test_a_row_that_begins_starts_from_zeros() -> None:
     """Even where the row before it in its lane ended in NaN."""
     states = (Embed(TOKENS, 4) >> Encode(LSTM(4, 5)))(Pad()(rows_of([2, 3])))
-    assert states.carried is not None
-    for state in states.carried:
+    assert states.carry is not None
+    for state in states.carry:
         state.detach()[:, 0] = torch.nan
-    rows = [Row(Ids(torch.tensor([1])), place=2), Row(Ids(torch.tensor([1])), place=1, begin=3)]
+    rows = [Row(Ids(torch.tensor([1])), row_id=2), Row(Ids(torch.tensor([1])), row_id=1, start_step=3)]
     batch = Pad()(rows).with_carry(states)
-    assert batch.initial is not None
-    assert all(not state[:, 0].any() and state[:, 1].all() for state in batch.initial)
+    assert batch.initial_carry is not None
+    assert all(not state[:, 0].any() and state[:, 1].all() for state in batch.initial_carry)
 
 
 def test_states_that_are_missing_or_do_not_fit_are_refused() -> None:
     """Where a row goes on, there must be states, of as many rows, that carry something on."""
-    goes_on = Pad()([Row(Ids(torch.tensor([1])), place=7, begin=3)])
+    goes_on = Pad()([Row(Ids(torch.tensor([1])), row_id=7, start_step=3)])
     with pytest.raises(OptionError, match="row 7 goes on at step 3, but no states arrived; pass those of the batch"):
         goes_on.with_carry(None)
     two = (Embed(TOKENS, 4) >> Encode(LSTM(4, 5)))(Pad()(rows_of([2, 3])))
@@ -159,7 +159,7 @@ def test_states_that_are_missing_or_do_not_fit_are_refused() -> None:
     with pytest.raises(ShapeError, match="the states that arrived carry nothing on; encode with an encoder that is"):
         goes_on.with_carry(cast("States[Causal]", plain))
     fresh = Pad()(rows_of([2]))
-    assert fresh.with_carry(None).initial is None
+    assert fresh.with_carry(None).initial_carry is None
 
 
 def test_a_language_model_learns_from_lanes() -> None:
@@ -185,10 +185,10 @@ def test_a_language_model_learns_from_lanes() -> None:
 
 def test_fillers_are_no_rows_in_a_report() -> None:
     """Nor do they change the kind of the targets: a batch of classes stays one."""
-    rows = [Row(Ids(torch.arange(3)), target=2, place=4), Row(Ids(torch.arange(1)), target=1, place=5)]
+    rows = [Row(Ids(torch.arange(3)), target=2, row_id=4), Row(Ids(torch.arange(1)), target=1, row_id=5)]
     *_, last = BPTTWindows(rows=2, steps=2)(rows)
     batch = Pad()(last)
-    assert listed(batch.metadata.places) == [4, FILLER]
+    assert listed(batch.metadata.row_ids) == [4, FILLER]
     assert batch.metadata.targets is not None
     assert batch.metadata.weight == 1
     assert (batch.report().rows, batch.report().steps, batch.report().padded) == (1, 1, 2)

@@ -41,7 +41,7 @@ def test_a_row_travels_without_its_neighbours() -> None:
     row = list(FromIds().map([Example([place, 7], target=place) for place in range(30)]))[4]
     assert held(row) > 16
     for again in (pickle.loads(pickle.dumps(row)), copy.deepcopy(row)):
-        assert (held(again), ints(again.sequence.values), again.target, again.place) == (16, [4, 7], 4, 4)
+        assert (held(again), ints(again.sequence.values), again.target, again.row_id) == (16, [4, 7], 4, 4)
     texts = list(Tokenize.train(["to be"]).map(["to be", "be"]))
     offsets = pickle.loads(pickle.dumps(texts[1])).sequence.offsets
     assert listed(offsets) == [[0, 2]]
@@ -85,18 +85,18 @@ def test_one_bad_row_among_many_is_named(numbers: object, message: str) -> None:
 def test_ids_that_do_not_fit_the_others_are_refused(values: torch.Tensor) -> None:
     """Joined with int64 ids, some of them would become ids in silence."""
     with pytest.raises(ShapeError, match="row 5 is .*, but every row must be int64 ids of time"):
-        Pad(max_length=9)([Row(Ids(torch.tensor([1, 2]))), Row(Ids(values), place=5)])
+        Pad(max_length=9)([Row(Ids(torch.tensor([1, 2]))), Row(Ids(values), row_id=5)])
 
 
 def test_rows_of_words_and_texts_keep_their_targets() -> None:
     """Beside rows that have none, and at their own places, with and without offsets."""
     words = TokenizeWords.train([["low", "lower"]], "bytes", offsets=False)
     rows = list(words.map([["é"], Example(["low", "é"], target=["A", "B"])]))
-    assert [row.asked for row in rows] == [[True, False], [True, False, False, True, False]]
+    assert [row.answer_mask for row in rows] == [[True, False], [True, False, False, True, False]]
     assert rows[1].target == ["A", None, None, "B", None]
     assert rows[1].sequence.offsets is None
     texts = Tokenize.train(["a b"], offsets=False)
     found = list(texts.map(["a", Example("a b", target=[1, 2]), Example("b", target="B")]))
-    assert [(row.target, row.place, len(row)) for row in found] == [(None, 0, 1), ([1, 2], 1, 2), ("B", 2, 1)]
+    assert [(row.target, row.row_id, len(row)) for row in found] == [(None, 0, 1), ([1, 2], 1, 2), ("B", 2, 1)]
     with pytest.raises(TargetError, match="row 1 has 2 tokens but 1 targets"):
         list(texts.map(["a", Example("a b", target=[1])]))

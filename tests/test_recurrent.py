@@ -63,13 +63,13 @@ def test_initial_states_are_each_rows_own(name: Name, rows: list[Tensor]) -> Non
     encoder = made(name, layers=2, both=True)
     count = 2 if name == "lstm" else 1
     initial = tuple(torch.randn(4, len(rows), 4, dtype=torch.float64) for _ in range(count))
-    batch = attrs.evolve(padded(rows, extra=1), initial=initial)
+    batch = attrs.evolve(padded(rows, extra=1), initial_carry=initial)
     states = encoder(batch.packed())
-    assert states.carried is not None
+    assert states.carry is not None
     for index, row in enumerate(rows):
         steps, carried = recurrent(encoder.rnn, row, [state[:, index] for state in initial])
         torch.testing.assert_close(states.padded().values[index, : len(row)], torch.cat(steps, dim=1))
-        for ours, plain in zip(states.carried, carried, strict=True):
+        for ours, plain in zip(states.carry, carried, strict=True):
             torch.testing.assert_close(ours[:, index], plain)
 
 
@@ -80,7 +80,7 @@ def test_what_is_carried_goes_in_again(name: Name) -> None:
     whole = torch.randn(2, 6, 3, dtype=torch.float64)
     lengths = torch.tensor([6, 6])
     first = encoder(Padded(Vectors, whole[:, :2], torch.tensor([2, 2])).packed())
-    second = Padded(Vectors, whole[:, 2:], torch.tensor([4, 4]), initial=first.carried)
+    second = Padded(Vectors, whole[:, 2:], torch.tensor([4, 4]), initial_carry=first.carry)
     parts = torch.cat([first.padded().values, encoder(second.packed()).padded().values], dim=1)
     torch.testing.assert_close(parts, encoder(Padded(Vectors, whole, lengths).packed()).padded().values)
 
@@ -153,11 +153,11 @@ def test_values_of_another_dtype_are_refused() -> None:
 def test_initial_states_that_do_not_fit_are_refused() -> None:
     """Of another encoder, or of other rows."""
     rows = torch.ones(2, 3)
-    batch = Packed(Vectors, rows, torch.tensor([2]), initial=(torch.zeros(1, 1, 5),))
+    batch = Packed(Vectors, rows, torch.tensor([2]), initial_carry=(torch.zeros(1, 1, 5),))
     with pytest.raises(ShapeError, match=r"initial must be 1 tensor\(s\) of \(1, 1, 4\).*but \(1, 1, 5\) arrived"):
         GRU(3, 4)(batch)
     with pytest.raises(ShapeError, match=r"initial\[0\] must be layers x batch x size with a batch of 1"):
-        Packed(Vectors, rows, torch.tensor([2]), initial=(torch.zeros(1, 2, 4),))
+        Packed(Vectors, rows, torch.tensor([2]), initial_carry=(torch.zeros(1, 2, 4),))
 
 
 def test_dropout_acts_between_layers_in_training_alone() -> None:

@@ -107,7 +107,7 @@ def test_batches_survive_copies_and_pickling() -> None:
     states = States.from_padded(batch.values, batch.lengths)
     for other in (copy.deepcopy(batch), pickle.loads(pickle.dumps(batch))):
         assert torch.equal(other.values, batch.values)
-        assert listed(other.metadata.places) == [5, 6]
+        assert listed(other.metadata.row_ids) == [5, 6]
         assert other.kind is Vectors
     assert torch.equal(pickle.loads(pickle.dumps(states)).steps.values, states.steps.values)
 
@@ -115,15 +115,15 @@ def test_batches_survive_copies_and_pickling() -> None:
 def test_a_batch_moves_and_its_lengths_stay() -> None:
     """Values, targets, initial states and indices go to the device; lengths and places steer from the CPU."""
     metadata = BatchMetadata(torch.tensor([0]), targets=torch.tensor([1]))
-    batch = Padded(Vectors, torch.zeros(1, 2, 3), torch.tensor([2]), initial=(torch.zeros(1, 1, 3),), metadata=metadata)
+    batch = Padded(Vectors, torch.zeros(1, 2, 3), torch.tensor([2]), initial_carry=(torch.zeros(1, 1, 3),), metadata=metadata)
     for moved in (batch.to("meta"), batch.packed().to("meta")):
         assert moved.values.device.type == "meta"
-        assert moved.initial is not None
-        assert moved.initial[0].device.type == "meta"
+        assert moved.initial_carry is not None
+        assert moved.initial_carry[0].device.type == "meta"
         assert moved.metadata.targets is not None
         assert moved.metadata.targets.device.type == "meta"
         assert moved.order.row.device.type == moved.order.lengths_on_device.device.type == "meta"
-        assert moved.lengths.device.type == moved.metadata.places.device.type == "cpu"
+        assert moved.lengths.device.type == moved.metadata.row_ids.device.type == "cpu"
     assert States.from_padded(batch.values, batch.lengths).to("meta").final.device.type == "meta"
     assert Pooled(torch.zeros(1, 2)).to("meta").values.device.type == "meta"
     assert Scores(torch.zeros(1, 2), range(2)).to("meta").values.device.type == "meta"
@@ -252,7 +252,7 @@ def test_missing_and_strange_targets_are_refused() -> None:
 
 def test_answers_leave_out_steps_that_are_not_asked() -> None:
     """Such as bos, eos, and the later pieces of a split word."""
-    metadata = BatchMetadata(torch.tensor([4, 2]), asked=torch.tensor([[False, True, True], [True, True, True]]))
+    metadata = BatchMetadata(torch.tensor([4, 2]), answer_mask=torch.tensor([[False, True, True], [True, True, True]]))
     values = torch.eye(4)
     scores = StepScores(values, SIZES, ["a", "b", "c", "d"], metadata=metadata)
     plain = StepScores(values, SIZES, ["a", "b", "c", "d"])
@@ -273,7 +273,7 @@ def to_meta(tensor: Tensor) -> Tensor:
 def test_batches_are_pytrees_with_keys() -> None:
     """Tensors are mapped under their fields' names; lengths and places go along as they are."""
     metadata = BatchMetadata(torch.tensor([0]), targets=torch.tensor([1]))
-    batch = Padded(Vectors, torch.ones(1, 2, 3), torch.tensor([2]), initial=(torch.ones(1, 1, 3),), metadata=metadata)
+    batch = Padded(Vectors, torch.ones(1, 2, 3), torch.tensor([2]), initial_carry=(torch.ones(1, 1, 3),), metadata=metadata)
     leaves, _ = pytree.tree_flatten_with_path(batch)
     assert {pytree.keystr(path) for path, _ in leaves} == {".values", ".initial[0]", ".metadata.targets"}
     doubled = pytree.tree_map(double, batch)

@@ -48,7 +48,7 @@ def rows_of(counts: list[int]) -> list[Row[Ids]]:
 
 def said(batch: list[Row[Ids]]) -> Said:
     """A batch as tests compare it."""
-    return [(row.place, row.begin, len(row)) for row in batch]
+    return [(row.row_id, row.start_step, len(row)) for row in batch]
 
 
 def streams() -> st.SearchStrategy[Resumable[Row[Ids], list[Row[Ids]]]]:
@@ -110,7 +110,7 @@ def test_what_becomes_of_rows_that_do_not_go_round(uneven: Uneven, repeated: int
     bucket = Bucket(rows=1, buffer_size=4, uneven=uneven)
     rows = rows_of([3] * 11)
     given = [
-        row.place
+        row.row_id
         for rank in range(2)
         for batch, _ in bucket.marked(rows, StreamCursor(), rank=rank, world_size=2)
         for row in batch
@@ -184,7 +184,7 @@ def data(seed: int = 0) -> Stream[Numbered | Example[Numbered], Padded[Ids]]:
 
 def taken(batch: Padded[Ids]) -> tuple[list[int], list[list[int]]]:
     """A batch as tests compare it: the places of its rows, and what they hold."""
-    return listed(batch.metadata.places), listed(batch.values)
+    return listed(batch.metadata.row_ids), listed(batch.values)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 4])
@@ -292,9 +292,9 @@ def test_a_tokenizer_and_rows_are_sources_too() -> None:
     texts = [f"a {'b ' * (place % 5)}" for place in range(20)]
     tokenize = Tokenize.train(texts)
     stream = Streamed(texts, tokenize >> Bucket(rows=3) >> Pad(), rank=1, world_size=2, ranks="apart")
-    assert sorted(place for batch in stream for place in listed(batch.metadata.places)) == list(range(1, 20, 2))
-    rows = [Row(Ids(torch.zeros(2, dtype=torch.int64)), place=place) for place in (5, 9)]
-    assert sorted(row.place for batch in Streamed(rows, Bucket(rows=2)) for row in batch) == [5, 9]
+    assert sorted(place for batch in stream for place in listed(batch.metadata.row_ids)) == list(range(1, 20, 2))
+    rows = [Row(Ids(torch.zeros(2, dtype=torch.int64)), row_id=place) for place in (5, 9)]
+    assert sorted(row.row_id for batch in Streamed(rows, Bucket(rows=2)) for row in batch) == [5, 9]
 
 
 def test_an_error_names_the_record_in_the_whole_source() -> None:

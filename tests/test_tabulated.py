@@ -32,7 +32,7 @@ from pipeline import (
     Vectors,
     set_padding_check,
 )
-from pipeline.core.stage import Part
+from pipeline.core.stage import StageBase
 from pipeline.data.batches import Batch, Carry
 from pipeline.data.states import MaybeCausal
 from pipeline.errors import CompositionError, OptionError, ShapeError, ValuesError
@@ -92,7 +92,7 @@ def ids(*, padded: bool = False, initial: Carry | None = None) -> Packed[Ids] | 
     values = torch.randint(0, 7, (len(LENGTHS), 6), generator=generator)
     lengths = torch.tensor(LENGTHS)
     values = values.where(torch.arange(6) < lengths.unsqueeze(1), 999)
-    batch = Padded(Ids, values, lengths, initial=initial)
+    batch = Padded(Ids, values, lengths, initial_carry=initial)
     return batch if padded else batch.packed()
 
 
@@ -133,9 +133,9 @@ def test_a_table_equals_the_loop(case: Case) -> None:
         begun = initial and tuple(state.to(dtype) for state in initial)
         states = fast(ids(padded=case.padded, initial=begun))
         assert states.engine in {"plain", "native"}
-        assert states.carried is not None
+        assert states.carry is not None
         padded = states.padded().values
-        results = [*(padded[row, :time] for row, time in enumerate(LENGTHS)), *states.carried]
+        results = [*(padded[row, :time] for row, time in enumerate(LENGTHS)), *states.carry]
         for ours, theirs in zip(results, wanted, strict=True):
             torch.testing.assert_close(ours.double(), theirs, rtol=rounding, atol=rounding)
 
@@ -227,7 +227,7 @@ def test_bad_batches_are_refused_as_by_embed_and_encode() -> None:
 def test_what_cannot_be_tabulated_is_refused() -> None:
     """A pipe without the pair, or with something between the two, or with an encoder from elsewhere."""
     seed(8)
-    pipes: list[Part] = [
+    pipes: list[StageBase] = [
         Embed(7, 3),
         Encode(LSTM(3, 4)),
         Encode(LSTM(3, 4)) >> Pool("max"),

@@ -87,4 +87,4 @@ class Stumbling(InputStage[list[int], Ids]):
 def workers_places(rows: list[Row[Ids]]) -> tuple[int | None, list[int]]:
     """A collate function: which worker made it, and the places of its rows."""
     worker = get_worker_info()
-    return None if worker is None else worker.id, [row.place for row in rows]
+    return None if worker is None else worker.id, [row.row_id for row in rows]

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from typing_extensions import override
 
-from pipeline.core.stage import Spec, I_contra, TypePreserving, ModuleStage, O_co, Part, Stage, Stream, is_stream
+from pipeline.core.stage import Spec, I_contra, TypePreserving, ModuleStage, O_co, StageBase, Stage, Stream, is_stream
 from pipeline.data.batches import is_batch
 from pipeline.data.rows import is_row, refuse_text
 from pipeline.data.scores import Predictions
@@ -25,7 +25,7 @@ R = TypeVar("R")
 T_contra = TypeVar("T_contra", contravariant=True)
 
 
-class _Joined(tuple[Part, ...]):
+class _Joined(tuple[StageBase, ...]):
     """Parts in a row, by `join`. A type of its own: what is not joined by `>>` does not type-check."""
 
     __slots__ = ()
@@ -36,13 +36,13 @@ class _Parts(nn.Module):
 
     def __init__(self, parts: _Joined) -> None:
         super().__init__()
-        self.parts: Mapping[str, Part] = _named(parts)
+        self.parts: Mapping[str, StageBase] = _named(parts)
         for name, part in self.parts.items():
             if isinstance(part, nn.Module):
                 self.add_module(name, part)
 
-    def fit(self, flow: Spec, /) -> Spec:
-        return _fitted(self.parts, flow)
+    def build(self, spec: Spec, /) -> Spec:
+        return _build_parts(self.parts, spec)
 
     def check(self) -> "Summary":
         """Walk the whole chain without data, and give what goes in and out of each stage, its weights and its work.
@@ -204,7 +204,7 @@ class StreamChain(_Parts, Stream[I_contra, O_co], border=False):
 _KINDS: Final = (Chain, TypePreservingChain, StreamChain)
 
 
-def _through_each(parts: Mapping[str, Part], value: Any) -> Any:  # noqa: ANN401 - what each gives, the next takes
+def _through_each(parts: Mapping[str, StageBase], value: Any) -> Any:  # noqa: ANN401 - what each gives, the next takes
     if torch.compiler.is_compiling():
         for part in parts.values():
             value = cast("Any", part)(value)
@@ -218,7 +218,7 @@ def _through_each(parts: Mapping[str, Part], value: Any) -> Any:  # noqa: ANN401
     return value
 
 
-def _each_told(given: Iterable[A], number: int, part: Part) -> Iterator[A]:
+def _each_told(given: Iterable[A], number: int, part: StageBase) -> Iterator[A]:
     """What a stage gives, one after another; an error on the way names the stage."""
     try:
         yield from given
@@ -227,14 +227,14 @@ def _each_told(given: Iterable[A], number: int, part: Part) -> Iterator[A]:
         raise
 
 
-def _tell(error: PipelineError, number: int, part: Part) -> None:
+def _tell(error: PipelineError, number: int, part: StageBase) -> None:
     """Add to an error the stage at which it arose, unless one before this has done so."""
     if "stage_number" not in error.details:
         error.args = (f"stage {number} `{type(part).__name__}`: {error}", *error.args[1:])
         error.details = {**error.details, "stage_number": number}
 
 
-def join(*row: Part) -> Part:
+def join(*row: StageBase) -> StageBase:
     """Parts in a row, or chains of them, as one chain, its sizes inferred and checked.
 
     Raises:
@@ -243,20 +243,20 @@ def join(*row: Part) -> Part:
     """
     parts = _Joined(flat for part in row for flat in _flat(part))
     if any(is_stream(part) for part in parts):
-        chain: Part = cast("Part", StreamChain(parts))
+        chain: StageBase = cast("StageBase", StreamChain(parts))
     elif all(isinstance(part, TypePreserving) for part in parts):
-        chain = cast("Part", TypePreservingChain(parts))
+        chain = cast("StageBase", TypePreservingChain(parts))
     else:
-        chain = cast("Part", Chain(parts))
-    chain.fit(Spec())
+        chain = cast("StageBase", Chain(parts))
+    chain.build(Spec())
     return chain
 
 
-def _flat(part: Part) -> Iterable[Part]:
+def _flat(part: StageBase) -> Iterable[StageBase]:
     return part.parts.values() if isinstance(part, _Parts) else [part]
 
 
-def _named(parts: Sequence[Part]) -> dict[str, Part]:
+def _named(parts: Sequence[StageBase]) -> dict[str, StageBase]:
     """Give each part its name: those with weights first, so that their state-dict keys hang on nothing else."""
     names: dict[int, str] = {}
     for index, part in enumerate(parts):
@@ -285,7 +285,7 @@ def _named(parts: Sequence[Part]) -> dict[str, Part]:
     return {names[index]: part for index, part in enumerate(parts)}
 
 
-def _has_weights(part: Part) -> bool:
+def _has_weights(part: StageBase) -> bool:
     """Whether a part has parameters or buffers, or will have them once it knows its size."""
     if not isinstance(part, nn.Module):
         return False
@@ -300,11 +300,11 @@ def _snake(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
-def _fitted(parts: Mapping[str, Part], flow: Spec) -> Spec:
-    before: Part | None = None
+def _build_parts(parts: Mapping[str, StageBase], spec: Spec) -> Spec:
+    before: StageBase | None = None
     for index, part in enumerate(parts.values()):
         try:
-            flow = part.fit(flow)
+            spec = part.build(spec)
         except CompositionError as error:
             if before is None:
                 raise
@@ -312,13 +312,13 @@ def _fitted(parts: Mapping[str, Part], flow: Spec) -> Spec:
             msg = f"between {names}: {error}"
             raise CompositionError(msg, **error.details) from error
         before = part
-    return flow
+    return spec
 
 
 def _placed(inputs: Iterable[A]) -> Iterator[A]:
     """Inputs that are rows already, numbered anew: their own places may be from anywhere."""
     for place, value in enumerate(inputs):
-        yield attrs.evolve(value, place=place) if is_row(value) else value
+        yield attrs.evolve(value, row_id=place) if is_row(value) else value
 
 
 @contextmanager

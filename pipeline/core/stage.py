@@ -40,7 +40,7 @@ class Spec:
     causal: bool | None = None
 
 
-class Part:
+class StageBase:
     """What stages, streams and keeps have in common: a name, and a place for what is known of the flow."""
 
     name: str | None = None
@@ -54,7 +54,7 @@ class Part:
             if border and inspect.isfunction(plain) and not getattr(plain, "__isabstractmethod__", False):
                 setattr(cls, method, bordered(plain))
 
-    def fit(self, flow: Spec, /) -> Spec:  # noqa: ARG002 - for parts that override it
+    def build(self, spec: Spec, /) -> Spec:  # noqa: ARG002 - for parts that override it
         """Learn what comes in, make the weights that waited for it, and say what goes out.
 
         Called by `>>` along the whole chain. A part that does not say gives an unknown flow.
@@ -65,7 +65,7 @@ class Part:
         return Spec()
 
 
-class Stage(Part, ABC, Generic[I_contra, O_co]):
+class Stage(StageBase, ABC, Generic[I_contra, O_co]):
     """One thing in, one thing out."""
 
     @abstractmethod
@@ -90,15 +90,15 @@ class Stage(Part, ABC, Generic[I_contra, O_co]):
         def __rrshift__(self: "Stage[A, C]", before: "TypePreserving[A]", /) -> "Chain[A, C]": ...
 
 
-class TypePreserving(Part, ABC, Generic[T_contra]):
+class TypePreserving(StageBase, ABC, Generic[T_contra]):
     """Gives back the very type that it takes, whichever of its types that is.
 
     Not a `Stage`: `>>` has an overload for it.
     """
 
     @override
-    def fit(self, flow: Spec, /) -> Spec:
-        return flow
+    def build(self, spec: Spec, /) -> Spec:
+        return spec
 
     # A stage after it has a say in the type, by `Stage.__rrshift__`.
     def __rshift__(self, after: "TypePreserving[T_contra]", /) -> "TypePreserving[T_contra]":
@@ -109,7 +109,7 @@ class TypePreserving(Part, ABC, Generic[T_contra]):
         def __rrshift__(self: "TypePreserving[A]", before: "TypePreserving[A]", /) -> "TypePreserving[A]": ...
 
 
-class Stream(Part, ABC, Generic[I_contra, O_co]):
+class Stream(StageBase, ABC, Generic[I_contra, O_co]):
     """Many things in, many out, lazily. A stage before or after it is mapped over it."""
 
     @abstractmethod
@@ -146,11 +146,11 @@ def is_stream(part: object) -> TypeIs[Stream[Any, Any]]:
     return isinstance(part, Stream)
 
 
-def _joined(before: Part, after: object) -> Part:
+def _joined(before: StageBase, after: object) -> StageBase:
     # Here and not above: a chain is made of stages, and is one.
     from pipeline.core.chain import join  # noqa: PLC0415
 
-    if not isinstance(after, Part):
+    if not isinstance(after, StageBase):
         msg = (
             f"`{type(before).__name__} >> ...` joins stages, but {type(after).__name__} is none; "
             "derive it from Stage, ModuleStage, Stream or TypePreserving, or wrap an encoder in Encode, a pool in Pool."

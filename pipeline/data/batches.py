@@ -85,21 +85,21 @@ def _check_initial(initial: Carry | None, batch: int) -> None:
 def _carried(before: "States[Causal] | None", metadata: BatchMetadata) -> Carry | None:
     """What the rows start from that go on, zeros for those that begin; no gradient goes back through it."""
     if before is None:
-        if metadata.begins is not None:
-            row = int(metadata.begins.argmax())
+        if metadata.start_steps is not None:
+            row = int(metadata.start_steps.argmax())
             msg = (
-                f"row {int(metadata.places[row])} goes on at step {int(metadata.begins[row])}, but no states arrived; pass "
+                f"row {int(metadata.row_ids[row])} goes on at step {int(metadata.start_steps[row])}, but no states arrived; pass "
                 "those of the batch before."
             )
             raise OptionError(msg, row=row)
         return None
-    if before.carried is None:
+    if before.carry is None:
         msg = "the states that arrived carry nothing on; encode with an encoder that is stateful, such as lstm."
         raise ShapeError(msg, argument="before")
-    _check_initial(before.carried, len(metadata.places))
+    _check_initial(before.carry, len(metadata.row_ids))
     goes_on = metadata.continues.to(before.final.device, non_blocking=True).unsqueeze(1)
     # Filled, not multiplied: a row that ended in NaN does not spoil the one that begins.
-    return tuple(state.detach().masked_fill(~goes_on, 0) for state in before.carried)
+    return tuple(state.detach().masked_fill(~goes_on, 0) for state in before.carry)
 
 
 @as_pytree
@@ -133,7 +133,7 @@ class Padded(Generic[K_co]):
     kind: type[K_co]
     values: Shaped[Tensor, "batch time *feature"]
     lengths: Int64[Tensor, " batch"] = attrs.field(metadata=STAYS)
-    initial: Carry | None = attrs.field(default=None, kw_only=True)
+    initial_carry: Carry | None = attrs.field(default=None, kw_only=True)
     metadata: BatchMetadata = attrs.field(default=attrs.Factory(default_metadata, takes_self=True), kw_only=True)
     order: Order = attrs.field(default=attrs.Factory(order_of, takes_self=True), kw_only=True, repr=False)
 
@@ -143,7 +143,7 @@ class Padded(Generic[K_co]):
         _check_kind(self.kind, self.values, axes=2)
         check_lengths(self.lengths, self.order, self.width)
         check_metadata(self.metadata, len(self.lengths), self.width)
-        _check_initial(self.initial, len(self.lengths))
+        _check_initial(self.initial_carry, len(self.lengths))
 
     @property
     def width(self) -> int:
@@ -157,7 +157,7 @@ class Padded(Generic[K_co]):
             packed_steps(self.values, self.order),
             self.lengths,
             width=self.width,
-            initial=self.initial,
+            initial_carry=self.initial_carry,
             metadata=self.metadata,
             order=self.order,
         )
@@ -198,7 +198,7 @@ class Padded(Generic[K_co]):
             OptionError: if a row goes on, but there are no states.
             ShapeError: if the states carry nothing on, or are of another number of rows.
         """
-        return attrs.evolve(self, initial=_carried(before, self.metadata))
+        return attrs.evolve(self, initial_carry=_carried(before, self.metadata))
 
     def report(self) -> Report:
         """Its real and padded steps."""
@@ -236,7 +236,7 @@ class Packed(Generic[K_co]):
     values: Shaped[Tensor, "steps *feature"]
     lengths: Int64[Tensor, " batch"] = attrs.field(metadata=STAYS)
     width: int = attrs.field(default=attrs.Factory(longest_of, takes_self=True), kw_only=True)
-    initial: Carry | None = attrs.field(default=None, kw_only=True)
+    initial_carry: Carry | None = attrs.field(default=None, kw_only=True)
     metadata: BatchMetadata = attrs.field(default=attrs.Factory(default_metadata, takes_self=True), kw_only=True)
     order: Order = attrs.field(default=attrs.Factory(order_of, takes_self=True), kw_only=True, repr=False)
 
@@ -247,7 +247,7 @@ class Packed(Generic[K_co]):
         check_lengths(self.lengths, self.order, self.width)
         check_steps(len(self.values), self.order.steps)
         check_metadata(self.metadata, len(self.lengths), self.width)
-        _check_initial(self.initial, len(self.lengths))
+        _check_initial(self.initial_carry, len(self.lengths))
 
     def packed(self) -> Self:
         """This batch, which is packed already."""
@@ -270,7 +270,7 @@ class Packed(Generic[K_co]):
             self.kind,
             padded_steps(self.values, self.order, self.width),
             self.lengths,
-            initial=self.initial,
+            initial_carry=self.initial_carry,
             metadata=self.metadata,
             order=self.order,
         )

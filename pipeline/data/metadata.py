@@ -31,10 +31,10 @@ class BatchMetadata:
         begins: which step of its row each row begins with, where rows were cut; None means the first; on the CPU.
     """
 
-    places: Int64[Tensor, " batch"] = attrs.field(metadata=STAYS)
+    row_ids: Int64[Tensor, " batch"] = attrs.field(metadata=STAYS)
     targets: Int64[Tensor, " batch"] | Int64[Tensor, "batch time"] | None = None
-    asked: Bool[Tensor, "batch time"] | None = attrs.field(default=None, metadata=STAYS)
-    begins: Int64[Tensor, " batch"] | None = attrs.field(default=None, metadata=STAYS)
+    answer_mask: Bool[Tensor, "batch time"] | None = attrs.field(default=None, metadata=STAYS)
+    start_steps: Int64[Tensor, " batch"] | None = attrs.field(default=None, metadata=STAYS)
 
     @property
     def weight(self) -> Int64[Tensor, ""]:
@@ -46,12 +46,12 @@ class BatchMetadata:
     @property
     def rows(self) -> int:
         """How many rows stand for one of the input: those that fill a batch up do not."""
-        return int((self.places != FILLER).sum())
+        return int((self.row_ids != FILLER).sum())
 
     @property
     def continues(self) -> Bool[Tensor, " batch"]:
         """True at the rows that go on with a row of which earlier steps came before; on the CPU."""
-        return torch.zeros_like(self.places, dtype=torch.bool) if self.begins is None else self.begins > 0
+        return torch.zeros_like(self.row_ids, dtype=torch.bool) if self.start_steps is None else self.start_steps > 0
 
 
 def check_metadata(metadata: BatchMetadata, batch: int, width: int | None = None) -> None:
@@ -60,10 +60,10 @@ def check_metadata(metadata: BatchMetadata, batch: int, width: int | None = None
     Raises:
         ShapeError: naming the field.
     """
-    if metadata.places.shape[0] != batch:
-        msg = f"metadata has places of {len(metadata.places)} rows, but the batch has {batch}; give each row one place."
+    if metadata.row_ids.shape[0] != batch:
+        msg = f"metadata has places of {len(metadata.row_ids)} rows, but the batch has {batch}; give each row one place."
         raise ShapeError(msg, argument="metadata")
-    for field, steps in (("targets", metadata.targets), ("asked", metadata.asked)):
+    for field, steps in (("targets", metadata.targets), ("asked", metadata.answer_mask)):
         if width is not None and steps is not None and steps.ndim == 2 and steps.shape[1] != width:
             msg = (
                 f"metadata.{field} has {steps.shape[1]} steps a row, but the batch is {width} steps wide; "

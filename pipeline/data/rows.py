@@ -88,9 +88,9 @@ class Row(Generic[K_co]):
 
     sequence: K_co
     target: Target = None
-    place: int = 0
-    asked: Sequence[bool] | None = None
-    begin: int = 0
+    row_id: int = 0
+    answer_mask: Sequence[bool] | None = None
+    start_step: int = 0
 
     def __len__(self) -> int:
         return values_of(self.sequence).size(0)

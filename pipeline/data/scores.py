@@ -62,7 +62,7 @@ class Scores(Predictions[N], Generic[N]):
     def rows(self) -> Iterator[tuple[int, N]]:
         """Each row's place in the input, and its best class."""
         best: list[int] = ints(self.values.argmax(1))
-        places = ints(self.metadata.places)
+        places = ints(self.metadata.row_ids)
         return ((place, self.names[index]) for place, index in zip(places, best, strict=True) if place != FILLER)
 
     def log_softmax(self) -> Float[Tensor, "batch classes"]:
@@ -82,7 +82,7 @@ class Scores(Predictions[N], Generic[N]):
         targets = self.metadata.targets
         if targets is None or targets.ndim != 1:
             raise _missing_targets("row", targets)
-        return _cross_entropy(self.values, targets, self.metadata.places, over)
+        return _cross_entropy(self.values, targets, self.metadata.row_ids, over)
 
     def to(self, device: torch.device | str) -> Self:
         """The same scores on another device."""
@@ -122,10 +122,10 @@ class StepScores(Predictions[list[N]], Generic[N]):
     def rows(self) -> Iterator[tuple[int, list[N]]]:
         """Each row's place in the input, and the best class of each of its steps that is asked for."""
         best = self.values.argmax(1).index_select(0, self.order.reading).cpu()
-        asked = self.metadata.asked
+        asked = self.metadata.answer_mask
         ends = ints(self.lengths.cumsum(0))
         for row, (place, length, end) in enumerate(
-            zip(ints(self.metadata.places), ints(self.lengths), ends, strict=True)
+            zip(ints(self.metadata.row_ids), ints(self.lengths), ends, strict=True)
         ):
             if place == FILLER:
                 continue
@@ -151,7 +151,7 @@ class StepScores(Predictions[list[N]], Generic[N]):
         if targets is None or targets.ndim != 2:
             raise _missing_targets("step", targets)
         steps = targets.flatten().index_select(0, self.order.cells(targets.shape[1]))
-        return _cross_entropy(self.values, steps, self.metadata.places, over, rows=self.order.row)
+        return _cross_entropy(self.values, steps, self.metadata.row_ids, over, rows=self.order.row)
 
     def to(self, device: torch.device | str) -> Self:
         """The same scores on another device."""

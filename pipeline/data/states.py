@@ -57,7 +57,7 @@ class States(Generic[S_co]):
 
     steps: Batch[Hidden]
     final: Float[Tensor, "batch hidden"]
-    carried: Carry | None = attrs.field(default=None, kw_only=True)
+    carry: Carry | None = attrs.field(default=None, kw_only=True)
     engine: str | None = attrs.field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:

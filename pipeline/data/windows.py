@@ -26,8 +26,8 @@ def window_of(row: Row[K], begin: int, end: int) -> Row[K]:
         ([6, 7], [None, 1], 4, 1)
     """
     cut = slice(begin, end)
-    asked = None if row.asked is None else row.asked[cut]
-    return Row(_cut(row.sequence, cut), _target(row, cut), row.place, asked, row.begin + begin)
+    asked = None if row.answer_mask is None else row.answer_mask[cut]
+    return Row(_cut(row.sequence, cut), _target(row, cut), row.row_id, asked, row.start_step + begin)
 
 
 def filler_like(row: Row[K]) -> Row[K]:
@@ -57,8 +57,8 @@ def _target(row: Row[K], cut: slice) -> Target:
     steps = cast("Sequence[int | str | None]", row.target)
     if len(steps) != len(row):
         msg = (
-            f"row {row.place} has {len(row)} steps but {len(steps)} targets; give each step a target, None for those "
+            f"row {row.row_id} has {len(row)} steps but {len(steps)} targets; give each step a target, None for those "
             "that have none."
         )
-        raise TargetError(msg, row=row.place)
+        raise TargetError(msg, row=row.row_id)
     return steps[cut]

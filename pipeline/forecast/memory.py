@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from pipeline.checks.shapes import described
 from pipeline.core.chain import Chain
-from pipeline.core.stage import Part, Stage
+from pipeline.core.stage import StageBase, Stage
 from pipeline.data.batches import Padded, is_batch
 from pipeline.data.rows import Ids, Kind, Vectors
 from pipeline.data.scores import Scores, StepScores
@@ -145,10 +145,10 @@ def _batch(module: nn.Module, rows: int, steps: int, device: torch.device) -> Pa
     return Padded(Vectors, torch.randn(shape, dtype=dtype).to(device), lengths)
 
 
-def _parts(module: object) -> Mapping[str, Part]:
+def _parts(module: object) -> Mapping[str, StageBase]:
     if isinstance(module, Chain):
         return cast("Chain[object, object]", module).parts
-    return {"model": cast("Part", module)}
+    return {"model": cast("StageBase", module)}
 
 
 def _vocabulary(module: nn.Module) -> int:

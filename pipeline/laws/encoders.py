@@ -84,15 +84,15 @@ def what_rides_along_is_passed_on(make: Made) -> None:
     remedy = "Give States(batch.with_values(hidden), final): a new batch, made by hand, has lost them."
     for batch in _both_layouts(attrs.evolve(rows, metadata=metadata)):
         states = encoder(batch)
-        if states.metadata.targets is None or states.metadata.asked is None:
+        if states.metadata.targets is None or states.metadata.answer_mask is None:
             msg = f"targets, or which steps are asked for, are missing from what came out. {remedy}"
             raise FaultError(msg)
         for name, found, wanted in (
             ("lengths", states.lengths, rows.lengths),
             ("order.lengths", states.order.lengths, rows.lengths),
-            ("metadata.places", states.metadata.places, metadata.places),
+            ("metadata.places", states.metadata.row_ids, metadata.row_ids),
             ("metadata.targets", states.metadata.targets, targets),
-            ("metadata.asked", states.metadata.asked, asked),
+            ("metadata.asked", states.metadata.answer_mask, asked),
         ):
             if not torch.equal(found, wanted):
                 msg = f"{name} came in as {numbers(wanted)}, but went out as {numbers(found)}. {remedy}"
@@ -204,15 +204,15 @@ def empty_rows_end_as_they_began(make: Made) -> None:
 def _with_initial(encoder: Encoder[MaybeCausal], batch: Batch[Vectors]) -> tuple[Carry, Carry]:
     """What is carried from a batch that starts from initial states, and those."""
     initial = _initial(encoder, batch)
-    return _carried(encoder(attrs.evolve(batch, initial=initial))), initial
+    return _carried(encoder(attrs.evolve(batch, initial_carry=initial))), initial
 
 
 def _carried(states: States[MaybeCausal]) -> Carry:
-    if states.carried is None:
+    if states.carry is None:
         raise FaultError(
             "stateful is declared, but nothing is carried; give States(..., carried=...), or do not declare it."
         )
-    return states.carried
+    return states.carry
 
 
 def _initial(encoder: Encoder[MaybeCausal], batch: Batch[Vectors], *, seed: int = 9) -> Carry:
@@ -235,7 +235,7 @@ def carries_what_it_declares(make: Made) -> None:
     batch = padded(drawn((4, 1, 3), size_of(encoder)), extra=1)
     states = encoder(batch)
     if not encoder.stateful:
-        if states.carried is not None:
+        if states.carry is not None:
             raise FaultError(
                 "something is carried, but stateful is not declared; declare it, and start from batch.initial."
             )
@@ -246,7 +246,7 @@ def carries_what_it_declares(make: Made) -> None:
         msg = f"what is carried must be tensors of layers x batch x size, with a batch of 3, but {shapes} came."
         raise FaultError(msg, shapes=shapes)
     zeros = tuple(torch.zeros_like(state) for state in carried)
-    found = by_row(encoder(attrs.evolve(batch, initial=zeros)))
+    found = by_row(encoder(attrs.evolve(batch, initial_carry=zeros)))
     same(found, by_row(states), "from initial states of zeros instead of none")
 
 
@@ -259,17 +259,17 @@ def rows_start_from_their_initial_states(make: Made) -> None:
     rows = drawn((4, 4, 4), size_of(encoder))
     batch = padded(rows)
     initial = _initial(encoder, batch)
-    found = by_row(encoder(attrs.evolve(batch, initial=initial)))
+    found = by_row(encoder(attrs.evolve(batch, initial_carry=initial)))
     for index, (result, plain) in enumerate(zip(found, by_row(encoder(batch)), strict=True)):
         if torch.equal(result, plain):
             msg = f"row {index} gives the same from an initial state as from none; start from batch.initial."
             raise FaultError(msg, row=index)
         own = tuple(state[:, index : index + 1] for state in initial)
-        alone = by_row(encoder(attrs.evolve(padded([rows[index]]), initial=own)))
+        alone = by_row(encoder(attrs.evolve(padded([rows[index]]), initial_carry=own)))
         same(alone, [result], f"row {index} alone, from its own initial state")
 
     def outcome(*states: Tensor) -> Tensor:
-        return torch.cat(by_row(encoder(attrs.evolve(batch, initial=states))))
+        return torch.cat(by_row(encoder(attrs.evolve(batch, initial_carry=states))))
 
     differentiate(outcome, initial, "the initial states")
 
@@ -288,7 +288,7 @@ def what_is_carried_goes_in_again(make: Made) -> None:
             cuts = [min(cut, length - 1) for length in lengths]
             first = encoder(padded([row[:end] for row, end in zip(rows, cuts, strict=True)]))
             rest = padded([row[end:] for row, end in zip(rows, cuts, strict=True)])
-            second = encoder(attrs.evolve(rest, initial=_carried(first)))
+            second = encoder(attrs.evolve(rest, initial_carry=_carried(first)))
             if not encoder.causal:
                 continue
             parts = [torch.cat(pair) for pair in zip(steps_of(first.steps), steps_of(second.steps), strict=True)]

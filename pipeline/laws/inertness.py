@@ -124,9 +124,9 @@ def input_is_left_as_it_came(make: Callable[[], Tried]) -> None:
     rows = drawn(LENGTHS[0], size_of(part))
     batch = padded(rows, extra=2, filling=7.0)
     if isinstance(part, Encoder) and part.stateful:
-        carried = part(padded(rows)).carried or ()
-        batch = attrs.evolve(batch, initial=tuple(state.detach().clone() for state in carried))
-    held = [batch.values, batch.lengths, *(batch.initial or ())]
+        carried = part(padded(rows)).carry or ()
+        batch = attrs.evolve(batch, initial_carry=tuple(state.detach().clone() for state in carried))
+    held = [batch.values, batch.lengths, *(batch.initial_carry or ())]
     before = [tensor.clone() for tensor in held]
     # Without gradients: where they are wanted, torch itself refuses to write into a leaf, but not into a batch.
     with torch.no_grad():

@@ -62,7 +62,7 @@ class Share(Generic[X]):
 
 
 def _at(row: Row[Kind], place: int) -> Row[Kind]:
-    return Row(row.sequence, row.target, place, row.asked, row.begin)
+    return Row(row.sequence, row.target, place, row.answer_mask, row.start_step)
 
 
 def _tell(error: PipelineError, first: int, every: int) -> None:

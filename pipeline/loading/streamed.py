@@ -13,7 +13,7 @@ from typing_extensions import override
 from pipeline.batching.numbers import one_of, whole
 from pipeline.batching.stream_cursor import StreamCursor
 from pipeline.core.chain import StreamChain
-from pipeline.core.stage import Part, Stage, Stream, is_stream
+from pipeline.core.stage import StageBase, Stage, Stream, is_stream
 from pipeline.errors import CompositionError, OptionError
 from pipeline.loading.ranks import taking_part
 from pipeline.loading.share import Share
@@ -218,9 +218,9 @@ class Streamed(IterableDataset[B], Generic[X, B]):
 
 def _divided(
     data: Stream[X, B],
-) -> tuple[Sequence[Stage[object, object]], Resumable[object, object], Sequence[Part]]:
+) -> tuple[Sequence[Stage[object, object]], Resumable[object, object], Sequence[StageBase]]:
     """The stages before the stream, the stream, and the parts behind it."""
-    parts: Sequence[Part] = list(data.parts.values()) if isinstance(data, StreamChain) else [data]
+    parts: Sequence[StageBase] = list(data.parts.values()) if isinstance(data, StreamChain) else [data]
     streams = [index for index, part in enumerate(parts) if is_stream(part)]
     stream = parts[streams[0]]
     if len(streams) > 1 or not isinstance(stream, Resumable):

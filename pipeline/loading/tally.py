@@ -70,7 +70,7 @@ class EpochCounter:
         Raises:
             LengthError: for a row at a place that the lengths do not have; nothing is counted then.
         """
-        places: npt.NDArray[np.int64] = batch.metadata.places.numpy()
+        places: npt.NDArray[np.int64] = batch.metadata.row_ids.numpy()
         lengths: npt.NDArray[np.int64] = batch.lengths.numpy()
         # Below 0 is what fills a batch up to a fixed shape: no row of the input.
         lengths, places = lengths[places >= 0], places[places >= 0]

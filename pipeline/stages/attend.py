@@ -23,7 +23,7 @@ from pipeline.parts.capabilities import Layout
 from pipeline.registry import registry
 from pipeline.registry.catalogue import Catalogue
 from pipeline.stages.pieces import MEMORY, Share, checked_memory, joined
-from pipeline.stages.part_stage import Slot
+from pipeline.stages.part_stage import PartStage
 
 _BLOCK: Final = 128
 """How many steps look back at a time: the fewer, the less is worked out of what they may not see, and the slower."""
@@ -36,7 +36,7 @@ class _Reach(NamedTuple):
     mask: Bool[Tensor, "#batch #query key"]
 
 
-class _Attending(Slot[Attention]):
+class _Attending(PartStage[Attention]):
     """What both ways to attend share: an attention, and queries in pieces. Which steps may be attended, each says."""
 
     attention: Attention | None
@@ -155,9 +155,9 @@ class Attend(_Attending, ModuleStage[States[MaybeCausal], States[MaybeCausal]]):
         super().__init__(attention, memory, name, options)
 
     @override
-    def fit(self, flow: Spec, /) -> Spec:
-        attention = self.learn(flow.size)
-        return Spec(flow.size if attention is None else attention.input_size, causal=False)
+    def build(self, spec: Spec, /) -> Spec:
+        attention = self.learn(spec.size)
+        return Spec(spec.size if attention is None else attention.input_size, causal=False)
 
     @override
     def mask(self, states: States[MaybeCausal]) -> Bool[Tensor, "#batch #query key"]:
@@ -223,9 +223,9 @@ class AttendEarlier(_Attending, TypePreserving[States[MaybeCausal]]):
         self.window = window
 
     @override
-    def fit(self, flow: Spec, /) -> Spec:
-        attention = self.learn(flow.size)
-        return flow if attention is None else attrs.evolve(flow, size=attention.input_size)
+    def build(self, spec: Spec, /) -> Spec:
+        attention = self.learn(spec.size)
+        return spec if attention is None else attrs.evolve(spec, size=attention.input_size)
 
     @override
     def mask(self, states: States[MaybeCausal]) -> Bool[Tensor, "#batch #query key"]:

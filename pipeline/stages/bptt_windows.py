@@ -61,8 +61,8 @@ class BPTTWindows(Resumable[Row[K], list[Row[K]]]):
         self.steps: Final = whole("steps", steps, least=1)
 
     @override
-    def fit(self, flow: Spec, /) -> Spec:
-        return flow
+    def build(self, spec: Spec, /) -> Spec:
+        return spec
 
     @override
     def __call__(self, values: Iterable[Row[K]], /) -> Iterator[list[Row[K]]]:
@@ -106,10 +106,10 @@ class BPTTWindows(Resumable[Row[K], list[Row[K]]]):
     def _whole(self, row: Row[K]) -> Row[K]:
         if is_row(row) and len(row) > self.steps:
             msg = (
-                f"row {row.place} has {len(row)} steps, but a window has {self.steps}, and a prediction of a row is "
+                f"row {row.row_id} has {len(row)} steps, but a window has {self.steps}, and a prediction of a row is "
                 "one answer; predict with Bucket in place of BPTTWindows."
             )
-            raise LengthError(msg, row=row.place, length=len(row), steps=self.steps)
+            raise LengthError(msg, row=row.row_id, length=len(row), steps=self.steps)
         return row
 
 

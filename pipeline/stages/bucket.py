@@ -105,8 +105,8 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
         """How many times the bucket was called: with the seed, what fixes the next order."""
 
     @override
-    def fit(self, flow: Spec, /) -> Spec:
-        return flow
+    def build(self, spec: Spec, /) -> Spec:
+        return spec
 
     @override
     def __call__(self, values: Iterable[Row[K]], /) -> Iterator[list[Row[K]]]:
@@ -192,10 +192,10 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
         else:
             rule, ways = f"{self.policy} has room for {limit}", 'too_long="alone", "truncate" or "split"'
         msg = (
-            f"row {row.place} has {len(row)} steps, but {rule}; truncate it at its door (max_length), raise the limit, "
+            f"row {row.row_id} has {len(row)} steps, but {rule}; truncate it at its door (max_length), raise the limit, "
             f"or say what becomes of long rows: {ways}."
         )
-        return LengthError(msg, row=row.place, length=len(row), limit=limit)
+        return LengthError(msg, row=row.row_id, length=len(row), limit=limit)
 
 
 def _policy(policy: Policy | None, max_padded_steps: int | None, rows: int | None, too_long: LongRows | None) -> Policy:

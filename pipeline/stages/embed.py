@@ -60,8 +60,8 @@ class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
         return embed
 
     @override
-    def fit(self, flow: Spec, /) -> Spec:
-        return attrs.evolve(flow, size=self.weight.shape[1])
+    def build(self, spec: Spec, /) -> Spec:
+        return attrs.evolve(spec, size=self.weight.shape[1])
 
     @override
     def forward(self, value: Batch[Ids]) -> Batch[Vectors]:
@@ -103,7 +103,7 @@ class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
         if int(ids.min()) < 0 or int(ids.max()) >= len(self.weight):
             packed = batch.packed()
             step = int(((packed.values < 0) | (packed.values >= len(self.weight))).nonzero()[0])
-            row, found = int(packed.metadata.places[packed.order.row[step]]), int(packed.values[step])
+            row, found = int(packed.metadata.row_ids[packed.order.row[step]]), int(packed.values[step])
             msg = (
                 f"row {row}, step {int(packed.order.time[step])} holds id {found}, but Embed has ids 0 to "
                 f"{len(self.weight) - 1}; make it as large as the vocabulary: Embed(tokenize.vocab_size, ...)."
@@ -117,7 +117,7 @@ class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
 
 def _with(batch: Batch[Ids], values: Tensor) -> Batch[Vectors]:
     """The batch with vectors for its ids, everything beside them kept."""
-    initial, metadata, order = batch.initial, batch.metadata, batch.order
+    initial, metadata, order = batch.initial_carry, batch.metadata, batch.order
     if isinstance(batch, Padded):
-        return Padded(Vectors, values, batch.lengths, initial=initial, metadata=metadata, order=order)
-    return Packed(Vectors, values, batch.lengths, width=batch.width, initial=initial, metadata=metadata, order=order)
+        return Padded(Vectors, values, batch.lengths, initial_carry=initial, metadata=metadata, order=order)
+    return Packed(Vectors, values, batch.lengths, width=batch.width, initial_carry=initial, metadata=metadata, order=order)

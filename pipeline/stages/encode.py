@@ -16,7 +16,7 @@ from pipeline.errors import CompositionError, LengthError, ShapeError
 from pipeline.parts.encoder import Encoder
 from pipeline.registry import registry
 from pipeline.registry.catalogue import Catalogue
-from pipeline.stages.part_stage import Slot
+from pipeline.stages.part_stage import PartStage
 
 H_contra = TypeVar("H_contra", bound=Hidden, contravariant=True, default=Vectors)
 
@@ -24,7 +24,7 @@ _PROBE_SIZE = 64
 
 
 @final
-class Encode(Slot[Encoder[S_co]], ModuleStage[Batch[H_contra], States[S_co]], Generic[S_co, H_contra]):
+class Encode(PartStage[Encoder[S_co]], ModuleStage[Batch[H_contra], States[S_co]], Generic[S_co, H_contra]):
     """One hidden vector a step, and each row's final state, from packed or padded vectors.
 
     Args:
@@ -117,9 +117,9 @@ class Encode(Slot[Encoder[S_co]], ModuleStage[Batch[H_contra], States[S_co]], Ge
         return cast("Catalogue[Encoder[S_co]]", registry().encoders)
 
     @override
-    def fit(self, flow: Spec, /) -> Spec:
-        encoder = self.learn(flow.size)
-        return Spec() if encoder is None else Spec(encoder.output_size, encoder.causal and flow.causal is not False)
+    def build(self, spec: Spec, /) -> Spec:
+        encoder = self.learn(spec.size)
+        return Spec() if encoder is None else Spec(encoder.output_size, encoder.causal and spec.causal is not False)
 
     @override
     def forward(self, value: Batch[H_contra]) -> States[S_co]:
@@ -147,14 +147,14 @@ class Encode(Slot[Encoder[S_co]], ModuleStage[Batch[H_contra], States[S_co]], Ge
 
     def _check_taken(self, encoder: Encoder[S_co], value: Batch[Vectors]) -> None:
         """Refuse what the encoder says that it cannot do."""
-        if value.initial is not None and not encoder.stateful:
+        if value.initial_carry is not None and not encoder.stateful:
             msg = (
                 f"the batch has initial states, but encoder {self.called!r} is not stateful and would not start from "
                 "them; leave them out, or declare stateful = True in an encoder that reads batch.initial."
             )
             raise ShapeError(msg, argument="initial")
         if not encoder.empty_rows and int(value.lengths.min()) == 0:
-            row = int(value.metadata.places[int(value.lengths.argmin())])
+            row = int(value.metadata.row_ids[int(value.lengths.argmin())])
             which = "a row that fills the batch up" if row == FILLER else f"row {row}"
             msg = (
                 f"{which} has no steps, and encoder {self.called!r} takes no empty rows; "

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
-from pipeline.core.stage import Spec, ModuleStage, Part
+from pipeline.core.stage import Spec, ModuleStage, StageBase
 from pipeline.data.scores import N, Scores, StepScores
 from pipeline.data.states import Causal, Pooled, MaybeCausal, States
 from pipeline.errors import CompositionError, OptionError, ShapeError
@@ -17,7 +17,7 @@ from pipeline.parts.capabilities import Layout
 from pipeline.stages.embed import Embed
 
 
-class _Head(nn.Module, Part):
+class _Head(nn.Module, StageBase):
     """What every head is: a linear layer, made once its input size is known."""
 
     linear: nn.Linear | None
@@ -38,15 +38,15 @@ class _Head(nn.Module, Part):
         return self.linear is None
 
     @override
-    def fit(self, flow: Spec, /) -> Spec:
-        if self.linear is None and flow.size is not None:
-            self.linear = nn.Linear(flow.size, self.classes)
-        if self.linear is not None and flow.size not in (None, self.linear.in_features):
+    def build(self, spec: Spec, /) -> Spec:
+        if self.linear is None and spec.size is not None:
+            self.linear = nn.Linear(spec.size, self.classes)
+        if self.linear is not None and spec.size not in (None, self.linear.in_features):
             msg = (
-                f"vectors of {flow.size} come in, but {type(self).__name__} reads "
+                f"vectors of {spec.size} come in, but {type(self).__name__} reads "
                 f"input_size={self.linear.in_features} along the axis 'hidden'; leave it out, or make the two equal."
             )
-            raise CompositionError(msg, axis="hidden", size=flow.size, input_size=self.linear.in_features)
+            raise CompositionError(msg, axis="hidden", size=spec.size, input_size=self.linear.in_features)
         return Spec()
 
     def scored(self, values: Float[Tensor, "item hidden"]) -> Float[Tensor, "item classes"]:
@@ -191,14 +191,14 @@ class NextToken(_Head, ModuleStage[States[Causal], StepScores[int]]):
         self.linear.weight = tokens.weight
 
     @override
-    def fit(self, flow: Spec, /) -> Spec:
-        if flow.causal is False:
+    def build(self, spec: Spec, /) -> Spec:
+        if spec.causal is False:
             msg = (
                 "the states that come in have seen the future, so the next token is no secret to them; "
                 "encode in one direction, and attend with AttendEarlier."
             )
             raise CompositionError(msg)
-        return super().fit(flow)
+        return super().build(spec)
 
     @override
     def forward(self, value: States[Causal]) -> StepScores[int]:
@@ -210,7 +210,7 @@ class NextToken(_Head, ModuleStage[States[Causal], StepScores[int]]):
         """
         # Every step is asked for, bos too: its answer is the first token.
         steps = value.packed()
-        metadata = attrs.evolve(steps.metadata, asked=None)
+        metadata = attrs.evolve(steps.metadata, answer_mask=None)
         return StepScores(
             self.scored(steps.values),
             steps.lengths,

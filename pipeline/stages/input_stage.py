@@ -23,8 +23,8 @@ class InputStage(Stage[X | Example[X], Row[K]], Generic[X, K]):
         """The rows of some examples, which stand at those places of the input."""
 
     @override
-    def fit(self, flow: Spec, /) -> Spec:
-        return flow
+    def build(self, spec: Spec, /) -> Spec:
+        return spec
 
     @override
     def __call__(self, value: X | Example[X], /) -> Row[K]:

@@ -38,8 +38,8 @@ class Pack(ModuleStage[Padded[K], Packed[K]]):
         self.kind: Final = kind
 
     @override
-    def fit(self, flow: Spec, /) -> Spec:
-        return flow
+    def build(self, spec: Spec, /) -> Spec:
+        return spec
 
     @override
     def forward(self, value: Padded[K]) -> Packed[K]:
@@ -82,14 +82,14 @@ class Unpack(ModuleStage[U_contra, Padded[K]], Generic[U_contra, K]):
         self.kind: Final = kind
 
     @override
-    def fit(self, flow: Spec, /) -> Spec:
-        if self.kind is Vectors and flow.causal is False:
+    def build(self, spec: Spec, /) -> Spec:
+        if self.kind is Vectors and spec.causal is False:
             msg = (
                 "the steps that come in have seen the future, but Unpack was made for Vectors, which have not; "
                 "make it Unpack()."
             )
             raise CompositionError(msg)
-        return flow
+        return spec
 
     @override
     def forward(self, value: U_contra) -> Padded[K]:

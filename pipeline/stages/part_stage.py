@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from torch import nn
 
-from pipeline.core.stage import Part
+from pipeline.core.stage import StageBase
 from pipeline.errors import CompositionError, OptionError, ShapeError
 from pipeline.parts.attention import Attention
 from pipeline.parts.encoder import Encoder
@@ -16,7 +16,7 @@ from pipeline.registry.catalogue import Catalogue
 P_co = TypeVar("P_co", bound=Encoder[Any] | Attention | Pooling, covariant=True)
 
 
-class Slot(nn.Module, Part, Generic[P_co]):
+class PartStage(nn.Module, StageBase, Generic[P_co]):
     """A stage with a place for an encoder, an attention or a pooling.
 
     Args:

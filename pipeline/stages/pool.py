@@ -13,11 +13,11 @@ from pipeline.errors import ShapeError
 from pipeline.parts.pooling import Pooling
 from pipeline.registry import registry
 from pipeline.registry.catalogue import Catalogue
-from pipeline.stages.part_stage import Slot
+from pipeline.stages.part_stage import PartStage
 
 
 @final
-class Pool(Slot[Pooling], ModuleStage[States[MaybeCausal], Pooled]):
+class Pool(PartStage[Pooling], ModuleStage[States[MaybeCausal], Pooled]):
     """One vector a row, from its real steps alone; zeros for a row of none.
 
     Args:
@@ -48,10 +48,10 @@ class Pool(Slot[Pooling], ModuleStage[States[MaybeCausal], Pooled]):
         return registry().pools
 
     @override
-    def fit(self, flow: Spec, /) -> Spec:
-        pooling = self.learn(flow.size)
-        size = None if pooling is None else flow.size or pooling.input_size
-        return attrs.evolve(flow, size=None if pooling is None or size is None else pooling.output_size(size))
+    def build(self, spec: Spec, /) -> Spec:
+        pooling = self.learn(spec.size)
+        size = None if pooling is None else spec.size or pooling.input_size
+        return attrs.evolve(spec, size=None if pooling is None or size is None else pooling.output_size(size))
 
     @override
     def forward(self, value: States[MaybeCausal]) -> Pooled:

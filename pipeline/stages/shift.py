@@ -22,8 +22,8 @@ class Shift(Stage[Row[Ids], Row[Ids]]):
     """
 
     @override
-    def fit(self, flow: Spec, /) -> Spec:
-        return flow
+    def build(self, spec: Spec, /) -> Spec:
+        return spec
 
     @override
     def __call__(self, value: Row[Ids], /) -> Row[Ids]:
@@ -35,9 +35,9 @@ class Shift(Stage[Row[Ids], Row[Ids]]):
         sequence = cast("Kind", value.sequence)
         if not isinstance(sequence, Ids):
             msg = (
-                f"row {value.place} holds {type(sequence).__name__}, but Shift takes Ids: the next id is the "
+                f"row {value.row_id} holds {type(sequence).__name__}, but Shift takes Ids: the next id is the "
                 "target; number the tokens first."
             )
-            raise ShapeError(msg, row=value.place)
+            raise ShapeError(msg, row=value.row_id)
         following = ints(sequence.values[1:])
         return attrs.evolve(value, target=[*following, *([None] if len(value) else [])])

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from pipeline.checks.switches import set_checks, set_padding_check
-from pipeline.core.stage import Part
+from pipeline.core.stage import StageBase
 from pipeline.errors import PipelineError
 from pipeline.parts.capabilities import Layout
 from pipeline.parts.encoder import Encoder
@@ -24,7 +24,7 @@ _SAMPLES: Final = ((2, 16), (3, 4), (2, 6), (2, 8))
 """Rows and steps of the batches that are sent through; the first is the widest, since a convolution needs room."""
 
 
-def survey(parts: Mapping[str, Part]) -> Summary:
+def survey(parts: Mapping[str, StageBase]) -> Summary:
     """What can be said of the stages of a pipe without data.
 
     Each stage with weights runs as a copy without content, in evaluation mode; the others are asked for their types.
@@ -56,7 +56,7 @@ def _input(stops: Sequence[Stop], walks: Sequence[Sequence[Step]]) -> Flowing:
     return Flowing(named(Union[tuple(hints)]), shape)  # noqa: UP007 - of as many as there are
 
 
-def _sizes(size: int | None, part: Part | None = None) -> Mapping[str, int]:
+def _sizes(size: int | None, part: StageBase | None = None) -> Mapping[str, int]:
     """What is known of the axes of something that was not made: its size, and the classes that a head says."""
     known: dict[str, object] = {"feature": size, "hidden": size, "classes": getattr(part, "classes", None)}
     return {name: number for name, number in known.items() if isinstance(number, int)}
@@ -123,7 +123,7 @@ def _declared(part: object, came: Layout | None) -> Iterator[str]:
         yield "not exportable"
 
 
-def _weighed(entry: Entry, part: Part, counted: dict[int, str]) -> Entry:
+def _weighed(entry: Entry, part: StageBase, counted: dict[int, str]) -> Entry:
     """The entry with its weights counted, but for those that stages before it have."""
     if not isinstance(part, nn.Module):
         return entry

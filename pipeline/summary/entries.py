@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 import attrs
 from torch import nn
 
-from pipeline.core.stage import Spec, TypePreserving, Part
+from pipeline.core.stage import Spec, TypePreserving, StageBase
 from pipeline.errors import CompositionError, PipelineError
 from pipeline.summary.shapes import twin
 from pipeline.summary.types import candidates, narrower, types_of
@@ -36,7 +36,7 @@ class Stop:
     """
 
     number: int
-    part: Part
+    part: StageBase
     twin: nn.Module | None
     takes: object
     gives: object
@@ -60,27 +60,27 @@ class Stop:
     @property
     def open(self) -> bool:
         """Whether it leaves open which size it gives, though it could say it."""
-        return self.after.size is None and type(self.part).fit is Part.fit
+        return self.after.size is None and type(self.part).build is StageBase.build
 
 
-def prepared(parts: Mapping[str, Part]) -> Sequence[Stop]:
+def prepared(parts: Mapping[str, StageBase]) -> Sequence[Stop]:
     """A stop for every stage. The stages are not changed, nor are their weights copied."""
     memo: dict[int, Any] = {}
     stops: list[Stop] = []
-    flow = Spec()
+    spec = Spec()
     for number, part in enumerate(parts.values(), start=1):
         copied, unknown = _copied(part, memo)
         takes, gives = types_of(part)
-        before, problem = flow, None
-        flow = Spec()
+        before, problem = spec, None
+        spec = Spec()
         try:
-            flow = _stand_in(part, copied).fit(before)
+            spec = _stand_in(part, copied).build(before)
         except CompositionError as error:
             problem = error
         except Exception:  # noqa: BLE001 - a stranger's `fit` may raise anything; nothing is known then
-            flow = Spec()
+            spec = Spec()
         passes = _passes(part, copied)
-        stops.append(Stop(number, part, copied, takes, gives, before, flow, passes, unknown=unknown, problem=problem))
+        stops.append(Stop(number, part, copied, takes, gives, before, spec, passes, unknown=unknown, problem=problem))
     return [attrs.evolve(stop, reads=_reads(stops[index:])) for index, stop in enumerate(stops)]
 
 
@@ -106,7 +106,7 @@ def brief(error: Exception) -> str:
     return f"{type(error).__name__}: {text if len(text) <= 120 else text[:117] + '...'}"
 
 
-def _copied(part: Part, memo: dict[int, Any]) -> tuple[nn.Module | None, str]:
+def _copied(part: StageBase, memo: dict[int, Any]) -> tuple[nn.Module | None, str]:
     if not isinstance(part, nn.Module):
         return None, ""
     try:
@@ -115,14 +115,14 @@ def _copied(part: Part, memo: dict[int, Any]) -> tuple[nn.Module | None, str]:
         return None, f"cannot be copied: {brief(error)}"
 
 
-def _stand_in(part: Part, copied: nn.Module | None) -> Part:
-    return copy.copy(part) if copied is None else cast("Part", copied)
+def _stand_in(part: StageBase, copied: nn.Module | None) -> StageBase:
+    return copy.copy(part) if copied is None else cast("StageBase", copied)
 
 
-def _passes(part: Part, copied: nn.Module | None) -> bool:
+def _passes(part: StageBase, copied: nn.Module | None) -> bool:
     try:
-        stand_in = copy.copy(part) if copied is None else cast("Part", copy.deepcopy(copied))
-        return stand_in.fit(Spec(_PROBE)).size == _PROBE
+        stand_in = copy.copy(part) if copied is None else cast("StageBase", copy.deepcopy(copied))
+        return stand_in.build(Spec(_PROBE)).size == _PROBE
     except Exception:  # noqa: BLE001 - a size that no part has may be refused in any way
         return False
 
@@ -138,7 +138,7 @@ def _reads(stops: Sequence[Stop]) -> int | None:
     return None
 
 
-def _declared(part: Part) -> int | None:
+def _declared(part: StageBase) -> int | None:
     children = list(part.children()) if isinstance(part, nn.Module) else []
     said: list[object] = [getattr(part, "input_size", None)]
     said += [getattr(child, "input_size", getattr(child, "in_features", None)) for child in children]

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor, nn
 
-from pipeline.core.stage import Part, is_stream
+from pipeline.core.stage import StageBase, is_stream
 from pipeline.data.batches import is_batch
 from pipeline.data.rows import Example, is_row, values_of
 from pipeline.data.states import States
@@ -65,7 +65,7 @@ class Inspection:
         return "\n".join(line.rstrip() for line in lines)
 
 
-def inspect_stages(value: object, parts: Mapping[str, Part]) -> Inspection:
+def inspect_stages(value: object, parts: Mapping[str, StageBase]) -> Inspection:
     """Take one input through every part, and write down what each gave.
 
     Raises:

@@ -9,7 +9,7 @@ from torch import Tensor
 from typing_extensions import get_original_bases
 
 from pipeline.checks.shapes import spelt
-from pipeline.core.stage import TypePreserving, Part, Stage, Stream
+from pipeline.core.stage import TypePreserving, StageBase, Stage, Stream
 from pipeline.data.batches import Packed, is_batch
 from pipeline.data.rows import Example, Hidden, Ids, Kind, Row
 from pipeline.data.states import Causal, MaybeCausal, States
@@ -41,7 +41,7 @@ class Look:
     axes: Sequence[tuple[str, int]] = ()
 
 
-def types_of(part: Part) -> tuple[object, object]:
+def types_of(part: StageBase) -> tuple[object, object]:
     """What a stage takes and what it gives, by the arguments of its base class, else by its annotations.
 
     Example:
@@ -169,7 +169,7 @@ def causal(flowing: Flowing, known: bool | None, hint: object) -> Flowing:
     return attrs.evolve(flowing, type="States[Causal]") if said and flowing.type == "States" else flowing
 
 
-def _annotated(part: Part) -> tuple[object, object]:
+def _annotated(part: StageBase) -> tuple[object, object]:
     plain = getattr(type(part), "forward", None) or type(part).__call__
     try:
         hints = get_type_hints(plain, include_extras=True)
@@ -202,7 +202,7 @@ def _substituted(hint: Any, filled: Mapping[Any, object]) -> Any:  # noqa: ANN40
     return hint[tuple(filled.get(variable, variable) for variable in variables)]
 
 
-def _of_kind(part: Part, hint: object) -> object:
+def _of_kind(part: StageBase, hint: object) -> object:
     """The annotation of a stage that was made for one kind of rows."""
     kind: object = getattr(part, "kind", None)
     if not (isinstance(kind, type) and issubclass(kind, Kind)):

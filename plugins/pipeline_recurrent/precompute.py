@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from typing_extensions import TypeIs, override
 
 from pipeline.core.chain import Chain, TypePreservingChain, StreamChain, join
-from pipeline.core.stage import Spec, ModuleStage, Part
+from pipeline.core.stage import Spec, ModuleStage, StageBase
 from pipeline.data.batches import Batch
 from pipeline.data.rows import Ids, Vectors
 from pipeline.data.states import S_co, MaybeCausal, States
@@ -20,7 +20,7 @@ from pipeline.stages.encode import Encode
 from pipeline_recurrent.engines.choose import EngineName
 from pipeline_recurrent.recurrent import Recurrent
 
-P = TypeVar("P", bound=Part)
+P = TypeVar("P", bound=StageBase)
 
 _LOOK_UP: Final[tuple[EngineName, ...]] = ("auto", "plain", "native")
 """The engines that can; `plain` does the work of the others."""
@@ -95,7 +95,7 @@ class Tabulated(ModuleStage[Batch[Ids], States[S_co]], Generic[S_co]):
         self.eval()
 
     @override
-    def fit(self, flow: Spec, /) -> Spec:
+    def build(self, spec: Spec, /) -> Spec:
         return Spec(self.encoder.output_size, self.encoder.causal)
 
     @override
@@ -108,7 +108,7 @@ class Tabulated(ModuleStage[Batch[Ids], States[S_co]], Generic[S_co]):
             ValuesError: if an id is out of range (on a GPU, torch's kernel asserts instead).
         """
         packed = value.packed()
-        self._refuse_training(packed.initial or ())
+        self._refuse_training(packed.initial_carry or ())
         ids, table = self.embed.known(packed).packed(), self.embed.weight
         tables = [one.t() for one in table.chunk(2 if self.encoder.bidirectional else 1, dim=1)]
         if not torch.amp.is_autocast_available(table.device.type):
@@ -129,12 +129,12 @@ class Tabulated(ModuleStage[Batch[Ids], States[S_co]], Generic[S_co]):
             raise OptionError(msg)
 
 
-def _parts(pipe: Part) -> list[Part]:
+def _parts(pipe: StageBase) -> list[StageBase]:
     """The stages of a chain; what is none stands for itself."""
     return list(pipe.parts.values()) if isinstance(pipe, Chain | StreamChain | TypePreservingChain) else [pipe]
 
 
-def _reader(parts: Sequence[Part], start: int) -> tuple[int, Recurrent[MaybeCausal] | None]:
+def _reader(parts: Sequence[StageBase], start: int) -> tuple[int, Recurrent[MaybeCausal] | None]:
     """The recurrent encoder that reads what one part gives, and where its stage stands; or None."""
     for place in range(start + 1, len(parts)):
         part = parts[place]
@@ -145,11 +145,11 @@ def _reader(parts: Sequence[Part], start: int) -> tuple[int, Recurrent[MaybeCaus
     return start, None
 
 
-def _is_encode(part: Part) -> TypeIs[Encode[MaybeCausal, Vectors]]:
+def _is_encode(part: StageBase) -> TypeIs[Encode[MaybeCausal, Vectors]]:
     return isinstance(part, Encode)
 
 
-def _frozen(part: Part) -> Part:
+def _frozen(part: StageBase) -> StageBase:
     if isinstance(part, nn.Module):
         part.requires_grad_(requires_grad=False).eval()
     return part

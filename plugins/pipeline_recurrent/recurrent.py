@@ -153,7 +153,7 @@ class Recurrent(Encoder[S_co]):
         self._check_initial(packed)
         # A graph breaks here: an engine's loops and calls are not for a compiler to follow.
         compute = _uncompiled(self._compute) if torch.compiler.is_compiling() else self._compute
-        steps, carried, engine = compute(packed.values, packed.order, packed.initial, tables)
+        steps, carried, engine = compute(packed.values, packed.order, packed.initial_carry, tables)
         final = carried[0].reshape(self.num_layers, -1, *carried[0].shape[1:])[-1]
         if self.residual:
             final = self._ends(steps, packed.order, final)
@@ -161,7 +161,7 @@ class Recurrent(Encoder[S_co]):
         if self.bidirectional and self.merge != "concat":
             steps = merged(steps[:, : self.hidden_size], steps[:, self.hidden_size :], self.merge)
         ended = merged(final[0], final[1], self.merge) if self.bidirectional else final[0]
-        return States(packed.with_values(steps), ended, carried=carried, engine=engine)
+        return States(packed.with_values(steps), ended, carry=carried, engine=engine)
 
     def _compute(
         self, values: Steps, order: Order, initial: Carry | None, tables: Sequence[Tensor]
@@ -240,12 +240,12 @@ class Recurrent(Encoder[S_co]):
 
     def _check_initial(self, batch: Packed[Kind]) -> None:
         """Refuse initial states that are not for these weights."""
-        if batch.initial is None:
+        if batch.initial_carry is None:
             return
         shape = (self.num_layers * (2 if self.bidirectional else 1), len(batch.lengths), self.hidden_size)
         states = 2 if self.cell == "lstm" else 1
-        if [tuple(state.shape) for state in batch.initial] != [shape] * states:
-            came = ", ".join(str(tuple(state.shape)) for state in batch.initial)
+        if [tuple(state.shape) for state in batch.initial_carry] != [shape] * states:
+            came = ", ".join(str(tuple(state.shape)) for state in batch.initial_carry)
             msg = (
                 f"initial must be {states} tensor(s) of {shape}, layers (x directions) x batch x hidden, "
                 f"but {came} arrived; pass what this encoder gave as `carried` for the same rows."

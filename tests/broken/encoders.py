@@ -43,7 +43,7 @@ class Leaky(Encoder[MaybeCausal]):
 
     def start(self, batch: Batch[Vectors]) -> Tensor:
         """What each row starts from."""
-        return batch.values.new_zeros(len(batch.lengths), 4) if batch.initial is None else batch.initial[0][0]
+        return batch.values.new_zeros(len(batch.lengths), 4) if batch.initial_carry is None else batch.initial_carry[0][0]
 
     def run(self, update: Tensor, start: Tensor) -> Tensor:
         """Every step's state."""
@@ -51,7 +51,7 @@ class Leaky(Encoder[MaybeCausal]):
 
     def states(self, rows: Padded[Vectors], hidden: Tensor, final: Tensor) -> States[MaybeCausal]:
         """What is given."""
-        return States(rows.with_values(hidden), final, carried=(final.unsqueeze(0),) if self.stateful else None)
+        return States(rows.with_values(hidden), final, carry=(final.unsqueeze(0),) if self.stateful else None)
 
 
 def leaked(update: Tensor, start: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ class CarriesTheLastColumn(Leaky):
     def states(self, rows: Padded[Vectors], hidden: Tensor, final: Tensor) -> States[MaybeCausal]:
         empty = (rows.order.lengths_on_device == 0).unsqueeze(1)
         carried = torch.where(empty, final, hidden[:, -1]) if rows.width else final
-        return States(rows.with_values(hidden), final, carried=(carried.unsqueeze(0),))
+        return States(rows.with_values(hidden), final, carry=(carried.unsqueeze(0),))
 
 
 class BackFromThePadding(Both):
@@ -184,7 +184,7 @@ class StartsFromOnes(Leaky):
 
     @override
     def start(self, batch: Batch[Vectors]) -> Tensor:
-        return super().start(batch) if batch.initial is not None else super().start(batch) + 1
+        return super().start(batch) if batch.initial_carry is not None else super().start(batch) + 1
 
 
 class CarriesInSecret(Leaky):
@@ -194,7 +194,7 @@ class CarriesInSecret(Leaky):
 
     @override
     def states(self, rows: Padded[Vectors], hidden: Tensor, final: Tensor) -> States[MaybeCausal]:
-        return States(rows.with_values(hidden), final, carried=(final.unsqueeze(0),))
+        return States(rows.with_values(hidden), final, carry=(final.unsqueeze(0),))
 
 
 class WrongSize(Leaky):
@@ -216,7 +216,7 @@ class DropsRiders(Leaky):
 
     @override
     def states(self, rows: Padded[Vectors], hidden: Tensor, final: Tensor) -> States[MaybeCausal]:
-        return States(Padded(Hidden, hidden, rows.lengths), final, carried=(final.unsqueeze(0),))
+        return States(Padded(Hidden, hidden, rows.lengths), final, carry=(final.unsqueeze(0),))
 
 
 class StaysSorted(Leaky):
@@ -418,7 +418,7 @@ class ReadsOneLayout(Leaky):
 
     @override
     def forward(self, batch: Batch[Vectors]) -> States[MaybeCausal]:
-        return super().forward(Padded(Vectors, batch.values, batch.lengths, initial=batch.initial, metadata=batch.metadata))
+        return super().forward(Padded(Vectors, batch.values, batch.lengths, initial_carry=batch.initial_carry, metadata=batch.metadata))
 
 
 TRIALS: Final[tuple[Trial, ...]] = (

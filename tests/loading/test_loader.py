@@ -36,7 +36,7 @@ def loader(policy: Policy = POLICY, **options: Any) -> Loader[Padded[Ids]]:
 
 def content(batch: Padded[Ids]) -> tuple[list[int], list[list[int]]]:
     """A batch's places and its values."""
-    return listed(batch.metadata.places), listed(batch.values)
+    return listed(batch.metadata.row_ids), listed(batch.values)
 
 
 def epochs(batches: Loader[Padded[Ids]], count: int = 2) -> list[list[Any]]:

@@ -31,8 +31,8 @@ def test_rows_are_those_of_the_door(singly: bool) -> None:
         assert len(rows) == 4
         for row, number in zip(rows.__getitems__([2, 0, 3]), [2, 0, 3], strict=True):
             assert listed(row.sequence.values) == listed(wanted[number].sequence.values)
-            assert (row.target, row.place) == (number, number)
-        assert rows[1].place == 1
+            assert (row.target, row.row_id) == (number, number)
+        assert rows[1].row_id == 1
         with pytest.raises(IndexError):
             rows[4]
 
@@ -66,9 +66,9 @@ def test_a_part_of_a_row_keeps_what_belongs_to_its_steps() -> None:
     assert listed(part.sequence.values) == [1, 2]
     assert part.sequence.offsets is not None
     assert listed(part.sequence.offsets) == [[1, 2], [2, 3]]
-    assert (part.target, part.place, part.asked) == ([None, "c"], 7, [False, True])
+    assert (part.target, part.row_id, part.answer_mask) == ([None, "c"], 7, [False, True])
     named = window_of(Row(Vectors(torch.zeros(4, 2)), target="spam"), 3, 9)
-    assert (len(named), named.target, named.asked) == (1, "spam", None)
+    assert (len(named), named.target, named.answer_mask) == (1, "spam", None)
 
 
 def test_pieces_put_together_are_the_rows() -> None:
@@ -79,7 +79,7 @@ def test_pieces_put_together_are_the_rows() -> None:
     pieces = CutRows(rows, batches.pieces)
     found: dict[int, list[int]] = {place: [] for place in range(5)}
     for number in sorted(number for batch in batches for number in batch):
-        found[pieces[number].place] += listed(pieces[number].sequence.values)
+        found[pieces[number].row_id] += listed(pieces[number].sequence.values)
     assert found == {place: list(range(count)) for place, count in enumerate(counts)}
     short = CutRows(rows, PlannedBatches(counts, Budget(4, too_long="truncate")).pieces)
     assert [len(short[number]) for number in range(len(short))] == [4, 0, 3, 4, 2]
@@ -95,12 +95,12 @@ class Losing(InputStage[list[int], Ids]):
 
     @override
     def rows(self, examples: Sequence[Example[list[int]]], places: Sequence[int]) -> list[Row[Ids]]:
-        return [Row(Ids(torch.tensor(examples[0].input)), place=places[0])]
+        return [Row(Ids(torch.tensor(examples[0].input)), row_id=places[0])]
 
 
 def test_a_door_that_loses_rows_is_refused() -> None:
     """A batch would be smaller than planned, and nobody would know."""
     rows = RowDataset([[1], [2], [3]], Losing())
-    assert rows[2].place == 2
+    assert rows[2].row_id == 2
     with pytest.raises(ShapeError, match="Losing gave 1 rows of 2 examples; mend its rows"):
         rows.__getitems__([0, 2])

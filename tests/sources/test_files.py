@@ -373,7 +373,7 @@ def test_sources_go_into_doors(tmp_path: Path) -> None:
     """A door takes them as they are, and `predict` too."""
     source = table(tmp_path, on_bad_record="skip")
     rows = list(Tokenize.train(one.input for one in source).map(source))
-    assert [(len(row), row.target, row.place) for row in rows] == [(2, "x", 0), (4, "z", 1)]
+    assert [(len(row), row.target, row.row_id) for row in rows] == [(2, "x", 0), (4, "z", 1)]
 
 
 def test_an_index_that_is_kept_is_used_and_a_broken_one_made_anew(

@@ -34,7 +34,7 @@ class Ours(Way):
 
     @override
     def loading(self, ids: Sequence[list[int]]) -> Loading:
-        rows = [Row(Ids(values), place=place) for place, values in enumerate(tensors(ids))]
+        rows = [Row(Ids(values), row_id=place) for place, values in enumerate(tensors(ids))]
         loader = Loader(rows, PlannedBatches(self.lengths, self.policy), Pad())
 
         def epoch() -> Iterator[Tensor]:
