@@ -24,7 +24,7 @@ def classifier(
     embedding_dim: int = 100,
     hidden_size: int = 128,
     encoder: str = "bilstm",
-    pool: str = "max",
+    pooling: str = "max",
     dropout: float = 0.0,
 ) -> Chain[Padded[Ids], Scores[int]]: ...
 @overload
@@ -35,7 +35,7 @@ def classifier(
     embedding_dim: int = 100,
     hidden_size: int = 128,
     encoder: str = "bilstm",
-    pool: str = "max",
+    pooling: str = "max",
     dropout: float = 0.0,
 ) -> Chain[Padded[Ids], Scores[str]]: ...
 def classifier(
@@ -45,7 +45,7 @@ def classifier(
     embedding_dim: int = 100,
     hidden_size: int = 128,
     encoder: str = "bilstm",
-    pool: str = "max",
+    pooling: str = "max",
     dropout: float = 0.0,
 ) -> Chain[Padded[Ids], Scores[int]] | Chain[Padded[Ids], Scores[str]]:
     """A class for every row.
@@ -57,7 +57,7 @@ def classifier(
     states = (
         Pack() >> Embed(num_embeddings, embedding_dim) >> Dropout(dropout) >> Encode(encoder, hidden_size=hidden_size)
     )
-    pooled = states >> Pool(pool) >> Dropout(dropout)
+    pooled = states >> Pool(pooling) >> Dropout(dropout)
     return pooled >> Classify(classes) if isinstance(classes, int) else pooled >> Classify(classes)
 
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from torch.utils.data import DataLoader
 
-from pipeline import Ids, FromIds, Pad, Padded
+from pipeline import FromIds, Ids, Pad, Padded
 from pipeline.batching import Budget
 from pipeline.errors import OptionError
 from pipeline.loading import Loader, PlannedBatches, RowDataset

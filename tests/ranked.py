@@ -12,10 +12,17 @@ from torch import distributed, multiprocessing
 _spawn: Callable[..., object] = getattr(multiprocessing, "spawn")  # noqa: B009
 
 
-def _rank(rank: int, function: Callable[..., object], world_size: int, folder: str, arguments: tuple[object, ...]) -> None:
+def _rank(
+    rank: int, function: Callable[..., object], world_size: int, folder: str, arguments: tuple[object, ...]
+) -> None:
     torch.set_num_threads(1)
     # As a launcher says it, for libraries that ask the environment.
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size), "MASTER_ADDR": "localhost"}
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(world_size),
+        "MASTER_ADDR": "localhost",
+    }
     distributed.init_process_group("gloo", init_method=f"file://{folder}/joined", rank=rank, world_size=world_size)
     try:
         torch.save(function(*arguments), f"{folder}/{rank}")

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline import Bucket, FromFeatures, Ids, Labels, FromIds, Pad, Report, Row, Target, Vectors
+from pipeline import Bucket, FromFeatures, FromIds, Ids, Labels, Pad, Report, Row, Target, Vectors
 from pipeline.batching import Boundaries, Budget, Plan, Policy, Rows, Shapes, StreamCursor
 from pipeline.data.metadata import IGNORED
 from pipeline.errors import (
@@ -205,12 +205,14 @@ def test_a_stream_has_the_batches_of_a_plan(
     counts: list[int], policy: Policy, seed: int | None, epoch: int, world_size: int
 ) -> None:
     """What makes one pool is cut as a list of the same lengths, for every rank, in every epoch."""
-    whole = attrs.evolve(policy, pool=None)
+    whole = attrs.evolve(policy, batches_per_sort=None)
     plan = Plan.of(counts, whole, seed=seed, epoch=epoch, world_size=world_size)
     bucket, rows = Bucket(policy=whole, seed=seed), rows_of(counts)
     for rank in range(world_size):
         streamed = [batch for batch, _ in bucket.marked(rows, StreamCursor(epoch), rank=rank, world_size=world_size)]
-        assert [[row.row_id for row in batch] for batch in streamed] == [listed_rows(batch) for batch in plan.rank(rank)]
+        assert [[row.row_id for row in batch] for batch in streamed] == [
+            listed_rows(batch) for batch in plan.rank(rank)
+        ]
 
 
 def test_a_pool_holds_as_many_batches_as_the_policy_says() -> None:
@@ -222,7 +224,7 @@ def test_a_pool_holds_as_many_batches_as_the_policy_says() -> None:
             taken.append(place)
             yield Row(Ids(torch.zeros(1 + place % 2 * 7, dtype=torch.int64)), row_id=place)
 
-    batches = Bucket(policy=Budget(16, pool=5))(endless())
+    batches = Bucket(policy=Budget(16, batches_per_sort=5))(endless())
     first = next(batches)
     # Each two rows take 1/16 and 1/2 of a batch.
     assert len(taken) == 18

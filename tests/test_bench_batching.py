@@ -42,7 +42,9 @@ SMALL = Room(rows=7, max_padded_steps=600)
 LENGTHS = Corpus.sentences(300).lengths
 
 
-@pytest.mark.parametrize("policy", [Budget(600, pool=5), Rows(7), Budget(600, pool=None)], ids=str)
+@pytest.mark.parametrize(
+    "policy", [Budget(600, batches_per_sort=5), Rows(7), Budget(600, batches_per_sort=None)], ids=str
+)
 def test_figures_are_those_of_plans(policy: Budget | Rows) -> None:
     """What is counted of anyone's batches is what plans say of themselves."""
     plan, following = (Plan.of(LENGTHS, policy, epoch=epoch) for epoch in (0, 1))
@@ -196,7 +198,9 @@ def test_what_is_amiss_with_ranks_is_counted(monkeypatch: pytest.MonkeyPatch) ->
     assert ranks.every_world(100).figures == {OURS: 0}
 
     def uneven(plan: Plan, rank: int) -> Plan:
-        return attrs.evolve(plan, starts=plan.starts[rank :: plan.world_size], stops=plan.stops[rank :: plan.world_size])
+        return attrs.evolve(
+            plan, starts=plan.starts[rank :: plan.world_size], stops=plan.stops[rank :: plan.world_size]
+        )
 
     def without_one(plan: Plan, rank: int) -> Plan:
         return uneven(attrs.evolve(plan, starts=plan.starts[1:], stops=plan.stops[1:]), rank)

@@ -93,7 +93,7 @@ def test_a_broken_promise_is_refused_at_once() -> None:
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 def test_a_kept_promise_is_taken(name: str) -> None:
     """A forward encoder is causal, whether its input size is known yet or not."""
-    assert Encode(name, causal=True, hidden_size=4).waits
+    assert Encode(name, causal=True, hidden_size=4).is_lazy
     encode = Encode(name, causal=True, input_size=3, hidden_size=4)
     assert encode.encoder is not None
     assert encode.encoder.causal
@@ -117,16 +117,16 @@ def test_every_attention_can_be_made(name: str) -> None:
     states = States.from_padded(torch.ones(3, 5, 2), torch.tensor([3, 0, 1]))
     assert Attend(name, input_size=2)(states).packed().values.shape == (4, 2)
     assert AttendEarlier(name, input_size=2)(states).packed().values.shape == (4, 2)
-    assert OURS.attentions.waits(name)
+    assert OURS.attentions.is_lazy(name)
 
 
 @pytest.mark.parametrize("name", OURS.pools.names())
 def test_every_pool_can_be_made(name: str) -> None:
     """By name alone, and by size where it has weights."""
     states = States.from_padded(torch.ones(3, 5, 2), torch.tensor([3, 0, 1]))
-    pool = Pool(name, input_size=2) if OURS.pools.waits(name) else Pool(name)
+    pool = Pool(name, input_size=2) if OURS.pools.is_lazy(name) else Pool(name)
     assert pool(states).values.shape == (3, 2)
-    assert OURS.pools.waits(name) == (name == "attention")
+    assert OURS.pools.is_lazy(name) == (name == "attention")
 
 
 @pytest.mark.parametrize("name", OURS.tokenizers.names())
@@ -142,7 +142,7 @@ def test_a_size_with_a_default_is_not_waited_for(fakes: Fakes) -> None:
     """Such a part can be made at once."""
     fakes.add("mine", returning("{'mine': lambda input_size=3: LSTM(input_size, 4)}"))
     encoders = fakes.registry().encoders
-    assert not encoders.waits("mine")
+    assert not encoders.is_lazy("mine")
     assert encoders.make("mine").input_size == 3
 
 

@@ -199,7 +199,7 @@ def test_a_program_chooses_before_the_first_part(fakes: Fakes) -> None:
     """Of several choices the last counts; when the plugins are loaded, it is too late for another."""
     choose_plugins(only=["pipeline-two"])
     choose_plugins(block=["pipeline-trap"], strict=True)
-    assert Encode("first", hidden_size=4).waits
+    assert Encode("first", hidden_size=4).is_lazy
     assert registry().plugins == surveyed().plugins
     assert not (fakes.folder / "pipeline_trap.trace").exists()
     loaded = registry()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 from tokenizers import models, pre_tokenizers
 
-from pipeline import Example, FromFeatures, Labels, FromIds, Shift, Tokenize, TokenizeWords
+from pipeline import Example, FromFeatures, FromIds, Labels, Shift, Tokenize, TokenizeWords
 from pipeline.data.order import ints
 from pipeline.errors import (
     LabelError,
@@ -226,7 +226,10 @@ def test_labels_are_learned_or_given() -> None:
             r"names\[2\] is 'a', which names\[0\] is too; give each class one name, once",
         ),
         (lambda: loosely(Labels)(["a", 1]), r"names\[1\] must be a class name, but 1 arrived"),
-        (lambda: Labels.from_targets(["a", 1]), "target 1 of row 1 is a number, not a class name; numbers need no labels"),
+        (
+            lambda: Labels.from_targets(["a", 1]),
+            "target 1 of row 1 is a number, not a class name; numbers need no labels",
+        ),
     ],
 )
 def test_bad_labels_are_refused(make: Callable[[], object], message: str) -> None:

@@ -56,7 +56,9 @@ def test_given_vectors_are_frozen_unless_trained() -> None:
 @pytest.mark.parametrize("bad", [5, -1])
 def test_ids_out_of_range_are_refused(bad: int) -> None:
     """With the row, the step and the id."""
-    batch = Padded(Ids, torch.tensor([[1, 2], [3, bad]]), torch.tensor([2, 2]), metadata=BatchMetadata(torch.tensor([3, 6])))
+    batch = Padded(
+        Ids, torch.tensor([[1, 2], [3, bad]]), torch.tensor([2, 2]), metadata=BatchMetadata(torch.tensor([3, 6]))
+    )
     with pytest.raises(
         ValuesError, match=f"row 6, step 1 holds id {bad}, but Embed has ids 0 to 4; make it as large as"
     ):

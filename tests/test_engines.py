@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from oracles import recurrent
-from pipeline import Classify, Encode, Encoder, Packed, Padded, Pool, Report, MaybeCausal, States, Vectors
+from pipeline import Classify, Encode, Encoder, MaybeCausal, Packed, Padded, Pool, Report, States, Vectors
 from pipeline.data.batches import Carry
 from pipeline.data.order import Order
 from pipeline.errors import OptionError

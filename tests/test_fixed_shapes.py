@@ -14,9 +14,9 @@ from pipeline import (
     Embed,
     Encode,
     Example,
+    FromIds,
     Ids,
     Labels,
-    FromIds,
     Pack,
     Pad,
     Padded,
@@ -161,7 +161,9 @@ def test_a_budget_counts_rounded_steps(counts: list[int], multiple: int) -> None
 
 def test_multiples_that_cannot_be_kept_are_refused() -> None:
     """Of more steps than the budget; and of two lengths a row."""
-    with pytest.raises(OptionError, match="multiple_of=16 leaves no room for a row within max_padded_steps=10; lower it"):
+    with pytest.raises(
+        OptionError, match="multiple_of=16 leaves no room for a row within max_padded_steps=10; lower it"
+    ):
         Budget(10, multiple_of=16)
     with pytest.raises(OptionError, match="multiple_of=4 needs one length a row, but two arrived"):
         Plan.of([(1, 2), (3, 4)], Budget(100, multiple_of=4))

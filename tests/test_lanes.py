@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pipeline import (
+    BPTTWindows,
     Causal,
     Embed,
     Encode,
     FromFeatures,
-    Ids,
-    BPTTWindows,
-    NextToken,
     FromIds,
+    Ids,
+    NextToken,
     Pack,
     Pad,
     Padded,

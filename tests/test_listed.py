@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import Example, Ids, FromIds, Pad, Row, Tokenize, TokenizeWords
+from pipeline import Example, FromIds, Ids, Pad, Row, Tokenize, TokenizeWords
 from pipeline.data.lists import tensors_of
 from pipeline.data.order import ints
 from pipeline.errors import ShapeError, TargetError, ValuesError

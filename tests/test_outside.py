@@ -16,13 +16,13 @@ from pipeline import (
     Embed,
     Encode,
     Encoder,
-    NextToken,
     FromIds,
+    MaybeCausal,
+    NextToken,
     Pack,
     Pad,
     Padded,
     Pool,
-    MaybeCausal,
     Vectors,
 )
 from pipeline.errors import PluginError

@@ -29,24 +29,24 @@ from pipeline import (
     Encode,
     Encoder,
     FromFeatures,
+    FromIds,
     Hidden,
     Ids,
-    TypePreserving,
+    MaybeCausal,
     ModuleStage,
     NextToken,
-    FromIds,
     Pack,
     Pad,
     Padded,
     Pool,
     Pooled,
     Scores,
-    MaybeCausal,
     Stage,
     States,
     StreamChain,
     Tag,
     Tokenize,
+    TypePreserving,
     Unpack,
     Vectors,
     classifier,
@@ -367,7 +367,14 @@ def test_no_weight_is_copied() -> None:
 def test_dtypes_and_devices_do_not_matter() -> None:
     """A model in half or double precision, or on a device without numbers, is checked as it is."""
     for change in ({"dtype": torch.float64}, {"dtype": torch.float16}, {"device": "meta"}):
-        pipe = FromFeatures() >> Bucket(Vectors, rows=2) >> Pad(Vectors) >> Encode(LSTM(3, 5)) >> Pool("mean") >> Classify(2)
+        pipe = (
+            FromFeatures()
+            >> Bucket(Vectors, rows=2)
+            >> Pad(Vectors)
+            >> Encode(LSTM(3, 5))
+            >> Pool("mean")
+            >> Classify(2)
+        )
         loosely(pipe.to)(**change)
         assert gives(pipe.check()) == [
             "Row[Vectors] time x 3",
@@ -467,7 +474,7 @@ def test_a_part_that_waits_is_an_error_and_a_note() -> None:
         assert "classify" in text
     silent = small() >> Widened(6, 1) >> Pool("max") >> Classify(2)
     with pytest.raises(
-        CompositionError, match=r"input_size=7\). Widened leaves open what size it gives: override its `fit`"
+        CompositionError, match=r"input_size=7\). Widened leaves open what size it gives: override its `build`"
     ):
         silent.check()
     door = FromFeatures() >> Bucket(Vectors, rows=2) >> Pad(Vectors) >> Encode("lstm", hidden_size=5) >> Pool("max")

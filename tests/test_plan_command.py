@@ -194,7 +194,12 @@ REFUSED: list[tuple[str, str | None, list[str], str]] = [
     ("a.txt", "3\n", ["--unit", "tokens"], "--unit tokens and --tokenizer PATH need each other, but one arrived alone"),
     ("a.txt", "3\n", ["--tokenizer", "x"], "--unit tokens and --tokenizer PATH need each other, but one arrived alone"),
     ("a.txt", "30\n", ["--max-padded-steps", "20"], "row 0 has 30 steps, but "),
-    ("a.txt", "30\n", ["--max-padded-steps", "0"], "max_padded_steps must be a whole number, 1 or more, but 0 arrived."),
+    (
+        "a.txt",
+        "30\n",
+        ["--max-padded-steps", "0"],
+        "max_padded_steps must be a whole number, 1 or more, but 0 arrived.",
+    ),
     ("a.txt", "30\n", ["--picture", "a.jpg"], "path must end in .svg, .png, .pdf, but 'a.jpg' arrived."),
     ("a.jsonl", '{"text": "a"}\n{"no": 1}\n', [], "a.jsonl, line 2: "),
     ("a.jsonl", "", ["--text", "a", "--words", "b"], "--text and --words name the same thing in two ways, but both"),
@@ -225,6 +230,8 @@ def test_an_array_that_would_run_code_is_refused(refused: Run, tmp_path: Path) -
 
 def test_long_rows_may_be_split(run: Run, tmp_path: Path) -> None:
     """As the library does it."""
-    record = json.loads(run(written(tmp_path / "a.txt", "30\n"), "--max-padded-steps", 20, "--too-long", "split", "--json"))
+    record = json.loads(
+        run(written(tmp_path / "a.txt", "30\n"), "--max-padded-steps", 20, "--too-long", "split", "--json")
+    )
     wanted = plan([30], Budget(20, too_long="split")).to_dict()["outlooks"][0]
     assert {**wanted, "name": "Budget(20, too_long='split')"} in record["outlooks"]

@@ -19,6 +19,7 @@ from pipeline import (
     Encoder,
     FromFeatures,
     Ids,
+    MaybeCausal,
     ModuleStage,
     Packed,
     Pad,
@@ -26,7 +27,6 @@ from pipeline import (
     Pool,
     Pooled,
     Pooling,
-    MaybeCausal,
     States,
     Vectors,
     set_padding_check,
@@ -92,9 +92,15 @@ def test_a_leak_is_found_in_the_stage_that_leaks() -> None:
     """And nowhere without poison, where it is a wrong answer in silence."""
     states = States.from_padded(VALUES, LENGTHS)
     assert Meaning()(states).values.isfinite().all()
-    with set_padding_check(True), pytest.raises(PaddingLeakError, match="Meaning let padding into its values: under poison, row 1"):
+    with (
+        set_padding_check(True),
+        pytest.raises(PaddingLeakError, match="Meaning let padding into its values: under poison, row 1"),
+    ):
         Meaning()(states)
-    with set_padding_check(True), pytest.raises(PaddingLeakError, match="Encode let padding into its values: under poison, row 1"):
+    with (
+        set_padding_check(True),
+        pytest.raises(PaddingLeakError, match="Encode let padding into its values: under poison, row 1"),
+    ):
         Encode(Neighbours())(ROWS)
     with set_padding_check(True), pytest.raises(PaddingLeakError, match="Pool let padding into its values") as found:
         Pool(Careless())(states)
@@ -107,7 +113,10 @@ def test_a_leak_in_a_pipe_names_the_place() -> None:
     pipe = data >> Encode(Neighbours()) >> Pool("max") >> Classify(2)
     rows = [torch.ones(4, 3), torch.ones(2, 3)]
     list(pipe.predict(rows))
-    with set_padding_check(True), pytest.raises(PaddingLeakError, match=r"^stage 4 `Encode`: Encode let padding into its values"):
+    with (
+        set_padding_check(True),
+        pytest.raises(PaddingLeakError, match=r"^stage 4 `Encode`: Encode let padding into its values"),
+    ):
         list(pipe.predict(rows))
 
 

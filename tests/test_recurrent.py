@@ -9,7 +9,7 @@ from hypothesis import given
 from torch import Tensor, nn
 
 from oracles import merge, recurrent
-from pipeline import Packed, Padded, MaybeCausal, Vectors
+from pipeline import MaybeCausal, Packed, Padded, Vectors
 from pipeline.errors import OptionError, ShapeError
 from pipeline.parts.encoder import Encoder
 from pipeline.registry import registry
@@ -23,7 +23,9 @@ MERGES: tuple[Merge, ...] = ("concat", "mean", "sum", "max", "mul")
 Name = Literal["lstm", "gru"]
 
 
-def made(name: Name, *, layers: int = 1, both: bool = False, how: Merge = "concat") -> LSTM[MaybeCausal] | GRU[MaybeCausal]:
+def made(
+    name: Name, *, layers: int = 1, both: bool = False, how: Merge = "concat"
+) -> LSTM[MaybeCausal] | GRU[MaybeCausal]:
     """A small encoder in float64, the same at every call."""
     seed(7)
     kind = LSTM if name == "lstm" else GRU

@@ -214,7 +214,7 @@ def test_a_name_offered_twice_is_refused_when_it_is_used(fakes: Fakes) -> None:
     uses: list[Callable[[], object]] = [
         lambda: found.encoders.make("mine", input_size=3, hidden_size=4),
         lambda: found.encoders.check("mine", ["hidden_size"]),
-        lambda: found.encoders.waits("mine"),
+        lambda: found.encoders.is_lazy("mine"),
     ]
     for use in uses:
         with pytest.raises(PluginError) as refused:

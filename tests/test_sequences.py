@@ -115,7 +115,9 @@ def test_batches_survive_copies_and_pickling() -> None:
 def test_a_batch_moves_and_its_lengths_stay() -> None:
     """Values, targets, initial states and indices go to the device; lengths and places steer from the CPU."""
     metadata = BatchMetadata(torch.tensor([0]), targets=torch.tensor([1]))
-    batch = Padded(Vectors, torch.zeros(1, 2, 3), torch.tensor([2]), initial_carry=(torch.zeros(1, 1, 3),), metadata=metadata)
+    batch = Padded(
+        Vectors, torch.zeros(1, 2, 3), torch.tensor([2]), initial_carry=(torch.zeros(1, 1, 3),), metadata=metadata
+    )
     for moved in (batch.to("meta"), batch.packed().to("meta")):
         assert moved.values.device.type == "meta"
         assert moved.initial_carry is not None
@@ -231,7 +233,9 @@ def test_micro_batches_add_up() -> None:
 
 def test_a_loss_of_nothing_is_zero() -> None:
     """A batch in which no row has a target gives 0, not NaN."""
-    scores = Scores(torch.randn(2, 3), range(3), metadata=BatchMetadata(torch.arange(2), targets=torch.tensor([IGNORED] * 2)))
+    scores = Scores(
+        torch.randn(2, 3), range(3), metadata=BatchMetadata(torch.arange(2), targets=torch.tensor([IGNORED] * 2))
+    )
     assert scores.loss() == 0
 
 
@@ -273,7 +277,9 @@ def to_meta(tensor: Tensor) -> Tensor:
 def test_batches_are_pytrees_with_keys() -> None:
     """Tensors are mapped under their fields' names; lengths and places go along as they are."""
     metadata = BatchMetadata(torch.tensor([0]), targets=torch.tensor([1]))
-    batch = Padded(Vectors, torch.ones(1, 2, 3), torch.tensor([2]), initial_carry=(torch.ones(1, 1, 3),), metadata=metadata)
+    batch = Padded(
+        Vectors, torch.ones(1, 2, 3), torch.tensor([2]), initial_carry=(torch.ones(1, 1, 3),), metadata=metadata
+    )
     leaves, _ = pytree.tree_flatten_with_path(batch)
     assert {pytree.keystr(path) for path, _ in leaves} == {".values", ".initial[0]", ".metadata.targets"}
     doubled = pytree.tree_map(double, batch)

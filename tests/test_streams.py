@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from needs import needs
-from pipeline import Bucket, Example, Ids, BPTTWindows, FromIds, Pad, Padded, Row, Stream, Tokenize
+from pipeline import BPTTWindows, Bucket, Example, FromIds, Ids, Pad, Padded, Row, Stream, Tokenize
 from pipeline.batching import Boundaries, Budget, Policy, Rows, Shapes, StreamCursor, Uneven
 from pipeline.errors import CompositionError, LengthError, OptionError, ValuesError
 from pipeline.loading import Streamed, StreamLoader
@@ -28,13 +28,13 @@ from untyped import listed, loosely
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 
 POLICIES: list[Policy] = [
-    Rows(3, pool=2),
-    Budget(12, rows=4, pool=3),
-    Budget(12, too_long="split", pool=2),
-    Budget(6, too_long="alone", pool=2),
-    Budget(24, multiple_of=4, pool=1),
-    Boundaries((2, 5), max_padded_steps=12, pool=2),
-    Shapes([(2, 12), (4, 4)], pool=2),
+    Rows(3, batches_per_sort=2),
+    Budget(12, rows=4, batches_per_sort=3),
+    Budget(12, too_long="split", batches_per_sort=2),
+    Budget(6, too_long="alone", batches_per_sort=2),
+    Budget(24, multiple_of=4, batches_per_sort=1),
+    Boundaries((2, 5), max_padded_steps=12, batches_per_sort=2),
+    Shapes([(2, 12), (4, 4)], batches_per_sort=2),
 ]
 
 Said = list[tuple[int, int, int]]
@@ -94,7 +94,8 @@ def test_ranks_have_equal_numbers_of_batches(
     """None waits at the end; every row is given; what is repeated goes no further than to fill one step."""
     bucket, rows = Bucket(policy=policy, buffer_size=buffer_size), rows_of([min(count, 12) for count in counts])
     ranks = [
-        [said(batch) for batch, _ in bucket.marked(rows, StreamCursor(), rank=r, world_size=world_size)] for r in range(world_size)
+        [said(batch) for batch, _ in bucket.marked(rows, StreamCursor(), rank=r, world_size=world_size)]
+        for r in range(world_size)
     ]
     assert len({len(batches) for batches in ranks}) == 1
     given = sorted(part for batches in ranks for batch in batches for part in batch)
@@ -118,7 +119,7 @@ def test_what_becomes_of_rows_that_do_not_go_round(uneven: Uneven, repeated: int
     assert len(given) - len(set(given)) == repeated
     assert 11 - len(set(given)) == dropped
     with pytest.raises(OptionError, match="3 rows do not make the same number of batches for 2 ranks"):
-        list(Bucket(rows=1, buffer_size=4, uneven="refuse").marked(rows, StreamCursor(), world_size=2))
+        list(Bucket(rows=1, buffer_size=4, uneven="raise").marked(rows, StreamCursor(), world_size=2))
 
 
 def test_ranks_have_like_sized_batches_at_a_step() -> None:
@@ -126,7 +127,8 @@ def test_ranks_have_like_sized_batches_at_a_step() -> None:
     rows = rows_of([1 + place * 7 % 50 for place in range(600)])
     bucket = Bucket(max_padded_steps=100)
     ranks = [
-        [max(map(len, batch)) for batch, _ in bucket.marked(rows, StreamCursor(), rank=r, world_size=2)] for r in range(2)
+        [max(map(len, batch)) for batch, _ in bucket.marked(rows, StreamCursor(), rank=r, world_size=2)]
+        for r in range(2)
     ]
     together = sum(abs(one - other) for one, other in zip(*ranks, strict=True))
     apart = sum(abs(one - other) for one, other in itertools.pairwise(ranks[0]))

@@ -234,7 +234,9 @@ def test_what_cannot_be_tabulated_is_refused() -> None:
         Embed(7, 3) >> Encode(Elsewhere()),
     ]
     for pipe in pipes:
-        with pytest.raises(CompositionError, match="precompute_inputs takes a pipe in which Embed feeds an LSTM, GRU or RNN"):
+        with pytest.raises(
+            CompositionError, match="precompute_inputs takes a pipe in which Embed feeds an LSTM, GRU or RNN"
+        ):
             precompute_inputs(pipe)
 
 

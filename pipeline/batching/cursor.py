@@ -29,34 +29,34 @@ class Cursor:
 
     Args:
         epoch: the epoch, from 0.
-        served: pairs of a number of ranks and of steps made on them. Neighbours on as many ranks become one.
+        batches_done: pairs of a number of ranks and of steps made on them. Neighbours on as many ranks become one.
         recipe: which lengths, policy and seed it belongs to, as `Plan.recipe` says; None if it may be any.
 
     Raises:
         OptionError: for an epoch or steps below 0, or ranks below 1.
 
     Example:
-        >>> cursor = Cursor(epoch=3).after(world_size=2, steps=100).after(world_size=2, steps=50).after(world_size=4, steps=7)
-        >>> cursor.served
+        >>> cursor = Cursor(epoch=3).after(world_size=2, batches_done=100).after(world_size=2, batches_done=50).after(world_size=4, batches_done=7)
+        >>> cursor.batches_done
         ((2, 150), (4, 7))
         >>> Cursor.from_dict(cursor.to_dict()) == cursor
         True
     """
 
     epoch: int = 0
-    served: tuple[tuple[int, int], ...] = attrs.field(default=(), converter=_merged)
+    batches_done: tuple[tuple[int, int], ...] = attrs.field(default=(), converter=_merged)
     recipe: str | None = None
 
     def __attrs_post_init__(self) -> None:
         whole("epoch", self.epoch, least=0)
 
-    def after(self, world_size: int, steps: int) -> "Cursor":
+    def after(self, world_size: int, batches_done: int) -> "Cursor":
         """Where the run stands after so many further steps on so many ranks."""
-        return attrs.evolve(self, served=(*self.served, (world_size, steps)))
+        return attrs.evolve(self, batches_done=(*self.batches_done, (world_size, batches_done)))
 
     def next_epoch(self) -> "Cursor":
         """The beginning of the next epoch."""
-        return attrs.evolve(self, epoch=self.epoch + 1, served=())
+        return attrs.evolve(self, epoch=self.epoch + 1, batches_done=())
 
     @classmethod
     def standing(cls, after: "Cursor | None", epoch: int | None, recipe: str) -> "Cursor":
@@ -92,19 +92,19 @@ class Cursor:
         Raises:
             OptionError: if none do.
         """
-        before = sum(steps for ranks, steps in begins.served[-1:] if ranks == world_size)
-        steps = sum(steps for ranks, steps in self.served[-1:] if ranks == world_size) - before
+        before = sum(steps for ranks, steps in begins.batches_done[-1:] if ranks == world_size)
+        steps = sum(steps for ranks, steps in self.batches_done[-1:] if ranks == world_size) - before
         if steps < 0 or begins.after(world_size, steps) != self.belonging(begins.recipe):
             msg = (
-                f"the cursor stands in epoch {self.epoch} after {self.served}, but the plan begins in epoch "
-                f"{begins.epoch} after {begins.served}, for {world_size} ranks; plan anew: Plan.of(..., after=cursor)."
+                f"the cursor stands in epoch {self.epoch} after {self.batches_done}, but the plan begins in epoch "
+                f"{begins.epoch} after {begins.batches_done}, for {world_size} ranks; plan anew: Plan.of(..., after=cursor)."
             )
             raise OptionError(msg, cursor=self, begins=begins)
         return steps
 
     def to_dict(self) -> dict[str, object]:
         """The cursor as numbers, lists and text, for JSON or a checkpoint."""
-        return {"epoch": self.epoch, "served": [list(pair) for pair in self.served], "recipe": self.recipe}
+        return {"epoch": self.epoch, "batches_done": [list(pair) for pair in self.batches_done], "recipe": self.recipe}
 
     @classmethod
     def from_dict(cls, state: Mapping[str, object]) -> "Cursor":
@@ -114,7 +114,7 @@ class Cursor:
             OptionError: if it holds anything else.
         """
         known = dict(state)
-        epoch, served, recipe = (known.pop(name, False) for name in ("epoch", "served", "recipe"))
+        epoch, served, recipe = (known.pop(name, False) for name in ("epoch", "batches_done", "recipe"))
         if known or type(epoch) is not int or not isinstance(served, list | tuple) or isinstance(recipe, bool | int):
             msg = f"a cursor's state has epoch, served and recipe, but {dict(state)} arrived; give what to_dict gave."
             raise OptionError(msg, state=state)

@@ -21,7 +21,7 @@ def cut(rows: Sorted, policy: Policy) -> npt.NDArray[np.int64]:
     if rows.lengths.shape[1] == 2:
         return np.frombuffer(_walk(rows.lengths, bounds, policy), np.int64)
     found = np.frombuffer(_from_the_longest(rows.lengths, bounds, policy), np.int64)
-    if policy.pool is not None or not len(found):
+    if policy.batches_per_sort is not None or not len(found):
         return found
     # Where a pool is all there is, the other way to begin costs little, and may pad less.
     other = np.frombuffer(_from_the_shortest(rows.lengths, bounds, policy), np.int64)

@@ -73,7 +73,9 @@ class Making:
             return None
         return Draws(self.seed, (epoch, *(number for stretch in served for number in stretch)))
 
-    def made(self, numbers: IntArray | None, draws: Draws | None, world_size: int) -> tuple[Batches, IntArray, IntArray]:
+    def made(
+        self, numbers: IntArray | None, draws: Draws | None, world_size: int
+    ) -> tuple[Batches, IntArray, IntArray]:
         """The batches of some pieces, or of all, with the rows that are repeated and those that are dropped.
 
         Raises:
@@ -82,7 +84,7 @@ class Making:
         count = len(self.pieces) if numbers is None else len(numbers)
         sample = self._sample(numbers, count, draws)
         expected = self._batches_of(sample) * count / max(len(sample), 1)
-        pools = 1 if self.policy.pool is None else max(1, int(expected) // self.policy.pool)
+        pools = 1 if self.policy.batches_per_sort is None else max(1, int(expected) // self.policy.batches_per_sort)
         coding = Coding.of(self.lengths, self.pieces, self.policy, sample, expected / pools)
         rows = sort_rows(Unsorted(self.lengths, self.pieces, numbers, coding), pools, draws)
         starts = divided(cut(rows, self.policy), len(rows.order), world_size)

@@ -124,7 +124,7 @@ def pieces_of(lengths: Lengths, policy: Policy) -> Pieces:
     limit = policy.limit()
     if limit is None or lengths.top <= limit or policy.too_long == "alone":
         return Pieces(len(lengths))
-    if policy.too_long == "refuse":
+    if policy.too_long == "raise":
         raise _refused(lengths.total(), limit, policy)
     if lengths.sides == 2:
         msg = (

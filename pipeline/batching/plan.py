@@ -67,7 +67,7 @@ class Plan:
         worst_first: bool = False,
         uneven: Uneven = "repeat",
         after: Cursor | None = None,
-        kept: str | PathLike[str] | None = None,
+        cache: str | PathLike[str] | None = None,
     ) -> "Plan":
         """The plan that follows from lengths, policy, seed, epoch and ranks, and from nothing else.
 
@@ -81,9 +81,9 @@ class Plan:
             world_size: how many ranks take part; all get the same number of batches.
             worst_first: the step with the costliest batch comes first, so that memory that runs out does so at once.
             uneven: what becomes of rows that do not go round, once even batches of one row would be too few:
-                `repeat` some, `drop` some (at most `world_size` - 1), or `refuse`.
+                `repeat` some, `drop` some (at most `world_size` - 1), or `raise`.
             after: where a run stands: what it has not yet served is planned, for as many ranks as there are now.
-            kept: a folder where plans are kept as files: read from there, or made and written.
+            cache: a folder where plans are kept as files: read from there, or made and written.
 
         Raises:
             ShapeError: for lengths that are no whole numbers, or of another shape.
@@ -106,25 +106,29 @@ class Plan:
         making = Making(checked, pieces_of(checked, policy), policy, seed, worst_first, uneven)
         stands = Cursor.standing(after, epoch, making.recipe())
         # On as many ranks as before, the plan that was left is taken up again.
-        goes_on = bool(stands.served) and stands.served[-1][0] == world_size
-        begins = attrs.evolve(stands, served=stands.served[:-1]) if goes_on else stands
-        return cls._kept_or_made(making, begins, world_size, kept).left(stands)
+        goes_on = bool(stands.batches_done) and stands.batches_done[-1][0] == world_size
+        begins = attrs.evolve(stands, batches_done=stands.batches_done[:-1]) if goes_on else stands
+        return cls._read_or_make(making, begins, world_size, cache).left(stands)
 
     @classmethod
-    def _kept_or_made(cls, making: Making, begins: Cursor, world_size: int, kept: str | PathLike[str] | None) -> "Plan":
-        if kept is not None:
-            path = _path(kept, _digest(begins, world_size, None))
+    def _read_or_make(
+        cls, making: Making, begins: Cursor, world_size: int, cache: str | PathLike[str] | None
+    ) -> "Plan":
+        if cache is not None:
+            path = _path(cache, _digest(begins, world_size, None))
             if path.exists():
                 plan = cls.read(path)
                 if plan.digest == path.stem:
                     return plan
                 msg = f"{path} holds another plan than its name says; delete it, and it is made anew."
                 raise PlanError(msg, path=path)
-        batches, repeated, dropped = making.batches(begins.epoch, begins.served, world_size)
+        batches, repeated, dropped = making.batches(begins.epoch, begins.batches_done, world_size)
         fields = attrs.asdict(batches, recurse=False)
-        plan = cls(**fields, pieces=making.pieces, repeated=repeated, dropped=dropped, world_size=world_size, begins=begins)
-        if kept is not None:
-            plan.save(kept)
+        plan = cls(
+            **fields, pieces=making.pieces, repeated=repeated, dropped=dropped, world_size=world_size, begins=begins
+        )
+        if cache is not None:
+            plan.save(cache)
         return plan
 
     def __len__(self) -> int:
@@ -177,20 +181,24 @@ class Plan:
         """
         whole("rank", rank, least=0)
         if rank >= self.world_size or self.taken_by is not None:
-            has = f"there are {self.world_size} ranks" if self.taken_by is None else f"it is rank {self.taken_by}'s already"
+            has = (
+                f"there are {self.world_size} ranks"
+                if self.taken_by is None
+                else f"it is rank {self.taken_by}'s already"
+            )
             msg = f"rank {rank} has no part in this plan: {has}."
             raise OptionError(msg, rank=rank, world_size=self.world_size)
         return attrs.evolve(self._from(rank, self.world_size), taken_by=rank)
 
-    def cursor(self, steps: int) -> Cursor:
+    def cursor(self, batches_done: int) -> Cursor:
         """Where a run stands after so many steps of this plan: each takes a batch on every rank.
 
         Raises:
-            OptionError: for more steps than there are.
+            OptionError: for more batches_done than there are.
         """
-        whole("steps", steps, least=0)
-        check_served(steps, self._training_steps())
-        return self.begins.after(self.world_size, steps)
+        whole("batches_done", batches_done, least=0)
+        check_served(batches_done, self._training_steps())
+        return self.begins.after(self.world_size, batches_done)
 
     def left(self, cursor: Cursor) -> "Plan":
         """What is left of the plan where a run stands.
@@ -220,7 +228,11 @@ class Plan:
             3
         """
         path = _path(folder, self.digest)
-        facts: dict[str, object] = {"begins": self.begins.to_dict(), "world_size": self.world_size, "taken_by": self.taken_by}
+        facts: dict[str, object] = {
+            "begins": self.begins.to_dict(),
+            "world_size": self.world_size,
+            "taken_by": self.taken_by,
+        }
         facts |= {"rows": self.pieces.rows, "limit": self.pieces.limit}
         arrays = {"order": self.order, "starts": self.starts, "stops": self.stops, "shapes": self.shapes}
         arrays |= {"steps": self.steps, "repeated": self.repeated, "dropped": self.dropped}

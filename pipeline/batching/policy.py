@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from pipeline.batching.numbers import IntArray, one_of, whole_or_none
 
-LongRows = Literal["refuse", "alone", "truncate", "split"]
+LongRows = Literal["raise", "alone", "truncate", "split"]
 """What becomes of a row that is too long for any batch."""
 
 
@@ -21,19 +21,19 @@ class Policy(ABC):
 
     Args:
         longest: how many steps a row may have; None if the policy alone decides.
-        too_long: what becomes of a longer row, or of one that no batch could hold: `refuse` it with an error, let it
+        too_long: what becomes of a longer row, or of one that no batch could hold: `raise` it with an error, let it
             stand `alone` in a batch, `truncate` it, or `split` it into pieces that are rows of their own.
-        pool: how many batches are made of rows that are sorted together. More make less padding, fewer mix rows better.
+        batches_per_sort: how many batches are made of rows that are sorted together. More make less padding, fewer mix rows better.
             None sorts all rows together.
     """
 
     longest: int | None = attrs.field(default=None, kw_only=True)
-    too_long: LongRows = attrs.field(default="refuse", kw_only=True)
-    pool: int | None = attrs.field(default=100, kw_only=True)
+    too_long: LongRows = attrs.field(default="raise", kw_only=True)
+    batches_per_sort: int | None = attrs.field(default=100, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         whole_or_none("longest", self.longest, least=1)
-        whole_or_none("pool", self.pool, least=1)
+        whole_or_none("batches_per_sort", self.batches_per_sort, least=1)
         one_of("too_long", self.too_long, get_args(LongRows))
 
     @abstractmethod

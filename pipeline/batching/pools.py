@@ -64,7 +64,7 @@ class Pools:
         self.seed: Final = seed
         self.world_size: Final = world_size
         self.uneven: Final[Uneven] = uneven
-        self._whole = attrs.evolve(policy, pool=None)
+        self._whole = attrs.evolve(policy, batches_per_sort=None)
         self._rows = None if buffer_size is None else max(buffer_size, world_size)
         self._shares: dict[int, float] = {}
 
@@ -79,7 +79,11 @@ class Pools:
         """Whether so many rows, which take so many batches, are enough for a pool."""
         if self._rows is not None and rows >= self._rows:
             return True
-        return self.policy.pool is not None and shares >= self.policy.pool and rows >= self.world_size
+        return (
+            self.policy.batches_per_sort is not None
+            and shares >= self.policy.batches_per_sort
+            and rows >= self.world_size
+        )
 
     def cut(self, lengths: npt.ArrayLike, *, epoch: int, number: int, last: bool) -> Pool:
         """The batches of a pool.

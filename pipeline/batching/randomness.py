@@ -28,7 +28,7 @@ class Randomness:
     Example:
         >>> from pipeline.batching import Budget
         >>> lengths = [length % 40 for length in range(10_000)]
-        >>> this, following = (Plan.of(lengths, Budget(400, pool=50), epoch=epoch) for epoch in (0, 1))
+        >>> this, following = (Plan.of(lengths, Budget(400, batches_per_sort=50), epoch=epoch) for epoch in (0, 1))
         >>> figures = Randomness.of(this, following)
         >>> abs(figures.correlation) < 0.1, figures.mates < 0.1
         (True, True)

@@ -16,7 +16,7 @@ from pipeline.errors import OptionError
 _TRIES: Final = 20
 """How many orders are drawn at most."""
 
-Uneven = Literal["repeat", "drop", "refuse"]
+Uneven = Literal["repeat", "drop", "raise"]
 """What becomes of rows that are too few to go round, batches of one row each."""
 
 
@@ -47,7 +47,9 @@ def divided(starts: npt.NDArray[np.int64], rows: int, world_size: int) -> npt.ND
     return np.sort(np.concatenate([starts, np.asarray(added, np.int64)]))
 
 
-def evened(batches: Batches, world_size: int, uneven: Uneven, draws: Draws | None) -> tuple[Batches, IntArray, IntArray]:
+def evened(
+    batches: Batches, world_size: int, uneven: Uneven, draws: Draws | None
+) -> tuple[Batches, IntArray, IntArray]:
     """The batches, their number a multiple of `world_size`, and the rows that are repeated for it, and dropped.
 
     Raises:
@@ -57,8 +59,8 @@ def evened(batches: Batches, world_size: int, uneven: Uneven, draws: Draws | Non
     over = len(batches) % world_size
     if not over:
         return batches, none, none
-    if uneven == "refuse" or (uneven == "drop" and over == len(batches)):
-        left = "" if uneven == "refuse" else ", and dropping them would leave none"
+    if uneven == "raise" or (uneven == "drop" and over == len(batches)):
+        left = "" if uneven == "raise" else ", and dropping them would leave none"
         msg = (
             f"{len(batches.order)} rows do not make the same number of batches for {world_size} ranks{left}; "
             'take fewer ranks, or repeat some rows: uneven="repeat".'

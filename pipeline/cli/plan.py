@@ -36,9 +36,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--words", metavar="NAME", help="the field or column of the words, where they are in lists")
     add("--tokenizer", type=Path, metavar="PATH", help="the tokenizer.json that --unit tokens counts by")
     add("--histogram", action="store_true", help="a line of FILE is a length, and how many rows have it")
-    add("--max-padded-steps", type=int, metavar="N", default=4_096, help="the budget: padded steps a batch (default: 4096)")
+    add(
+        "--max-padded-steps",
+        type=int,
+        metavar="N",
+        default=4_096,
+        help="the budget: padded steps a batch (default: 4096)",
+    )
     add("--rows", type=int, metavar="N", help="how many rows a batch may have (default: as many as the budget allows)")
-    add("--too-long", choices=get_args(LongRows), default="refuse", help="what becomes of rows over the budget")
+    add("--too-long", choices=get_args(LongRows), default="raise", help="what becomes of rows over the budget")
     add("--world-size", type=int, metavar="N", default=1, help="how many ranks train together (default: 1)")
     add("--seed", type=int, metavar="N", default=0, help="what the plans start from (default: 0)")
     add("--picture", type=Path, metavar="PATH", help="draw it too: .svg, .png or .pdf; needs matplotlib")

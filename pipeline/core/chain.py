@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from typing_extensions import override
 
-from pipeline.core.stage import Spec, I_contra, TypePreserving, ModuleStage, O_co, StageBase, Stage, Stream, is_stream
+from pipeline.core.stage import I_contra, ModuleStage, O_co, Spec, Stage, StageBase, Stream, TypePreserving, is_stream
 from pipeline.data.batches import is_batch
 from pipeline.data.rows import is_row, refuse_text
 from pipeline.data.scores import Predictions
@@ -290,7 +290,7 @@ def _has_weights(part: StageBase) -> bool:
     if not isinstance(part, nn.Module):
         return False
     return (
-        getattr(part, "waits", False) is True
+        getattr(part, "is_lazy", False) is True
         or any(True for _ in part.parameters())
         or any(True for _ in part.buffers())
     )

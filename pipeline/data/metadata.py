@@ -61,7 +61,9 @@ def check_metadata(metadata: BatchMetadata, batch: int, width: int | None = None
         ShapeError: naming the field.
     """
     if metadata.row_ids.shape[0] != batch:
-        msg = f"metadata has places of {len(metadata.row_ids)} rows, but the batch has {batch}; give each row one place."
+        msg = (
+            f"metadata has places of {len(metadata.row_ids)} rows, but the batch has {batch}; give each row one place."
+        )
         raise ShapeError(msg, argument="metadata")
     for field, steps in (("targets", metadata.targets), ("asked", metadata.answer_mask)):
         if width is not None and steps is not None and steps.ndim == 2 and steps.shape[1] != width:

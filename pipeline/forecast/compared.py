@@ -25,7 +25,7 @@ _SHOWN: Final = 2
 
 
 def compared(
-    histogram: Histogram, max_padded_steps: int, *, rows: int | None = None, too_long: LongRows = "refuse"
+    histogram: Histogram, max_padded_steps: int, *, rows: int | None = None, too_long: LongRows = "raise"
 ) -> Sequence[Policy]:
     """Every kind of policy, none with more padded steps a batch than the budget.
 
@@ -41,7 +41,7 @@ def compared(
     Example:
         >>> print(*map(spelt, compared(Histogram.of(range(1, 65)), 256)), sep=chr(10))
         Rows(4)
-        Budget(256, pool=None)
+        Budget(256, batches_per_sort=None)
         Budget(256)
         Boundaries((8, 16, ...), max_padded_steps=256)
         Shapes(((32, 8), (16, 16), ...))
@@ -50,12 +50,14 @@ def compared(
     few = max_padded_steps // longest if rows is None else min(rows, max_padded_steps // longest)
     over = max_padded_steps if histogram.longest > max_padded_steps else None
     made: list[Policy] = [Rows(few, longest=over, too_long=too_long)]
-    made += [Budget(max_padded_steps, rows=rows, too_long=too_long, pool=pool) for pool in (None, 100)]
+    made += [Budget(max_padded_steps, rows=rows, too_long=too_long, batches_per_sort=pool) for pool in (None, 100)]
     if not histogram.rows:
         return made
     # As many rows stand for each group: the edges are those of all rows.
     standing = histogram.quantiles(_GROUPS).clip(1, max_padded_steps)
-    boundaries = Boundaries.quantiles(standing, _GROUPS, max_padded_steps=max_padded_steps, rows=rows, too_long=too_long)
+    boundaries = Boundaries.quantiles(
+        standing, _GROUPS, max_padded_steps=max_padded_steps, rows=rows, too_long=too_long
+    )
     rooms = {width: max_padded_steps // width for width in widths(histogram, _GROUPS, longest)}
     shapes = [(room if rows is None else min(rows, room), width) for width, room in rooms.items()]
     return [*made, boundaries, Shapes(shapes, too_long=too_long)]
@@ -100,8 +102,8 @@ def spelt(policy: Policy) -> str:
     """A policy as it is written in a call, without what is left at its default, long tuples cut.
 
     Example:
-        >>> spelt(Budget(4_096, rows=128)), spelt(Boundaries((16, 32, 64), rows=8, pool=None))
-        ('Budget(4,096, rows=128)', 'Boundaries((16, 32, ...), pool=None, rows=8)')
+        >>> spelt(Budget(4_096, rows=128)), spelt(Boundaries((16, 32, 64), rows=8, batches_per_sort=None))
+        ('Budget(4,096, rows=128)', 'Boundaries((16, 32, ...), batches_per_sort=None, rows=8)')
     """
     said: list[tuple[bool, str]] = []
     for field in attrs.fields(type(policy)):

@@ -71,10 +71,10 @@ def drawn(histogram: Histogram, policy: Policy, world_size: int, seed: int) -> D
 
 
 def _pools(histogram: Histogram, policy: Policy) -> int:
-    if policy.pool is None or not histogram.rows:
+    if policy.batches_per_sort is None or not histogram.rows:
         return 1
     rooms = np.fromiter(map(policy.room, histogram.lengths.tolist()), np.float64, len(histogram.lengths))
-    return max(1, int((histogram.counts / rooms).sum()) // policy.pool)
+    return max(1, int((histogram.counts / rooms).sum()) // policy.batches_per_sort)
 
 
 def _counts(histogram: Histogram, pools: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:

@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from pipeline.checks.shapes import described
 from pipeline.core.chain import Chain
-from pipeline.core.stage import StageBase, Stage
+from pipeline.core.stage import Stage, StageBase
 from pipeline.data.batches import Padded, is_batch
 from pipeline.data.rows import Ids, Kind, Vectors
 from pipeline.data.scores import Scores, StepScores

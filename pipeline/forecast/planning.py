@@ -24,7 +24,7 @@ def plan(
     policies: int | Policy | Sequence[Policy] | Mapping[str, Policy] = 4_096,
     *,
     rows: int | None = None,
-    too_long: LongRows = "refuse",
+    too_long: LongRows = "raise",
     world_size: int = 1,
     seed: int = 0,
     model: Model | None = None,
@@ -66,7 +66,7 @@ def plan(
         max_padded_steps = whole("max_padded_steps", policies, least=1)
         chosen = named(compared(histogram, max_padded_steps, rows=rows, too_long=too_long))
     else:
-        if rows is not None or too_long != "refuse":
+        if rows is not None or too_long != "raise":
             msg = "rows and too_long belong to a budget, but policies arrived; say them in each policy."
             raise OptionError(msg, rows=rows, too_long=too_long)
         chosen = named(policies)

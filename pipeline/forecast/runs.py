@@ -77,7 +77,7 @@ class Runs:
     def starts(self, policy: Policy) -> Whole:
         """The places where batches begin: those of `pipeline.batching.cut`, found in a step a run."""
         found = self._from_the_longest(policy)
-        if policy.pool is not None or not len(found):
+        if policy.batches_per_sort is not None or not len(found):
             return found
         other = self._from_the_shortest(policy)
         longest, others_longest = (self.lengths[self.run_at(starts)][:, None] for starts in (found, other))
@@ -152,7 +152,7 @@ def what_is_left(histogram: Histogram, policy: Policy) -> Histogram:
         return histogram
     long = histogram.lengths > limit
     many = int(histogram.counts[long].sum())
-    if policy.too_long == "refuse":
+    if policy.too_long == "raise":
         msg = (
             f"{many:,} rows are longer than {limit:,} steps, up to {histogram.longest:,}, but {policy} has no room for "
             'those; raise that, or say what becomes of long rows: too_long="alone", "truncate" or "split".'

@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.data.batches import Padded
-from pipeline.data.states import S, MaybeCausal, States
+from pipeline.data.states import MaybeCausal, S, States
 
 
 def ranked(states: States[MaybeCausal]) -> Float[Tensor, "occupied time hidden"]:

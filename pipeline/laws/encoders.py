@@ -61,7 +61,9 @@ def sizes_are_true(make: Made) -> None:
     for batch in _both_layouts(padded(drawn((4, 1, 3), size_of(encoder)), extra=1)):
         states = encoder(batch)
         if not isinstance(loosely(states), States):
-            msg = f"forward must give pipeline.States, but gave a {type(states).__name__}; see batch.with_values(hidden)."
+            msg = (
+                f"forward must give pipeline.States, but gave a {type(states).__name__}; see batch.with_values(hidden)."
+            )
             raise FaultError(msg)
         shapes = [tuple(states.steps.packed().values.shape), tuple(states.final.shape)]
         wanted = [(batch.order.steps, encoder.output_size), (len(batch.lengths), encoder.output_size)]

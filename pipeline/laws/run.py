@@ -11,7 +11,7 @@ from pipeline.checks.shapes import described
 from pipeline.data.batches import Batch, Packed, Padded
 from pipeline.data.order import ints
 from pipeline.data.rows import Hidden, Vectors
-from pipeline.data.states import Pooled, MaybeCausal, States
+from pipeline.data.states import MaybeCausal, Pooled, States
 from pipeline.errors import OptionError
 from pipeline.functional.segments import sum_by_row
 from pipeline.laws.law import FaultError

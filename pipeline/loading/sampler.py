@@ -38,7 +38,7 @@ class PlannedBatches(Sampler[list[int]]):
             what deals them out by itself, as `accelerator.prepare` does.
         worst_first: begin with the costliest batch.
         uneven: what becomes of rows that do not go round.
-        kept: a folder where plans are kept as files.
+        cache: a folder where plans are kept as files.
 
     Raises:
         OptionError: for options outside their range, if one of `rank` and `world_size` is given alone, or later, if a
@@ -64,7 +64,7 @@ class PlannedBatches(Sampler[list[int]]):
         split_by_rank: bool = True,
         worst_first: bool = False,
         uneven: Uneven = "repeat",
-        kept: str | PathLike[str] | None = None,
+        cache: str | PathLike[str] | None = None,
     ) -> None:
         if rank is not None or world_size is not None:
             taking_part(rank, world_size)
@@ -75,7 +75,7 @@ class PlannedBatches(Sampler[list[int]]):
         self._ranks: Final = rank, world_size
         self._worst_first: Final = worst_first
         self._uneven: Final[Uneven] = uneven
-        self._kept: Final = None if kept is None else Path(kept)
+        self._cache: Final = None if cache is None else Path(cache)
         self._begins = Cursor()
         self._skipped = 0
         self._given = 0
@@ -129,7 +129,7 @@ class PlannedBatches(Sampler[list[int]]):
             if self._given and self._given == len(self.plan):
                 self._given = self._skipped
             return
-        if (self._begins.served or self._skipped) and len(self.plan) > self._given:
+        if (self._begins.batches_done or self._skipped) and len(self.plan) > self._given:
             msg = (
                 f"the state that was loaded stands within epoch {self.epoch}, but set_epoch({epoch}) arrived, and the "
                 f"rest of that epoch would be lost; count epochs on from {self.epoch}."
@@ -150,8 +150,8 @@ class PlannedBatches(Sampler[list[int]]):
                 between the batches of one step, and there are other ranks now.
         """
         match dict(state):
-            case {"cursor": cursor, "within": int(within), "world_size": int(world_size), **rest} if not rest and _is_state(
-                cursor
+            case {"cursor": cursor, "within": int(within), "world_size": int(world_size), **rest} if (
+                not rest and _is_state(cursor)
             ):
                 begins = Cursor.from_dict(cursor)
             case _:
@@ -171,7 +171,7 @@ class PlannedBatches(Sampler[list[int]]):
 
     def __len__(self) -> int:
         """How many batches the epoch has for this rank, those before a state that was loaded among them."""
-        return sum(steps for _, steps in self._begins.served) * self._each + len(self.plan)
+        return sum(steps for _, steps in self._begins.batches_done) * self._each + len(self.plan)
 
     @override
     def __iter__(self) -> Iterator[list[int]]:
@@ -212,7 +212,7 @@ class PlannedBatches(Sampler[list[int]]):
                 worst_first=self._worst_first,
                 uneven=self._uneven,
                 after=begins,
-                kept=self._kept,
+                cache=self._cache,
             )
             self._planned = wanted, plan.rank(rank) if self.split_by_rank else plan
         return self._planned[1]

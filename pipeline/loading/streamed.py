@@ -13,7 +13,7 @@ from typing_extensions import override
 from pipeline.batching.numbers import one_of, whole
 from pipeline.batching.stream_cursor import StreamCursor
 from pipeline.core.chain import StreamChain
-from pipeline.core.stage import StageBase, Stage, Stream, is_stream
+from pipeline.core.stage import Stage, StageBase, Stream, is_stream
 from pipeline.errors import CompositionError, OptionError
 from pipeline.loading.ranks import taking_part
 from pipeline.loading.share import Share

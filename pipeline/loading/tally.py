@@ -86,7 +86,9 @@ class EpochCounter:
             OptionError: if the tally was not told which rows there are.
         """
         if self._wanted is None:
-            raise OptionError("the tally knows no lengths, so it cannot tell what is missing; make it EpochCounter(lengths).")
+            raise OptionError(
+                "the tally knows no lengths, so it cannot tell what is missing; make it EpochCounter(lengths)."
+            )
         left, doubled = _states(self._wanted, self._steps, self._times)
         return Coverage(np.flatnonzero(left), np.flatnonzero(doubled))
 

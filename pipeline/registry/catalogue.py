@@ -133,7 +133,7 @@ class Catalogue(Generic[P]):
             if parameter.default is parameter.empty and option not in {*chosen, self.given}:
                 raise self._refused(name, f"needs option {option!r}", option, takes)
 
-    def waits(self, name: str) -> bool:
+    def is_lazy(self, name: str) -> bool:
         """Whether a part must be told what a stage fills in (its input size) before it can be made."""
         given = self._takes(name).get(self.given)
         return given is not None and given.default is given.empty
@@ -148,7 +148,7 @@ class Catalogue(Generic[P]):
                 declares, or it fails.
         """
         self.check(name, options)
-        if self.given not in options and self.waits(name):
+        if self.given not in options and self.is_lazy(name):
             raise self._refused(name, f"needs option {self.given!r}", self.given, self._takes(name))
         offer = self.offer(name)
         try:

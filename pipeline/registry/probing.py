@@ -6,9 +6,9 @@ from typing import Any, Final, TypeAlias, cast
 
 import torch
 
+from pipeline.laws import attentions, encoders, pools, tokenizers
 from pipeline.laws.law import Law, LawBrokenError
 from pipeline.registry.sampling import same_random_numbers, sample_options
-from pipeline.laws import attentions, encoders, pools, tokenizers
 
 _Laws: TypeAlias = Sequence[Law[Any]]
 

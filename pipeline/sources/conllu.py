@@ -36,7 +36,7 @@ class Conllu(FileSource[Sequence[str]]):
         words: the column of the words: `form` or `lemma`.
         target: the column of the targets: `upos`, `xpos`, `feats`, `deprel`, ...; `head` as numbers; None for none.
         on_bad_record: what becomes of sentences with a line that has not ten columns, words that are not numbered from 1,
-            heads that are no number, no word at all, bytes that are no UTF-8, or a NUL: `stop`, `skip`, or a function
+            heads that are no number, no word at all, bytes that are no UTF-8, or a NUL: `raise`, `skip`, or a function
             of a `Problem` that gives an example in its place, or None.
         cache: a folder in which the index is kept; None keeps none.
 
@@ -60,7 +60,7 @@ class Conllu(FileSource[Sequence[str]]):
         *,
         words: Literal["form", "lemma"] = "form",
         target: Annotation | None = "upos",
-        on_bad_record: Malformed[Sequence[str]] = "stop",
+        on_bad_record: Malformed[Sequence[str]] = "raise",
         cache: str | PathLike[str] | None = None,
     ) -> None:
         super().__init__(file, on_bad_record=on_bad_record, cache=cache)

@@ -33,7 +33,7 @@ class Delimited(FileSource[str]):
         delimiter: what stands between fields: one ASCII character.
         quote: what encloses fields that hold delimiters or line ends, one ASCII character; None if nothing does.
         on_bad_record: what becomes of records with another number of fields than the first, an open quote, text behind a
-            closed one, bytes that are no UTF-8, or a NUL: `stop`, `skip`, or a function of a `Problem` that gives an
+            closed one, bytes that are no UTF-8, or a NUL: `raise`, `skip`, or a function of a `Problem` that gives an
             example in its place, or None.
         cache: a folder in which the index is kept; None keeps none.
 
@@ -52,7 +52,7 @@ class Delimited(FileSource[str]):
         header: bool = True,
         delimiter: str = ",",
         quote: str | None = '"',
-        on_bad_record: Malformed[str] = "stop",
+        on_bad_record: Malformed[str] = "raise",
         cache: str | PathLike[str] | None = None,
     ) -> None:
         super().__init__(file, on_bad_record=on_bad_record, cache=cache)
@@ -157,7 +157,7 @@ class Tsv(Delimited):
         text: Column = "text",
         target: Column | None = None,
         header: bool = True,
-        on_bad_record: Malformed[str] = "stop",
+        on_bad_record: Malformed[str] = "raise",
         cache: str | PathLike[str] | None = None,
     ) -> None:
         super().__init__(

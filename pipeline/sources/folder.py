@@ -32,7 +32,7 @@ class TextFolder(Screened[bytes, str]):
         pattern: which files: as in `Path.glob`, below the folder.
         target: the target of a file: the name of the `folder` that it lies in, or of the `file`, without its suffix;
             None for none.
-        on_bad_record: what becomes of files that are no UTF-8, or hold a NUL: `stop`, `skip`, or a function of a `Problem`
+        on_bad_record: what becomes of files that are no UTF-8, or hold a NUL: `raise`, `skip`, or a function of a `Problem`
             that gives an example in its place, or None.
         cache: a folder in which is kept which files are left out; None keeps nothing.
 
@@ -56,7 +56,7 @@ class TextFolder(Screened[bytes, str]):
         *,
         pattern: str = "**/*.txt",
         target: Naming | None = None,
-        on_bad_record: Malformed[str] = "stop",
+        on_bad_record: Malformed[str] = "raise",
         cache: str | PathLike[str] | None = None,
     ) -> None:
         super().__init__(on_bad_record, cache)

@@ -26,7 +26,7 @@ class JsonLines(FileSource[X_co]):
         text: the field of the input, if that is text: `text`, unless something else is said.
         words: the field of the input, if that is a list of words.
         target: the field of the target: a class, by name or number, a list of them, one a step, or null; None for none.
-        on_bad_record: what becomes of lines that are no JSON, no object, lack a field, or have one of another type: `stop`,
+        on_bad_record: what becomes of lines that are no JSON, no object, lack a field, or have one of another type: `raise`,
             `skip`, or a function of a `Problem` that gives an example in its place, or None.
         cache: a folder in which the index is kept; None keeps none.
 
@@ -50,7 +50,7 @@ class JsonLines(FileSource[X_co]):
         *,
         text: str = "text",
         target: str | None = None,
-        on_bad_record: Malformed[str] = "stop",
+        on_bad_record: Malformed[str] = "raise",
         cache: str | PathLike[str] | None = None,
     ) -> None: ...
     @overload
@@ -60,7 +60,7 @@ class JsonLines(FileSource[X_co]):
         *,
         words: str,
         target: str | None = None,
-        on_bad_record: Malformed[Sequence[str]] = "stop",
+        on_bad_record: Malformed[Sequence[str]] = "raise",
         cache: str | PathLike[str] | None = None,
     ) -> None: ...
     def __init__(
@@ -70,7 +70,7 @@ class JsonLines(FileSource[X_co]):
         text: str | None = None,
         words: str | None = None,
         target: str | None = None,
-        on_bad_record: Malformed[object] = "stop",
+        on_bad_record: Malformed[object] = "raise",
         cache: str | PathLike[str] | None = None,
     ) -> None:
         super().__init__(file, on_bad_record=cast("Malformed[X_co]", on_bad_record), cache=cache)

@@ -27,7 +27,7 @@ class TextLines(FileSource[str]):
         file: the path.
         target: the target of every record.
         blank: what becomes of blank lines: `keep` them as empty records, or `drop` them.
-        on_bad_record: what becomes of lines that are no UTF-8, or hold a NUL: `stop`, `skip`, or a function of a `Problem`
+        on_bad_record: what becomes of lines that are no UTF-8, or hold a NUL: `raise`, `skip`, or a function of a `Problem`
             that gives an example in its place, or None.
         cache: a folder in which the index is kept; None keeps none.
 
@@ -49,7 +49,7 @@ class TextLines(FileSource[str]):
         *,
         target: int | str | None = None,
         blank: Literal["keep", "drop"] = "keep",
-        on_bad_record: Malformed[str] = "stop",
+        on_bad_record: Malformed[str] = "raise",
         cache: str | PathLike[str] | None = None,
     ) -> None:
         super().__init__(file, on_bad_record=on_bad_record, cache=cache)
@@ -76,7 +76,7 @@ def lines_of(
     pattern: str = "**/*.txt",
     target: Naming | None = None,
     blank: Literal["keep", "drop"] = "keep",
-    on_bad_record: Malformed[str] = "stop",
+    on_bad_record: Malformed[str] = "raise",
     cache: str | PathLike[str] | None = None,
 ) -> Source[str]:
     r"""The lines of all text files of a folder, a record a line, files in the order of their paths.

@@ -36,7 +36,7 @@ class Parquet(TableSource[X_co]):
         text: the column of the input, if that is text: `text`, unless something else is said.
         words: the column of the input, if that is lists of words.
         target: the column of the target: classes, by name or number, lists of them, or null; None for none.
-        on_bad_record: what becomes of rows whose input is null, or no UTF-8, or a field of another type: `stop`, `skip`, or
+        on_bad_record: what becomes of rows whose input is null, or no UTF-8, or a field of another type: `raise`, `skip`, or
             a function of a `Problem` that gives an example in its place, or None.
         cache: a folder for the Arrow file, and for which rows are left out; None keeps nothing.
 
@@ -55,7 +55,7 @@ class Parquet(TableSource[X_co]):
         *,
         text: str = "text",
         target: str | None = None,
-        on_bad_record: Malformed[str] = "stop",
+        on_bad_record: Malformed[str] = "raise",
         cache: str | PathLike[str] | None = None,
     ) -> None: ...
     @overload
@@ -65,7 +65,7 @@ class Parquet(TableSource[X_co]):
         *,
         words: str,
         target: str | None = None,
-        on_bad_record: Malformed[Sequence[str]] = "stop",
+        on_bad_record: Malformed[Sequence[str]] = "raise",
         cache: str | PathLike[str] | None = None,
     ) -> None: ...
     def __init__(
@@ -75,7 +75,7 @@ class Parquet(TableSource[X_co]):
         text: str | None = None,
         words: str | None = None,
         target: str | None = None,
-        on_bad_record: Malformed[Any] = "stop",
+        on_bad_record: Malformed[Any] = "raise",
         cache: str | PathLike[str] | None = None,
     ) -> None:
         self._file: Any = None

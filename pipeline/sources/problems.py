@@ -47,7 +47,7 @@ class Problem:
         return RecordError(msg, file=self.file, line=self.number, kind=self.kind, text=self.text)
 
 
-Malformed: TypeAlias = Literal["stop", "skip"] | Callable[[Problem], Example[X_co] | None]
+Malformed: TypeAlias = Literal["raise", "skip"] | Callable[[Problem], Example[X_co] | None]
 """What becomes of malformed records: an error, left out and counted, or what a function makes of them, None for out."""
 
 
@@ -91,10 +91,10 @@ def checked_malformed(on_bad_record: Any) -> None:  # noqa: ANN401 - what came m
     """Refuse what says nothing about malformed records.
 
     Raises:
-        OptionError: if it is neither `stop`, `skip` nor a function.
+        OptionError: if it is neither `raise`, `skip` nor a function.
     """
-    if on_bad_record not in ("stop", "skip") and not callable(on_bad_record):
-        msg = f'on_bad_record must be "stop", "skip" or a function of a Problem, but {on_bad_record!r} arrived.'
+    if on_bad_record not in ("raise", "skip") and not callable(on_bad_record):
+        msg = f'on_bad_record must be "raise", "skip" or a function of a Problem, but {on_bad_record!r} arrived.'
         raise OptionError(msg, on_bad_record=on_bad_record)
 
 

@@ -43,7 +43,7 @@ class Records(Screened[object, X_co]):
         text: the field of the input, if that is text: by its name, or by its number in a tuple.
         words: the field of the input, if that is a list of words.
         target: the field of the target: a class, by name or number, a list of them, one a step, or None.
-        on_bad_record: what becomes of records that lack a field, or have one of another type: `stop`, `skip`, or a function
+        on_bad_record: what becomes of records that lack a field, or have one of another type: `raise`, `skip`, or a function
             of a `Problem` that gives an example in its place, or None. Bare inputs are the door's to judge.
 
     Raises:
@@ -64,14 +64,14 @@ class Records(Screened[object, X_co]):
         self: "Records[V]",
         values: Iterable[V | Example[V]],
         *,
-        on_bad_record: Malformed[V] = "stop",
+        on_bad_record: Malformed[V] = "raise",
     ) -> None: ...
     @overload
     def __init__(
         self: "Records[V]",
         values: MapStyle[Example[V]],
         *,
-        on_bad_record: Malformed[V] = "stop",
+        on_bad_record: Malformed[V] = "raise",
     ) -> None: ...
     @overload
     def __init__(
@@ -80,7 +80,7 @@ class Records(Screened[object, X_co]):
         *,
         text: Column,
         target: Column | None = None,
-        on_bad_record: Malformed[str] = "stop",
+        on_bad_record: Malformed[str] = "raise",
     ) -> None: ...
     @overload
     def __init__(
@@ -89,7 +89,7 @@ class Records(Screened[object, X_co]):
         *,
         words: Column,
         target: Column | None = None,
-        on_bad_record: Malformed[Sequence[str]] = "stop",
+        on_bad_record: Malformed[Sequence[str]] = "raise",
     ) -> None: ...
     def __init__(
         self,
@@ -98,7 +98,7 @@ class Records(Screened[object, X_co]):
         text: Column | None = None,
         words: Column | None = None,
         target: Column | None = None,
-        on_bad_record: Malformed[Any] = "stop",
+        on_bad_record: Malformed[Any] = "raise",
     ) -> None:
         super().__init__(on_bad_record, cache=None)
         refuse_text(values)

@@ -40,7 +40,7 @@ R = TypeVar("R")
 class Screened(Source[X_co], Generic[R, X_co]):
     """A source that reads its records from spans, and says what becomes of the malformed ones.
 
-    With `on_bad_record="stop"`, records are looked at when they are read, and not before. Otherwise all of them are read
+    With `on_bad_record="raise"`, records are looked at when they are read, and not before. Otherwise all of them are read
     once when their number, or one of them by number, is first asked for: only then it is known which are left out.
     With a `cache`, what was found is kept there, and the next start does not read them again; what a function decides
     is not kept.
@@ -50,7 +50,7 @@ class Screened(Source[X_co], Generic[R, X_co]):
         checked_malformed(on_bad_record)
         self.on_bad_record: Malformed[X_co] = on_bad_record
         self.cache: Path | None = None if cache is None else Path(cache)
-        self._screen: _Screen | None = _NOTHING if on_bad_record == "stop" else None
+        self._screen: _Screen | None = _NOTHING if on_bad_record == "raise" else None
 
     @abstractmethod
     def _all(self) -> Iterator[tuple[Span, R]]:
@@ -137,7 +137,7 @@ class Screened(Source[X_co], Generic[R, X_co]):
             if self.on_bad_record == "skip":
                 return None
             problem = self._problem(raw, span, error)
-            if self.on_bad_record == "stop":
+            if self.on_bad_record == "raise":
                 raise problem.error() from None
             return self.on_bad_record(problem)
 

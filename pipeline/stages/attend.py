@@ -12,8 +12,8 @@ from typing_extensions import override
 
 from pipeline.checks.shapes import described
 from pipeline.checks.switches import at_border
-from pipeline.core.stage import Spec, TypePreserving, ModuleStage
-from pipeline.data.states import S, MaybeCausal, States
+from pipeline.core.stage import ModuleStage, Spec, TypePreserving
+from pipeline.data.states import MaybeCausal, S, States
 from pipeline.errors import OptionError, ShapeError
 from pipeline.functional.causal_attention import in_blocks, mixed_earlier
 from pipeline.functional.longest_first import ranked, unranked
@@ -22,8 +22,8 @@ from pipeline.parts.attention import Attention
 from pipeline.parts.capabilities import Layout
 from pipeline.registry import registry
 from pipeline.registry.catalogue import Catalogue
-from pipeline.stages.pieces import MEMORY, Share, checked_memory, joined
 from pipeline.stages.part_stage import PartStage
+from pipeline.stages.pieces import MEMORY, Share, checked_memory, joined
 
 _BLOCK: Final = 128
 """How many steps look back at a time: the fewer, the less is worked out of what they may not see, and the slower."""
@@ -73,7 +73,7 @@ class _Attending(PartStage[Attention]):
     def weights(self, states: States[MaybeCausal]) -> Float[Tensor, "batch query key"]:
         """The share of each step (key) in each step's context (query), in padded layout; zeros for padding."""
         values = states.padded().values
-        attention = self.ready(values.shape[-1])
+        attention = self.get_part(values.shape[-1])
         mask = self.mask(states).expand(values.shape[0], values.shape[1], -1)
         share = self.share(attention, values)
         queries = share.by_queries(values.shape[1])
@@ -87,16 +87,16 @@ class _Attending(PartStage[Attention]):
         """The states with each step's context in its place; final states are left as they are."""
         rows = states.padded()
         values = rows.values
-        attention = self.ready(values.shape[-1])
+        attention = self.get_part(values.shape[-1])
         # In a graph a size is a symbol, which no loop can count to.
         mix = self.at_once if torch.compiler.is_compiling() else self.in_pieces
         found = mix(attention, values, states)
         if at_border() and found.shape != values.shape:
             msg = (
-                f"attention {self.called!r} must give a context for every query, batch x query x hidden of "
+                f"attention {self.part_name!r} must give a context for every query, batch x query x hidden of "
                 f"{tuple(values.shape)}, but gave {described(found)}; mend its forward."
             )
-            raise ShapeError(msg, part=self.called)
+            raise ShapeError(msg, part=self.part_name)
         return states.with_values(rows.with_values(found))
 
     def at_once(
@@ -156,7 +156,7 @@ class Attend(_Attending, ModuleStage[States[MaybeCausal], States[MaybeCausal]]):
 
     @override
     def build(self, spec: Spec, /) -> Spec:
-        attention = self.learn(spec.size)
+        attention = self.make_part(spec.size)
         return Spec(spec.size if attention is None else attention.input_size, causal=False)
 
     @override
@@ -224,7 +224,7 @@ class AttendEarlier(_Attending, TypePreserving[States[MaybeCausal]]):
 
     @override
     def build(self, spec: Spec, /) -> Spec:
-        attention = self.learn(spec.size)
+        attention = self.make_part(spec.size)
         return spec if attention is None else attrs.evolve(spec, size=attention.input_size)
 
     @override
@@ -254,7 +254,7 @@ class AttendEarlier(_Attending, TypePreserving[States[MaybeCausal]]):
 
     @override
     def contexts(self, states: States[S]) -> States[S]:
-        attention = self.ready(states.steps.values.shape[-1])
+        attention = self.get_part(states.steps.values.shape[-1])
         if not (attention.forms_no_scores and in_blocks(states.steps.values) and states.order.steps):
             return super().contexts(states)
         rows = ranked(states)

@@ -39,7 +39,7 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
         policy: what a batch may hold, and for how many batches rows are read ahead (`pool`). A row has one length.
         max_padded_steps: instead of a policy, how many padded steps a batch may have: its rows times its longest one.
         rows: instead of a policy, how many rows a batch may have. Give this, `max_padded_steps` or both.
-        too_long: without a policy, what becomes of a row longer than `max_padded_steps`: `refuse` it with an error, let it
+        too_long: without a policy, what becomes of a row longer than `max_padded_steps`: `raise` it with an error, let it
             stand `alone` in a batch over the budget, `truncate` it, or `split` it into parts at the same place, which
             are batched as rows are. A class of the whole row goes with each part. Predictions refuse to split.
         buffer_size: how many rows are read ahead at most, whatever the policy; None for no other limit.
@@ -150,7 +150,9 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
         self, values: Iterable[Row[K]], at: StreamCursor, /, *, rank: int = 0, world_size: int = 1
     ) -> Iterator[tuple[list[Row[K]], StreamCursor]]:
         at = attrs.evolve(at, recipe=self._check_mine(at, rank, world_size))
-        pools = Pools(self.policy, seed=self.seed, buffer_size=self.buffer_size, world_size=world_size, uneven=self.uneven)
+        pools = Pools(
+            self.policy, seed=self.seed, buffer_size=self.buffer_size, world_size=world_size, uneven=self.uneven
+        )
         return self._batches(self._checked(values, first=at.rows, whole_rows=False), pools, at, rank)
 
     def _batches(
@@ -176,7 +178,7 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
     def _checked(self, values: Iterable[object], *, first: int, whole_rows: bool) -> Iterator[_Measured[K]]:
         """The rows as they come, each of them a row of the bucket's kind, and none longer than it may be."""
         limit = self.policy.limit()
-        refused = {"refuse", "split"} if whole_rows else {"refuse"}
+        refused = {"raise", "split"} if whole_rows else {"raise"}
         longest = limit if self.policy.too_long in refused else None
         for place, value in enumerate(values, start=first):
             row = cast("Row[K]", checked_row(value, self.kind, place))
@@ -201,15 +203,19 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
 def _policy(policy: Policy | None, max_padded_steps: int | None, rows: int | None, too_long: LongRows | None) -> Policy:
     """The policy that is given, or the one that its shorthand means."""
     if policy is not None:
-        both = [name for name, option in (("max_padded_steps", max_padded_steps), ("rows", rows), ("too_long", too_long)) if option]
+        both = [
+            name
+            for name, option in (("max_padded_steps", max_padded_steps), ("rows", rows), ("too_long", too_long))
+            if option
+        ]
         if both:
             msg = f"Bucket has a policy, and {both[0]} beside it; say it in the policy alone."
             raise OptionError(msg, policy=policy)
         return policy
     if max_padded_steps is not None:
-        return Budget(max_padded_steps, rows=rows, too_long=too_long or "refuse")
+        return Budget(max_padded_steps, rows=rows, too_long=too_long or "raise")
     if rows is not None:
-        return Rows(rows, too_long=too_long or "refuse")
+        return Rows(rows, too_long=too_long or "raise")
     msg = "Bucket needs a policy, max_padded_steps or rows, but none arrived; Bucket(max_padded_steps=4096) is a fair start."
     raise OptionError(msg)
 

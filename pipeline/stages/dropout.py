@@ -9,7 +9,7 @@ from typing_extensions import TypeIs, override
 from pipeline.core.stage import TypePreserving
 from pipeline.data.batches import Batch, Padded, is_batch
 from pipeline.data.rows import Hidden
-from pipeline.data.states import Pooled, MaybeCausal, States
+from pipeline.data.states import MaybeCausal, Pooled, States
 from pipeline.errors import OptionError, ShapeError
 
 A = TypeVar("A")
@@ -68,7 +68,9 @@ class Dropout(nn.Module, TypePreserving[Batch[Hidden] | States[MaybeCausal] | Po
             return value
         return cast("A", self._dropped(value))
 
-    def _dropped(self, value: Batch[Hidden] | States[MaybeCausal] | Pooled) -> Batch[Hidden] | States[MaybeCausal] | Pooled:
+    def _dropped(
+        self, value: Batch[Hidden] | States[MaybeCausal] | Pooled
+    ) -> Batch[Hidden] | States[MaybeCausal] | Pooled:
         if isinstance(value, States):
             return attrs.evolve(value, steps=self._dropped_steps(value.steps))
         if isinstance(value, Pooled):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from pipeline.checks.switches import at_border
-from pipeline.core.stage import Spec, ModuleStage
+from pipeline.core.stage import ModuleStage, Spec
 from pipeline.data.batches import Batch, Packed, Padded
 from pipeline.data.rows import Ids, Vectors
 from pipeline.errors import OptionError, ShapeError, ValuesError
@@ -120,4 +120,6 @@ def _with(batch: Batch[Ids], values: Tensor) -> Batch[Vectors]:
     initial, metadata, order = batch.initial_carry, batch.metadata, batch.order
     if isinstance(batch, Padded):
         return Padded(Vectors, values, batch.lengths, initial_carry=initial, metadata=metadata, order=order)
-    return Packed(Vectors, values, batch.lengths, width=batch.width, initial_carry=initial, metadata=metadata, order=order)
+    return Packed(
+        Vectors, values, batch.lengths, width=batch.width, initial_carry=initial, metadata=metadata, order=order
+    )

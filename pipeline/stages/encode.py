@@ -8,10 +8,10 @@ from typing_extensions import TypeVar, override
 
 from pipeline.checks.shapes import described
 from pipeline.checks.switches import at_border
-from pipeline.core.stage import Spec, ModuleStage
+from pipeline.core.stage import ModuleStage, Spec
 from pipeline.data.batches import Batch
 from pipeline.data.rows import FILLER, Hidden, Kind, Vectors
-from pipeline.data.states import Causal, S, S_co, MaybeCausal, States
+from pipeline.data.states import Causal, MaybeCausal, S, S_co, States
 from pipeline.errors import CompositionError, LengthError, ShapeError
 from pipeline.parts.encoder import Encoder
 from pipeline.registry import registry
@@ -54,7 +54,12 @@ class Encode(PartStage[Encoder[S_co]], ModuleStage[Batch[H_contra], States[S_co]
     def __init__(self: "Encode[S, Vectors]", encoder: Encoder[S], /, *, name: str | None = None) -> None: ...
     @overload
     def __init__(
-        self: "Encode[MaybeCausal, Hidden]", encoder: Encoder[MaybeCausal], kind: type[Hidden], /, *, name: str | None = None
+        self: "Encode[MaybeCausal, Hidden]",
+        encoder: Encoder[MaybeCausal],
+        kind: type[Hidden],
+        /,
+        *,
+        name: str | None = None,
     ) -> None: ...
     @overload
     def __init__(
@@ -101,10 +106,10 @@ class Encode(PartStage[Encoder[S_co]], ModuleStage[Batch[H_contra], States[S_co]
         self.kind: Final = kind
         if self.held is not None and self.held.causal and self.held.bidirectional:
             msg = (
-                f"encoder {self.called!r} declares that it is causal and bidirectional, but who reads from both ends "
+                f"encoder {self.part_name!r} declares that it is causal and bidirectional, but who reads from both ends "
                 "sees the future; declare one of them."
             )
-            raise CompositionError(msg, encoder=self.called)
+            raise CompositionError(msg, encoder=self.part_name)
         if causal and not self._probe().causal:
             msg = (
                 f"encoder {encoder!r} was promised to be causal, but it is not: its steps see later ones; "
@@ -118,7 +123,7 @@ class Encode(PartStage[Encoder[S_co]], ModuleStage[Batch[H_contra], States[S_co]
 
     @override
     def build(self, spec: Spec, /) -> Spec:
-        encoder = self.learn(spec.size)
+        encoder = self.make_part(spec.size)
         return Spec() if encoder is None else Spec(encoder.output_size, encoder.causal and spec.causal is not False)
 
     @override
@@ -136,7 +141,7 @@ class Encode(PartStage[Encoder[S_co]], ModuleStage[Batch[H_contra], States[S_co]
         if not issubclass(kind, self.kind):
             msg = "Encode was made for Vectors, but Hidden arrived; make it Encode(..., Hidden), which is not causal."
             raise ShapeError(msg)
-        encoder, rows = self.ready(value.values.shape[-1]), cast("Batch[Vectors]", value)
+        encoder, rows = self.get_part(value.values.shape[-1]), cast("Batch[Vectors]", value)
         if torch.compiler.is_compiling():
             return encoder(rows)
         self._check_taken(encoder, rows)
@@ -149,7 +154,7 @@ class Encode(PartStage[Encoder[S_co]], ModuleStage[Batch[H_contra], States[S_co]
         """Refuse what the encoder says that it cannot do."""
         if value.initial_carry is not None and not encoder.stateful:
             msg = (
-                f"the batch has initial states, but encoder {self.called!r} is not stateful and would not start from "
+                f"the batch has initial states, but encoder {self.part_name!r} is not stateful and would not start from "
                 "them; leave them out, or declare stateful = True in an encoder that reads batch.initial."
             )
             raise ShapeError(msg, argument="initial")
@@ -157,7 +162,7 @@ class Encode(PartStage[Encoder[S_co]], ModuleStage[Batch[H_contra], States[S_co]
             row = int(value.metadata.row_ids[int(value.lengths.argmin())])
             which = "a row that fills the batch up" if row == FILLER else f"row {row}"
             msg = (
-                f"{which} has no steps, and encoder {self.called!r} takes no empty rows; "
+                f"{which} has no steps, and encoder {self.part_name!r} takes no empty rows; "
                 "leave them out before Bucket, or choose an encoder that does."
             )
             raise LengthError(msg, row=row)
@@ -165,28 +170,28 @@ class Encode(PartStage[Encoder[S_co]], ModuleStage[Batch[H_contra], States[S_co]
     def _check_given(self, encoder: Encoder[S_co], value: Batch[Vectors], states: object) -> None:
         """Refuse states that are not of these rows, or not of the size that the encoder declares."""
         if not isinstance(states, States):
-            msg = f"encoder {self.called!r} must give States, but gave {described(states)}; mend its forward."
-            raise ShapeError(msg, part=self.called)
+            msg = f"encoder {self.part_name!r} must give States, but gave {described(states)}; mend its forward."
+            raise ShapeError(msg, part=self.part_name)
         steps = cast("States[S_co]", states).steps
         if steps.values.shape[-1] != encoder.output_size:
             msg = (
-                f"encoder {self.called!r} declares output_size={encoder.output_size}, but gave "
+                f"encoder {self.part_name!r} declares output_size={encoder.output_size}, but gave "
                 f"{described(steps.values)}; declare what it gives."
             )
-            raise ShapeError(msg, part=self.called, output_size=encoder.output_size)
+            raise ShapeError(msg, part=self.part_name, output_size=encoder.output_size)
         if steps.metadata is not value.metadata or not _alike(steps.lengths, value.lengths):
             msg = (
-                f"encoder {self.called!r} gave states of other rows than came in, or lost their metadata; "
+                f"encoder {self.part_name!r} gave states of other rows than came in, or lost their metadata; "
                 "make them with batch.with_values(hidden), which keeps all that rides along."
             )
-            raise ShapeError(msg, part=self.called)
+            raise ShapeError(msg, part=self.part_name)
 
     def _probe(self) -> Encoder[S_co]:
         """The encoder, or one like it that takes no memory: what it says of itself shows before its size is known."""
         if self.held is not None:
             return self.held
         with torch.device("meta"):
-            return self.catalogue().make(self.called, **{**self._options, "input_size": _PROBE_SIZE})
+            return self.catalogue().make(self.part_name, **{**self._options, "input_size": _PROBE_SIZE})
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:

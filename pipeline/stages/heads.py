@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
-from pipeline.core.stage import Spec, ModuleStage, StageBase
+from pipeline.core.stage import ModuleStage, Spec, StageBase
 from pipeline.data.scores import N, Scores, StepScores
-from pipeline.data.states import Causal, Pooled, MaybeCausal, States
+from pipeline.data.states import Causal, MaybeCausal, Pooled, States
 from pipeline.errors import CompositionError, OptionError, ShapeError
 from pipeline.labels import Labels, Numbered
 from pipeline.parts.capabilities import Layout
@@ -33,7 +33,7 @@ class _Head(nn.Module, StageBase):
         self.linear = None if input_size is None else nn.Linear(input_size, self.classes)
 
     @property
-    def waits(self) -> bool:
+    def is_lazy(self) -> bool:
         """Whether the layer is not made yet, for want of its input size."""
         return self.linear is None
 

@@ -4,7 +4,7 @@ from typing import Final, Generic, TypeVar, cast, final, overload
 
 from typing_extensions import TypeIs, override
 
-from pipeline.core.stage import Spec, ModuleStage
+from pipeline.core.stage import ModuleStage, Spec
 from pipeline.data.batches import Packed, Padded
 from pipeline.data.rows import Hidden, Ids, K, Kind, Vectors
 from pipeline.data.states import Causal, MaybeCausal, States
@@ -100,7 +100,9 @@ class Unpack(ModuleStage[U_contra, Padded[K]], Generic[U_contra, K]):
         """
         if _is_states(value):
             rows = value.padded()
-            return cast("Padded[K]", Padded(self.kind, rows.values, rows.lengths, metadata=rows.metadata, order=rows.order))
+            return cast(
+                "Padded[K]", Padded(self.kind, rows.values, rows.lengths, metadata=rows.metadata, order=rows.order)
+            )
         if not isinstance(value, Packed):
             msg = f"Unpack takes Packed or States, but a {type(value).__name__} arrived; join it after Pack or Encode."
             raise ShapeError(msg)

@@ -23,7 +23,7 @@ from pipeline.data.windows import filler_like
 from pipeline.errors import EmptyBatchError, LengthError, OptionError, ShapeError, TargetError
 from pipeline.labels import Labels, Target
 
-TooLong = Literal["refuse", "truncate"]
+TooLong = Literal["raise", "truncate"]
 
 _values: Final[Callable[[Row[Kind]], Tensor]] = attrgetter("sequence.values")
 _begin: Final[Callable[[Row[Kind]], int]] = attrgetter("begin")
@@ -43,7 +43,7 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
             that a fixed shape has room for are filled up with rows of no steps, which weigh nothing, and of which
             there is no answer.
         max_length: how many steps a row may have.
-        too_long: what becomes of a longer row: `refuse` it with an error, or `truncate` it and its targets.
+        too_long: what becomes of a longer row: `raise` it with an error, or `truncate` it and its targets.
         labels: the classes, where targets are names.
 
     Raises:
@@ -64,7 +64,7 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
         multiple_of: int = 1,
         policy: Policy | None = None,
         max_length: int | None = None,
-        too_long: TooLong = "refuse",
+        too_long: TooLong = "raise",
         labels: Labels | None = None,
     ) -> None: ...
     @overload
@@ -76,7 +76,7 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
         multiple_of: int = 1,
         policy: Policy | None = None,
         max_length: int | None = None,
-        too_long: TooLong = "refuse",
+        too_long: TooLong = "raise",
         labels: Labels | None = None,
     ) -> None: ...
     def __init__(
@@ -87,7 +87,7 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
         multiple_of: int = 1,
         policy: Policy | None = None,
         max_length: int | None = None,
-        too_long: TooLong = "refuse",
+        too_long: TooLong = "raise",
         labels: Labels | None = None,
     ) -> None:
         for name, number in (("multiple_of", multiple_of), ("max_length", max_length)):

@@ -35,15 +35,15 @@ class PartStage(nn.Module, StageBase, Generic[P_co]):
         super().__init__()
         self.name = name
         self._child = child
-        self.called: str = part if isinstance(part, str) else type(part).__name__
+        self.part_name: str = part if isinstance(part, str) else type(part).__name__
         self._options = dict(options)
         self.register_module(child, None)
         if isinstance(part, str):
             self.catalogue().check(part, options)
-            if "input_size" in options or not self.catalogue().waits(part):
+            if "input_size" in options or not self.catalogue().is_lazy(part):
                 self.add_module(child, self.catalogue().make(part, **options))
         elif options:
-            msg = f"options {sorted(options)} go with a registered name; {self.called} was made already."
+            msg = f"options {sorted(options)} go with a registered name; {self.part_name} was made already."
             raise OptionError(msg)
         else:
             self.add_module(child, part)
@@ -58,29 +58,29 @@ class PartStage(nn.Module, StageBase, Generic[P_co]):
         return cast("P_co | None", getattr(self, self._child))
 
     @property
-    def waits(self) -> bool:
+    def is_lazy(self) -> bool:
         """Whether the part is not made yet, for want of its input size."""
         return self.held is None
 
-    def learn(self, size: int | None) -> P_co | None:
+    def make_part(self, size: int | None) -> P_co | None:
         """Make the part if it waited for this size, and make sure that the size is its own.
 
         Raises:
             CompositionError: if it reads another.
         """
         if self.held is None and size is not None:
-            self.add_module(self._child, self.catalogue().make(self.called, **{**self._options, "input_size": size}))
+            self.add_module(self._child, self.catalogue().make(self.part_name, **{**self._options, "input_size": size}))
         part = self.held
         if part is not None and None not in {size, part.input_size} and part.input_size != size:
             axis = "feature" if self.catalogue().kind == "encoder" else "hidden"
             msg = (
-                f"{size} features come in, but {self.catalogue().kind} {self.called!r} reads "
+                f"{size} features come in, but {self.catalogue().kind} {self.part_name!r} reads "
                 f"input_size={part.input_size} along the axis {axis!r}; make the two equal."
             )
             raise CompositionError(msg, axis=axis, size=size, input_size=part.input_size)
         return part
 
-    def ready(self, size: int) -> P_co:
+    def get_part(self, size: int) -> P_co:
         """The part, for values of so many features.
 
         Raises:
@@ -90,13 +90,13 @@ class PartStage(nn.Module, StageBase, Generic[P_co]):
         part = self.held
         if part is None:
             msg = (
-                f"{self.catalogue().kind} {self.called!r} does not know its input size yet; join it behind the stage "
-                f'that feeds it, or say it: {type(self).__name__}("{self.called}", input_size={size}).'
+                f"{self.catalogue().kind} {self.part_name!r} does not know its input size yet; join it behind the stage "
+                f'that feeds it, or say it: {type(self).__name__}("{self.part_name}", input_size={size}).'
             )
-            raise CompositionError(msg, part=self.called)
+            raise CompositionError(msg, part=self.part_name)
         # Compared, not looked for in a tuple: in a graph a size may be a symbol.
         if part.input_size is not None and part.input_size != size:
             kind = self.catalogue().kind
-            msg = f"{kind} {self.called!r} reads {part.input_size} features, but {size} arrived; make the two equal."
+            msg = f"{kind} {self.part_name!r} reads {part.input_size} features, but {size} arrived; make the two equal."
             raise ShapeError(msg, size=size, input_size=part.input_size)
         return part

@@ -7,8 +7,8 @@ from typing_extensions import override
 
 from pipeline.checks.shapes import described
 from pipeline.checks.switches import at_border
-from pipeline.core.stage import Spec, ModuleStage
-from pipeline.data.states import Pooled, MaybeCausal, States
+from pipeline.core.stage import ModuleStage, Spec
+from pipeline.data.states import MaybeCausal, Pooled, States
 from pipeline.errors import ShapeError
 from pipeline.parts.pooling import Pooling
 from pipeline.registry import registry
@@ -40,8 +40,8 @@ class Pool(PartStage[Pooling], ModuleStage[States[MaybeCausal], Pooled]):
 
     pooling: Pooling | None
 
-    def __init__(self, how: Pooling | str, *, name: str | None = None, **options: object) -> None:
-        super().__init__(how, "pooling", name, options)
+    def __init__(self, pooling: Pooling | str, *, name: str | None = None, **options: object) -> None:
+        super().__init__(pooling, "pooling", name, options)
 
     @override
     def catalogue(self) -> Catalogue[Pooling]:
@@ -49,7 +49,7 @@ class Pool(PartStage[Pooling], ModuleStage[States[MaybeCausal], Pooled]):
 
     @override
     def build(self, spec: Spec, /) -> Spec:
-        pooling = self.learn(spec.size)
+        pooling = self.make_part(spec.size)
         size = None if pooling is None else spec.size or pooling.input_size
         return attrs.evolve(spec, size=None if pooling is None or size is None else pooling.output_size(size))
 
@@ -62,14 +62,14 @@ class Pool(PartStage[Pooling], ModuleStage[States[MaybeCausal], Pooled]):
             ShapeError: if the states are of another size than it reads.
         """
         size = value.steps.values.shape[-1]
-        pooling = self.ready(size)
+        pooling = self.get_part(size)
         found = pooling(value)
         if at_border():
             wanted = (len(value.lengths), pooling.output_size(size))
             if found.shape != wanted:
                 msg = (
-                    f"pool {self.called!r} must give one vector a row, batch x output_size of {wanted}, "
+                    f"pool {self.part_name!r} must give one vector a row, batch x output_size of {wanted}, "
                     f"but gave {described(found)}; mend its forward, or its output_size."
                 )
-                raise ShapeError(msg, part=self.called)
+                raise ShapeError(msg, part=self.part_name)
         return Pooled(found, metadata=value.metadata)

@@ -101,7 +101,7 @@ def _notes(stop: Stop, step: Step) -> Iterator[str]:
     children = list(stop.part.children()) if isinstance(stop.part, nn.Module) else []
     for part in (stop.part, *children):
         yield from _declared(part, step.layout)
-    if stop.waits:
+    if stop.is_lazy:
         yield "waits for its input size"
     if step.unknown:
         yield f"not known without data: {step.unknown}"
@@ -149,7 +149,7 @@ def _placed(error: PipelineError, stops: Sequence[Stop]) -> PipelineError:
     else:
         previous = type(before[-1].part).__name__
         silent = next((type(other.part).__name__ for other in reversed(before) if other.open), "")
-        hint = f" {silent} leaves open what size it gives: override its `fit`." if silent and stop.waits else ""
+        hint = f" {silent} leaves open what size it gives: override its `build`." if silent and stop.is_lazy else ""
         error.args = (f"between stage {before[-1].number} `{previous}` and {at}: {error}{hint}", *error.args[1:])
     error.details = {**error.details, "stage_number": stop.number}
     return error

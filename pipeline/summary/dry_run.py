@@ -125,11 +125,11 @@ class _Walk:
 def _why_not(stop: Stop) -> str:
     if stop.twin is None:
         return stop.unknown
-    return "" if stop.waits else "nothing says what comes in"
+    return "" if stop.is_lazy else "nothing says what comes in"
 
 
 def _waiting(stop: Stop) -> PipelineError | None:
-    if not stop.waits:
+    if not stop.is_lazy:
         return None
     name = type(stop.part).__name__
     return CompositionError(

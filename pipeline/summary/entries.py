@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 import attrs
 from torch import nn
 
-from pipeline.core.stage import Spec, TypePreserving, StageBase
+from pipeline.core.stage import Spec, StageBase, TypePreserving
 from pipeline.errors import CompositionError, PipelineError
 from pipeline.summary.shapes import twin
 from pipeline.summary.types import candidates, narrower, types_of
@@ -53,9 +53,9 @@ class Stop:
         return self.reads if self.before.size is None else self.before.size
 
     @property
-    def waits(self) -> bool:
+    def is_lazy(self) -> bool:
         """Whether it has a part that is not made yet, for want of its input size."""
-        return getattr(self.part, "waits", False) is True
+        return getattr(self.part, "is_lazy", False) is True
 
     @property
     def open(self) -> bool:
@@ -133,7 +133,7 @@ def _reads(stops: Sequence[Stop]) -> int | None:
         size = _declared(stop.part)
         if size is not None:
             return size
-        if stop.waits or not stop.passes:
+        if stop.is_lazy or not stop.passes:
             return None
     return None
 

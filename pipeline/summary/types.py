@@ -9,7 +9,7 @@ from torch import Tensor
 from typing_extensions import get_original_bases
 
 from pipeline.checks.shapes import spelt
-from pipeline.core.stage import TypePreserving, StageBase, Stage, Stream
+from pipeline.core.stage import Stage, StageBase, Stream, TypePreserving
 from pipeline.data.batches import Packed, is_batch
 from pipeline.data.rows import Example, Hidden, Ids, Kind, Row
 from pipeline.data.states import Causal, MaybeCausal, States

@@ -6,8 +6,8 @@ from pipeline.hooks import EncoderFactory, Status, hookimpl
 from pipeline_recurrent.encoders import GRU, LSTM, RNN, bigru, bilstm
 from pipeline_recurrent.engines import EngineName
 from pipeline_recurrent.engines.status import status
-from pipeline_recurrent.recurrent import Merge
 from pipeline_recurrent.precompute import precompute_inputs
+from pipeline_recurrent.recurrent import Merge
 
 __all__ = [
     "GRU",

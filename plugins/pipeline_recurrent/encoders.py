@@ -5,7 +5,7 @@ from typing import Literal, TypedDict, final, get_args, overload
 from torch import nn
 from typing_extensions import Unpack
 
-from pipeline.data.states import Causal, S_co, MaybeCausal
+from pipeline.data.states import Causal, MaybeCausal, S_co
 from pipeline.errors import OptionError
 from pipeline_recurrent.engines.choose import EngineName
 from pipeline_recurrent.recurrent import Merge, Recurrent, check_sizes
@@ -72,7 +72,12 @@ class LSTM(Recurrent[S_co]):
     ) -> None: ...
     @overload
     def __init__(
-        self: "LSTM[MaybeCausal]", input_size: int, hidden_size: int, *, bidirectional: bool, **options: Unpack[_Options]
+        self: "LSTM[MaybeCausal]",
+        input_size: int,
+        hidden_size: int,
+        *,
+        bidirectional: bool,
+        **options: Unpack[_Options],
     ) -> None: ...
     def __init__(
         self,
@@ -93,7 +98,9 @@ class LSTM(Recurrent[S_co]):
         super().__init__(module, merge, engine, layer_norm=layer_norm, residual=residual)
 
     @classmethod
-    def from_torch(cls, module: nn.LSTM, *, merge: Merge = "concat", engine: EngineName = "auto") -> "LSTM[MaybeCausal]":
+    def from_torch(
+        cls, module: nn.LSTM, *, merge: Merge = "concat", engine: EngineName = "auto"
+    ) -> "LSTM[MaybeCausal]":
         """An encoder with a copy of an existing module's weights; its layout (`batch_first`) does not matter.
 
         Its type does not say that it is causal. Where that is needed, make the encoder and `take` the weights.

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import TypeIs, override
 
-from pipeline.core.chain import Chain, TypePreservingChain, StreamChain, join
-from pipeline.core.stage import Spec, ModuleStage, StageBase
+from pipeline.core.chain import Chain, StreamChain, TypePreservingChain, join
+from pipeline.core.stage import ModuleStage, Spec, StageBase
 from pipeline.data.batches import Batch
 from pipeline.data.rows import Ids, Vectors
-from pipeline.data.states import S_co, MaybeCausal, States
+from pipeline.data.states import MaybeCausal, S_co, States
 from pipeline.errors import CompositionError, OptionError
 from pipeline.stages.dropout import Dropout
 from pipeline.stages.embed import Embed

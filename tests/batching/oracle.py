@@ -11,20 +11,20 @@ LONGEST = 40
 
 POLICIES: tuple[Policy, ...] = (
     Rows(7),
-    Rows(3, pool=2),
+    Rows(3, batches_per_sort=2),
     Rows(5, longest=30, too_long="split"),
     Budget(120),
-    Budget(120, rows=5, pool=3),
-    Budget(40, pool=None),
+    Budget(120, rows=5, batches_per_sort=3),
+    Budget(40, batches_per_sort=None),
     Budget(400, quadratic=20),
     Budget(30, too_long="alone"),
-    Budget(30, too_long="truncate", pool=4),
+    Budget(30, too_long="truncate", batches_per_sort=4),
     Budget(30, too_long="split"),
-    Budget(60, quadratic=9, too_long="split", pool=2),
-    Boundaries((5, 11, 20), max_padded_steps=100, pool=3),
+    Budget(60, quadratic=9, too_long="split", batches_per_sort=2),
+    Boundaries((5, 11, 20), max_padded_steps=100, batches_per_sort=3),
     Boundaries((5, 11, 20), rows=4),
     Shapes([(10, 8), (4, 20), (2, 40)]),
-    Shapes([(10, 8), (4, 20)], too_long="split", pool=2),
+    Shapes([(10, 8), (4, 20)], too_long="split", batches_per_sort=2),
 )
 """At least one of each kind, with long rows handled in each of the ways."""
 
@@ -37,7 +37,7 @@ def cost(policy: Budget, steps: int) -> float:
 def pieces_of(policy: Policy, length: int) -> list[int]:
     """The lengths that a row is cut into."""
     limit = policy.limit()
-    if limit is None or length <= limit or policy.too_long in {"refuse", "alone"}:
+    if limit is None or length <= limit or policy.too_long in {"raise", "alone"}:
         return [length]
     if policy.too_long == "truncate":
         return [limit]

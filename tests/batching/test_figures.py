@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.batching import Budget, Coverage, PaddingOutlier, Plan, Randomness, Rows, PaddingReport
+from pipeline.batching import Budget, Coverage, PaddingOutlier, PaddingReport, Plan, Randomness, Rows
 from pipeline.batching.randomness import correlation, mates_again
 from pipeline.errors import LengthError, OptionError
 
@@ -24,7 +24,7 @@ def test_padding_and_randomness_of_the_default(rows: int) -> None:
     this, following = (Plan.of(lengths, Budget(4_096), epoch=epoch) for epoch in (0, 1))
     assert this.padded.max() <= 4_096
     assert this.report().wasted <= 0.02
-    assert Plan.of(lengths, Budget(4_096, pool=None)).report().wasted <= 0.0051
+    assert Plan.of(lengths, Budget(4_096, batches_per_sort=None)).report().wasted <= 0.0051
     figures = Randomness.of(this, following)
     assert abs(figures.correlation) <= max(0.05, 2 / len(this) ** 0.5)
     assert figures.mates <= 0.1
@@ -45,7 +45,7 @@ def filled(lengths: list[int], budget: int) -> int:
 def test_one_pool_pads_no_more_than_filling_from_either_end(lengths: list[int], budget: int) -> None:
     """From the longest row down, and from the shortest up, as others do."""
     falling, rising = sorted(lengths, reverse=True), sorted(lengths)
-    padded = Plan.of(lengths, Budget(budget, pool=None)).report().padded
+    padded = Plan.of(lengths, Budget(budget, batches_per_sort=None)).report().padded
     assert padded == min(filled(falling, budget), filled(rising, budget))
 
 
@@ -70,7 +70,7 @@ def test_mates_are_counted(lengths: list[int], sizes: tuple[int, int]) -> None:
 def test_mates_are_sampled() -> None:
     """Of some rows' batches, the share is about that of all."""
     lengths = like_sentences(20_000)
-    this, following = (Plan.of(lengths, Budget(1_000, pool=20), epoch=epoch) for epoch in (0, 1))
+    this, following = (Plan.of(lengths, Budget(1_000, batches_per_sort=20), epoch=epoch) for epoch in (0, 1))
     assert mates_again(this, following, rows=4_000) == pytest.approx(mates_again(this, following), abs=0.02)
     with pytest.raises(OptionError, match="^plans must be of the same rows"):
         mates_again(this, Plan.of(lengths[1:], Rows(1)))
@@ -79,7 +79,7 @@ def test_mates_are_sampled() -> None:
 def test_correlation_is_pearsons() -> None:
     """Of a sorted order it is near 1; of a rank's, over that rank's batches alone."""
     lengths = like_sentences(5_000)
-    assert correlation(Plan.of(lengths, Rows(20, pool=None), seed=None)) > 0.95
+    assert correlation(Plan.of(lengths, Rows(20, batches_per_sort=None), seed=None)) > 0.95
     plan = Plan.of(lengths, Rows(20), world_size=3)
     means = np.array([lengths[batch].mean() for batch in plan.rank(2)])
     assert correlation(plan, rank=2) == pytest.approx(np.corrcoef(means[1:], means[:-1])[0, 1])

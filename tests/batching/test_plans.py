@@ -86,7 +86,7 @@ def test_rows_that_do_not_go_round() -> None:
     check(dropped, lengths, Rows(1))
     assert Coverage.of(dropped).missing.tolist() == dropped.dropped.tolist()
     with pytest.raises(OptionError, match=r"^5 rows do not make the same number of batches for 4 ranks; .*repeat"):
-        Plan.of(lengths, Rows(1), world_size=4, uneven="refuse")
+        Plan.of(lengths, Rows(1), world_size=4, uneven="raise")
     with pytest.raises(OptionError, match="3 rows .* for 4 ranks, and dropping them would leave none"):
         Plan.of(lengths[:3], Rows(1), world_size=4, uneven="drop")
 
@@ -118,7 +118,7 @@ def test_long_rows() -> None:
 def test_without_a_seed_nothing_is_shuffled() -> None:
     """Pools of neighbours one behind the other, the longest batch first, rows of one length as they stand."""
     lengths = [length % 10 for length in range(1_000)]
-    plan = Plan.of(lengths, Rows(4, pool=50), seed=None)
+    plan = Plan.of(lengths, Rows(4, batches_per_sort=50), seed=None)
     rows: list[int] = [row for batch in plan for row in batch.tolist()]
     pools = [rows[begin : begin + 200] for begin in range(0, 1_000, 200)]
     assert [sorted(pool) for pool in pools] == [list(range(begin, begin + 200)) for begin in range(0, 1_000, 200)]
@@ -131,7 +131,7 @@ def test_pools_and_bins_of_any_size() -> None:
     for longest in (3, 300, 100_000, 2**33):
         lengths: list[int] = generator.integers(0, longest, 150_000).tolist()
         for pool in (None, 7, 100):
-            plan = Plan.of(lengths, Rows(64, pool=pool), seed=1)
+            plan = Plan.of(lengths, Rows(64, batches_per_sort=pool), seed=1)
             assert Coverage.of(plan).complete
             assert descending(plan, lengths)
             if pool is None:
@@ -145,7 +145,7 @@ def test_two_lengths() -> None:
     generator = np.random.default_rng(0)
     source = generator.integers(0, 30, 3_000)
     lengths = np.stack([source, source + generator.integers(0, 9, 3_000)], axis=1)
-    budget = Budget(600, pool=None)
+    budget = Budget(600, batches_per_sort=None)
     plan = Plan.of(lengths, budget, world_size=2)
     assert Coverage.of(plan).complete
     assert plan.longest.shape == (len(plan), 2)

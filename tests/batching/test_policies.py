@@ -41,7 +41,9 @@ def test_quantiles() -> None:
     lengths = list(range(1, 101))
     assert Boundaries.quantiles(lengths, 4, rows=8).edges() == (25, 50, 75)
     assert Boundaries.quantiles([7] * 50, 8, max_padded_steps=70).edges() == (7,)
-    assert Boundaries.quantiles([(3, 4), (1, 1)], 2, max_padded_steps=70, pool=3) == Boundaries((2,), max_padded_steps=70, pool=3)
+    assert Boundaries.quantiles([(3, 4), (1, 1)], 2, max_padded_steps=70, batches_per_sort=3) == Boundaries(
+        (2,), max_padded_steps=70, batches_per_sort=3
+    )
     with pytest.raises(OptionError, match="^buckets must be a whole number, 2 or more, but 1 arrived"):
         Boundaries.quantiles(lengths, 1, rows=8)
     with pytest.raises(OptionError, match="^quantiles needs lengths to divide"):
@@ -55,7 +57,7 @@ REFUSED: dict[str, Callable[[], object]] = {
     "^rows must be a whole number, 1 or more, but -1 arrived": lambda: Budget(40, rows=-1),
     "^quadratic must be": lambda: Budget(40, quadratic=0),
     "^max_padded_steps=1 has no room for a row of one step, which counts 1.5; raise it": lambda: Budget(1, quadratic=2),
-    "^pool must be": lambda: Budget(40, pool=0),
+    "^batches_per_sort must be": lambda: Budget(40, batches_per_sort=0),
     "^longest must be": lambda: Budget(40, longest=0),
     "^too_long must be one of refuse, alone, truncate, split, but 'x'": lambda: loosely(Budget)(40, too_long="x"),
     "^Boundaries needs max_padded_steps, rows or both": lambda: Boundaries((4, 8)),

@@ -16,7 +16,7 @@ from pipeline.batching import Budget, Coverage, Cursor, Plan, Policy
 from pipeline.errors import OptionError, PlanError
 
 LENGTHS = [random.Random(0).randint(0, LONGEST) for _ in range(120)]
-BUDGET = Budget(100, pool=3)
+BUDGET = Budget(100, batches_per_sort=3)
 
 
 def steps_of(plan: Plan) -> int:
@@ -72,7 +72,7 @@ def test_resumed_one_to_four_times(
     assert set(seen) == set(range(len(rest.pieces)))
     twice = sorted(seen)
     assert {left for left, right in pairwise(twice) if left == right} <= set(allowed)
-    assert sum(steps for _, steps in cursor.served) == sum(rank_steps)
+    assert sum(steps for _, steps in cursor.batches_done) == sum(rank_steps)
 
 
 def test_a_stretch_that_made_no_step_never_was() -> None:
@@ -107,16 +107,16 @@ def test_a_cursor_of_another_plan() -> None:
 
 def test_cursors() -> None:
     """Stretches on as many ranks are one, and what is no cursor's state is refused."""
-    assert Cursor(1, ((2, 3), (2, 4), (1, 0), (2, 1), (3, 2))).served == ((2, 8), (3, 2))
+    assert Cursor(1, ((2, 3), (2, 4), (1, 0), (2, 1), (3, 2))).batches_done == ((2, 8), (3, 2))
     assert Cursor(1, ((2, 3),), "x").next_epoch() == Cursor(2, (), "x")
     states: list[dict[str, object]] = [
         {},
-        {"epoch": 0, "served": []},
-        {"epoch": True, "served": [], "recipe": None},
-        {"epoch": 0, "served": [[1, 2, 3]], "recipe": None},
-        {"epoch": 0, "served": "none", "recipe": None},
-        {"epoch": 0, "served": [], "recipe": 3},
-        {"epoch": 0, "served": [], "recipe": None, "more": 1},
+        {"epoch": 0, "batches_done": []},
+        {"epoch": True, "batches_done": [], "recipe": None},
+        {"epoch": 0, "batches_done": [[1, 2, 3]], "recipe": None},
+        {"epoch": 0, "batches_done": "none", "recipe": None},
+        {"epoch": 0, "batches_done": [], "recipe": 3},
+        {"epoch": 0, "batches_done": [], "recipe": None, "more": 1},
     ]
     for state in states:
         with pytest.raises(OptionError, match="cursor"):
@@ -130,10 +130,10 @@ def test_cursors() -> None:
 def test_a_plan_kept_as_a_file(tmp_path: Path) -> None:
     """Made once, then read where it lies: the same plan, with all that it says of itself."""
     policy = Budget(30, too_long="split")
-    made = Plan.of(LENGTHS, policy, world_size=3, kept=tmp_path / "plans")
+    made = Plan.of(LENGTHS, policy, world_size=3, cache=tmp_path / "plans")
     (path,) = (tmp_path / "plans").iterdir()
     assert path.name == f"{made.digest}.plan"
-    for read in (Plan.of(LENGTHS, policy, world_size=3, kept=tmp_path / "plans"), Plan.read(path)):
+    for read in (Plan.of(LENGTHS, policy, world_size=3, cache=tmp_path / "plans"), Plan.read(path)):
         assert isinstance(read.order, np.memmap)
         assert same(made, read)
         assert (made.digest, made.recipe, made.begins) == (read.digest, read.recipe, read.begins)
@@ -141,7 +141,7 @@ def test_a_plan_kept_as_a_file(tmp_path: Path) -> None:
         assert made.report() == read.report()
         check(read, LENGTHS, policy)
         assert same(made.left(made.cursor(5)), read.left(made.cursor(5)))
-    resumed = Plan.of(LENGTHS, policy, world_size=3, after=made.cursor(5), kept=tmp_path / "plans")
+    resumed = Plan.of(LENGTHS, policy, world_size=3, after=made.cursor(5), cache=tmp_path / "plans")
     assert same(resumed, made.left(made.cursor(5)))
     assert list((tmp_path / "plans").iterdir()) == [path]
     rank = made.rank(1)
@@ -152,12 +152,12 @@ def test_a_plan_kept_as_a_file(tmp_path: Path) -> None:
 
 def test_a_kept_file_that_is_damaged(tmp_path: Path) -> None:
     """Cut short anywhere, grown, of another kind or of another name: refused, never a wrong plan."""
-    path = Plan.of(LENGTHS, BUDGET, kept=tmp_path).save(tmp_path)
+    path = Plan.of(LENGTHS, BUDGET, cache=tmp_path).save(tmp_path)
     whole = path.read_bytes()
     for size in (0, 5, 20, 100, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:size])
         with pytest.raises(PlanError, match="cannot be read as a plan"):
-            Plan.of(LENGTHS, BUDGET, kept=tmp_path)
+            Plan.of(LENGTHS, BUDGET, cache=tmp_path)
     for other in (whole + b"x", b"\x93NUMPY" + whole, whole.replace(b'"world_size"', b'"worle"')):
         path.write_bytes(other)
         with pytest.raises(PlanError, match=f"^{path} cannot be read as a plan: .* delete it, and it is made anew"):
@@ -165,7 +165,7 @@ def test_a_kept_file_that_is_damaged(tmp_path: Path) -> None:
     path.write_bytes(whole)
     path.rename(path.with_stem(Plan.of(LENGTHS, BUDGET, seed=1).digest))
     with pytest.raises(PlanError, match="holds another plan than its name says"):
-        Plan.of(LENGTHS, BUDGET, seed=1, kept=tmp_path)
+        Plan.of(LENGTHS, BUDGET, seed=1, cache=tmp_path)
 
 
 def test_a_kept_file_runs_no_code(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_nothing_half_written_is_left(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("pipeline.batching.file.npy.write_array", full)
     with pytest.raises(OSError, match="no space left"):
-        Plan.of(LENGTHS, BUDGET, kept=tmp_path)
+        Plan.of(LENGTHS, BUDGET, cache=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -194,7 +194,7 @@ def test_many_at_once_keep_one_plan(tmp_path: Path) -> None:
     """Ranks that start together write one file, each of them all of it, and have the same plan."""
 
     def kept(_: int) -> Plan:
-        return Plan.of(range(3_000), Budget(9_000), world_size=2, kept=tmp_path)
+        return Plan.of(range(3_000), Budget(9_000), world_size=2, cache=tmp_path)
 
     with ThreadPoolExecutor(8) as ranks:
         plans = list(ranks.map(kept, range(16)))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from broken.trial import Trial, trial
-from pipeline import Batch, Encoder, Hidden, Padded, MaybeCausal, States, Vectors
+from pipeline import Batch, Encoder, Hidden, MaybeCausal, Padded, States, Vectors
 from pipeline.testing import ENCODER_LAWS
 
 _ALONE: Final = "what depends on mates or width also differs for a row alone, for prefixes, or beside empty rows"
@@ -43,7 +43,9 @@ class Leaky(Encoder[MaybeCausal]):
 
     def start(self, batch: Batch[Vectors]) -> Tensor:
         """What each row starts from."""
-        return batch.values.new_zeros(len(batch.lengths), 4) if batch.initial_carry is None else batch.initial_carry[0][0]
+        return (
+            batch.values.new_zeros(len(batch.lengths), 4) if batch.initial_carry is None else batch.initial_carry[0][0]
+        )
 
     def run(self, update: Tensor, start: Tensor) -> Tensor:
         """Every step's state."""
@@ -418,7 +420,9 @@ class ReadsOneLayout(Leaky):
 
     @override
     def forward(self, batch: Batch[Vectors]) -> States[MaybeCausal]:
-        return super().forward(Padded(Vectors, batch.values, batch.lengths, initial_carry=batch.initial_carry, metadata=batch.metadata))
+        return super().forward(
+            Padded(Vectors, batch.values, batch.lengths, initial_carry=batch.initial_carry, metadata=batch.metadata)
+        )
 
 
 TRIALS: Final[tuple[Trial, ...]] = (

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from broken.trial import Trial, trial
-from pipeline import Pooling, MaybeCausal, States
+from pipeline import MaybeCausal, Pooling, States
 from pipeline.testing import POOL_LAWS
 
 _ALONE: Final = "what depends on mates or width also differs for a row alone, for prefixes, or beside empty rows"

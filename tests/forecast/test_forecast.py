@@ -40,7 +40,9 @@ def outlook_by_hand(lengths: Sequence[int], policy: Policy, world_size: int) -> 
     }
 
 
-@pytest.mark.parametrize("policy", [Rows(3), Budget(40), Budget(80, pool=None), Boundaries((6,), max_padded_steps=60)])
+@pytest.mark.parametrize(
+    "policy", [Rows(3), Budget(40), Budget(80, batches_per_sort=None), Boundaries((6,), max_padded_steps=60)]
+)
 @pytest.mark.parametrize("world_size", [1, 3])
 def test_figures_are_those_of_the_plan(policy: Policy, world_size: int) -> None:
     """Of all ranks, batch by batch."""
@@ -60,7 +62,7 @@ def test_figures_are_those_of_the_plan(policy: Policy, world_size: int) -> None:
 
 def test_the_costliest_batch_is_the_policy_s_own() -> None:
     """With a quadratic term, the batch of the long rows costs more than one of more steps."""
-    outlook = plan([30] + [1] * 35, {"mine": Budget(40, quadratic=100, pool=None)})["mine"]
+    outlook = plan([30] + [1] * 35, {"mine": Budget(40, quadratic=100, batches_per_sort=None)})["mine"]
     assert outlook.largest == (1, 30)
     assert outlook.most_padded == 35
 
@@ -139,7 +141,13 @@ def test_records_are_json_of_every_figure() -> None:
     """What was forecast, and each policy with what keeps it from being planned."""
     forecast = plan([5, 30], {"small": Budget(10), "large": Budget(60)})
     record = json.loads(json.dumps(forecast.to_dict(), allow_nan=False))
-    assert (record["schema"], record["rows"], record["steps"], record["longest"], record["world_size"]) == (1, 2, 35, 30, 1)
+    assert (record["schema"], record["rows"], record["steps"], record["longest"], record["world_size"]) == (
+        1,
+        2,
+        35,
+        30,
+        1,
+    )
     small, large = record["outlooks"]
     assert small["problem"].startswith("row 1 has 30 steps")
     assert large["policy"] == repr(Budget(60))

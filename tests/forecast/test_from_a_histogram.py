@@ -18,14 +18,14 @@ from pipeline.forecast.runs import Runs, what_is_left
 from untyped import loosely
 
 POLICIES: list[Callable[[], Policy]] = [
-    lambda: Rows(3, pool=None),
-    lambda: Budget(24, pool=None),
-    lambda: Budget(24, rows=5, quadratic=6, longest=9, too_long="truncate", pool=None),
-    lambda: Budget(12, longest=4, too_long="split", pool=None),
-    lambda: Budget(5, too_long="alone", pool=None),
-    lambda: Boundaries((2, 5), max_padded_steps=24, pool=None),
-    lambda: Boundaries((1, 7), rows=2, pool=None),
-    lambda: Shapes([(6, 2), (4, 5), (2, 9)], pool=None),
+    lambda: Rows(3, batches_per_sort=None),
+    lambda: Budget(24, batches_per_sort=None),
+    lambda: Budget(24, rows=5, quadratic=6, longest=9, too_long="truncate", batches_per_sort=None),
+    lambda: Budget(12, longest=4, too_long="split", batches_per_sort=None),
+    lambda: Budget(5, too_long="alone", batches_per_sort=None),
+    lambda: Boundaries((2, 5), max_padded_steps=24, batches_per_sort=None),
+    lambda: Boundaries((1, 7), rows=2, batches_per_sort=None),
+    lambda: Shapes([(6, 2), (4, 5), (2, 9)], batches_per_sort=None),
 ]
 
 
@@ -76,7 +76,7 @@ def test_several_pools_are_alike(policy: Policy) -> None:
 def test_some_pools_stand_for_many() -> None:
     """Of more than 64 pools, some are drawn; rows and steps are those of all."""
     lengths = lognormal(60_000)
-    policy = Budget(512, pool=10)
+    policy = Budget(512, batches_per_sort=10)
     exact = next(iter(plan(lengths, policy).outlooks.values()))
     found = drawn(Histogram.of(lengths), policy, 1, seed=0)
     rough = next(iter(plan(Histogram.of(lengths), policy).outlooks.values()))
@@ -89,9 +89,9 @@ def test_some_pools_stand_for_many() -> None:
 
 def test_mates_among_equals_meet_by_chance_alone() -> None:
     """Of six rows of one length, two by two, a row has one of five mates; in two pools, half as often."""
-    of_one_pool = drawn(Histogram.from_counts({5: 6}), Budget(10, pool=None), 1, seed=0)
+    of_one_pool = drawn(Histogram.from_counts({5: 6}), Budget(10, batches_per_sort=None), 1, seed=0)
     assert of_one_pool.mates == pytest.approx(1 / 5, abs=0.01)
-    of_two = drawn(Histogram.from_counts({5: 400}), Budget(50, pool=20), 1, seed=0)
+    of_two = drawn(Histogram.from_counts({5: 400}), Budget(50, batches_per_sort=20), 1, seed=0)
     assert of_two.mates == pytest.approx(9 / 199 / 2, rel=0.1)
 
 
@@ -116,7 +116,7 @@ def test_the_seed_fixes_what_is_drawn() -> None:
 
 def test_starts_are_those_of_the_cut_before_ranks_are_made_equal() -> None:
     """And their division is the plan's own."""
-    policy = Budget(10, pool=None)
+    policy = Budget(10, batches_per_sort=None)
     histogram = Histogram.of([5, 5, 5, 2, 2])
     runs = Runs.of(histogram.lengths, histogram.counts[None], policy)
     assert runs.starts(policy).tolist() == [

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from pipeline import Ids, FromIds, Pad, Padded, Report
+from pipeline import FromIds, Ids, Pad, Padded, Report
 from pipeline.batching import Budget, Policy, Rows
 from pipeline.errors import OptionError
 from pipeline.loading import CutRows, Loader, PlannedBatches, RowDataset

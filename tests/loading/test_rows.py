@@ -7,7 +7,7 @@ import pytest
 import torch
 from typing_extensions import override
 
-from pipeline import Example, Ids, FromIds, Row, Tokenize, Vectors
+from pipeline import Example, FromIds, Ids, Row, Tokenize, Vectors
 from pipeline.batching import Budget
 from pipeline.data.windows import window_of
 from pipeline.errors import OptionError, ShapeError, ValuesError

@@ -22,7 +22,7 @@ from untyped import listed
 
 POLICIES: list[Policy] = [
     Rows(3),
-    Budget(24, pool=2),
+    Budget(24, batches_per_sort=2),
     Boundaries((4, 8), rows=4),
     Shapes([(2, 12), (6, 4)]),
     Budget(7, too_long="split"),
@@ -88,7 +88,7 @@ def test_a_loop_that_counts_ends_an_epoch_too() -> None:
 
 def test_the_batches_are_those_of_the_plan() -> None:
     """A sampler adds nothing: epoch after epoch, and rank by rank."""
-    counts, policy = drawn(50), Budget(24, pool=2)
+    counts, policy = drawn(50), Budget(24, batches_per_sort=2)
     batches = sampler(counts, policy, 1, 2)
     for epoch in range(3):
         plan = Plan.of(counts, policy, seed=5, epoch=epoch, world_size=2).rank(1)
@@ -119,7 +119,9 @@ def test_epochs_are_said_or_follow_each_other() -> None:
     cuts=st.lists(st.integers(0, 6), min_size=1, max_size=4),
     world_size=st.integers(1, 3),
 )
-def test_a_state_at_any_batch_brings_the_very_same_rest(rows: int, policy: Policy, cuts: list[int], world_size: int) -> None:
+def test_a_state_at_any_batch_brings_the_very_same_rest(
+    rows: int, policy: Policy, cuts: list[int], world_size: int
+) -> None:
     """Resumed one to four times, each time by a new sampler; of this epoch, and of the next."""
     counts = drawn(rows)
     for rank in range(world_size):
@@ -228,10 +230,10 @@ def test_lengths_may_be_arrays_tensors_and_pairs() -> None:
 
 def test_plans_are_kept(tmp_path: Path) -> None:
     """In the folder that is said, and read from there."""
-    wanted = taken(PlannedBatches(drawn(30), Rows(4), kept=tmp_path))
+    wanted = taken(PlannedBatches(drawn(30), Rows(4), cache=tmp_path))
     (kept,) = tmp_path.iterdir()
     written = kept.stat().st_mtime_ns
-    assert taken(PlannedBatches(drawn(30), Rows(4), kept=tmp_path)) == wanted
+    assert taken(PlannedBatches(drawn(30), Rows(4), cache=tmp_path)) == wanted
     assert kept.stat().st_mtime_ns == written
 
 
@@ -244,7 +246,10 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
         lambda: PlannedBatches([1], Rows(1), rank=2, world_size=2),
         "rank must be below world_size, but rank=2 arrived with world_size=2",
     ),
-    (lambda: PlannedBatches([1], Rows(1), rank=-1, world_size=2), "rank must be a whole number, 0 or more, but -1 arrived"),
+    (
+        lambda: PlannedBatches([1], Rows(1), rank=-1, world_size=2),
+        "rank must be a whole number, 0 or more, but -1 arrived",
+    ),
     (
         lambda: sampler([1], Rows(1)).load_state_dict({"epoch": 3}),
         "a state of batches has cursor, within and world_size, but",

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import Ids, FromIds, Pad, Padded, Report
-from pipeline.batching import Budget, Plan, Rows, PaddingReport
+from pipeline import FromIds, Ids, Pad, Padded, Report
+from pipeline.batching import Budget, PaddingReport, Plan, Rows
 from pipeline.data.metadata import BatchMetadata
 from pipeline.errors import LengthError, OptionError, ShapeError
 from pipeline.loading.tally import EpochCounter
@@ -118,7 +118,7 @@ def test_rows_at_random_waste_more_than_planned_ones() -> None:
     """The figure that a progress bar shows."""
     lengths = [length % 50 for length in range(600)]
     rows, shares = list(FromIds().map([[1] * length for length in lengths])), list[float]()
-    for plan in (Plan.of(lengths, Rows(8, pool=1)), Plan.of(lengths, Rows(8))):
+    for plan in (Plan.of(lengths, Rows(8, batches_per_sort=1)), Plan.of(lengths, Rows(8))):
         tally = EpochCounter(lengths)
         for _ in tally.count(Pad()([rows[index] for index in numbers.tolist()]) for numbers in plan):
             pass

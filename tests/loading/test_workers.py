@@ -41,7 +41,7 @@ def test_what_a_worker_raises_arrives_as_it_is(start: Any) -> None:
     number, batch = batch_of(13)
     given: list[Any] = []
     with pytest.raises(ValuesError, match=r"^it is no good") as info:
-        given.extend(at_the_door("refuse", multiprocessing_context=start))
+        given.extend(at_the_door("raise", multiprocessing_context=start))
     assert len(given) == number
     assert info.value.details == {"step": 7}
     record, worker, which = info.value.__notes__

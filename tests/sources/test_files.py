@@ -262,7 +262,7 @@ REFUSED: list[tuple[Callable[[Path], object], type[Exception], str]] = [
         "quote must be one ASCII character that ends no line",
     ),
     (lambda f: Delimited(f, text=0, quote=","), OptionError, "delimiter and quote must differ"),
-    (lambda f: TextLines(f, on_bad_record=WRONG), OptionError, '"stop", "skip" or a function of a Problem'),
+    (lambda f: TextLines(f, on_bad_record=WRONG), OptionError, '"raise", "skip" or a function of a Problem'),
     (lambda f: TextLines(f, blank=WRONG), OptionError, "blank must be one of 'keep', 'drop', but 'wrong' arrived"),
     (lambda f: TextLines(f.parent), SourceError, "is a folder, but a file is wanted"),
     (lambda f: TextLines(f.parent / "no"), SourceError, "cannot be read: .*; name a file that is there"),

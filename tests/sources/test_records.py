@@ -83,7 +83,11 @@ def test_malformed_records_are_named_by_number() -> None:
     def mend(problem: Problem) -> Example[str]:
         return Example(problem.text)
 
-    assert pairs(Records(values, text="t", on_bad_record=mend))[1:4] == [("{}", None), ("{'t': 3}", None), ("'tea'", None)]
+    assert pairs(Records(values, text="t", on_bad_record=mend))[1:4] == [
+        ("{}", None),
+        ("{'t': 3}", None),
+        ("'tea'", None),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pipeline import (
     AttendEarlier,
     Attention,
     Batch,
+    BPTTWindows,
     Bucket,
     Causal,
     Chain,
@@ -24,14 +25,13 @@ from pipeline import (
     Encoder,
     Example,
     FromFeatures,
+    FromIds,
     Hidden,
     Ids,
-    TypePreserving,
     Labels,
-    BPTTWindows,
+    MaybeCausal,
     ModuleStage,
     NextToken,
-    FromIds,
     Pack,
     Packed,
     Pad,
@@ -43,7 +43,6 @@ from pipeline import (
     Row,
     Scores,
     Shift,
-    MaybeCausal,
     Stage,
     States,
     StepScores,
@@ -51,6 +50,7 @@ from pipeline import (
     Tag,
     Tokenize,
     TokenizeWords,
+    TypePreserving,
     Unpack,
     Vectors,
     classifier,
@@ -129,7 +129,9 @@ shaped = tokenize >> Bucket(policy=fixed) >> Pad(policy=fixed)
 assert_type(shaped, StreamChain[str | Example[str], Padded[Ids]])
 lanes = tokenize >> Shift() >> BPTTWindows(rows=4, steps=32) >> Pad()
 assert_type(lanes, StreamChain[str | Example[str], Padded[Ids]])
-assert_type(FromFeatures() >> BPTTWindows(Vectors, rows=4, steps=32), StreamChain[Tensor | Example[Tensor], list[Row[Vectors]]])
+assert_type(
+    FromFeatures() >> BPTTWindows(Vectors, rows=4, steps=32), StreamChain[Tensor | Example[Tensor], list[Row[Vectors]]]
+)
 reader = Pack() >> Embed(9, 9) >> Encode(LSTM(9, 9))
 before: States[Causal] | None = None
 for window in lanes(texts):

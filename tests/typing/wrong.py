@@ -29,6 +29,7 @@ from pipeline import (
     AttendEarlier,
     Attention,
     Batch,
+    BPTTWindows,
     Bucket,
     Causal,
     Chain,
@@ -39,14 +40,13 @@ from pipeline import (
     Encoder,
     Example,
     FromFeatures,
+    FromIds,
     Hidden,
     Ids,
-    TypePreserving,
     Labels,
-    BPTTWindows,
+    MaybeCausal,
     ModuleStage,
     NextToken,
-    FromIds,
     Pack,
     Packed,
     Pad,
@@ -57,7 +57,6 @@ from pipeline import (
     Row,
     Scores,
     Shift,
-    MaybeCausal,
     Stage,
     States,
     StepScores,
@@ -65,6 +64,7 @@ from pipeline import (
     Tag,
     Tokenize,
     TokenizeWords,
+    TypePreserving,
     Unpack,
     Vectors,
     classifier,
@@ -465,12 +465,12 @@ e = tokenize.decode("ids")  # E call: text where ids are needed
 e = classifier(9)  # E call: no classes
 e = classifier(9, "three")  # E call: neither a number nor labels
 e = classifier(9, ["ham", "spam"])  # E call: names that are no labels
-e = classifier(9, 3, pool=Pool("max"))  # E call: a stage where a name is needed
+e = classifier(9, 3, pooling=Pool("max"))  # E call: a stage where a name is needed
 e = classifier(9, 3)(texts)  # E call: texts where a batch is needed
-e = tagger(9, 3, pool="max")  # E call: a tagger does not pool
+e = tagger(9, 3, pooling="max")  # E call: a tagger does not pool
 e = tagger(labels, 9)  # E call: labels where a number of ids is needed
 e = language_model(9, 3)  # E call: a language model has no classes
-e = language_model(9, pool="max")  # E call: a language model does not pool
+e = language_model(9, pooling="max")  # E call: a language model does not pool
 e = language_model(texts)  # E call: texts where a number of ids is needed
 
 # Predictions

@@ -62,8 +62,8 @@ class Boundaries(Policy):
         max_padded_steps: int | None = None,
         rows: int | None = None,
         longest: int | None = None,
-        too_long: LongRows = "refuse",
-        pool: int | None = 100,
+        too_long: LongRows = "raise",
+        batches_per_sort: int | None = 100,
     ) -> "Boundaries":
         """Edges that divide rows into so many groups of about as many rows each.
 
@@ -82,7 +82,14 @@ class Boundaries(Policy):
             raise OptionError("quantiles needs lengths to divide, but none arrived.")
         last = np.maximum(np.arange(1, buckets) * len(known) // buckets - 1, 0)
         edges = np.unique(np.maximum(known[last], 1))
-        return cls(edges.tolist(), max_padded_steps=max_padded_steps, rows=rows, longest=longest, too_long=too_long, pool=pool)
+        return cls(
+            edges.tolist(),
+            max_padded_steps=max_padded_steps,
+            rows=rows,
+            longest=longest,
+            too_long=too_long,
+            batches_per_sort=batches_per_sort,
+        )
 
     @override
     def rows_of(self, longest: int) -> int:

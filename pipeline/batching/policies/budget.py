@@ -54,9 +54,7 @@ class Budget(Policy):
             msg = f"max_padded_steps={self.max_padded_steps} has no room for a row of one step, which counts {counts:g}; raise it."
             raise OptionError(msg, max_padded_steps=self.max_padded_steps, quadratic=self.quadratic)
         if not self.fits():
-            msg = (
-                f"multiple_of={self.multiple_of} leaves no room for a row within max_padded_steps={self.max_padded_steps}; lower it."
-            )
+            msg = f"multiple_of={self.multiple_of} leaves no room for a row within max_padded_steps={self.max_padded_steps}; lower it."
             raise OptionError(msg, multiple_of=self.multiple_of, max_padded_steps=self.max_padded_steps)
 
     @override

@@ -35,7 +35,9 @@ POLICIES: Final[Sequence[Policy]] = (
 def ranks() -> Iterator[Finding]:
     """The worst of all numbers of ranks."""
     lengths, notes = Corpus.sentences(ROWS).lengths, list[str]()
-    found = {name: [dealt(way, world_size) for world_size in WORLDS] for name, way in ways(lengths, Room(), notes).items()}
+    found = {
+        name: [dealt(way, world_size) for world_size in WORLDS] for name, way in ways(lengths, Room(), notes).items()
+    }
     point = f"{ROWS:,} rows, ~20, {WORLDS[0]} to {WORLDS[-1]} ranks"
     for name, part in (
         ("batches that a rank is behind another", 0),
@@ -62,7 +64,9 @@ def every_world(step: int, policies: Sequence[Policy] = POLICIES) -> Finding:
     """
     lengths = Corpus.sentences(_MOST_ROWS).lengths.clip(1, _LONGEST)
     rows, worlds = range(0, _MOST_ROWS + 1, step), range(1, _MOST_RANKS + 1)
-    amiss = sum(_amiss(lengths[:few], policy, world_size) for policy in policies for few in rows for world_size in worlds)
+    amiss = sum(
+        _amiss(lengths[:few], policy, world_size) for policy in policies for few in rows for world_size in worlds
+    )
     point = (
         f"{len(policies) * len(rows) * len(worlds):,} plans of up to {_MOST_ROWS} rows for up to {_MOST_RANKS} ranks"
     )

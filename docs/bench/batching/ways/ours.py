@@ -48,4 +48,8 @@ class OnePool(Ours):
 
     def __init__(self, lengths: Lengths, room: Room) -> None:
         super().__init__(lengths, room)
-        self.policy = Rows(room.rows, pool=None) if room.max_padded_steps is None else Budget(room.max_padded_steps, pool=None)
+        self.policy = (
+            Rows(room.rows, batches_per_sort=None)
+            if room.max_padded_steps is None
+            else Budget(room.max_padded_steps, batches_per_sort=None)
+        )
