@@ -12,8 +12,8 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 PACKAGES = ["pipeline", "pipeline_attention", "pipeline_recurrent"]
 OUTSIDE = "tests/outside/pipeline-mingru"
 EXTRAS = ("arrow", "plots")
-WITH_EXTRAS = ("tests/sources", "tests/loading", "tests/forecast", "tests/test_plan_command.py")
-NATIVE = ("tests/test_native.py", "tests/test_native_build.py")
+WITH_EXTRAS = ("tests/sources", "tests/loading", "tests/forecast", "tests/cli/test_plan.py")
+NATIVE = ("tests/plugins/recurrent/test_native.py", "tests/plugins/recurrent/test_native_build.py")
 
 
 def install(session: nox.Session, *what: str, groups: tuple[str, ...] = ()) -> None:

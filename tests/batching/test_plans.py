@@ -12,9 +12,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batching.oracle import LONGEST, POLICIES, check, descending, same
 from pipeline.batching import Budget, Coverage, Piece, Plan, Policy, Rows, Shapes
 from pipeline.errors import LengthError, OptionError, ShapeError
+from support.batching_oracle import LONGEST, POLICIES, check, descending, same
 
 
 def drawn(rows: int, seed: int = 0, longest: int = LONGEST) -> list[int]:

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batching.oracle import cost
 from pipeline.batching import Boundaries, Budget, Rows, Shapes
 from pipeline.errors import OptionError
-from untyped import loosely
+from support.batching_oracle import cost
+from support.untyped import loosely
 
 
 @given(max_padded_steps=st.integers(2, 3_000), quadratic=st.one_of(st.none(), st.integers(1, 600)), data=st.data())

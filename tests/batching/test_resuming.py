@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batching.oracle import LONGEST, POLICIES, check, same
 from pipeline.batching import Budget, Coverage, Cursor, Plan, Policy
 from pipeline.errors import OptionError, PlanError
+from support.batching_oracle import LONGEST, POLICIES, check, same
 
 LENGTHS = [random.Random(0).randint(0, LONGEST) for _ in range(120)]
 BUDGET = Budget(100, batches_per_sort=3)

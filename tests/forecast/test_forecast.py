@@ -17,7 +17,7 @@ from pipeline.batching import Boundaries, Budget, Plan, Policy, Randomness, Rows
 from pipeline.errors import LengthError, OptionError, ShapeError
 from pipeline.forecast import Forecast, Histogram, compared
 from pipeline.forecast.compared import spelt, widths
-from untyped import loosely
+from support.untyped import loosely
 
 LENGTHS = [3, 5, 5, 9, 12, 40, 0, 7, 7, 2]
 

@@ -15,7 +15,7 @@ from pipeline.errors import LengthError, OptionError, ShapeError
 from pipeline.forecast import Histogram
 from pipeline.forecast.drawn import drawn
 from pipeline.forecast.runs import Runs, what_is_left
-from untyped import loosely
+from support.untyped import loosely
 
 POLICIES: list[Callable[[], Policy]] = [
     lambda: Rows(3, batches_per_sort=None),

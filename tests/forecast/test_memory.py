@@ -29,7 +29,7 @@ from pipeline.batching import Boundaries, Budget
 from pipeline.errors import OptionError
 from pipeline.forecast import Memory
 from pipeline.forecast.memory import measured
-from untyped import listed, loosely, seed
+from support.untyped import listed, loosely, seed
 
 MIB = 2**20
 

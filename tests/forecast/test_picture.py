@@ -6,11 +6,11 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from needs import needs
 from pipeline import plan
 from pipeline.batching import Budget, Rows
 from pipeline.errors import MissingExtraError, OptionError
 from pipeline.forecast import Forecast
+from support.needs import needs
 
 
 def forecast() -> Forecast:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from needs import needs
 from pipeline.batching import Budget, Plan
-from prepared import prepared_on_a_rank
-from ranked import on_ranks
+from support.needs import needs
+from support.prepared import prepared_on_a_rank
+from support.ranked import on_ranks
 
 pytestmark = [needs("accelerate"), pytest.mark.filterwarnings("ignore")]
 
@@ -34,6 +34,6 @@ def test_what_is_not_dealt_out_is_dealt_out_by_prepare(even: bool, tmp_path: Pat
 def test_on_one_rank_prepare_changes_nothing() -> None:
     """Nor does it need to be told."""
     from_prepare: Any = import_module("accelerate").data_loader.prepare_data_loader
-    loader = import_module("prepared").stock(COUNTS)
+    loader = import_module("support.prepared").stock(COUNTS)
     found = [batch.metadata.places.tolist() for batch in from_prepare(loader, num_processes=1, process_index=0)]
     assert found == [batch.tolist() for batch in Plan.of(COUNTS, Budget(40), seed=3)]

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from torch.utils.data import DataLoader
 
-from litmodels import module, trainer, written
-from needs import needs
 from pipeline import FromIds, Pad
 from pipeline.batching import Budget, Plan
 from pipeline.loading import Loader, PlannedBatches, RowDataset
+from support.litmodels import module, trainer, written
+from support.needs import needs
 
 pytestmark = [needs("lightning"), pytest.mark.filterwarnings("ignore")]
 

@@ -14,7 +14,7 @@ from pipeline import FromIds, Ids, Pad, Padded, Report
 from pipeline.batching import Budget, Policy, Rows
 from pipeline.errors import OptionError
 from pipeline.loading import CutRows, Loader, PlannedBatches, RowDataset
-from untyped import listed
+from support.untyped import listed
 
 # Four workers are more than torch would have on two processors.
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")

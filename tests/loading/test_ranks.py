@@ -10,8 +10,8 @@ from pipeline import Pad
 from pipeline.batching import Budget, Plan
 from pipeline.loading import Loader, PlannedBatches, RowDataset
 from pipeline.stages.from_ids import FromIds
-from ranked import on_ranks
-from steps import trained_on_a_rank
+from support.ranked import on_ranks
+from support.steps import trained_on_a_rank
 
 COUNTS = [random.Random(place).randint(1, 12) for place in range(61)]
 

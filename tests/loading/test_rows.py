@@ -14,8 +14,8 @@ from pipeline.errors import OptionError, ShapeError, ValuesError
 from pipeline.loading import CutRows, PlannedBatches, RowDataset
 from pipeline.sources import Records
 from pipeline.stages.input_stage import InputStage
-from troubles import Stumbling, Troubled
-from untyped import listed
+from support.troubles import Stumbling, Troubled
+from support.untyped import listed
 
 TEXTS = ["to be", "or not", "to be that is", ""]
 

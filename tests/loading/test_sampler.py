@@ -18,7 +18,7 @@ from pipeline import FromIds, Pad
 from pipeline.batching import Boundaries, Budget, Plan, Policy, Rows, Shapes
 from pipeline.errors import OptionError
 from pipeline.loading import PlannedBatches, RowDataset
-from untyped import listed
+from support.untyped import listed
 
 POLICIES: list[Policy] = [
     Rows(3),

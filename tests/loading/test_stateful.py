@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from needs import needs
 from pipeline import FromIds, Pad
 from pipeline.batching import Budget
 from pipeline.loading import PlannedBatches, RowDataset
-from untyped import listed
+from support.needs import needs
+from support.untyped import listed
 
 # What it calls of torch is deprecated there.
 pytestmark = [

@@ -11,7 +11,7 @@ from pipeline.batching import Rows
 from pipeline.errors import ValuesError, WorkerError
 from pipeline.loading import Loader, PlannedBatches, RowDataset
 from pipeline.loading.failures import RemoteTracebackError
-from troubles import Stumbling, Troubled, workers_places
+from support.troubles import Stumbling, Troubled, workers_places
 
 COUNTS = [1 + place % 5 for place in range(24)]
 STARTS: list[Any] = ["fork", "spawn"]

@@ -10,7 +10,6 @@ from typing import Any, assert_type
 import pytest
 from torch.utils.data import DataLoader
 
-from pairs import pairs
 from pipeline import Example, Tokenize, TokenizeWords
 from pipeline.errors import OptionError, RecordError, SourceError
 from pipeline.sources import (
@@ -27,6 +26,7 @@ from pipeline.sources import (
     Tsv,
     lines_of,
 )
+from support.pairs import pairs
 
 
 def word(number: object, form: str = "a", upos: str = "X", head: str = "0") -> str:

@@ -9,11 +9,11 @@ import pytest
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from typing_extensions import override
 
-from needs import needs
-from pairs import pairs
 from pipeline import Example, Tokenize
 from pipeline.errors import OptionError, RecordError, TextError, UnsizedError
 from pipeline.sources import Problem, Records, Together, Tokenized, lengths_of
+from support.needs import needs
+from support.pairs import pairs
 
 
 class Numbered(Dataset[tuple[str, int]]):

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from torch.utils.data import DataLoader
 
-from needs import needs
-from pairs import pairs
 from pipeline.errors import MissingExtraError, OptionError, RecordError, SourceError
 from pipeline.sources import Arrow, Parquet, Source, lengths_of
 from pipeline.stages.tokenize import Tokenize
+from support.needs import needs
+from support.pairs import pairs
 
 TEXTS = [None if number % 7 == 3 else f"text {number}\u2028" for number in range(50)]
 WORDS = [None if number % 5 == 0 else ["w"] * (number % 4) for number in range(50)]

@@ -1,0 +1,261 @@
+"""`python -m pipeline plugins --json`: all that is installed, for programs."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import distribution, distributions, version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import pipeline.__main__ as command_line
+from pipeline.cli.inventory import Inventory, OptionRecord, PartRecord, PluginRecord, dumped, inventory
+from pipeline.registry import PluginWarning, Registry, discovered
+from pipeline.registry.choice import Choice
+from support.fakes import Fakes, untried
+
+OURS = discovered([distribution("pipeline")])
+
+ODD = """
+from typing import Literal
+from pipeline import Attention
+from pipeline.hooks import hookimpl
+from pipeline_recurrent import LSTM
+
+class Unshown:
+    def __repr__(self):
+        raise ValueError
+
+def shown(input_size: "int", mode: Literal["b", "a"], no_hint, sizes=(1, 2), rate=float("inf"), part=LSTM,
+          unshown=Unshown(), text="\\ud800", *, hint: Unshown() = None):
+    return None
+
+def other(input_size):
+    print("made")
+    return 3
+
+def needy(input_size: int, name: str):
+    return LSTM(input_size, 3)
+
+class Lying(LSTM):
+    causal = property(lambda self: 1 / 0, lambda self, value: None)
+
+class Told(Attention):
+    exportable = {1}
+    def __init__(self, input_size):
+        super().__init__()
+    def score(self, query, key):
+        return query
+
+@hookimpl
+def pipeline_encoders():
+    print("a stranger's words")
+    return {"\\ud800\\n\\x1b": shown, "needy": needy, "lying": Lying, "shapeless": lambda **options: None,
+            "other": other, "lstm": LSTM}
+
+@hookimpl
+def pipeline_attentions():
+    return {"told": Told}
+"""
+
+
+LOUD = """
+from pipeline.hooks import hookimpl
+from pipeline_recurrent import LSTM
+
+def loud(input_size):
+    print("made")
+    return LSTM(input_size, 3)
+
+@hookimpl
+def pipeline_encoders():
+    print("a stranger's words")
+    return {"loud": loud}
+"""
+
+
+@pytest.fixture
+def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """What ships, and a plugin whose parts are hard to show."""
+    fakes = Fakes(tmp_path / "site", monkeypatch)
+    fakes.add("odd", ODD)
+    fakes.add("beta", "raise ValueError('why')\n")
+    fakes.add("idle", "")
+    fakes.add("gone", "raise ValueError('it was imported')\n")
+    # Its parts are refused where they can be tried, and here they are to be shown.
+    monkeypatch.setattr("pipeline.registry.installed.probed", untried)
+    with pytest.warns(PluginWarning, match="beta"):
+        return discovered([distribution("pipeline"), *distributions(path=[str(fakes.folder)])], Choice(block=["gone"]))
+
+
+def part(found: Inventory, kind: str, name: str, package: str) -> PartRecord:
+    """The one record of a part."""
+    (record,) = (
+        each for each in found["parts"] if (each["kind"], each["name"], each["package"]) == (kind, name, package)
+    )
+    return record
+
+
+def option(record: PartRecord, name: str) -> OptionRecord:
+    """The one record of an option."""
+    assert record["options"] is not None
+    (found,) = (each for each in record["options"] if each["name"] == name)
+    return found
+
+
+def test_the_schema() -> None:
+    """Its fields are these, in this order; whoever reads it relies on them."""
+    found = inventory(OURS)
+    assert list(found) == ["schema", "versions", "plugins", "parts"]
+    assert found["schema"] == 1
+    assert found["plugins"][2] == {
+        "package": "pipeline",
+        "version": version("pipeline"),
+        "entry": "recurrent",
+        "state": "ok",
+        "failure": None,
+    }
+    lstm = part(found, "encoder", "lstm", "pipeline")
+    assert list(lstm) == ["kind", "name", "hook", "package", "entry", "state", "options", "capabilities"]
+    assert (lstm["hook"], lstm["entry"], lstm["state"]) == ("pipeline_encoders", "recurrent", "ok")
+    assert option(lstm, "input_size") == {
+        "name": "input_size",
+        "required": True,
+        "filled_in": True,
+        "default": None,
+        "annotation": "int",
+    }
+    assert option(lstm, "dropout") == {
+        "name": "dropout",
+        "required": False,
+        "filled_in": False,
+        "default": 0.0,
+        "annotation": "float",
+    }
+    assert option(lstm, "merge")["annotation"] == "Literal['concat', 'mean', 'sum', 'max', 'mul']"
+    for record, kind in ((found, Inventory), (found["plugins"][0], PluginRecord), (lstm, PartRecord)):
+        assert list(record) == list(kind.__annotations__)
+
+
+def test_everything_is_there() -> None:
+    """Each plugin and each part once, by kind and name."""
+    found = inventory(OURS)
+    assert [plugin["entry"] for plugin in found["plugins"]] == ["attention", "builtin", "recurrent"]
+    wanted = [(catalogue.kind, name) for catalogue in OURS.catalogues() for name in catalogue.names()]
+    assert [(record["kind"], record["name"]) for record in found["parts"]] == wanted
+
+
+def test_capabilities_are_those_of_a_part() -> None:
+    """Made for the purpose; a kind that declares none has none."""
+    found = inventory(OURS)
+    bilstm, gru = (part(found, "encoder", name, "pipeline")["capabilities"] for name in ("bilstm", "gru"))
+    assert bilstm is not None
+    assert gru is not None
+    assert (bilstm["causal"], bilstm["bidirectional"], bilstm["stateful"]) == (False, True, True)
+    assert (gru["causal"], gru["bidirectional"], gru["layouts"]) == (True, False, ("packed",))
+    assert part(found, "attention", "dot", "pipeline")["capabilities"] == {"exportable": True, "inner_product": True}
+    assert part(found, "tokenizer", "bpe", "pipeline")["capabilities"] == {}
+    assert all(record["capabilities"] is not None for record in found["parts"])
+
+
+def test_states(odd: Registry) -> None:
+    """Of plugins and of parts."""
+    found = inventory(odd)
+    assert [(plugin["package"], plugin["state"], plugin["failure"]) for plugin in found["plugins"]] == [
+        ("beta", "failed", "ValueError: why"),
+        ("gone", "blocked", None),
+        ("idle", "empty", None),
+        ("odd", "ok", None),
+        *[("pipeline", "ok", None)] * 3,
+    ]
+    for package in ("pipeline", "odd"):
+        assert part(found, "encoder", "lstm", package)["state"] == "conflict"
+    assert part(found, "encoder", "gru", "pipeline")["state"] == "ok"
+    assert inventory(discovered([distribution("pipeline")], Choice(only=[])))["parts"] == []
+
+
+def test_what_json_cannot_spell_is_shown_as_python_does(odd: Registry) -> None:
+    """And what cannot be shown either, by its type; what has no annotation has none."""
+    shown = part(inventory(odd), "encoder", "\ud800\n\x1b", "odd")
+    assert [each["name"] for each in shown["options"] or ()] == [
+        "input_size", "mode", "no_hint", "sizes", "rate", "part", "unshown", "text", "hint",
+    ]  # fmt: skip
+    assert option(shown, "input_size")["annotation"] == "int"
+    assert option(shown, "mode")["annotation"] == "Literal['b', 'a']"
+    assert option(shown, "no_hint") == {
+        "name": "no_hint",
+        "required": True,
+        "filled_in": False,
+        "default": None,
+        "annotation": None,
+    }
+    assert option(shown, "sizes")["default"] == (1, 2)
+    assert option(shown, "rate")["default"] == "inf"
+    assert option(shown, "part")["default"] == "<class 'pipeline_recurrent.encoders.LSTM'>"
+    assert option(shown, "unshown")["default"] == "<Unshown>"
+    assert option(shown, "hint")["annotation"] == "<Unshown>"
+    assert option(shown, "hint")["required"] is False
+
+
+@pytest.mark.parametrize("name", ["needy", "lying", "shapeless", "other", "\ud800\n\x1b"])
+def test_what_cannot_be_made_has_unknown_capabilities(odd: Registry, name: str) -> None:
+    """A text that nobody can guess, a property that fails, something that is no part."""
+    record = part(inventory(odd), "encoder", name, "odd")
+    assert record["capabilities"] is None
+    assert (record["options"] is None) == (name == "shapeless")
+
+
+def test_it_is_valid_json_in_plain_letters(odd: Registry) -> None:
+    """Odd names and values included: whatever reads it gets what `inventory` gives, tuples as lists."""
+    written = dumped(odd)
+    assert written.isascii()
+
+    def refuse(constant: str) -> object:
+        raise AssertionError(constant)
+
+    read = json.loads(written, parse_constant=refuse)
+    assert [each["name"] for each in read["parts"]] == [each["name"] for each in inventory(odd)["parts"]]
+    (told,) = (each for each in read["parts"] if each["name"] == "told")
+    assert told["capabilities"] == {"exportable": "{1}", "inner_product": False}
+
+
+def test_nothing_else_changes(odd: Registry) -> None:
+    """No random number is drawn."""
+    before = torch.get_rng_state()
+    dumped(odd)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """The command in a process of its own, with a folder of distributions on its path."""
+    path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "pipeline", "plugins", *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": path, "PIPELINE_PLUGINS": "-beta,-gone"},
+    )
+
+
+def test_only_json_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a stranger's module prints, when it is loaded or tried, goes elsewhere."""
+    fakes = Fakes(tmp_path / "site", monkeypatch)
+    for package, source in (("odd", LOUD), ("beta", ""), ("gone", "")):
+        fakes.add(package, source)
+    told = run(fakes.folder, "--json")
+    found: dict[str, Any] = json.loads(told.stdout)
+    assert {plugin["package"]: plugin["state"] for plugin in found["plugins"]}["gone"] == "blocked"
+    assert "a stranger's words" in told.stderr
+    assert "made" in told.stderr
+    assert "stranger" not in run(fakes.folder).stdout
+
+
+def test_the_command_prints_what_is_dumped(capsys: pytest.CaptureFixture[str]) -> None:
+    """Behind `--json`."""
+    assert command_line.main(["plugins", "--json"]) == 0
+    read = json.loads(capsys.readouterr().out)
+    assert {each["name"] for each in read["parts"]} >= {"lstm", "mean", "dot", "words"}

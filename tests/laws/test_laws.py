@@ -1,0 +1,411 @@
+"""The laws hold for every part of ours, and each of them catches the parts that break it, and no others."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from broken import TRIALS
+from broken.attentions import Closest
+from broken.encoders import Both, Leaky
+from broken.modules import Scores, Smoothed
+from broken.pools import MeanOfNothing
+from broken.tokenizers import Letters, LosesSpaces
+from broken.trial import Trial, is_broken, name_of
+from pipeline import (
+    AttendEarlier,
+    Attention,
+    Batch,
+    Encode,
+    Encoder,
+    Ids,
+    MaybeCausal,
+    Packed,
+    Padded,
+    Pooling,
+    States,
+    Tokenizer,
+    Vectors,
+)
+from pipeline.builtin.pools import MeanPool
+from pipeline.errors import OptionError
+from pipeline.laws.samples import drawn
+from pipeline.parts.capabilities import Layout
+from pipeline.registry import registry
+from pipeline.testing import (
+    ATTENTION_LAWS,
+    ENCODER_LAWS,
+    MODULE_LAWS,
+    POOL_LAWS,
+    TOKENIZER_LAWS,
+    Law,
+    LawBrokenError,
+    PlainModule,
+    check_attention,
+    check_encoder,
+    check_module,
+    check_pool,
+    check_tokenizer,
+    decoding_is_inverse,
+    equals_oracle,
+    packing_is_inverse,
+)
+from pipeline_attention import Additive, Dot, General, ScaledDot
+from pipeline_recurrent import GRU, LSTM
+from support.untyped import loosely, seed
+
+ROWS = drawn((4, 0, 1, 6), 3)
+TEXTS = ["The quick brown fox", "jumps over\nthe lazy dog.", "naïve café — 東京 🦊", "<pad> <unk> is text"]
+
+ENCODERS: dict[str, Callable[[], Encoder[MaybeCausal]]] = {
+    "lstm": lambda: LSTM(3, 4),
+    "lstm, one feature": lambda: LSTM(1, 1),
+    "lstm, stacked": lambda: LSTM(3, 4, num_layers=3, dropout=0.5),
+    "lstm, no bias": lambda: LSTM(3, 4, bias=False),
+    "bilstm, concat": lambda: LSTM(3, 4, bidirectional=True),
+    "bilstm, mean": lambda: LSTM(3, 4, bidirectional=True, merge="mean"),
+    "bilstm, max": lambda: LSTM(3, 4, bidirectional=True, merge="max"),
+    "bilstm, mul, stacked": lambda: LSTM(3, 4, bidirectional=True, merge="mul", num_layers=2),
+    "gru": lambda: GRU(3, 4),
+    "gru, stacked": lambda: GRU(3, 4, num_layers=2, dropout=0.5),
+    "bigru, concat, stacked": lambda: GRU(3, 4, bidirectional=True, num_layers=2),
+    "bigru, sum": lambda: GRU(3, 4, bidirectional=True, merge="sum"),
+    "leaky": Leaky,
+    "leaky, both ways": Both,
+}
+ATTENTIONS: dict[str, Callable[[], Attention]] = {
+    "dot": lambda: Dot(3),
+    "scaled dot": lambda: ScaledDot(3),
+    "general": lambda: General(3),
+    "general, no bias": lambda: General(3, bias=False),
+    "additive": lambda: Additive(3, hidden_size=2),
+    "closest": Closest,
+}
+POOLS = ("final", "first", "last", "max", "mean", "sum", "attention")
+LAWS: tuple[Sequence[Callable[..., None]], ...] = (
+    ENCODER_LAWS,
+    ATTENTION_LAWS,
+    POOL_LAWS,
+    TOKENIZER_LAWS,
+    MODULE_LAWS,
+)
+KINDS = ("words", "characters", "bytes", "bpe", "whole")
+
+
+class Tagger(nn.Module):
+    """A module of someone's own: torch's LSTM over packed rows, as its documentation shows it; none may be empty."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 4, bidirectional=True, batch_first=True)
+
+    def forward(self, values: Tensor, lengths: Tensor) -> Tensor:
+        """Hidden vectors of steps."""
+        packed = nn.utils.rnn.pack_padded_sequence(values, lengths, batch_first=True, enforce_sorted=False)
+        hidden, _ = nn.utils.rnn.pad_packed_sequence(
+            self.lstm(packed)[0], batch_first=True, total_length=values.shape[1]
+        )
+        return hidden
+
+
+class Whole(nn.Module):
+    """A model of ours, as a script calls it that knows nothing of batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encode = Encode(LSTM(3, 4))
+        self.attend = AttendEarlier(General(4))
+
+    def forward(self, values: Tensor, lengths: Tensor) -> Tensor:
+        """Contexts of steps."""
+        return self.attend(self.encode(Padded(Vectors, values, lengths))).padded().values
+
+
+MODULES: dict[str, Callable[[], PlainModule]] = {
+    "scores": lambda: PlainModule(Scores(), input_size=3, exportable=True),
+    "scores, said to be of rows": lambda: PlainModule(Scores(), input_size=3, each="row"),
+    "smoothed": lambda: PlainModule(Smoothed(), input_size=3, exportable=True),
+    "tagger": lambda: PlainModule(Tagger(), input_size=3, each="step", empty_rows=False),
+    "whole": lambda: PlainModule(Whole(), input_size=3, causal=True),
+}
+
+
+@pytest.mark.parametrize("law", ENCODER_LAWS)
+@pytest.mark.parametrize("name", ENCODERS)
+def test_encoders_obey(name: str, law: Law[Encoder[MaybeCausal]]) -> None:
+    """Ours, whatever their options, and the honest ones of which the broken are made."""
+    law(ENCODERS[name])
+
+
+@pytest.mark.parametrize("law", ATTENTION_LAWS)
+@pytest.mark.parametrize("name", ATTENTIONS)
+def test_attentions_obey(name: str, law: Law[Attention]) -> None:
+    """Ours, and the honest one of which the broken are made."""
+    law(ATTENTIONS[name])
+
+
+@pytest.mark.parametrize("law", POOL_LAWS)
+@pytest.mark.parametrize("name", POOLS)
+def test_pools_obey(name: str, law: Law[Pooling]) -> None:
+    """All that are registered by us."""
+    options: dict[str, object] = {"input_size": 3} if name == "attention" else {}
+    law(lambda: registry().pools.make(name, **options))
+
+
+@pytest.mark.parametrize("law", TOKENIZER_LAWS)
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        *((kind, {}) for kind in KINDS),
+        ("words", {"lowercase": True, "normalization": "NFC"}),
+        ("characters", {"lowercase": True, "normalization": "NFD"}),
+        ("bpe", {"vocab_size": 300, "normalization": "NFKC"}),
+    ],
+)
+def test_tokenizers_obey(kind: str, options: dict[str, object], law: Law[Tokenizer]) -> None:
+    """All that are registered by us, with texts of which they know some, few or no tokens."""
+    some: tuple[list[str], ...] = (TEXTS, ["a"], [])
+    for texts in some:
+        law(partial(registry().tokenizers.make, kind, texts=texts, **options))
+
+
+@pytest.mark.parametrize("law", TOKENIZER_LAWS)
+def test_an_honest_tokenizer_obeys(law: Law[Tokenizer]) -> None:
+    """The one of which the broken are made."""
+    law(Letters)
+
+
+@pytest.mark.parametrize("law", MODULE_LAWS)
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_obey(name: str, law: Law[PlainModule]) -> None:
+    """Modules that know nothing of the library, and a model of ours in a plain module."""
+    law(MODULES[name])
+
+
+@pytest.mark.parametrize("each", TRIALS, ids=[each.name for each in TRIALS])
+def test_broken_parts_break_their_laws_alone(each: Trial) -> None:
+    """The very laws that they are said to break; where these are several, it is said why."""
+    assert each.found() == each.breaks
+    assert each.because or len(each.breaks) == 1
+
+
+def test_every_law_is_broken_by_someone() -> None:
+    """So that none of them is true of everything."""
+    assert {name_of(law) for laws in LAWS for law in laws} == {name for each in TRIALS for name in each.breaks}
+
+
+def test_a_law_states_itself() -> None:
+    """By a name, of which no two are alike in one kind, and a docstring whose first line is a sentence."""
+    for laws in LAWS:
+        assert len({name_of(law) for law in laws}) == len(laws)
+        assert all((law.__doc__ or "").split("\n")[0].endswith(".") for law in laws)
+
+
+def test_honest_parts_pass_all_laws_at_once() -> None:
+    """By one call a kind."""
+    check_encoder(Both)
+    check_attention(Closest)
+    check_pool(MeanPool)
+    check_tokenizer(Letters)
+    check_module(Scores, input_size=3, exportable=True)
+
+
+def test_all_broken_laws_are_told_at_once() -> None:
+    """By name, each with what was found and what to do, and with the first as the cause."""
+    with pytest.raises(LawBrokenError) as caught:
+        check_pool(MeanOfNothing)
+    assert caught.value.details == {"laws": ("empty_rows_give_zeros", "empty_rows_are_inert")}
+    assert isinstance(caught.value.__cause__, LawBrokenError)
+    lines = str(caught.value).split("\n")
+    assert lines[0] == (
+        f"2 of {len(POOL_LAWS)} laws of poolings broken; to see where, call one of them with the factory: "
+        "from pipeline.laws.pools import empty_rows_give_zeros."
+    )
+    assert lines[1] == (
+        "- empty_rows_give_zeros: among lengths (3, 0, 2), an empty row gives [nan, nan, nan], not zeros; divide by "
+        "lengths.clamp(min=1), and fill what has no steps."
+    )
+    assert lines[2].startswith("- empty_rows_are_inert: rows of lengths [0, 4, 0, 1, 6] give results that are not fin")
+
+
+def test_one_fault_is_told_once() -> None:
+    """A factory that raises breaks every law, in one line."""
+
+    def failing() -> Pooling:
+        raise ZeroDivisionError("no such luck")
+
+    with pytest.raises(LawBrokenError) as caught:
+        check_pool(failing)
+    assert caught.value.details["laws"] == tuple(map(name_of, POOL_LAWS))
+    assert str(caught.value).count("\n") == 1
+    assert str(caught.value).endswith(": it raised ZeroDivisionError: no such luck")
+
+
+def test_what_a_part_raises_is_the_law_broken() -> None:
+    """Whatever exception it is, and it is the cause; what ends a program, or skips a test, goes through."""
+
+    def failing(error: BaseException) -> Callable[[], Encoder[MaybeCausal]]:
+        def make() -> Encoder[MaybeCausal]:
+            raise error
+
+        return make
+
+    (law, *_) = ENCODER_LAWS
+    with pytest.raises(LawBrokenError, match="it raised RecursionError: too deep") as caught:
+        law(failing(RecursionError("too deep")))
+    assert isinstance(caught.value.__cause__, RecursionError)
+    assert caught.value.details == {"law": "declarations_fit_together"}
+    for error in (KeyboardInterrupt(), pytest.skip.Exception("not here")):
+        with pytest.raises(type(error)):
+            law(failing(error))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"output_size": 0}, "output_size must be a number of features, 1 or more, but 0 is declared"),
+        ({"input_size": None}, "input_size must be a number of features, 1 or more, but None is declared"),
+        ({"stateful": None}, "stateful must be True or False, but None is declared"),
+        ({"layouts": ()}, r"layouts must be a tuple of one or both of \('packed', 'padded'\), but \(\) is declared"),
+        ({"layouts": "padded"}, "layouts must be .*, but 'padded' is declared"),
+        ({"bidirectional": True}, "causal and bidirectional are both declared"),
+    ],
+)
+def test_declarations_are_read(change: dict[str, object], message: str) -> None:
+    """Each against its rule."""
+
+    def made() -> Leaky:
+        encoder = Leaky()
+        for name, value in change.items():
+            setattr(encoder, name, value)
+        return encoder
+
+    with pytest.raises(LawBrokenError, match=f"^law broken: declarations_fit_together: {message}"):
+        ENCODER_LAWS[0](made)
+
+
+@pytest.mark.parametrize("layouts", [("packed",), ("padded",), ("packed", "padded"), ("padded", "packed")])
+def test_layouts_may_be_one_or_both(layouts: tuple[Layout, ...]) -> None:
+    """In any order."""
+    ENCODER_LAWS[0](type("Some", (Leaky,), {"layouts": layouts}))
+
+
+def test_what_may_not_be_empty_is_not_asked_to() -> None:
+    """An encoder that refuses empty rows, and says so, breaks no law; one that does not say so, breaks two."""
+
+    class Refusing(Leaky):
+        def rows(self, batch: Padded[Vectors]) -> Padded[Vectors]:
+            if not bool(batch.lengths.all()):
+                raise ValueError("no empty rows, please")
+            return super().rows(batch)
+
+    class Declared(Refusing):
+        empty_rows = False
+
+    assert {name_of(law) for law in ENCODER_LAWS if is_broken(law, Refusing)} == {
+        "empty_rows_are_inert",
+        "empty_rows_end_as_they_began",
+    }
+    check_encoder(Declared)
+
+
+def test_the_generator_is_left_as_it_was() -> None:
+    """What a law draws, and what the factory seeds, changes nothing that is drawn after it."""
+    before = torch.get_rng_state()
+    check_encoder(lambda: LSTM(3, 4, num_layers=2, dropout=0.5))
+
+    def seeded() -> Leaky:
+        seed(3)
+        return Leaky()
+
+    check_encoder(seeded)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_part_instead_of_a_factory_is_refused() -> None:
+    """Since a module can be called as well."""
+    with pytest.raises(OptionError, match=r"takes a function that makes parts, but a Leaky arrived; write lambda: L"):
+        loosely(ENCODER_LAWS[0])(Leaky())
+    with pytest.raises(OptionError, match="check_module takes a function that makes parts, but a Scores arrived"):
+        loosely(check_module)(Scores(), input_size=3)
+
+
+def test_a_factory_must_make_new_parts() -> None:
+    """Else two parts of one seed are equal whatever they are."""
+    part = Leaky()
+    with pytest.raises(LawBrokenError, match="one_seed_makes_equal_parts: the factory gave the same part twice"):
+        check_encoder(lambda: part)
+
+
+def test_what_is_no_encoder_is_told() -> None:
+    """By its class."""
+    with pytest.raises(LawBrokenError, match="the factory made a Linear, which is no pipeline.Encoder; derive from it"):
+        loosely(ENCODER_LAWS[0])(lambda: nn.Linear(3, 4))
+
+    class Plain(Leaky):
+        def forward(self, batch: Batch[Vectors]) -> States[MaybeCausal]:
+            given: States[MaybeCausal] = getattr(batch, "values")  # noqa: B009 - wrong, and not to be seen as such
+            return given
+
+    with pytest.raises(LawBrokenError, match="forward must give pipeline.States, but gave a Tensor"):
+        ENCODER_LAWS[1](Plain)
+
+
+def test_modules_say_what_they_give() -> None:
+    """Or it is told by the axes; what fits neither is refused."""
+    check_module(Smoothed, input_size=3, each="step")
+    with pytest.raises(LawBrokenError, match="must give each of 4 steps a result, but float64 of shape .3, 2. came"):
+        check_module(Scores, input_size=3, each="step")
+    with pytest.raises(
+        LawBrokenError, match="must give a tensor of 3 rows for a batch of 3, but float64 of shape .1, 3"
+    ):
+        check_module(lambda: Turned(), input_size=3)  # noqa: PLW0108 - a class is a factory as well
+    with pytest.raises(OptionError, match="causal=True speaks of steps, but each='row' was said"):
+        PlainModule(Scores(), input_size=3, each="row", causal=True)
+
+
+class Turned(nn.Module):
+    """Gives one row, whatever came."""
+
+    def forward(self, values: Tensor, lengths: Tensor) -> Tensor:
+        """The sum of all."""
+        return values[:, : int(lengths.max())].sum((0, 1)).unsqueeze(0)
+
+
+def totals(batch: Padded[Vectors]) -> list[Tensor]:
+    """An honest part: the sum of each row's real steps."""
+    return [row[:length].sum(0) for row, length in zip(batch.values, batch.lengths, strict=True)]
+
+
+def test_the_oracle_catches_wrong_values_and_wrong_gradients() -> None:
+    """Of rows and of weights; and of a result in another shape."""
+    weight = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+
+    def scaled(batch: Padded[Vectors]) -> Sequence[Tensor]:
+        return [total * weight for total in totals(batch)]
+
+    equals_oracle(scaled, lambda row: row.sum(0) * weight, ROWS, [weight])
+    with pytest.raises(LawBrokenError, match="equals_oracle: values differ from the plain loop's: result 0 has "):
+        equals_oracle(scaled, lambda row: row.sum(0), ROWS)
+    with pytest.raises(LawBrokenError, match="gradients differ from the plain loop's"):
+        equals_oracle(scaled, lambda row: row.sum(0) * weight.detach(), ROWS, [weight])
+    with pytest.raises(LawBrokenError, match=r"result 0 is \(3,\), wanted \(4, 3\)"):
+        equals_oracle(totals, lambda row: row, ROWS)
+
+
+def test_inverse_laws_catch_what_comes_back_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packing that swaps steps, and a decoder that drops what it does not like."""
+    batch = Padded(Ids, torch.tensor([[1, 2, 3], [4, 5, 0]]), torch.tensor([3, 2]))
+    packing_is_inverse(batch)
+    decoding_is_inverse(Letters(), "b a")
+    with pytest.raises(LawBrokenError, match="decoding_is_inverse: 'b a' has tokens .* decode to, 'ba', has"):
+        decoding_is_inverse(LosesSpaces(), "b a")
+
+    def swapped(packed: Packed[Ids]) -> Padded[Ids]:
+        return Padded(Ids, batch.values.flip(0), packed.lengths)
+
+    monkeypatch.setattr(Packed, "padded", swapped)
+    with pytest.raises(LawBrokenError, match="packing_is_inverse: other values, lengths or width came back"):
+        packing_is_inverse(batch)

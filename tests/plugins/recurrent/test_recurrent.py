@@ -1,0 +1,171 @@
+"""LSTM and GRU over packed rows equal a plain loop over each row, whatever the mix of lengths."""
+
+from typing import Literal
+
+import attrs
+import pytest
+import torch
+from hypothesis import given
+from torch import Tensor, nn
+
+from pipeline import MaybeCausal, Packed, Padded, Vectors
+from pipeline.errors import OptionError, ShapeError
+from pipeline.parts.encoder import Encoder
+from pipeline.registry import registry
+from pipeline.testing import encoded, equals_oracle, padded
+from pipeline_recurrent import GRU, LSTM, Merge
+from pipeline_recurrent.recurrent import Recurrent
+from support.oracles import merge, recurrent
+from support.strategies import ragged
+from support.untyped import seed
+
+MERGES: tuple[Merge, ...] = ("concat", "mean", "sum", "max", "mul")
+Name = Literal["lstm", "gru"]
+
+
+def made(
+    name: Name, *, layers: int = 1, both: bool = False, how: Merge = "concat"
+) -> LSTM[MaybeCausal] | GRU[MaybeCausal]:
+    """A small encoder in float64, the same at every call."""
+    seed(7)
+    kind = LSTM if name == "lstm" else GRU
+    encoder = kind(3, 4, num_layers=layers, bidirectional=both, merge=how)
+    return encoder.double()
+
+
+def plainly(encoder: Recurrent[MaybeCausal], row: Tensor) -> Tensor:
+    """One row's states and, below them, its final state, by the loop."""
+    steps, carried = recurrent(encoder.rnn, row)
+    last = carried[0].reshape(encoder.num_layers, -1, encoder.hidden_size)[-1]
+    return torch.cat([merge(steps, encoder.merge), merge(list(last), encoder.merge).unsqueeze(0)])
+
+
+@pytest.mark.parametrize("how", MERGES)
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+@given(rows=ragged())
+def test_both_directions_equal_the_loop(name: Name, how: Merge, rows: list[Tensor]) -> None:
+    """States, final states and all gradients, for every way to merge the directions."""
+    encoder = made(name, both=True, how=how)
+    equals_oracle(encoded(encoder), lambda row: plainly(encoder, row), rows, list(encoder.parameters()))
+
+
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+@given(rows=ragged())
+def test_stacks_equal_the_loop(name: Name, both: bool, rows: list[Tensor]) -> None:
+    """Several layers, in one direction or both, which are side by side between layers however they are merged."""
+    encoder = made(name, layers=3, both=both, how="mean")
+    equals_oracle(encoded(encoder), lambda row: plainly(encoder, row), rows, list(encoder.parameters()))
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+@given(rows=ragged())
+def test_initial_states_are_each_rows_own(name: Name, rows: list[Tensor]) -> None:
+    """Every row starts from its own initial state, and carries its own final one; an empty row carries it through."""
+    encoder = made(name, layers=2, both=True)
+    count = 2 if name == "lstm" else 1
+    initial = tuple(torch.randn(4, len(rows), 4, dtype=torch.float64) for _ in range(count))
+    batch = attrs.evolve(padded(rows, extra=1), initial_carry=initial)
+    states = encoder(batch.packed())
+    assert states.carry is not None
+    for index, row in enumerate(rows):
+        steps, carried = recurrent(encoder.rnn, row, [state[:, index] for state in initial])
+        torch.testing.assert_close(states.padded().values[index, : len(row)], torch.cat(steps, dim=1))
+        for ours, plain in zip(states.carry, carried, strict=True):
+            torch.testing.assert_close(ours[:, index], plain)
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_what_is_carried_goes_in_again(name: Name) -> None:
+    """Two halves of rows, the second starting where the first ended, give what the whole rows give."""
+    encoder = made(name)
+    whole = torch.randn(2, 6, 3, dtype=torch.float64)
+    lengths = torch.tensor([6, 6])
+    first = encoder(Padded(Vectors, whole[:, :2], torch.tensor([2, 2])).packed())
+    second = Padded(Vectors, whole[:, 2:], torch.tensor([4, 4]), initial_carry=first.carry)
+    parts = torch.cat([first.padded().values, encoder(second.packed()).padded().values], dim=1)
+    torch.testing.assert_close(parts, encoder(Padded(Vectors, whole, lengths).packed()).padded().values)
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_all_rows_may_be_empty(name: Name) -> None:
+    """A batch of empty rows gives no step, and zeros for final states."""
+    states = made(name, both=True)(Padded(Vectors, torch.zeros(3, 2, 3).double(), torch.tensor([0, 0, 0])).packed())
+    assert states.packed().values.shape == (0, 8)
+    assert states.final.shape == (3, 8)
+    assert not states.final.any()
+    assert states.padded().values.shape == (3, 2, 8)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.LSTM(3, 4, num_layers=2, bidirectional=True, batch_first=True, dropout=0.5),
+        nn.LSTM(3, 4, bias=False),
+        nn.GRU(3, 4, num_layers=2, bidirectional=True),
+        nn.GRU(3, 4).double(),
+    ],
+)
+def test_weights_come_from_a_torch_module(module: nn.LSTM | nn.GRU) -> None:
+    """An encoder made of a torch module gives what that module gives, and owns its weights."""
+    module.eval()
+    encoder = LSTM.from_torch(module) if isinstance(module, nn.LSTM) else GRU.from_torch(module)
+    rows = torch.randn(1, 5, 3, dtype=next(module.parameters()).dtype)
+    wanted = module(rows if module.batch_first else rows.transpose(0, 1))[0].reshape(5, -1)
+    found = encoder.eval()(Packed(Vectors, rows[0], torch.tensor([5]))).packed().values
+    torch.testing.assert_close(found, wanted)
+    ours, theirs = encoder.rnn.state_dict(), module.state_dict()
+    theirs["weight_hh_l0"].zero_()
+    assert ours["weight_hh_l0"].any()
+    assert ours.keys() == theirs.keys()
+
+
+def test_weights_of_another_module_are_refused() -> None:
+    """Neither another kind of module, nor one with projections, is taken for ours."""
+    lstm: Recurrent[MaybeCausal] = LSTM(3, 4)
+    with pytest.raises(OptionError, match=r"module must be an nn.LSTM without projections, but GRU\(3, 4\) arrived"):
+        lstm.load_torch(nn.GRU(3, 4))
+    with pytest.raises(OptionError, match="without projections"):
+        LSTM.from_torch(nn.LSTM(3, 4, proj_size=2))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hidden_size": 0}, "hidden_size must be 1 or more, but 0 arrived"),
+        ({"num_layers": 0}, "num_layers must be 1 or more, but 0 arrived"),
+        ({"dropout": 1.0, "num_layers": 2}, "dropout must be a probability, 0 <= dropout < 1, but 1.0 arrived"),
+        ({"dropout": 0.5}, "dropout=0.5 acts between layers, but there is one; use the Dropout stage around Encode"),
+        ({"merge": "average"}, "merge must be concat, mean, sum, max or mul, but 'average' arrived"),
+    ],
+)
+def test_bad_options_are_refused(options: dict[str, object], message: str) -> None:
+    """Each with the rule, what arrived and what to do."""
+    with pytest.raises(OptionError, match=message):
+        registry().encoders.make("lstm", **{"input_size": 3, "hidden_size": 4, **options})
+
+
+def test_values_of_another_dtype_are_refused() -> None:
+    """A float64 batch does not silently meet float32 weights."""
+    batch = Packed(Vectors, torch.ones(2, 3, dtype=torch.float64), torch.tensor([2]))
+    with pytest.raises(ShapeError, match=r"values are torch.float64 on cpu, but LSTM is torch.float32 on cpu"):
+        LSTM(3, 4)(batch)
+
+
+def test_initial_states_that_do_not_fit_are_refused() -> None:
+    """Of another encoder, or of other rows."""
+    rows = torch.ones(2, 3)
+    batch = Packed(Vectors, rows, torch.tensor([2]), initial_carry=(torch.zeros(1, 1, 5),))
+    with pytest.raises(ShapeError, match=r"initial must be 1 tensor\(s\) of \(1, 1, 4\).*but \(1, 1, 5\) arrived"):
+        GRU(3, 4)(batch)
+    with pytest.raises(ShapeError, match=r"initial\[0\] must be layers x batch x size with a batch of 1"):
+        Packed(Vectors, rows, torch.tensor([2]), initial_carry=(torch.zeros(1, 2, 4),))
+
+
+def test_dropout_acts_between_layers_in_training_alone() -> None:
+    """Two runs differ in training, and agree in evaluation."""
+    encoder: Encoder[MaybeCausal] = LSTM(3, 4, num_layers=2, dropout=0.5)
+    batch = Packed(Vectors, torch.ones(9, 3), torch.tensor([9]))
+    assert not torch.equal(encoder(batch).packed().values, encoder(batch).packed().values)
+    encoder.eval()
+    assert torch.equal(encoder(batch).packed().values, encoder(batch).packed().values)

@@ -1,0 +1,115 @@
+"""A stranger's package, installed by pip alone, is as good as what ships: `outside/pipeline-mingru`."""
+
+import os
+import re
+import tomllib
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline import (
+    AttendEarlier,
+    Bucket,
+    Classify,
+    Embed,
+    Encode,
+    Encoder,
+    FromIds,
+    MaybeCausal,
+    NextToken,
+    Pack,
+    Pad,
+    Padded,
+    Pool,
+    Vectors,
+)
+from pipeline.errors import PluginError
+from pipeline.registry import Registry, discovered, registry
+from pipeline.testing import (
+    ATTENTION_LAWS,
+    ENCODER_LAWS,
+    MODULE_LAWS,
+    POOL_LAWS,
+    TOKENIZER_LAWS,
+    Law,
+    padded,
+)
+
+SOURCE = Path(__file__).parents[1] / "outside" / "pipeline-mingru"
+
+
+@pytest.fixture
+def installed() -> Registry:
+    """What is installed, the stranger's package included."""
+    try:
+        distribution("pipeline-mingru")
+    except PackageNotFoundError:
+        if os.environ.get("PIPELINE_TESTS_INSTALLED"):
+            pytest.fail("pipeline-mingru is missing from the session that installs it")
+        pytest.skip(f"pipeline-mingru is not installed; the tests session has it, or: pip install {SOURCE}")
+    return registry()
+
+
+def test_it_is_found_by_its_entry_point(installed: Registry) -> None:
+    """Under its own name and version, which are those of its pyproject.toml."""
+    project = tomllib.loads((SOURCE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    plugin = installed.encoders.offer("mingru").plugin
+    assert (plugin.package, plugin.version, plugin.entry) == (project["name"], project["version"], "mingru")
+    assert plugin.failure is None
+
+
+@pytest.mark.usefixtures("installed")
+def test_it_makes_a_classifier() -> None:
+    """Its input size is learned from the stage before, as ours is; every row gets its answer."""
+    states = Pack() >> Embed(9, 5) >> Encode("mingru", hidden_size=4)
+    pipe = FromIds() >> Bucket(max_padded_steps=16) >> Pad() >> states >> Pool("final") >> Classify(3)
+    assert len(list(pipe.predict([[1, 2, 3], [], [4], [5, 6, 7, 8]]))) == 4
+
+
+@pytest.mark.usefixtures("installed")
+def test_it_may_promise_to_be_causal() -> None:
+    """So it may stand under a language model's head."""
+    model = Pack() >> Embed(9, 5) >> Encode("mingru", causal=True, hidden_size=4) >> AttendEarlier() >> NextToken(9)
+    assert "encode.encoder.gate.weight" in model.state_dict()
+
+
+@pytest.mark.parametrize("law", ENCODER_LAWS)
+def test_it_obeys_the_laws(installed: Registry, law: Law[Encoder[MaybeCausal]]) -> None:
+    """The laws of every encoder hold for what was made by name."""
+    law(lambda: installed.encoders.make("mingru", input_size=3, hidden_size=4))
+
+
+def test_a_stage_reads_it_in_either_layout(installed: Registry) -> None:
+    """Padded or packed, with the same states."""
+    encode = Encode(installed.encoders.make("mingru", input_size=3, hidden_size=4))
+    batch = padded([torch.ones(time, 3) for time in (2, 0, 5)])
+    assert torch.equal(encode(batch).packed().values, encode(batch.packed()).packed().values)
+    with pytest.raises(TypeError, match="3 features"):
+        encode(Padded(Vectors, torch.ones(1, 2, 4), torch.tensor([2])))
+
+
+def test_installed_twice_it_collides_by_name(installed: Registry) -> None:
+    """The same package under another name is refused when it is used, both named."""
+    (entry,) = distribution("pipeline-mingru").entry_points.select(group="pipeline")
+    found = discovered([distribution("pipeline-mingru")])
+    found.load(entry, installed.encoders.offer("lstm").plugin)
+    with pytest.raises(PluginError, match=r"encoder 'mingru' is offered by pipeline-mingru 1\.0 .* and pipeline "):
+        found.encoders.make("mingru", input_size=3, hidden_size=4)
+
+
+def test_the_page_for_authors_shows_this_package() -> None:
+    """Its pyproject.toml and its module stand in docs/plugins.md as they are."""
+    page = Path(__file__).parents[2] / "docs" / "plugins.md"
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    assert ("toml", (SOURCE / "pyproject.toml").read_text(encoding="utf-8")) in blocks
+    assert ("python", (SOURCE / "pipeline_mingru" / "__init__.py").read_text(encoding="utf-8")) in blocks
+
+
+def test_the_page_for_authors_names_every_law() -> None:
+    """In its tables, and none that does not exist."""
+    page = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\| `(\w+)` \| ", page[page.index("## The laws") :], flags=re.MULTILINE)
+    laws = (ENCODER_LAWS, ATTENTION_LAWS, POOL_LAWS, TOKENIZER_LAWS, MODULE_LAWS)
+    assert sorted(set(named)) == sorted({str(getattr(law, "__name__", law)) for kind in laws for law in kind})

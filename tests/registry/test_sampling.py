@@ -1,0 +1,168 @@
+"""Parts are made with small options of our own, and nothing else is changed by it."""
+
+import random
+import warnings
+from collections.abc import Callable
+from importlib.metadata import distribution
+from typing import TYPE_CHECKING, Annotated, Literal, NewType, Optional, overload
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pipeline.registry import discovered
+from pipeline.registry.sampling import same_random_numbers, sample, sample_options
+from support.untyped import seed
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+OURS = discovered([distribution("pipeline")])
+Size = NewType("Size", int)
+
+
+class Overloaded:
+    """As the encoders that ship: the type checker sees other signatures than Python."""
+
+    @overload
+    def __init__(self, input_size: int, *, wide: Literal[True]) -> None: ...
+    @overload
+    def __init__(self, input_size: int, *, wide: bool) -> None: ...
+    def __init__(self, input_size: int, *, wide: bool) -> None:
+        self.made = (input_size, wide)
+
+
+def every(
+    a: int,
+    b: float,
+    c: bool,
+    d: Literal["x", "y"],
+    e: Annotated[int, "positive"],
+    f: Size,
+    g: str | None,
+    h: None | int,  # noqa: RUF036
+    i: Optional[float],  # noqa: UP045
+    j: "int",
+    k: None,
+) -> None:
+    """A parameter of each kind for which there is a value."""
+
+
+def unfound(input_size: int, rate: "float", total: "Decimal | None" = None) -> None:
+    """Its last annotation cannot be evaluated; the others stay texts."""
+
+
+def starred(*args: int, size: int, **options: int) -> None:
+    """What need not be given is not."""
+
+
+def by_place(size: int, /) -> None:
+    """Nothing that is called by keywords."""
+
+
+def given_by_place(input_size: int, /) -> None:
+    """Nor this, though it is known what it takes."""
+
+
+def by_place_with_default(size: int = 3, /, *, other: int) -> None:
+    """By keywords all the same."""
+
+
+unannotated: Callable[..., object] = eval("lambda input_size, hidden_size: None")  # noqa: S307
+"""What says nothing of its options."""
+
+SAMPLES: list[tuple[Callable[..., object], dict[str, object] | None]] = [
+    (Overloaded, {"input_size": 7, "wide": False}),
+    (
+        every,
+        {"a": 4, "b": 0.5, "c": False, "d": "x", "e": 4, "f": 4, "g": None, "h": 4, "i": 0.5, "j": 4, "k": None},
+    ),
+    (unfound, {"input_size": 7, "rate": 0.5}),
+    (starred, {"size": 4}),
+    (by_place, None),
+    (given_by_place, None),
+    (by_place_with_default, {"other": 4}),
+    (unannotated, None),
+    (nn.Identity, {}),
+    (int, {}),
+]
+
+
+@pytest.mark.parametrize(("factory", "wanted"), SAMPLES)
+def test_needed_options_have_small_values(factory: Callable[..., object], wanted: dict[str, object] | None) -> None:
+    """By their annotations; what is given comes first, and what is not taken is left out."""
+    options = sample_options(factory, {"input_size": 7, "texts": ["a"]})
+    assert options == wanted
+    assert [type(value) for value in (options or {}).values()] == [type(value) for value in (wanted or {}).values()]
+
+
+def test_a_text_is_not_guessed() -> None:
+    """Nor anything else of which nobody knows what it may be."""
+
+    def named(name: str) -> str:
+        return name
+
+    def many(names: list[int]) -> list[int]:
+        return names
+
+    assert sample_options(named, {}) is None
+    assert sample_options(many, {}) is None
+    assert sample_options(named, {"name": "gru"}) == {"name": "gru"}
+    assert sample(named, {}) is None
+
+
+def test_what_ships_can_be_sampled() -> None:
+    """Every part but the tokenizers, which need a text to train on, on the device that takes no memory."""
+    modules = [offer for catalogue, offer in OURS.parts() if catalogue.kind != "tokenizer"]
+    assert len(modules) > 10
+    for offer in modules:
+        part = sample(offer.factory, {"input_size": 4})
+        assert isinstance(part, nn.Module), offer.name
+        assert all(weight.is_meta for weight in part.parameters())
+
+
+def drawing(input_size: int) -> nn.Module:
+    """A factory that draws on the CPU, whatever device is asked for, and complains."""
+    torch.rand(2, device="cpu")
+    random.random()
+    np.random.rand()  # noqa: NPY002
+    warnings.warn("a stranger's", stacklevel=1)
+    return nn.Linear(input_size, 3)
+
+
+def test_random_numbers_go_on_as_if_nothing_had_been() -> None:
+    """Of torch, of Python and of numpy."""
+
+    def drawn() -> tuple[float, float, float]:
+        return float(torch.rand(1)), random.random(), float(np.random.rand())  # noqa: NPY002
+
+    seed(3)
+    random.seed(3)
+    np.random.seed(3)  # noqa: NPY002
+    wanted = drawn(), drawn()
+    seed(3)
+    random.seed(3)
+    np.random.seed(3)  # noqa: NPY002
+    first = drawn()
+    assert sample(drawing, {"input_size": 4}) is not None
+    assert (first, drawn()) == wanted
+
+
+def test_random_numbers_go_on_after_an_error() -> None:
+    """As they do otherwise."""
+    before = torch.get_rng_state()
+    with pytest.raises(RuntimeError), same_random_numbers():
+        torch.cat([torch.rand(2), torch.rand(2, 2)])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_factory_may_refuse() -> None:
+    """Then there is no part, and no error."""
+
+    def refusing(input_size: int) -> int:
+        msg = f"{input_size} is too small"
+        raise ValueError(msg)
+
+    assert sample_options(refusing, {}) == {"input_size": 4}
+    assert sample(refusing, {}) is None

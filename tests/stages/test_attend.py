@@ -1,0 +1,273 @@
+"""Attention in pieces and by torch's fused kernel: the same answers whichever way is taken, within the memory said."""
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from typing_extensions import override
+
+from pipeline import Attend, AttendEarlier, Attention, States
+from pipeline.errors import OptionError
+from pipeline.forecast.peak import peak_bytes
+from pipeline.functional.product_attention import mixed_before_by_product, mixed_by_product
+from pipeline.parts.attention import masked_softmax
+from pipeline.stages.pieces import MEMORY
+from pipeline.testing import attended, equals_oracle
+from pipeline_attention import Additive, Dot, General, ScaledDot
+from support.oracles import attend
+from support.strategies import ragged
+from support.untyped import seed
+
+MAKERS: dict[str, Callable[[], Attention]] = {
+    "dot": lambda: Dot(3),
+    "scaled_dot": lambda: ScaledDot(3),
+    "general": lambda: General(3),
+    "additive": lambda: Additive(3, hidden_size=2),
+    "stranger": lambda: Stranger(),  # noqa: PLW0108 - the class comes further down
+    "own way": lambda: Sharper(3),
+}
+
+
+class Stranger(Attention):
+    """Has a score, and nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.input_size = 3
+
+    @override
+    def score(
+        self, query: Float[Tensor, "batch query hidden"], key: Float[Tensor, "batch key hidden"]
+    ) -> Float[Tensor, "batch query key"]:
+        return query @ key.transpose(1, 2) - key.square().sum(-1).unsqueeze(1) / 2
+
+
+class Sharper(Attention):
+    """Declares an inner product, but has weights of its own, which count."""
+
+    inner_product = True
+
+    def __init__(self, input_size: int) -> None:
+        super().__init__()
+        self.input_size = input_size
+
+    @override
+    def score(
+        self, query: Float[Tensor, "batch query hidden"], key: Float[Tensor, "batch key hidden"]
+    ) -> Float[Tensor, "batch query key"]:
+        return query @ key.transpose(1, 2)
+
+    @override
+    def weights(
+        self,
+        query: Float[Tensor, "batch query hidden"],
+        key: Float[Tensor, "batch key hidden"],
+        mask: Bool[Tensor, "#batch #query key"],
+    ) -> Float[Tensor, "batch query key"]:
+        return masked_softmax(2 * self.score(query, key), mask)
+
+
+def made(name: str) -> Attention:
+    """A small attention in float64, the same at every call."""
+    seed(3)
+    return MAKERS[name]().double()
+
+
+def scores_of(attention: Attention, row: Tensor) -> Tensor:
+    """A row's scores, from the definition that `score` is."""
+    scores = attention.score(row.unsqueeze(0), row.unsqueeze(0))[0]
+    return 2 * scores if isinstance(attention, Sharper) else scores
+
+
+@pytest.mark.parametrize("memory", [1, 400, 3_000, MEMORY])
+@pytest.mark.parametrize("window", [None, 1, 2, 9])
+@pytest.mark.parametrize("name", MAKERS)
+@given(rows=ragged())
+def test_earlier_steps_in_pieces_equal_the_loop(name: str, window: int | None, memory: int, rows: list[Tensor]) -> None:
+    """However little memory there is: values and all gradients."""
+    attention = made(name)
+
+    def plainly(row: Tensor) -> Tensor:
+        reach = len(row) if window is None else window
+        return attend(
+            scores_of(attention, row), row, [range(max(0, step - reach), step) or [0] for step in range(len(row))]
+        )
+
+    stage = AttendEarlier(attention, window=window, memory=memory)
+    equals_oracle(attended(stage), plainly, rows, list(attention.parameters()))
+
+
+@pytest.mark.parametrize("memory", [1, 400, MEMORY])
+@pytest.mark.parametrize("name", MAKERS)
+@given(rows=ragged())
+def test_whole_rows_in_pieces_equal_the_loop(name: str, memory: int, rows: list[Tensor]) -> None:
+    """As for earlier steps."""
+    attention = made(name)
+
+    def plainly(row: Tensor) -> Tensor:
+        return attend(scores_of(attention, row), row, [range(len(row))] * len(row))
+
+    equals_oracle(attended(Attend(attention, memory=memory)), plainly, rows, list(attention.parameters()))
+
+
+@pytest.mark.parametrize("window", [None, 1, 40, 128, 200, 1_000])
+@pytest.mark.parametrize("name", MAKERS)
+def test_long_rows_equal_weights_and_keys(name: str, window: int | None) -> None:
+    """Rows longer than the steps that look back at a time: contexts and gradients are those of the weights."""
+    attention = made(name)
+    generator = torch.Generator().manual_seed(1)
+    values = torch.randn(2, 300, 3, dtype=torch.float64, generator=generator).requires_grad_()
+    states = States.from_padded(values, torch.tensor([300, 170]))
+    stage = AttendEarlier(attention, window=window)
+    wanted = stage.weights(states) @ states.padded().values
+    found = stage(states).padded().values
+    torch.testing.assert_close(found, wanted * states.mask.unsqueeze(-1))
+    slopes = [torch.autograd.grad((each * each.detach().cos()).sum(), values)[0] for each in (found, wanted)]
+    torch.testing.assert_close(*slopes)
+
+
+@pytest.mark.parametrize("stage", [Attend, AttendEarlier])
+@pytest.mark.parametrize("name", MAKERS)
+def test_weights_in_pieces_are_the_weights(name: str, stage: type[Attend] | type[AttendEarlier]) -> None:
+    """And they mix the contexts."""
+    states = States.from_padded(torch.randn(3, 5, 3).double(), torch.tensor([5, 0, 2]))
+    whole, few = (stage(made(name), memory=memory) for memory in (MEMORY, 1))
+    torch.testing.assert_close(few.weights(states), whole.weights(states))
+    torch.testing.assert_close(few.weights(states) @ states.padded().values, whole(states).padded().values)
+
+
+@pytest.mark.parametrize("memory", [1, MEMORY])
+@pytest.mark.parametrize("stage", [Attend, AttendEarlier])
+@pytest.mark.parametrize("name", MAKERS)
+def test_nothing_leaks_out_of_padding_or_mates(
+    name: str, stage: type[Attend] | type[AttendEarlier], memory: int
+) -> None:
+    """NaN and 1e38 in padding, in float32, and a mate of NaN: the same bits, the same finite gradients."""
+    attention = made(name).float()
+    attending = stage(attention, memory=memory)
+    lengths = torch.tensor([4, 0, 1, 6])
+    values = torch.randn(4, 6, 3, generator=torch.Generator().manual_seed(2))
+    real = torch.arange(6) < lengths.unsqueeze(1)
+    wanted: list[Tensor] = []
+    for filling in (0.0, torch.nan, torch.inf, 1e38):
+        filled = values.masked_fill(~real.unsqueeze(-1), filling).requires_grad_()
+        found = attending(States.from_padded(filled, lengths)).padded().values
+        (slope,) = torch.autograd.grad(found.square().sum(), filled)
+        assert found.isfinite().all()
+        assert slope.isfinite().all()
+        assert not slope[~real].any()
+        wanted = wanted or [found, slope]
+        assert torch.equal(found, wanted[0])
+        assert torch.equal(slope, wanted[1])
+    mate = values.clone()
+    mate[3] = torch.nan
+    found = attending(States.from_padded(mate, lengths)).padded().values
+    assert torch.equal(found[:3], wanted[0][:3])
+
+
+def test_masked_keys_may_hold_anything() -> None:
+    """In a direct call too, in float32: what no query may attend to is not looked at."""
+    query, key = torch.randn(1, 2, 3), torch.randn(1, 4, 3)
+    mask = torch.tensor([[[True, False, True, False], [True, False, False, False]]])
+    wanted = Dot(3)(query, key, mask)
+    for filling in (torch.nan, torch.inf, 1e38):
+        other = key.clone()
+        other[:, [1, 3]] = filling
+        assert torch.equal(Dot(3)(query, other, mask), wanted)
+
+
+@given(rows=ragged(), times=st.integers(0, 5))
+def test_the_two_fused_ways_agree(rows: list[Tensor], times: int) -> None:
+    """By torch's triangle, as a GPU takes it, and by a mask."""
+    values = torch.cat([*rows, torch.zeros(times, 3, dtype=torch.float64)]).unsqueeze(0)
+    behind = torch.ones(values.shape[1], values.shape[1], dtype=torch.bool).tril(-1)
+    behind[:1, :1] = True
+    one = mixed_before_by_product(values * 2, values, values)
+    torch.testing.assert_close(one, mixed_by_product(values * 2, values, values, behind.unsqueeze(0)))
+
+
+@pytest.mark.parametrize("memory", [1, MEMORY])
+@pytest.mark.parametrize("stage", [Attend, AttendEarlier])
+@pytest.mark.parametrize("name", MAKERS)
+def test_gradients_are_right(name: str, stage: type[Attend] | type[AttendEarlier], memory: int) -> None:
+    """By finite differences; and a second time too, for which torch's fused kernel must stand aside."""
+    attending = stage(made(name), memory=memory)
+    values = torch.randn(2, 3, 3, dtype=torch.float64, requires_grad=True)
+
+    def contexts(values: Tensor) -> Tensor:
+        return attending(States.from_padded(values, torch.tensor([3, 2]))).padded().values
+
+    assert torch.autograd.gradcheck(contexts, values)
+    with sdpa_kernel(SDPBackend.MATH):
+        assert torch.autograd.gradgradcheck(contexts, values)
+
+
+def test_a_second_derivative_is_refused_by_the_fused_kernel() -> None:
+    """In torch's words, and not by a wrong number."""
+    values = torch.randn(1, 3, 3, requires_grad=True)
+    found = Attend(Dot(3))(States.from_padded(values, torch.tensor([3]))).padded().values
+    (slope,) = torch.autograd.grad(found.square().sum(), values, create_graph=True)
+    with pytest.raises(RuntimeError, match="is not implemented"):
+        torch.autograd.grad(slope.sum(), values)
+
+
+@pytest.mark.parametrize("memory", [1, MEMORY])
+@pytest.mark.parametrize("stage", [Attend, AttendEarlier])
+@pytest.mark.parametrize("name", MAKERS)
+def test_autocast_gives_nearly_the_same(name: str, stage: type[Attend] | type[AttendEarlier], memory: int) -> None:
+    """In bfloat16, forward and backward."""
+    attending = stage(made(name).float(), memory=memory)
+    values = torch.randn(2, 5, 3, requires_grad=True)
+    states = States.from_padded(values, torch.tensor([5, 3]))
+    wanted = attending(states).padded().values
+    with torch.autocast("cpu", torch.bfloat16):
+        found = attending(states).padded().values
+    slopes = [torch.autograd.grad(each.float().sum(), values, retain_graph=True)[0] for each in (found, wanted)]
+    torch.testing.assert_close(found.float(), wanted, rtol=0.1, atol=0.1)
+    torch.testing.assert_close(*slopes, rtol=0.2, atol=0.2)
+
+
+@pytest.mark.parametrize("window", [None, 30])
+@pytest.mark.parametrize("memory", [2**20, 2**22])
+def test_memory_is_kept_to(memory: int, window: int | None) -> None:
+    """In training, with what is as large as the steps beside it: inputs and outputs of pieces, and their gradients."""
+    attention = Additive(16)
+    values = torch.randn(4, 200, 16, requires_grad=True)
+    states = States.from_padded(values, torch.full((4,), 200))
+
+    def train(stage: Attend | AttendEarlier) -> object:
+        return torch.autograd.grad(stage(states).padded().values.sum(), [values, *attention.parameters()])
+
+    for stage in (Attend(attention, memory=memory), AttendEarlier(attention, window=window, memory=memory)):
+        beside = 20 * values.numel() * values.element_size()
+        assert peak_bytes(partial(train, stage)) <= memory + beside
+    assert peak_bytes(lambda: train(Attend(attention, memory=2**40))) > 6 * 2**22
+
+
+def test_inner_products_take_memory_linear_in_time() -> None:
+    """Twice the steps take about twice the memory, and no square of scores."""
+    general = General(8)
+
+    def train(steps: int) -> int:
+        values = torch.randn(2, steps, 8, requires_grad=True)
+        states = States.from_padded(values, torch.full((2,), steps))
+        return peak_bytes(
+            lambda: torch.autograd.grad(AttendEarlier(general, window=50)(states).padded().values.sum(), values)
+        )
+
+    assert train(8_000) < 2.2 * train(4_000)
+
+
+def test_bad_memory_is_refused() -> None:
+    """With the rule and what arrived."""
+    for stage in (Attend, AttendEarlier):
+        with pytest.raises(
+            OptionError, match="memory must be 1 byte or more, but 0 arrived; leave it out for 67108864"
+        ):
+            stage("dot", memory=0)
