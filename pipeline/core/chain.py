@@ -36,7 +36,7 @@ class _Parts(nn.Module):
 
     def __init__(self, parts: _Joined) -> None:
         super().__init__()
-        self.parts: Mapping[str, StageBase] = _named(parts)
+        self.parts: Mapping[str, StageBase] = name_stages(parts)
         for name, part in self.parts.items():
             if isinstance(part, nn.Module):
                 self.add_module(name, part)
@@ -256,7 +256,7 @@ def _flat(part: StageBase) -> Iterable[StageBase]:
     return part.parts.values() if isinstance(part, _Parts) else [part]
 
 
-def _named(parts: Sequence[StageBase]) -> dict[str, StageBase]:
+def name_stages(parts: Sequence[StageBase]) -> dict[str, StageBase]:
     """Give each part its name: those with weights first, so that their state-dict keys hang on nothing else."""
     names: dict[int, str] = {}
     for index, part in enumerate(parts):

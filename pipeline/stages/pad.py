@@ -26,7 +26,7 @@ from pipeline.labels import Labels, Target
 TooLong = Literal["raise", "truncate"]
 
 _values: Final[Callable[[Row[Kind]], Tensor]] = attrgetter("sequence.values")
-_begin: Final[Callable[[Row[Kind]], int]] = attrgetter("begin")
+_begin: Final[Callable[[Row[Kind]], int]] = attrgetter("start_step")
 
 
 @final

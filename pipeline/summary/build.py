@@ -78,7 +78,7 @@ def _entry(name: str, stop: Stop, takes: Flowing, steps: Sequence[Step], followi
     return Entry(
         place=stop.number,
         stage=name,
-        part=str(getattr(stop.part, "called", "")),
+        part=str(getattr(stop.part, "part_name", "")),
         takes=takes,
         gives=causal(gives, stop.after.causal, stop.gives),
         parameters=0,

@@ -59,19 +59,19 @@ class MinGRU(Encoder[Causal]):
         # What a row starts from goes before its steps, so that one without steps ends in it.
         last = rows.order.lengths_on_device.reshape(-1, 1, 1).expand(-1, 1, self.output_size)
         final = torch.cat([start.unsqueeze(1), hidden], dim=1).gather(1, last).squeeze(1)
-        return States(rows.with_values(hidden), final, carried=(final.unsqueeze(0),))
+        return States(rows.with_values(hidden), final, carry=(final.unsqueeze(0),))
 
     def _initial(self, batch: Batch[Vectors]) -> Tensor:
         """What each row starts from: the batch's own initial state, or zeros."""
         # Not len(...), which a graph would take for a number that never changes.
         shape = (1, batch.lengths.shape[0], self.output_size)
-        if batch.initial is None:
+        if batch.initial_carry is None:
             return batch.values.new_zeros(shape[1:])
-        came = [tuple(state.shape) for state in batch.initial]
+        came = [tuple(state.shape) for state in batch.initial_carry]
         if came != [shape]:
-            msg = f"initial must be one tensor of {shape}, but {came} arrived; pass what MinGRU gave as `carried`."
+            msg = f"initial_carry must be one tensor of {shape}, but {came} arrived; pass what MinGRU gave as `carry`."
             raise ShapeError(msg, argument="initial")
-        return batch.initial[0].squeeze(0)
+        return batch.initial_carry[0].squeeze(0)
 
 
 def scan(keep: Tensor, take: Tensor, values: Tensor, start: Tensor) -> Tensor:

@@ -73,6 +73,6 @@ def test_refuses_the_state_of_another_encoder() -> None:
     state = torch.zeros(1, 1, 4)
     batch = Packed(Vectors, torch.ones(2, 3), torch.tensor([2]), initial=(state, state))
     with pytest.raises(
-        ShapeError, match=r"initial must be one tensor of \(1, 1, 4\), but \[\(1, 1, 4\), \(1, 1, 4\)\]"
+        ShapeError, match=r"initial_carry must be one tensor of \(1, 1, 4\), but \[\(1, 1, 4\), \(1, 1, 4\)\]"
     ):
         MinGRU(3, 4)(batch)
