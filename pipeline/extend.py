@@ -1,0 +1,98 @@
+"""Everything that the author of a plugin or of a stage imports; nothing deeper in the package is public."""
+
+from pipeline.checks.shapes import checked
+from pipeline.core.chain import Chain, StreamChain, TypePreservingChain, join
+from pipeline.core.stage import ModuleStage, Spec, Stage, StageBase, Stream, TypePreserving
+from pipeline.data.batches import Batch, Carry, Packed, Padded
+from pipeline.data.metadata import BatchMetadata
+from pipeline.data.order import Order
+from pipeline.data.rows import Example, Hidden, Ids, K, Kind, Row, Vectors
+from pipeline.data.scores import Predictions, Scores, StepScores
+from pipeline.data.states import Causal, MaybeCausal, Pooled, S, S_co, States
+from pipeline.errors import (
+    CompositionError,
+    OptionError,
+    PipelineError,
+    PluginError,
+    ShapeError,
+    UnknownOptionError,
+)
+from pipeline.functional.segments import compact, max_by_row, softmax_by_row, sum_by_row
+from pipeline.hooks import (
+    AttentionFactory,
+    EncoderFactory,
+    OffersAttentions,
+    OffersEncoders,
+    OffersPools,
+    OffersTokenizers,
+    PoolingFactory,
+    Status,
+    TokenizerFactory,
+    hookimpl,
+)
+from pipeline.parts.attention import Attention, masked_softmax
+from pipeline.parts.encoder import Encoder
+from pipeline.parts.pooling import Pooling
+from pipeline.parts.tokenizer import Tokenizer, Tokens
+
+__all__ = [
+    "Attention",
+    "AttentionFactory",
+    "Batch",
+    "BatchMetadata",
+    "Carry",
+    "Causal",
+    "Chain",
+    "CompositionError",
+    "Encoder",
+    "EncoderFactory",
+    "Example",
+    "Hidden",
+    "Ids",
+    "K",
+    "Kind",
+    "MaybeCausal",
+    "ModuleStage",
+    "OffersAttentions",
+    "OffersEncoders",
+    "OffersPools",
+    "OffersTokenizers",
+    "OptionError",
+    "Order",
+    "Packed",
+    "Padded",
+    "PipelineError",
+    "PluginError",
+    "Pooled",
+    "Pooling",
+    "PoolingFactory",
+    "Predictions",
+    "Row",
+    "S",
+    "S_co",
+    "Scores",
+    "ShapeError",
+    "Spec",
+    "Stage",
+    "StageBase",
+    "States",
+    "Status",
+    "StepScores",
+    "Stream",
+    "StreamChain",
+    "Tokenizer",
+    "TokenizerFactory",
+    "Tokens",
+    "TypePreserving",
+    "TypePreservingChain",
+    "UnknownOptionError",
+    "Vectors",
+    "checked",
+    "compact",
+    "hookimpl",
+    "join",
+    "masked_softmax",
+    "max_by_row",
+    "softmax_by_row",
+    "sum_by_row",
+]
