@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pipeline.errors import OptionError
 from pipeline.forecast.histogram import Histogram
 from pipeline.forecast.outlook import PolicyForecast
-from pipeline.sources.extras import imported
+from pipeline.extras import imported
 from pipeline.text import plain
 
 _ENDINGS: Final = (".svg", ".png", ".pdf")

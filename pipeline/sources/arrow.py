@@ -11,7 +11,7 @@ from typing import Any, Final, cast, final, overload
 from typing_extensions import override
 
 from pipeline.data.rows import X_co
-from pipeline.sources.extras import imported
+from pipeline.extras import imported
 from pipeline.sources.fields import fields_of
 from pipeline.sources.problems import Malformed
 from pipeline.sources.tables import Rows, TableSource

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from pipeline.data.rows import X_co
 from pipeline.sources.arrow import arrow_table
-from pipeline.sources.extras import imported
+from pipeline.extras import imported
 from pipeline.sources.fields import fields_of
 from pipeline.sources.kept import Store, digest
 from pipeline.sources.problems import Malformed
