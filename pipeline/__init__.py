@@ -58,4 +58,4 @@ from pipeline.stages.shift import Shift as Shift
 from pipeline.stages.tokenize import Tokenize as Tokenize
 from pipeline.stages.tokenize_words import TokenizeWords as TokenizeWords
 
-__version__ = version("pipeline")
+__version__ = version("ragged-pipeline")

@@ -28,5 +28,5 @@ def imported(module: str, *, extra: str, why: str) -> ModuleType:
         package = module.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != package:
             raise
-        msg = f"{why} needs the package {package}, which is not installed; pip install 'pipeline[{extra}]'."
+        msg = f"{why} needs the package {package}, which is not installed; pip install 'ragged-pipeline[{extra}]'."
         raise MissingExtraError(msg, package=package, extra=extra) from error

@@ -59,7 +59,7 @@ class Forecast:
     def picture(self, path: str | PathLike[str]) -> Path:
         """Draw how many rows have which length, and below it each policy's batches: how wide, and how much is padding.
 
-        Needs matplotlib: `pip install 'pipeline[plots]'`.
+        Needs matplotlib: `pip install 'ragged-pipeline[plots]'`.
 
         Args:
             path: what to write; its ending says the format: `.svg`, `.png` or `.pdf`.

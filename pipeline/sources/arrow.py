@@ -23,7 +23,7 @@ _CHUNK: Final = 4_096
 class Arrow(TableSource[X_co]):
     """Rows of an Arrow file, in the file format or the stream format, memory-mapped.
 
-    Needs pyarrow: `pip install 'pipeline[arrow]'`. What the file compresses is unpacked into memory, the asked columns
+    Needs pyarrow: `pip install 'ragged-pipeline[arrow]'`. What the file compresses is unpacked into memory, the asked columns
     alone.
 
     Args:

@@ -27,7 +27,7 @@ _CHUNK: Final = 4_096
 class Parquet(TableSource[X_co]):
     """Rows of a Parquet file.
 
-    Needs pyarrow: `pip install 'pipeline[arrow]'`. Read in order, the file is streamed. A row can be read by its number
+    Needs pyarrow: `pip install 'ragged-pipeline[arrow]'`. Read in order, the file is streamed. A row can be read by its number
     only with all others of its row group; the last one is held. Shuffled reading is therefore slow without a `cache`:
     with one, the asked columns are written there once, to an Arrow file, which is memory-mapped.
 

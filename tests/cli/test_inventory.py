@@ -17,7 +17,7 @@ from pipeline.registry import PluginWarning, Registry, discovered
 from pipeline.registry.choice import Choice
 from support.fakes import Fakes, untried
 
-OURS = discovered([distribution("pipeline")])
+OURS = discovered([distribution("ragged-pipeline")])
 
 ODD = """
 from typing import Literal
@@ -88,7 +88,7 @@ def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
     # Its parts are refused where they can be tried, and here they are to be shown.
     monkeypatch.setattr("pipeline.registry.installed.probed", untried)
     with pytest.warns(PluginWarning, match="beta"):
-        return discovered([distribution("pipeline"), *distributions(path=[str(fakes.folder)])], Choice(block=["gone"]))
+        return discovered([distribution("ragged-pipeline"), *distributions(path=[str(fakes.folder)])], Choice(block=["gone"]))
 
 
 def part(found: Inventory, kind: str, name: str, package: str) -> PartRecord:
@@ -112,13 +112,13 @@ def test_the_schema() -> None:
     assert list(found) == ["schema", "versions", "plugins", "parts"]
     assert found["schema"] == 1
     assert found["plugins"][2] == {
-        "package": "pipeline",
-        "version": version("pipeline"),
+        "package": "ragged-pipeline",
+        "version": version("ragged-pipeline"),
         "entry": "recurrent",
         "state": "ok",
         "failure": None,
     }
-    lstm = part(found, "encoder", "lstm", "pipeline")
+    lstm = part(found, "encoder", "lstm", "ragged-pipeline")
     assert list(lstm) == ["kind", "name", "hook", "package", "entry", "state", "options", "capabilities"]
     assert (lstm["hook"], lstm["entry"], lstm["state"]) == ("pipeline_encoders", "recurrent", "ok")
     assert option(lstm, "input_size") == {
@@ -151,13 +151,13 @@ def test_everything_is_there() -> None:
 def test_capabilities_are_those_of_a_part() -> None:
     """Made for the purpose; a kind that declares none has none."""
     found = inventory(OURS)
-    bilstm, gru = (part(found, "encoder", name, "pipeline")["capabilities"] for name in ("bilstm", "gru"))
+    bilstm, gru = (part(found, "encoder", name, "ragged-pipeline")["capabilities"] for name in ("bilstm", "gru"))
     assert bilstm is not None
     assert gru is not None
     assert (bilstm["causal"], bilstm["bidirectional"], bilstm["stateful"]) == (False, True, True)
     assert (gru["causal"], gru["bidirectional"], gru["layouts"]) == (True, False, ("packed",))
-    assert part(found, "attention", "dot", "pipeline")["capabilities"] == {"exportable": True, "inner_product": True}
-    assert part(found, "tokenizer", "bpe", "pipeline")["capabilities"] == {}
+    assert part(found, "attention", "dot", "ragged-pipeline")["capabilities"] == {"exportable": True, "inner_product": True}
+    assert part(found, "tokenizer", "bpe", "ragged-pipeline")["capabilities"] == {}
     assert all(record["capabilities"] is not None for record in found["parts"])
 
 
@@ -169,12 +169,12 @@ def test_states(odd: Registry) -> None:
         ("gone", "blocked", None),
         ("idle", "empty", None),
         ("odd", "ok", None),
-        *[("pipeline", "ok", None)] * 3,
+        *[("ragged-pipeline", "ok", None)] * 3,
     ]
-    for package in ("pipeline", "odd"):
+    for package in ("ragged-pipeline", "odd"):
         assert part(found, "encoder", "lstm", package)["state"] == "conflict"
-    assert part(found, "encoder", "gru", "pipeline")["state"] == "ok"
-    assert inventory(discovered([distribution("pipeline")], Choice(only=[])))["parts"] == []
+    assert part(found, "encoder", "gru", "ragged-pipeline")["state"] == "ok"
+    assert inventory(discovered([distribution("ragged-pipeline")], Choice(only=[])))["parts"] == []
 
 
 def test_what_json_cannot_spell_is_shown_as_python_does(odd: Registry) -> None:

@@ -36,7 +36,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
     fakes.add("beta", "raise ValueError('[red]why[/red]')\n")
     fakes.add("idle", "")
     with pytest.warns(PluginWarning, match="beta"):
-        return discovered([distribution("pipeline"), *distributions(path=[str(fakes.folder)])])
+        return discovered([distribution("ragged-pipeline"), *distributions(path=[str(fakes.folder)])])
 
 
 def printed(found: Registry, *, width: int = 200, encoding: str = "utf-8") -> str:
@@ -138,7 +138,7 @@ def test_plugins_lists_what_ships(capsys: pytest.CaptureFixture[str]) -> None:
     assert command_line.main(["plugins"]) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[0].split() == ["name", "kind", "package", "version", "can", "state"]
-    ours = discovered([distribution("pipeline")])
+    ours = discovered([distribution("ragged-pipeline")])
     for catalogue in ours.catalogues():
         for name in catalogue.names():
             wanted = rf"^{name} +{catalogue.kind} +pipeline +{re.escape(version('pipeline'))} +[a-z -]+ +ok *$"
@@ -151,9 +151,9 @@ def test_plugins_shows_what_is_wrong(broken: Registry) -> None:
     cells = cells_of(broken)
     theirs = "conflict: also offered by alpha 1.0 (entry point 'alpha')"
     can = "causal stateful"
-    assert ["lstm", "encoder", "pipeline", version("pipeline"), can, theirs] in cells
+    assert ["lstm", "encoder", "ragged-pipeline", version("ragged-pipeline"), can, theirs] in cells
     assert ["lstm", "encoder", "alpha", "1.0", can, f"conflict: also offered by {ours}"] in cells
-    assert ["gru", "encoder", "pipeline", version("pipeline"), can, "ok"] in cells
+    assert ["gru", "encoder", "ragged-pipeline", version("ragged-pipeline"), can, "ok"] in cells
     assert ["-", "-", "beta", "1.0", "-", "failed: entry point 'beta': ValueError: [red]why[/red]"] in cells
     assert ["-", "-", "idle", "1.0", "-", "empty: entry point 'idle' offers nothing; it implements no hook"] in cells
 

@@ -43,7 +43,7 @@ def test_the_package_is_whole(written: Path) -> None:
     assert not [name for name, file in found.items() if "$" in file.read_text(encoding="utf-8")]
     project = tomllib.loads(found["pyproject.toml"].read_text(encoding="utf-8"))
     assert project["build-system"]["build-backend"] == "hatchling.build"
-    assert (project["project"]["name"], project["project"]["dependencies"]) == ("pipeline-leaky-mean", ["pipeline"])
+    assert (project["project"]["name"], project["project"]["dependencies"]) == ("pipeline-leaky-mean", ["ragged-pipeline"])
     assert project["project"]["entry-points"] == {"pipeline": {"leaky_mean": "pipeline_leaky_mean"}}
     assert project["dependency-groups"] == {"test": ["pytest"]}
 

@@ -13,7 +13,7 @@ from pipeline.errors import CompositionError, OptionError, PluginError, UnknownN
 from pipeline.registry import Registry, discovered
 from support.fakes import Fakes, returning, untried
 
-OURS = discovered([distribution("pipeline")])
+OURS = discovered([distribution("ragged-pipeline")])
 RECURRENT = f"pipeline {version('pipeline')} (entry point 'recurrent')"
 LSTM_TAKES = "input_size, hidden_size, num_layers, bias, dropout, bidirectional, layer_norm, residual, merge, engine"
 

@@ -89,7 +89,7 @@ def test_the_trap_is_sprung_by_an_import(fakes: Fakes) -> None:
 
 def test_ours_are_chosen_like_anyones() -> None:
     """By entry point or by package; without them there is no pool."""
-    ours = [distribution("pipeline")]
+    ours = [distribution("ragged-pipeline")]
     assert discovered(ours, Choice(only=["recurrent"])).encoders.names() == ["bigru", "bilstm", "gru", "lstm", "rnn"]
     assert discovered(ours, Choice(only=["recurrent"])).pools.names() == []
     assert discovered(ours, Choice(only=["Pipeline"])).pools.names()

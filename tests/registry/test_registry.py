@@ -31,7 +31,7 @@ def failures(found: Registry) -> list[tuple[str, str | None]]:
 def test_our_own_are_found_by_entry_points_alone() -> None:
     """Without the library's own distribution there is nothing; with it, all that it ships."""
     assert [catalogue.names() for catalogue in discovered([]).catalogues()] == [[], [], [], []]
-    ours = discovered([distribution("pipeline")])
+    ours = discovered([distribution("ragged-pipeline")])
     assert ours.encoders.names() == ["bigru", "bilstm", "gru", "lstm", "rnn"]
     assert ours.attentions.names() == ["additive", "dot", "general", "scaled_dot"]
     assert ours.pools.names() == ["attention", "final", "first", "last", "max", "mean", "sum"]
@@ -60,7 +60,7 @@ def test_the_library_names_no_plugin() -> None:
 def test_the_registry_of_all_is_made_once() -> None:
     """Everyone looks names up in the same one."""
     assert registry() is registry()
-    assert set(discovered([distribution("pipeline")]).encoders.names()) <= set(registry().encoders.names())
+    assert set(discovered([distribution("ragged-pipeline")]).encoders.names()) <= set(registry().encoders.names())
 
 
 def test_plugins_load_in_one_order(fakes: Fakes) -> None:

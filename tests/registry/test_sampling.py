@@ -18,7 +18,7 @@ from support.untyped import seed
 if TYPE_CHECKING:
     from decimal import Decimal
 
-OURS = discovered([distribution("pipeline")])
+OURS = discovered([distribution("ragged-pipeline")])
 Size = NewType("Size", int)
 
 
