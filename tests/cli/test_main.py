@@ -64,7 +64,7 @@ def test_alone_it_says_what_to_do_next(capsys: pytest.CaptureFixture[str]) -> No
     """What this is, a pipe, the commands, the documents, the versions."""
     assert command_line.main([]) == 0
     out = capsys.readouterr().out
-    assert out.startswith(f"pipeline {version('pipeline')}: models over sequences of unequal length")
+    assert out.startswith(f"pipeline {version('ragged-pipeline')}: models over sequences of unequal length")
     assert f"\n{PIPE}" in out
     for wanted in ("plugins ", "new-plugin NAME ", "plan FILE ", "demo "):
         assert f"python -m pipeline {wanted}" in out
@@ -141,13 +141,13 @@ def test_plugins_lists_what_ships(capsys: pytest.CaptureFixture[str]) -> None:
     ours = discovered([distribution("ragged-pipeline")])
     for catalogue in ours.catalogues():
         for name in catalogue.names():
-            wanted = rf"^{name} +{catalogue.kind} +pipeline +{re.escape(version('pipeline'))} +[a-z -]+ +ok *$"
+            wanted = rf"^{name} +{catalogue.kind} +ragged-pipeline +{re.escape(version('ragged-pipeline'))} +[a-z -]+ +ok *$"
             assert re.search(wanted, out, flags=re.MULTILINE), wanted
 
 
 def test_plugins_shows_what_is_wrong(broken: Registry) -> None:
     """Names that collide, plugins that failed, with their reason, and one that offers nothing."""
-    ours = f"pipeline {version('pipeline')} (entry point 'recurrent')"
+    ours = f"ragged-pipeline {version('ragged-pipeline')} (entry point 'recurrent')"
     cells = cells_of(broken)
     theirs = "conflict: also offered by alpha 1.0 (entry point 'alpha')"
     can = "causal stateful"
@@ -246,7 +246,7 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, wanted in (
         (["--help"], "plugins"),
         (["demo", "--help"], "--html PATH"),
-        (["--version"], f"pipeline {version('pipeline')}, torch "),
+        (["--version"], f"pipeline {version('ragged-pipeline')}, torch "),
     ):
         with pytest.raises(SystemExit) as left:
             command_line.main(arguments)

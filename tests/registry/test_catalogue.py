@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from pipeline import Attend, AttendEarlier, Encode, Padded, Pool, States, Tokenize, Vectors
-from pipeline.data.order import ints
+from pipeline.data.order import to_ints
 from pipeline.errors import CompositionError, OptionError, PluginError, UnknownNameError, UnknownOptionError
 from pipeline.registry import Registry, discovered
 from support.fakes import Fakes, returning, untried
 
 OURS = discovered([distribution("ragged-pipeline")])
-RECURRENT = f"pipeline {version('pipeline')} (entry point 'recurrent')"
+RECURRENT = f"ragged-pipeline {version('ragged-pipeline')} (entry point 'recurrent')"
 LSTM_TAKES = "input_size, hidden_size, num_layers, bias, dropout, bidirectional, layer_norm, residual, merge, engine"
 
 
@@ -133,7 +133,7 @@ def test_every_pool_can_be_made(name: str) -> None:
 def test_every_tokenizer_can_be_made(name: str) -> None:
     """By name and texts alone; its ids are within its vocabulary."""
     tokenize = Tokenize.train(["to be", "or not"], name)
-    ids = ints(tokenize("or not").sequence.values)
+    ids = to_ints(tokenize("or not").sequence.values)
     assert ids
     assert max(ids) < tokenize.vocab_size
 

@@ -92,7 +92,7 @@ def test_ours_are_chosen_like_anyones() -> None:
     ours = [distribution("ragged-pipeline")]
     assert discovered(ours, Choice(only=["recurrent"])).encoders.names() == ["bigru", "bilstm", "gru", "lstm", "rnn"]
     assert discovered(ours, Choice(only=["recurrent"])).pools.names() == []
-    assert discovered(ours, Choice(only=["Pipeline"])).pools.names()
+    assert discovered(ours, Choice(only=["Ragged_Pipeline"])).pools.names()
     assert discovered(ours, Choice(block=["builtin"])).tokenizers.names() == []
     nothing = discovered(ours, Choice(only=()))
     assert [catalogue.names() for catalogue in nothing.catalogues()] == [[], [], [], []]

@@ -95,7 +95,7 @@ def test_installed_twice_it_collides_by_name(installed: Registry) -> None:
     (entry,) = distribution("pipeline-mingru").entry_points.select(group="pipeline")
     found = discovered([distribution("pipeline-mingru")])
     found.load(entry, installed.encoders.offer("lstm").plugin)
-    with pytest.raises(PluginError, match=r"encoder 'mingru' is offered by pipeline-mingru 1\.0 .* and pipeline "):
+    with pytest.raises(PluginError, match=r"encoder 'mingru' is offered by pipeline-mingru 1\.0 .* and ragged-pipeline "):
         found.encoders.make("mingru", input_size=3, hidden_size=4)
 
 
