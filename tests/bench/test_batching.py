@@ -35,7 +35,7 @@ from bench.timing.alike import UnequalError
 from bench.timing.times import Times
 from bench.timing.turns import Turns
 from pipeline.batching import Budget, Plan, Randomness, Rows
-from pipeline.data.order import ints
+from pipeline.data.order import to_ints
 
 FEW = Turns(most=2, fewest=2)
 SMALL = Room(rows=7, max_padded_steps=600)
@@ -218,7 +218,7 @@ def test_every_way_loads_every_row(way: Way) -> None:
     assert [len(row) for row in ids] == LENGTHS.tolist()
     wanted = [len(ids), sum(map(sum, ids)), sum(sum(row) ** 2 for row in ids)]
     load = way.loading(ids)
-    assert [ints(gathered(load)) for _ in range(2)] == [wanted, wanted]
+    assert [to_ints(gathered(load)) for _ in range(2)] == [wanted, wanted]
 
 
 def test_ours_keeps_to_rows_as_well() -> None:
@@ -388,7 +388,7 @@ def test_tokenizing_is_refused_where_ids_differ(monkeypatch: pytest.MonkeyPatch)
     assert tokenizing.tokenizing(20, FEW).times.keys() == {OURS, tokenizing.RAW}
 
     def wrong(values: Tensor) -> list[int]:
-        return [*ints(values), 1]
+        return [*to_ints(values), 1]
 
     monkeypatch.setattr(tokenizing, "ints", wrong)
     with pytest.raises(UnequalError, match="must give the ids"):

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from bench.encoders.lengths import drawn
+from bench.encoders.lengths import draw_lengths
 from bench.encoders.point import Point
 from bench.timing.step import Step, step_of
 from pipeline import Padded, Vectors
@@ -34,7 +34,7 @@ class Problem:
     @classmethod
     def of(cls, point: Point) -> "Problem":
         """The same numbers at every call."""
-        lengths = drawn(point.lengths, point.rows)
+        lengths = draw_lengths(point.lengths, point.rows)
         generator = torch.Generator().manual_seed(1)
         values = torch.randn(point.rows, int(lengths.max()), point.features, generator=generator)
         values.masked_fill_((torch.arange(values.shape[1]) >= lengths.unsqueeze(1)).unsqueeze(2), 0.0)

@@ -8,7 +8,7 @@ import attrs
 
 from bench.encoders.lengths import drawn
 from pipeline import Example, Tokenize
-from pipeline.data.order import ints
+from pipeline.data.order import to_ints
 
 CLASSES: Final = 6
 
@@ -25,6 +25,6 @@ class Corpus:
         """Words as common as their rank says (Zipf), in rows as long as sentences; the same at every call."""
         draw, ranks = random.Random(0), range(1, words + 1)
         names, weights = [f"word{rank}" for rank in ranks], [1 / rank for rank in ranks]
-        texts = [" ".join(draw.choices(names, weights, k=length)) for length in ints(drawn("~20", rows))]
+        texts = [" ".join(draw.choices(names, weights, k=length)) for length in to_ints(drawn("~20", rows))]
         examples = [Example(text, target=draw.randrange(CLASSES)) for text in texts]
         return cls(examples, Tokenize.train(texts, offsets=False))

@@ -8,7 +8,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from bench.encoders.lengths import drawn
+from bench.encoders.lengths import draw_lengths
 from bench.measured.measurement import Extent, Measurement
 from bench.record.finding import Finding, Trait
 from bench.record.sheet import Sheet
@@ -35,7 +35,7 @@ class Rows:
 
 def batches() -> Mapping[str, Rows]:
     """Three batches: the eight rows of the page, sentences in random batches, and the same rows bucketed."""
-    many = drawn("~20", 4_096)
+    many = draw_lengths("~20", 4_096)
     several = {
         "8 rows of 4,6,8,5,4,3,7,8 steps": torch.tensor([4, 6, 8, 5, 4, 3, 7, 8]),
         "64 sentences, drawn at random": many[:64],

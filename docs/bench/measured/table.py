@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from bench.encoders.lengths import drawn
+from bench.encoders.lengths import draw_lengths
 from bench.encoders.ours import switched_off
 from bench.measured.measurement import Extent, Measurement
 from bench.record.finding import Finding
@@ -60,7 +60,7 @@ def measured(case: Case, threads: int, turns: Turns) -> Finding:
     torch.default_generator.manual_seed(0)
     embedding = nn.Embedding(case.words, case.embedded)
     lstm = nn.LSTM(case.embedded, case.hidden, bidirectional=True, batch_first=True)
-    lengths = drawn("~20", case.rows)
+    lengths = draw_lengths("~20", case.rows)
     ids = torch.randint(0, case.words, (case.rows, int(lengths.max())))
     steps = {"packed": _by_hand(embedding, lstm, ids, lengths), **_ours(embedding, lstm, ids, lengths)}
     check_alike({name: [_packed(step(), lengths)] for name, step in steps.items()})

@@ -13,7 +13,7 @@ class Times:
 
     Example:
         >>> slow, fast = Times([6.0, 8.0, 9.0]), Times([2.0, 2.0, 3.0])
-        >>> str(slow.map(fast))
+        >>> str(slow.over(fast))
         '3.00 (3.00 to 3.50)'
     """
 

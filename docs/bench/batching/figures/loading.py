@@ -16,7 +16,7 @@ from bench.batching.ways.way import Loading, Room
 from bench.record.finding import Finding
 from bench.timing.alike import check_alike
 from bench.timing.turns import Turns, by_turns, first_times
-from pipeline.data.order import ints
+from pipeline.data.order import to_ints
 
 
 def loading(rows: int, room: Room, turns: Turns) -> Finding:
@@ -41,7 +41,7 @@ def drawn(corpus: Corpus) -> list[list[int]]:
     generator = torch.Generator().manual_seed(0)
     every = torch.randint(1, 5_000, (int(corpus.lengths.sum()),), generator=generator)
     sizes: list[int] = corpus.lengths.tolist()
-    return [ints(row) for row in torch.split(every, sizes)]
+    return [to_ints(row) for row in torch.split(every, sizes)]
 
 
 def gathered(load: Loading) -> Tensor:

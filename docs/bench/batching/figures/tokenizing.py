@@ -15,7 +15,7 @@ from bench.record.finding import Finding
 from bench.timing.alike import UnequalError
 from bench.timing.turns import Turns, by_turns, first_times
 from pipeline import Tokenize
-from pipeline.data.order import ints
+from pipeline.data.order import to_ints
 
 RAW: Final = "tokenizers"
 
@@ -31,7 +31,7 @@ def tokenizing(rows: int, turns: Turns) -> Finding:
         file = Path(folder) / "tokenizer.json"
         raw.save(str(file))
         tokenize = Tokenize.read(file, pad=_PAD, unknown=_UNKNOWN, offsets=False)
-    if [ints(row.sequence.values) for row in tokenize.map(texts)] != [each.ids for each in raw.encode_batch(texts)]:
+    if [to_ints(row.sequence.values) for row in tokenize.map(texts)] != [each.ids for each in raw.encode_batch(texts)]:
         raise UnequalError("the stage must give the ids that the library gives, but gives others; mend it.")
     runs: dict[str, Callable[[], object]] = {
         OURS: lambda: list(tokenize.map(texts)),
