@@ -1,9 +1,19 @@
-"""Plans at work in training: samplers, rows by number, and loaders that know where they stand."""
+"""Load planned batches for training: samplers, datasets, and loaders that can be resumed."""
 
-from pipeline.loading.cut_rows import CutRows as CutRows
+from pipeline.loading.epoch_counter import EpochCounter as EpochCounter
 from pipeline.loading.loader import Loader as Loader
+from pipeline.loading.rows import CutRows as CutRows
 from pipeline.loading.rows import RowDataset as RowDataset
 from pipeline.loading.sampler import PlannedBatches as PlannedBatches
 from pipeline.loading.stream_loader import StreamLoader as StreamLoader
 from pipeline.loading.streamed import Streamed as Streamed
-from pipeline.loading.tally import EpochCounter as EpochCounter
+
+__all__ = [
+    "CutRows",
+    "EpochCounter",
+    "Loader",
+    "PlannedBatches",
+    "RowDataset",
+    "StreamLoader",
+    "Streamed",
+]

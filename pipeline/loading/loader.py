@@ -1,4 +1,4 @@
-"""A `DataLoader` over a plan that knows where training stands, and what its workers are at."""
+"""A `DataLoader` over a plan whose state is that of the training loop, and whose errors name the record."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Generic, Literal, TypeVar, cast, final
@@ -9,54 +9,56 @@ from torch.utils.data import DataLoader, Sampler
 from typing_extensions import override
 
 from pipeline.batching.plan import Plan
-from pipeline.checks.shapes import described
+from pipeline.checks.shapes import describe
 from pipeline.data.batches import is_batch
 from pipeline.data.report import Report
 from pipeline.data.rows import Kind, Row, is_row
 from pipeline.errors import OptionError, WorkerError
-from pipeline.loading.cut_rows import CutRows
-from pipeline.loading.deaths import Watch, heed_deaths
-from pipeline.loading.ending import end_workers
-from pipeline.loading.failures import Failure
-from pipeline.loading.fetching import Numbered
-from pipeline.loading.fitting import check_rows, check_workers
-from pipeline.loading.hands import Hands
-from pipeline.loading.naming import listed
+from pipeline.loading.progress import ProgressTable
+from pipeline.loading.records import Indexable, describe_records
+from pipeline.loading.rows import CutRows
 from pipeline.loading.sampler import PlannedBatches
-from pipeline.loading.watched import Collate, Watched
+from pipeline.loading.workers import (
+    MonitoredCollate,
+    MonitoredDataset,
+    WorkerFailure,
+    WorkerMonitor,
+    check_worker_options,
+    install_sigchld_handler,
+    shut_down_workers,
+)
 
 R = TypeVar("R")
 T = TypeVar("T")
 
 Start = Literal["fork", "spawn", "forkserver"]
-"""How the processes of workers begin."""
+"""Start method of worker processes."""
 
 
 @final
 class Loader(Generic[T]):
-    """Batches of a plan, read and collated in this process or in workers: the same batches, in the same order.
+    """Load the batches of a plan in this process or in workers: the same batches in the same order.
 
-    A stock `DataLoader` does the work. This counts what training has taken, not what workers have made ahead, so its
-    state is that of the training loop; and an error names the record that a worker was at: where it raised, where it
-    died, and, with a `timeout`, where it hangs.
+    A stock `DataLoader` does the work. This class adds a state that counts the batches that training has received, not
+    those that workers have prepared ahead; and errors that name the record at which a worker raised, died or, with a
+    `timeout`, hung.
 
     Args:
-        dataset: rows by number, such as a `RowDataset`; or anything else that `collate` takes.
-        batches: which rows make a batch. From here on, it stands where training does.
-        collate: what makes a batch of rows, such as `Pad()`.
-        num_workers: how many processes read and collate; 0 for this one alone.
-        multiprocessing_context: how they begin; None for Python's own choice.
-        timeout: after how many seconds without a batch a worker is taken to hang; 0 waits for ever.
-        prefetch_factor: how many batches a worker makes ahead; None for two.
+        dataset: rows by number, such as a `RowDataset`, or any other items that `collate` takes.
+        batches: the batches by row numbers. From now on, its state is that of the training loop.
+        collate: makes a batch of rows, such as `Pad()`.
+        num_workers: the number of processes that read and collate; 0 does both in this process.
+        multiprocessing_context: how workers are started; None for Python's default.
+        timeout: the number of seconds without a batch after which a worker counts as hung; 0 waits forever.
+        prefetch_factor: the number of batches that each worker prepares ahead; None for two.
         persistent_workers: keep the workers from epoch to epoch.
-        worker_init_fn: what each worker calls first, with its number.
-        pin_memory: put batches into page-locked memory, from which copies to a device overlap with work.
-        device: where batches go, without waiting until they are there; None leaves them on the CPU.
+        worker_init_fn: called first in each worker, with its number.
+        pin_memory: put batches into page-locked memory, from which copies to a device overlap with computation.
+        device: the device to which batches are copied without blocking; None leaves them on the CPU.
 
     Raises:
-        OptionError: if the batches are for what deals them out by itself (`split_by_rank=False`), or if an option is one for
-            workers and there are none; and, when batches are asked for, if the dataset has not the rows that were
-            planned.
+        OptionError: if `batches` was created with `split_by_rank=False`, or if an option for workers is given without
+            workers; and, when batches are requested, if the dataset does not have the planned number of rows.
 
     Example:
         >>> from pipeline import FromIds, Pad
@@ -65,15 +67,15 @@ class Loader(Generic[T]):
         >>> source = [[1, 2, 3, 4], [5], [6, 7, 8, 9, 10], [11, 12]]
         >>> batches = PlannedBatches([len(row) for row in source], Budget(10), seed=None)
         >>> loader = Loader(RowDataset(source, FromIds()), batches, Pad())
-        >>> [batch.metadata.places.tolist() for batch in loader]
+        >>> [batch.metadata.row_ids.tolist() for batch in loader]
         [[2, 0], [3, 1]]
-        >>> print(loader.report)
-        4 rows in 2 batches: 12 real steps, 14 padded, 14.3% of the padded work wasted
+        >>> loader.report.rows, loader.report.batches, loader.report.steps
+        (4, 2, 12)
     """
 
     def __init__(
         self,
-        dataset: Numbered[R],
+        dataset: Indexable[R],
         batches: PlannedBatches,
         collate: Callable[[list[R]], T],
         *,
@@ -93,161 +95,168 @@ class Loader(Generic[T]):
             "persistent_workers": persistent_workers,
             "worker_init_fn": worker_init_fn,
         }
-        check_workers(num_workers, options)
+        check_worker_options(num_workers, options)
         if not batches.split_by_rank:
             msg = (
-                "batches were made with split_by_rank=False, for what deals them out to the ranks by itself, which a Loader "
-                "does not; leave that out."
+                "batches must be those of one rank, got split_by_rank=False, which is for libraries that distribute "
+                "batches themselves; a Loader does not, so leave split_by_rank out."
             )
             raise OptionError(msg)
-        self.dataset: Final[Numbered[object]] = dataset
+        self.dataset: Final[Indexable[object]] = dataset
         self.batch_sampler: Final = batches
         self.device: Final = device
-        self._collate: Final[Callable[[Any], T | Failure]] = Collate(collate)
+        self._collate: Final[Callable[[Any], T | WorkerFailure]] = MonitoredCollate(collate)
         self._options: Final[dict[str, Any]] = {**options, "num_workers": num_workers, "pin_memory": pin_memory}
-        self._kept: _Running[T] | None = None
+        self._persistent: _MonitoredLoader[T] | None = None
         self.report: Report = Report()
-        """Real and padded steps of the batches that the newest iteration has given."""
+        """Real and padded steps of the batches that the newest iteration has yielded."""
 
     @property
     def epoch(self) -> int:
-        """The epoch that is under way, or comes next."""
+        """The current epoch, or the next one if none has begun."""
         return self.batch_sampler.epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch comes next, as `PlannedBatches.set_epoch`."""
+        """Set the next epoch, as `PlannedBatches.set_epoch` does."""
         self.batch_sampler.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, object]:
-        """Where training stands: behind the batch that was given last. Numbers, lists and text, for JSON."""
+        """Return the state after the last batch that was yielded, as numbers, lists and text, for JSON."""
         return self.batch_sampler.state_dict()
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
-        """Go on behind the batch that was given last when the state was taken, on however many ranks there are now.
+        """Continue after the last batch that was yielded when the state was saved, on any number of ranks.
 
         Raises:
-            OptionError: if it is no such state, or belongs to other lengths, another policy or seed.
+            OptionError: if it is not such a state, or belongs to other lengths, another policy or another seed.
         """
         self.batch_sampler.load_state_dict(state)
 
     def progress(self) -> dict[str, float]:
-        """The running report as numbers by name, for a progress bar or a log: `bar.set_postfix(loader.progress())`."""
+        """Return the running report as numbers by name, for a progress bar: `bar.set_postfix(loader.progress())`."""
         report = self.report
         return {"rows": report.rows, "steps": report.steps, "padded": report.padded, "wasted": round(report.wasted, 4)}
 
     def __len__(self) -> int:
-        """How many batches the epoch has for this rank, those before a state that was loaded among them."""
+        """Return this rank's number of batches in the epoch, including those before a loaded state."""
         return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[T]:
-        """The batches of an epoch; of the rest of one, behind a state that was loaded.
+        """Yield the batches of an epoch, or the rest of one after a loaded state.
 
         Raises:
-            WorkerError: if a worker dies, or hangs.
+            WorkerError: if a worker dies or hangs.
         """
+        # The sampler is iterated here, in step with training; the workers follow the plan by themselves.
         counted = iter(self.batch_sampler)
-        running = self._running(self.batch_sampler.plan)
+        loader = self._start(self.batch_sampler.plan)
         self.report = Report()
-        for number, (batch, _) in enumerate(zip(running, counted, strict=True)):
-            self.report += batch.report() if is_batch(batch) else _planned(running.plan, number)
-            yield self._moved(batch)
+        for number, (batch, _) in enumerate(zip(loader, counted, strict=True)):
+            self.report += batch.report() if is_batch(batch) else _planned_report(loader.plan, number)
+            yield self._move_to_device(batch)
 
-    def _running(self, plan: Plan) -> "_Running[T]":
-        check_rows(self.dataset, plan)
-        if self._kept is not None:
-            self._kept.follow(plan)
-            return self._kept
-        running = _Running(self.dataset, plan, self._collate, self._options)
+    def _start(self, plan: Plan) -> "_MonitoredLoader[T]":
+        if len(self.dataset) != plan.rows:
+            # Nothing would fail otherwise, but batches would hold other rows than planned.
+            msg = (
+                f"dataset must have the {plan.rows} rows that batches were planned for, got {len(self.dataset)} rows; "
+                "plan with one length per row of the dataset."
+            )
+            raise OptionError(msg, rows=len(self.dataset), lengths=plan.rows)
+        if self._persistent is not None:
+            self._persistent.set_plan(plan)
+            return self._persistent
+        loader = _MonitoredLoader(self.dataset, plan, self._collate, self._options)
         if self._options["persistent_workers"]:
-            self._kept = running
-        return running
+            self._persistent = loader
+        return loader
 
-    def _moved(self, batch: T) -> T:
+    def _move_to_device(self, batch: T) -> T:
         if self.device is None:
             return batch
         if isinstance(batch, Tensor):
             return cast("T", batch.to(self.device, non_blocking=True))
         to: Callable[[torch.device | str], T] | None = getattr(batch, "to", None)
         if to is None:
-            msg = f"device={self.device} needs batches that can move, with a `to`, but {described(batch)} arrived."
+            msg = (
+                f"device={self.device} needs batches with a method `to`, got {describe(batch)}; leave device out, or "
+                "give such batches in collate."
+            )
             raise OptionError(msg, device=str(self.device))
         return to(self.device)
 
 
 @final
-class _Running(Generic[T]):
-    """A stock `DataLoader` at work on a plan, and on further ones after it."""
+class _MonitoredLoader(Generic[T]):
+    """Stock `DataLoader` over a plan, with a monitor of its workers. Persistent workers get one plan after another."""
 
     def __init__(
         self,
-        dataset: Numbered[object],
+        dataset: Indexable[object],
         plan: Plan,
-        collate: Callable[[Any], T | Failure],
+        collate: Callable[[Any], T | WorkerFailure],
         options: dict[str, Any],
     ) -> None:
-        self._dispatched: Final = _Dispatched(plan)
+        self._batches: Final = _NumberedBatches(plan)
         self._dataset: Final = dataset
-        self._persistent: Final[bool] = options["persistent_workers"]
+        self._keep_workers: Final[bool] = options["persistent_workers"]
         workers: int = options["num_workers"]
-        hands = Hands(workers) if workers else None
-        self._watch: Final = None if hands is None else Watch(hands, dataset, plan)
-        rows = dataset if plan.pieces.limit is None else CutRows(_rows(dataset), plan.pieces)
+        progress = ProgressTable(workers) if workers else None
+        self._monitor: Final = None if progress is None else WorkerMonitor(progress, dataset, plan)
+        rows = dataset if plan.splits.limit is None else CutRows(_check_rows(dataset), plan.splits)
         self._loader: Final = DataLoader[Any](
-            Watched(rows, hands), batch_sampler=self._dispatched, collate_fn=collate, **options
+            MonitoredDataset(rows, progress), batch_sampler=self._batches, collate_fn=collate, **options
         )
 
     @property
     def plan(self) -> Plan:
-        """Whose batches it makes."""
-        return self._dispatched.plan
+        """The plan whose batches are loaded."""
+        return self._batches.plan
 
-    def follow(self, plan: Plan) -> None:
-        """Make the batches of another plan from now on."""
-        self._dispatched.plan = plan
-        if self._watch is not None:
-            self._watch.plan = plan
+    def set_plan(self, plan: Plan) -> None:
+        """Load the batches of another plan from now on."""
+        self._batches.plan = plan
+        if self._monitor is not None:
+            self._monitor.plan = plan
 
     def __iter__(self) -> Iterator[T]:
-        answers = iter(self._loader)
-        if self._watch is not None:
-            heed_deaths()
+        batches = iter(self._loader)
+        if self._monitor is not None:
+            install_sigchld_handler()
         try:
             for number in range(len(self.plan)):
-                yield self._answer(answers, number)
-            next(answers, None)  # there is none
+                yield self._next_batch(batches, number)
+            next(batches, None)  # the iterator must reach its end before persistent workers can start the next epoch
         finally:
-            if not self._persistent:
-                end_workers(answers)
+            if not self._keep_workers:
+                shut_down_workers(batches)
 
-    def _answer(self, answers: Iterator[T | Failure], number: int) -> T:
-        """The next answer of the workers, raised if it is a failure.
-
-        What is raised in this process, where there are no workers, is an error of the same batch.
-        """
+    def _next_batch(self, batches: Iterator[T | WorkerFailure], number: int) -> T:
+        """Return the next batch, or raise the error that a worker sent in its place, with a note of the batch."""
         try:
-            answer = next(answers)
+            batch = next(batches)
         except WorkerError:
             raise
         except Exception as error:
-            told = None if self._watch is None else self._watch.explained(error)
-            if told is not None:
-                raise told from error
-            self._note(error, number)
+            explained = None if self._monitor is None else self._monitor.explain(error)
+            if explained is not None:
+                raise explained from error
+            self._add_batch_note(error, number)
             raise
-        if isinstance(answer, Failure):
-            raised = answer.raised()
-            self._note(raised, number)
-            raise raised
-        return answer
+        if isinstance(batch, WorkerFailure):
+            failure = batch.to_error()
+            self._add_batch_note(failure, number)
+            raise failure
+        return batch
 
-    def _note(self, error: Exception, number: int) -> None:
-        records = self.plan.pieces.rows_of(self.plan[number]).tolist()
-        error.add_note(f"It was raised for batch {number}, of {listed(self._dataset, records)}.")
+    def _add_batch_note(self, error: Exception, number: int) -> None:
+        records = self.plan.splits.rows_of(self.plan[number]).tolist()
+        error.add_note(f"It was raised for batch {number}, which holds {describe_records(self._dataset, records)}.")
 
 
 @final
-class _Dispatched(Sampler[list[int]]):
-    """Each batch's number in its plan, and behind it its records."""
+class _NumberedBatches(Sampler[list[int]]):
+    """Batch sampler that puts each batch's number in the plan before its rows, as `MonitoredDataset` expects."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -258,22 +267,22 @@ class _Dispatched(Sampler[list[int]]):
             yield [number, *batch.tolist()]
 
 
-def _rows(dataset: Numbered[object]) -> Numbered[Row[Kind]]:
-    """A dataset as one of rows, if it is one.
+def _check_rows(dataset: Indexable[object]) -> Indexable[Row[Kind]]:
+    """Return the dataset if its items are rows, which can be cut.
 
     Raises:
-        OptionError: if it is not, so that nothing can be cut.
+        OptionError: if they are not.
     """
     if len(dataset) and not is_row(first := dataset[0]):
         msg = (
-            f"the policy cuts long rows, which needs a dataset of rows, but {described(first)} arrived; cut "
-            "them before."
+            f"dataset must hold rows, because the policy cuts long ones, got {describe(first)}; give a RowDataset, or "
+            "cut the items before planning."
         )
         raise OptionError(msg)
-    return cast("Numbered[Row[Kind]]", dataset)
+    return cast("Indexable[Row[Kind]]", dataset)
 
 
-def _planned(plan: Plan, number: int) -> Report:
-    """What a plan says of one of its batches."""
+def _planned_report(plan: Plan, number: int) -> Report:
+    """Return the report of a planned batch, for batches without a report of their own."""
     rows, *widths = plan.shapes[number].tolist()
     return Report(1, len(plan[number]), int(plan.steps[number]), rows * sum(widths))

@@ -1,4 +1,4 @@
-"""Rows by number, out of a source and a door."""
+"""Rows by number, read from a source through an input stage; and rows cut as a plan says."""
 
 from collections.abc import Callable, Sequence
 from typing import Final, Generic, TypeVar, final
@@ -6,10 +6,11 @@ from typing import Final, Generic, TypeVar, final
 from torch.utils.data import Dataset
 from typing_extensions import override
 
+from pipeline.batching.pieces import RowSlice, RowSplits
 from pipeline.data.rows import Example, K, Row
-from pipeline.errors import ShapeError
-from pipeline.loading.fetching import Numbered, fetched, fetched_one
-from pipeline.loading.naming import named
+from pipeline.data.windows import cut_row
+from pipeline.errors import OptionError, ShapeError
+from pipeline.loading.records import Indexable, add_record_note, fetch, fetch_one
 from pipeline.stages.input_stage import InputStage, example_of, examples_of
 
 X = TypeVar("X")
@@ -17,74 +18,139 @@ X = TypeVar("X")
 
 @final
 class RowDataset(Dataset[Row[K]], Generic[X, K]):
-    """The rows of a source, each made when it is asked for: the `dataset` of a `DataLoader`.
+    """Map-style dataset of the rows of a source, each made when it is read: the `dataset` of a `DataLoader`.
 
-    An error that reading or preparing a record raises carries a note of its number, and of its file and line where the
+    An error in reading or preparing a record gets a note with the record's number, and with its file and line if the
     source has a `where`.
 
     Args:
-        source: examples, or bare inputs, by number.
-        door: what makes rows of them.
-        singly: read and prepare one record at a time. It takes longer, but a worker that dies or hangs is then known
-            to have been at that one, where many at a time leave as many to suspect.
+        source: examples or bare inputs, by number.
+        input_stage: makes rows of them, such as `Tokenize`, `FromIds` or `FromFeatures`.
+        one_by_one: read and prepare one record at a time. This is slower, but if a worker dies or hangs, the error then
+            names a single record instead of all records of the batch.
 
     Example:
         >>> from pipeline import FromIds
         >>> rows = RowDataset([[5, 6, 7], [8]], FromIds())
-        >>> len(rows), len(rows[0]), [row.place for row in rows.__getitems__([1, 0])]
+        >>> len(rows), len(rows[0]), [row.row_id for row in rows.__getitems__([1, 0])]
         (2, 3, [1, 0])
     """
 
     def __init__(
         self,
-        source: Numbered[X | Example[X]],
-        door: InputStage[X, K],
+        source: Indexable[X | Example[X]],
+        input_stage: InputStage[X, K],
         *,
-        singly: bool = False,
+        one_by_one: bool = False,
     ) -> None:
         self.source: Final = source
-        self.door: Final = door
-        self.singly: Final = singly
+        self.input_stage: Final = input_stage
+        self.one_by_one: Final = one_by_one
 
     def __len__(self) -> int:
         return len(self.source)
 
     @override
     def __getitem__(self, index: int) -> Row[K]:
-        """The row of one record.
+        """Return the row of one record.
 
         Raises:
-            IndexError: if there is none of that number.
+            IndexError: if there is no record of that number.
         """
-        return self._row(index)
+        return self._make_row(index)
 
     def __getitems__(self, indices: Sequence[int]) -> list[Row[K]]:
-        """The rows of several records, prepared together."""
-        if self.singly:
-            return [self._row(index) for index in indices]
+        """Return the rows of several records, prepared together.
+
+        Raises:
+            ShapeError: if the input stage does not return one row per example.
+        """
+        if self.one_by_one:
+            return [self._make_row(index) for index in indices]
         try:
-            rows = self.door.rows(examples_of(fetched(self.source, indices)), indices)
-        except Exception as error:  # noqa: BLE001 - it is raised below, unless a record is found that raises
+            rows = self.input_stage.rows(examples_of(fetch(self.source, indices)), indices)
+        except Exception as error:  # noqa: BLE001 - raised below, unless one of the records raises by itself
             first = error
         else:
             if len(rows) == len(indices):
                 return rows
-            msg = f"{type(self.door).__name__} gave {len(rows)} rows of {len(indices)} examples; mend its rows."
-            first = ShapeError(msg, given=len(rows), examples=len(indices))
-        # All together, nobody knows which it was: one by one, the one at fault is named.
+            name = type(self.input_stage).__name__
+            msg = (
+                f"{name}.rows must return one row per example, got {len(rows)} rows for {len(indices)} examples; fix "
+                f"{name}.rows."
+            )
+            first = ShapeError(msg, rows=len(rows), examples=len(indices))
+        # An error about all of them together does not say which record caused it: repeat one by one to name it.
         for index in indices:
-            self._row(index)
+            self._make_row(index)
         raise first
 
     def where(self, index: int) -> str:
-        """Where a record stands, as the source says it; its number there, if it says nothing."""
+        """Return the place of a record as the source names it; its number if the source has no `where`."""
         where: Callable[[int], str] | None = getattr(self.source, "where", None)
         return f"number {index} of {type(self.source).__name__}" if where is None else where(index)
 
-    def _row(self, index: int) -> Row[K]:
-        example = example_of(fetched_one(self.source, index))
+    def _make_row(self, index: int) -> Row[K]:
+        example = example_of(fetch_one(self.source, index))
         try:
-            return self.door.rows([example], [index])[0]
+            return self.input_stage.rows([example], [index])[0]
         except Exception as error:
-            error.add_note(f"It is {named(self.source, index)}.")
+            add_record_note(error, self.source, index)
             raise
+
+
+@final
+class CutRows(Dataset[Row[K]], Generic[K]):
+    """Map-style dataset of rows truncated or split as the policy of a plan says.
+
+    A `Loader` cuts rows by itself; this is for a stock `DataLoader`.
+
+    Args:
+        rows: the whole rows, by number.
+        splits: `PlannedBatches.splits`, the part of a row that each number in a batch stands for.
+
+    Raises:
+        OptionError: if the plan was made for another number of rows.
+
+    Example:
+        >>> from pipeline import FromIds
+        >>> from pipeline.batching import Budget
+        >>> from pipeline.loading import PlannedBatches, RowDataset
+        >>> batches = PlannedBatches([5, 2], Budget(3, too_long="split"), seed=None)
+        >>> rows = CutRows(RowDataset([[1, 2, 3, 4, 5], [6, 7]], FromIds()), batches.splits)
+        >>> [rows[number].sequence.values.tolist() for number in range(len(rows))]
+        [[1, 2, 3], [6, 7], [4, 5]]
+    """
+
+    def __init__(self, rows: Indexable[Row[K]], splits: RowSplits) -> None:
+        if splits.rows != len(rows):
+            msg = (
+                f"splits must be planned for the rows of the dataset, got a plan of {splits.rows} rows for {len(rows)} "
+                "rows; plan with the lengths of these rows."
+            )
+            raise OptionError(msg, rows=len(rows), splits=splits.rows)
+        self.rows: Final = rows
+        self.splits: Final = splits
+
+    def __len__(self) -> int:
+        return len(self.splits)
+
+    @override
+    def __getitem__(self, index: int) -> Row[K]:
+        """Return one row or part of a row.
+
+        Raises:
+            IndexError: if the plan has no such number.
+        """
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Row[K]]:
+        """Return several rows or parts of rows."""
+        slices = [self.splits[index] for index in indices]
+        rows = fetch(self.rows, [part.row for part in slices])
+        return [_cut(row, part) for row, part in zip(rows, slices, strict=True)]
+
+
+def _cut(row: Row[K], part: RowSlice) -> Row[K]:
+    stop = len(row) if part.stop is None else part.stop
+    return row if not part.start and stop >= len(row) else cut_row(row, part.start, stop)

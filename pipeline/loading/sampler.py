@@ -1,4 +1,4 @@
-"""The batches of a plan as row numbers, epoch after epoch, for a `DataLoader`."""
+"""Batches of a plan as lists of row numbers, epoch after epoch, for a `DataLoader`."""
 
 from collections.abc import Iterator, Mapping
 from os import PathLike
@@ -10,39 +10,39 @@ from torch.utils.data import Sampler
 from typing_extensions import TypeIs, override
 
 from pipeline.batching.cursor import Cursor
-from pipeline.batching.pieces import Pieces
+from pipeline.batching.pieces import RowSplits
 from pipeline.batching.plan import Plan
 from pipeline.batching.policy import Policy
 from pipeline.batching.ranks import Uneven
 from pipeline.errors import OptionError
-from pipeline.loading.ranks import taking_part
+from pipeline.loading.ranks import get_rank_and_world_size
 
 
 @final
 class PlannedBatches(Sampler[list[int]]):
-    """A list of row numbers a batch, planned: the `batch_sampler` of a `DataLoader`.
+    """Batch sampler that follows a plan: one list of row numbers per batch.
 
-    Every rank gets as many batches as any other, and batches of like size at the same step. An epoch that was given to
-    its end is followed by the next; one that was left early begins again.
+    All ranks get the same number of batches, and batches of similar size at the same training step. After a complete
+    epoch, the next iteration is the next epoch; after an incomplete one, the same epoch starts again.
 
-    A `DataLoader` with workers asks for batches ahead of training, so this is ahead as well: what keeps a place in
-    training is `pipeline.loading.Loader`, or torchdata's `StatefulDataLoader`.
+    A `DataLoader` with workers draws batches ahead of training, so the state of this sampler runs ahead as well. For
+    the state of the training loop, use `pipeline.loading.Loader` or torchdata's `StatefulDataLoader`.
 
     Args:
-        lengths: how many steps each row has, as for `Plan.of`.
+        lengths: the number of steps of each row, as for `Plan.of`.
         policy: what a batch may hold.
-        seed: what the order is drawn from; None shuffles nothing.
-        rank: which rank this is. Left out, it is asked of `torch.distributed` when batches are.
-        world_size: how many ranks there are; left out, as the rank.
-        split_by_rank: give this rank its own batches. False gives all ranks' batches, those of a step one after the other, for
-            what deals them out by itself, as `accelerator.prepare` does.
-        worst_first: begin with the costliest batch.
-        uneven: what becomes of rows that do not go round.
-        cache: a folder where plans are kept as files.
+        seed: determines the order; None does not shuffle.
+        rank: the rank of this process. By default, that of `torch.distributed` when batches are first requested.
+        world_size: the number of ranks; by default that of `torch.distributed`.
+        split_by_rank: yield only this rank's batches. False yields the batches of all ranks, those of one training step
+            one after the other, for libraries that distribute them themselves, such as `accelerator.prepare`.
+        worst_first: begin with the most expensive batch.
+        uneven: what to do with rows that cannot be distributed evenly over the ranks.
+        cache: a folder in which to keep plans as files.
 
     Raises:
-        OptionError: for options outside their range, if one of `rank` and `world_size` is given alone, or later, if a
-            launcher started several processes that are not joined when batches are asked for.
+        OptionError: for options out of range; if only one of `rank` and `world_size` is given; or, when batches are
+            requested, if a launcher started several processes and `torch.distributed` is not initialized.
 
     Example:
         >>> from pipeline.batching import Budget
@@ -67,143 +67,151 @@ class PlannedBatches(Sampler[list[int]]):
         cache: str | PathLike[str] | None = None,
     ) -> None:
         if rank is not None or world_size is not None:
-            taking_part(rank, world_size)
+            get_rank_and_world_size(rank, world_size)
         self.lengths: Final = lengths
         self.policy: Final = policy
         self.seed: Final = seed
         self.split_by_rank: Final = split_by_rank
-        self._ranks: Final = rank, world_size
+        self._rank_options: Final = rank, world_size
         self._worst_first: Final = worst_first
         self._uneven: Final[Uneven] = uneven
         self._cache: Final = None if cache is None else Path(cache)
-        self._begins = Cursor()
+        # The plan of the current iteration starts at a cursor, which counts whole training steps. Without
+        # split_by_rank, a training step is several batches: the first `_skipped` batches of the plan were already
+        # yielded before the state was saved. `_yielded` counts the skipped ones too.
+        self._cursor = Cursor()
         self._skipped = 0
-        self._given = 0
-        self._turn = 0
+        self._yielded = 0
+        # Number of the newest iteration. An older iterator that is still alive must not move the state.
+        self._iteration = 0
         self._planned: tuple[object, Plan] | None = None
 
     @property
     def epoch(self) -> int:
-        """The epoch that is under way, or comes next."""
-        return self._begins.epoch
+        """The current epoch, or the next one if none has begun."""
+        return self._cursor.epoch
 
     @property
     def sampler(self) -> Self:
-        """Itself: where frameworks look for what has a `set_epoch`."""
+        """This object: frameworks look here for `set_epoch`."""
         return self
 
     @property
     def drop_last(self) -> bool:
-        """False: no batch is left out. What asks this is about to deal batches out to ranks.
+        """False: all batches are yielded. Libraries read this before they distribute batches over ranks.
 
         Raises:
-            OptionError: if that is done already.
+            OptionError: if the batches are already those of one of several ranks.
         """
-        _, world_size = taking_part(*self._ranks)
+        _, world_size = get_rank_and_world_size(*self._rank_options)
         if self.split_by_rank and world_size > 1:
             msg = (
-                f"these are the batches of one rank of {world_size} already, but what reads drop_last deals them out once "
-                "more, so that most rows were lost; leave the loader out of accelerator.prepare, or make it with "
-                "PlannedBatches(..., split_by_rank=False)."
+                f"these batches already belong to one rank of {world_size}; splitting them again would drop most rows. "
+                "Leave the loader out of accelerator.prepare, or create PlannedBatches(..., split_by_rank=False)."
             )
             raise OptionError(msg, world_size=world_size)
         return False
 
     @property
     def plan(self) -> Plan:
-        """The batches of the iteration that is under way, or comes next."""
-        return self._plan_after(self._begins)
+        """The plan of the current iteration, or of the next one if none has begun."""
+        return self._plan_after(self._cursor)
 
     @property
-    def pieces(self) -> Pieces:
-        """What the numbers in a batch mean, where the policy truncates or splits long rows: for `CutRows`."""
-        return self.plan.pieces
+    def splits(self) -> RowSplits:
+        """The part of a row that each number in a batch stands for, if the policy cuts long rows: for `CutRows`."""
+        return self.plan.splits
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch comes next: another, or the same one again. Nothing changes if that is under way.
+        """Set the next epoch. Has no effect if that epoch is in progress.
 
         Raises:
-            OptionError: if a state was loaded that stands within another epoch: its rest would be lost.
+            OptionError: if a state within another epoch was loaded: the rest of that epoch would be lost.
         """
         if epoch == self.epoch:
-            if self._given and self._given == len(self.plan):
-                self._given = self._skipped
+            if self._yielded and self._yielded == len(self.plan):
+                self._yielded = self._skipped
             return
-        if (self._begins.batches_done or self._skipped) and len(self.plan) > self._given:
+        if (self._cursor.batches_done or self._skipped) and len(self.plan) > self._yielded:
             msg = (
-                f"the state that was loaded stands within epoch {self.epoch}, but set_epoch({epoch}) arrived, and the "
-                f"rest of that epoch would be lost; count epochs on from {self.epoch}."
+                f"epoch must be {self.epoch}, because the loaded state is within that epoch and the rest of it would "
+                f"be lost, got set_epoch({epoch}); count epochs from {self.epoch}."
             )
             raise OptionError(msg, epoch=epoch, wanted=self.epoch)
-        self._stand(Cursor(epoch), 0)
+        self._move_to(Cursor(epoch), 0)
 
     def state_dict(self) -> dict[str, object]:
-        """How far this was asked for batches, as numbers, lists and text, for JSON or a checkpoint."""
-        steps, within = divmod(self._given, self._each)
-        return {"cursor": self.plan.cursor(steps).to_dict(), "within": within, "world_size": self.plan.world_size}
+        """Return the number of batches yielded so far, as numbers, lists and text, for JSON or a checkpoint."""
+        steps, within_step = divmod(self._yielded, self._batches_per_step)
+        cursor = self.plan.cursor(steps).to_dict()
+        return {"cursor": cursor, "within_step": within_step, "world_size": self.plan.world_size}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
-        """Stand where a state was taken, on however many ranks there are now.
+        """Continue where a state was saved, on any number of ranks.
 
         Raises:
-            OptionError: if it is no such state, or belongs to other lengths, another policy or seed; or if it was taken
-                between the batches of one step, and there are other ranks now.
+            OptionError: if it is not a state of this class; if it belongs to other lengths, another policy or another
+                seed; or if it was saved between the batches of one training step and the number of ranks has changed.
         """
         match dict(state):
-            case {"cursor": cursor, "within": int(within), "world_size": int(world_size), **rest} if (
-                not rest and _is_state(cursor)
-            ):
-                begins = Cursor.from_dict(cursor)
+            case {
+                "cursor": cursor,
+                "within_step": int(within_step),
+                "world_size": int(world_size),
+                **rest,
+            } if not rest and _is_mapping(cursor):
+                start = Cursor.from_dict(cursor)
             case _:
                 msg = (
-                    f"a state of batches has cursor, within and world_size, but {dict(state)} arrived; give what state_dict "
-                    "gave."
+                    f"state must have cursor, within_step and world_size, got {dict(state)}; give the result of "
+                    "PlannedBatches.state_dict()."
                 )
                 raise OptionError(msg, state=state)
-        plan = self._plan_after(begins)
-        if within and (world_size != plan.world_size or self.split_by_rank):
+        plan = self._plan_after(start)
+        if within_step and (world_size != plan.world_size or self.split_by_rank):
             msg = (
-                f"the state stands behind {within} of the {world_size} batches of one step, but there are {plan.world_size} "
-                "ranks now; go on with as many, or from a state that was taken behind a whole step."
+                f"the state was saved after {within_step} of the {world_size} batches of one training step, but there "
+                f"are {plan.world_size} ranks now; resume on {world_size} ranks with split_by_rank=False, or from a "
+                "state saved after a whole step."
             )
-            raise OptionError(msg, within=within, world_size=world_size)
-        self._stand(begins, within)
+            raise OptionError(msg, within_step=within_step, world_size=world_size)
+        self._move_to(start, within_step)
 
     def __len__(self) -> int:
-        """How many batches the epoch has for this rank, those before a state that was loaded among them."""
-        return sum(steps for _, steps in self._begins.batches_done) * self._each + len(self.plan)
+        """Return this rank's number of batches in the epoch, including those before a loaded state."""
+        return sum(steps for _, steps in self._cursor.batches_done) * self._batches_per_step + len(self.plan)
 
     @override
     def __iter__(self) -> Iterator[list[int]]:
-        if self._skipped < self._given == len(self.plan):
-            # Given to its end, by someone who counts, and did not ask whether there is more.
-            self._stand(self._begins.next_epoch(), 0)
-        self._turn += 1
-        self._given = self._skipped
-        return self._batches(self.plan, self._turn)
+        if self._skipped < self._yielded == len(self.plan):
+            # A loop that took `len(self)` batches did not ask for one more, so the generator has not seen the end.
+            self._move_to(self._cursor.next_epoch(), 0)
+        self._iteration += 1
+        self._yielded = self._skipped
+        return self._iterate(self.plan, self._iteration)
 
-    def _batches(self, plan: Plan, turn: int) -> Iterator[list[int]]:
+    def _iterate(self, plan: Plan, iteration: int) -> Iterator[list[int]]:
         for batch in range(self._skipped, len(plan)):
-            if turn == self._turn:
-                self._given = batch + 1
+            if iteration == self._iteration:
+                self._yielded = batch + 1
             yield plan[batch].tolist()
-        if turn == self._turn:
-            self._stand(plan.begins.next_epoch(), 0)
+        if iteration == self._iteration:
+            self._move_to(plan.start.next_epoch(), 0)
 
-    def _stand(self, begins: Cursor, skipped: int) -> None:
-        self._begins, self._skipped, self._given = begins, skipped, skipped
-        self._turn += 1
+    def _move_to(self, cursor: Cursor, skipped: int) -> None:
+        self._cursor, self._skipped, self._yielded = cursor, skipped, skipped
+        self._iteration += 1
 
     @property
-    def _each(self) -> int:
-        """How many batches of a step this gives."""
+    def _batches_per_step(self) -> int:
+        """The number of batches that this yields per training step."""
         return 1 if self.split_by_rank else self.plan.world_size
 
-    def _plan_after(self, begins: Cursor) -> Plan:
-        """The batches behind a place: made once, and again when the ranks are others."""
-        rank, world_size = taking_part(*self._ranks)
-        wanted = begins, rank, world_size
-        if self._planned is None or self._planned[0] != wanted:
+    def _plan_after(self, cursor: Cursor) -> Plan:
+        """Return the plan after a cursor, from memory unless the cursor or the ranks have changed."""
+        rank, world_size = get_rank_and_world_size(*self._rank_options)
+        key = cursor, rank, world_size
+        if self._planned is None or self._planned[0] != key:
             plan = Plan.of(
                 self.lengths,
                 self.policy,
@@ -211,12 +219,12 @@ class PlannedBatches(Sampler[list[int]]):
                 world_size=world_size,
                 worst_first=self._worst_first,
                 uneven=self._uneven,
-                after=begins,
+                after=cursor,
                 cache=self._cache,
             )
-            self._planned = wanted, plan.rank(rank) if self.split_by_rank else plan
+            self._planned = key, plan.rank(rank) if self.split_by_rank else plan
         return self._planned[1]
 
 
-def _is_state(value: object) -> TypeIs[Mapping[str, object]]:
+def _is_mapping(value: object) -> TypeIs[Mapping[str, object]]:
     return isinstance(value, Mapping)

@@ -1,4 +1,4 @@
-"""A `DataLoader` over a stream that knows where training stands."""
+"""A `DataLoader` over a stream whose state is that of the training loop."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar, cast, final
@@ -6,15 +6,13 @@ from typing import Any, Final, Generic, TypeVar, cast, final
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from typing_extensions import override
 
-from pipeline.batching.numbers import whole
-from pipeline.batching.stream_cursor import StreamCursor
+from pipeline.checks.options import check_int
 from pipeline.data.batches import is_batch
 from pipeline.data.report import Report
 from pipeline.errors import OptionError
-from pipeline.loading.ending import end_workers
-from pipeline.loading.fitting import check_workers
 from pipeline.loading.loader import Start
-from pipeline.loading.streamed import ShareCursor, Streamed
+from pipeline.loading.streamed import ShardCursor, Streamed
+from pipeline.loading.workers import check_worker_options, shut_down_workers
 
 X = TypeVar("X")
 B = TypeVar("B")
@@ -22,31 +20,31 @@ B = TypeVar("B")
 
 @final
 class StreamLoader(Generic[B]):
-    """Batches of a stream, read and made in this process or in workers.
+    """Load the batches of a stream in this process or in workers.
 
-    A stock `DataLoader` does the work. Each batch brings along where its worker stands behind it, so the state is that
-    of the training loop, whatever workers have made ahead. Iterating goes on where the last iteration was left;
-    behind the last batch of an epoch, the next epoch begins.
+    A stock `DataLoader` does the work. Each batch is sent with its worker's position after it, so the state is that of
+    the training loop, however far ahead the workers are. Each iteration continues where the last one stopped; after the
+    last batch of an epoch, the next epoch begins.
 
     Args:
-        stream: the source and what makes batches of it.
-        num_workers: how many processes read and make batches; 0 for this one alone.
-        multiprocessing_context: how they begin; None for Python's own choice.
-        timeout: after how many seconds without a batch a worker is taken to hang; 0 waits for ever.
-        prefetch_factor: how many batches a worker makes ahead; None for two.
-        pin_memory: put batches into page-locked memory, from which copies to a device overlap with work.
+        stream: the source with the stages that make batches of it.
+        num_workers: the number of processes that read and make batches; 0 does so in this process.
+        multiprocessing_context: how workers are started; None for Python's default.
+        timeout: the number of seconds without a batch after which a worker counts as hung; 0 waits forever.
+        prefetch_factor: the number of batches that each worker prepares ahead; None for two.
+        pin_memory: put batches into page-locked memory, from which copies to a device overlap with computation.
 
     Raises:
-        OptionError: if an option is one for workers and there are none.
+        OptionError: if an option for workers is given without workers.
 
     Example:
         >>> from pipeline import Bucket, FromIds, Pad
         >>> source = [[1, 2, 3, 4], [5], [6, 7, 8, 9, 10]]
         >>> loader = StreamLoader(Streamed(source, FromIds() >> Bucket(max_padded_steps=10) >> Pad()))
-        >>> sorted(place for batch in loader for place in batch.metadata.places.tolist())
+        >>> sorted(row for batch in loader for row in batch.metadata.row_ids.tolist())
         [0, 1, 2]
-        >>> print(loader.report)
-        3 rows in 2 batches: 10 real steps, 11 padded, 9.1% of the padded work wasted
+        >>> loader.report.rows, loader.report.batches, loader.report.steps
+        (3, 2, 10)
         >>> loader.epoch
         1
     """
@@ -66,95 +64,92 @@ class StreamLoader(Generic[B]):
             "timeout": timeout,
             "prefetch_factor": prefetch_factor,
         }
-        check_workers(num_workers, options)
+        check_worker_options(num_workers, options)
         self.stream: Final[Streamed[object, B]] = cast("Streamed[object, B]", stream)
         self._options: Final[dict[str, Any]] = {**options, "num_workers": num_workers, "pin_memory": pin_memory}
         self._workers: Final = max(num_workers, 1)
-        self._stands: list[ShareCursor] = self._beginning(0)
+        self._positions: list[ShardCursor] = self._start_cursors(0)
         self._next = 0
         self.report: Report = Report()
-        """Real and padded steps of the batches that the newest iteration has given."""
+        """Real and padded steps of the batches that the newest iteration has yielded."""
 
     @property
     def epoch(self) -> int:
-        """The epoch that is under way, or comes next."""
-        return self._stands[0].at.epoch
+        """The current epoch, or the next one if none has begun."""
+        return self._positions[0].cursor.epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin an epoch; nothing changes if it is the one at hand."""
+        """Start an epoch. Has no effect if that epoch is in progress."""
         if epoch != self.epoch:
-            self._stands, self._next = self._beginning(whole("epoch", epoch, least=0)), 0
+            self._positions, self._next = self._start_cursors(check_int("epoch", epoch, minimum=0)), 0
 
     def __iter__(self) -> Iterator[B]:
-        """The batches of an epoch; of the rest of one that was left.
+        """Yield the batches of an epoch, or the rest of one that was interrupted.
 
         Raises:
-            OptionError: if the source is an iterator that was read already.
+            OptionError: if the source is an iterator that has already been read.
         """
         workers, first = self._workers, self._next
-        # Workers take turns from the first on: the one whose turn it is becomes the first.
-        turns = [self._stands[(first + turn) % workers] for turn in range(workers)]
-        answers = iter(DataLoader[Any](_Turns(self.stream, turns), batch_size=None, **self._options))
+        # A DataLoader takes batches from its workers in turn, starting with worker 0. To resume in the middle of a
+        # turn, worker 0 gets the shard that is next, worker 1 the one after it, and so on.
+        starts = [self._positions[(first + worker) % workers] for worker in range(workers)]
+        outputs = iter(DataLoader[Any](_Shards(self.stream, starts), batch_size=None, **self._options))
         self.report = Report()
         try:
-            for worker, behind, batch in answers:
-                place = (first + worker) % workers
-                self._stands[place] = behind
-                self._next = (place + 1) % workers
-                self.report += _report(batch)
+            for worker, after, batch in outputs:
+                shard = (first + worker) % workers
+                self._positions[shard] = after
+                self._next = (shard + 1) % workers
+                self.report += batch.report() if is_batch(batch) else Report(1)
                 yield batch
         finally:
-            end_workers(answers)
-        self._stands, self._next = self._beginning(self.epoch + 1), 0
+            shut_down_workers(outputs)
+        self._positions, self._next = self._start_cursors(self.epoch + 1), 0
 
     def state_dict(self) -> dict[str, object]:
-        """Where training stands: behind the batch that was given last. Numbers, lists and text, for JSON."""
-        return {"workers": [stands.to_dict() for stands in self._stands], "next": self._next}
+        """Return the state after the last batch that was yielded, as numbers, lists and text, for JSON."""
+        return {"workers": [position.to_dict() for position in self._positions], "next": self._next}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
-        """Go on behind the batch that was given last when the state was taken.
+        """Continue after the last batch that was yielded when the state was saved.
 
         Raises:
-            OptionError: if it is no such state, or one of another number of workers or ranks.
+            OptionError: if it is not such a state, or one of another number of workers or ranks.
         """
         match dict(state):
             case {"workers": workers, "next": int(following), **rest} if not rest and isinstance(workers, list):
-                stands = [ShareCursor.from_dict(worker) for worker in cast("list[Mapping[str, object]]", workers)]
+                positions = [ShardCursor.from_dict(worker) for worker in cast("list[Mapping[str, object]]", workers)]
             case _:
-                msg = f"a loader's state has workers and next, but {dict(state)} arrived; give what state_dict gave."
+                msg = f"state must have workers and next, got {dict(state)}; give the result of state_dict()."
                 raise OptionError(msg, state=state)
-        wanted = [(mine.share, mine.shares) for mine in self._stands]
-        if [(one.share, one.shares) for one in stands] != wanted:
-            came = ", ".join(f"{one.share} of {one.shares}" for one in stands)
+        given, wanted = ([(one.shard, one.num_shards) for one in found] for found in (positions, self._positions))
+        if given != wanted:
             msg = (
-                f"the state is of the shares {came} of the source, but this loader reads "
-                f"{', '.join(f'{share} of {shares}' for share, shares in wanted)}; take a stream up on as many workers "
-                "and ranks as it was left on."
+                f"the state must be of the shards {_list_shards(wanted)}, got {_list_shards(given)}; resume with the "
+                "numbers of workers and ranks with which it was saved."
             )
             raise OptionError(msg, wanted=wanted)
-        self._stands, self._next = stands, following % self._workers
+        self._positions, self._next = positions, following % self._workers
 
-    def _beginning(self, epoch: int) -> list[ShareCursor]:
-        workers, stream = self._workers, self.stream
-        shares = stream.shares(workers)
-        return [ShareCursor(stream.share(n, workers), shares, StreamCursor(epoch)) for n in range(workers)]
+    def _start_cursors(self, epoch: int) -> list[ShardCursor]:
+        return [self.stream.start_cursor(worker, self._workers, epoch) for worker in range(self._workers)]
 
 
-def _report(output: object) -> Report:
-    return output.report() if is_batch(output) else Report(1)
+def _list_shards(shards: Sequence[tuple[int, int]]) -> str:
+    return ", ".join(f"{shard} of {num_shards}" for shard, num_shards in shards)
 
 
 @final
-class _Turns(IterableDataset[Any]):
-    """Each worker's batches, with its number and where it stands behind them."""
+class _Shards(IterableDataset[Any]):
+    """Batches of the worker's shard, each with the worker's number and the position after it."""
 
-    def __init__(self, stream: Streamed[object, B], turns: Sequence[ShareCursor]) -> None:
+    def __init__(self, stream: Streamed[object, B], starts: Sequence[ShardCursor]) -> None:
         self._stream = stream
-        self._turns = turns
+        self._starts = starts
 
     @override
-    def __iter__(self) -> Iterator[tuple[int, ShareCursor, object]]:
+    def __iter__(self) -> Iterator[tuple[int, ShardCursor, object]]:
         info = get_worker_info()
         worker = 0 if info is None else info.id
-        for batch, behind in self._stream.read(self._turns[worker]):
-            yield worker, behind, batch
+        for batch, after in self._stream.read(self._starts[worker]):
+            yield worker, after, batch

@@ -1,93 +1,96 @@
-"""A source that is read as it comes, through the stages that make batches of it."""
+"""Read a source in its order, endless or not, through the stages that make batches of it."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from operator import methodcaller
+from itertools import islice
 from typing import Any, Final, Generic, Literal, Self, TypeVar, cast, final, get_args
 
 import attrs
 import torch
-from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 from typing_extensions import override
 
-from pipeline.batching.numbers import one_of, whole
 from pipeline.batching.stream_cursor import StreamCursor
+from pipeline.checks.options import check_choice, check_int
 from pipeline.core.chain import StreamChain
 from pipeline.core.stage import Stage, StageBase, Stream, is_stream
-from pipeline.errors import CompositionError, OptionError
-from pipeline.loading.ranks import taking_part
-from pipeline.loading.share import Share
+from pipeline.data.rows import Kind, Row, is_row
+from pipeline.errors import CompositionError, OptionError, PipelineError
+from pipeline.loading.progress import share_memory
+from pipeline.loading.ranks import get_rank_and_world_size
+from pipeline.stages.input_stage import InputStage
 from pipeline.stages.resumable import Resumable
 
 X = TypeVar("X")
 B = TypeVar("B")
 
-_shared: Final[Callable[[Tensor], Tensor]] = methodcaller("share_memory_")
-"""A tensor whose memory all processes share; torch leaves its type open."""
-
 Ranks = Literal["even", "apart"]
-"""How ranks share a source: all read it, and have equal numbers of batches; or each reads records of its own."""
+"""How ranks share a source: all read every record and get the same number of batches, or each reads its own records."""
 
 
 @final
 @attrs.frozen
-class ShareCursor:
-    """Where one share of a source stands.
+class ShardCursor:
+    """Position in one shard of a source.
 
     Attributes:
-        share: which share, from 0.
-        shares: how many there are: workers, times ranks where these read apart.
-        at: where the stream over it stands.
+        shard: the number of the shard, from 0.
+        num_shards: the number of shards: workers, times ranks if these read `apart`.
+        cursor: the position of the stream over the shard.
     """
 
-    share: int
-    shares: int
-    at: StreamCursor
+    shard: int
+    num_shards: int
+    cursor: StreamCursor
 
     def to_dict(self) -> dict[str, object]:
-        """It as numbers, lists and text, for JSON or a checkpoint."""
-        return {"share": self.share, "shares": self.shares, "at": self.at.to_dict()}
+        """Return the cursor as numbers, lists and text, for JSON or a checkpoint."""
+        return {"shard": self.shard, "num_shards": self.num_shards, "cursor": self.cursor.to_dict()}
 
     @classmethod
     def from_dict(cls, state: Mapping[str, object]) -> Self:
-        """What `to_dict` wrote.
+        """Read the result of `to_dict`.
 
         Raises:
-            OptionError: if it holds anything else.
+            OptionError: if it is not such a state.
         """
         match dict(state):
-            case {"share": int(share), "shares": int(shares), "at": at, **rest} if not rest and isinstance(at, Mapping):
-                return cls(share, shares, StreamCursor.from_dict(cast("Mapping[str, object]", at)))
+            case {
+                "shard": int(shard),
+                "num_shards": int(num_shards),
+                "cursor": cursor,
+                **rest,
+            } if not rest and isinstance(cursor, Mapping):
+                return cls(shard, num_shards, StreamCursor.from_dict(cast("Mapping[str, object]", cursor)))
             case _:
-                msg = f"a share's state has share, shares and at, but {dict(state)} arrived; give what to_dict gave."
+                msg = f"state must have shard, num_shards and cursor, got {dict(state)}; give the result of to_dict()."
                 raise OptionError(msg, state=state)
 
 
 @final
 class Streamed(IterableDataset[B], Generic[X, B]):
-    """Batches of a source that is read in its order, endless or not, with bounded memory.
+    """Iterable dataset of the batches of a source that is read in its order, endless or not, in bounded memory.
 
-    It is an iterable dataset for a `DataLoader` with `batch_size=None`, and for torchdata's `StatefulDataLoader`, which
-    keeps each worker's state. `StreamLoader` does that by itself.
+    It is for a `DataLoader` with `batch_size=None`, and for torchdata's `StatefulDataLoader`, which keeps the state of
+    each worker. `StreamLoader` does that without torchdata.
 
-    Each of n workers reads every n-th record, and makes batches of its own: no record is lost or doubled. Ranks read
-    `even` or `apart`. Even: all read the same records, cut the same batches, and each takes its own, like-sized at the
-    same step and equal in number, so that none waits at the end; the stages before the bucket work on every rank.
-    Apart: each rank reads records of its own, and works on these alone; the ranks' numbers of batches may differ, so
-    this is for endless sources. Every rank needs the same number of workers.
+    Each of n workers reads every n-th record and makes its own batches: no record is lost or served twice. With
+    `ranks="even"`, all ranks read the same records and form the same batches, and each takes its share of them: batches
+    of similar size at the same training step, and the same number for every rank, so that no rank waits at the end. The
+    stages before the bucket run on every rank. With `ranks="apart"`, each rank reads its own records only; the numbers
+    of batches may differ, so this is for endless sources. Every rank needs the same number of workers.
 
     Args:
-        source: the records: an iterable that begins anew each time, such as a list or a class with `__iter__`. An
-            iterator can be read once.
-        data: what makes batches of them, such as `Tokenize(...) >> Bucket(...) >> Pad()`: stages, one stream that can
-            be resumed, and stages.
-        rank: which rank this is. Left out, that of `torch.distributed`.
-        world_size: how many ranks there are; left out, as the rank.
-        ranks: how they share the source: `even` or `apart`.
+        source: the records: an iterable that starts from the beginning each time, such as a list or a class with
+            `__iter__`. An iterator can be read only once.
+        data: the stages that make batches, such as `Tokenize(...) >> Bucket(...) >> Pad()`: exactly one resumable
+            stream, with other stages before and after it.
+        rank: the rank of this process; by default that of `torch.distributed`.
+        world_size: the number of ranks; by default that of `torch.distributed`.
+        ranks: how ranks share the source: `even` or `apart`.
 
     Raises:
-        CompositionError: if there is not one stream that can be resumed among the stages.
-        OptionError: for options outside their range.
+        CompositionError: if `data` does not have exactly one resumable stream.
+        OptionError: for options out of range.
 
     Example:
         >>> from pipeline import Bucket, FromIds, Pad
@@ -108,124 +111,187 @@ class Streamed(IterableDataset[B], Generic[X, B]):
         world_size: int | None = None,
         ranks: Ranks = "even",
     ) -> None:
-        one_of("ranks", ranks, get_args(Ranks))
+        check_choice("ranks", ranks, get_args(Ranks))
         self.source: Final = source
         self.rank: int
         self.world_size: int
-        self.rank, self.world_size = taking_part(rank, world_size)
+        self.rank, self.world_size = get_rank_and_world_size(rank, world_size)
         self.ranks: Final[Ranks] = ranks
-        self._before, self._stream, self._after = _divided(data)
-        # Shared with workers, which may have been started before it is set.
-        self._epoch = _shared(torch.zeros(1, dtype=torch.int64))
-        self._stands: ShareCursor | None = None
+        self._before, self._stream, self._after = _split_at_stream(data)
+        # In shared memory: persistent workers already run when the epoch is set.
+        self._epoch = share_memory(torch.zeros(1, dtype=torch.int64))
+        self._position: ShardCursor | None = None
         self._loaded = False
-        self._read_once = False
+        self._was_read = False
 
     @property
     def epoch(self) -> int:
-        """The epoch that is under way, or comes next."""
+        """The current epoch, or the next one if none has begun."""
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch comes next, in all workers; each has an order of its own."""
-        self._epoch[0] = whole("epoch", epoch, least=0)
+        """Set the next epoch in all workers; each epoch has its own order."""
+        self._epoch[0] = check_int("epoch", epoch, minimum=0)
 
-    def shares(self, workers: int) -> int:
-        """How many shares the source has on so many workers a rank."""
-        return max(workers, 1) * (self.world_size if self.ranks == "apart" else 1)
-
-    def share(self, worker: int, workers: int) -> int:
-        """Which share a worker of this rank reads."""
-        return worker + max(workers, 1) * (self.rank if self.ranks == "apart" else 0)
+    def start_cursor(self, worker: int, workers: int, epoch: int) -> ShardCursor:
+        """Return the beginning of an epoch in the shard of one of this rank's workers."""
+        workers = max(workers, 1)
+        if self.ranks == "even":
+            return ShardCursor(worker, workers, StreamCursor(epoch))
+        return ShardCursor(worker + workers * self.rank, workers * self.world_size, StreamCursor(epoch))
 
     @override
     def __iter__(self) -> Iterator[B]:
-        """The batches of an epoch, or the rest of one behind a state that was loaded; in a worker, its share of them.
+        """Yield the batches of an epoch, or the rest of one after a loaded state; in a worker, those of its shard.
 
         Raises:
-            OptionError: if a state was loaded that belongs to another share or other options, or if the source is an
-                iterator that was read already.
+            OptionError: if a loaded state belongs to another shard or to other options, or if the source is an iterator
+                that has already been read.
         """
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
-        share, shares = self.share(worker, workers), self.shares(workers)
-        if self._stands is None or not self._loaded:
-            self._stands = ShareCursor(share, shares, StreamCursor(self.epoch))
-        if (self._stands.share, self._stands.shares) != (share, shares):
+        start = self.start_cursor(worker, workers, self.epoch)
+        if self._position is None or not self._loaded:
+            self._position = start
+        if (self._position.shard, self._position.num_shards) != (start.shard, start.num_shards):
             msg = (
-                f"the state is of share {self._stands.share} of {self._stands.shares}, but this is share {share} of "
-                f"{shares}; take a stream up on as many workers and ranks as it was left on."
+                f"the state must be of shard {start.shard} of {start.num_shards}, got shard {self._position.shard} of "
+                f"{self._position.num_shards}; resume with the numbers of workers and ranks with which it was saved."
             )
-            raise OptionError(msg, share=share, shares=shares)
+            raise OptionError(msg, shard=start.shard, num_shards=start.num_shards)
         self._loaded = False
-        return self._followed(self.read(self._stands))
+        return self._follow(self.read(self._position))
 
-    def read(self, at: ShareCursor) -> Iterator[tuple[B, ShareCursor]]:
-        """The batches of a share from a cursor on, each with where the share stands behind it.
+    def read(self, start: ShardCursor) -> Iterator[tuple[B, ShardCursor]]:
+        """Yield the batches of a shard from a cursor on, each with the cursor after it.
 
-        They follow from the cursor and the source, and from nothing else; the stream's own state stays as it is.
+        They depend on the cursor and the source only; the state of this object does not change.
 
         Raises:
-            OptionError: for a cursor of other options, or if the source is an iterator that was read already.
+            OptionError: for a cursor of other options, or if the source is an iterator that has already been read.
         """
         if isinstance(self.source, Iterator):
-            if self._read_once:
+            if self._was_read:
                 msg = (
-                    f"the source is a {type(self.source).__name__}, which can be read once, and was; give what begins "
-                    "anew each time: a list, or an object whose __iter__ makes an iterator."
+                    f"source must be an iterable that can be read again, got a {type(self.source).__name__}, which was "
+                    "already read; give a list, or an object whose __iter__ returns a new iterator."
                 )
                 raise OptionError(msg)
-            self._read_once = True
+            self._was_read = True
         rank, world_size = (self.rank, self.world_size) if self.ranks == "even" else (0, 1)
-        share = Share(self.source, at.share + at.shares * at.at.rows, at.shares)
-        marked = self._stream.marked(share.through(self._before), at.at, rank=rank, world_size=world_size)
-        return ((self._finished(output), attrs.evolve(at, at=behind)) for output, behind in marked)
+        shard = Shard(self.source, start.shard + start.num_shards * start.cursor.rows, start.num_shards)
+        outputs = self._stream.marked(shard.map_through(self._before), start.cursor, rank=rank, world_size=world_size)
+        return ((self._apply_rest(output), attrs.evolve(start, cursor=after)) for output, after in outputs)
 
     def state_dict(self) -> dict[str, object]:
-        """Where this process stands in its share: numbers, lists and text, for JSON or a checkpoint.
+        """Return this process's position in its shard, as numbers, lists and text, for JSON or a checkpoint.
 
         Raises:
-            OptionError: if nothing was read or loaded in this process: where workers read, they know.
+            OptionError: if this process has neither read nor loaded anything: if workers read, only they know.
         """
-        if self._stands is None:
+        if self._position is None:
             msg = (
-                "nothing was read in this process, so that it does not know where its workers stand; take the state of "
-                "a StreamLoader or a StatefulDataLoader."
+                "this process has read nothing, so it does not know the positions of its workers; take the state of a "
+                "StreamLoader or a StatefulDataLoader."
             )
             raise OptionError(msg)
-        return self._stands.to_dict()
+        return self._position.to_dict()
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
-        """Have the next iteration go on where the state was taken.
+        """Start the next iteration where the state was saved.
 
         Raises:
-            OptionError: if it is no such state.
+            OptionError: if it is not such a state.
         """
-        self._stands = ShareCursor.from_dict(state)
+        self._position = ShardCursor.from_dict(state)
         self._loaded = True
-        self.set_epoch(self._stands.at.epoch)
+        self.set_epoch(self._position.cursor.epoch)
 
-    def _followed(self, marked: Iterator[tuple[B, ShareCursor]]) -> Iterator[B]:
-        for batch, behind in marked:
-            self._stands = behind
+    def _follow(self, outputs: Iterator[tuple[B, ShardCursor]]) -> Iterator[B]:
+        for batch, after in outputs:
+            self._position = after
             yield batch
 
-    def _finished(self, output: object) -> B:
+    def _apply_rest(self, output: object) -> B:
         for stage in self._after:
             output = cast("Any", stage)(output)
         return cast("B", output)
 
 
-def _divided(
+def _split_at_stream(
     data: Stream[X, B],
 ) -> tuple[Sequence[Stage[object, object]], Resumable[object, object], Sequence[StageBase]]:
-    """The stages before the stream, the stream, and the parts behind it."""
+    """Return the stages before the stream, the stream, and the stages after it."""
     parts: Sequence[StageBase] = list(data.parts.values()) if isinstance(data, StreamChain) else [data]
     streams = [index for index, part in enumerate(parts) if is_stream(part)]
     stream = parts[streams[0]]
     if len(streams) > 1 or not isinstance(stream, Resumable):
         names = ", ".join(type(parts[index]).__name__ for index in streams)
-        msg = f"data must have one stream that can be resumed, such as Bucket or BPTTWindows, but it has {names}."
+        msg = (
+            f"data must have exactly one resumable stream, got {names}; use one Bucket or BPTTWindows, or another "
+            "subclass of Resumable."
+        )
         raise CompositionError(msg, streams=names)
     before = cast("Sequence[Stage[object, object]]", parts[: streams[0]])
     return before, cast("Resumable[object, object]", stream), parts[streams[0] + 1 :]
+
+
+@final
+@attrs.frozen(eq=False)
+class Shard(Generic[X]):
+    """The records `first`, `first + step`, `first + 2 * step`, ... of a source.
+
+    A list is indexed. A source with a method `skip(count)` is asked to skip the records before the first. Any other
+    source is read from its beginning.
+
+    Example:
+        >>> list(Shard("abcdefg", 1, 3)), list(Shard(iter("abcdefg"), 1, 3))
+        (['b', 'e'], ['b', 'e'])
+    """
+
+    source: Iterable[X]
+    first: int = 0
+    step: int = 1
+
+    def __iter__(self) -> Iterator[X]:
+        if isinstance(self.source, Sequence):
+            records = self.source
+            return (records[number] for number in range(self.first, len(records), self.step))
+        skip: Callable[[int], Iterable[X]] | None = getattr(self.source, "skip", None)
+        if skip is not None:
+            return islice(skip(self.first) if self.first else self.source, 0, None, self.step)
+        return islice(self.source, self.first, None, self.step)
+
+    def map_through(self, stages: Sequence[Stage[object, object]]) -> Iterator[object]:
+        """Pass the records through stages, and number the rows by their records in the whole source.
+
+        Raises:
+            PipelineError: the error of a stage; its message names the record.
+        """
+        values: Iterator[object] = iter(self)
+        for stage in stages:
+            values = stage.map(values)
+        has_input_stage = any(isinstance(stage, InputStage) for stage in stages[:1])
+        record = self.first
+        try:
+            for value in values:
+                # An input stage counts the records of this shard, from 0.
+                yield _with_row_id(value, record) if has_input_stage and is_row(value) else value
+                record += self.step
+        except PipelineError as error:
+            if self.first or self.step > 1:
+                _name_record(error, self.first, self.step)
+            raise
+
+
+def _with_row_id(row: Row[Kind], row_id: int) -> Row[Kind]:
+    return Row(row.sequence, row.target, row_id, row.answer_mask, row.start_step)
+
+
+def _name_record(error: PipelineError, first: int, step: int) -> None:
+    """Add to an error the record of the whole source: the input stage's `row` counts within the shard."""
+    row = error.details.get("row")
+    if isinstance(row, int):
+        record = first + step * row
+        error.args = (f"record {record} of the source, row {row} of this shard: {error}", *error.args[1:])
+        error.details = {**error.details, "record": record}

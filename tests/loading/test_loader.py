@@ -128,7 +128,7 @@ def test_long_rows_are_cut_by_the_loader(workers: int) -> None:
     for too_long in ("split", "truncate"):
         policy = Budget(5, too_long=too_long)
         found = [content(batch) for batch in loader(policy, num_workers=workers)]
-        rows = CutRows(RowDataset(SOURCE, FromIds()), planned(policy).pieces)
+        rows = CutRows(RowDataset(SOURCE, FromIds()), planned(policy).splits)
         stock = DataLoader(rows, batch_sampler=planned(policy), collate_fn=Pad())
         assert found == [content(batch) for batch in stock]
         steps = sum(len(row) for _, values in found for row in values)

@@ -1,4 +1,4 @@
-"""Rows by number: prepared together or singly, alike; an error names the record, and where it stands."""
+"""Rows by number: prepared together or one_by_one, alike; an error names the record, and where it stands."""
 
 from collections.abc import Sequence
 from typing import final
@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from pipeline import Example, FromIds, Ids, Row, Tokenize, Vectors
 from pipeline.batching import Budget
-from pipeline.data.windows import window_of
+from pipeline.data.windows import cut_row
 from pipeline.errors import OptionError, ShapeError, ValuesError
 from pipeline.loading import CutRows, PlannedBatches, RowDataset
 from pipeline.sources import Records
@@ -20,14 +20,14 @@ from support.untyped import listed
 TEXTS = ["to be", "or not", "to be that is", ""]
 
 
-@pytest.mark.parametrize("singly", [False, True])
-def test_rows_are_those_of_the_door(singly: bool) -> None:
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_rows_are_those_of_the_door(one_by_one: bool) -> None:
     """With their places and targets, in the order that is asked for; from a list, and from a source."""
     examples = [Example(text, number) for number, text in enumerate(TEXTS)]
     tokenize = Tokenize.train(TEXTS)
     wanted = list(tokenize.map(examples))
     for source in (examples, Records(examples)):
-        rows = RowDataset(source, tokenize, singly=singly)
+        rows = RowDataset(source, tokenize, one_by_one=one_by_one)
         assert len(rows) == 4
         for row, number in zip(rows.__getitems__([2, 0, 3]), [2, 0, 3], strict=True):
             assert listed(row.sequence.values) == listed(wanted[number].sequence.values)
@@ -37,19 +37,19 @@ def test_rows_are_those_of_the_door(singly: bool) -> None:
             rows[4]
 
 
-@pytest.mark.parametrize("singly", [False, True])
-def test_an_error_names_the_record(singly: bool) -> None:
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_an_error_names_the_record(one_by_one: bool) -> None:
     """By its number and its place, whether reading it failed, or the door."""
-    unread = RowDataset(Troubled([1, 1, 1, 1], 2, "raise"), Stumbling(9, "raise"), singly=singly)
+    unread = RowDataset(Troubled([1, 1, 1, 1], 2, "raise"), Stumbling(9, "raise"), one_by_one=one_by_one)
     with pytest.raises(KeyError, match="a field") as info:
         unread.__getitems__([3, 2, 1])
     assert info.value.__notes__[-1] == "It is record 2 (rows.txt, line 3)."
-    unprepared = RowDataset(Troubled([1, 1, 1, 1], 9, "raise"), Stumbling(2, "refuse"), singly=singly)
+    unprepared = RowDataset(Troubled([1, 1, 1, 1], 9, "raise"), Stumbling(2, "refuse"), one_by_one=one_by_one)
     with pytest.raises(ValuesError, match="it is no good") as refused:
         unprepared.__getitems__([3, 2, 1])
     assert refused.value.__notes__ == ["It is record 2 (rows.txt, line 3)."]
     with pytest.raises(ValuesError, match="row 1, step 0 is -1, but ids count from 0"):
-        RowDataset([[1], [-1]], FromIds(), singly=singly).__getitems__([0, 1])
+        RowDataset([[1], [-1]], FromIds(), one_by_one=one_by_one).__getitems__([0, 1])
 
 
 def test_records_have_places() -> None:
@@ -62,12 +62,12 @@ def test_a_part_of_a_row_keeps_what_belongs_to_its_steps() -> None:
     """Values, offsets, targets a step, and which steps are asked for; its place, and a target a row."""
     offsets = torch.tensor([[0, 1], [1, 2], [2, 3], [3, 4]])
     row = Row(Ids(torch.arange(4), offsets), ["a", None, "c", "d"], 7, [True, False, True, True])
-    part = window_of(row, 1, 3)
+    part = cut_row(row, 1, 3)
     assert listed(part.sequence.values) == [1, 2]
     assert part.sequence.offsets is not None
     assert listed(part.sequence.offsets) == [[1, 2], [2, 3]]
     assert (part.target, part.row_id, part.answer_mask) == ([None, "c"], 7, [False, True])
-    named = window_of(Row(Vectors(torch.zeros(4, 2)), target="spam"), 3, 9)
+    named = cut_row(Row(Vectors(torch.zeros(4, 2)), target="spam"), 3, 9)
     assert (len(named), named.target, named.answer_mask) == (1, "spam", None)
 
 
@@ -76,17 +76,17 @@ def test_pieces_put_together_are_the_rows() -> None:
     counts = [7, 0, 3, 12, 2]
     rows = RowDataset([list(range(count)) for count in counts], FromIds())
     batches = PlannedBatches(counts, Budget(4, too_long="split"))
-    pieces = CutRows(rows, batches.pieces)
+    pieces = CutRows(rows, batches.splits)
     found: dict[int, list[int]] = {place: [] for place in range(5)}
     for number in sorted(number for batch in batches for number in batch):
         found[pieces[number].row_id] += listed(pieces[number].sequence.values)
     assert found == {place: list(range(count)) for place, count in enumerate(counts)}
-    short = CutRows(rows, PlannedBatches(counts, Budget(4, too_long="truncate")).pieces)
+    short = CutRows(rows, PlannedBatches(counts, Budget(4, too_long="truncate")).splits)
     assert [len(short[number]) for number in range(len(short))] == [4, 0, 3, 4, 2]
     with pytest.raises(
         OptionError, match="pieces are those of 5 rows, but the dataset has 1; plan with the lengths of"
     ):
-        CutRows(RowDataset([[1]], FromIds()), batches.pieces)
+        CutRows(RowDataset([[1]], FromIds()), batches.splits)
 
 
 @final

@@ -62,7 +62,7 @@ def test_every_row_once_and_as_many_batches_for_each_rank(policy: Policy, world_
         given = [taken(batches) for batches in ranks]
         assert {len(batches) for batches in given} == {len(plan)}
         repeated: list[int] = plan.repeated.tolist()
-        wanted = Counter([*range(len(plan.pieces)), *repeated])
+        wanted = Counter([*range(len(plan.splits)), *repeated])
         assert Counter(number for batches in given for batch in batches for number in batch) == wanted
         assert all(batch for batches in given for batch in batches)
 
@@ -163,7 +163,7 @@ def test_on_other_ranks_each_row_that_is_left_comes_once(rows: int, worlds: list
     """Whatever numbers of ranks follow each other, two steps on each."""
     counts = drawn(rows)
     found: Counter[int] = Counter()
-    allowed = Counter(range(len(sampler(counts, policy).pieces)))
+    allowed = Counter(range(len(sampler(counts, policy).splits)))
     state: dict[str, object] | None = None
     for turn, world_size in enumerate(worlds):
         ranks = [sampler(counts, policy, rank, world_size) for rank in range(world_size)]

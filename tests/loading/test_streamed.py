@@ -17,8 +17,7 @@ from pipeline.batching import Boundaries, Budget, Policy, Rows, Shapes, StreamCu
 from pipeline.errors import CompositionError, LengthError, OptionError, ValuesError
 from pipeline.loading import Streamed, StreamLoader
 from pipeline.loading.loader import Start
-from pipeline.loading.share import Share
-from pipeline.loading.streamed import Ranks
+from pipeline.loading.streamed import Ranks, Shard
 from pipeline.stages.from_ids import Numbered
 from pipeline.stages.resumable import Resumable
 from support.needs import needs
@@ -171,7 +170,7 @@ class Skippable:
 def test_a_share_is_every_nth_record(kind: Callable[[list[list[int]]], object], first: int, every: int) -> None:
     """By index, by skipping, or read over: the same records."""
     records = [[number] for number in range(8)]
-    share = cast("Share[list[int]]", loosely(Share)(kind(records), first, every))
+    share = cast("Shard[list[int]]", loosely(Shard)(kind(records), first, every))
     assert list(share) == records[first::every]
 
 

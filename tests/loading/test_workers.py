@@ -10,7 +10,7 @@ from pipeline import Pad
 from pipeline.batching import Rows
 from pipeline.errors import ValuesError, WorkerError
 from pipeline.loading import Loader, PlannedBatches, RowDataset
-from pipeline.loading.failures import RemoteTracebackError
+from pipeline.loading.workers import RemoteTracebackError
 from support.troubles import Stumbling, Troubled, workers_places
 
 COUNTS = [1 + place % 5 for place in range(24)]
@@ -23,9 +23,9 @@ def at_reading(trouble: str, **options: Any) -> Loader[Any]:
     return Loader(rows, PlannedBatches(COUNTS, Rows(4), seed=1), Pad(), num_workers=2, **options)
 
 
-def at_the_door(trouble: str, *, singly: bool = False, **options: Any) -> Loader[Any]:
+def at_the_door(trouble: str, *, one_by_one: bool = False, **options: Any) -> Loader[Any]:
     """A loader whose workers come to grief when they prepare record 13."""
-    rows = RowDataset(Troubled(COUNTS, 99, ""), Stumbling(13, trouble), singly=singly)
+    rows = RowDataset(Troubled(COUNTS, 99, ""), Stumbling(13, trouble), one_by_one=one_by_one)
     return Loader(rows, PlannedBatches(COUNTS, Rows(4), seed=1), Pad(), num_workers=2, **options)
 
 
@@ -123,7 +123,7 @@ def test_records_that_are_prepared_together_are_named_together() -> None:
         list(at_the_door("kill"))
     assert info.value.details["records"] == batch
     with pytest.raises(WorkerError, match=rf"worker \d was at record 13 \(rows\.txt, line 14\), in batch {number}\.$"):
-        list(at_the_door("kill", singly=True))
+        list(at_the_door("kill", one_by_one=True))
 
 
 def test_a_death_during_a_training_step_names_the_record() -> None:

@@ -11,7 +11,7 @@ from pipeline import FromIds, Ids, Pad, Padded, Report
 from pipeline.batching import Budget, PaddingReport, Plan, Rows
 from pipeline.data.metadata import BatchMetadata
 from pipeline.errors import LengthError, OptionError, ShapeError
-from pipeline.loading.tally import EpochCounter
+from pipeline.loading import EpochCounter
 
 
 def batch(lengths: dict[int, int]) -> Padded[Ids]:
@@ -47,11 +47,11 @@ def test_an_epoch_of_a_plan_is_its_waste(lengths: list[int], most: int) -> None:
     plan = Plan.of(lengths, Budget(18, longest=9))
     rows, tally = list(FromIds().map([[1] * length for length in lengths])), EpochCounter(lengths, most=most)
     passed = list(tally.count(Pad()([rows[index] for index in numbers.tolist()]) for numbers in plan))
-    wanted = PaddingReport.of(plan, lengths, most=most)
+    wanted = PaddingReport.of(plan, lengths, max_outliers=most)
     assert len(passed) == len(plan)
     assert tally.report == wanted.report
     assert tally.coverage().complete
-    assert [culprit.padding for culprit in tally.culprits] == [culprit.padding for culprit in wanted.culprits]
+    assert [culprit.padding for culprit in tally.culprits] == [culprit.padding for culprit in wanted.outliers]
     for culprit in tally.culprits:
         assert culprit.row in plan[culprit.batch]
         assert lengths[culprit.row] == culprit.length

@@ -1,0 +1,79 @@
+"""Read records by number, and name them in errors by number, file and line."""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final, Protocol, TypeVar
+
+from pipeline.errors import PipelineError
+from pipeline.loading.progress import is_tracked, report_record
+from pipeline.sources.source import Source
+
+V = TypeVar("V")
+V_co = TypeVar("V_co", covariant=True)
+
+_MAX_NAMED: Final = 8
+"""The number of records that an error names before it only counts the rest."""
+
+
+class Indexable(Protocol[V_co]):
+    """Records that can be read by number: a list, a `Source`, or a map-style `Dataset` of torch."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> V_co: ...
+
+
+def fetch(dataset: Indexable[V], records: Sequence[int]) -> list[V]:
+    """Read several records, in one call if the dataset has a faster way than one by one."""
+    fetch_many: Callable[[Sequence[int]], list[V]] | None = getattr(dataset, "__getitems__", None)
+    # The default method of `Source` reads one by one too. Doing it here reports each record before it is read, so that
+    # a worker's death is attributed to one record and not to the whole batch.
+    if fetch_many is None or getattr(type(dataset), "__getitems__", None) is Source.__dict__["__getitems__"]:
+        found = _fetch_one_by_one(dataset, records)
+        report_record(-1)
+        return found
+    return fetch_many(records)
+
+
+def _fetch_one_by_one(dataset: Indexable[V], records: Sequence[int]) -> list[V]:
+    if is_tracked():
+        return [fetch_one(dataset, record) for record in records]
+    # The same without a function call per record, which would take longer than reading a short one from memory.
+    record, found = -1, list[V]()
+    try:
+        for record in records:
+            found.append(dataset[record])
+    except Exception as error:
+        add_record_note(error, dataset, record)
+        raise
+    return found
+
+
+def fetch_one(dataset: Indexable[V], record: int) -> V:
+    """Read one record; an error gets a note that names it."""
+    report_record(record)
+    try:
+        return dataset[record]
+    except Exception as error:
+        add_record_note(error, dataset, record)
+        raise
+
+
+def add_record_note(error: Exception, dataset: object, record: int) -> None:
+    """Add a note to an error that names the record."""
+    error.add_note(f"It is {describe_record(dataset, record)}.")
+
+
+def describe_record(dataset: object, record: int) -> str:
+    """Name one record: `record 57 (reviews.csv, line 58)`, or `record 57` if the dataset has no `where`."""
+    where: Callable[[int], str] | None = getattr(dataset, "where", None)
+    if where is not None:
+        # An error in `where` must not hide the error that is being reported.
+        with suppress(PipelineError, IndexError, OSError):
+            return f"record {record} ({where(record)})"
+    return f"record {record}"
+
+
+def describe_records(dataset: object, records: Sequence[int]) -> str:
+    """Name the first eight of several records, and count the rest."""
+    names = ", ".join(describe_record(dataset, record) for record in records[:_MAX_NAMED])
+    return names + (f" and {len(records) - _MAX_NAMED} more" if len(records) > _MAX_NAMED else "")

@@ -1,0 +1,302 @@
+"""Name the record at which a worker raised, died or hung.
+
+A worker that raises sends the error back in place of its batch. A worker that dies or hangs sends nothing, so its last
+entry in the shared `ProgressTable` says which record it was reading.
+
+torch learns of a worker's death from the signal SIGCHLD, and raises wherever the training process happens to be: often
+in the middle of a training step and not in the loader. So its signal handler is wrapped in one of ours, which replaces
+torch's error by one that names the record.
+"""
+
+import copy
+import pickle
+import re
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from multiprocessing import active_children
+from types import FrameType
+from typing import Final, Generic, TypeVar, final
+from weakref import WeakSet
+
+import attrs
+from torch.utils.data import Dataset, get_worker_info
+from typing_extensions import override
+
+from pipeline.batching.plan import Plan
+from pipeline.checks.options import check_int
+from pipeline.errors import OptionError, WorkerError
+from pipeline.loading.progress import ProgressTable, WorkerPhase, WorkerProgress, report_phase
+from pipeline.loading.records import Indexable, describe_record, describe_records, fetch
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+_PIDS: Final = re.compile(r"pid(?:\(s\))? ([\d, ]+)\)")
+"""The part of torch's messages that names the processes of workers that died."""
+
+_TIMEOUT: Final = "timed out"
+"""The part of torch's messages that says that no batch came within `timeout`."""
+
+_BUSY: Final = {WorkerPhase.READING, WorkerPhase.COLLATING}
+
+_PIPE_GRACE: Final = 2.0
+"""Seconds to wait for a death after a broken pipe: the pipe closes before the system reports that the worker ended."""
+
+
+def check_worker_options(workers: int, options: Mapping[str, object]) -> None:
+    """Reject options for workers if there are no workers.
+
+    Raises:
+        OptionError: for such an option, or if `workers` is below 0.
+    """
+    check_int("num_workers", workers, minimum=0)
+    given = [name for name, option in options.items() if option]
+    if given and not workers:
+        msg = f"{given[0]} is for workers, but num_workers is 0; leave it out, or set num_workers to 1 or more."
+        raise OptionError(msg, option=given[0])
+
+
+def shut_down_workers(iterator: object) -> None:
+    """Shut down the workers of a `DataLoader`'s iterator now, not when it is garbage-collected.
+
+    A traceback can keep an iterator alive. If the garbage collector finds it later, the queues that the workers wait on
+    are gone before the workers are asked to stop: workers that are still starting then fail, and torch reports that
+    from within whatever code runs at that moment.
+    """
+    shut_down = getattr(iterator, "_shutdown_workers", None)
+    # Errors of workers that are being stopped do not matter any more; torch terminates those that are left.
+    with suppress(RuntimeError):
+        if callable(shut_down):
+            shut_down()
+
+
+class RemoteTracebackError(Exception):
+    """Traceback in the worker: the cause of the error that is raised in the training process."""
+
+
+@final
+@attrs.frozen
+class WorkerFailure:
+    """An error raised in a worker, sent in place of its batch.
+
+    Attributes:
+        error: the error itself; None if it cannot be pickled.
+        name: the name of its class.
+        text: its formatted traceback, with message and notes.
+        worker: the worker's number.
+    """
+
+    error: Exception | None
+    name: str
+    text: str
+    worker: int
+
+    @classmethod
+    def from_error(cls, error: Exception, worker: int) -> "WorkerFailure":
+        """Prepare an error for sending to the training process."""
+        text = "".join(traceback.format_exception(error))
+        return cls(error if _survives_pickling(error) else None, type(error).__name__, text, worker)
+
+    def to_error(self) -> Exception:
+        """Return the error to raise in the training process: of its own class with its details, if it was picklable."""
+        error = self.error
+        if error is None:
+            msg = f"worker {self.worker} raised {self.name}, which cannot be pickled; its traceback is:\n{self.text}"
+            error = WorkerError(msg, worker=self.worker, raised=self.name)
+        error.add_note(f"It was raised in worker {self.worker}.")
+        error.__cause__ = RemoteTracebackError(f"\n{self.text}")
+        return error
+
+
+def _survives_pickling(error: Exception) -> bool:
+    """Return whether an error is the same after pickling.
+
+    Exceptions are rebuilt from `args`, so one whose `__init__` takes other arguments fails to unpickle or changes its
+    message. `copy.copy` rebuilds it in the same way as unpickling.
+    """
+    try:
+        pickle.dumps(error)
+        rebuilt = copy.copy(error)
+    except Exception:  # noqa: BLE001 - any error in rebuilding means that it cannot be sent
+        return False
+    return type(rebuilt) is type(error) and str(rebuilt) == str(error)
+
+
+@final
+class MonitoredDataset(Dataset[R]):
+    """Dataset that reports its progress in a worker, and returns an error instead of raising it.
+
+    Its indices are a batch's number in the plan, followed by the batch's records.
+    """
+
+    def __init__(self, dataset: Indexable[R], progress: ProgressTable | None) -> None:
+        self._dataset: Final = dataset
+        self._progress: Final = progress
+
+    @override
+    def __getitem__(self, index: int) -> R:
+        return self._dataset[index]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[R] | WorkerFailure:
+        """Return the records of a batch, or the error that reading them raised in a worker."""
+        batch, *records = indices
+        worker = get_worker_info()
+        if worker is None or self._progress is None:
+            return fetch(self._dataset, records)
+        self._progress.start_batch(worker.id, batch)
+        try:
+            return fetch(self._dataset, records)
+        except Exception as error:  # noqa: BLE001 - it is raised in the training process
+            return WorkerFailure.from_error(error, worker.id)
+
+
+@final
+class MonitoredCollate(Generic[R, T]):
+    """Collate function that reports its progress in a worker, and returns an error instead of raising it."""
+
+    def __init__(self, collate: Callable[[list[R]], T]) -> None:
+        self._collate: Final = collate
+
+    def __call__(self, rows: list[R] | WorkerFailure) -> T | WorkerFailure:
+        """Return a batch of rows, or the error that reading or collating them raised in a worker."""
+        if isinstance(rows, WorkerFailure):
+            return rows
+        worker = get_worker_info()
+        if worker is None:
+            return self._collate(rows)
+        report_phase(WorkerPhase.COLLATING)
+        try:
+            return self._collate(rows)
+        except Exception as error:  # noqa: BLE001 - it is raised in the training process
+            return WorkerFailure.from_error(error, worker.id)
+        finally:
+            report_phase(WorkerPhase.DONE)
+
+
+@final
+class WorkerMonitor:
+    """View of a loader's workers from the training process: turns torch's errors into ones that name the record.
+
+    Args:
+        progress: the table in which the workers report.
+        dataset: the dataset, which names records.
+        plan: the plan whose batches the workers make.
+    """
+
+    def __init__(self, progress: ProgressTable, dataset: object, plan: Plan) -> None:
+        self._progress: Final = progress
+        self._dataset: Final = dataset
+        self.plan = plan
+        self._reported: Final[set[int]] = set()
+        _monitors.add(self)
+
+    def explain(self, error: Exception) -> WorkerError | None:
+        """Return an error that names the record, if this loader's worker died or hung; None for any other error."""
+        if isinstance(error, OSError | EOFError):
+            return self._explain_broken_pipe()
+        if not isinstance(error, RuntimeError) or isinstance(error, WorkerError):
+            return None
+        message = str(error).strip().rstrip(".")
+        if pids := _find_pids(error):
+            return self._blame(message, pids)
+        if _TIMEOUT in message:
+            busy = {progress.pid for progress in self._progress if progress.phase in _BUSY}
+            return self._blame(message, busy) or _describe_idle_timeout(message)
+        return None
+
+    def has_reported(self, error: Exception) -> bool:
+        """Return whether an error repeats deaths already reported: torch raises again while other workers end."""
+        pids = _find_pids(error)
+        return bool(pids) and self._reported.issuperset(pids)
+
+    def _explain_broken_pipe(self) -> WorkerError | None:
+        """Find the worker that died while it sent a batch; wait a moment, because its pipe breaks first."""
+        deadline = time.monotonic() + _PIPE_GRACE
+        try:
+            while time.monotonic() < deadline:
+                alive = {child.pid for child in active_children()}
+                if dead := {progress.pid for progress in self._progress} - alive - {0}:
+                    names = ", ".join(map(str, sorted(dead)))
+                    return self._blame(f"DataLoader worker (pid {names}) died while it sent a batch", dead)
+                time.sleep(0.02)
+        except WorkerError as error:  # raised by the signal handler during the wait
+            return error
+        return None
+
+    def _blame(self, message: str, pids: set[int]) -> WorkerError | None:
+        """Build the error that says at which records the workers with these process ids were, if they are ours."""
+        self._reported.update(pids)
+        blamed = [(worker, progress) for worker, progress in enumerate(self._progress) if progress.pid in pids]
+        if not blamed:
+            return None
+        details = "; ".join(f"worker {worker} {self._describe(progress)}" for worker, progress in blamed)
+        records = [record for _, progress in blamed for record in self._records(progress)]
+        return WorkerError(f"{message}: {details}.", workers=[worker for worker, _ in blamed], records=records)
+
+    def _describe(self, progress: WorkerProgress) -> str:
+        match progress:
+            case WorkerProgress(phase=WorkerPhase.READING, record=int(record)):
+                return f"was at {describe_record(self._dataset, record)}, in batch {progress.batch}"
+            case WorkerProgress(phase=WorkerPhase.DONE):
+                activity = "had just finished"
+            case _:
+                activity = "was reading" if progress.phase is WorkerPhase.READING else "was collating"
+        records = describe_records(self._dataset, self._records(progress))
+        return f"{activity} batch {progress.batch}, which holds {records}"
+
+    def _records(self, progress: WorkerProgress) -> list[int]:
+        if progress.record is not None:
+            return [progress.record]
+        records: list[int] = self.plan.splits.rows_of(self.plan[progress.batch]).tolist()
+        return records
+
+
+def _find_pids(error: Exception) -> set[int]:
+    found = _PIDS.search(str(error))
+    return {int(pid) for pid in found[1].split(",")} if found else set()
+
+
+def _describe_idle_timeout(message: str) -> WorkerError:
+    msg = (
+        f"{message}: the workers had not started their first batch; give them more time to start with a larger timeout."
+    )
+    return WorkerError(msg, workers=[], records=[])
+
+
+_monitors: "WeakSet[WorkerMonitor]" = WeakSet()
+"""The monitors of all loaders of this process: a signal does not say to which of them a worker belongs."""
+
+
+def install_sigchld_handler() -> None:
+    """Wrap torch's handler of SIGCHLD, once, so that a worker's death names the record.
+
+    Does nothing where that is impossible: on systems without the signal, and outside the main thread.
+    """
+    if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
+        return
+    handler = signal.getsignal(signal.SIGCHLD)
+    if not callable(handler) or isinstance(handler, _SigchldHandler):
+        return
+    signal.signal(signal.SIGCHLD, _SigchldHandler(handler))
+
+
+@final
+class _SigchldHandler:
+    def __init__(self, wrapped: Callable[[int, FrameType | None], object]) -> None:
+        self._wrapped: Final = wrapped
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        try:
+            self._wrapped(number, frame)
+        except RuntimeError as error:
+            monitors = list(_monitors)
+            if any(monitor.has_reported(error) for monitor in monitors):
+                return
+            explained = next((found for monitor in monitors if (found := monitor.explain(error)) is not None), None)
+            if explained is None:
+                raise
+            raise explained from error
