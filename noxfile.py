@@ -1,38 +1,45 @@
 """The project's chores: `nox -l` lists them, `nox` runs those that CI runs."""
 
+import re
+from collections import Counter
 from pathlib import Path
 
 import nox
 
 nox.needs_version = ">=2024.10.9"
-nox.options.sessions = ["demo", "tests", "extras", "types", "lint"]
+nox.options.sessions = ["tests", "demo", "extras", "types", "lint", "docs"]
 nox.options.reuse_venv = "yes"
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 PACKAGES = ["pipeline", "pipeline_attention", "pipeline_recurrent"]
 OUTSIDE = "tests/outside/pipeline-mingru"
-EXTRAS = ("arrow", "plots")
-WITH_EXTRAS = ("tests/sources", "tests/loading", "tests/forecast", "tests/cli/test_plan.py")
+DEMO = "docs/examples/highlight"
+EXAMPLES = ("classify_csv", "tag_conllu", "sensor_rows")
+WITH_EXTRAS = ("tests/sources", "tests/loading", "tests/forecast", "tests/cli/test_plan.py", "tests/test_extras.py")
 NATIVE = ("tests/plugins/recurrent/test_native.py", "tests/plugins/recurrent/test_native_build.py")
+# Tensors are small in tests: threads that wait for each other cost more than they bring.
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
 def install(session: nox.Session, *what: str, groups: tuple[str, ...] = ()) -> None:
-    """Install with the pins that every session shares; torch's above all."""
-    needed = [requirement for group in groups for requirement in nox.project.dependency_groups(PROJECT, group)]
-    session.install("--constraint", "constraints.txt", *what, *needed)
+    """Install with the pins that every session shares, above all that of torch."""
+    session.install("--constraint", "constraints.txt", *what, *list_requirements(*groups))
 
 
-@nox.session
-def demo(session: nox.Session) -> None:
-    """Teach a model to highlight Python source, and show what it learned."""
-    install(session, ".")
-    session.run("python", "-m", "pipeline", "demo", *session.posargs)
+def list_requirements(*groups: str) -> list[str]:
+    """List the requirements of dependency groups."""
+    return [requirement for group in groups for requirement in nox.project.dependency_groups(PROJECT, group)]
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests against the installed wheel: docstrings, documents, and a plugin from outside among them."""
-    install(session, ".", f"./{OUTSIDE}", groups=("test",))
+    """Test the installed wheel: docstrings, documents, examples and a plugin from outside included."""
+    install(session, ".[text]", f"./{OUTSIDE}", groups=("test",))
+    run_all_tests(session)
+
+
+def run_all_tests(session: nox.Session, *options: str) -> None:
+    """Run the whole test suite against the installed packages."""
     # `pytest`, not `python -m pytest`: the latter puts the checkout before the wheel that is under test.
     session.run(
         "pytest",
@@ -40,37 +47,36 @@ def tests(session: nox.Session) -> None:
         "--pyargs",
         *PACKAGES,
         "tests",
+        *options,
         *session.posargs,
-        # Tensors are small here: threads that wait for each other cost more than they bring.
-        env={"OMP_NUM_THREADS": "1", "PIPELINE_TESTS_INSTALLED": "1", "TOKENIZERS_PARALLELISM": "false"},
+        env={**ENVIRONMENT, "PIPELINE_TESTS_INSTALLED": "1"},
     )
 
 
-@nox.session(default=False)
-def native(session: nox.Session) -> None:
-    """Run the native engine's tests, which are skipped where nothing compiles it: here something must."""
-    install(session, ".", groups=("test",))
-    session.run("pytest", *NATIVE, *session.posargs, env={"OMP_NUM_THREADS": "1", "PIPELINE_TESTS_NATIVE": "1"})
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Teach a model to highlight Python source, and show what it learned."""
+    install(session, ".[text]")
+    session.run("python", DEMO, *session.posargs)
 
 
 @nox.session
 def extras(session: nox.Session) -> None:
-    """Run the tests that need optional packages, which are skipped where they are absent: here they must be there."""
-    install(session, f".[{','.join(EXTRAS)}]", groups=("extras",))
-    environment = {"OMP_NUM_THREADS": "1", "PIPELINE_TESTS_EXTRAS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    session.run("pytest", *WITH_EXTRAS, *session.posargs, env=environment)
+    """Run the tests that need optional packages; elsewhere they are skipped, here they must run."""
+    install(session, ".[arrow,plots,text]", groups=("extras",))
+    session.run("pytest", *WITH_EXTRAS, *session.posargs, env={**ENVIRONMENT, "PIPELINE_TESTS_EXTRAS": "1"})
 
 
 @nox.session
 def types(session: nox.Session) -> None:
     """Check every file with mypy and pyright, both strict, and that both reject what must not type-check."""
-    install(session, ".", f"./{OUTSIDE}", groups=("types",))
+    install(session, ".[text]", f"./{OUTSIDE}", groups=("types",))
     session.run("mypy")
     session.run("pyright")
-    # By file: as a folder it is left out, since it is a project of its own.
+    # By file: the folder is excluded from the project's own run, since it is a project of its own.
     session.run("mypy", f"{OUTSIDE}/pipeline_mingru/__init__.py")
     session.run("pyright", f"{OUTSIDE}/pipeline_mingru/__init__.py")
-    # Every public name says its type: what is left to inference, checkers may infer differently.
+    # Every public name must declare its type: checkers may infer different ones.
     for package in PACKAGES:
         session.run("pyright", "--verifytypes", package, "--ignoreexternal")
     session.run("pytest", "tests/typing", env={"PIPELINE_TYPES_INSTALLED": "1"})
@@ -78,48 +84,128 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and formatting."""
+    """Check style, formatting and the layers of the code."""
     install(session, groups=("lint",))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    # The plugins' folder is on the path by itself: nothing has to be installed to read imports.
+    session.run("lint-imports", "--no-cache", env={"PYTHONPATH": "plugins"})
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site into docs/_build/html, where every warning is an error, and run the examples."""
+    install(session, ".[text]", groups=("docs",))
+    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html", *session.posargs)
+    for example in EXAMPLES:
+        session.run("python", f"docs/examples/{example}.py", env=ENVIRONMENT)
 
 
 @nox.session(default=False)
-def bench(session: nox.Session) -> None:
-    """Measure the library against what else there is; `-- encode`, for that alone, `-- quick`, for two minutes."""
-    install(session, ".", groups=("bench",))
-    session.run("python", "docs/bench", *session.posargs)
+def native(session: nox.Session) -> None:
+    """Run the native engine's tests; elsewhere they are skipped without a compiler, here they must run."""
+    install(session, ".[text]", groups=("test",))
+    session.run("pytest", *NATIVE, *session.posargs, env={**ENVIRONMENT, "PIPELINE_TESTS_NATIVE": "1"})
 
 
 @nox.session(default=False)
 def long(session: nox.Session) -> None:
     """Run the native engine's tests under the address and undefined-behaviour sanitizers of gcc."""
-    install(session, ".", groups=("test",))
+    install(session, ".[text]", groups=("test",))
     sanitize = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
     session.run("python", "-m", "pipeline_recurrent.native", "-g", "-O1", *sanitize, env={"CC": "gcc"})
-    # Python itself is not compiled so: their runtimes have to be there before it starts.
+    # Python itself is not compiled with sanitizers: their runtimes have to be loaded before it starts.
     runtimes = [
         str(session.run("gcc", f"-print-file-name=lib{name}.so", external=True, silent=True)).strip()
         for name in ("asan", "ubsan")
     ]
     session.run(
         "pytest",
-        "--capture=no",  # what a sanitizer says last would be captured, and lost with the process
+        "--capture=no",  # captured output, a sanitizer's last words included, is lost with the process
         NATIVE[0],
         *session.posargs,
         env={
+            **ENVIRONMENT,
             "LD_PRELOAD": " ".join(runtimes),
             "ASAN_OPTIONS": "detect_leaks=0",  # Python frees nothing as it ends
-            "OMP_NUM_THREADS": "1",
             "PIPELINE_TESTS_NATIVE": "1",
         },
     )
 
 
 @nox.session(default=False)
+def coverage(session: nox.Session) -> None:
+    """Run the tests with coverage; the report lists the lines that no test reaches."""
+    install(session, ".[arrow,plots,text]", f"./{OUTSIDE}", groups=("coverage",))
+    measured = [f"--cov={package}" for package in PACKAGES]
+    run_all_tests(session, *measured, "--cov-report=term-missing:skip-covered", "--cov-report=html")
+
+
+@nox.session(default=False)
+@nox.parametrize("which", ["lowest", "newest"])
+def versions(session: nox.Session, which: str) -> None:
+    """Run the tests with the lowest allowed version of every dependency, and with the newest.
+
+    For CPU builds of other versions of torch, set PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu.
+    """
+    project, needed = f"./{OUTSIDE}", list_requirements("test")
+    if which == "lowest":
+        lowest = Path(session.create_tmp()) / "lowest.txt"
+        lowest.write_text("\n".join(list_lower_bounds()), encoding="utf-8")
+        session.install("--constraint", str(lowest), ".[text]", project, *needed)
+    else:
+        session.install("--upgrade", "--upgrade-strategy=eager", ".[text]", project, *needed)
+    session.run("python", "-m", "pip", "list")
+    run_all_tests(session)
+
+
+def list_lower_bounds() -> list[str]:
+    """Pin each dependency to its lower bound in pyproject.toml: `attrs>=24.2` becomes `attrs==24.2`."""
+    project = PROJECT["project"]
+    requirements = [*project["dependencies"], *project["optional-dependencies"]["text"]]
+    return [re.sub(r"^([\w-]+)>=([\w.]+).*$", r"\1==\2", requirement) for requirement in requirements]
+
+
+@nox.session(default=False)
+def checkers(session: nox.Session) -> None:
+    """Count what other type checkers report: no error is right in right.py, one on each marked line in wrong.py."""
+    install(session, ".[text]", f"./{OUTSIDE}", groups=("test", "types", "checkers"))
+    python = Path(session.virtualenv.location) / "bin" / "python"
+    commands = {
+        "mypy": ("mypy", "--no-error-summary"),
+        "pyright": ("pyright", "--pythonpath", str(python)),
+        "basedpyright": ("basedpyright", "--pythonpath", str(python), "--level", "error"),
+        "ty": ("ty", "check", "--output-format", "concise", "--python", str(python)),
+        "pyrefly": ("pyrefly", "check", "--output-format", "min-text", "--python-interpreter-path", str(python)),
+        "zuban": ("zuban", "check", "--strict", "--python-executable", str(python)),
+    }
+    right, wrong = "tests/typing/right.py", "tests/typing/wrong.py"
+    lines = enumerate(Path(wrong).read_text(encoding="utf-8").splitlines(), start=1)
+    marked = {number for number, line in lines if re.search(r"  # E \w+: \w", line)}
+    for name, command in commands.items():
+        reported = {}
+        for file in (right, wrong):
+            output = str(session.run(*command, file, silent=True, success_codes=range(256)))
+            found = re.findall(rf"{re.escape(Path(file).name)}:(\d+).*\berror\b", re.sub(r"\x1b\[[\d;]*m", "", output))
+            reported[file] = Counter(map(int, found))
+        caught = marked & reported[wrong].keys()
+        session.log(
+            f"{name}: {reported[right].total()} errors in {right}; of {len(marked)} marked lines in {wrong} "
+            f"{len(caught)} rejected, and {len(reported[wrong].keys() - marked)} others"
+        )
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Measure the library against alternatives; `-- encode` for that alone, `-- quick` for two minutes."""
+    install(session, ".[text]", groups=("bench",))
+    session.run("python", "docs/bench", *session.posargs)
+
+
+@nox.session(default=False)
 def wheel(session: nox.Session) -> None:
     """Build the wheel and the source distribution into dist/."""
     session.install("build")
-    for old in Path("dist").glob("pipeline-*"):
+    for old in Path("dist").glob("ragged_pipeline-*"):
         old.unlink()
     session.run("python", "-m", "build")

@@ -1,24 +1,25 @@
-"""Packages that need not be there."""
+"""Late import of optional packages."""
 
 from importlib import import_module
 from types import ModuleType
+from typing import Any, final
 
 from pipeline.errors import MissingExtraError
 
 
-def imported(module: str, *, extra: str, why: str) -> ModuleType:
-    """An optional module, imported only now.
+def import_extra(module: str, *, extra: str, why: str) -> ModuleType:
+    """Import a module of an optional package.
 
     Args:
-        module: its name.
-        extra: the extra that installs it.
-        why: what needs it.
+        module: the module's name.
+        extra: the extra of `ragged-pipeline` that installs it.
+        why: the feature that needs it, for the error.
 
     Raises:
-        MissingExtraError: if it is not installed.
+        MissingExtraError: if the package is not installed.
 
     Example:
-        >>> imported("no_such_module", extra="arrow", why="Parquet")
+        >>> import_extra("no_such_module", extra="arrow", why="Parquet")
         Traceback (most recent call last):
         pipeline.errors.MissingExtraError: Parquet needs the package no_such_module, ...
     """
@@ -26,7 +27,33 @@ def imported(module: str, *, extra: str, why: str) -> ModuleType:
         return import_module(module)
     except ModuleNotFoundError as error:
         package = module.partition(".")[0]
+        # An installed package may itself lack a dependency: that error must not be reported as a missing extra.
         if error.name is None or error.name.partition(".")[0] != package:
             raise
         msg = f"{why} needs the package {package}, which is not installed; pip install 'ragged-pipeline[{extra}]'."
         raise MissingExtraError(msg, package=package, extra=extra) from error
+
+
+@final
+class LazyModule:
+    """An optional module that is imported when one of its attributes is first used.
+
+    Type checkers should see the real module: import it under `TYPE_CHECKING`, and assign a `LazyModule` otherwise.
+
+    Args:
+        module: the module's name.
+        extra: the extra of `ragged-pipeline` that installs it.
+        why: the feature that needs it, for the error.
+
+    Example:
+        >>> LazyModule("math", extra="text", why="a square root").sqrt(4)
+        2.0
+    """
+
+    def __init__(self, module: str, *, extra: str, why: str) -> None:
+        self._module = module
+        self._extra = extra
+        self._why = why
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - a module's attributes may be of any type
+        return getattr(import_extra(self._module, extra=self._extra, why=self._why), name)

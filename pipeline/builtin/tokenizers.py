@@ -6,14 +6,19 @@ Source: https://huggingface.co/docs/tokenizers
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, final
+from typing import TYPE_CHECKING, Literal, final
 
-import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 from typing_extensions import override
 
 from pipeline.errors import OptionError
+from pipeline.extras import LazyModule
 from pipeline.parts.tokenizer import BOS, EOS, PAD, SPECIALS, UNKNOWN, Tokenizer, Tokens
+
+if TYPE_CHECKING:
+    import tokenizers
+else:
+    # An extra: a pipe over ids or features needs no tokenizer.
+    tokenizers = LazyModule("tokenizers", extra="text", why="a tokenizer")
 
 Normalization = Literal["NFC", "NFD", "NFKC", "NFKD"]
 
@@ -32,7 +37,7 @@ class HuggingFace(Tokenizer):
 
     def __init__(
         self,
-        tokenizer: tokenizers.Tokenizer,
+        tokenizer: "tokenizers.Tokenizer",
         *,
         pad: str | None = PAD,
         unknown: str | None = UNKNOWN,
@@ -65,8 +70,9 @@ class HuggingFace(Tokenizer):
         Raises:
             OptionError: if the file is none, or a token is not in its vocabulary.
         """
+        read_file = tokenizers.Tokenizer.from_file  # before `try`: a missing package is no bad file
         try:
-            tokenizer = tokenizers.Tokenizer.from_file(str(file))
+            tokenizer = read_file(str(file))
         except Exception as error:  # the library raises plain Exception
             msg = f"file must be a tokenizer.json of the tokenizers library, but {str(file)!r} is not: {error}"
             raise OptionError(msg, file=str(file)) from error
@@ -132,8 +138,8 @@ def words(
 
     Decoding joins them by spaces.
     """
-    tokenizer = tokenizers.Tokenizer(models.WordLevel(unk_token=UNKNOWN))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     return _word_level(tokenizer, texts, vocab_size, min_frequency, lowercase, normalization)
 
 
@@ -149,7 +155,7 @@ def whole(
 
     Decoding joins them by spaces.
     """
-    tokenizer = tokenizers.Tokenizer(models.WordLevel(unk_token=UNKNOWN))
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(unk_token=UNKNOWN))
     return _word_level(tokenizer, texts, vocab_size, min_frequency, lowercase, normalization)
 
 
@@ -162,10 +168,10 @@ def characters(
     normalization: Normalization | None = None,
 ) -> Tokenizer:
     """Unicode characters, line ends and spaces among them; those never seen in training are unknown."""
-    tokenizer = tokenizers.Tokenizer(models.WordLevel(unk_token=UNKNOWN))
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(unk_token=UNKNOWN))
     # Oniguruma's (?m): the dot takes line ends too.
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex("(?m)."), "isolated")
-    tokenizer.decoder = decoders.Fuse()
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex("(?m)."), "isolated")
+    tokenizer.decoder = tokenizers.decoders.Fuse()
     return _word_level(tokenizer, texts, vocab_size, min_frequency, lowercase, normalization)
 
 
@@ -197,15 +203,15 @@ def bpe(
 def _byte_pairs(
     texts: Iterable[str], vocab_size: int, min_frequency: int, lowercase: bool, normalization: Normalization | None
 ) -> Tokenizer:
-    tokenizer = tokenizers.Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
     _normalize(tokenizer, lowercase, normalization)
-    trainer = trainers.BpeTrainer(
+    trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=min_frequency,
         special_tokens=list(SPECIALS),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
@@ -213,7 +219,7 @@ def _byte_pairs(
 
 
 def _word_level(
-    tokenizer: tokenizers.Tokenizer,
+    tokenizer: "tokenizers.Tokenizer",
     texts: Iterable[str],
     vocab_size: int,
     min_frequency: int,
@@ -221,22 +227,27 @@ def _word_level(
     normalization: Normalization | None,
 ) -> Tokenizer:
     _normalize(tokenizer, lowercase, normalization)
-    trainer = trainers.WordLevelTrainer(
+    trainer = tokenizers.trainers.WordLevelTrainer(
         vocab_size=vocab_size, min_frequency=min_frequency, special_tokens=list(SPECIALS), show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
     return HuggingFace(tokenizer)
 
 
-def _normalize(tokenizer: tokenizers.Tokenizer, lowercase: bool, normalization: Normalization | None) -> None:
-    steps: list[normalizers.Normalizer] = []
+def _normalize(tokenizer: "tokenizers.Tokenizer", lowercase: bool, normalization: Normalization | None) -> None:
+    steps: list[tokenizers.normalizers.Normalizer] = []
     if normalization is not None:
-        forms = {"NFC": normalizers.NFC, "NFD": normalizers.NFD, "NFKC": normalizers.NFKC, "NFKD": normalizers.NFKD}
+        forms = {
+            "NFC": tokenizers.normalizers.NFC,
+            "NFD": tokenizers.normalizers.NFD,
+            "NFKC": tokenizers.normalizers.NFKC,
+            "NFKD": tokenizers.normalizers.NFKD,
+        }
         if normalization not in forms:
             msg = f"normalization must be one of {', '.join(forms)} or None, but {normalization!r} arrived."
             raise OptionError(msg, normalization=normalization)
         steps.append(forms[normalization]())
     if lowercase:
-        steps.append(normalizers.Lowercase())
+        steps.append(tokenizers.normalizers.Lowercase())
     if steps:
-        tokenizer.normalizer = normalizers.Sequence(steps)
+        tokenizer.normalizer = tokenizers.normalizers.Sequence(steps)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pipeline.errors import OptionError
 from pipeline.forecast.histogram import Histogram
 from pipeline.forecast.outlook import PolicyForecast
-from pipeline.extras import imported
+from pipeline.extras import import_extra
 from pipeline.text import plain
 
 _ENDINGS: Final = (".svg", ".png", ".pdf")
@@ -38,8 +38,8 @@ def draw(histogram: Histogram, outlooks: Mapping[str, PolicyForecast], path: Pat
     if path.suffix.lower() not in _ENDINGS:
         msg = f"path must end in {', '.join(_ENDINGS)}, but {path.name!r} arrived."
         raise OptionError(msg, path=path)
-    figures = imported("matplotlib.figure", extra="plots", why="a picture")
-    style = imported("matplotlib", extra="plots", why="a picture").rc_context
+    figures = import_extra("matplotlib.figure", extra="plots", why="a picture")
+    style = import_extra("matplotlib", extra="plots", why="a picture").rc_context
     able = {name: outlook for name, outlook in outlooks.items() if outlook.problem is None}
     # Of the user's own style nothing is taken: a dark one would hide what is drawn here.
     with style({"svg.hashsalt": "pipeline", "axes.spines.top": False, "axes.spines.right": False, "font.size": 9}):

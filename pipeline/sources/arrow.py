@@ -11,7 +11,7 @@ from typing import Any, Final, cast, final, overload
 from typing_extensions import override
 
 from pipeline.data.rows import X_co
-from pipeline.extras import imported
+from pipeline.extras import import_extra
 from pipeline.sources.fields import fields_of
 from pipeline.sources.problems import Malformed
 from pipeline.sources.tables import Rows, TableSource
@@ -114,8 +114,8 @@ def arrow_table(file: Path, columns: Sequence[str]) -> Rows:
 
 def _reader(file: Path, columns: Sequence[str] | None) -> Any:  # noqa: ANN401 - pyarrow has it
     """What reads an Arrow file: the file format if it is that, else the stream format."""
-    arrow = imported("pyarrow", extra="arrow", why="an Arrow file")
-    ipc = imported("pyarrow.ipc", extra="arrow", why="an Arrow file")
+    arrow = import_extra("pyarrow", extra="arrow", why="an Arrow file")
+    ipc = import_extra("pyarrow.ipc", extra="arrow", why="an Arrow file")
     mapped = arrow.memory_map(str(file))
     is_stream = mapped.read(6) != b"ARROW1"
     open_ = ipc.open_stream if is_stream else ipc.open_file

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from pipeline.data.rows import X_co
 from pipeline.sources.arrow import arrow_table
-from pipeline.extras import imported
+from pipeline.extras import import_extra
 from pipeline.sources.fields import fields_of
 from pipeline.sources.kept import Store, digest
 from pipeline.sources.problems import Malformed
@@ -120,7 +120,7 @@ class Parquet(TableSource[X_co]):
         """The asked columns, in an Arrow file that is written once."""
         name = f"table-{digest(repr(self._columns), self._opened.fingerprint())}"
         if store.load(name) is None:
-            ipc = imported("pyarrow.ipc", extra="arrow", why=self.format)
+            ipc = import_extra("pyarrow.ipc", extra="arrow", why=self.format)
             with store.writing(name) as writing:
                 schema = self._read_by().read_row_group(0, columns=self._columns).schema
                 with ipc.new_file(str(writing.path("table.arrow")), schema) as file:
@@ -132,7 +132,7 @@ class Parquet(TableSource[X_co]):
     def _read_by(self) -> Any:  # noqa: ANN401 - pyarrow has it
         self._opened.refuse_change()
         if self._file is None:
-            parquet = imported("pyarrow.parquet", extra="arrow", why=self.format)
+            parquet = import_extra("pyarrow.parquet", extra="arrow", why=self.format)
             self._file = parquet.ParquetFile(str(self.file), memory_map=True)
         return self._file
 

@@ -193,7 +193,7 @@ def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(
-        MissingExtraError, match=r"an Arrow file needs the package pyarrow, .*; pip install 'pipeline\[arrow\]'"
+        MissingExtraError, match=r"an Arrow file needs the package pyarrow, .*; pip install 'ragged-pipeline\[arrow\]'"
     ):
         Arrow(tmp_path / "a")
     with pytest.raises(MissingExtraError, match=r"a Parquet file needs the package pyarrow, which is not installed"):

@@ -1,0 +1,66 @@
+"""Optional packages are imported late, and their absence is reported with the extra that installs them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline import Tokenize
+from pipeline.errors import MissingExtraError
+from pipeline.extras import LazyModule, import_extra
+
+NEEDS_TEXT = (
+    r"^a tokenizer needs the package tokenizers, which is not installed; pip install 'ragged-pipeline\[text\]'\.$"
+)
+
+
+@pytest.mark.parametrize("kind", ["words", "characters", "bytes", "bpe", "whole"])
+def test_training_a_tokenizer_without_its_package_names_the_extra(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error is this library's own, and not wrapped in another."""
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(MissingExtraError, match=NEEDS_TEXT) as caught:
+        Tokenize.train(["a fine film"], kind)
+    assert caught.value.details == {"package": "tokenizers", "extra": "text"}
+
+
+def test_reading_a_tokenizer_without_its_package_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error is not about the file."""
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(MissingExtraError, match=NEEDS_TEXT):
+        Tokenize.read(tmp_path / "tokenizer.json", pad=None, unknown=None)
+
+
+@pytest.mark.parametrize("package", ["tokenizers", "pyarrow", "matplotlib"])
+def test_importing_the_library_imports_no_extra(package: str) -> None:
+    """A whole process: registered plugins included, since looking up a part loads them."""
+    program = (
+        "import sys, pipeline; from pipeline import Encode, Pool; Encode('lstm', input_size=2, hidden_size=2); "
+        f"Pool('max'); sys.exit({package!r} in sys.modules)"
+    )
+    blocked = f"import sys; sys.modules[{package!r}] = None; import pipeline; pipeline.Pool('mean')"
+    assert subprocess.run([sys.executable, "-P", "-c", blocked], check=False).returncode == 0
+    if package != "tokenizers":  # the tokenizers that ship are tried as they are registered
+        assert subprocess.run([sys.executable, "-P", "-c", program], check=False).returncode == 0
+
+
+def test_an_installed_package_that_lacks_a_dependency_is_not_reported_as_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The original error is raised."""
+    (tmp_path / "half_installed.py").write_text("import not_there_at_all\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ModuleNotFoundError, match="not_there_at_all"):
+        import_extra("half_installed", extra="text", why="a test")
+
+
+def test_a_lazy_module_is_imported_at_first_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not when it is created."""
+    (tmp_path / "imported_late.py").write_text("value = 3\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = LazyModule("imported_late", extra="text", why="a test")
+    assert "imported_late" not in sys.modules
+    assert module.value == 3
+    assert "imported_late" in sys.modules
