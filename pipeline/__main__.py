@@ -66,15 +66,6 @@ def _parser() -> argparse.ArgumentParser:
     plan = commands.add_parser("plan", help="what an epoch will be like", description=about)
     plan.set_defaults(command=_plan)
     planning.add_arguments(plan)
-
-    about = "Teach a model to highlight Python source, and show what it learned."
-    form = argparse.ArgumentDefaultsHelpFormatter
-    demo = commands.add_parser("demo", help="a model that highlights Python", description=about, formatter_class=form)
-    demo.set_defaults(command=_demo)
-    demo.add_argument("--html", type=Path, metavar="PATH", default="highlight.html", help="the page to write")
-    demo.add_argument("--lines", type=int, metavar="N", default=16_000, help="learn from so many lines")
-    demo.add_argument("--epochs", type=int, metavar="N", default=3, help="go through them so many times")
-    demo.add_argument("--seed", type=int, metavar="N", default=0, help="what makes a run repeatable")
     return parser
 
 
@@ -116,13 +107,6 @@ def _new_plugin(options: argparse.Namespace) -> None:
 
 def _plan(options: argparse.Namespace) -> None:
     planning.show(_console(), options)
-
-
-def _demo(options: argparse.Namespace) -> None:
-    # Here and not above: no other command needs it.
-    from pipeline.demo import run  # noqa: PLC0415
-
-    run(options.html, options.lines, options.epochs, options.seed)
 
 
 def _console() -> Console:

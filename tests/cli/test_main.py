@@ -1,6 +1,5 @@
 """`python -m pipeline` tells a newcomer what to do, and shows what is installed, broken or not."""
 
-import inspect
 import io
 import os
 import re
@@ -16,7 +15,6 @@ import torch
 from rich.console import Console
 
 import pipeline.__main__ as command_line
-import pipeline.demo
 from pipeline.cli.plugins import Line, lines, listing
 from pipeline.cli.welcome import PIPE, status
 from pipeline.errors import OptionError
@@ -48,13 +46,6 @@ def printed(found: Registry, *, width: int = 200, encoding: str = "utf-8") -> st
     return raw.getvalue().decode(encoding)
 
 
-def named(signature: inspect.Signature, *args: object, **options: object) -> dict[str, object]:
-    """What a call gives each parameter, defaults included."""
-    bound = signature.bind(*args, **options)
-    bound.apply_defaults()
-    return bound.arguments
-
-
 def cells_of(found: Registry) -> list[list[str]]:
     """The cells of the list, line by line."""
     return [re.split(r" {2,}", line.rstrip()) for line in printed(found).splitlines()]
@@ -66,7 +57,7 @@ def test_alone_it_says_what_to_do_next(capsys: pytest.CaptureFixture[str]) -> No
     out = capsys.readouterr().out
     assert out.startswith(f"pipeline {version('ragged-pipeline')}: models over sequences of unequal length")
     assert f"\n{PIPE}" in out
-    for wanted in ("plugins ", "new-plugin NAME ", "plan FILE ", "demo "):
+    for wanted in ("plugins ", "new-plugin NAME ", "plan FILE "):
         assert f"python -m pipeline {wanted}" in out
     for wanted in ("docs/", f"torch {version('torch')[:4]}"):
         assert wanted in out
@@ -219,7 +210,7 @@ def test_lines_come_by_kind_and_name(broken: Registry) -> None:
     assert kinds == ["encoder", "attention", "pool", "tokenizer", "-"]
 
 
-@pytest.mark.parametrize("arguments", [["plugin"], ["--plugins"], ["plugins", "extra"], ["demo", "--lines", "many"]])
+@pytest.mark.parametrize("arguments", [["plugin"], ["--plugins"], ["plugins", "extra"]])
 def test_an_unknown_command_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """With status 2, and the argument that was meant in the message."""
     with pytest.raises(SystemExit) as left:
@@ -236,7 +227,7 @@ def test_an_unknown_command_lists_those_that_exist(capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit):
         command_line.main(["plugin"])
     assert re.search(
-        r"invalid choice: 'plugin' \(choose from '?plugins'?, '?new-plugin'?, '?plan'?, '?demo'?\)",
+        r"invalid choice: 'plugin' \(choose from '?plugins'?, '?new-plugin'?, '?plan'?\)",
         capsys.readouterr().err,
     )
 
@@ -245,35 +236,12 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     """Both leave with status 0."""
     for arguments, wanted in (
         (["--help"], "plugins"),
-        (["demo", "--help"], "--html PATH"),
         (["--version"], f"pipeline {version('ragged-pipeline')}, torch "),
     ):
         with pytest.raises(SystemExit) as left:
             command_line.main(arguments)
         assert left.value.code == 0
         assert wanted in capsys.readouterr().out
-
-
-def test_demo_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each to the parameter of its name; one that is left out is what `run` would take by itself."""
-    signature, given = inspect.signature(pipeline.demo.run), list[dict[str, object]]()
-
-    def run(*args: object, **options: object) -> None:
-        given.append(named(signature, *args, **options))
-
-    monkeypatch.setattr(pipeline.demo, "run", run)
-    assert command_line.main(["demo"]) == 0
-    assert given.pop() == named(signature)
-    assert command_line.main(["demo", "--html", "a.html", "--lines", "200", "--epochs", "3", "--seed", "4"]) == 0
-    assert given.pop() == named(signature, html=Path("a.html"), lines=200, epochs=3, seed=4)
-
-
-def test_demo_refuses_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
-    """What the demo itself finds wrong with its options."""
-    assert command_line.main(["demo", "--lines", "0"]) == 1
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert re.fullmatch(r"error: .*lines.* 0 .*\n", told.err)
 
 
 def test_what_the_library_refuses_is_one_line(

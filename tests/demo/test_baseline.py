@@ -1,54 +1,54 @@
-"""What the demo is measured against does what it says."""
+"""The rules that the demo's models are compared with."""
 
 from collections.abc import Sequence
 
-from pipeline.demo.baseline import Windows, commonest
-from pipeline.demo.source import Line
+from highlight.baseline import WindowRule, find_most_frequent
+from highlight.source import Line
 
 
 def line(text: str, classes: Sequence[str]) -> Line:
-    """A line of which only the text and the classes matter."""
+    """Make a line with irrelevant kind and position."""
     return Line(text, classes, "statement", False, "a.py", 1)
 
 
-def test_the_widest_window_that_was_seen_decides() -> None:
-    """The same character is what it was among the same neighbours, whatever it is more often elsewhere."""
+def test_the_widest_known_window_decides() -> None:
+    """The neighbours matter more than the character's most frequent class."""
     often = [line("a", ["name"])] * 3
-    windows = Windows([*often, line("1a2", ["number", "string", "number"])])
-    assert windows.classes("1a2") == ["number", "string", "number"]
-    assert windows.classes("a") == ["name"]
-    windows = Windows([line("12xax34", ["string"] * 7), *[line("92xax39", ["name"] * 7)] * 2])
-    assert windows.classes("12xax34")[3] == "string"
+    rule = WindowRule([*often, line("1a2", ["number", "string", "number"])])
+    assert rule.classify("1a2") == ["number", "string", "number"]
+    assert rule.classify("a") == ["name"]
+    rule = WindowRule([line("12xax34", ["string"] * 7), *[line("92xax39", ["name"] * 7)] * 2])
+    assert rule.classify("12xax34")[3] == "string"
 
 
-def test_an_unseen_window_shrinks_until_it_was_seen() -> None:
-    """Seven characters, five, three, the character alone, and at last the commonest class of all."""
-    windows = Windows(
+def test_an_unknown_window_is_shortened() -> None:
+    """Seven characters, five, three, one, and at last the most frequent class of all."""
+    rule = WindowRule(
         [
             line("12(a)34", ["number", "number", "operator", "string", "operator", "number", "number"]),
             line("7", ["number"]),
             line("a=a=a", ["name", "operator", "name", "operator", "name"]),
         ]
     )
-    assert windows.classes("12(a)34")[3] == "string"
-    assert windows.classes("92(a)39")[3] == "string"
-    assert windows.classes("99(a)99")[3] == "string"
-    assert windows.classes("99[a]99")[3] == "name"
-    assert windows.classes("?") == ["number"]
+    assert rule.classify("12(a)34")[3] == "string"
+    assert rule.classify("92(a)39")[3] == "string"
+    assert rule.classify("99(a)99")[3] == "string"
+    assert rule.classify("99[a]99")[3] == "name"
+    assert rule.classify("?") == ["number"]
 
 
 def test_a_line_s_edges_are_part_of_the_window() -> None:
-    """A character at the start of a line has no neighbours on its left, and that is known of it."""
-    windows = Windows([line("#a", ["comment", "comment"]), line("b#a", ["string"] * 3), line("b#a", ["string"] * 3)])
-    assert windows.classes("#a") == ["comment", "comment"]
+    """A character at the start of a line differs from the same one elsewhere."""
+    rule = WindowRule([line("#a", ["comment", "comment"]), line("b#a", ["string"] * 3), line("b#a", ["string"] * 3)])
+    assert rule.classify("#a") == ["comment", "comment"]
 
 
 def test_an_empty_line_has_no_classes() -> None:
-    """No character, no class."""
-    assert Windows([line("a", ["name"])]).classes("") == []
+    """It has no characters."""
+    assert WindowRule([line("a", ["name"])]).classify("") == []
 
 
-def test_the_commonest_is_the_one_that_occurs_most() -> None:
-    """The first to occur, of several."""
-    assert commonest(["b", "a", "a"]) == "a"
-    assert commonest(["b", "a", "a", "b"]) == "b"
+def test_the_most_frequent_kind() -> None:
+    """Of several, the first to occur."""
+    assert find_most_frequent(["b", "a", "a"]) == "a"
+    assert find_most_frequent(["b", "a", "a", "b"]) == "b"

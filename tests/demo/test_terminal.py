@@ -1,4 +1,4 @@
-"""What the terminal shows, wide or narrow, with colours or without, and that a log is not flooded."""
+"""Output in wide and narrow terminals, with and without colours, and in logs."""
 
 import io
 from collections.abc import Iterator
@@ -7,16 +7,15 @@ import attrs
 import pytest
 from rich.console import Console
 
+from highlight.model import TrainingStep
+from highlight.results import Result
+from highlight.source import Line
+from highlight.terminal import Screen, show
 from pipeline import Report
-from pipeline.demo.highlight import Step
-from pipeline.demo.score import Result
-from pipeline.demo.screen import Screen
-from pipeline.demo.show import show
-from pipeline.demo.source import Line
 
 
 def shown(result: Result, *, width: int = 80, encoding: str = "utf-8", colour: bool = False) -> str:
-    """What is printed on a console."""
+    """Return the output on a console."""
     file = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     console = Console(
         file=file,
@@ -31,7 +30,7 @@ def shown(result: Result, *, width: int = 80, encoding: str = "utf-8", colour: b
 
 
 def test_a_mistake_has_a_caret_beneath(result: Result) -> None:
-    """For those who see no colour; and a line says what would have been right."""
+    """The mistake is visible without colours; another line names the right class."""
     lines = shown(result).splitlines()
     place = next(number for number, line in enumerate(lines) if "<script>" in line)
     assert lines[place].startswith("comment !")
@@ -39,48 +38,48 @@ def test_a_mistake_has_a_caret_beneath(result: Result) -> None:
     assert lines[place + 2].strip() == "right: string"
 
 
-def test_a_line_without_mistakes_stands_alone(result: Result) -> None:
-    """What would move the cursor, or close a markup tag, is one plain character."""
+def test_a_line_without_mistakes_has_no_caret_line(result: Result) -> None:
+    """Control characters become spaces, and brackets are not read as markup."""
     lines = shown(result).splitlines()
     place = next(number for number, line in enumerate(lines) if line.startswith("statement "))
     assert lines[place].split(maxsplit=1)[1] == "x = [1]"
     assert lines[place + 1] == ""
 
 
-def test_scores_padding_and_page_are_told(result: Result) -> None:
-    """And where to go from here, the path in one piece."""
+def test_scores_padding_and_page_are_shown(result: Result) -> None:
+    """And the next page to read; the path is not wrapped."""
     text = shown(result)
-    for found in ("94.1%", "50.0%", "66.7%", "9.1%", "44.4%", "1 lines that begin inside a string", "docs/tour.md"):
+    for found in ("94.1%", "50.0%", "66.7%", "9.1%", "44.4%", "1 lines that begin inside a string", "docs/tutorial.md"):
         assert found in text
     assert str(result.page) in shown(result, width=30)
 
 
 @pytest.mark.parametrize("width", [20, 23, 40, 10_000])
-def test_any_width_will_do(result: Result, width: int) -> None:
-    """No line but the page's path is wider than the terminal."""
+def test_lines_fit_the_width(result: Result, width: int) -> None:
+    """Only the page's path may be wider than the terminal."""
     assert all(len(line) <= width for line in shown(result, width=width).splitlines() if "page.html" not in line)
 
 
-def test_a_terminal_that_spells_ascii_alone(result: Result) -> None:
-    """A letter that it cannot spell is a question mark."""
+def test_an_ascii_terminal(result: Result) -> None:
+    """A character that it cannot encode becomes a question mark."""
     line = Line("é", ["name"], "statement", False, "a.py", 3)
-    one = attrs.evolve(result.one, asked=[line], given=[["name"]])
-    result = attrs.evolve(result, one=one, held_out=[line], two=attrs.evolve(result.two, given=["statement"]))
+    one = attrs.evolve(result.one, lines=[line], predicted=[["name"]])
+    result = attrs.evolve(result, one=one, held_out=[line], two=attrs.evolve(result.two, predicted=["statement"]))
     assert "statement    ?\n" in shown(result, encoding="ascii")
 
 
-def test_colours_are_the_model_s(result: Result) -> None:
-    """The class that it gave decides, and a mistake is white on red."""
+def test_colours_are_those_of_the_predicted_classes(result: Result) -> None:
+    """A mistake is white on red."""
     assert "\x1b[32m'<script>\x1b[0m\x1b[1;37;41m'\x1b[0m" in shown(result, colour=True)
 
 
 @pytest.mark.parametrize("colour", [True, False])
-def test_a_log_is_not_flooded(*, colour: bool) -> None:
-    """A bar is for terminals; a file, coloured by force or not, gets the summary alone."""
+def test_a_log_has_no_progress_bars(*, colour: bool) -> None:
+    """A file gets the summary only, even if colours are forced."""
 
-    def steps() -> Iterator[Step]:
+    def steps() -> Iterator[TrainingStep]:
         for number in range(1_000):
-            yield Step(1 / (number + 1), Report(1, 8, 40, 48))
+            yield TrainingStep(1 / (number + 1), Report(1, 8, 40, 48))
 
     file = io.StringIO()
     screen = Screen(Console(file=file, width=80, force_terminal=colour, color_system="truecolor"))
@@ -88,5 +87,5 @@ def test_a_log_is_not_flooded(*, colour: bool) -> None:
         done = screen.follow(steps(), rows=8_000)
     assert len(done) == 1_000
     assert file.getvalue().count("\n") == 1
-    assert "1,000 steps" in file.getvalue()
+    assert "1,000 optimizer steps" in file.getvalue()
     assert "\x1b" not in file.getvalue()
