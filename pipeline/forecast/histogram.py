@@ -1,4 +1,4 @@
-"""How many rows have which length: all that a forecast needs of a data set."""
+"""Histogram of row lengths: all that a forecast needs to know about a data set."""
 
 from collections.abc import Mapping
 from typing import Final, final
@@ -7,25 +7,25 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.batching.lengths import Lengths, blocks
-from pipeline.batching.numbers import whole
+from pipeline.batching.lengths import Lengths, iterate_blocks
+from pipeline.checks.options import check_int
 from pipeline.errors import OptionError
 
-_DENSE: Final = 1 << 24
-"""Up to which length rows are counted in an array with a place for every length."""
+_MAX_DENSE: Final = 1 << 24
+"""The longest row for which rows are counted in an array with one entry per length: 128 MiB."""
 
-_MOST: Final = 1 << 40
-"""More rows than anything holds; their steps stay whole numbers of 64 bits."""
+_MAX_ROWS: Final = 1 << 40
+"""The maximum number of rows: far more than any data set has, and their steps still fit into 64 bits."""
 
 
 @final
 @attrs.frozen(eq=False)
 class Histogram:
-    """How many rows have which length.
+    """The number of rows of each length.
 
     Attributes:
         lengths: the lengths that occur, ascending, of shape (lengths,).
-        counts: how many rows have each, of shape (lengths,).
+        counts: the number of rows of each length, of shape (lengths,).
 
     Example:
         >>> histogram = Histogram.of([3, 1, 3])
@@ -40,62 +40,65 @@ class Histogram:
 
     @classmethod
     def of(cls, lengths: npt.ArrayLike) -> "Histogram":
-        """Count the rows of each length; of two lengths a row, their sum. What is memory-mapped is read block by block.
+        """Count the rows of each length; with two lengths per row, their sum counts.
+
+        A memory-mapped array is read block by block.
 
         Raises:
-            ShapeError: for what are no lengths.
+            ShapeError: if `lengths` are not lengths.
             LengthError: for a length below 0.
         """
-        return cls.of_checked(Lengths.of(lengths))
+        return cls.from_lengths(Lengths.of(lengths))
 
     @classmethod
-    def of_checked(cls, lengths: Lengths) -> "Histogram":
-        """The same, of lengths that are checked already."""
-        if lengths.top > _DENSE:
-            found, counts = np.unique(lengths.total(), return_counts=True)
+    def from_lengths(cls, lengths: Lengths) -> "Histogram":
+        """Count the rows of each length, from lengths that are already checked."""
+        if lengths.longest > _MAX_DENSE:
+            found, counts = np.unique(lengths.totals(), return_counts=True)
             return cls(found, counts.astype(np.int64))
-        dense = np.zeros(lengths.top + 1, np.int64)
-        for begin, end in blocks(len(lengths)):
-            # Not longer than the block's own longest row asks for: most blocks have no extreme one.
-            here = np.bincount(lengths.total(begin, end))
-            dense[: len(here)] += here
+        dense = np.zeros(lengths.longest + 1, np.int64)
+        for start, stop in iterate_blocks(len(lengths)):
+            # Only as long as this block's longest row requires: most blocks have no extremely long one.
+            counts = np.bincount(lengths.totals(start, stop))
+            dense[: len(counts)] += counts
         occurring = np.flatnonzero(dense)
         return cls(occurring.astype(np.int64), dense[occurring])
 
     @classmethod
     def from_counts(cls, counts: Mapping[int, int]) -> "Histogram":
-        """A histogram out of a mapping from lengths to numbers of rows, such as a `Counter`.
+        """Make a histogram from a mapping of lengths to numbers of rows, such as a `Counter`.
 
         Raises:
-            OptionError: for what is no number of rows, or one below 0.
-            ShapeError: for what is no length.
+            OptionError: if a value is not a number of rows, or if there are too many rows.
+            ShapeError: if a key is not a length.
             LengthError: for a length below 0.
         """
-        rows = {length: whole(f"counts[{length}]", rows, least=0) for length, rows in counts.items()}
+        rows = {length: check_int(f"counts[{length}]", number, minimum=0) for length, number in counts.items()}
+        total = sum(rows.values())
+        if total > _MAX_ROWS:
+            msg = f"counts must add up to at most {_MAX_ROWS:,} rows, got {total:,}; check its values."
+            raise OptionError(msg, rows=total)
         lengths = sorted(length for length, number in rows.items() if number)
-        if sum(rows.values()) > _MOST:
-            msg = f"counts add up to {sum(rows.values()):,} rows, but no more than {_MOST:,} can be planned."
-            raise OptionError(msg, rows=sum(rows.values()))
         checked = Lengths.of(lengths)
-        return cls(checked.total(), np.asarray([rows[length] for length in lengths], np.int64))
+        return cls(checked.totals(), np.asarray([rows[length] for length in lengths], np.int64))
 
     @property
     def rows(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
         return int(self.counts.sum())
 
     @property
     def steps(self) -> int:
-        """How many steps they have together."""
+        """The number of steps of all rows."""
         return int((self.lengths * self.counts).sum())
 
     @property
     def longest(self) -> int:
-        """The most steps of a row."""
+        """The length of the longest row."""
         return int(self.lengths[-1]) if len(self.lengths) else 0
 
     def quantiles(self, count: int) -> npt.NDArray[np.int64]:
-        """Lengths that stand for so many groups of as many rows each: the longest of each group.
+        """Divide the rows into `count` groups of equal size by length, and return the longest length of each.
 
         Example:
             >>> Histogram.of([1, 1, 2, 2, 3, 3, 9, 9]).quantiles(4).tolist()

@@ -1,41 +1,43 @@
-"""The memory of one training step, measured by making it."""
+"""Measure the peak memory of one training step by running it."""
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TypeAlias, cast, final
+from itertools import accumulate
+from operator import methodcaller
+from typing import Final, TypeAlias, cast, final
 
 import attrs
 import torch
 from torch import Tensor, nn
+from torch.autograd.profiler import profile
 from torch.utils import _pytree as pytree
 
-from pipeline.checks.shapes import described
+from pipeline.checks.hints import describe
 from pipeline.core.chain import Chain
 from pipeline.core.stage import Stage, StageBase
 from pipeline.data.batches import Padded, is_batch
 from pipeline.data.rows import Ids, Kind, Vectors
 from pipeline.data.scores import Scores, StepScores
 from pipeline.errors import OptionError
-from pipeline.forecast.peak import peak_bytes
-from pipeline.summary.entries import allowed, prepared
-from pipeline.summary.shapes import sample, unmarked
+from pipeline.summary.dry_run import list_input_types, prepare_stages
+from pipeline.summary.meta import make_sample, preserve_random_state
 
 Model: TypeAlias = Stage[Padded[Ids], object] | Stage[Padded[Vectors], object]
-"""What a training step can be made with: padded batches in."""
+"""A model that takes padded batches."""
 
 
 @final
 @attrs.frozen
 class Memory:
-    """The peak of a training step: weights, their gradients, and all that is kept between forward and backward pass.
+    """Peak memory of a training step: weights, gradients, and all tensors kept between forward and backward pass.
 
-    The state of an optimizer comes on top: for Adam, twice the weights.
+    The state of an optimizer is not included; for Adam, it is twice the size of the weights.
 
     Attributes:
         peak: bytes; None if the step ran out of memory.
-        rows: how many rows the batch had.
-        steps: how many steps each of them had: as many as the batch is wide, so that none is padding.
-        method: how it was found.
+        rows: the number of rows of the batch.
+        steps: the number of steps of each row; the batch has no padding.
+        method: how it was measured.
     """
 
     peak: int | None
@@ -44,14 +46,14 @@ class Memory:
     method: str
 
     def __str__(self) -> str:
-        return "does not fit" if self.peak is None else in_bytes(self.peak)
+        return "does not fit" if self.peak is None else format_bytes(self.peak)
 
 
-def in_bytes(number: int) -> str:
-    """A number of bytes in the unit that suits it.
+def format_bytes(number: int) -> str:
+    """Write a number of bytes in a suitable unit.
 
     Example:
-        >>> in_bytes(512), in_bytes(3 * 2**20), in_bytes(5 * 2**30 // 2)
+        >>> format_bytes(512), format_bytes(3 * 2**20), format_bytes(5 * 2**30 // 2)
         ('512 B', '3.0 MiB', '2.5 GiB')
     """
     size, units = float(number), ["B", "KiB", "MiB", "GiB", "TiB"]
@@ -60,33 +62,41 @@ def in_bytes(number: int) -> str:
     return f"{number} B" if units[0] == "B" else f"{size:,.1f} {units[0]}"
 
 
-def measured(model: Model, rows: int, steps: int) -> Memory:
-    """The peak memory of one training step: a batch that is random and full, forward, loss, backward, no update.
+def measure_memory(model: Model, rows: int, steps: int) -> Memory:
+    """Measure the peak memory of one training step: forward pass, loss and backward pass of a random batch.
 
-    On a CPU, every allocation of torch is added up; on a GPU, its allocator says the peak. The model is left as it
-    was: weights, gradients, buffers, mode, and the state of the random generators.
+    On a CPU, all allocations of torch are added up; on a GPU, the allocator reports the peak. The model is left as it
+    was: weights, gradients, buffers, mode, and the random generators' state.
 
     Args:
-        model: takes padded ids or vectors; on the device that is asked about.
-        rows: how many rows the batch has.
-        steps: how many steps each row has.
+        model: takes padded ids or vectors; it is measured on the device that it is on.
+        rows: the number of rows of the batch.
+        steps: the number of steps of each row.
 
     Raises:
-        OptionError: if no batch can be made for the model, or nothing that it gives has a gradient.
+        OptionError: if no batch can be made for the model, or if no output has a gradient.
 
     Example:
         >>> from pipeline import classifier
-        >>> small, large = (measured(classifier(100, 3), 2, steps).peak for steps in (4, 64))
+        >>> small, large = (measure_memory(classifier(100, 3), 2, steps).peak for steps in (4, 64))
         >>> small < large
         True
     """
-    module = _module(model)
+    module: object = model
+    if not isinstance(module, nn.Module):
+        msg = (
+            "model must be a stage with weights that takes padded batches, such as classifier(...) or "
+            f"Pack() >> Embed(...) >> ..., got {describe(module)}; leave model out, or give such a stage."
+        )
+        raise OptionError(msg)
     device = next((weight.device for weight in module.parameters()), torch.device("cpu"))
-    on_gpu = device.type == "cuda"
+    measure = _measure_on_gpu if device.type == "cuda" else _measure_on_cpu
     method = f"measured on {device.type}: one training step of a full batch, without an optimizer's state"
-    with _unchanged(module, device):
+    with _training_restored(module, device):
         try:
-            peak = _peak_on_gpu(module, rows, steps, device) if on_gpu else _peak(module, rows, steps, device)
+            peak = measure(lambda: _train_step(module, rows, steps, device), device)
+            # The weights were there before the step; those of other models on the device do not count.
+            peak += sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
@@ -94,96 +104,112 @@ def measured(model: Model, rows: int, steps: int) -> Memory:
     return Memory(peak, rows, steps, method)
 
 
-def _module(model: object) -> nn.Module:
-    if not isinstance(model, nn.Module):
-        msg = (
-            "model must be a stage with weights that takes padded batches, such as classifier(...) or "
-            f"Pack() >> Embed(...) >> ..., but {described(model)} arrived."
-        )
-        raise OptionError(msg)
-    return model
+def _measure_on_cpu(run: Callable[[], object], _: torch.device) -> int:
+    return peak_bytes(run)
 
 
-def _peak(module: nn.Module, rows: int, steps: int, device: torch.device) -> int:
-    held = sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
-    return held + peak_bytes(lambda: _train(module, rows, steps, device))
-
-
-def _peak_on_gpu(module: nn.Module, rows: int, steps: int, device: torch.device) -> int:
-    # What others hold on the device is theirs: the weights count, and what the step adds.
-    held = sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
+def _measure_on_gpu(run: Callable[[], object], device: torch.device) -> int:
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
-    _train(module, rows, steps, device)
+    run()
     torch.cuda.synchronize(device)
-    return held + torch.cuda.max_memory_allocated(device) - before
+    return torch.cuda.max_memory_allocated(device) - before
 
 
-def _train(module: nn.Module, rows: int, steps: int, device: torch.device) -> None:
-    given: object = module(_batch(module, rows, steps, device))
-    torch.autograd.backward([_loss(given)])
+_nbytes: Final[Callable[[object], int]] = methodcaller("nbytes")  # missing from torch's type stubs
+
+_MEMORY_EVENT: Final = "[memory]"
+"""The profiler's name for an allocation or a release of memory."""
 
 
-def _batch(module: nn.Module, rows: int, steps: int, device: torch.device) -> Padded[Kind]:
-    """A batch that the model takes, every row as long as the batch is wide."""
-    stops = prepared(_parts(module))
-    weights = [weight.dtype for weight in module.parameters() if weight.is_floating_point()]
-    dtype = weights[0] if weights else torch.get_default_dtype()
-    made = (sample(hint, stops[0].size, rows=rows, time=steps, dtype=dtype) for hint in allowed(stops))
-    # A model that takes either layout is fed what a loader gives.
-    empty = next((found for found in made if is_batch(found) and isinstance(found, Padded)), None)
-    if empty is None:
+def peak_bytes(run: Callable[[], object]) -> int:
+    """Return the peak size of the CPU tensors that a function allocates, in bytes.
+
+    All allocations and releases of torch's allocator are added up, so the result is exact and repeatable; the size of
+    the process would depend on what ran before. Memory that libraries allocate themselves (scratch space of oneDNN and
+    MKL) is not included.
+
+    Example:
+        >>> import torch
+        >>> peak_bytes(lambda: torch.zeros(256) + torch.ones(256))
+        3072
+    """
+    profiled = profile(profile_memory=True)
+    with profiled:
+        run()
+    results = profiled.kineto_results
+    assert results is not None
+    # The profiler's own tables give the memory of each operation, not the memory at one time.
+    events = sorted((event.start_ns(), _nbytes(event)) for event in results.events() if event.name() == _MEMORY_EVENT)
+    return max(accumulate(size for _, size in events), default=0)
+
+
+def _train_step(module: nn.Module, rows: int, steps: int, device: torch.device) -> None:
+    output: object = module(_make_batch(module, rows, steps, device))
+    torch.autograd.backward([_compute_loss(output)])
+
+
+def _make_batch(module: nn.Module, rows: int, steps: int, device: torch.device) -> Padded[Kind]:
+    """Make a random batch without padding that the model takes."""
+    stages = prepare_stages(_get_stages(module))
+    dtypes = [weight.dtype for weight in module.parameters() if weight.is_floating_point()]
+    dtype = dtypes[0] if dtypes else torch.get_default_dtype()
+    samples = (
+        make_sample(hint, stages[0].size, rows=rows, time=steps, dtype=dtype) for hint in list_input_types(stages)
+    )
+    # A model that takes both padded and packed batches gets what a loader makes.
+    sample = next((found for found in samples if is_batch(found) and isinstance(found, Padded)), None)
+    if sample is None:
         msg = (
-            "model must take padded batches of ids, or of vectors whose size it says, but nothing tells what it "
-            "takes; begin it with Pack(), or give its first stage an input_size."
+            "model must take padded batches of ids, or of vectors of a known size, but its input type is unknown; "
+            "begin it with Pack(), or set input_size in its first stage."
         )
         raise OptionError(msg)
-    shape, lengths = empty.values.shape, torch.full((rows,), steps)
-    if empty.kind is Ids:
-        return Padded(Ids, torch.randint(_vocabulary(module), shape).to(device), lengths)
+    shape, lengths = sample.values.shape, torch.full((rows,), steps)
+    if sample.kind is Ids:
+        return Padded(Ids, torch.randint(_get_vocab_size(module), shape).to(device), lengths)
     return Padded(Vectors, torch.randn(shape, dtype=dtype).to(device), lengths)
 
 
-def _parts(module: object) -> Mapping[str, StageBase]:
+def _get_stages(module: object) -> Mapping[str, StageBase]:
     if isinstance(module, Chain):
-        return cast("Chain[object, object]", module).parts
+        return cast("Chain[object, object]", module).stages
     return {"model": cast("StageBase", module)}
 
 
-def _vocabulary(module: nn.Module) -> int:
-    """Below which number every embedding of the model has an entry."""
+def _get_vocab_size(module: nn.Module) -> int:
+    """Return the size of the smallest embedding: all ids below it are valid everywhere in the model."""
     return min((child.num_embeddings for child in module.modules() if isinstance(child, nn.Embedding)), default=1)
 
 
-def _loss(given: object) -> Tensor:
-    """The cross-entropy of scores; of anything else, the sum of all that has a gradient."""
-    if isinstance(given, Scores | StepScores):
-        given = -cast("Scores[object] | StepScores[object]", given).log_softmax().mean()
-    leaves: Sequence[object] = pytree.tree_leaves(given)
+def _compute_loss(output: object) -> Tensor:
+    """Return the cross-entropy of scores; for any other output, the sum of all tensors that have a gradient."""
+    if isinstance(output, Scores | StepScores):
+        output = -cast("Scores[object] | StepScores[object]", output).log_softmax().mean()
+    leaves: Sequence[object] = pytree.tree_leaves(output)
     sums = [leaf.sum() for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad]
     if not sums:
-        msg = "model must give something that has a gradient, but nothing of it has one; unfreeze some of its weights."
-        raise OptionError(msg)
+        raise OptionError("model must have an output with a gradient, but no output has one; unfreeze some weights.")
     return torch.stack(sums).sum()
 
 
 @contextmanager
-def _unchanged(module: nn.Module, device: torch.device) -> Generator[None]:
-    """Training mode and fresh gradients for a while; afterwards the module, and the generators, are as they were."""
+def _training_restored(module: nn.Module, device: torch.device) -> Generator[None]:
+    """Switch to training mode without gradients; afterwards restore the module and the random generators."""
     modes = {child: child.training for child in module.modules()}
     gradients = [(weight, weight.grad) for weight in module.parameters()]
     buffers = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
-    drawn = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-    with unmarked(), torch.enable_grad():
+    cuda_state = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    with preserve_random_state(), torch.enable_grad():
         try:
             for weight, _ in gradients:
                 weight.grad = None
             module.train()
             yield
         finally:
-            if drawn is not None:
-                torch.cuda.set_rng_state(drawn, device)
+            if cuda_state is not None:
+                torch.cuda.set_rng_state(cuda_state, device)
             for child, training in modes.items():
                 child.training = training
             for weight, gradient in gradients:
@@ -194,6 +220,7 @@ def _unchanged(module: nn.Module, device: torch.device) -> Generator[None]:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
+    # On a CPU, torch raises a RuntimeError with this text, which our own errors may have as their cause.
     return isinstance(error, torch.OutOfMemoryError) or any("can't allocate memory" in text for text in _texts(error))
 
 

@@ -41,8 +41,8 @@ class EpochCounter:
         >>> counter = EpochCounter([1, 3, 2, 1])
         >>> for batch in counter.count(data([[5], [5, 6, 7], [5, 6], [5]])):
         ...     print(counter.fields())
-        {'rows': '2', 'padding': '16.7%', 'left': '2', 'doubled': '0'}
-        {'rows': '4', 'padding': '12.5%', 'left': '0', 'doubled': '0'}
+        {'rows': '2', 'padding': '16.7%', 'left': '2', 'duplicated': '0'}
+        {'rows': '4', 'padding': '12.5%', 'left': '0', 'duplicated': '0'}
         >>> counter.coverage().complete, counter.outliers
         (True, (PaddingOutlier(row=1, batch=0, length=3, padding=1),))
     """
@@ -58,7 +58,7 @@ class EpochCounter:
         # A heap of (padding, -batch, row, length), the smallest first.
         self._outliers: list[tuple[int, int, int, int]] = []
         self._left: int = rows
-        self._doubled: int = 0
+        self._duplicated: int = 0
 
     def count(self, batches: Iterable[B]) -> Iterator[B]:
         """Yield the same batches, each after it is counted."""
@@ -91,8 +91,8 @@ class EpochCounter:
             raise OptionError(
                 "coverage needs the lengths of all rows, but this counter has none; create EpochCounter(lengths)."
             )
-        left, doubled = _compare(self._lengths, self._steps, self._times)
-        return Coverage(np.flatnonzero(left), np.flatnonzero(doubled))
+        left, duplicated = _compare(self._lengths, self._steps, self._times)
+        return Coverage(np.flatnonzero(left), np.flatnonzero(duplicated))
 
     @property
     def outliers(self) -> tuple[PaddingOutlier, ...]:
@@ -104,14 +104,16 @@ class EpochCounter:
         """Return a few figures as text for a progress bar: `bar.set_postfix(counter.fields())`."""
         fields = {"rows": f"{self.report.rows:,}", "padding": f"{self.report.wasted:.1%}"}
         return (
-            fields if self._lengths is None else {**fields, "left": f"{self._left:,}", "doubled": f"{self._doubled:,}"}
+            fields
+            if self._lengths is None
+            else {**fields, "left": f"{self._left:,}", "duplicated": f"{self._duplicated:,}"}
         )
 
     def __str__(self) -> str:
         lines = [str(self.report)]
         if self._lengths is not None:
             served = len(self._lengths) - self._left
-            lines.append(f"{served:,} rows served, {self._left:,} left, {self._doubled:,} doubled")
+            lines.append(f"{served:,} rows served, {self._left:,} left, {self._duplicated:,} duplicated")
         lines += [
             f"row {outlier.row:,}, of {outlier.length:,} steps, causes {outlier.padding:,} steps of padding in batch "
             f"{outlier.batch:,}"
@@ -137,7 +139,7 @@ class EpochCounter:
         np.add.at(self._times, row_ids, 1)
         after = _compare(expected[rows], self._steps[rows], self._times[rows])
         self._left += int(after[0].sum()) - int(before[0].sum())
-        self._doubled += int(after[1].sum()) - int(before[1].sum())
+        self._duplicated += int(after[1].sum()) - int(before[1].sum())
 
     def _find_outlier(self, row_ids: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> None:
         """Keep the batch's longest row, with the padding that its batchmates would not have without it."""

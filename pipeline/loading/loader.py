@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Sampler
 from typing_extensions import override
 
 from pipeline.batching.plan import Plan
-from pipeline.checks.shapes import describe
+from pipeline.checks.hints import describe
 from pipeline.data.batches import is_batch
 from pipeline.data.report import Report
 from pipeline.data.rows import Kind, Row, is_row

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pipeline.data.order import to_ints
+from pipeline.data.tensors import to_ints
 
 share_memory: Final[Callable[[Tensor], Tensor]] = methodcaller("share_memory_")
 """Move a tensor into memory that all processes share; typed here, because torch's own signature is untyped."""

@@ -7,11 +7,10 @@ from torch.utils.data import Dataset
 from typing_extensions import override
 
 from pipeline.batching.pieces import RowSlice, RowSplits
-from pipeline.data.rows import Example, K, Row
-from pipeline.data.windows import cut_row
+from pipeline.data.rows import Example, K, Row, cut_row
 from pipeline.errors import OptionError, ShapeError
 from pipeline.loading.records import Indexable, add_record_note, fetch, fetch_one
-from pipeline.stages.input_stage import InputStage, example_of, examples_of
+from pipeline.stages.input_stage import InputStage, to_examples
 
 X = TypeVar("X")
 
@@ -68,7 +67,7 @@ class RowDataset(Dataset[Row[K]], Generic[X, K]):
         if self.one_by_one:
             return [self._make_row(index) for index in indices]
         try:
-            rows = self.input_stage.rows(examples_of(fetch(self.source, indices)), indices)
+            rows = self.input_stage.make_rows(to_examples(fetch(self.source, indices)), indices)
         except Exception as error:  # noqa: BLE001 - raised below, unless one of the records raises by itself
             first = error
         else:
@@ -76,8 +75,8 @@ class RowDataset(Dataset[Row[K]], Generic[X, K]):
                 return rows
             name = type(self.input_stage).__name__
             msg = (
-                f"{name}.rows must return one row per example, got {len(rows)} rows for {len(indices)} examples; fix "
-                f"{name}.rows."
+                f"{name}.make_rows must return one row per example, got {len(rows)} rows for {len(indices)} "
+                f"examples; fix {name}.make_rows."
             )
             first = ShapeError(msg, rows=len(rows), examples=len(indices))
         # An error about all of them together does not say which record caused it: repeat one by one to name it.
@@ -91,9 +90,9 @@ class RowDataset(Dataset[Row[K]], Generic[X, K]):
         return f"number {index} of {type(self.source).__name__}" if where is None else where(index)
 
     def _make_row(self, index: int) -> Row[K]:
-        example = example_of(fetch_one(self.source, index))
+        example = to_examples([fetch_one(self.source, index)])[0]
         try:
-            return self.input_stage.rows([example], [index])[0]
+            return self.input_stage.make_rows([example], [index])[0]
         except Exception as error:
             add_record_note(error, self.source, index)
             raise

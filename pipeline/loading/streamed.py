@@ -180,7 +180,7 @@ class Streamed(IterableDataset[B], Generic[X, B]):
             self._was_read = True
         rank, world_size = (self.rank, self.world_size) if self.ranks == "even" else (0, 1)
         shard = Shard(self.source, start.shard + start.num_shards * start.cursor.rows, start.num_shards)
-        outputs = self._stream.marked(shard.map_through(self._before), start.cursor, rank=rank, world_size=world_size)
+        outputs = self._stream.resume(shard.map_through(self._before), start.cursor, rank=rank, world_size=world_size)
         return ((self._apply_rest(output), attrs.evolve(start, cursor=after)) for output, after in outputs)
 
     def state_dict(self) -> dict[str, object]:
@@ -222,7 +222,7 @@ def _split_at_stream(
     data: Stream[X, B],
 ) -> tuple[Sequence[Stage[object, object]], Resumable[object, object], Sequence[StageBase]]:
     """Return the stages before the stream, the stream, and the stages after it."""
-    parts: Sequence[StageBase] = list(data.parts.values()) if isinstance(data, StreamChain) else [data]
+    parts: Sequence[StageBase] = list(data.stages.values()) if isinstance(data, StreamChain) else [data]
     streams = [index for index, part in enumerate(parts) if is_stream(part)]
     stream = parts[streams[0]]
     if len(streams) > 1 or not isinstance(stream, Resumable):

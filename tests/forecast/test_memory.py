@@ -1,4 +1,4 @@
-"""The peak memory of a training step, measured: it follows what the step holds, and leaves the model as it was."""
+"""The measured peak memory of a training step grows with its tensors, and measuring leaves the model as it was."""
 
 from collections.abc import Callable
 from typing import final
@@ -28,7 +28,7 @@ from pipeline import (
 from pipeline.batching import Boundaries, Budget
 from pipeline.errors import OptionError
 from pipeline.forecast import Memory
-from pipeline.forecast.memory import measured
+from pipeline.forecast.memory import measure_memory
 from support.untyped import listed, loosely, seed
 
 MIB = 2**20
@@ -36,7 +36,7 @@ MIB = 2**20
 
 @final
 class Holding(ModuleStage[Padded[Ids], Tensor]):
-    """TypePreserving so many pairs of tensors of rows x steps x 64 for the backward pass."""
+    """Keeps pairs of tensors of rows x steps x 64 for the backward pass."""
 
     def __init__(self, tensors: int) -> None:
         super().__init__()
@@ -45,26 +45,26 @@ class Holding(ModuleStage[Padded[Ids], Tensor]):
 
     @override
     def forward(self, value: Padded[Ids]) -> Tensor:
-        wide = torch.ones(*value.values.shape, 64)
-        kept = [torch.sin(wide * self.weight) for _ in range(self.tensors)]
-        return torch.stack([tensor.sum() for tensor in kept])
+        ones = torch.ones(*value.values.shape, 64)
+        sines = [torch.sin(ones * self.weight) for _ in range(self.tensors)]
+        return torch.stack([tensor.sum() for tensor in sines])
 
 
-def test_it_is_what_the_step_holds() -> None:
-    """Of each sine its argument and itself: so many more, so much more memory; with the steps, it doubles."""
+def test_memory_grows_with_the_kept_tensors() -> None:
+    """Each sine keeps its argument and its result; with twice the steps, the memory doubles."""
     size = 32 * 128 * 64 * 4
-    few, many = (measured(Holding(tensors), 32, 128).peak for tensors in (2, 6))
+    few, many = (measure_memory(Holding(tensors), 32, 128).peak for tensors in (2, 6))
     assert few is not None
     assert many is not None
     assert many - few == pytest.approx(4 * 2 * size, rel=0.05)
-    longer = measured(Holding(6), 32, 256).peak
+    longer = measure_memory(Holding(6), 32, 256).peak
     assert longer is not None
     assert longer == pytest.approx(2 * many, rel=0.05)
 
 
 def test_weights_and_gradients_count() -> None:
-    """A large embedding is there twice: itself, and its gradient."""
-    small, large = (measured(classifier(entries, 2, embedding_dim=64), 2, 3).peak for entries in (1_000, 33_768))
+    """A large embedding counts twice: weights and gradient."""
+    small, large = (measure_memory(classifier(entries, 2, embedding_dim=64), 2, 3).peak for entries in (1_000, 33_768))
     assert small is not None
     assert large is not None
     assert large - small == pytest.approx(2 * 32_768 * 64 * 4, rel=0.02)
@@ -72,7 +72,7 @@ def test_weights_and_gradients_count() -> None:
 
 @pytest.mark.parametrize("make", [lambda: classifier(50, 3), lambda: tagger(50, 3), lambda: language_model(50)])
 def test_the_model_is_left_as_it_was(make: Callable[[], Chain[Padded[Ids], object]]) -> None:
-    """Weights, gradients, modes, and what is drawn next."""
+    """Weights, gradients, modes, and the random generator's state."""
     model = make().eval()
     model.requires_grad_(requires_grad=True)
     next(model.parameters()).grad = torch.full_like(next(model.parameters()), 3.0)
@@ -80,7 +80,7 @@ def test_the_model_is_left_as_it_was(make: Callable[[], Chain[Padded[Ids], objec
     seed(3)
     wanted = listed(torch.rand(4))
     seed(3)
-    memory = measured(model, 4, 6)
+    memory = measure_memory(model, 4, 6)
     assert listed(torch.rand(4)) == wanted
     assert memory.peak is not None
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
@@ -91,8 +91,8 @@ def test_the_model_is_left_as_it_was(make: Callable[[], Chain[Padded[Ids], objec
     assert not any(module.training for module in model.modules())
 
 
-def test_buffers_are_put_back() -> None:
-    """A running mean that a step moves."""
+def test_buffers_are_restored() -> None:
+    """A training step updates a running mean."""
 
     class Running(ModuleStage[Padded[Vectors], Tensor]):
         input_size = 4
@@ -107,22 +107,22 @@ def test_buffers_are_put_back() -> None:
             return normed
 
     model = Running()
-    assert measured(model, 3, 5).peak
+    assert measure_memory(model, 3, 5).peak
     assert listed(model.norm.running_mean if model.norm.running_mean is not None else torch.ones(4)) == [0.0] * 4
 
 
 def test_a_model_over_vectors_is_measured_too() -> None:
-    """Its first encoder says how wide they are."""
+    """Its first encoder determines the size of the vectors."""
     model: Chain[Padded[Vectors], Scores[int]] = (
         Pack(Vectors) >> Encode("lstm", input_size=5, hidden_size=4) >> Pool("max") >> Classify(2)
     )
-    assert measured(model, 3, 7).peak
+    assert measure_memory(model, 3, 7).peak
 
 
-def test_memory_stands_in_the_table() -> None:
-    """Of the most demanding batch of each policy; by which method, below it."""
+def test_memory_is_a_column_of_the_table() -> None:
+    """For each policy's batch that needs most; the method is a note below the table."""
     forecast = plan([4, 9, 9, 30, 2, 5] * 20, [Budget(60), Budget(240)], model=tagger(50, 3))
-    small, large = (outlook.memory for outlook in forecast.outlooks.values())
+    small, large = (policy.memory for policy in forecast.policies.values())
     assert small is not None
     assert large is not None
     assert small.peak is not None
@@ -135,7 +135,7 @@ def test_memory_stands_in_the_table() -> None:
     assert lines[-1] == (
         "peak memory: measured on cpu: one training step of a full batch, without an optimizer's state."
     )
-    assert forecast.to_dict()["outlooks"][1]["memory"] == {
+    assert forecast.to_dict()["policies"][1]["memory"] == {
         "bytes": large.peak,
         "rows": large.rows,
         "steps": large.steps,
@@ -143,8 +143,8 @@ def test_memory_stands_in_the_table() -> None:
     }
 
 
-def test_memory_that_runs_out_is_a_figure() -> None:
-    """Not an error: that is what was asked. What else goes wrong is one."""
+def test_out_of_memory_is_a_result() -> None:
+    """It is the answer to the question, not an error; other errors are raised."""
 
     class Greedy(ModuleStage[Padded[Ids], Tensor]):
         @override
@@ -157,42 +157,42 @@ def test_memory_that_runs_out_is_a_figure() -> None:
             msg = "not this"
             raise RuntimeError(msg)
 
-    memory = measured(Greedy(), 1, 1)
+    memory = measure_memory(Greedy(), 1, 1)
     assert memory.peak is None
     assert str(memory) == "does not fit"
     with pytest.raises(RuntimeError, match="not this"):
-        measured(Wrong(), 1, 1)
+        measure_memory(Wrong(), 1, 1)
     assert "does not fit" in str(plan([3], Boundaries((2,), rows=2), model=Greedy()))
 
 
-def test_what_cannot_be_measured_is_refused() -> None:
-    """With what to give instead."""
+def test_models_that_cannot_be_measured_are_rejected() -> None:
+    """The message says what to give instead."""
     with pytest.raises(OptionError, match="model must be a stage with weights that takes padded batches, such as"):
         loosely(plan)([3], 10, model="lstm")
     with pytest.raises(OptionError, match="model must take padded batches of ids, or of vectors whose size it says"):
-        loosely(measured)(Pool("max") >> Classify(2, input_size=3), 2, 3)
+        loosely(measure_memory)(Pool("max") >> Classify(2, input_size=3), 2, 3)
     frozen = Pack() >> Embed(9, 4) >> Encode("lstm", hidden_size=4) >> Pool("max") >> Classify(2)
-    with pytest.raises(OptionError, match="model takes rows of one length, but two lengths a row arrived"):
+    with pytest.raises(OptionError, match="model needs one length per row.*, got two lengths per row"):
         plan([(3, 4)], 10, model=frozen)
     frozen.requires_grad_(requires_grad=False)
-    with pytest.raises(OptionError, match="model must give something that has a gradient, but nothing of it has one"):
-        measured(frozen, 2, 3)
+    with pytest.raises(OptionError, match="model must have an output with a gradient, but no output has one"):
+        measure_memory(frozen, 2, 3)
 
 
 @pytest.mark.parametrize(
-    ("number", "said"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (3 * MIB, "3.0 MiB"), (2**50, "1,024.0 TiB")]
+    ("number", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (3 * MIB, "3.0 MiB"), (2**50, "1,024.0 TiB")]
 )
-def test_bytes_are_written_in_a_unit_that_suits_them(number: int, said: str) -> None:
-    """Powers of 1024."""
-    assert str(Memory(number, 1, 1, "by hand")) == said
+def test_bytes_are_written_in_a_suitable_unit(number: int, text: str) -> None:
+    """In powers of 1024."""
+    assert str(Memory(number, 1, 1, "by hand")) == text
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="a GPU's allocator is asked, and there is none here")
-def test_a_gpu_s_allocator_is_asked() -> None:
-    """And what it holds beside is not counted."""
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_memory_is_measured_on_a_gpu() -> None:
+    """Other tensors on the device do not count."""
     model = Holding(6).to("cuda")
-    beside = torch.ones(64 * MIB, device="cuda")
-    memory = measured(model, 8, 16)
+    other = torch.ones(64 * MIB, device="cuda")
+    memory = measure_memory(model, 8, 16)
     assert memory.method.startswith("measured on cuda")
     assert memory.peak is not None
-    assert 0 < memory.peak < beside.nbytes
+    assert 0 < memory.peak < other.nbytes

@@ -1,0 +1,128 @@
+"""Report on one plan: padding and the rows that cause it, coverage, randomness."""
+
+from typing import TypedDict, final
+
+import attrs
+import numpy.typing as npt
+
+from pipeline.batching.plan import Plan
+from pipeline.batching.randomness import Coverage, Randomness
+from pipeline.batching.waste import PaddingReport
+
+
+class OutlierRecord(TypedDict):
+    """A row that causes padding, as `PaddingOutlier`."""
+
+    row: int
+    batch: int
+    length: int
+    padding: int
+
+
+class PlanReportRecord(TypedDict):
+    """A `PlanReport` for JSON.
+
+    Attributes:
+        batches: the number of batches, of all ranks.
+        rows: the number of rows in them.
+        steps: the number of real steps.
+        padded: the number of padded steps.
+        wasted: the share of padding in these.
+        padding: the number of padding steps of each batch.
+        missing: the rows that are in no batch.
+        duplicated: the rows that are in more than one batch.
+        correlation: the correlation of adjacent batches' mean lengths; null without the next epoch's plan.
+        repeated_batchmates: the share of pairs of batchmates that meet again in the next epoch; null likewise.
+        outliers: the rows that cause most padding.
+    """
+
+    batches: int
+    rows: int
+    steps: int
+    padded: int
+    wasted: float
+    padding: list[int]
+    missing: list[int]
+    duplicated: list[int]
+    correlation: float | None
+    repeated_batchmates: float | None
+    outliers: list[OutlierRecord]
+
+
+@final
+@attrs.frozen(eq=False)
+class PlanReport:
+    """Report on one plan; printed, it takes a few lines.
+
+    Attributes:
+        padding: real and padded steps of the epoch and of each batch, and the rows that cause most padding.
+        coverage: the rows that are missing or duplicated.
+        randomness: how random the order is; None without the next epoch's plan.
+
+    Example:
+        >>> from pipeline.batching import Plan, Rows
+        >>> lengths = [9, 2, 2, 1, 1, 1]
+        >>> this, following = (Plan.of(lengths, Rows(3), epoch=epoch) for epoch in (0, 1))
+        >>> print(PlanReport.of(this, lengths, following=following))
+        6 rows in 2 batches: 16 real steps, 30 padded, ...
+        each row once
+        ...
+        row 0, of 9 steps, causes 14 steps of padding in batch ...
+    """
+
+    padding: PaddingReport
+    coverage: Coverage
+    randomness: Randomness | None = None
+
+    @classmethod
+    def of(
+        cls, plan: Plan, lengths: npt.ArrayLike, *, following: Plan | None = None, max_outliers: int = 10
+    ) -> "PlanReport":
+        """Report on a plan.
+
+        Args:
+            plan: the plan of all ranks.
+            lengths: the lengths that it was made from.
+            following: the next epoch's plan, for the figures of randomness.
+            max_outliers: the number of outliers to list.
+
+        Raises:
+            LengthError: if these are not the plan's lengths.
+            OptionError: if the next epoch's plan is of other rows.
+        """
+        randomness = None if following is None else Randomness.of(plan, following)
+        padding = PaddingReport.of(plan, lengths, max_outliers=max_outliers)
+        return cls(padding, Coverage.of(plan), randomness)
+
+    def to_dict(self) -> PlanReportRecord:
+        """Return the report as a dictionary for JSON."""
+        report, randomness = self.padding.report, self.randomness
+        return {
+            "batches": report.batches,
+            "rows": report.rows,
+            "steps": report.steps,
+            "padded": report.padded,
+            "wasted": report.wasted,
+            "padding": self.padding.padding.tolist(),
+            "missing": self.coverage.missing.tolist(),
+            "duplicated": self.coverage.duplicated.tolist(),
+            "correlation": None if randomness is None else randomness.correlation,
+            "repeated_batchmates": None if randomness is None else randomness.repeated_batchmates,
+            "outliers": [
+                {"row": one.row, "batch": one.batch, "length": one.length, "padding": one.padding}
+                for one in self.padding.outliers
+            ],
+        }
+
+    def __str__(self) -> str:
+        missing, duplicated = len(self.coverage.missing), len(self.coverage.duplicated)
+        lines = [str(self.padding.report)]
+        lines.append(
+            "each row once" if self.coverage.complete else f"{missing:,} rows missing, {duplicated:,} duplicated"
+        )
+        lines += [] if self.randomness is None else [str(self.randomness)]
+        lines += [
+            f"row {one.row:,}, of {one.length:,} steps, causes {one.padding:,} steps of padding in batch {one.batch:,}"
+            for one in self.padding.outliers
+        ]
+        return "\n".join(lines)

@@ -1,0 +1,39 @@
+"""Histograms of lengths, from lengths and from counts."""
+
+from collections import Counter
+
+import pytest
+
+from pipeline.errors import LengthError, OptionError, ShapeError
+from pipeline.forecast import Histogram
+from support.untyped import loosely
+
+
+@pytest.mark.parametrize("rows", [[], [4], [7, 7, 1, 1, 1, 20_000_000]])
+def test_rows_are_counted_by_length(rows: list[int]) -> None:
+    """Small and large lengths, and no rows."""
+    histogram = Histogram.of(rows)
+    assert dict(zip(histogram.lengths.tolist(), histogram.counts.tolist(), strict=True)) == Counter(rows)
+    same = Histogram.from_counts(Counter(rows))
+    assert (same.rows, same.steps, same.longest) == (len(rows), sum(rows), max(rows, default=0))
+
+
+def test_two_lengths_per_row_are_added() -> None:
+    """A batch is padded to the source and the target of its rows."""
+    assert Histogram.of([(1, 2), (3, 0), (4, 4)]).counts.tolist() == [2, 1]
+
+
+def test_bad_counts_are_rejected() -> None:
+    """The message has the rule and the value."""
+    with pytest.raises(OptionError, match=r"counts\[3\] must be .*-1"):
+        Histogram.from_counts({3: -1})
+    with pytest.raises(OptionError, match=r"counts\[3\] must be .*1\.5"):
+        loosely(Histogram.from_counts)({3: 1.5})
+    with pytest.raises(LengthError, match="is -2, but a length is 0 or more"):
+        Histogram.from_counts({-2: 1})
+    with pytest.raises(ShapeError, match="lengths must be whole numbers.*float64"):
+        loosely(Histogram.from_counts)({2.5: 1})
+    with pytest.raises(
+        OptionError, match=r"counts must add up to at most 1,099,511,627,776 rows, got 10,000,000,000,000,000"
+    ):
+        Histogram.from_counts({1: 10**16})
