@@ -1,17 +1,39 @@
-"""What can go wrong, one class a kind of mistake, each also a built-in exception.
+"""The public errors. Each is also a built-in exception.
 
-Every message names the argument, the rule, what arrived and what to do; the values in it
-are in `details`, for programs that want to react.
+A message names the argument, the rule, the value and the fix. Its values are also in `details`, for programs.
 """
 
 from collections.abc import Mapping
 
+__all__ = [
+    "CompositionError",
+    "EmptyBatchError",
+    "LabelError",
+    "LengthError",
+    "MissingExtraError",
+    "OptionError",
+    "PaddingLeakError",
+    "PipelineError",
+    "PlanError",
+    "PluginError",
+    "RecordError",
+    "ShapeError",
+    "SourceError",
+    "TargetError",
+    "TextError",
+    "UnknownNameError",
+    "UnknownOptionError",
+    "UnsizedError",
+    "ValuesError",
+    "WorkerError",
+]
+
 
 class PipelineError(Exception):
-    """Anything that this library refuses.
+    """Base of all errors of this library.
 
     Attributes:
-        details: the values that the message mentions, by name.
+        details: the values in the message, by name.
 
     Example:
         >>> error = LengthError("lengths[2] is 9", row=2, length=9)
@@ -27,11 +49,11 @@ class PipelineError(Exception):
 
 
 class ShapeError(PipelineError, TypeError):
-    """A tensor of the wrong shape, dtype or device, or no tensor at all."""
+    """A tensor with a wrong shape, dtype or device, or a value that is not a tensor."""
 
 
 class LengthError(PipelineError, ValueError):
-    """Lengths that cannot be true of the values beside them, or a row longer than allowed."""
+    """Lengths that do not fit their values, or a row longer than allowed."""
 
 
 class ValuesError(PipelineError, ValueError):
@@ -39,27 +61,27 @@ class ValuesError(PipelineError, ValueError):
 
 
 class PaddingLeakError(PipelineError, ValueError):
-    """Padding that got into an answer, found under poison."""
+    """Padding that affected a result, found by the padding check."""
 
 
 class EmptyBatchError(PipelineError, ValueError):
-    """A batch of no rows, where a row of no steps is legal."""
+    """A batch without rows. Rows without steps are allowed."""
 
 
 class TextError(PipelineError, ValueError):
-    """An input that is not text, or text that no file could hold (lone surrogates)."""
+    """An input that is not text, or text that UTF-8 cannot encode (lone surrogates)."""
 
 
 class RecordError(PipelineError, ValueError):
-    """A malformed record of a file or a data set, or a file that is not of its format."""
+    """A malformed record of a file or data set, or a file of another format than expected."""
 
 
 class SourceError(PipelineError, OSError):
-    """A file that is not there, cannot be read, or changed while it was."""
+    """A file that does not exist, cannot be read, or changed while it was read."""
 
 
 class UnsizedError(PipelineError, TypeError):
-    """A length or a random record of what can only be read from its beginning."""
+    """A request for the length or a random record of a source that can only be read from its beginning."""
 
 
 class MissingExtraError(PipelineError, ImportError):
@@ -67,7 +89,7 @@ class MissingExtraError(PipelineError, ImportError):
 
 
 class TargetError(PipelineError, ValueError):
-    """A target that is missing, or that does not fit its row."""
+    """A missing target, or one that does not fit its row."""
 
 
 class LabelError(PipelineError, LookupError):
@@ -79,24 +101,24 @@ class OptionError(PipelineError, ValueError):
 
 
 class CompositionError(PipelineError, TypeError):
-    """Two stages that do not fit each other, found when they are joined."""
+    """Two stages that do not fit each other, detected when they are joined."""
 
 
 class UnknownNameError(PipelineError, LookupError):
-    """A name that no plugin offers."""
+    """A name that no installed plugin registers."""
 
 
 class UnknownOptionError(PipelineError, TypeError):
-    """An option that a registered part does not take, or one that it needs and did not get."""
+    """An option that a registered part does not accept, or a missing required option."""
 
 
 class PluginError(PipelineError, RuntimeError):
-    """A plugin that breaks the rules: two that offer one name, or something that is no part."""
+    """An invalid plugin: two that register one name, or an object that is not a part."""
 
 
 class WorkerError(PipelineError, RuntimeError):
-    """A worker of a loader that died, gave nothing in time, or raised what cannot leave its process."""
+    """A worker of a loader that died, timed out, or raised an error that cannot be pickled."""
 
 
 class PlanError(PipelineError, ValueError):
-    """A file that should hold a plan of batches, and is damaged or none at all."""
+    """A damaged plan file, or a file that is not a plan."""

@@ -21,47 +21,43 @@ def is_step_target(target: Target) -> bool:
     return isinstance(target, Sequence) and not isinstance(target, str)
 
 
-def _tuple(names: Iterable[str]) -> tuple[str, ...]:
-    _refuse_one(names)
+def _convert_names(names: Iterable[str]) -> tuple[str, ...]:
+    _reject_single_name("names", names)
     return tuple(names)
 
 
-def _refuse_one(names: object) -> None:
-    if isinstance(names, str):
-        msg = f"names must be many, but one arrived, {names!r}, and its letters would be taken for them; pass a list."
-        raise LabelError(msg, name=names)
+def _reject_single_name(argument: str, value: object) -> None:
+    # To a type checker a text is an iterable of texts: without this check its letters would become classes.
+    if isinstance(value, str):
+        msg = f"{argument} must be a list of class names, got one text, {value!r}; pass [{value!r}]."
+        raise LabelError(msg, name=value)
 
 
-def _distinct(_: object, __: object, names: tuple[object, ...]) -> None:
+def _check_names(_: object, __: object, names: tuple[object, ...]) -> None:
     for index, name in enumerate(names):
         if not isinstance(name, str):
-            msg = (
-                f"names[{index}] must be a class name, but {name!r} arrived; a class that has a number needs no label."
-            )
+            msg = f"names[{index}] must be a class name, got {name!r}; classes that are numbers need no Labels."
             raise LabelError(msg, name=name)
         if name in names[:index]:
-            msg = (
-                f"names[{index}] is {name!r}, which names[{names.index(name)}] is too; give each class one name, once."
-            )
+            msg = f"names[{index}] must be unique, got {name!r} like names[{names.index(name)}]; remove one of them."
             raise LabelError(msg, name=name)
     if not names:
-        msg = "names is empty, but a model needs at least one class; give the classes, or learn them from targets."
+        msg = "names must have at least one class, got none; list the classes, or use Labels.from_targets."
         raise LabelError(msg)
 
 
 @final
 @attrs.frozen
 class Labels(Sequence[str]):
-    """Class names in the order of their numbers: given, or learned from targets.
+    """Class names in the order of their ids, given or collected from targets.
 
-    The same object goes to `Pad`, which turns names into numbers, and to the head, whose answers
-    are names again.
+    Pass the same object to `Pad`, which converts target names to ids, and to the head, whose predictions are names.
 
     Attributes:
-        names: the classes, from number 0.
+        names: the class names; the index of a name is its id.
 
     Raises:
-        LabelError: if a name is given twice, or there is none.
+        LabelError: if a name occurs twice, or there is no name.
 
     Example:
         >>> labels = Labels.from_targets(["ham", "spam", "ham"])
@@ -69,7 +65,7 @@ class Labels(Sequence[str]):
         (1, 'ham', 2)
     """
 
-    names: tuple[str, ...] = attrs.field(converter=_tuple, validator=_distinct)
+    names: tuple[str, ...] = attrs.field(converter=_convert_names, validator=_check_names)
     _ids: dict[str, int] = attrs.field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
@@ -87,22 +83,30 @@ class Labels(Sequence[str]):
 
     @classmethod
     def from_targets(cls, targets: Iterable[Target]) -> "Labels":
-        """The classes that occur, sorted by name; targets may be names or lists of them, a class a step."""
-        _refuse_one(targets)
+        """Return the labels that occur in targets, sorted by name. A target is a name, or a list with one per step.
 
-        def found() -> Iterator[str]:
+        Raises:
+            LabelError: if a target is a number, or no target has a name.
+        """
+        _reject_single_name("targets", targets)
+
+        def iterate_names() -> Iterator[str]:
             for row, target in enumerate(targets):
                 for name in target if isinstance(target, Sequence) and is_step_target(target) else [target]:
                     if isinstance(name, int):
-                        msg = f"target {name} of row {row} is a number, not a class name; numbers need no labels."
+                        msg = f"target of row {row} must be a class name, got {name}; numbers need no Labels."
                         raise LabelError(msg, row=row, name=name)
                     if isinstance(name, str):
                         yield name
 
-        return cls(sorted(set(found())))
+        return cls(sorted(set(iterate_names())))
 
     def to_id(self, name: str | int, *, row: int | None = None) -> int:
-        """The number of a class, by its name or by the number itself.
+        """Return the id of a class, given its name or its id.
+
+        Args:
+            name: the name or the id.
+            row: the row id of the target, for the error.
 
         Raises:
             LabelError: if there is no such class.
@@ -114,14 +118,14 @@ class Labels(Sequence[str]):
             return self._ids[name]
         known = ", ".join(self.names[:20]) + (", ..." if len(self.names) > 20 else "")
         where = "" if row is None else f" of row {row}"
-        msg = f"target {name!r}{where} is none of the {len(self.names)} labels; they are: {known}."
+        msg = f"target{where} must be one of the {len(self.names)} labels, got {name!r}; the labels are {known}."
         raise LabelError(msg, row=row, name=name)
 
 
 @final
 @attrs.frozen
-class Numbered(Sequence[int]):
-    """Classes that have numbers alone: a `range`, in a form that a compiler takes as part of a module.
+class ClassIds(Sequence[int]):
+    """Classes without names: a `range` of ids, in a form that torch.compile supports as an attribute of a module.
 
     Example:
         >>> list(Numbered(3))

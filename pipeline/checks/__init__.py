@@ -1,1 +1,1 @@
-"""What is checked where something goes into a stage, a batch or a part, or comes out of it."""
+"""Runtime checks of annotations, and the switches that turn them on and off."""

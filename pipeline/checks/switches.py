@@ -1,4 +1,4 @@
-"""What can be switched for the whole process: the checks at the borders, and the poison in the padding."""
+"""Switches for the whole process: the runtime checks, and the padding check."""
 
 import os
 from types import TracebackType
@@ -10,38 +10,38 @@ import torch
 from pipeline.errors import OptionError
 
 
-def _from_environment(variable: str, *, default: bool) -> bool:
-    said = os.environ.get(variable, "").strip()
-    if said not in {"", "0", "1"}:
-        msg = f"the environment variable {variable} must be 0 or 1, but {said!r} arrived; unset it for the default."
-        raise OptionError(msg, variable=variable, value=said)
-    return default if not said else said == "1"
+def _read_environment(variable: str, *, default: bool) -> bool:
+    value = os.environ.get(variable, "").strip()
+    if value not in {"", "0", "1"}:
+        msg = f"the environment variable {variable} must be 0 or 1, got {value!r}; unset it for the default."
+        raise OptionError(msg, variable=variable, value=value)
+    return default if not value else value == "1"
 
 
 @final
 @attrs.define
 class _Switches:
     checks: bool
-    poison: bool
+    padding: bool
 
 
 SWITCHES: Final = _Switches(
-    checks=_from_environment("PIPELINE_CHECKS", default=True),
-    poison=_from_environment("PIPELINE_PADDING_CHECK", default=False),
+    checks=_read_environment("PIPELINE_CHECKS", default=True),
+    padding=_read_environment("PIPELINE_PADDING_CHECK", default=False),
 )
 
 
 @final
-class Switched:
-    """A switch that was set; as a context manager it is set back at the end."""
+class SwitchSetting:
+    """A switch that was set. As a context manager it restores the former setting at the end."""
 
-    def __init__(self, switch: Literal["checks", "poison"], *, on: bool) -> None:
+    def __init__(self, switch: Literal["checks", "padding"], *, on: bool) -> None:
         self._switch: Final = switch
         self._before: Final[bool] = getattr(SWITCHES, switch)
         setattr(SWITCHES, switch, on)
 
     def __enter__(self) -> None:
-        """Nothing more to do: it was set when it was made."""
+        """Do nothing: the switch was set by `__init__`, so that a plain call works too."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -49,11 +49,11 @@ class Switched:
         setattr(SWITCHES, self._switch, self._before)
 
 
-def set_checks(on: bool, /) -> Switched:
-    """Check what goes into every stage, batch and part, and what comes out, or do not.
+def set_checks(on: bool, /) -> SwitchSetting:
+    """Turn the checks of stages, batches and parts on or off, for good or as a context manager.
 
-    On from the start, unless the environment says `PIPELINE_CHECKS=0`. Off, a wrong shape, length or id may give
-    a wrong answer in silence, as in plain torch. Compiled and exported graphs hold no checks either way.
+    They are on by default, unless the environment has `PIPELINE_CHECKS=0`. Without them a wrong shape, length or id
+    may give a wrong result without an error, as in plain torch. Compiled and exported graphs contain no checks.
 
     Example:
         >>> import torch
@@ -65,14 +65,15 @@ def set_checks(on: bool, /) -> Switched:
         Traceback (most recent call last):
         pipeline.errors.ShapeError: Pooled: values must be Float[Tensor, 'batch hidden'], ...
     """
-    return Switched("checks", on=on)
+    return SwitchSetting("checks", on=on)
 
 
-def set_padding_check(on: bool, /) -> Switched:
-    """Fill the padding of all that goes into a stage with NaN (ids: with a number that no table has), or do not.
+def set_padding_check(on: bool, /) -> SwitchSetting:
+    """Turn the padding check on or off, for good or as a context manager.
 
-    A stage that lets padding into an answer then gives NaN, and is named. For debugging: it costs a pass over
-    every batch. Off from the start, unless the environment says `PIPELINE_PADDING_CHECK=1`.
+    It fills the padding of every stage's input with NaN (of ids, with an id that no table has). If a stage lets
+    padding affect its result, the result contains NaN, and a `PaddingLeakError` names the stage. For debugging: it
+    costs a pass over every batch. It is off by default, unless the environment has `PIPELINE_PADDING_CHECK=1`.
 
     Example:
         >>> import torch
@@ -82,9 +83,9 @@ def set_padding_check(on: bool, /) -> Switched:
         ...     Pool("mean")(states).values.tolist()
         [[1.0, 1.0]]
     """
-    return Switched("poison", on=on)
+    return SwitchSetting("padding", on=on)
 
 
-def at_border() -> bool:
-    """Whether borders are checked here and now: not while a graph is compiled, nor where checks are switched off."""
+def checks_enabled() -> bool:
+    """Return whether to check now: checks are switched on, and no graph is being traced."""
     return SWITCHES.checks and not torch.compiler.is_compiling()

@@ -1,1 +1,1 @@
-"""Stages, chains, and the checks around every stage."""
+"""Stages, chains of stages, and the checks around every stage."""

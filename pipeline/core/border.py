@@ -1,103 +1,147 @@
-"""What every stage does where something comes in and goes out: check its type, and poison its padding if asked."""
+"""Checks around every stage: the types of its input and output, and, on request, that padding affects no result."""
 
 import functools
+import math
 import types
 from collections.abc import Callable
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
+import attrs
 import torch
 from beartype.door import is_bearable
+from torch import Tensor
+from typing_extensions import TypeIs
 
-from pipeline.checks.shapes import described, spelt
+from pipeline.checks.hints import describe, format_hint, get_classes, is_unconstrained, resolve_hints
 from pipeline.checks.switches import SWITCHES
-from pipeline.core.padding import look_for_leaks, poisoned
-from pipeline.errors import ShapeError
+from pipeline.data.batches import Padded, is_batch
+from pipeline.data.rows import Ids
+from pipeline.data.states import MaybeCausal, States
+from pipeline.errors import PaddingLeakError, ShapeError
 
+A = TypeVar("A")
 P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S")
 
+PADDING_ID: Final = -(2**62)
+"""The id that the padding check writes into the padding of ids: no table has it, so using it raises an error."""
+
 
 class _Side:
-    """One side of a stage's border: what its annotation lets through."""
+    """The input or the output of a stage, with the values that its annotation accepts."""
 
     def __init__(self, hint: object) -> None:
         self.hint: Final = hint
-        self.classes: Final = _classes(hint)
+        # None if only beartype can decide. `isinstance` takes a tenth of its time, and suffices for most stages.
+        self.classes: Final = (object,) if is_unconstrained(hint) else get_classes(hint)
 
-    def lets_through(self, value: object) -> bool:
-        if self.classes is not None:
-            return isinstance(value, self.classes)
-        return _is_open(self.hint) or is_bearable(value, cast("Any", self.hint))
+    def accepts(self, value: object) -> bool:
+        return isinstance(value, self.classes) if self.classes else is_bearable(value, cast("Any", self.hint))
 
 
-def bordered(plain: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
-    """A stage's `forward` or `__call__` that checks the type of what comes in and of what it gives.
+def add_border(plain: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
+    """Wrap a stage's `forward` or `__call__` so that the types of its input and output are checked.
 
-    Both are read from the annotations. The tensors inside were checked when their batch was made.
+    Both types are read from the annotations. The tensors inside a batch were checked when the batch was made.
 
     Raises:
-        ShapeError: from the wrapped method, if either is of another type.
-        PaddingLeakError: under poison, if padding got into what comes out.
+        ShapeError: from the wrapped method, if the input or the output is of another type.
+        PaddingLeakError: while the padding check is on, if padding affected the output.
     """
+    # Read at the first call: an annotation may name a class that is defined after the stage.
     sides: list[tuple[str, _Side, _Side]] = []
     loose: Callable[..., R] = plain
 
-    def poisoned_call(*args: object, **kwargs: object) -> R:
-        return loose(*map(poisoned, args), **{name: poisoned(value) for name, value in kwargs.items()})
-
     @functools.wraps(plain)
-    def crossing(self: S, *args: P.args, **kwargs: P.kwargs) -> R:
-        if torch.compiler.is_compiling() or not (SWITCHES.checks or SWITCHES.poison):
+    def call(self: S, *args: P.args, **kwargs: P.kwargs) -> R:
+        if torch.compiler.is_compiling() or not (SWITCHES.checks or SWITCHES.padding):
             return plain(self, *args, **kwargs)
         if not sides:
-            sides.append(_sides(plain))
+            sides.append(_read_sides(plain))
         name, before, after = sides[0]
         stage = type(self).__name__
         value: object = args[0] if args else kwargs.get(name)
-        if SWITCHES.checks and not before.lets_through(value):
+        if SWITCHES.checks and not before.accepts(value):
             msg = (
-                f"{stage} takes {spelt(before.hint)}, but {described(value)} arrived; "
-                "join it behind a stage that gives what it takes."
+                f"{stage} takes {format_hint(before.hint)}, got {describe(value)}; "
+                "place it after a stage that returns what it takes."
             )
             raise ShapeError(msg, stage=stage, argument=name)
-        result = poisoned_call(self, *args, **kwargs) if SWITCHES.poison else plain(self, *args, **kwargs)
-        if SWITCHES.checks and not after.lets_through(result):
-            msg = f"{stage} must give {spelt(after.hint)}, as it says, but gave {described(result)}; mend the stage."
+        if SWITCHES.padding:
+            marked = {key: mark_padding(each) for key, each in kwargs.items()}
+            result = loose(self, *map(mark_padding, args), **marked)
+        else:
+            result = plain(self, *args, **kwargs)
+        if SWITCHES.checks and not after.accepts(result):
+            msg = f"{stage} must return {format_hint(after.hint)} as annotated, got {describe(result)}; fix the stage."
             raise ShapeError(msg, stage=stage)
-        if SWITCHES.poison:
-            look_for_leaks(stage, value, result)
+        if SWITCHES.padding:
+            check_leaks(stage, value, result)
         return result
 
-    return cast("Callable[Concatenate[S, P], R]", crossing)
+    return cast("Callable[Concatenate[S, P], R]", call)
 
 
-def _sides(plain: Callable[..., object]) -> tuple[str, _Side, _Side]:
-    """The name of a stage's argument, and both sides of its border."""
+def _read_sides(plain: Callable[..., object]) -> tuple[str, _Side, _Side]:
+    """Return the name of a method's first argument after `self`, and its input and output."""
     code = plain.__code__ if isinstance(plain, types.FunctionType) else None
     name = code.co_varnames[1] if code is not None and code.co_argcount > 1 else "value"
-    try:
-        hints = get_type_hints(plain, include_extras=True)
-    except NameError:
-        # Annotations that name what is imported for type checkers alone say nothing here.
-        hints = {}
+    hints = resolve_hints(plain)
     return name, _Side(hints.get(name, Any)), _Side(hints.get("return", Any))
 
 
-def _classes(hint: object) -> tuple[type, ...] | None:
-    """The classes of an annotation that is made of plain and generic classes alone; None of any other."""
-    if isinstance(hint, types.UnionType) or get_origin(hint) is Union:
-        parts = [_classes(part) for part in get_args(hint)]
-        return None if None in parts else tuple(cls for part in parts for cls in part or ())
-    # A shape is a class of jaxtyping's own, of which nothing is an instance by type alone.
-    if hasattr(hint, "dim_str"):
-        return None
-    if hint is None or hint is types.NoneType:
-        return (types.NoneType,)
-    origin = get_origin(hint) or hint
-    return (origin,) if isinstance(origin, type) and origin is not object else None
+def mark_padding(value: A) -> A:
+    """Return the same batch or states with NaN in the padding, or `PADDING_ID` for ids; other values are unchanged.
+
+    Example:
+        >>> from pipeline import Vectors
+        >>> mark_padding(Padded(Vectors, torch.ones(1, 2, 1), torch.tensor([1]))).values.flatten().tolist()
+        [1.0, nan]
+    """
+    held: object = value
+    if _is_states(held) and isinstance(held.steps, Padded):
+        held = attrs.evolve(held, steps=held.steps.fill_padding(math.nan))
+    elif is_batch(held) and isinstance(held, Padded):
+        held = held.fill_padding(PADDING_ID if held.kind is Ids else math.nan)
+    return cast("A", held)
 
 
-def _is_open(hint: object) -> bool:
-    """Whether an annotation says nothing: anything, or a type variable that the caller fixes."""
-    return hint is Any or hint is object or type(hint).__name__ == "TypeVar"
+def check_leaks(stage: str, value: object, result: object) -> None:
+    """Reject a result that contains NaN if no real step of the input did.
+
+    Raises:
+        PaddingLeakError: naming the stage, the field and the first row.
+    """
+    # Tensors on `meta` have no values. And if a real step of the input was NaN already, padding is not the cause.
+    if any(tensor.is_meta or bool(tensor.isnan().any()) for _, tensor, _ in _get_real_values(value)):
+        return
+    for field, tensor, rows in _get_real_values(result):
+        is_nan = tensor.flatten(1).isnan().any(1) if tensor.ndim > 1 else tensor.isnan()
+        if bool(is_nan.any()):
+            row = int(rows[int(is_nan.nonzero()[0])])
+            msg = (
+                f"{stage} let padding affect its {field}: with NaN in the padding of its input, row {row} became NaN; "
+                "fill or mask the padding in the stage before computing from it."
+            )
+            raise PaddingLeakError(msg, stage=stage, row=row, field=field)
+
+
+def _is_states(value: object) -> TypeIs[States[MaybeCausal]]:
+    return isinstance(value, States)
+
+
+def _get_real_values(value: object) -> list[tuple[str, Tensor, Tensor]]:
+    """Return the name, the real values and the row of each value, for every floating-point field of stage data."""
+    if _is_states(value):
+        final = ("final", value.final, torch.arange(len(value.final)))
+        return [*_get_real_values(value.steps), final]
+    if is_batch(value):
+        packed = value.packed()
+        return [("values", packed.values, packed.order.row_of_step)] if packed.values.is_floating_point() else []
+    held: object = getattr(value, "values", None)
+    if isinstance(held, Tensor) and held.is_floating_point():
+        order = getattr(value, "order", None)
+        rows = order.row_of_step if order is not None else torch.arange(len(held))
+        return [("values", held, rows)]
+    return []

@@ -1,8 +1,8 @@
-"""The steps of a pipeline, and how `>>` joins them.
+"""Base classes of the stages of a pipeline, and the operator `>>` that joins them.
 
-A `Stage` takes one thing and gives one; a `Stream` takes many and gives many, lazily; a `TypePreserving`
-gives back the very type that it takes. They are base classes, not protocols: every `nn.Module` is
-callable with anything as far as a type checker sees, and so would match any protocol.
+A `Stage` maps one value to one value. A `Stream` maps many values to many, lazily. A `TypePreserving` stage returns
+the type that it takes. They are base classes instead of protocols, because to a type checker every `nn.Module` is
+callable with anything and would match any protocol.
 """
 
 import inspect
@@ -14,7 +14,7 @@ import attrs
 from torch import nn
 from typing_extensions import TypeIs, override
 
-from pipeline.core.border import bordered
+from pipeline.core.border import add_border
 from pipeline.errors import CompositionError
 
 if TYPE_CHECKING:
@@ -29,11 +29,11 @@ C = TypeVar("C")
 
 @attrs.frozen
 class Spec:
-    """What is known, before any data, of what goes from one stage to the next.
+    """Properties of the data between two stages that are known before any data exists.
 
     Attributes:
-        size: the size of the last axis (feature or hidden); None while it is not known.
-        causal: whether a step has seen no later one; None while it is not known.
+        size: the size of the last axis (feature or hidden); None if it is not known yet.
+        causal: whether no step depends on a later one; None if it is not known yet.
     """
 
     size: int | None = None
@@ -41,39 +41,39 @@ class Spec:
 
 
 class StageBase:
-    """What stages, streams and keeps have in common: a name, and a place for what is known of the flow."""
+    """Base of all stages and streams: a name, and `build`, which infers sizes before any data."""
 
     name: str | None = None
-    """What the part is called in a chain and its state-dict; its class's name in snake case if None."""
+    """The stage's name in a chain and in its state-dict; the snake-case name of its class if None."""
 
     def __init_subclass__(cls, *, border: bool = True, **options: object) -> None:
-        """Put a border around what the class computes, unless it leaves that to parts of its own (`border=False`)."""
+        """Add checks around `forward` and `__call__`. Chains opt out with `border=False`: their stages have them."""
         super().__init_subclass__(**options)
         for method in ("forward", "__call__"):
             plain: object = cls.__dict__.get(method)
             if border and inspect.isfunction(plain) and not getattr(plain, "__isabstractmethod__", False):
-                setattr(cls, method, bordered(plain))
+                setattr(cls, method, add_border(plain))
 
-    def build(self, spec: Spec, /) -> Spec:  # noqa: ARG002 - for parts that override it
-        """Learn what comes in, make the weights that waited for it, and say what goes out.
+    def build(self, spec: Spec, /) -> Spec:  # noqa: ARG002 - for stages that override it
+        """Receive the spec of the input, create the weights that depend on it, and return the spec of the output.
 
-        Called by `>>` along the whole chain. A part that does not say gives an unknown flow.
+        `>>` calls it for each stage along the whole chain. By default nothing is known about the output.
 
         Raises:
-            CompositionError: if what comes in cannot be taken; `>>` adds the places of the two stages.
+            CompositionError: if the stage cannot take such an input; `>>` adds the positions of both stages.
         """
         return Spec()
 
 
 class Stage(StageBase, ABC, Generic[I_contra, O_co]):
-    """One thing in, one thing out."""
+    """Maps one value to one value."""
 
     @abstractmethod
     def __call__(self, value: I_contra, /) -> O_co:
-        """What the stage makes of one thing."""
+        """Return the output for one value."""
 
     def map(self, values: Iterable[I_contra], /) -> Iterator[O_co]:
-        """Map the stage over many things, lazily."""
+        """Map the stage over many values, lazily. Override it if several values at a time are faster."""
         return map(self, values)
 
     @overload
@@ -83,41 +83,42 @@ class Stage(StageBase, ABC, Generic[I_contra, O_co]):
     @overload
     def __rshift__(self, after: "Stream[O_co, C]", /) -> "StreamChain[I_contra, C]": ...
     def __rshift__(self, after: Any, /) -> Any:
-        return _joined(self, after)
+        return _join(self, after)
 
     if TYPE_CHECKING:
-        # Here, not in `TypePreserving`: of all the types that a keep before it keeps, the stage says which one comes.
+        # Defined here and not in `TypePreserving`: among the types that the stage before preserves, this stage
+        # determines which one flows.
         def __rrshift__(self: "Stage[A, C]", before: "TypePreserving[A]", /) -> "Chain[A, C]": ...
 
 
 class TypePreserving(StageBase, ABC, Generic[T_contra]):
-    """Gives back the very type that it takes, whichever of its types that is.
+    """Returns a value of the type that it takes, for each of the types that it takes.
 
-    Not a `Stage`: `>>` has an overload for it.
+    It is not a `Stage`: `>>` has an overload for it.
     """
 
     @override
     def build(self, spec: Spec, /) -> Spec:
         return spec
 
-    # A stage after it has a say in the type, by `Stage.__rrshift__`.
+    # `Stage.__rrshift__` gives the type of the chain if a stage follows.
     def __rshift__(self, after: "TypePreserving[T_contra]", /) -> "TypePreserving[T_contra]":
-        return cast("TypePreserving[T_contra]", _joined(self, after))
+        return cast("TypePreserving[T_contra]", _join(self, after))
 
     if TYPE_CHECKING:
-        # Of two in a row, the narrower says what both keep.
+        # Of two in a row, the narrower one determines the types that both preserve.
         def __rrshift__(self: "TypePreserving[A]", before: "TypePreserving[A]", /) -> "TypePreserving[A]": ...
 
 
 class Stream(StageBase, ABC, Generic[I_contra, O_co]):
-    """Many things in, many out, lazily. A stage before or after it is mapped over it."""
+    """Maps many values to many, lazily, for example rows to batches. Other stages of its chain are mapped over it."""
 
     @abstractmethod
     def __call__(self, values: Iterable[I_contra], /) -> Iterator[O_co]:
-        """What the stream makes of many things, lazily."""
+        """Yield the outputs for many values, lazily."""
 
     def predict_batches(self, values: Iterable[I_contra], /) -> Iterator[O_co]:
-        """As a call, for prediction: nothing shuffled, nothing left out, and little held back."""
+        """Yield the outputs for prediction: without shuffling, without dropping any, and buffering little."""
         return self(values)
 
     @overload
@@ -125,11 +126,11 @@ class Stream(StageBase, ABC, Generic[I_contra, O_co]):
     @overload
     def __rshift__(self, after: "Stage[O_co, C] | Stream[O_co, C]", /) -> "StreamChain[I_contra, C]": ...
     def __rshift__(self, after: Any, /) -> Any:
-        return _joined(self, after)
+        return _join(self, after)
 
 
 class ModuleStage(nn.Module, Stage[I_contra, O_co]):
-    """A stage that is an ordinary `nn.Module`: it has weights, or works on tensors alone."""
+    """A stage that is an ordinary `nn.Module`: it has weights, or computes on tensors only."""
 
     if TYPE_CHECKING:
 
@@ -141,19 +142,19 @@ class ModuleStage(nn.Module, Stage[I_contra, O_co]):
     def forward(self, value: I_contra) -> O_co: ...
 
 
-def is_stream(part: object) -> TypeIs[Stream[Any, Any]]:
-    """Whether a part takes many things at a time."""
-    return isinstance(part, Stream)
+def is_stream(stage: object) -> TypeIs[Stream[Any, Any]]:
+    """Return whether a stage is a stream."""
+    return isinstance(stage, Stream)
 
 
-def _joined(before: StageBase, after: object) -> StageBase:
-    # Here and not above: a chain is made of stages, and is one.
+def _join(before: StageBase, after: object) -> StageBase:
+    # Imported here because a chain is made of stages and is itself a stage.
     from pipeline.core.chain import join  # noqa: PLC0415
 
     if not isinstance(after, StageBase):
         msg = (
-            f"`{type(before).__name__} >> ...` joins stages, but {type(after).__name__} is none; "
-            "derive it from Stage, ModuleStage, Stream or TypePreserving, or wrap an encoder in Encode, a pool in Pool."
+            f"`{type(before).__name__} >> ...` must be followed by a stage, got {type(after).__name__}; derive it from "
+            "Stage, ModuleStage, Stream or TypePreserving, or wrap an encoder in Encode and a pooling in Pool."
         )
         raise CompositionError(msg, after=type(after).__name__)
     return join(before, after)

@@ -1,1 +1,1 @@
-"""What flows between stages: rows, batches of them, states, pooled vectors and answers."""
+"""Data types that flow between stages: rows, batches in both layouts, states, pooled vectors and scores."""

@@ -1,124 +1,52 @@
-"""Rows collated into tensors, in either layout."""
+"""Batches: rows collated into tensors, in the padded or the packed layout."""
 
-from typing import TYPE_CHECKING, Generic, Self, TypeAlias
+from typing import TYPE_CHECKING, Generic, Literal, Self, TypeAlias, cast
 
 import attrs
 import torch
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 from typing_extensions import TypeIs
 
-from pipeline.checks.shapes import checked, described
-from pipeline.checks.switches import at_border
-from pipeline.data.device import STAYS, pinned, to_device
-from pipeline.data.metadata import BatchMetadata, check_metadata, default_metadata
-from pipeline.data.order import Order, longest_of, order_of
-from pipeline.data.pytrees import as_pytree
+from pipeline.checks.hints import describe
+from pipeline.checks.shapes import checked
+from pipeline.checks.switches import checks_enabled
+from pipeline.data.metadata import BatchMetadata, Collated, check_metadata, make_metadata
+from pipeline.data.packing_order import PackingOrder, longest_of, make_order
 from pipeline.data.report import Report
 from pipeline.data.rows import Hidden, Ids, K, K_co, Kind
+from pipeline.data.trees import ON_CPU, as_pytree, build_unchecked
 from pipeline.errors import EmptyBatchError, LengthError, OptionError, ShapeError
 
 if TYPE_CHECKING:
     from pipeline.data.states import Causal, States
 
 Carry: TypeAlias = tuple[Tensor, ...]
-"""What a recurrent encoder carries from step to step: tensors of layers x batch x size, `(h, c)` for an LSTM."""
+"""The recurrent state of each row: tensors of layers x batch x size, `(h, c)` for an LSTM."""
 
-
-def check_lengths(lengths: Tensor, order: Order, width: int | None = None) -> None:
-    """Refuse lengths that cannot be true of rows at most `width` steps long.
-
-    Raises:
-        EmptyBatchError: if there is no row.
-        ShapeError: if the lengths are not on the CPU, or are not those of the order.
-        LengthError: if one is negative or larger than the width.
-    """
-    if lengths.device.type != "cpu":
-        msg = (
-            f"lengths must be on the CPU, but they are on {lengths.device}; they steer the packing, and "
-            "reading them back would stall the device: pass lengths.cpu(), made once when the batch is collated."
-        )
-        raise ShapeError(msg, device=str(lengths.device))
-    if len(lengths) == 0:
-        raise EmptyBatchError("lengths is empty: a batch holds at least one row; skip batches of none.")
-    if order.lengths is not lengths and not torch.equal(order.lengths, lengths):
-        msg = "order was made of other lengths than those beside it; leave it out, and it is worked out."
-        raise ShapeError(msg, argument="order")
-    # Asked of the order, which all that is made of one batch shares: the lengths are read once.
-    if order.shortest < 0:
-        row = int(lengths.argmin())
-        msg = f"lengths[{row}] is {int(lengths[row])}, but a row has 0 steps or more; count its steps again."
-        raise LengthError(msg, row=row, length=int(lengths[row]))
-    if width is not None and order.longest > width:
-        row = int(lengths.argmax())
-        msg = (
-            f"lengths[{row}] is {int(lengths[row])}, but values has only {width} steps; "
-            "build the batch with Pad, or pass the lengths from before truncation."
-        )
-        raise LengthError(msg, row=row, length=int(lengths[row]), width=width)
-
-
-def _check_kind(kind: type[Kind], values: Tensor, axes: int) -> None:
-    if kind is Ids:
-        rule, right = "int64 ids", values.dtype is torch.int64 and values.ndim == axes
-    else:
-        rule, right = "floating-point vectors", values.is_floating_point() and values.ndim == axes + 1
-    if not right:
-        layout = "batch x time" if axes == 2 else "steps"
-        msg = (
-            f"values must be {rule} of {layout}{'' if kind is Ids else ' x feature'} for kind {kind.__name__}, "
-            f"but {described(values)} arrived; say Ids for numbered tokens and Vectors for features."
-        )
-        raise ShapeError(msg, argument="values")
-
-
-def _check_initial(initial: Carry | None, batch: int) -> None:
-    for index, tensor in enumerate(initial or ()):
-        if tensor.ndim != 3 or tensor.shape[1] != batch:
-            msg = (
-                f"initial[{index}] must be layers x batch x size with a batch of {batch}, but {described(tensor)} "
-                "arrived; pass what an encoder gave as `carried` for the same rows."
-            )
-            raise ShapeError(msg, argument="initial")
-
-
-def _carried(before: "States[Causal] | None", metadata: BatchMetadata) -> Carry | None:
-    """What the rows start from that go on, zeros for those that begin; no gradient goes back through it."""
-    if before is None:
-        if metadata.start_steps is not None:
-            row = int(metadata.start_steps.argmax())
-            msg = (
-                f"row {int(metadata.row_ids[row])} goes on at step {int(metadata.start_steps[row])}, but no states arrived; pass "
-                "those of the batch before."
-            )
-            raise OptionError(msg, row=row)
-        return None
-    if before.carry is None:
-        msg = "the states that arrived carry nothing on; encode with an encoder that is stateful, such as lstm."
-        raise ShapeError(msg, argument="before")
-    _check_initial(before.carry, len(metadata.row_ids))
-    goes_on = metadata.continues.to(before.final.device, non_blocking=True).unsqueeze(1)
-    # Filled, not multiplied: a row that ended in NaN does not spoil the one that begins.
-    return tuple(state.detach().masked_fill(~goes_on, 0) for state in before.carry)
+Layout: TypeAlias = Literal["packed", "padded"]
+"""The layout of a batch: real steps only, or a rectangle."""
 
 
 @as_pytree
 @checked
 @attrs.frozen(eq=False)
-class Padded(Generic[K_co]):
+class Padded(Collated, Generic[K_co]):
     """Rows of unequal length in one rectangle, real steps first.
 
-    Cells at or past a row's length may hold anything, NaN included, and change no answer.
+    Positions at or past a row's length may hold anything, including NaN, and never affect a result.
 
     Attributes:
-        kind: what the steps are: `Ids`, `Vectors` or `Hidden`.
+        kind: the kind of the steps: `Ids`, `Vectors` or `Hidden`.
         values: the rectangle.
-        lengths: how many steps of each row are real; on the CPU.
-        initial: what a recurrent encoder starts from; zeros if None.
+        lengths: the number of real steps of each row; on the CPU.
+        initial_carry: the state from which a recurrent encoder starts; zeros if None.
+        metadata: row ids, targets and masks; row ids from 0 by default.
+        order: the positions of the steps when packed; computed from the lengths by default.
 
     Raises:
         ShapeError: if the tensors do not fit each other or the kind.
-        LengthError: if a length is negative or larger than the rectangle.
+        LengthError: if a length is negative or larger than the width.
         EmptyBatchError: if there is no row.
 
     Example:
@@ -132,160 +60,143 @@ class Padded(Generic[K_co]):
 
     kind: type[K_co]
     values: Shaped[Tensor, "batch time *feature"]
-    lengths: Int64[Tensor, " batch"] = attrs.field(metadata=STAYS)
+    lengths: Int64[Tensor, " batch"] = attrs.field(metadata=ON_CPU)
     initial_carry: Carry | None = attrs.field(default=None, kw_only=True)
-    metadata: BatchMetadata = attrs.field(default=attrs.Factory(default_metadata, takes_self=True), kw_only=True)
-    order: Order = attrs.field(default=attrs.Factory(order_of, takes_self=True), kw_only=True, repr=False)
+    metadata: BatchMetadata = attrs.field(default=attrs.Factory(make_metadata, takes_self=True), kw_only=True)
+    order: PackingOrder = attrs.field(default=attrs.Factory(make_order, takes_self=True), kw_only=True, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        if not at_border():
-            return
-        _check_kind(self.kind, self.values, axes=2)
-        check_lengths(self.lengths, self.order, self.width)
-        check_metadata(self.metadata, len(self.lengths), self.width)
-        _check_initial(self.initial_carry, len(self.lengths))
+        if checks_enabled():
+            _check_kind(self.kind, self.values, axes=2)
+            check_lengths(self.lengths, self.order, self.width)
+            check_metadata(self.metadata, len(self.lengths), self.width)
+            _check_carry("initial_carry", self.initial_carry, len(self.lengths))
 
     @property
     def width(self) -> int:
-        """How many steps the rectangle is wide."""
+        """The size of the time axis."""
         return self.values.shape[1]
 
+    @property
+    def mask(self) -> Bool[Tensor, "batch time"]:
+        """True at the real steps."""
+        return self.order.mask(self.width)
+
     def packed(self) -> "Packed[K_co]":
-        """The same rows, real steps only. Copies each real step once, but of a lone row without padding none."""
-        return Packed(
-            self.kind,
-            packed_steps(self.values, self.order),
-            self.lengths,
-            width=self.width,
-            initial_carry=self.initial_carry,
-            metadata=self.metadata,
-            order=self.order,
-        )
+        """Return the same rows, real steps only. Copies each real step once; a single full row is not copied."""
+        values = pack_values(self.values, self.order)
+        return _build_packed(self.kind, values, self, self.initial_carry)
 
     def padded(self) -> Self:
-        """This batch, which is padded already."""
+        """Return this batch, which is padded already."""
         return self
 
     def fill_padding(self, value: float = 0) -> Self:
-        """The same rows, their padding filled with one value: for those who compute on the whole rectangle.
+        """Return the same rows with one value in all padding, for code that computes on the whole rectangle.
 
-        A rectangle without padding comes back as it is.
+        A batch without padding is returned unchanged, without a copy.
         """
         if torch.compiler.is_compiling():
-            mask = self.order.mask(self.width)
-            filled = self.values.masked_fill(~mask.reshape(*mask.shape, *[1] * (self.values.ndim - 2)), value)
-            return attrs.evolve(self, values=filled)
-        if self.order.fills(self.width):
+            mask = self.mask.reshape(*self.mask.shape, *[1] * (self.values.ndim - 2))
+            return attrs.evolve(self, values=self.values.masked_fill(~mask, value))
+        if self.order.is_full(self.width):
             return self
-        # By cells, and not by a mask: three times as fast, since nothing is looked at but the padding.
-        cells = self.values.flatten(0, 1).index_fill(0, self.order.padding(self.width), value)
-        return attrs.evolve(self, values=cells.reshape(self.values.shape))
+        # By index instead of by mask: three times as fast, because only the padding is touched.
+        flat = self.values.flatten(0, 1).index_fill(0, self.order.padding_indices(self.width), value)
+        return cast("Self", _build_padded(self.kind, flat.reshape(self.values.shape), self, self.initial_carry))
 
     def with_values(self, values: Float[Tensor, "batch time feature"]) -> "Padded[Hidden]":
-        """The same rows with hidden vectors in place of what they hold, and without an initial state."""
-        return Padded(Hidden, values, self.lengths, metadata=self.metadata, order=self.order)
-
-    def with_carry(self, before: "States[Causal] | None") -> Self:
-        """The same rows, those that go on starting from the states that the batch before ended with.
-
-        A row goes on from the row at the same index of the batch before: so `BPTTWindows` deals them. The others start from
-        zeros. No gradient goes back into the batch before.
-
-        Args:
-            before: the states of the batch before; None for the first batch.
+        """Return the same rows with hidden vectors as values, and without an initial carry.
 
         Raises:
-            OptionError: if a row goes on, but there are no states.
-            ShapeError: if the states carry nothing on, or are of another number of rows.
+            ShapeError: if the values are not floating-point vectors, one per position of this batch.
         """
-        return attrs.evolve(self, initial_carry=_carried(before, self.metadata))
+        _check_new_values(values, self.values.shape[:2])
+        return _build_padded(Hidden, values, self, None)
+
+    def with_carry(self, before: "States[Causal] | None") -> Self:
+        """Return the same rows with the final carry of the preceding batch as initial carry.
+
+        The row at index i continues the row at index i of the preceding batch, as in batches of `BPTTWindows`. Rows
+        that continue none start from zeros. No gradient flows into the preceding batch.
+
+        Args:
+            before: the states of the preceding batch; None for the first batch.
+
+        Raises:
+            OptionError: if `before` is None, but a row continues an earlier one.
+            ShapeError: if the states have no carry, or another number of rows.
+        """
+        return attrs.evolve(self, initial_carry=_select_carry(before, self.metadata))
 
     def report(self) -> Report:
-        """Its real and padded steps."""
+        """Return the numbers of real and padded steps."""
         return Report(1, self.metadata.rows, self.order.steps, len(self.lengths) * self.width)
-
-    def to(self, device: torch.device | str) -> Self:
-        """The same batch on another device; its lengths stay on the CPU as well."""
-        return to_device(self, device)
-
-    def pin_memory(self) -> Self:
-        """The same batch in page-locked memory, as a `DataLoader` asks for it."""
-        return pinned(self)
 
 
 @as_pytree
 @checked
 @attrs.frozen(eq=False)
-class Packed(Generic[K_co]):
+class Packed(Collated, Generic[K_co]):
     """Rows of unequal length, real steps only, in the order of torch's `PackedSequence`.
 
     Attributes:
-        kind: what the steps are: `Ids`, `Vectors` or `Hidden`.
+        kind: the kind of the steps: `Ids`, `Vectors` or `Hidden`.
         values: the real steps, time-major, the longest row first.
-        lengths: how many steps each row has, rows in reading order; on the CPU.
-        width: how wide the rectangle is that these rows came from, and go back to.
-        initial: what a recurrent encoder starts from; zeros if None.
+        lengths: the number of steps of each row, in reading order; on the CPU.
+        width: the size of the time axis of the rectangle from which the rows came; `padded` restores it.
+        initial_carry: the state from which a recurrent encoder starts; zeros if None.
+        metadata: row ids, targets and masks; row ids from 0 by default.
+        order: the positions of the steps; computed from the lengths by default.
 
     Raises:
         ShapeError: if the tensors do not fit each other or the kind.
-        LengthError: if a length is negative or larger than the width, or they do not add up to the steps.
+        LengthError: if a length is negative or larger than the width, or their sum is not the number of steps.
         EmptyBatchError: if there is no row.
     """
 
     kind: type[K_co]
     values: Shaped[Tensor, "steps *feature"]
-    lengths: Int64[Tensor, " batch"] = attrs.field(metadata=STAYS)
+    lengths: Int64[Tensor, " batch"] = attrs.field(metadata=ON_CPU)
     width: int = attrs.field(default=attrs.Factory(longest_of, takes_self=True), kw_only=True)
     initial_carry: Carry | None = attrs.field(default=None, kw_only=True)
-    metadata: BatchMetadata = attrs.field(default=attrs.Factory(default_metadata, takes_self=True), kw_only=True)
-    order: Order = attrs.field(default=attrs.Factory(order_of, takes_self=True), kw_only=True, repr=False)
+    metadata: BatchMetadata = attrs.field(default=attrs.Factory(make_metadata, takes_self=True), kw_only=True)
+    order: PackingOrder = attrs.field(default=attrs.Factory(make_order, takes_self=True), kw_only=True, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        if not at_border():
-            return
-        _check_kind(self.kind, self.values, axes=1)
-        check_lengths(self.lengths, self.order, self.width)
-        check_steps(len(self.values), self.order.steps)
-        check_metadata(self.metadata, len(self.lengths), self.width)
-        _check_initial(self.initial_carry, len(self.lengths))
+        if checks_enabled():
+            _check_kind(self.kind, self.values, axes=1)
+            check_lengths(self.lengths, self.order, self.width)
+            check_step_count(len(self.values), self.order.steps)
+            check_metadata(self.metadata, len(self.lengths), self.width)
+            _check_carry("initial_carry", self.initial_carry, len(self.lengths))
+
+    @property
+    def mask(self) -> Bool[Tensor, "batch time"]:
+        """True at the real steps of the rectangle that `padded` returns."""
+        return self.order.mask(self.width)
 
     def packed(self) -> Self:
-        """This batch, which is packed already."""
+        """Return this batch, which is packed already."""
         return self
 
-    def with_values(self, values: Float[Tensor, "steps feature"]) -> "Packed[Hidden]":
-        """The same rows with hidden vectors in place of what they hold, and without an initial state."""
-        return Packed(
-            Hidden,
-            values,
-            self.lengths,
-            width=self.width,
-            metadata=self.metadata,
-            order=self.order,
-        )
-
     def padded(self) -> Padded[K_co]:
-        """The same rows in a rectangle as wide as the one that they came from, zeros in its padding."""
-        return Padded(
-            self.kind,
-            padded_steps(self.values, self.order, self.width),
-            self.lengths,
-            initial_carry=self.initial_carry,
-            metadata=self.metadata,
-            order=self.order,
-        )
+        """Return the same rows in a rectangle of their original width, with zeros in the padding."""
+        values = unpack_values(self.values, self.order, self.width)
+        return _build_padded(self.kind, values, self, self.initial_carry)
+
+    def with_values(self, values: Float[Tensor, "steps feature"]) -> "Packed[Hidden]":
+        """Return the same rows with hidden vectors as values, and without an initial carry.
+
+        Raises:
+            ShapeError: if the values are not floating-point vectors, one per step of this batch.
+        """
+        _check_new_values(values, self.values.shape[:1])
+        return _build_packed(Hidden, values, self, None)
 
     def report(self) -> Report:
-        """Its real steps, and the padded ones that packing left out."""
+        """Return the number of real steps, and of the padded steps that packing leaves out."""
         return Report(1, self.metadata.rows, self.order.steps, len(self.lengths) * self.width)
-
-    def to(self, device: torch.device | str) -> Self:
-        """The same batch on another device; its lengths stay on the CPU as well."""
-        return to_device(self, device)
-
-    def pin_memory(self) -> Self:
-        """The same batch in page-locked memory, as a `DataLoader` asks for it."""
-        return pinned(self)
 
 
 Batch: TypeAlias = Padded[K] | Packed[K]
@@ -293,31 +204,157 @@ Batch: TypeAlias = Padded[K] | Packed[K]
 
 
 def is_batch(value: object) -> TypeIs[Batch[Kind]]:
-    """Whether something is a batch, in either layout."""
+    """Return whether a value is a batch, in either layout."""
     return isinstance(value, Padded | Packed)
 
 
-def check_steps(steps: int, wanted: int) -> None:
-    """Refuse packed values whose number of steps is not the sum of the lengths."""
-    if steps != wanted:
-        msg = f"lengths add up to {wanted} steps, but values has {steps}; pack values and lengths of the same rows."
-        raise LengthError(msg, steps=steps, wanted=wanted)
-
-
-def packed_steps(values: Shaped[Tensor, "batch time *feature"], order: Order) -> Shaped[Tensor, "steps *feature"]:
-    """The real steps of a rectangle, in packed order."""
-    if order.fills(values.shape[1]):
-        # Rows of one length keep reading order: to turn the rectangle is cheaper than to look each step up.
+def pack_values(values: Shaped[Tensor, "batch time *feature"], order: PackingOrder) -> Shaped[Tensor, "steps *feature"]:
+    """Return the real steps of a rectangle in packed order."""
+    if order.is_full(values.shape[1]):
+        # Rows of one length keep reading order, and a transposition is cheaper than a look-up per step.
         return values.transpose(0, 1).flatten(0, 1)
-    return values.flatten(0, 1).index_select(0, order.cells(values.shape[1]))
+    return values.flatten(0, 1).index_select(0, order.flat_indices(values.shape[1]))
 
 
-def padded_steps(
-    values: Shaped[Tensor, "steps *feature"], order: Order, width: int
+def unpack_values(
+    values: Shaped[Tensor, "steps *feature"], order: PackingOrder, width: int
 ) -> Shaped[Tensor, "batch time *feature"]:
-    """Packed steps in a rectangle `width` wide, zeros in its padding."""
+    """Return packed steps in a rectangle `width` steps wide, with zeros in the padding."""
     batch = len(order.lengths)
-    if order.fills(width):
+    if order.is_full(width):
         return values.reshape(width, batch, *values.shape[1:]).transpose(0, 1).contiguous()
-    cells = values.new_zeros(batch * width, *values.shape[1:])
-    return cells.index_copy_(0, order.cells(width), values).reshape(batch, width, *values.shape[1:])
+    flat = values.new_zeros(batch * width, *values.shape[1:])
+    return flat.index_copy_(0, order.flat_indices(width), values).reshape(batch, width, *values.shape[1:])
+
+
+# Batches derived from a valid batch are valid: building them without checks halves the checks of a forward pass.
+
+
+def _build_padded(kind: type[K], values: Tensor, source: Batch[Kind], carry: Carry | None) -> Padded[K]:
+    return build_unchecked(
+        cast("type[Padded[K]]", Padded),
+        {
+            "kind": kind,
+            "values": values,
+            "lengths": source.lengths,
+            "initial_carry": carry,
+            "metadata": source.metadata,
+            "order": source.order,
+        },
+    )
+
+
+def _build_packed(kind: type[K], values: Tensor, source: Batch[Kind], carry: Carry | None) -> Packed[K]:
+    return build_unchecked(
+        cast("type[Packed[K]]", Packed),
+        {
+            "kind": kind,
+            "values": values,
+            "lengths": source.lengths,
+            "width": source.width,
+            "initial_carry": carry,
+            "metadata": source.metadata,
+            "order": source.order,
+        },
+    )
+
+
+def check_lengths(lengths: Tensor, order: PackingOrder, width: int | None = None) -> None:
+    """Reject lengths that are impossible for rows of at most `width` steps.
+
+    Raises:
+        EmptyBatchError: if there is no row.
+        ShapeError: if the lengths are not on the CPU, or differ from those of the order.
+        LengthError: if a length is negative or larger than the width.
+    """
+    if lengths.device.type != "cpu":
+        msg = (
+            f"lengths must be on the CPU, got a tensor on {lengths.device}; pass lengths.cpu(), computed once when the "
+            "batch is collated (lengths control the packing, and reading them from a device would stall it)."
+        )
+        raise ShapeError(msg, device=str(lengths.device))
+    if len(lengths) == 0:
+        raise EmptyBatchError("lengths is empty, but a batch must have at least one row; skip empty batches.")
+    if order.lengths is not lengths and not torch.equal(order.lengths, lengths):
+        msg = "order must be computed from the same lengths, got one of other lengths; leave it out to compute it."
+        raise ShapeError(msg, argument="order")
+    # `shortest` and `longest` are cached in the order, which all batches of the same rows share: only the first check
+    # reads the lengths.
+    if order.shortest < 0:
+        row = int(lengths.argmin())
+        msg = f"lengths[{row}] is {int(lengths[row])}, but a row has 0 steps or more; correct the length."
+        raise LengthError(msg, row=row, length=int(lengths[row]))
+    if width is not None and order.longest > width:
+        row = int(lengths.argmax())
+        msg = (
+            f"lengths[{row}] is {int(lengths[row])}, but values has only {width} steps; "
+            "build the batch with Pad, or pass the lengths from before truncation."
+        )
+        raise LengthError(msg, row=row, length=int(lengths[row]), width=width)
+
+
+def check_step_count(steps: int, expected: int) -> None:
+    """Reject packed values if their number of steps is not the sum of the lengths.
+
+    Raises:
+        LengthError: with both numbers.
+    """
+    if steps != expected:
+        msg = f"lengths add up to {expected} steps, but values has {steps}; pack values and lengths of the same rows."
+        raise LengthError(msg, steps=steps, wanted=expected)
+
+
+def _check_kind(kind: type[Kind], values: Tensor, axes: int) -> None:
+    if kind is Ids:
+        rule, is_right = "int64 ids", values.dtype is torch.int64 and values.ndim == axes
+    else:
+        rule, is_right = "floating-point vectors", values.is_floating_point() and values.ndim == axes + 1
+    if not is_right:
+        layout = ("batch x time" if axes == 2 else "steps") + ("" if kind is Ids else " x feature")
+        msg = (
+            f"values must be {rule} of {layout} for kind {kind.__name__}, got {describe(values)}; "
+            "use kind Ids for token ids and Vectors for features."
+        )
+        raise ShapeError(msg, argument="values")
+
+
+def _check_new_values(values: Tensor, positions: torch.Size) -> None:
+    if not checks_enabled():
+        return
+    if not values.is_floating_point() or values.ndim != len(positions) + 1 or values.shape[:-1] != positions:
+        expected = ", ".join(map(str, positions))
+        msg = (
+            f"values must be floating-point vectors of shape ({expected}, feature) for the rows of this batch, "
+            f"got {describe(values)}; keep one vector per position."
+        )
+        raise ShapeError(msg, argument="values")
+
+
+def _check_carry(name: str, carry: Carry | None, batch: int) -> None:
+    for index, tensor in enumerate(carry or ()):
+        if tensor.ndim != 3 or tensor.shape[1] != batch:
+            msg = (
+                f"{name}[{index}] must be layers x batch x size with a batch of {batch}, got {describe(tensor)}; "
+                "pass the `carry` that an encoder returned for the same rows."
+            )
+            raise ShapeError(msg, argument=name)
+
+
+def _select_carry(before: "States[Causal] | None", metadata: BatchMetadata) -> Carry | None:
+    """Return the carry of `before` for rows that continue and zeros for the others, detached from its graph."""
+    if before is None:
+        if metadata.start_steps is not None:
+            row = int(metadata.start_steps.argmax())
+            msg = (
+                f"before must be the states of the preceding batch, got None, but row {int(metadata.row_ids[row])} "
+                f"continues at step {int(metadata.start_steps[row])}; pass the states."
+            )
+            raise OptionError(msg, row=row)
+        return None
+    if before.carry is None:
+        msg = "before must be states with a carry, got states without; use a stateful encoder, such as lstm."
+        raise ShapeError(msg, argument="before")
+    _check_carry("before.carry", before.carry, len(metadata.row_ids))
+    continues = metadata.continues.to(before.final.device, non_blocking=True).unsqueeze(1)
+    # Filled, not multiplied by 0: a row that ended in NaN must not affect the row that starts at its index.
+    return tuple(state.detach().masked_fill(~continues, 0) for state in before.carry)

@@ -1,6 +1,6 @@
-"""What rides along with a batch's values, from the input to the answers."""
+"""Metadata that accompanies the values of a batch: row ids, targets, and which steps need a prediction."""
 
-from typing import Protocol
+from typing import Protocol, Self, cast
 
 import attrs
 import torch
@@ -8,70 +8,107 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from pipeline.checks.shapes import checked
-from pipeline.data.device import STAYS
-from pipeline.data.pytrees import as_pytree
 from pipeline.data.rows import FILLER
+from pipeline.data.trees import ON_CPU, as_pytree, move_to_device, pin_memory
 from pipeline.errors import ShapeError
 
 IGNORED = -100
-"""The target of whatever has none: torch's own `ignore_index`."""
+"""The target of a row or step without one: the default `ignore_index` of torch's losses."""
 
 
 @as_pytree
 @checked
 @attrs.frozen(eq=False)
 class BatchMetadata:
-    """Each row's place in the input, its target, and which of its steps are asked for.
+    """Row ids, targets and masks of a batch's rows.
 
     Attributes:
-        places: where each row stood in the input; on the CPU.
-        targets: a class a row, or a class a step in a padded rectangle whatever the layout of
-            the values; `IGNORED` where there is none.
-        asked: True at the steps of which an answer is wanted; None means every real step; on the CPU.
-        begins: which step of its row each row begins with, where rows were cut; None means the first; on the CPU.
+        row_ids: the position of each row in the input; `FILLER` for rows that belong to no input; on the CPU.
+        targets: one class per row, or one class per step in a padded rectangle (in either layout of the values);
+            `IGNORED` where there is none.
+        answer_mask: True at the steps that need a prediction; None means every real step; on the CPU.
+        start_steps: the step of the original row at which each row begins, where rows were cut; None means 0; on the
+            CPU.
+
+    Example:
+        >>> metadata = BatchMetadata(torch.tensor([4, 7]), targets=torch.tensor([1, IGNORED]))
+        >>> metadata.rows, metadata.weight.item()
+        (2, 1)
     """
 
-    row_ids: Int64[Tensor, " batch"] = attrs.field(metadata=STAYS)
+    row_ids: Int64[Tensor, " batch"] = attrs.field(metadata=ON_CPU)
     targets: Int64[Tensor, " batch"] | Int64[Tensor, "batch time"] | None = None
-    answer_mask: Bool[Tensor, "batch time"] | None = attrs.field(default=None, metadata=STAYS)
-    start_steps: Int64[Tensor, " batch"] | None = attrs.field(default=None, metadata=STAYS)
+    answer_mask: Bool[Tensor, "batch time"] | None = attrs.field(default=None, metadata=ON_CPU)
+    start_steps: Int64[Tensor, " batch"] | None = attrs.field(default=None, metadata=ON_CPU)
 
     @property
     def weight(self) -> Int64[Tensor, ""]:
-        """How many targets count: rows or steps that have one."""
+        """The number of rows or steps that have a target."""
         if self.targets is None:
             return torch.zeros((), dtype=torch.int64)
         return (self.targets != IGNORED).sum()
 
     @property
     def rows(self) -> int:
-        """How many rows stand for one of the input: those that fill a batch up do not."""
+        """The number of rows that belong to the input; fillers are not counted."""
         return int((self.row_ids != FILLER).sum())
 
     @property
     def continues(self) -> Bool[Tensor, " batch"]:
-        """True at the rows that go on with a row of which earlier steps came before; on the CPU."""
+        """True at the rows that continue a row whose earlier steps were in earlier batches; on the CPU."""
         return torch.zeros_like(self.row_ids, dtype=torch.bool) if self.start_steps is None else self.start_steps > 0
 
 
 def check_metadata(metadata: BatchMetadata, batch: int, width: int | None = None) -> None:
-    """Refuse metadata that are not those of `batch` rows, or, where they speak of each step, not `width` steps wide.
+    """Reject metadata of another number of rows than `batch`, or with per-step entries of another width.
 
     Raises:
         ShapeError: naming the field.
     """
     if metadata.row_ids.shape[0] != batch:
         msg = (
-            f"metadata has places of {len(metadata.row_ids)} rows, but the batch has {batch}; give each row one place."
+            f"metadata must have one row id per row, got {len(metadata.row_ids)} row ids for {batch} rows; "
+            "pass the metadata of the same rows."
         )
         raise ShapeError(msg, argument="metadata")
-    for field, steps in (("targets", metadata.targets), ("asked", metadata.answer_mask)):
-        if width is not None and steps is not None and steps.ndim == 2 and steps.shape[1] != width:
+    if width is None:
+        return
+    for field, steps in (("targets", metadata.targets), ("answer_mask", metadata.answer_mask)):
+        if steps is not None and steps.ndim == 2 and steps.shape[1] != width:
             msg = (
-                f"metadata.{field} has {steps.shape[1]} steps a row, but the batch is {width} steps wide; "
-                "pad them together with the values."
+                f"metadata.{field} must be {width} steps wide like the batch, got {steps.shape[1]}; "
+                "pad targets and masks together with the values."
             )
             raise ShapeError(msg, argument="metadata")
+
+
+class _HasMetadata(Protocol):
+    @property
+    def metadata(self) -> BatchMetadata: ...
+
+
+class Collated:
+    """Mixin of all data with one entry per row of a batch: access to the metadata, and moves between devices."""
+
+    __slots__ = ()
+
+    @property
+    def row_ids(self: _HasMetadata) -> Int64[Tensor, " batch"]:
+        """The position of each row in the input; on the CPU."""
+        return self.metadata.row_ids
+
+    @property
+    def targets(self: _HasMetadata) -> Int64[Tensor, " batch"] | Int64[Tensor, "batch time"] | None:
+        """The target of each row, or of each step; None if the rows have none."""
+        return self.metadata.targets
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the same data on another device. Lengths, row ids and answer masks stay on the CPU."""
+        return cast("Self", move_to_device(cast("attrs.AttrsInstance", self), device))
+
+    def pin_memory(self) -> Self:
+        """Return the same data in page-locked memory; a `DataLoader` with `pin_memory=True` calls this."""
+        return cast("Self", pin_memory(cast("attrs.AttrsInstance", self)))
 
 
 class _HasLengths(Protocol):
@@ -84,11 +121,11 @@ class _HasValues(Protocol):
     def values(self) -> Tensor: ...
 
 
-def default_metadata(batch: _HasLengths) -> BatchMetadata:
-    """BatchMetadata of a batch made by hand: places in order, and no targets."""
+def make_metadata(batch: _HasLengths) -> BatchMetadata:
+    """Return default metadata of a batch: row ids from 0, and no targets."""
     return BatchMetadata(torch.arange(batch.lengths.shape[0]))
 
 
-def default_row_metadata(batch: _HasValues) -> BatchMetadata:
-    """The same where there is one vector a row, and so no lengths."""
+def make_row_metadata(batch: _HasValues) -> BatchMetadata:
+    """Return default metadata of data with one vector per row, and so no lengths."""
     return BatchMetadata(torch.arange(batch.values.shape[0]))

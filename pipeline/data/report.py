@@ -1,4 +1,4 @@
-"""How much of a batch is real, and what computed on it."""
+"""Counts of real and padded steps, and of the engines that encoded them."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -8,14 +8,14 @@ import attrs
 
 @attrs.frozen
 class Report:
-    """Real and padded steps of one batch, or of many: reports add up.
+    """Real and padded steps of one or several batches. Reports can be added.
 
     Attributes:
-        batches: how many batches were counted.
-        rows: how many rows they held.
-        steps: how many real steps the rows had.
-        padded: how many steps the padded rectangles have, real ones included.
-        engines: how many batches each engine encoded, where an encoder said so: in what `States.report()` gives.
+        batches: the number of batches.
+        rows: the number of rows in them.
+        steps: the number of real steps in those rows.
+        padded: the number of steps in the padded rectangles, real steps included.
+        engines: the number of batches that each engine encoded; only `States.report()` fills it.
 
     Example:
         >>> total = Report(1, 8, 45, 64) + Report(1, 2, 10, 10)
@@ -35,11 +35,11 @@ class Report:
 
     @property
     def wasted(self) -> float:
-        """The share of the padded steps that are padding: what packing does not compute."""
+        """The share of padding in the padded steps: the work that packing saves."""
         return 1 - self.steps / self.padded if self.padded else 0.0
 
     def fields(self) -> dict[str, str]:
-        """What a progress bar has room for, ready to print.
+        """Return short strings for a progress bar.
 
         Example:
             >>> Report(1, 8, 45, 64).fields()

@@ -1,30 +1,33 @@
-"""One sequence at a time: what a user hands in, and what it becomes on its way to a batch."""
+"""One sequence at a time: examples, rows, and the kinds of steps that a row may hold."""
 
-from collections.abc import Sequence
-from typing import Final, Generic, Self
+from collections.abc import Callable, Sequence
+from typing import Final, Generic, Self, cast
 
 import attrs
 from jaxtyping import Float, Int64
 from torch import Tensor
 from typing_extensions import TypeIs, TypeVar, override
 
-from pipeline.data.lists import alone
-from pipeline.errors import TextError
-from pipeline.labels import Target
+from pipeline.data.tensors import copy_if_view
+from pipeline.errors import TargetError, TextError
+from pipeline.labels import Target, is_step_target
+
+FILLER: Final = -1
+"""The row id of an empty row that fills a batch up to its shape and belongs to no input."""
 
 
 class Kind:
-    """What the steps of a sequence are: `Ids`, `Vectors` or `Hidden`."""
+    """The base of the kinds of steps: `Ids`, `Vectors` and `Hidden`."""
 
 
 @attrs.frozen(eq=False)
 class Ids(Kind):
-    """Numbered tokens.
+    """A sequence of token ids.
 
     Attributes:
-        values: one id a step.
-        offsets: where each token stands in its text, as start and end in characters; a token
-            that the text does not hold (bos, eos) has an empty span.
+        values: one id per step.
+        offsets: the position of each token in its text, as start and end in characters; a token that is not in
+            the text (bos, eos) has an empty span.
     """
 
     values: Int64[Tensor, " time"]
@@ -32,32 +35,29 @@ class Ids(Kind):
 
     @override
     def __reduce__(self) -> tuple[type[Self], tuple[Tensor, Tensor | None]]:
-        # A part of a larger tensor would be pickled, or deeply copied, with all of that.
-        return type(self), (alone(self.values), None if self.offsets is None else alone(self.offsets))
+        # A view would be pickled, or deeply copied, with the whole tensor that it belongs to.
+        return type(self), (copy_if_view(self.values), None if self.offsets is None else copy_if_view(self.offsets))
 
 
 @attrs.frozen(eq=False)
 class Hidden(Kind):
-    """Vectors whose steps may have seen others of their row: what an encoder or an attention gave."""
+    """A sequence of vectors that may depend on other steps of their row: the output of an encoder or an attention."""
 
     values: Float[Tensor, "time feature"]
 
 
 @attrs.frozen(eq=False)
 class Vectors(Hidden):
-    """Feature vectors: frames of sound, readings of sensors, embedded tokens.
+    """A sequence of feature vectors: audio frames, sensor readings, embedded tokens.
 
-    A step has seen no other, so these are taken wherever hidden vectors are, and not the other way round:
-    what reads them in one direction is causal.
+    No step depends on another one. Therefore `Vectors` are accepted wherever `Hidden` is, but not the other way
+    round: an encoder that reads `Vectors` in one direction is causal.
     """
 
 
 K = TypeVar("K", bound=Kind)
 K_co = TypeVar("K_co", bound=Kind, covariant=True)
 X_co = TypeVar("X_co", covariant=True)
-
-FILLER: Final = -1
-"""The place of a row that stands for none of the input: it has no steps, and fills a batch up to its shape."""
 
 
 @attrs.frozen(eq=False)
@@ -75,15 +75,15 @@ class Example(Generic[X_co]):
 
 @attrs.frozen(eq=False)
 class Row(Generic[K_co]):
-    """A sequence on its way to a batch.
+    """One sequence with its target, before it is collated into a batch.
 
     Attributes:
         sequence: the steps.
-        target: as in the example that it came from; a class a step has one entry a step.
-        place: where it stood in the input, from 0.
-        asked: the steps of which an answer is wanted; None means all. The steps that a
-            tokenizer adds (bos, eos, later pieces of a split word) are not asked.
-        begin: where in its row the sequence begins: above 0 for a later part of a row that was cut.
+        target: the target of its example; one class per step is a list with one entry per step.
+        row_id: the position of its example in the input, from 0.
+        answer_mask: True at the steps that need a prediction; None means all. Steps that a tokenizer adds (bos, eos,
+            and all but the first token of a word) need none.
+        start_step: the step of the original row at which the sequence begins; above 0 for later parts of a cut row.
     """
 
     sequence: K_co
@@ -93,29 +93,82 @@ class Row(Generic[K_co]):
     start_step: int = 0
 
     def __len__(self) -> int:
-        return values_of(self.sequence).size(0)
+        return get_values(self.sequence).size(0)
 
 
-def values_of(sequence: Kind) -> Tensor:
-    """The tensor of a sequence of either kind, time first."""
+def get_values(sequence: Kind) -> Tensor:
+    """Return the tensor of a sequence of any kind, time first."""
     assert isinstance(sequence, Ids | Hidden)
     return sequence.values
 
 
 def is_row(value: object) -> TypeIs[Row[Kind]]:
-    """Whether something is a row."""
+    """Return whether a value is a row."""
     return isinstance(value, Row)
 
 
-def refuse_text(inputs: object) -> None:
-    """Refuse one text where many inputs are meant: a type checker lets it pass, since its letters are texts too.
+def reject_single_text(inputs: object) -> None:
+    """Reject one text where an iterable of inputs is expected. To a type checker a text is an iterable of texts.
 
     Raises:
-        TextError: if it is a text.
+        TextError: if the inputs are one text.
     """
     if isinstance(inputs, str):
-        msg = (
-            f"inputs must be many, but one text arrived, {inputs[:40]!r}, and its letters would be taken for them; "
-            "pass [text]."
-        )
+        msg = f"inputs must be an iterable of inputs, got one text, {inputs[:40]!r}; pass [text]."
         raise TextError(msg)
+
+
+def cut_row(row: Row[K], begin: int, end: int) -> Row[K]:
+    """Return the steps of a row from `begin` to `end` as a row with the same id. Steps are not copied.
+
+    Targets and answer masks of steps are cut along; a target of the whole row is repeated in each part.
+
+    Raises:
+        TargetError: if the row has a list of targets, but not one per step.
+
+    Example:
+        >>> import torch
+        >>> row = Row(Ids(torch.tensor([5, 6, 7])), target=[0, None, 1], row_id=4)
+        >>> part = cut_row(row, 1, 3)
+        >>> part.sequence.values.tolist(), part.target, part.row_id, part.start_step
+        ([6, 7], [None, 1], 4, 1)
+    """
+    window = slice(begin, end)
+    answer_mask = None if row.answer_mask is None else row.answer_mask[window]
+    return Row(
+        _cut_steps(row.sequence, window), _cut_target(row, window), row.row_id, answer_mask, row.start_step + begin
+    )
+
+
+def make_filler(row: Row[K]) -> Row[K]:
+    """Return an empty row that belongs to no input, of the same kind and with the same sort of target as `row`.
+
+    Example:
+        >>> import torch
+        >>> filler = make_filler(Row(Ids(torch.tensor([5, 6, 7])), target=[0, None, 1], row_id=4))
+        >>> len(filler), filler.target, filler.row_id
+        (0, [], -1)
+    """
+    return Row(_cut_steps(row.sequence, slice(0)), _cut_target(row, slice(0)), FILLER)
+
+
+def _cut_steps(sequence: K, window: slice) -> K:
+    # Typed by hand: mypy's plugin for `attrs.evolve` does not accept a type variable.
+    evolve: Callable[..., K] = cast("Callable[..., K]", attrs.evolve)
+    values = get_values(sequence)[window]
+    if isinstance(sequence, Ids) and sequence.offsets is not None:
+        return evolve(sequence, values=values, offsets=sequence.offsets[window])
+    return evolve(sequence, values=values)
+
+
+def _cut_target(row: Row[K], window: slice) -> Target:
+    if not is_step_target(row.target):
+        return row.target
+    targets = cast("Sequence[int | str | None]", row.target)
+    if len(targets) != len(row):
+        msg = (
+            f"target of row {row.row_id} must have one entry per step, got {len(targets)} for {len(row)} steps; "
+            "use None for steps without a target."
+        )
+        raise TargetError(msg, row=row.row_id)
+    return targets[window]

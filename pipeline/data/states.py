@@ -1,32 +1,30 @@
-"""What an encoder makes of a batch, and what a pool makes of that."""
+"""Encoder output (hidden vectors and final states), pooled vectors, and the first and last step of each row."""
 
 from typing import Generic, Self, cast
 
 import attrs
-import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from typing_extensions import TypeVar
 
-from pipeline.checks.shapes import checked, described
-from pipeline.checks.switches import at_border
+from pipeline.checks.hints import describe
+from pipeline.checks.shapes import checked
+from pipeline.checks.switches import checks_enabled
 from pipeline.data.batches import Batch, Carry, Packed, Padded
-from pipeline.data.device import to_device
-from pipeline.data.metadata import BatchMetadata, check_metadata, default_row_metadata
-from pipeline.data.order import Order
-from pipeline.data.pytrees import as_pytree
+from pipeline.data.metadata import BatchMetadata, Collated, check_metadata, make_row_metadata
+from pipeline.data.packing_order import PackingOrder
 from pipeline.data.report import Report
-from pipeline.data.row_ends import last_by_row
 from pipeline.data.rows import Hidden, Kind
+from pipeline.data.trees import as_pytree
 from pipeline.errors import ShapeError
 
 
 class MaybeCausal:
-    """How far a step has seen: with nothing more said, perhaps the whole row."""
+    """Marks states in which a step may depend on later steps of its row."""
 
 
 class Causal(MaybeCausal):
-    """A step has seen no later one."""
+    """Marks states in which no step depends on a later one."""
 
 
 S = TypeVar("S", bound=MaybeCausal)
@@ -36,20 +34,21 @@ S_co = TypeVar("S_co", bound=MaybeCausal, covariant=True, default=MaybeCausal)
 @as_pytree
 @checked
 @attrs.frozen(eq=False)
-class States(Generic[S_co]):
-    """One hidden vector a real step, in either layout, and each row's final state.
+class States(Collated, Generic[S_co]):
+    """One hidden vector per real step, in either layout, and the final state of each row.
 
     Attributes:
-        steps: the hidden vectors, as a batch of the rows that they were made of.
-        final: what the encoder ended each row with, the two directions merged; attention leaves it
-            as it is.
-        carried: the encoder's final states in the form that it takes as `initial`.
-        engine: what computed them, where an encoder has a choice; for the report.
+        steps: the hidden vectors, as a batch of the encoded rows.
+        final: the final state of each row as the encoder returned it, both directions merged. Attention stages leave
+            it unchanged.
+        carry: the encoder's final recurrent state, in the form of `initial_carry`; None if the encoder has none.
+        engine: the name of the engine that computed the states, if the encoder has several; for reports.
 
     Raises:
-        ShapeError: if the final states are not of the same rows and size as the steps.
+        ShapeError: if the final states differ from the steps in the number of rows or the size.
 
     Example:
+        >>> import torch
         >>> states = States.from_padded(torch.ones(2, 3, 4), torch.tensor([3, 1]))
         >>> states.packed().values.shape, states.padded().values[1, :, 0].tolist()
         (torch.Size([4, 4]), [1.0, 0.0, 0.0])
@@ -61,13 +60,13 @@ class States(Generic[S_co]):
     engine: str | None = attrs.field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
-        if not at_border():
+        if not checks_enabled():
             return
-        wanted = (len(self.lengths), self.steps.values.shape[-1])
-        if not issubclass(cast("type[Kind]", self.steps.kind), Hidden) or self.final.shape != wanted:
+        expected = (len(self.steps.lengths), self.steps.values.shape[-1])
+        if not issubclass(cast("type[Kind]", self.steps.kind), Hidden) or self.final.shape != expected:
             msg = (
-                f"States: final must be batch x hidden, {wanted} like its steps, but {described(self.final)} arrived, "
-                f"beside {self.steps.kind.__name__} of {described(self.steps.values)}; make both of the same rows."
+                f"States: final must be batch x hidden, {expected} like the steps, got {describe(self.final)} "
+                f"with {self.steps.kind.__name__} of {describe(self.steps.values)}; compute both from the same rows."
             )
             raise ShapeError(msg, argument="final")
 
@@ -75,81 +74,113 @@ class States(Generic[S_co]):
     def from_padded(
         cls, values: Float[Tensor, "batch time hidden"], lengths: Int64[Tensor, " batch"]
     ) -> "States[MaybeCausal]":
-        """States from a plain rectangle: how a script without the framework calls any pool or attention.
+        """Return states from a plain rectangle, to call a pooling or an attention without an encoder.
 
-        Each row's final state is its last real step; zeros if it has none.
+        The final state of a row is its last real step, or zeros if the row is empty.
 
         Raises:
             ShapeError: if the tensors do not fit each other.
-            LengthError: if a length is negative or larger than the rectangle.
+            LengthError: if a length is negative or larger than the width.
         """
         steps = Padded(Hidden, values, lengths)
         return States(steps, last_by_row(steps))
 
     @property
     def lengths(self) -> Int64[Tensor, " batch"]:
-        """How many steps each row has, rows in reading order; on the CPU."""
+        """The number of steps of each row, in reading order; on the CPU."""
         return self.steps.lengths
 
     @property
     def width(self) -> int:
-        """How many steps the padded rectangle of these rows is wide."""
+        """The size of the time axis in the padded layout."""
         return self.steps.width
 
     @property
-    def order(self) -> Order:
-        """Where each step stands when the rows are packed."""
+    def order(self) -> PackingOrder:
+        """The positions of the steps when packed."""
         return self.steps.order
 
     @property
     def metadata(self) -> BatchMetadata:
-        """What rides along: places, targets, and which steps are asked for."""
+        """Row ids, targets and masks."""
         return self.steps.metadata
 
     @property
     def mask(self) -> Bool[Tensor, "batch time"]:
-        """True at the real steps of the rectangle that `padded` gives."""
-        return self.order.mask(self.width)
+        """True at the real steps of the rectangle that `padded` returns."""
+        return self.steps.mask
 
     def packed(self) -> Packed[Hidden]:
-        """The hidden vectors, real steps alone."""
+        """Return the hidden vectors of the real steps only."""
         return self.steps.packed()
 
     def padded(self) -> Padded[Hidden]:
-        """The hidden vectors in a rectangle, zeros in its padding."""
+        """Return the hidden vectors in a rectangle, with zeros in the padding."""
         return self.steps.padded().fill_padding(0) if isinstance(self.steps, Padded) else self.steps.padded()
 
     def with_values(self, steps: Batch[Hidden]) -> Self:
-        """These states with other vectors a step, in the layout that these have; final states stay as they are."""
+        """Return these states with other vectors per step, in the current layout; final states are unchanged."""
         return attrs.evolve(self, steps=steps if isinstance(self.steps, Padded) else steps.packed())
 
     def report(self) -> Report:
-        """The real and padded steps, and the engine that computed these states of them."""
+        """Return the numbers of real and padded steps, and the engine that computed these states."""
         return attrs.evolve(self.steps.report(), engines={} if self.engine is None else {self.engine: 1})
-
-    def to(self, device: torch.device | str) -> Self:
-        """The same states on another device; their lengths stay on the CPU as well."""
-        return to_device(self, device)
 
 
 @as_pytree
 @checked
 @attrs.frozen(eq=False)
-class Pooled:
-    """One vector a row.
+class Pooled(Collated):
+    """One vector per row.
 
     Example:
-        >>> Pooled(torch.zeros(2, 3)).metadata.places.tolist()
+        >>> import torch
+        >>> Pooled(torch.zeros(2, 3)).row_ids.tolist()
         [0, 1]
     """
 
     values: Float[Tensor, "batch hidden"]
-    metadata: BatchMetadata = attrs.field(default=attrs.Factory(default_row_metadata, takes_self=True), kw_only=True)
+    metadata: BatchMetadata = attrs.field(default=attrs.Factory(make_row_metadata, takes_self=True), kw_only=True)
 
     def __attrs_post_init__(self) -> None:
-        if at_border():
+        if checks_enabled():
             check_metadata(self.metadata, self.values.shape[0])
 
-    def to(self, device: torch.device | str) -> Self:
-        """The same vectors on another device."""
-        return to_device(self, device)
+
+def first_by_row(steps: Batch[Hidden]) -> Float[Tensor, "batch feature"]:
+    """Return the first step of each row; zeros for an empty row."""
+    if isinstance(steps, Packed):
+        return _select_by_row(steps, steps.order.first_steps)
+    if steps.width == 0:
+        return zeros_by_row(steps)
+    return steps.values[:, 0].masked_fill(empty_rows_mask(steps), 0)
+
+
+def last_by_row(steps: Batch[Hidden]) -> Float[Tensor, "batch feature"]:
+    """Return the last real step of each row; zeros for an empty row."""
+    if isinstance(steps, Packed):
+        return _select_by_row(steps, steps.order.last_steps)
+    if steps.width == 0:
+        return zeros_by_row(steps)
+    if steps.order.is_full(steps.width):
+        return steps.values[:, -1]
+    last = (steps.order.lengths_on_device - 1).clamp(min=0).reshape(-1, 1, 1).expand(-1, 1, steps.values.shape[2])
+    return steps.values.gather(1, last).squeeze(1).masked_fill(empty_rows_mask(steps), 0)
+
+
+def _select_by_row(steps: Packed[Hidden], indices: Int64[Tensor, " nonempty"]) -> Float[Tensor, "batch feature"]:
+    """Return one packed step for each nonempty row, and zeros for the empty ones."""
+    selected, order = steps.values.index_select(0, indices), steps.order
+    if order.nonempty_count == len(order.lengths):
+        return selected
+    return zeros_by_row(steps).index_copy(0, order.nonempty_rows, selected)
+
+
+def empty_rows_mask(steps: Batch[Hidden]) -> Bool[Tensor, "batch 1"]:
+    """Return a mask that is True at the empty rows."""
+    return (steps.order.lengths_on_device == 0).unsqueeze(-1)
+
+
+def zeros_by_row(steps: Batch[Hidden]) -> Float[Tensor, "batch feature"]:
+    """Return a zero vector for each row."""
+    return steps.values.new_zeros(steps.lengths.shape[0], steps.values.shape[-1])

@@ -1,1 +1,1 @@
-"""Mathematics on the ragged layout: reductions per row, and attention."""
+"""Mathematics on batches of rows of unequal length: reductions per row, and attention."""

@@ -1,29 +1,32 @@
-"""Each row's steps to one vector, in either layout, from real steps alone; zeros for a row of none."""
+"""Reductions of each row's steps to one vector, in either layout, over real steps only; zeros for an empty row."""
 
 import math
+from collections.abc import Callable
+from typing import Final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
 from pipeline.data.batches import Batch, Packed
-from pipeline.data.row_ends import is_empty, row_zeros
 from pipeline.data.rows import Hidden
-from pipeline.functional.segment_max import largest
+from pipeline.data.states import empty_rows_mask, zeros_by_row
 
 
 def compact(steps: Batch[Hidden]) -> Batch[Hidden]:
-    """The same steps without padding: packed, unless there is none, or a graph is made, which is of rectangles.
+    """Return the same steps without padding: packed, unless there is no padding or a graph is traced.
 
-    To copy real steps alone takes less time than to go through the padding, forward and backward.
+    Copying the real steps takes less time than processing the padding in the forward and the backward pass. Graphs
+    keep the rectangle, because their shapes may not depend on the lengths.
     """
-    if isinstance(steps, Packed) or torch.compiler.is_compiling() or steps.order.fills(steps.width):
+    if isinstance(steps, Packed) or torch.compiler.is_compiling() or steps.order.is_full(steps.width):
         return steps
     return steps.packed()
 
 
 def sum_by_row(steps: Batch[Hidden]) -> Float[Tensor, "batch feature"]:
-    """The sum of each row's steps.
+    """Return the sum of each row's steps.
 
     Example:
         >>> from pipeline import Padded
@@ -32,30 +35,81 @@ def sum_by_row(steps: Batch[Hidden]) -> Float[Tensor, "batch feature"]:
     """
     steps = compact(steps)
     if isinstance(steps, Packed):
-        return row_zeros(steps).index_add(0, steps.order.row, steps.values)
+        return zeros_by_row(steps).index_add(0, steps.order.row_of_step, steps.values)
     return steps.fill_padding(0).values.sum(1)
 
 
 def max_by_row(steps: Batch[Hidden]) -> Float[Tensor, "batch feature"]:
-    """The largest of each feature over a row's steps; where several are equal, they share the gradient."""
+    """Return the maximum of each feature over a row's steps. Equal maxima share the gradient."""
     steps = compact(steps)
     if isinstance(steps, Packed):
-        return largest(steps.values, steps.order.row, len(steps.lengths))
+        return segment_max(steps.values, steps.order.row_of_step, len(steps.lengths))
     if steps.width == 0:
-        return row_zeros(steps)
-    return steps.fill_padding(-math.inf).values.amax(1).masked_fill(is_empty(steps), 0)
+        return zeros_by_row(steps)
+    return steps.fill_padding(-math.inf).values.amax(1).masked_fill(empty_rows_mask(steps), 0)
 
 
 def softmax_by_row(steps: Packed[Hidden], scores: Float[Tensor, " steps"]) -> Float[Tensor, " steps"]:
-    """The share of each step in its row: the softmax of its score over those of the row's steps.
+    """Return the softmax of each step's score over the steps of its row.
 
     Example:
         >>> steps = Packed(Hidden, torch.ones(3, 1), torch.tensor([1, 2]))
         >>> softmax_by_row(steps, torch.zeros(3)).tolist()
         [0.5, 1.0, 0.5]
     """
-    row, none = steps.order.row, scores.new_zeros(steps.lengths.shape[0])
-    # What is taken away from all scores of a row changes no share, and so has no gradient.
-    top = none.scatter_reduce(0, row, scores.detach(), reduce="amax", include_self=False)
-    powers = (scores - top.index_select(0, row)).exp()
-    return powers / none.index_add(0, row, powers).index_select(0, row)
+    row, zeros = steps.order.row_of_step, scores.new_zeros(steps.lengths.shape[0])
+    # The maximum is subtracted so that `exp` cannot overflow. The result does not depend on it, hence no gradient.
+    maximum = zeros.scatter_reduce(0, row, scores.detach(), reduce="amax", include_self=False)
+    powers = (scores - maximum.index_select(0, row)).exp()
+    return powers / zeros.index_add(0, row, powers).index_select(0, row)
+
+
+def segment_max(
+    values: Float[Tensor, "steps feature"], row: Int64[Tensor, " steps"], rows: int
+) -> Float[Tensor, "batch feature"]:
+    """Return the maximum of each feature over the steps of each row; equal maxima share the gradient.
+
+    An empty row gives zeros. NaN counts as the maximum, and its gradient is NaN.
+
+    Args:
+        values: the values of all steps.
+        row: the row index of each step.
+        rows: the number of rows.
+
+    Example:
+        >>> segment_max(torch.tensor([[1.0], [5.0], [2.0]]), torch.tensor([0, 2, 0]), 3).tolist()
+        [[2.0], [0.0], [5.0]]
+    """
+    # A graph uses torch's own derivative: a custom function would break it. It takes three times as long.
+    reduce = _reduce_max if torch.compiler.is_compiling() else _segment_max
+    return reduce(values, row, rows)
+
+
+def _reduce_max(values: Tensor, row: Tensor, rows: int) -> Tensor:
+    zeros = values.new_zeros(rows, values.shape[1])
+    return zeros.scatter_reduce(0, row.unsqueeze(1).expand_as(values), values, reduce="amax", include_self=False)
+
+
+class _SegmentMax(torch.autograd.Function):
+    """Maximum by row. The backward pass compares the values with the maxima, instead of saving indices."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, values: Tensor, row: Tensor, rows: int) -> Tensor:
+        """Return the maximum of each row."""
+        maximum = _reduce_max(values, row, rows)
+        save: Callable[..., None] = ctx.save_for_backward
+        save(values, row, maximum)
+        return maximum
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradient of each step: that of its row's maximum, divided by the number of equal maxima."""
+        saved: tuple[Tensor, Tensor, Tensor] = getattr(ctx, "saved_tensors")  # noqa: B009
+        values, row, maximum = saved
+        is_maximum = (values.detach() == maximum.detach().index_select(0, row)).to(values.dtype)
+        count = torch.zeros_like(maximum).index_add_(0, row, is_maximum)
+        return (gradients[0] / count).index_select(0, row).mul(is_maximum), None, None
+
+
+_segment_max: Final[Callable[[Tensor, Tensor, int], Tensor]] = getattr(_SegmentMax, "apply")  # noqa: B009
+"""`_SegmentMax.apply` with a type. It is differentiable twice."""

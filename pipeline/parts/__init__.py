@@ -1,1 +1,1 @@
-"""What a plugin supplies and a stage uses: encoders, attentions, pools and tokenizers, as base classes."""
+"""Base classes of the parts that plugins supply: encoders, attentions, poolings and tokenizers."""

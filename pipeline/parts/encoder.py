@@ -1,31 +1,31 @@
-"""What an encoder is: real steps in, one hidden vector a step out, and each row's final state."""
+"""Base class of encoders, and the attributes that all parts declare."""
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Generic
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, Generic
 
 from torch import nn
 
-from pipeline.data.batches import Batch
+from pipeline.data.batches import Batch, Layout
 from pipeline.data.rows import Vectors
 from pipeline.data.states import S_co, States
-from pipeline.parts.capabilities import Layout
 
 
 class Encoder(nn.Module, ABC, Generic[S_co]):
-    """Reads vectors. Its type says how far a step sees: `Encoder[Causal]` never looks ahead.
+    """Reads vectors; returns one hidden vector per real step and the final state of each row.
 
-    What it declares must be true of it: it is tried when a plugin offers the encoder, and the laws of
-    `pipeline.testing` hold it against that.
+    Its type parameter says whether a step may depend on later ones: `Encoder[Causal]` never looks ahead. The declared
+    attributes must be true: they are tested when a plugin offers the encoder, and by the laws of `pipeline.testing`.
 
     Attributes:
-        input_size: how many features it reads a step.
-        output_size: how many it gives a step.
-        causal: whether step t depends on steps up to t alone; must agree with the type.
+        input_size: the number of features per step of the input.
+        output_size: the number of features per step of the output.
+        causal: whether step t depends on steps up to t only; must agree with the type.
         bidirectional: whether it reads each row from both ends; then it is not causal.
-        layouts: which batches it reads as they come; of others it makes a copy first, by `packed()` or `padded()`.
-        empty_rows: whether a row may have no steps; if not, `Encode` refuses such a batch.
-        stateful: whether it starts from a batch's `initial`, and gives what goes in there as `carried`.
-        exportable: whether `torch.export` and `torch.compile(fullgraph=True)` take it on padded rows.
+        layouts: the layouts that it reads without a copy. It converts others with `packed()` or `padded()`.
+        empty_rows: whether it accepts empty rows; if not, `Encode` rejects them.
+        stateful: whether it starts from a batch's `initial_carry` and returns `carry` in the same form.
+        exportable: whether `torch.export` and `torch.compile(fullgraph=True)` support it on padded rows.
     """
 
     input_size: int
@@ -40,15 +40,28 @@ class Encoder(nn.Module, ABC, Generic[S_co]):
     if TYPE_CHECKING:
 
         def __call__(self, batch: Batch[Vectors], /) -> States[S_co]:
-            """As `forward`, with the type that `nn.Module` leaves open."""
+            """Call `forward`, with the type that `nn.Module` leaves open."""
             ...
 
     @abstractmethod
     def forward(self, batch: Batch[Vectors]) -> States[S_co]:
-        """One hidden vector a real step, and each row's final state.
+        """Return one hidden vector per real step, and the final state of each row.
 
-        The batch comes in either layout; `batch.packed()` and `batch.padded()` make the one that is needed, and
-        cost nothing where it is that one.
-
-        A row of no steps ends as it began: with its initial state, or zeros.
+        The batch may be in either layout. `batch.packed()` and `batch.padded()` convert it, and cost nothing if it
+        is in that layout already. The final state of an empty row is its initial state, or zeros.
         """
+
+
+_DECLARED: Final = ("causal", "bidirectional", "layouts", "empty_rows", "stateful", "exportable", "inner_product")
+
+
+def get_capabilities(part: object) -> Mapping[str, bool | tuple[Layout, ...]]:
+    """Return the attributes that a part declares, by name; attributes of other kinds of parts are left out.
+
+    Example:
+        >>> from pipeline_attention import Dot
+        >>> from pipeline_recurrent import LSTM
+        >>> get_capabilities(LSTM(3, 4, bidirectional=True))["causal"], get_capabilities(Dot(3))
+        (False, {'exportable': True, 'inner_product': True})
+    """
+    return {name: getattr(part, name) for name in _DECLARED if hasattr(part, name)}

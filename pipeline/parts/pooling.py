@@ -1,4 +1,4 @@
-"""What a pooling is: an encoder's states in, one vector a row out."""
+"""Base class of poolings."""
 
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pipeline.data.batches import Layout
 from pipeline.data.states import MaybeCausal, States
-from pipeline.parts.capabilities import Layout
 
 
 class Pooling(nn.Module, ABC):
-    """Makes one vector of each row's steps; zeros of a row that has none.
+    """Reduces each row's states to one vector; an empty row gives zeros.
 
     Attributes:
-        input_size: how many features a step must have; None if any number will do.
-        layouts: which states it reads as they come; of others it makes a copy first.
-        exportable: whether `torch.export` and `torch.compile(fullgraph=True)` take it on padded states.
+        input_size: the required number of features per step; None if it accepts any number.
+        layouts: the layouts that it reads without a copy.
+        exportable: whether `torch.export` and `torch.compile(fullgraph=True)` support it on padded states.
     """
 
     input_size: int | None = None
@@ -26,13 +26,13 @@ class Pooling(nn.Module, ABC):
     if TYPE_CHECKING:
 
         def __call__(self, states: States[MaybeCausal], /) -> Float[Tensor, "batch hidden"]:
-            """As `forward`, with the type that `nn.Module` leaves open."""
+            """Call `forward`, with the type that `nn.Module` leaves open."""
             ...
 
     @abstractmethod
     def forward(self, states: States[MaybeCausal]) -> Float[Tensor, "batch hidden"]:
-        """One vector a row."""
+        """Return one vector per row."""
 
     def output_size(self, input_size: int) -> int:
-        """How many features come out when so many come in: as many, unless overridden."""
+        """Return the number of features of the output; by default that of the input."""
         return input_size

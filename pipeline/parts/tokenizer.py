@@ -1,4 +1,4 @@
-"""What a tokenizer is: text in, numbered tokens out, and back."""
+"""Base class of tokenizers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -11,17 +11,17 @@ UNKNOWN: Final = "<unk>"
 BOS: Final = "<bos>"
 EOS: Final = "<eos>"
 SPECIALS: Final = (PAD, UNKNOWN, BOS, EOS)
-"""The tokens that no text holds, in the order in which tokenizers trained here number them from 0."""
+"""The default special tokens. Tokenizers trained here number them from 0 in this order."""
 
 
 @attrs.frozen
 class Tokens:
-    """What a tokenizer makes of one text.
+    """The tokens of one text.
 
     Attributes:
-        ids: one a token.
-        offsets: each token's start and end in the text, in characters; empty if they were not asked for.
-        words: which word of an already split input each token belongs to; empty for plain text.
+        ids: the id of each token.
+        offsets: the start and the end of each token in the text, in characters; empty if not requested.
+        words: the index of the word of each token, for an input that is a list of words; empty for plain text.
     """
 
     ids: Sequence[int]
@@ -30,34 +30,34 @@ class Tokens:
 
 
 class Tokenizer(ABC):
-    """Cuts text into tokens and numbers them. It adds no tokens of its own: `Tokenize` does, where asked.
+    """Splits text into tokens and looks up their ids. Special tokens such as bos are added by `Tokenize`, not here.
 
     Attributes:
-        vocabulary: every token and its number, special ones included.
-        pad, unknown, bos, eos: the special tokens; None for one that the tokenizer has not.
+        vocabulary: the id of every token, special tokens included.
+        pad_token, unk_token, bos_token, eos_token: the special tokens; None for those that it does not have.
     """
 
     vocabulary: Mapping[str, int]
-    pad: str | None
-    unknown: str | None
-    bos: str | None
-    eos: str | None
+    pad_token: str | None
+    unk_token: str | None
+    bos_token: str | None
+    eos_token: str | None
 
     @abstractmethod
     def encode(self, texts: Sequence[str], *, offsets: bool = True) -> list[Tokens]:
-        """The tokens of each text."""
+        """Return the tokens of each text."""
 
     @abstractmethod
     def encode_words(self, rows: Sequence[Sequence[str]], *, offsets: bool = True) -> list[Tokens]:
-        """The tokens of each row of words; offsets count within their word."""
+        """Return the tokens of each list of words; offsets count from the beginning of the word."""
 
-    def content(self) -> str | None:
-        """All that decides which tokens a text has, as text: by it, what was tokenized once is known again.
+    def cache_key(self) -> str | None:
+        """Return a text that is equal for two tokenizers only if they tokenize equally; a cache of tokens compares it.
 
-        None if the tokenizer does not say; what it makes is then never kept.
+        None, the default, means that the tokens are never cached.
         """
         return None
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
-        """The text that tokens stand for, special ones left out."""
+        """Return the text of tokens, without special tokens."""

@@ -1,0 +1,225 @@
+"""Index arithmetic for packed batches: the position of each real step, computed from the lengths alone."""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Protocol, Self, final
+
+import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor
+
+from pipeline.data.tensors import to_ints
+
+
+def _cached(compute: Callable[["PackingOrder"], Tensor]) -> "cached_property[Tensor]":
+    """Cache a tensor property. It is computed outside inference mode, so that autograd may save it for backward."""
+    outside: Callable[[PackingOrder], Tensor] = torch.inference_mode(mode=False)(compute)
+    return cached_property(outside)
+
+
+class _Collated(Protocol):
+    @property
+    def lengths(self) -> Tensor: ...
+    @property
+    def values(self) -> Tensor: ...
+
+
+@final
+class PackingOrder:
+    """The order of a batch's steps when packed: time-major, longest row first, ties in reading order.
+
+    It is the order of torch's `PackedSequence`, but empty rows are allowed: they sort last and have no step.
+    Indices are computed on the CPU, once per batch and on first use. No stage reads a tensor back from an accelerator.
+
+    Three numberings occur. A row has an index in *reading order* (its index in `lengths`) and a rank in *sorted order*
+    (longest first). A step has an index in *packed order*.
+
+    Example:
+        >>> order = PackingOrder(torch.tensor([2, 0, 3]))
+        >>> order.batch_sizes.tolist(), order.row_of_step.tolist(), order.time_of_step.tolist()
+        ([2, 2, 1], [2, 0, 2, 0, 2], [0, 0, 1, 1, 2])
+    """
+
+    def __init__(self, lengths: Int64[Tensor, " batch"], device: torch.device | str = "cpu") -> None:
+        self.lengths = lengths
+        self.device: torch.device = torch.device(device)
+        self._on_device: Int64[Tensor, " batch"] | None = None
+        self._padding: dict[int, Int64[Tensor, " padding"]] = {}
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the same order with its indices on another device."""
+        return self if torch.device(device) == self.device else type(self)(self.lengths, device)
+
+    @property
+    def lengths_on_device(self) -> Int64[Tensor, " batch"]:
+        """The lengths on the device of the values, for masks and divisions."""
+        # Cached by hand: `cached_property` takes a lock in Python 3.11, which torch.compile cannot trace.
+        if self._on_device is None:
+            self._on_device = self.lengths.to(self.device, non_blocking=True)
+        return self._on_device
+
+    @cached_property
+    def shortest(self) -> int:
+        """The length of the shortest row."""
+        return int(self.lengths.min())
+
+    @cached_property
+    def longest(self) -> int:
+        """The length of the longest row."""
+        return int(self.lengths.max())
+
+    @cached_property
+    def steps(self) -> int:
+        """The number of real steps in the batch."""
+        return int(self.lengths.sum())
+
+    @cached_property
+    def nonempty_count(self) -> int:
+        """The number of rows with at least one step."""
+        return int((self.lengths > 0).sum())
+
+    @_cached
+    def nonempty_rows(self) -> Int64[Tensor, " nonempty"]:
+        """The indices of the rows with at least one step, in reading order."""
+        return self._send((self.lengths > 0).nonzero().squeeze(1))
+
+    @_cached
+    def sorted_indices(self) -> Int64[Tensor, " batch"]:
+        """The indices of the rows by descending length, on the CPU."""
+        # A stable sort: ties keep reading order, so equal batches pack equally.
+        return self.lengths.argsort(descending=True, stable=True)
+
+    @_cached
+    def batch_sizes(self) -> Int64[Tensor, " time"]:
+        """The number of rows longer than t, for each time t; on the CPU, as torch's packed kernels need it."""
+        ended = torch.bincount(self.lengths)
+        return len(self.lengths) - ended.cumsum(0)[:-1]
+
+    @cached_property
+    def batch_size_list(self) -> list[int]:
+        """`batch_sizes` as Python integers, for loops over time."""
+        if self.is_full(self.longest):
+            return [len(self.lengths)] * self.longest
+        return to_ints(self.batch_sizes)
+
+    # The step of the row with rank k at time t has the packed index `starts[t] + k`: all steps of earlier times come
+    # before it, and within one time rows stand in sorted order. Every index below follows from this formula.
+
+    @_cached
+    def _starts(self) -> Int64[Tensor, " time"]:
+        """The packed index of the first step at each time."""
+        return self.batch_sizes.cumsum(0) - self.batch_sizes
+
+    @_cached
+    def _ranks(self) -> Int64[Tensor, " batch"]:
+        """The rank of each row in sorted order, rows in reading order."""
+        ranks = torch.empty_like(self.sorted_indices)
+        ranks[self.sorted_indices] = torch.arange(len(ranks))
+        return ranks
+
+    @_cached
+    def _time_and_rank(self) -> Int64[Tensor, "2 steps"]:
+        """The time of each packed step and the rank of its row, on the CPU."""
+        time = torch.repeat_interleave(self.batch_sizes)
+        return torch.stack([time, torch.arange(self.steps) - self._starts[time]])
+
+    def _send(self, indices: Tensor) -> Tensor:
+        return indices.to(self.device, non_blocking=True)
+
+    @_cached
+    def _row_and_time(self) -> Int64[Tensor, "2 steps"]:
+        # Both in one tensor: one copy to the device instead of two.
+        time, rank = self._time_and_rank
+        return self._send(torch.stack([self.sorted_indices[rank], time]))
+
+    @property
+    def row_of_step(self) -> Int64[Tensor, " steps"]:
+        """The row index of each packed step."""
+        return self._row_and_time[0]
+
+    @property
+    def time_of_step(self) -> Int64[Tensor, " steps"]:
+        """The time of each packed step within its row."""
+        return self._row_and_time[1]
+
+    def flat_indices(self, width: int) -> Int64[Tensor, " steps"]:
+        """Return the index of each packed step in a flattened batch x `width` rectangle."""
+        return self.row_of_step * width + self.time_of_step
+
+    def is_full(self, width: int) -> bool:
+        """Return whether a rectangle `width` steps wide has no padding. Always False while a graph is traced."""
+        return not torch.compiler.is_compiling() and self.shortest == width
+
+    def padding_indices(self, width: int) -> Int64[Tensor, " padding"]:
+        """Return the indices of the padding in a flattened batch x `width` rectangle."""
+        if width not in self._padding:
+            # Computed on the CPU: on a device, `nonzero` would wait for the result.
+            is_padding = torch.arange(width) >= self.lengths.unsqueeze(1)
+            self._padding[width] = self._send(is_padding.flatten().nonzero().squeeze(1))
+        return self._padding[width]
+
+    def mask(self, width: int) -> Bool[Tensor, "batch time"]:
+        """Return a mask that is True at the real steps of a batch x `width` rectangle."""
+        return torch.arange(width, device=self.device) < self.lengths_on_device.unsqueeze(1)
+
+    @_cached
+    def first_steps(self) -> Int64[Tensor, " nonempty"]:
+        """The packed index of the first step of each nonempty row, in reading order."""
+        return self._send(self._ranks[self.lengths > 0])
+
+    @_cached
+    def last_steps(self) -> Int64[Tensor, " nonempty"]:
+        """The packed index of the last step of each nonempty row, in reading order."""
+        nonempty = self.lengths > 0
+        return self._send(self._starts[self.lengths[nonempty] - 1] + self._ranks[nonempty])
+
+    @_cached
+    def sorted_last_steps(self) -> Int64[Tensor, " nonempty"]:
+        """The packed index of the last step of each nonempty row, the longest row first."""
+        lengths = self.lengths[self.sorted_indices[: self.nonempty_count]]
+        return self._send(self._starts[lengths - 1] + torch.arange(self.nonempty_count))
+
+    @_cached
+    def previous_steps(self) -> Int64[Tensor, " later"]:
+        """The packed index of the preceding step of each step after its row's first.
+
+        First steps are the first `nonempty_count` packed steps, so entry i belongs to packed step `nonempty_count + i`.
+        """
+        time = torch.repeat_interleave(self.batch_sizes[1:]) if self.steps else self.batch_sizes
+        return self._send(torch.arange(self.nonempty_count, self.steps) - self.batch_sizes[time])
+
+    @_cached
+    def reversal(self) -> Int64[Tensor, " steps"]:
+        """The packed indices that reverse each row in time: `values[reversal]` reads every row from its last step.
+
+        Applying it twice restores the original order.
+
+        Example:
+            >>> PackingOrder(torch.tensor([1, 3])).reversal.tolist()
+            [3, 1, 2, 0]
+        """
+        time, rank = self._time_and_rank
+        return self._send(self._starts[self.lengths[self.sorted_indices[rank]] - 1 - time] + rank)
+
+    @_cached
+    def sorted_flat_indices(self) -> Int64[Tensor, " steps"]:
+        """The index of each packed step in a flattened time x nonempty rectangle, the longest row first."""
+        time, rank = self._time_and_rank
+        return self._send(time * self.nonempty_count + rank)
+
+    @_cached
+    def reading_order(self) -> Int64[Tensor, " steps"]:
+        """The packed indices in reading order: all steps of the first row, then of the second, and so on."""
+        row = torch.repeat_interleave(self.lengths)
+        time = torch.arange(self.steps) - (self.lengths.cumsum(0) - self.lengths)[row]
+        return self._send(self._starts[time] + self._ranks[row])
+
+
+def make_order(batch: _Collated) -> PackingOrder:
+    """Return the packing order of a batch, on the device of its values."""
+    return PackingOrder(batch.lengths, batch.values.device)
+
+
+def longest_of(batch: _Collated) -> int:
+    """Return the length of a batch's longest row; 0 if it has no rows."""
+    return int(batch.lengths.max()) if len(batch.lengths) else 0
