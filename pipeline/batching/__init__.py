@@ -1,18 +1,27 @@
-"""Which rows make a batch: numbers alone, decided before any row is read."""
+"""Batches planned from lengths alone, before any row is read."""
 
-from pipeline.batching.cursor import Cursor as Cursor
-from pipeline.batching.pieces import Piece as Piece
-from pipeline.batching.pieces import Pieces as Pieces
-from pipeline.batching.plan import Plan as Plan
-from pipeline.batching.policies.boundaries import Boundaries as Boundaries
-from pipeline.batching.policies.budget import Budget as Budget
-from pipeline.batching.policies.rows import Rows as Rows
-from pipeline.batching.policies.shapes import Shapes as Shapes
-from pipeline.batching.policy import LongRows as LongRows
-from pipeline.batching.policy import Policy as Policy
-from pipeline.batching.randomness import Coverage as Coverage
-from pipeline.batching.randomness import Randomness as Randomness
-from pipeline.batching.ranks import Uneven as Uneven
-from pipeline.batching.stream_cursor import StreamCursor as StreamCursor
-from pipeline.batching.waste import PaddingOutlier as PaddingOutlier
-from pipeline.batching.waste import PaddingReport as PaddingReport
+from pipeline.batching.analysis import Coverage, PaddingOutlier, PaddingReport, Randomness
+from pipeline.batching.batches import Uneven
+from pipeline.batching.cursor import Cursor, StreamCursor
+from pipeline.batching.lengths import RowSlice, RowSplits
+from pipeline.batching.plan import Plan
+from pipeline.batching.policies import Boundaries, Budget, Policy, Rows, Shapes, TooLong
+
+__all__ = [
+    "Boundaries",
+    "Budget",
+    "Coverage",
+    "Cursor",
+    "PaddingOutlier",
+    "PaddingReport",
+    "Plan",
+    "Policy",
+    "Randomness",
+    "RowSlice",
+    "RowSplits",
+    "Rows",
+    "Shapes",
+    "StreamCursor",
+    "TooLong",
+    "Uneven",
+]

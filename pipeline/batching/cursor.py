@@ -1,42 +1,45 @@
-"""Where a run stands in its epoch."""
+"""Cursors: the position of a run in a plan or in a stream, as a few numbers to store in a checkpoint."""
 
 from collections.abc import Mapping, Sequence
 from typing import cast
 
 import attrs
 
-from pipeline.batching.numbers import whole
+from pipeline.checks.options import check_int
 from pipeline.errors import OptionError
 
 
-def _merged(served: Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]:
+def _merge_stretches(stretches: Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]:
+    """Merge neighbors with the same number of ranks, and leave out those without a batch."""
     merged: list[tuple[int, int]] = []
-    for world_size, steps in served:
-        whole("world_size", world_size, least=1)
-        whole("steps", steps, least=0)
+    for world_size, batches_done in stretches:
+        check_int("world_size", world_size, minimum=1)
+        check_int("batches_done", batches_done, minimum=0)
         if merged and merged[-1][0] == world_size:
-            merged[-1] = (world_size, merged[-1][1] + steps)
-        elif steps:
-            merged.append((world_size, steps))
+            merged[-1] = (world_size, merged[-1][1] + batches_done)
+        elif batches_done:
+            merged.append((world_size, batches_done))
     return tuple(merged)
 
 
 @attrs.frozen
 class Cursor:
-    """Where a run stands: its epoch, and how many steps it made there on how many ranks, one pair a stretch.
+    """Position of a run: its epoch, and how many batches each rank did there, on how many ranks.
 
-    All that a run has to keep beside its weights; what is left of the epoch is planned anew from it.
+    A run that is resumed on another number of ranks gets another pair; the rows that are left are planned from the
+    pairs, so nothing else has to be stored with the weights.
 
     Args:
         epoch: the epoch, from 0.
-        batches_done: pairs of a number of ranks and of steps made on them. Neighbours on as many ranks become one.
-        recipe: which lengths, policy and seed it belongs to, as `Plan.recipe` says; None if it may be any.
+        batches_done: pairs (number of ranks, batches done on each). Neighbors with equal ranks are merged.
+        recipe: the `Plan.recipe` that the position belongs to; None for any.
 
     Raises:
-        OptionError: for an epoch or steps below 0, or ranks below 1.
+        OptionError: if an epoch or a number of batches is below 0, or a number of ranks below 1.
 
     Example:
-        >>> cursor = Cursor(epoch=3).after(world_size=2, batches_done=100).after(world_size=2, batches_done=50).after(world_size=4, batches_done=7)
+        >>> cursor = Cursor(epoch=3).after(world_size=2, batches_done=100).after(world_size=2, batches_done=50)
+        >>> cursor = cursor.after(world_size=4, batches_done=7)
         >>> cursor.batches_done
         ((2, 150), (4, 7))
         >>> Cursor.from_dict(cursor.to_dict()) == cursor
@@ -44,88 +47,142 @@ class Cursor:
     """
 
     epoch: int = 0
-    batches_done: tuple[tuple[int, int], ...] = attrs.field(default=(), converter=_merged)
+    batches_done: tuple[tuple[int, int], ...] = attrs.field(default=(), converter=_merge_stretches)
     recipe: str | None = None
 
     def __attrs_post_init__(self) -> None:
-        whole("epoch", self.epoch, least=0)
+        check_int("epoch", self.epoch, minimum=0)
 
     def after(self, world_size: int, batches_done: int) -> "Cursor":
-        """Where the run stands after so many further steps on so many ranks."""
-        return attrs.evolve(self, batches_done=(*self.batches_done, (world_size, batches_done)))
+        """Return the position after further batches on that number of ranks."""
+        return Cursor(self.epoch, (*self.batches_done, (world_size, batches_done)), self.recipe)
 
     def next_epoch(self) -> "Cursor":
-        """The beginning of the next epoch."""
-        return attrs.evolve(self, epoch=self.epoch + 1, batches_done=())
+        """Return the beginning of the next epoch."""
+        return Cursor(self.epoch + 1, (), self.recipe)
 
-    @classmethod
-    def standing(cls, after: "Cursor | None", epoch: int | None, recipe: str) -> "Cursor":
-        """The cursor of a run that goes on, or of one that begins an epoch: the first, if none is given.
-
-        Raises:
-            OptionError: if what is given contradicts itself, or belongs to another recipe.
-        """
-        if after is None:
-            return cls(0 if epoch is None else epoch, recipe=recipe)
-        if epoch not in {None, after.epoch}:
-            msg = f"the cursor stands in epoch {after.epoch}, but epoch={epoch} arrived too; leave it out."
-            raise OptionError(msg, epoch=epoch, cursor=after)
-        return after.belonging(recipe)
-
-    def belonging(self, recipe: str | None) -> "Cursor":
-        """The same cursor, of that recipe.
+    def with_recipe(self, recipe: str | None) -> "Cursor":
+        """Return the same position with a recipe.
 
         Raises:
-            OptionError: if it belongs to another.
+            OptionError: if it belongs to another recipe.
         """
         if self.recipe not in {None, recipe}:
             msg = (
-                "the cursor belongs to other lengths, another policy, another seed or other options than those that "
-                "arrived; go on with the same, or begin an epoch anew."
+                "cursor must belong to the same lengths, policy, seed and options, got one made with others; resume "
+                "with the same, or start an epoch without the cursor."
             )
             raise OptionError(msg, recipe=self.recipe, wanted=recipe)
-        return attrs.evolve(self, recipe=recipe)
+        return Cursor(self.epoch, self.batches_done, recipe)
 
-    def since(self, begins: "Cursor", world_size: int) -> int:
-        """How many steps on so many ranks lead from another cursor here.
+    def count_batches_since(self, start: "Cursor", world_size: int) -> int:
+        """Count the batches on `world_size` ranks that lead from another position to this one.
 
         Raises:
-            OptionError: if none do.
+            OptionError: if it cannot be reached from there on that number of ranks.
         """
-        before = sum(steps for ranks, steps in begins.batches_done[-1:] if ranks == world_size)
-        steps = sum(steps for ranks, steps in self.batches_done[-1:] if ranks == world_size) - before
-        if steps < 0 or begins.after(world_size, steps) != self.belonging(begins.recipe):
+        before = sum(batches for ranks, batches in start.batches_done[-1:] if ranks == world_size)
+        batches = sum(batches for ranks, batches in self.batches_done[-1:] if ranks == world_size) - before
+        if batches < 0 or start.after(world_size, batches) != self.with_recipe(start.recipe):
             msg = (
-                f"the cursor stands in epoch {self.epoch} after {self.batches_done}, but the plan begins in epoch "
-                f"{begins.epoch} after {begins.batches_done}, for {world_size} ranks; plan anew: Plan.of(..., after=cursor)."
+                f"cursor must be reachable in this plan, which starts in epoch {start.epoch} after "
+                f"{start.batches_done} for {world_size} ranks, got epoch {self.epoch} after "
+                f"{self.batches_done}; build a plan with Plan.of(..., after=cursor)."
             )
-            raise OptionError(msg, cursor=self, begins=begins)
-        return steps
+            raise OptionError(msg, cursor=self, start=start)
+        return batches
 
     def to_dict(self) -> dict[str, object]:
-        """The cursor as numbers, lists and text, for JSON or a checkpoint."""
+        """Return the cursor as numbers, lists and text, for JSON or a checkpoint."""
         return {"epoch": self.epoch, "batches_done": [list(pair) for pair in self.batches_done], "recipe": self.recipe}
 
     @classmethod
     def from_dict(cls, state: Mapping[str, object]) -> "Cursor":
-        """The cursor that `to_dict` wrote.
+        """Rebuild the cursor that `to_dict` returned.
 
         Raises:
-            OptionError: if it holds anything else.
+            OptionError: if the state has another form.
         """
-        known = dict(state)
-        epoch, served, recipe = (known.pop(name, False) for name in ("epoch", "batches_done", "recipe"))
-        if known or type(epoch) is not int or not isinstance(served, list | tuple) or isinstance(recipe, bool | int):
-            msg = f"a cursor's state has epoch, served and recipe, but {dict(state)} arrived; give what to_dict gave."
-            raise OptionError(msg, state=state)
-        pairs = tuple(_pair(pair) for pair in cast("Sequence[object]", served))
-        return cls(epoch, pairs, None if recipe is None else str(recipe))
+        match dict(state):
+            case {
+                "epoch": int(epoch),
+                "batches_done": pairs,
+                "recipe": str() | None as recipe,
+                **rest,
+            } if not rest and not isinstance(epoch, bool) and isinstance(pairs, list | tuple):
+                return cls(epoch, tuple(_check_pair(pair) for pair in cast("Sequence[object]", pairs)), recipe)
+            case _:
+                msg = (
+                    f"state of a cursor must have epoch, batches_done and recipe, got {dict(state)}; pass what to_dict "
+                    "returned."
+                )
+                raise OptionError(msg, state=state)
 
 
-def _pair(pair: object) -> tuple[int, int]:
+def _check_pair(pair: object) -> tuple[int, int]:
     match pair:
-        case [int(world_size), int(steps)]:
-            return world_size, steps
+        case [int(world_size), int(batches_done)]:
+            return world_size, batches_done
         case _:
-            msg = f"what a cursor has served are pairs of ranks and steps, but {pair!r} arrived."
+            msg = f"batches_done of a cursor must have pairs (ranks, batches), got {pair!r}."
             raise OptionError(msg, pair=pair)
+
+
+@attrs.frozen
+class StreamCursor:
+    """Position in a stream: how many records need not be read again, and how far the stage is in those after them.
+
+    The rest of the stream follows from the position and the records alone.
+
+    Attributes:
+        epoch: the epoch, from 0.
+        rows: how many rows at the start of the source are finished.
+        position: how far the stage is in the rows after them, in numbers of its own; empty at the start.
+        recipe: the stage, seed and sharing that the position belongs to; None for any.
+
+    Raises:
+        OptionError: if an epoch or a number of rows is below 0.
+
+    Example:
+        >>> cursor = StreamCursor(epoch=3, rows=20_000, position=(2, 17))
+        >>> StreamCursor.from_dict(cursor.to_dict()) == cursor
+        True
+    """
+
+    epoch: int = 0
+    rows: int = 0
+    position: tuple[int, ...] = ()
+    recipe: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        check_int("epoch", self.epoch, minimum=0)
+        check_int("rows", self.rows, minimum=0)
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the cursor as numbers, lists and text, for JSON or a checkpoint."""
+        return {"epoch": self.epoch, "rows": self.rows, "position": list(self.position), "recipe": self.recipe}
+
+    @classmethod
+    def from_dict(cls, state: Mapping[str, object]) -> "StreamCursor":
+        """Rebuild the cursor that `to_dict` returned.
+
+        Raises:
+            OptionError: if the state has another form.
+        """
+        match dict(state):
+            case {
+                "epoch": int(epoch),
+                "rows": int(rows),
+                "position": position,
+                "recipe": str() | None as recipe,
+                **rest,
+            } if not rest and isinstance(position, list):
+                numbers = cast("list[object]", position)
+                checked = tuple(check_int("position", number, minimum=0) for number in numbers)
+                return cls(epoch, rows, checked, recipe)
+            case _:
+                msg = (
+                    f"state of a stream must have epoch, rows, position and recipe, got {dict(state)}; pass what "
+                    "to_dict returned."
+                )
+                raise OptionError(msg, state=state)

@@ -1,4 +1,4 @@
-"""The batches of an epoch, decided before any row is read."""
+"""The batches of an epoch, determined before any row is read."""
 
 from collections.abc import Iterator, Mapping
 from os import PathLike
@@ -9,14 +9,14 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.array_file import ArrayFileError, read_arrays, write_arrays
+from pipeline.batching.arrays import IntArray
+from pipeline.batching.batches import Uneven
+from pipeline.batching.builder import PlanBuilder, check_batches_done, compute_digest
 from pipeline.batching.cursor import Cursor
-from pipeline.batching.file import read, write
-from pipeline.batching.lengths import Lengths
-from pipeline.batching.making import Making, check_served, digest_of
-from pipeline.batching.numbers import IntArray, one_of, whole
-from pipeline.batching.pieces import Pieces, pieces_of
-from pipeline.batching.policy import Policy
-from pipeline.batching.ranks import Uneven
+from pipeline.batching.lengths import Lengths, RowSplits
+from pipeline.batching.policies import Policy
+from pipeline.checks.options import check_choice, check_int
 from pipeline.data.report import Report
 from pipeline.errors import OptionError, PlanError
 
@@ -24,23 +24,23 @@ from pipeline.errors import OptionError, PlanError
 @final
 @attrs.frozen(eq=False)
 class Plan:
-    """A list of batches, each an array of row numbers: views into one order, four bytes a row.
+    """List of batches, each an array of row numbers.
 
-    Made by `Plan.of`. Batch `i` holds `order[starts[i]:stops[i]]`; batches `i * world_size` to `i * world_size + world_size - 1` are
-    the ranks' at step `i`, of like size.
+    Build one with `Plan.of`. Batch i is `order[starts[i]:stops[i]]`, a view: a plan takes 4 bytes per row. Batches
+    `i * world_size` to `i * world_size + world_size - 1` are those of the ranks at step i, and have similar sizes.
 
     Attributes:
-        order: numbers of rows, or of their pieces, as `pieces` says.
-        starts: where each batch begins in the order.
-        stops: where it ends.
-        shapes: what each batch is padded to: rows, then steps, a column for each of a row's lengths.
-        steps: how many real steps each batch has.
-        pieces: what a number in the order means, where long rows are truncated or split.
-        repeated: rows that stand in the plan once more than they should, so that ranks have equal numbers of batches.
+        order: numbers of rows, or of slices of rows as `splits` says.
+        starts: where each batch starts in the order.
+        stops: where it stops.
+        shapes: what each batch is padded to: rows, then steps, one column per length of a row.
+        steps: the number of real steps of each batch.
+        splits: the meaning of a number in the order, if long rows are truncated or split.
+        repeated: rows that occur once more than they should, so that all ranks have the same number of batches.
         dropped: rows that are left out for that.
-        world_size: how many ranks take part.
-        begins: where in the epoch the plan begins: at its beginning, or where another one was left.
-        taken_by: which rank's batches these are; None for all.
+        world_size: the number of ranks.
+        start: where in the epoch the plan starts: at its beginning, or where another plan was left.
+        selected_rank: the rank whose batches these are; None for all ranks.
     """
 
     order: IntArray
@@ -48,12 +48,12 @@ class Plan:
     stops: IntArray
     shapes: IntArray
     steps: IntArray
-    pieces: Pieces
+    splits: RowSplits
     repeated: IntArray
     dropped: IntArray
     world_size: int
-    begins: Cursor
-    taken_by: int | None = None
+    start: Cursor
+    selected_rank: int | None = None
 
     @classmethod
     def of(
@@ -69,27 +69,27 @@ class Plan:
         after: Cursor | None = None,
         cache: str | PathLike[str] | None = None,
     ) -> "Plan":
-        """The plan that follows from lengths, policy, seed, epoch and ranks, and from nothing else.
+        """Build the plan that follows from lengths, policy, seed, epoch and number of ranks, and from nothing else.
 
         Args:
-            lengths: how many steps each row has, of shape (rows,); or of its source and target, of shape (rows, 2).
-                Batches are then padded to both: they have rows x (longest source + longest target) steps.
-            policy: what a batch may hold.
-            seed: what pools and order are drawn from. None shuffles nothing: pools are of neighbouring rows, and
-                batches stand pool by pool, the longest first.
-            epoch: each has an order of its own. 0, or the cursor's, if left out.
-            world_size: how many ranks take part; all get the same number of batches.
-            worst_first: the step with the costliest batch comes first, so that memory that runs out does so at once.
-            uneven: what becomes of rows that do not go round, once even batches of one row would be too few:
-                `repeat` some, `drop` some (at most `world_size` - 1), or `raise`.
-            after: where a run stands: what it has not yet served is planned, for as many ranks as there are now.
-            cache: a folder where plans are kept as files: read from there, or made and written.
+            lengths: the steps of each row, of shape (rows,); or of its source and target, of shape (rows, 2). A batch
+                of the latter is padded on both sides: it has rows x (longest source + longest target) steps.
+            policy: the limit on a batch.
+            seed: the seed of pools and orders. None shuffles nothing: pools are neighboring rows, and batches are in
+                the order of the pools, longest first.
+            epoch: each epoch has an order of its own. By default 0, or the epoch of the cursor.
+            world_size: the number of ranks; all get the same number of batches.
+            worst_first: put the step with the costliest batch first, so that a lack of memory shows at once.
+            uneven: what happens to rows that do not divide by the ranks even in batches of one row: `repeat` some,
+                `drop` some (fewer than `world_size`), or `raise` an error.
+            after: where a run was left: plan the rows that it has not used, for as many ranks as there are now.
+            cache: a folder of plan files: read the plan from there, or write it there.
 
         Raises:
-            ShapeError: for lengths that are no whole numbers, or of another shape.
-            LengthError: for a length below 0, or a long row, if the policy refuses those.
-            OptionError: for options outside their range, or a cursor that belongs to another plan.
-            PlanError: for a kept file that is damaged.
+            ShapeError: if the lengths are not integers, or have another shape.
+            LengthError: if a length is negative, or a row is too long and the policy raises.
+            OptionError: if an option is outside its range, or the cursor belongs to another plan.
+            PlanError: if the file in the cache is damaged.
 
         Example:
             >>> from pipeline.batching import Budget
@@ -99,33 +99,47 @@ class Plan:
             >>> print(plan.report())
             4 rows in 2 batches: 12 real steps, 14 padded, 14.3% of the padded work wasted
         """
-        world_size = whole("world_size", world_size, least=1)
-        seed = None if seed is None else whole("seed", seed, least=0)
-        one_of("uneven", uneven, get_args(Uneven))
-        checked = Lengths.of(lengths)
-        making = Making(checked, pieces_of(checked, policy), policy, seed, worst_first, uneven)
-        stands = Cursor.standing(after, epoch, making.recipe())
-        # On as many ranks as before, the plan that was left is taken up again.
-        goes_on = bool(stands.batches_done) and stands.batches_done[-1][0] == world_size
-        begins = attrs.evolve(stands, batches_done=stands.batches_done[:-1]) if goes_on else stands
-        return cls._read_or_make(making, begins, world_size, cache).left(stands)
+        world_size = check_int("world_size", world_size, minimum=1)
+        seed = None if seed is None else check_int("seed", seed, minimum=0)
+        check_choice("uneven", uneven, get_args(Uneven))
+        builder = PlanBuilder.of(Lengths.of(lengths), policy, seed, worst_first=worst_first, uneven=uneven)
+        recipe = builder.compute_recipe()
+        if after is None:
+            cursor = start = Cursor(0 if epoch is None else epoch, recipe=recipe)
+        elif epoch not in {None, after.epoch}:
+            msg = f"epoch must be that of the cursor, {after.epoch}, got {epoch}; leave it out."
+            raise OptionError(msg, epoch=epoch, cursor=after)
+        else:
+            cursor = start = after.with_recipe(recipe)
+            if start.batches_done and start.batches_done[-1][0] == world_size:
+                # The same number of ranks: continue the plan that was left, instead of planning the rest again.
+                start = attrs.evolve(start, batches_done=start.batches_done[:-1])
+        plan = cls._read_or_build(builder, start, world_size, cache)
+        return plan if cursor == start else plan.resume(cursor)
 
     @classmethod
-    def _read_or_make(
-        cls, making: Making, begins: Cursor, world_size: int, cache: str | PathLike[str] | None
+    def _read_or_build(
+        cls, builder: PlanBuilder, start: Cursor, world_size: int, cache: str | PathLike[str] | None
     ) -> "Plan":
         if cache is not None:
-            path = _path(cache, _digest(begins, world_size, None))
+            path = _make_path(cache, _compute_plan_digest(start, world_size, None))
             if path.exists():
                 plan = cls.read(path)
-                if plan.digest == path.stem:
-                    return plan
-                msg = f"{path} holds another plan than its name says; delete it, and it is made anew."
-                raise PlanError(msg, path=path)
-        batches, repeated, dropped = making.batches(begins.epoch, begins.batches_done, world_size)
-        fields = attrs.asdict(batches, recurse=False)
+                if plan.digest != path.stem:
+                    raise _build_error(path, "it has another plan than its name says")
+                return plan
+        batches, repeated, dropped = builder.build_rest(start.epoch, start.batches_done, world_size)
         plan = cls(
-            **fields, pieces=making.pieces, repeated=repeated, dropped=dropped, world_size=world_size, begins=begins
+            batches.order,
+            batches.starts,
+            batches.stops,
+            batches.shapes,
+            batches.steps,
+            builder.splits,
+            repeated,
+            dropped,
+            world_size,
+            start,
         )
         if cache is not None:
             plan.save(cache)
@@ -143,35 +157,35 @@ class Plan:
 
     @property
     def rows(self) -> int:
-        """How many rows the plan was made for."""
-        return self.pieces.rows
+        """Number of rows that the plan was built for."""
+        return self.splits.rows
 
     @property
     def longest(self) -> IntArray:
-        """How many steps each batch is padded to: of shape (batches,), or (batches, 2) for two lengths a row."""
+        """Steps that each batch is padded to: of shape (batches,), or (batches, 2) for two lengths per row."""
         return self.shapes[:, 1] if self.shapes.shape[1] == 2 else self.shapes[:, 1:]
 
     @property
     def padded(self) -> npt.NDArray[np.int64]:
-        """How many steps each batch has when it is padded, of shape (batches,)."""
+        """Padded steps of each batch, of shape (batches,)."""
         padded: npt.NDArray[np.int64] = self.shapes[:, 0] * self.shapes[:, 1:].sum(axis=1, dtype=np.int64)
         return padded
 
     @property
     def recipe(self) -> str:
-        """A digest of lengths, policy, seed and options: the same at every epoch and for any number of ranks."""
-        return self.begins.recipe or ""
+        """Digest of lengths, policy, seed and options: the same in every epoch and for any number of ranks."""
+        return self.start.recipe or ""
 
     @property
     def digest(self) -> str:
-        """A digest of all that the plan was made of: two plans of one digest are the same."""
-        return _digest(self.begins, self.world_size, self.taken_by)
+        """Digest of everything that determines the plan: plans with equal digests are equal."""
+        return _compute_plan_digest(self.start, self.world_size, self.selected_rank)
 
     def rank(self, rank: int) -> "Plan":
-        """The batches of one rank: every `world_size`-th.
+        """Return the batches of one rank: every `world_size`-th.
 
         Raises:
-            OptionError: for a rank that does not take part.
+            OptionError: if there is no such rank, or the plan has the batches of one rank already.
 
         Example:
             >>> from pipeline.batching import Rows
@@ -179,45 +193,47 @@ class Plan:
             >>> [len(plan.rank(rank)) for rank in range(2)]
             [2, 2]
         """
-        whole("rank", rank, least=0)
-        if rank >= self.world_size or self.taken_by is not None:
-            has = (
-                f"there are {self.world_size} ranks"
-                if self.taken_by is None
-                else f"it is rank {self.taken_by}'s already"
-            )
-            msg = f"rank {rank} has no part in this plan: {has}."
+        check_int("rank", rank, minimum=0)
+        if self.selected_rank is not None:
+            msg = f"rank must be selected in a plan of all ranks, got {rank} in the plan of rank {self.selected_rank}."
+            raise OptionError(msg, rank=rank, selected_rank=self.selected_rank)
+        if rank >= self.world_size:
+            msg = f"rank must be below world_size={self.world_size}, got {rank}."
             raise OptionError(msg, rank=rank, world_size=self.world_size)
-        return attrs.evolve(self._from(rank, self.world_size), taken_by=rank)
+        return attrs.evolve(self._select(rank, self.world_size), selected_rank=rank)
 
     def cursor(self, batches_done: int) -> Cursor:
-        """Where a run stands after so many steps of this plan: each takes a batch on every rank.
+        """Return the position after that many batches on each rank.
 
         Raises:
-            OptionError: for more batches_done than there are.
+            OptionError: if there are fewer batches.
         """
-        whole("batches_done", batches_done, least=0)
-        check_served(batches_done, self._training_steps())
-        return self.begins.after(self.world_size, batches_done)
+        check_int("batches_done", batches_done, minimum=0)
+        check_batches_done(batches_done, self._count_rank_batches())
+        return self.start.after(self.world_size, batches_done)
 
-    def left(self, cursor: Cursor) -> "Plan":
-        """What is left of the plan where a run stands.
+    def resume(self, cursor: Cursor) -> "Plan":
+        """Return the rest of this plan from a position on.
+
+        For another number of ranks, build a plan with `Plan.of(..., after=cursor)`.
 
         Raises:
-            OptionError: for a cursor of another plan. For other ranks, a plan is made by `Plan.of(..., after=cursor)`.
+            OptionError: if the cursor belongs to another plan.
         """
-        steps = cursor.since(self.begins, self.world_size)
-        check_served(steps, self._training_steps())
-        each = self.world_size if self.taken_by is None else 1
-        return attrs.evolve(self._from(steps * each, 1), begins=self.begins.after(self.world_size, steps))
+        batches_done = cursor.count_batches_since(self.start, self.world_size)
+        check_batches_done(batches_done, self._count_rank_batches())
+        per_step = self.world_size if self.selected_rank is None else 1
+        return attrs.evolve(
+            self._select(batches_done * per_step, 1), start=self.start.after(self.world_size, batches_done)
+        )
 
     def report(self) -> Report:
-        """Real and padded steps of all its batches."""
+        """Count real and padded steps of all batches."""
         rows = int((self.stops - self.starts).sum(dtype=np.int64))
         return Report(len(self), rows, int(self.steps.sum(dtype=np.int64)), int(self.padded.sum()))
 
     def save(self, folder: str | PathLike[str]) -> Path:
-        """Keep the plan as a file in a folder, named by its digest; other processes see all of it or nothing.
+        """Write the plan to a file in a folder, named by its digest. Other processes see all of the file or none.
 
         Example:
             >>> import tempfile
@@ -227,64 +243,87 @@ class Plan:
             ...     Plan.read(path).report().rows
             3
         """
-        path = _path(folder, self.digest)
-        facts: dict[str, object] = {
-            "begins": self.begins.to_dict(),
+        path = _make_path(folder, self.digest)
+        metadata: dict[str, object] = {
+            "kind": "pipeline plan",
+            "start": self.start.to_dict(),
             "world_size": self.world_size,
-            "taken_by": self.taken_by,
+            "selected_rank": self.selected_rank,
+            "rows": self.splits.rows,
+            "limit": self.splits.limit,
         }
-        facts |= {"rows": self.pieces.rows, "limit": self.pieces.limit}
-        arrays = {"order": self.order, "starts": self.starts, "stops": self.stops, "shapes": self.shapes}
-        arrays |= {"steps": self.steps, "repeated": self.repeated, "dropped": self.dropped}
-        arrays |= {"further": self.pieces.further, "further_begins": self.pieces.begins}
-        write(path, facts, arrays)
+        arrays = {
+            "order": self.order,
+            "starts": self.starts,
+            "stops": self.stops,
+            "shapes": self.shapes,
+            "steps": self.steps,
+            "repeated": self.repeated,
+            "dropped": self.dropped,
+            "extra_rows": self.splits.extra_rows,
+            "extra_starts": self.splits.extra_starts,
+        }
+        write_arrays(path, arrays, metadata)
         return path
 
     @classmethod
     def read(cls, path: str | PathLike[str]) -> "Plan":
-        """A plan that was kept, memory-mapped: what is not looked at is not read.
+        """Read a plan that was saved. The file is memory-mapped: batches are read when they are used.
 
         Raises:
-            PlanError: for a file that is no plan, or not a whole one.
+            PlanError: if the file is not a plan, or is damaged.
         """
-        facts, arrays = read(Path(path))
-        match facts:
+        path = Path(path)
+        try:
+            file = read_arrays(path)
+        except ArrayFileError as error:
+            raise _build_error(path, str(error.details["reason"])) from error
+        arrays = cast("dict[str, IntArray]", file.arrays)
+        match file.metadata:
             case {
-                "begins": begins,
+                "kind": "pipeline plan",
+                "start": start,
                 "world_size": int(world_size),
-                "taken_by": int() | None as taken_by,
+                "selected_rank": int() | None as selected_rank,
                 "rows": int(rows),
                 "limit": int() | None as limit,
-            } if isinstance(begins, Mapping):
-                pieces = Pieces(rows, limit, arrays.pop("further"), arrays.pop("further_begins"))
-                return cls(
-                    **arrays,
-                    pieces=pieces,
-                    world_size=world_size,
-                    begins=Cursor.from_dict(cast("Mapping[str, object]", begins)),
-                    taken_by=taken_by,
-                )
+            } if isinstance(start, dict) and all(array.dtype.kind == "i" for array in arrays.values()):
+                try:
+                    splits = RowSplits(rows, limit, arrays.pop("extra_rows"), arrays.pop("extra_starts"))
+                    return cls(
+                        **arrays,
+                        splits=splits,
+                        world_size=world_size,
+                        start=Cursor.from_dict(cast("Mapping[str, object]", start)),
+                        selected_rank=selected_rank,
+                    )
+                except (KeyError, TypeError) as error:
+                    raise _build_error(path, f"an array is missing or unknown ({error})") from error
             case _:
-                msg = f"{path} cannot be read as a plan: it does not say what one says; delete it, and it is made anew."
-                raise PlanError(msg, path=path)
+                raise _build_error(path, "it has the metadata of something else")
 
-    def _from(self, first: int, every: int) -> "Plan":
-        which = slice(first, None, every)
+    def _select(self, first: int, every: int) -> "Plan":
+        selected = slice(first, None, every)
         return attrs.evolve(
             self,
-            starts=self.starts[which],
-            stops=self.stops[which],
-            shapes=self.shapes[which],
-            steps=self.steps[which],
+            starts=self.starts[selected],
+            stops=self.stops[selected],
+            shapes=self.shapes[selected],
+            steps=self.steps[selected],
         )
 
-    def _training_steps(self) -> int:
-        return len(self) // (self.world_size if self.taken_by is None else 1)
+    def _count_rank_batches(self) -> int:
+        return len(self) // (self.world_size if self.selected_rank is None else 1)
 
 
-def _digest(begins: Cursor, world_size: int, taken_by: int | None) -> str:
-    return digest_of([begins.to_dict(), world_size, taken_by])
+def _compute_plan_digest(start: Cursor, world_size: int, selected_rank: int | None) -> str:
+    return compute_digest([start.to_dict(), world_size, selected_rank])
 
 
-def _path(folder: str | PathLike[str], digest: str) -> Path:
+def _make_path(folder: str | PathLike[str], digest: str) -> Path:
     return Path(folder) / f"{digest}.plan"
+
+
+def _build_error(path: Path, reason: str) -> PlanError:
+    msg = f"{path} cannot be read as a plan: {reason}; delete it, so that it is written again."
+    return PlanError(msg, path=path)

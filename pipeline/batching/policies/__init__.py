@@ -1,1 +1,0 @@
-"""The policies that come with the library, one family a file."""

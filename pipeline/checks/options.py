@@ -1,0 +1,47 @@
+"""Checks of options that take an integer or one of a few words."""
+
+import operator
+from typing import SupportsIndex
+
+from pipeline.errors import OptionError
+
+
+def check_int(name: str, value: object, *, minimum: int) -> int:
+    """Return the option as an int.
+
+    Raises:
+        OptionError: if it is not an integer, or is below the minimum.
+
+    Example:
+        >>> check_int("rows", 64, minimum=1)
+        64
+        >>> check_int("rows", 0, minimum=1)
+        Traceback (most recent call last):
+        pipeline.errors.OptionError: rows must be an integer of at least 1, got 0.
+    """
+    # bool is a subclass of int, but rows=True is a mistake.
+    if not isinstance(value, SupportsIndex) or isinstance(value, bool) or (found := operator.index(value)) < minimum:
+        msg = f"{name} must be an integer of at least {minimum}, got {value!r}."
+        raise OptionError(msg, **{name: value})
+    return found
+
+
+def check_optional_int(name: str, value: object, *, minimum: int) -> None:
+    """Check an integer option that may be None.
+
+    Raises:
+        OptionError: if it is neither None nor an integer of at least the minimum.
+    """
+    if value is not None:
+        check_int(name, value, minimum=minimum)
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Check an option that takes one of a few words.
+
+    Raises:
+        OptionError: if it is not one of them.
+    """
+    if value not in choices:
+        msg = f"{name} must be one of {', '.join(choices)}, got {value!r}."
+        raise OptionError(msg, **{name: value})
