@@ -183,7 +183,7 @@ def checkers(session: nox.Session) -> None:
     lines = enumerate(Path(wrong).read_text(encoding="utf-8").splitlines(), start=1)
     marked = {number for number, line in lines if re.search(r"  # E \w+: \w", line)}
     for name, command in commands.items():
-        reported = {}
+        reported = dict[str, Counter[int]]()
         for file in (right, wrong):
             output = str(session.run(*command, file, silent=True, success_codes=range(256)))
             found = re.findall(rf"{re.escape(Path(file).name)}:(\d+).*\berror\b", re.sub(r"\x1b\[[\d;]*m", "", output))

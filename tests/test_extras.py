@@ -30,7 +30,7 @@ def test_reading_a_tokenizer_without_its_package_names_the_extra(
     """The error is not about the file."""
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(MissingExtraError, match=NEEDS_TEXT):
-        Tokenize.read(tmp_path / "tokenizer.json", pad=None, unknown=None)
+        Tokenize.read(tmp_path / "tokenizer.json")
 
 
 @pytest.mark.parametrize("package", ["tokenizers", "pyarrow", "matplotlib"])
@@ -51,7 +51,7 @@ def test_an_installed_package_that_lacks_a_dependency_is_not_reported_as_missing
 ) -> None:
     """The original error is raised."""
     (tmp_path / "half_installed.py").write_text("import not_there_at_all\n", encoding="utf-8")
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     with pytest.raises(ModuleNotFoundError, match="not_there_at_all"):
         import_extra("half_installed", extra="text", why="a test")
 
@@ -59,7 +59,7 @@ def test_an_installed_package_that_lacks_a_dependency_is_not_reported_as_missing
 def test_a_lazy_module_is_imported_at_first_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not when it is created."""
     (tmp_path / "imported_late.py").write_text("value = 3\n", encoding="utf-8")
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     module = LazyModule("imported_late", extra="text", why="a test")
     assert "imported_late" not in sys.modules
     assert module.value == 3

@@ -81,7 +81,7 @@ def train(
             optimizer.param_groups[0]["lr"] = LEARNING_RATE * (1 - rows_seen / (epochs * len(examples)))
             optimizer.zero_grad()
             loss = model(batch).loss()
-            torch.autograd.backward(loss)  # loss.backward(), which torch has not typed
+            loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), max_norm=1.0)
             optimizer.step()
             rows_seen += len(batch.lengths)

@@ -1,0 +1,58 @@
+"""Classify texts: `python docs/examples/classify_csv.py [FILE]`, a CSV file with the columns `text` and `label`."""
+
+import random
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from pipeline import Bucket, Classify, Embed, Encode, Labels, Pack, Pad, Pool, Tokenize
+from pipeline.sources import Csv
+from pipeline_recurrent import LSTM
+
+
+def write_reviews(file: Path, rows: int = 600) -> Path:
+    """Write reviews such as `the film is not really dull`, where a negation reverses the meaning of a word."""
+    rng, lines = random.Random(0), ["text,label"]
+    for _ in range(rows):
+        good, negated = rng.random() < 0.5, rng.random() < 0.5
+        word = rng.choice(["fine", "clever", "moving"] if good else ["dull", "clumsy", "tired"])
+        subject = " and the ".join(rng.sample(["film", "cast", "music", "plot"], rng.randint(1, 4)))
+        lines.append(f"the {subject} is {'not ' * negated}really {word},{'bad' if good == negated else 'good'}")
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file
+
+
+# Data: texts and their labels.
+file = Path(sys.argv[1]) if sys.argv[1:] else write_reviews(Path(tempfile.mkdtemp()) / "reviews.csv")
+examples = list(Csv(file, text="text", target="label"))
+random.Random(0).shuffle(examples)
+train, valid = examples[len(examples) // 10 :], examples[: len(examples) // 10]
+
+# Stages: the first half makes batches, the second half is the model.
+torch.manual_seed(0)
+tokenize = Tokenize.train([example.input for example in train])
+labels = Labels.from_targets(example.target for example in train)
+data = tokenize >> Bucket(max_padded_steps=500, seed=0) >> Pad(labels=labels)
+embed, encode = Embed(tokenize.vocab_size, 32), Encode(LSTM(32, 32, bidirectional=True))
+model = Pack() >> embed >> encode >> Pool("max") >> Classify(labels)
+pipe = data >> model
+print(pipe.check())
+
+# Training: an ordinary loop over batches.
+optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+for epoch in range(5):
+    total = 0.0
+    for batch in data(train):
+        loss = model(batch).loss()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total += loss.item()
+    print(f"epoch {epoch}: total loss {total:.3f}")
+
+# Evaluation: one prediction per text, in the order of the texts.
+predicted = list(pipe.predict([example.input for example in valid]))
+right = sum(found == example.target for found, example in zip(predicted, valid, strict=True))
+print(f"accuracy on {len(valid)} held-out texts: {right / len(valid):.1%}")

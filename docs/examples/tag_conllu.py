@@ -1,0 +1,59 @@
+"""Tag words: `python docs/examples/tag_conllu.py [FILE]`, sentences in CoNLL-U with universal parts of speech."""
+
+import random
+import sys
+import tempfile
+from collections.abc import Sequence
+from operator import eq
+from pathlib import Path
+
+import torch
+
+from pipeline import Bucket, Labels, Pad, TokenizeWords, tagger
+from pipeline.sources import Conllu
+
+
+def write_sentences(file: Path, rows: int = 400) -> Path:
+    """Write sentences such as `every old run can walk`, where words are nouns or verbs by their neighbours."""
+    rng, lines, both = random.Random(0), list[str](), ["run", "walk", "show", "play"]
+    for _ in range(rows):
+        words = list[tuple[str, str]]()
+        for clause in range(rng.randint(1, 3)):
+            words += [("and", "CCONJ")] * bool(clause) + [(rng.choice(["the", "every"]), "DET")]
+            words += [(rng.choice(["small", "old"]), "ADJ")] * rng.randint(0, 2)
+            words += [(rng.choice(["dog", "child", *both]), "NOUN"), (rng.choice(["can", "must"]), "AUX")]
+            words += [(rng.choice(["sleep", *both]), "VERB")]
+        lines += [f"{n}\t{word}\t_\t{tag}" + "\t_" * 6 for n, (word, tag) in enumerate(words, start=1)] + [""]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file
+
+
+# Data: sentences of words, and a tag per word.
+file = Path(sys.argv[1]) if sys.argv[1:] else write_sentences(Path(tempfile.mkdtemp()) / "sentences.conllu")
+sentences = list(Conllu(file, target="upos"))
+random.Random(0).shuffle(sentences)
+train, valid = sentences[len(sentences) // 10 :], sentences[: len(sentences) // 10]
+
+# Stages: words are cut into byte pairs, and a word is tagged at one of its pieces.
+torch.manual_seed(0)
+tokenize = TokenizeWords.train([sentence.input for sentence in train], "bpe", vocab_size=2_000)
+labels = Labels.from_targets(sentence.target for sentence in train)
+data = tokenize >> Bucket(max_padded_steps=1_000, seed=0) >> Pad(labels=labels)
+model = tagger(tokenize.vocab_size, labels, embedding_dim=64, hidden_size=64)
+
+# Training: an ordinary loop over batches.
+optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+for _ in range(2):
+    for batch in data(train):
+        loss = model(batch).loss()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+# Evaluation: one list of tags per sentence.
+right = words = 0
+for tags, sentence in zip((data >> model).predict([sentence.input for sentence in valid]), valid, strict=True):
+    assert isinstance(sentence.target, Sequence)  # one tag per word
+    right += sum(map(eq, tags, sentence.target))
+    words += len(tags)
+print(f"accuracy on {words} held-out words: {right / words:.1%}")
