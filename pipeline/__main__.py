@@ -12,107 +12,107 @@ from pathlib import Path
 from rich.console import Console
 
 from pipeline.cli import plan as planning
-from pipeline.cli.inventory import dumped
-from pipeline.cli.new_plugin import new_plugin
-from pipeline.cli.plugins import listing
-from pipeline.cli.welcome import versions, welcome
+from pipeline.cli.new_plugin import write_plugin
+from pipeline.cli.plugins import dump_inventory, make_table
+from pipeline.cli.welcome import format_versions, print_welcome
 from pipeline.errors import PipelineError, PluginError
-from pipeline.registry import PluginWarning, Registry, chosen, surveyed
+from pipeline.registry import PluginWarning, Registry, current_choice, load_for_listing
 from pipeline.registry.choice import STRICT
-from pipeline.text import plain
+from pipeline.text import escape_control_characters
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command, and give its exit status: 0 if it did its work, 1 if this library refused it."""
-    options = _parser().parse_args(arguments)
+    """Run a command and return its exit status: 0 for success, 1 for an error that this library reports."""
+    options = _make_parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], None] = options.command
     reconfigure: object = getattr(sys.stdout, "reconfigure", None)
     if callable(reconfigure):
-        # A letter that the terminal cannot spell is no reason to fail.
+        # A character that the terminal's encoding lacks is written as an escape instead of an error.
         reconfigure(errors="backslashreplace")
     try:
         command(options)
     except PipelineError as error:
-        sys.stderr.write(f"error: {plain(str(error))}\n")
+        sys.stderr.write(f"error: {escape_control_characters(str(error))}\n")
         return 1
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    about = "Models over sequences of unequal length in PyTorch. Without a command: what to do next."
+def _make_parser() -> argparse.ArgumentParser:
+    about = (
+        "Models over sequences of unequal length in PyTorch. Without a command, print a first pipe and the commands."
+    )
     parser = argparse.ArgumentParser("python -m pipeline", description=about)
-    parser.add_argument("--version", action="version", version=versions())
+    parser.add_argument("--version", action="version", version=format_versions())
     parser.set_defaults(command=_welcome)
     commands = parser.add_subparsers(title="commands", metavar="command")
 
-    about = "List every encoder, attention, pool and tokenizer that is installed, and the plugins that failed to load."
-    plugins = commands.add_parser("plugins", help="what is installed", description=about)
+    about = "List every installed encoder, attention, pool and tokenizer, and the plugins that failed to load."
+    plugins = commands.add_parser("plugins", help="list installed parts", description=about)
     plugins.set_defaults(command=_plugins)
-    plugins.add_argument("--json", action="store_true", help="for programs: all options and capabilities, as JSON")
+    plugins.add_argument("--json", action="store_true", help="print all options and capabilities as JSON")
 
     about = (
-        "Write a package with an encoder of your own, which installs, type-checks and passes its tests as it is. "
-        "Where a file is there already, nothing is written."
+        "Write a package with an encoder of your own. It installs, type-checks and passes its tests as written. "
+        "Existing files are never overwritten."
     )
-    new = commands.add_parser("new-plugin", help="a package to begin a plugin with", description=about)
+    new = commands.add_parser("new-plugin", help="write a package for a plugin", description=about)
     new.set_defaults(command=_new_plugin)
-    new.add_argument("name", metavar="NAME", help="what to call the encoder: leaky_mean gives pipeline-leaky-mean")
-    new.add_argument("--into", type=Path, metavar="FOLDER", default=".", help="where to put it (default: here)")
+    new.add_argument("name", metavar="NAME", help="name of the encoder: leaky_mean gives package pipeline-leaky-mean")
+    new.add_argument("--into", type=Path, metavar="FOLDER", default=".", help="existing folder (default: this one)")
 
     about = (
-        "Show what an epoch will be like before anything is trained: padding, batches, the largest of them and how "
-        "random they are, under every kind of policy that keeps to a budget."
+        "Forecast an epoch before anything is trained: padding, the number of batches, the largest batch and the "
+        "randomness of the order, under every kind of policy for the same limit."
     )
-    plan = commands.add_parser("plan", help="what an epoch will be like", description=about)
+    plan = commands.add_parser("plan", help="forecast an epoch", description=about)
     plan.set_defaults(command=_plan)
     planning.add_arguments(plan)
     return parser
 
 
 def _welcome(_: argparse.Namespace) -> None:
-    welcome(_console(), _survey())
+    print_welcome(_make_console(), _load_plugins())
 
 
 def _plugins(options: argparse.Namespace) -> None:
-    found = _survey()
+    found = _load_plugins()
     if options.json:
-        sys.stdout.write(f"{dumped(found)}\n")
+        sys.stdout.write(f"{dump_inventory(found)}\n")
     else:
-        listing(_console(), found)
-    broken = [plugin for plugin in found.plugins if plugin.failure is not None]
-    if broken and chosen().strict:
-        msg = f"plugins are loaded strictly ({STRICT}), and these could not be: {', '.join(map(str, broken))}."
+        _make_console().print(*make_table(found).rich())
+    failed = [plugin for plugin in found.plugins if plugin.failure is not None]
+    if failed and current_choice().strict:
+        msg = f"with {STRICT}, all plugins must load, but these failed: {', '.join(map(str, failed))}."
         raise PluginError(msg)
 
 
-def _survey() -> Registry:
-    """What is installed, without a word about it on the way."""
-    # What failed is in the list, and what a stranger's module prints is not.
+def _load_plugins() -> Registry:
+    # Without warnings and without the plugins' own output: failures are in the list.
     with warnings.catch_warnings(), redirect_stdout(sys.stderr):
         warnings.simplefilter("ignore", PluginWarning)
-        return surveyed()
+        return load_for_listing()
 
 
 def _new_plugin(options: argparse.Namespace) -> None:
-    written = new_plugin(options.name, options.into, _survey().encoders.names())
-    # With its dot, where that is the folder: pip takes what has none for the name of a project.
-    place = plain(shlex.quote(os.path.join(options.into, written.name)))  # noqa: PTH118
+    written = write_plugin(options.name, options.into, _load_plugins().encoders.names())
+    # os.path.join keeps the "./" of the current folder, without which pip takes the path for the name of a project.
+    path = escape_control_characters(shlex.quote(os.path.join(options.into, written.name)))  # noqa: PTH118
     sys.stdout.write(
-        f"wrote {place}: an encoder that runs, for you to change. Next:\n\n"
-        f"  pip install --editable {place} pytest\n"
-        f"  pytest {place}\n"
+        f"wrote {path}: a working encoder for you to change. Next:\n\n"
+        f"  pip install --editable {path} pytest\n"
+        f"  pytest {path}\n"
         "  python -m pipeline plugins\n"
     )
 
 
 def _plan(options: argparse.Namespace) -> None:
-    planning.show(_console(), options)
+    planning.print_forecast(_make_console(), options)
 
 
-def _console() -> Console:
-    """Where to print: as wide as the terminal; as wide as need be into a pipe, so that a line stays a line."""
-    narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(width=None if narrow else 10_000)
+def _make_console() -> Console:
+    """Return a console as wide as the terminal, or without a limit in a pipe, where a line must stay one line."""
+    limited = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(width=None if limited else 10_000)
 
 
 if __name__ == "__main__":

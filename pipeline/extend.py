@@ -1,11 +1,11 @@
-"""Everything that the author of a plugin or of a stage imports; nothing deeper in the package is public."""
+"""Everything that authors of plugins and stages import. Modules deeper in the package are private."""
 
 from pipeline.checks.shapes import checked
 from pipeline.core.chain import Chain, StreamChain, TypePreservingChain, join
 from pipeline.core.stage import ModuleStage, Spec, Stage, StageBase, Stream, TypePreserving
-from pipeline.data.batches import Batch, Carry, Packed, Padded
+from pipeline.data.batches import Batch, Carry, Layout, Packed, Padded
 from pipeline.data.metadata import BatchMetadata
-from pipeline.data.order import Order
+from pipeline.data.packing_order import PackingOrder
 from pipeline.data.rows import Example, Hidden, Ids, K, Kind, Row, Vectors
 from pipeline.data.scores import Predictions, Scores, StepScores
 from pipeline.data.states import Causal, MaybeCausal, Pooled, S, S_co, States
@@ -15,6 +15,7 @@ from pipeline.errors import (
     PipelineError,
     PluginError,
     ShapeError,
+    UnknownNameError,
     UnknownOptionError,
 )
 from pipeline.functional.segments import compact, max_by_row, softmax_by_row, sum_by_row
@@ -24,6 +25,7 @@ from pipeline.hooks import (
     OffersAttentions,
     OffersEncoders,
     OffersPools,
+    OffersStatus,
     OffersTokenizers,
     PoolingFactory,
     Status,
@@ -34,6 +36,7 @@ from pipeline.parts.attention import Attention, masked_softmax
 from pipeline.parts.encoder import Encoder
 from pipeline.parts.pooling import Pooling
 from pipeline.parts.tokenizer import Tokenizer, Tokens
+from pipeline.registry import Plugin, PluginWarning, Registry
 
 __all__ = [
     "Attention",
@@ -51,22 +54,27 @@ __all__ = [
     "Ids",
     "K",
     "Kind",
+    "Layout",
     "MaybeCausal",
     "ModuleStage",
     "OffersAttentions",
     "OffersEncoders",
     "OffersPools",
+    "OffersStatus",
     "OffersTokenizers",
     "OptionError",
-    "Order",
     "Packed",
+    "PackingOrder",
     "Padded",
     "PipelineError",
+    "Plugin",
     "PluginError",
+    "PluginWarning",
     "Pooled",
     "Pooling",
     "PoolingFactory",
     "Predictions",
+    "Registry",
     "Row",
     "S",
     "S_co",
@@ -85,6 +93,7 @@ __all__ = [
     "Tokens",
     "TypePreserving",
     "TypePreservingChain",
+    "UnknownNameError",
     "UnknownOptionError",
     "Vectors",
     "checked",

@@ -1,31 +1,38 @@
-"""The hooks that a plugin may implement; their docstrings are the plugin author's manual.
+"""The hooks that a plugin implements. Their docstrings are the manual for plugin authors.
 
-A plugin is a module, named in its distribution's metadata under the entry-point group `pipeline`:
+A plugin is a module that its distribution names under the entry-point group `pipeline`:
 
     [project.entry-points.pipeline]
     mine = "my_package"
 
-It implements any of the hooks below as functions of the same name, marked with `hookimpl`:
+The module implements hooks as functions of the same name, marked with `hookimpl`:
 
-    from pipeline.hooks import EncoderFactory, hookimpl
+    from collections.abc import Mapping
+
+    from pipeline.extend import EncoderFactory, hookimpl
 
     @hookimpl
     def pipeline_encoders() -> Mapping[str, EncoderFactory]:
         return {"mine": MyEncoder}
 
-A hook takes nothing and gives a mapping of names to factories; but for `pipeline_status`, whose
-functions say a line of text each. A factory is a class or a function; the
-options that a user may write after the name are its keyword parameters, and nothing else is accepted. A
-factory is called while a pipeline is built, never while data flows, and may be called on torch's `meta`
-device, with small options of the library's own, to learn what it would make. While a plugin is imported it
-may not look parts up by name: not all of them are known yet. A name offered by two plugins is refused when
-it is used, with both packages named. The plugins that ship with the library are registered in this way and
-no other.
+Rules for every hook:
 
-A type checker verifies a plugin's hooks where its module is assigned to the protocol of each:
+- It takes no arguments and returns a mapping of names to factories (`pipeline_status`: of subjects to functions).
+- A factory is a class or a function. Users write its keyword parameters after the name, as in
+  `Encode("mine", hidden_size=4)`. Other options are rejected, so name each one; `**options` accepts none.
+- A factory creates a new part at every call. It is called while a pipeline is built, never while data flows.
+- A factory may be called with small sizes on torch's `meta` device, where tensors have shapes but no values.
+- A plugin must not look up parts by name during its import, because not all names are known yet.
+- If two plugins offer one name, using it is an error that names both.
+
+When a user first creates a part by name, it is tried on small batches, with the user's options and reduced sizes. If
+a declared attribute is not true, the error names the distribution, the entry point, the hook, the part and the law.
+Our own plugins are registered in the same way, and are tested against all laws instead.
+
+Type checkers verify a plugin's hooks in an assignment to a protocol:
 
     import my_package
-    from pipeline.hooks import OffersEncoders
+    from pipeline.extend import OffersEncoders
 
     checked: OffersEncoders = my_package
 """
@@ -41,6 +48,27 @@ from pipeline.parts.encoder import Encoder
 from pipeline.parts.pooling import Pooling
 from pipeline.parts.tokenizer import Tokenizer
 
+__all__ = [
+    "PROJECT",
+    "AttentionFactory",
+    "EncoderFactory",
+    "OffersAttentions",
+    "OffersEncoders",
+    "OffersPools",
+    "OffersStatus",
+    "OffersTokenizers",
+    "PoolingFactory",
+    "Status",
+    "TokenizerFactory",
+    "hookimpl",
+    "hookspec",
+    "pipeline_attentions",
+    "pipeline_encoders",
+    "pipeline_pools",
+    "pipeline_status",
+    "pipeline_tokenizers",
+]
+
 EncoderFactory: TypeAlias = Callable[..., Encoder[MaybeCausal]]
 AttentionFactory: TypeAlias = Callable[..., Attention]
 PoolingFactory: TypeAlias = Callable[..., Pooling]
@@ -48,7 +76,7 @@ TokenizerFactory: TypeAlias = Callable[..., Tokenizer]
 Status: TypeAlias = Callable[[], str]
 
 PROJECT = "pipeline"
-"""The name of the entry-point group, and what every hook's name begins with."""
+"""The entry-point group, and the prefix of every hook's name."""
 
 hookspec: Final = pluggy.HookspecMarker(PROJECT)
 hookimpl: Final = pluggy.HookimplMarker(PROJECT)
@@ -56,51 +84,53 @@ hookimpl: Final = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def pipeline_encoders() -> Mapping[str, EncoderFactory]:
-    """Offer encoders by name, for `Encode("name", ...)`.
+    """Offer encoders for `Encode("name", ...)`.
 
-    A factory takes `input_size`, the features of a step that comes in, as a keyword, beside options of
-    its own; `input_size` is filled in from the stage before when the user leaves it out. It gives an
-    `Encoder` whose `output_size` and `causal` are true of it.
+    A factory must take the keyword `input_size`, the features per step of the input. `Encode` fills it in from the
+    stage before it if the user leaves it out. `causal` and `name` are options of `Encode` itself, so a factory cannot
+    use them. The factory returns an `Encoder`. Its attributes (`input_size`, `output_size`, `causal`, ...) must be
+    true, because stages rely on them.
     """
     raise NotImplementedError
 
 
 @hookspec
 def pipeline_attentions() -> Mapping[str, AttentionFactory]:
-    """Offer attention variants by name, for `Attend("name")` and `AttendEarlier("name")`.
+    """Offer attentions for `Attend("name", ...)` and `AttendEarlier("name", ...)`.
 
-    A factory takes `input_size`, the features of a state, as a keyword, filled in like an encoder's. It
-    gives an `Attention`; which steps may be attended is the stage's business, not the variant's.
+    A factory must take the keyword `input_size`, the features of a state, which the stage fills in. It returns an
+    `Attention`. The stage decides which steps may be attended, and passes a mask; the attention scores and mixes.
     """
     raise NotImplementedError
 
 
 @hookspec
 def pipeline_pools() -> Mapping[str, PoolingFactory]:
-    """Offer poolings by name, for `Pool("name")`.
+    """Offer poolings for `Pool("name", ...)`.
 
-    A factory that needs to know the features of a state takes `input_size` as a keyword, filled in like
-    an encoder's; one without weights leaves it out. It gives a `Pooling`.
+    A factory takes the keyword `input_size`, the features of a state, if it needs to know it, for example because the
+    pooling has weights; the stage fills it in. The factory returns a `Pooling`.
     """
     raise NotImplementedError
 
 
 @hookspec
 def pipeline_tokenizers() -> Mapping[str, TokenizerFactory]:
-    """Offer tokenizers by name, for `Tokenize.train(texts, "name", ...)`.
+    """Offer tokenizers for `Tokenize.train(texts, "name", ...)`.
 
-    A factory takes `texts`, an iterable of the text to train on, as a keyword, beside options of its
-    own. It gives a trained `Tokenizer`.
+    A factory must take the keyword `texts`, an iterable of texts to train on, which may be read only once. It returns
+    a trained `Tokenizer`.
     """
     raise NotImplementedError
 
 
 @hookspec
 def pipeline_status() -> Mapping[str, Status]:
-    """Say how things stand on this machine, by subject, for `python -m pipeline`.
+    """Report the plugin's state on this machine, for `python -m pipeline`.
 
-    A function takes nothing and gives one line: what is in use, and why. It is called when the line is
-    printed, not before; one that fails is printed with its error.
+    The mapping's names are subjects, such as "my kernels". A function takes no arguments and returns one line: the
+    choice that the plugin made on this machine, and the reason. It is called only when the line is printed. If it
+    fails, its error is printed instead.
     """
     raise NotImplementedError
 
@@ -109,7 +139,7 @@ class OffersEncoders(Protocol):
     """A module that implements `pipeline_encoders`."""
 
     def pipeline_encoders(self) -> Mapping[str, EncoderFactory]:
-        """See the hook of this name."""
+        """Return encoder factories by name."""
         ...
 
 
@@ -117,7 +147,7 @@ class OffersAttentions(Protocol):
     """A module that implements `pipeline_attentions`."""
 
     def pipeline_attentions(self) -> Mapping[str, AttentionFactory]:
-        """See the hook of this name."""
+        """Return attention factories by name."""
         ...
 
 
@@ -125,7 +155,7 @@ class OffersPools(Protocol):
     """A module that implements `pipeline_pools`."""
 
     def pipeline_pools(self) -> Mapping[str, PoolingFactory]:
-        """See the hook of this name."""
+        """Return pooling factories by name."""
         ...
 
 
@@ -133,7 +163,7 @@ class OffersTokenizers(Protocol):
     """A module that implements `pipeline_tokenizers`."""
 
     def pipeline_tokenizers(self) -> Mapping[str, TokenizerFactory]:
-        """See the hook of this name."""
+        """Return tokenizer factories by name."""
         ...
 
 
@@ -141,5 +171,5 @@ class OffersStatus(Protocol):
     """A module that implements `pipeline_status`."""
 
     def pipeline_status(self) -> Mapping[str, Status]:
-        """See the hook of this name."""
+        """Return status functions by subject."""
         ...

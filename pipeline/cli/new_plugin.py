@@ -1,4 +1,4 @@
-"""`python -m pipeline new-plugin`: a package to begin with, for whoever writes a plugin."""
+"""`python -m pipeline new-plugin`: write a working package with one encoder, for the author of a plugin."""
 
 import keyword
 import os
@@ -16,8 +16,8 @@ from typing import Final, Self
 import attrs
 
 from pipeline.errors import OptionError
-from pipeline.registry.choice import normalised
-from pipeline.registry.offers import told
+from pipeline.registry.choice import normalize_name
+from pipeline.text import format_error
 
 _FILES: Final = {
     "pyproject.toml": "pyproject.toml.in",
@@ -26,17 +26,17 @@ _FILES: Final = {
     "$module/py.typed": None,
     "tests/test_$name.py": "test.py.in",
 }
-"""Each file of a package, and the template that it is made of; None for an empty one."""
+"""Each file of a package, with its template; None for an empty file."""
 
 
 @attrs.frozen
 class Names:
-    """What a new package and its parts are called.
+    """Names of a new package and its parts.
 
     Attributes:
-        name: what the encoder is asked for by.
-        package: the distribution, and the folder that it is written in.
-        module: what is imported.
+        name: the encoder's registered name.
+        package: the distribution, and the folder that holds it.
+        module: the import package.
         encoder: the class.
     """
 
@@ -46,82 +46,83 @@ class Names:
     encoder: str
 
     @classmethod
-    def of(cls, said: str, taken: Collection[str] = ()) -> Self:
-        """The names that follow from one, which may be written as a package's or as a module's.
+    def parse(cls, name: str, taken: Collection[str] = ()) -> Self:
+        """Derive all names from one, which may be the name of an encoder, a package or a module.
 
         Args:
-            said: what the user calls it.
-            taken: the encoders that there are already.
+            name: the name from the command line.
+            taken: names of the installed encoders.
 
         Raises:
-            OptionError: if a package cannot be called so, or the name is taken.
+            OptionError: if the name is not allowed, or taken.
 
         Example:
-            >>> names = Names.of("leaky-mean")
+            >>> names = Names.parse("leaky-mean")
             >>> names.name, names.package, names.module, names.encoder
             ('leaky_mean', 'pipeline-leaky-mean', 'pipeline_leaky_mean', 'LeakyMeanEncoder')
         """
-        short = re.sub(r"(?i)^pipeline[-_.]+", "", said)
-        words = normalised(short)
-        name, module = words.replace("-", "_"), f"pipeline_{words.replace('-', '_')}"
-        wrong = None
-        if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
-            wrong = "must begin with a letter, and be of letters a to z, digits, and single - or _ between them"
-        elif keyword.iskeyword(name) or name in sys.stdlib_module_names:
-            wrong = "is a word of Python's own, or a module of its library"
+        short = re.sub(r"(?i)^pipeline[-_.]+", "", name)
+        hyphened = normalize_name(short)
+        encoder = hyphened.replace("-", "_")
+        module = f"pipeline_{encoder}"
+        rule = None
+        if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", encoder):
+            rule = "must start with a letter, and consist of letters a to z, digits, and single - or _ between them"
+        elif keyword.iskeyword(encoder) or encoder in sys.stdlib_module_names:
+            rule = "must not be a keyword of Python, or a module of its standard library"
         elif find_spec(module) is not None:
-            wrong = f"is taken: a module {module} is installed already"
-        elif name in taken:
-            wrong = "is taken: an encoder of that name is installed already"
-        if wrong is not None:
-            msg = f"name {said!r} {wrong}; choose another, such as leaky_mean."
-            raise OptionError(msg, name=said)
-        # The writer's own capitals are kept.
+            rule = f"is taken: module {module} is already installed"
+        elif encoder in taken:
+            rule = "is taken: an encoder of that name is already installed"
+        if rule is not None:
+            msg = f"name {name!r} {rule}; choose another name, such as leaky_mean."
+            raise OptionError(msg, name=name)
+        # Capitals are kept: LSTMCell stays LSTMCell.
         camel = "".join(word[0].upper() + word[1:] for word in re.split(r"[-_.]+", short))
-        # Never `Encoder` by itself, which the module imports.
-        return cls(name, f"pipeline-{words}", module, f"{camel.removesuffix('Encoder') or camel}Encoder")
+        # A plugin called "encoder" becomes EncoderEncoder, since the module imports the base class Encoder.
+        return cls(encoder, f"pipeline-{hyphened}", module, f"{camel.removesuffix('Encoder') or camel}Encoder")
 
 
-def new_plugin(said: str, into: Path, taken: Collection[str] = ()) -> Path:
-    """Write a package with one encoder, its hook and its tests: whole, or not at all.
+def write_plugin(name: str, into: Path, taken: Collection[str] = ()) -> Path:
+    """Write a package with one encoder, its hook and its tests: completely, or not at all.
 
     Args:
-        said: what to call it.
-        into: the folder in which the package's own folder is made.
-        taken: the encoders that there are already.
+        name: the name from the command line.
+        into: the folder in which the package's folder is created.
+        taken: names of the installed encoders.
 
     Returns:
         The package's folder.
 
     Raises:
-        OptionError: if it cannot be called so, something of that name is there, or it cannot be written.
+        OptionError: if the name is not allowed, something of that name exists, or it cannot be written.
     """
-    names = Names.of(said, taken)
+    names = Names.parse(name, taken)
     if not into.is_dir():
-        msg = f"into must be a folder, but {str(into)!r} is none; make it first."
+        msg = f"into must be an existing folder, got {str(into)!r}; create it first."
         raise OptionError(msg, into=str(into))
     target = into / names.package
-    # Beside its place, so that to move it there is one step; and not by `mkdtemp`, which lets nobody else read it.
+    # In the same folder, so that the final rename is atomic. Not by `mkdtemp`, whose folders only their owner can read.
     unfinished = into / f".{names.package}-{secrets.token_hex(4)}"
     try:
-        _write(unfinished, names)
-        # A link to nowhere is something, too.
+        _write_files(unfinished, names)
+        # A dangling link counts as existing.
         if os.path.lexists(target):
-            msg = f"{str(target)!r} is there already, and nothing was written; move it, or choose another name."
+            msg = f"{str(target)!r} already exists, so nothing was written; move it, or choose another name."
             raise OptionError(msg, target=str(target))
         unfinished.rename(target)
     except OSError as error:
-        msg = f"{str(target)!r} cannot be written: {told(error)}; nothing is left of it."
+        msg = f"{str(target)!r} cannot be written: {format_error(error).rstrip('.')}; nothing is left of it."
         raise OptionError(msg, target=str(target)) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return target
 
 
-def _write(folder: Path, names: Names) -> None:
+def _write_files(folder: Path, names: Names) -> None:
     templates, values = files("pipeline.cli") / "template", attrs.asdict(names)
     for path, template in _FILES.items():
         file = folder / Template(path).substitute(values)
         file.parent.mkdir(parents=True, exist_ok=True)
-        written = "" if template is None else (templates / template).read_text(encoding="utf-8")
-        file.write_text(Template(written).substitute(values), encoding="utf-8", newline="\n")
+        text = "" if template is None else (templates / template).read_text(encoding="utf-8")
+        file.write_text(Template(text).substitute(values), encoding="utf-8", newline="\n")

@@ -1,20 +1,19 @@
-"""`python -m pipeline plugins`: every part that is installed, what it can do, and what is wrong with it."""
+"""`python -m pipeline plugins`: installed parts, their capabilities and problems, as a table or as JSON."""
 
+import inspect
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import redirect_stdout
-from typing import Final
+from typing import Final, TypedDict
 
-import attrs
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from pipeline.parts.capabilities import Layout, capabilities
-from pipeline.registry import Registry
-from pipeline.registry.catalogue import Catalogue, Offer, Plugin
-from pipeline.registry.sampling import sample
-from pipeline.text import plain
+from pipeline.cli.welcome import format_versions
+from pipeline.data.batches import Layout
+from pipeline.errors import PluginError
+from pipeline.parts.encoder import get_capabilities
+from pipeline.registry import Catalogue, Offer, Plugin, Registry
+from pipeline.registry.sampling import make_sample
+from pipeline.tables import Column, Table
 
 _STYLES: Final = {
     "ok": "green",
@@ -26,62 +25,155 @@ _STYLES: Final = {
 }
 
 _BRIEF: Final = ("causal", "bidirectional", "stateful", "exportable")
-"""What the list has room for, of all that parts declare."""
+"""The capabilities for which the table has room."""
 
 
-@attrs.frozen
-class Line:
-    """A line of the list: a part, or a plugin that offers none.
+class PluginRecord(TypedDict):
+    """An installed plugin.
 
     Attributes:
-        name: of the part; a dash if there is none.
-        kind: of the part: encoder, attention, pool or tokenizer; a dash if there is none.
-        plugin: where it comes from.
-        state: `ok`; `conflict`, `failed`, `empty`, `blocked` or `not chosen`, and why.
-        can: what the part says that it can do, in short; a dash if that is nothing, or there is none.
+        package: the distribution that contains it; a question mark if its metadata has no name.
+        version: the distribution's version; likewise.
+        entry: the name of its entry point.
+        state: `ok`, `failed`, `empty` (it offers nothing), `blocked` or `not chosen`.
+        failure: the reason why it failed to load, or null.
+    """
+
+    package: str
+    version: str
+    entry: str
+    state: str
+    failure: str | None
+
+
+class OptionRecord(TypedDict):
+    """An option of a part.
+
+    Attributes:
+        name: the keyword.
+        required: whether it has no default.
+        filled_in: whether a stage fills it in if it is left out: an input size, or the texts to train on.
+        default: null if it is required; a value that JSON cannot represent is given as its `repr`.
+        annotation: its type as text, or null.
     """
 
     name: str
+    required: bool
+    filled_in: bool
+    default: object
+    annotation: str | None
+
+
+class PartRecord(TypedDict):
+    """A part that a plugin offers.
+
+    Attributes:
+        kind: `encoder`, `attention`, `pool` or `tokenizer`.
+        name: the name that users write.
+        hook: the hook through which it is offered.
+        package: the distribution of the plugin that offers it.
+        entry: the entry point of that plugin.
+        state: `ok`, or `conflict` if another plugin offers the name too.
+        options: in the order of its signature; null if the signature cannot be read, or breaks a rule.
+        capabilities: the attributes that it declares if it is created with small options; null if it cannot be; empty
+            for a kind that declares nothing, as tokenizers.
+    """
+
     kind: str
-    plugin: Plugin
+    name: str
+    hook: str
+    package: str
+    entry: str
     state: str
-    can: str = "-"
+    options: list[OptionRecord] | None
+    capabilities: dict[str, object] | None
 
 
-def lines(found: Registry) -> Iterator[Line]:
-    """Every part by kind and name, and below them the plugins that offer none.
+class Inventory(TypedDict):
+    """Everything that is installed.
+
+    Attributes:
+        schema: 1; it changes when a field changes its meaning or is removed, not when a field is added.
+        versions: of the library, torch and Python, as one text.
+        plugins: in the order in which they are loaded.
+        parts: sorted by kind and name.
+    """
+
+    schema: int
+    versions: str
+    plugins: list[PluginRecord]
+    parts: list[PartRecord]
+
+
+def make_inventory(found: Registry) -> Inventory:
+    """Return everything that is installed as records that JSON can represent.
 
     Example:
         >>> from pipeline.registry import registry
-        >>> next(lines(registry())).kind
-        'encoder'
+        >>> part = make_inventory(registry())["parts"][0]
+        >>> part["kind"], part["hook"], part["options"][0]["name"]
+        ('encoder', 'pipeline_encoders', 'input_size')
     """
-    offering: list[Plugin] = []
+    return {
+        "schema": 1,
+        "versions": format_versions(),
+        "plugins": [
+            {
+                "package": plugin.package,
+                "version": plugin.version,
+                "entry": plugin.entry,
+                "state": get_state(found, plugin),
+                "failure": plugin.failure,
+            }
+            for plugin in found.plugins
+        ],
+        "parts": [_make_part_record(catalogue, offer) for catalogue, offer in found.parts()],
+    }
+
+
+def dump_inventory(found: Registry) -> str:
+    """Return everything that is installed as JSON, in ASCII."""
+    return json.dumps(make_inventory(found), indent=2, allow_nan=False)
+
+
+def make_table(found: Registry) -> Table:
+    """Return a table of all parts, sorted by kind and name, and of the plugins without parts at its end.
+
+    Example:
+        >>> from pipeline.registry import registry
+        >>> make_table(registry()).rows[0][:2]
+        ['bigru', 'encoder']
+    """
+    headings = ("name", "kind", "package", "version", "can")
+    state = Column("state", style=lambda cell: _STYLES[cell.partition(":")[0]])
+    return Table([*headings, state], [*_part_rows(found), *_plugin_rows(found)])
+
+
+def _part_rows(found: Registry) -> Iterator[list[str]]:
     for catalogue, offer in found.parts():
-        offering.append(offer.plugin)
-        others = [rival.plugin for rival in catalogue.rivals(offer.name) if rival is not offer]
+        others = [other.plugin for other in catalogue.offers_of(offer.name) if other is not offer]
         state = f"conflict: also offered by {' and '.join(map(str, others))}" if others else "ok"
-        yield Line(offer.name, catalogue.kind, offer.plugin, state, _brief(declared(catalogue, offer)))
+        declared = get_declared(catalogue, offer) or {}
+        can = " ".join(name for name in _BRIEF if declared.get(name) is True) or "-"
+        yield [offer.name, catalogue.kind, offer.plugin.package, offer.plugin.version, can, state]
+
+
+def _plugin_rows(found: Registry) -> Iterator[list[str]]:
+    offering = [offer.plugin for _, offer in found.parts()]
     for plugin in found.plugins:
         if plugin not in offering:
-            state = state_of(found, plugin)
-            yield Line("-", "-", plugin, f"{state}: entry point {plugin.entry!r}{_why(plugin, state)}")
+            state = get_state(found, plugin)
+            reasons = {
+                "ok": " offers no parts, but reports status lines",
+                "empty": " offers nothing; it implements no hook",
+                "failed": f": {plugin.failure}",
+            }
+            text = f"{state}: entry point {plugin.entry!r}{reasons.get(state, '')}"
+            yield ["-", "-", plugin.package, plugin.version, "-", text]
 
 
-def listing(console: Console, found: Registry) -> None:
-    """Print the list as a table. Cells are folded where the terminal is narrow; nothing is cut off."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for heading in ("name", "kind", "package", "version", "can", "state"):
-        table.add_column(heading, overflow="fold")
-    for line in lines(found):
-        style = _STYLES[line.state.partition(":")[0]]
-        cells = (line.name, line.kind, line.plugin.package, line.plugin.version, line.can)
-        table.add_row(*(Text(plain(cell)) for cell in cells), Text(plain(line.state), style))
-    console.print(table)
-
-
-def state_of(found: Registry, plugin: Plugin) -> str:
-    """How it stands with a plugin in one word: `ok`, `failed`, `empty`, `blocked` or `not chosen`."""
+def get_state(found: Registry, plugin: Plugin) -> str:
+    """Return a plugin's state: `ok`, `failed`, `empty`, `blocked` or `not chosen`."""
     if plugin.skipped is not None:
         return plugin.skipped
     if plugin.failure is not None:
@@ -90,34 +182,77 @@ def state_of(found: Registry, plugin: Plugin) -> str:
     return "ok" if plugin in offering else "empty"
 
 
-def declared(catalogue: Catalogue[object], offer: Offer[object]) -> Mapping[str, bool | tuple[Layout, ...]] | None:
-    """What a part says that it can do; None if none can be made with sample options, to be asked.
+def get_declared(catalogue: Catalogue[object], offer: Offer[object]) -> Mapping[str, bool | tuple[Layout, ...]] | None:
+    """Return the attributes that a part declares; None if it cannot be created with sample options.
 
     Example:
         >>> from pipeline.registry import registry
         >>> encoders = registry().encoders
-        >>> declared(encoders, encoders.offer("bilstm"))["bidirectional"]
+        >>> get_declared(encoders, encoders.offer("bilstm"))["bidirectional"]
         True
     """
-    if not capabilities(catalogue.base):
-        # A kind of which nothing is declared, as tokenizers, which would have to be trained first.
+    if not get_capabilities(catalogue.base):
+        # A kind that declares nothing, as tokenizers, which would have to be trained first.
         return {}
-    # What it prints belongs to no list.
+    # Anything that a plugin prints must not end up in the output, which may be JSON.
     with redirect_stdout(sys.stderr):
-        part = sample(offer.factory, {"input_size": 4})
+        part = make_sample(offer.factory, {"input_size": 4})
         try:
-            return capabilities(part) if isinstance(part, catalogue.base) else None
-        except Exception:  # noqa: BLE001 - a stranger's property may raise anything
+            return get_capabilities(part) if isinstance(part, catalogue.base) else None
+        except Exception:  # noqa: BLE001 - a plugin's property may raise anything
             return None
 
 
-def _brief(can: Mapping[str, bool | tuple[Layout, ...]] | None) -> str:
-    return " ".join(name for name in _BRIEF if (can or {}).get(name) is True) or "-"
+def _make_part_record(catalogue: Catalogue[object], offer: Offer[object]) -> PartRecord:
+    declared = get_declared(catalogue, offer)
+    return {
+        "kind": catalogue.kind,
+        "name": offer.name,
+        "hook": catalogue.hook,
+        "package": offer.plugin.package,
+        "entry": offer.plugin.entry,
+        "state": "ok" if len(catalogue.offers_of(offer.name)) == 1 else "conflict",
+        "options": _make_option_records(catalogue, offer),
+        "capabilities": None if declared is None else {name: _to_json(value) for name, value in declared.items()},
+    }
 
 
-def _why(plugin: Plugin, state: str) -> str:
-    if plugin.skipped is not None:
-        return ""
-    if state == "ok":
-        return " offers no part, but says how things stand"
-    return " offers nothing; it implements no hook" if plugin.failure is None else f": {plugin.failure}"
+def _make_option_records(catalogue: Catalogue[object], offer: Offer[object]) -> list[OptionRecord] | None:
+    try:
+        parameters = catalogue.parameters(offer)
+    except PluginError:
+        return None
+    return [
+        {
+            "name": name,
+            "required": parameter.default is parameter.empty,
+            "filled_in": name == catalogue.stage_option,
+            "default": None if parameter.default is parameter.empty else _to_json(parameter.default),
+            "annotation": _format_annotation(parameter),
+        }
+        for name, parameter in parameters.items()
+    ]
+
+
+def _format_annotation(parameter: inspect.Parameter) -> str | None:
+    annotation: object = parameter.annotation
+    if annotation is parameter.empty:
+        return None
+    if isinstance(annotation, str):
+        return annotation
+    try:
+        return inspect.formatannotation(annotation)
+    except Exception:  # noqa: BLE001 - the repr of a plugin's object may fail
+        return f"<{type(annotation).__name__}>"
+
+
+def _to_json(value: object) -> object:
+    """Return a value that JSON can represent unchanged, and the repr of any other."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except Exception:  # noqa: BLE001 - a default may be any object
+        try:
+            return repr(value)
+        except Exception:  # noqa: BLE001
+            return f"<{type(value).__name__}>"
+    return value

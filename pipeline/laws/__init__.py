@@ -1,1 +1,1 @@
-"""The laws: properties that every part of a kind must have, as executable checks."""
+"""Laws: properties of every part of a kind, as executable checks. `pipeline.testing` exports them."""

@@ -1,4 +1,4 @@
-"""The laws of graphs: what declares `exportable` can be exported and compiled, and gives the same."""
+"""Laws about graphs: a part that declares `exportable` can be exported and compiled, with the same results."""
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -8,30 +8,29 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from pipeline.data.batches import Padded
-from pipeline.data.order import ints
 from pipeline.data.rows import Vectors
 from pipeline.data.states import States
-from pipeline.laws.compare import same
-from pipeline.laws.law import FaultError, Law, law
-from pipeline.laws.run import PlainModule, Tried, may_be_empty, prepared, size_of
-from pipeline.laws.samples import drawn, padded
+from pipeline.data.tensors import to_ints
+from pipeline.laws.law import FaultError, Law, check_equal, law
+from pipeline.laws.parts import AnyModule, PlainModule, allows_empty_rows, draw_rows, make_batch, prepare, size_of
 from pipeline.parts.attention import Attention
 from pipeline.parts.encoder import Encoder
 from pipeline.parts.pooling import Pooling
+from pipeline.text import format_error
 
 
-class _OfTensors(nn.Module):
-    """A part in a module of values and lengths, as a script would export it."""
+class _TensorModule(nn.Module):
+    """A part inside a module of values and lengths, as a script would export it."""
 
-    def __init__(self, part: Tried) -> None:
+    def __init__(self, part: AnyModule) -> None:
         super().__init__()
         self.part = part
 
     def forward(self, values: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
         part = self.part
         if isinstance(part, PlainModule):
-            given: Tensor = part(values, lengths)
-            return (given,)
+            result: Tensor = part(values, lengths)
+            return (result,)
         batch = Padded(Vectors, values, lengths)
         if isinstance(part, Encoder):
             states = part(batch)
@@ -42,55 +41,56 @@ class _OfTensors(nn.Module):
         return (part(rows.flip(-1), rows, batch.order.mask(batch.width).unsqueeze(1)),)
 
 
-def _batches(part: Tried) -> list[Padded[Vectors]]:
-    """Batches of other sizes and widths, the first to make a graph of."""
-    shortest = 0 if may_be_empty(part) else 1
-    return [padded(drawn(lengths, size_of(part))) for lengths in ((4, 2, 3), (2, 6, shortest, 5, 5), (3, 3))]
+def _make_batches(part: AnyModule) -> list[Padded[Vectors]]:
+    """Return batches of different sizes and widths. The first one is traced, the others show whether it generalizes."""
+    shortest = 0 if allows_empty_rows(part) else 1
+    return [make_batch(draw_rows(lengths, size_of(part))) for lengths in ((4, 2, 3), (2, 6, shortest, 5, 5), (3, 3))]
 
 
-def _alike(ours: Callable[..., tuple[Tensor, ...]], module: _OfTensors, batch: Padded[Vectors], of: str) -> None:
-    """Make sure that a graph gives what its module gives, in every cell of real steps."""
-    found, wanted = (_real(run(batch.values, batch.lengths), batch) for run in (ours, module))
-    same(found, wanted, f"{of} on rows of lengths {ints(batch.lengths)}")
+def _check_graph(
+    graph: Callable[..., tuple[Tensor, ...]], module: _TensorModule, batch: Padded[Vectors], which: str
+) -> None:
+    """Check that a graph gives the results of its module, padding aside."""
+    found, wanted = (_select_real(run(batch.values, batch.lengths), batch) for run in (graph, module))
+    check_equal(found, wanted, f"{which} on rows of lengths {to_ints(batch.lengths)}")
 
 
-def _real(given: tuple[Tensor, ...], batch: Padded[Vectors]) -> list[Tensor]:
+def _select_real(results: tuple[Tensor, ...], batch: Padded[Vectors]) -> list[Tensor]:
     shape = batch.values.shape[:2]
-    return [each[batch.order.mask(batch.width)] if each.shape[:2] == shape else each for each in given]
+    return [result[batch.order.mask(batch.width)] if result.shape[:2] == shape else result for result in results]
 
 
 @contextmanager
-def _explained(what: str) -> Generator[None]:
-    """Say what usually stands behind an error of torch's, which speaks of symbols."""
+def _explain_errors(action: str) -> Generator[None]:
+    """Add the usual cause to an error from torch, which speaks of symbols."""
     try:
         yield
     except FaultError:
         raise
     except Exception as error:
-        said = " ".join(str(error).split())[:300]
         msg = (
-            f"{what} failed, usually at a number that is read from a tensor (.item(), int(...), if on values), at "
-            f"len(tensor) where a graph wants shape[0], or at a loop over time in Python; else do not declare "
-            f"exportable. {type(error).__name__}: {said}"
+            f"{action} failed; usually because a number is read from a tensor (.item(), int(...), if on values), "
+            "because len(tensor) is used where a graph needs shape[0], or because of a Python loop over time. Fix "
+            f"that, or do not declare exportable. {format_error(error, 300)}"
         )
         raise FaultError(msg) from error
 
 
 _compile: Callable[..., Callable[..., tuple[Tensor, ...]]] = getattr(torch, "compile")  # noqa: B009
-"""Torch leaves its type open."""
+"""torch does not annotate it."""
 
 
 @law
-def torch_export_gives_the_same(make: Callable[[], Tried]) -> None:
-    """What declares `exportable` can be exported, strictly and not, once for batches of any size and width."""
-    part = prepared(make)
+def exported_part_is_equal(make: Callable[[], AnyModule]) -> None:
+    """If `exportable` is declared, one export, strict or not, works for batches of any size and width."""
+    part = prepare(make)
     if not part.exportable:
         return
-    first, *others = _batches(part)
-    module = _OfTensors(part)
+    first, *others = _make_batches(part)
+    module = _TensorModule(part)
     rows, time = Dim("rows"), Dim("time")
     for strict in (False, True):
-        with _explained(f"exporting (strict={strict})"):
+        with _explain_errors(f"exporting (strict={strict})"):
             exported = torch.export.export(
                 module,
                 (first.values, first.lengths),
@@ -98,28 +98,28 @@ def torch_export_gives_the_same(make: Callable[[], Tried]) -> None:
                 strict=strict,
             ).module()
         for batch in (first, *others):
-            with _explained(f"what was exported (strict={strict})"):
-                _alike(exported, module, batch, f"exported (strict={strict})")
+            with _explain_errors(f"running the exported part (strict={strict})"):
+                _check_graph(exported, module, batch, f"exported (strict={strict})")
 
 
 @law
-def torch_compile_gives_the_same(make: Callable[[], Tried]) -> None:
-    """What declares `exportable` can be compiled into one graph, without its needing a compiler for machine code."""
-    part = prepared(make)
+def compiled_part_is_equal(make: Callable[[], AnyModule]) -> None:
+    """If `exportable` is declared, the part compiles into one graph. No compiler for machine code is needed."""
+    part = prepare(make)
     if not part.exportable:
         return
-    module = _OfTensors(part)
+    module = _TensorModule(part)
     try:
         compiled = _compile(module, fullgraph=True, backend="eager", dynamic=True)
-        for batch in _batches(part):
-            with _explained("compiling"):
-                _alike(compiled, module, batch, "compiled")
+        for batch in _make_batches(part):
+            with _explain_errors("compiling"):
+                _check_graph(compiled, module, batch, "compiled")
     finally:
         torch.compiler.reset()
 
 
-GRAPHS: tuple[Law[Encoder | Attention | Pooling | PlainModule], ...] = (
-    torch_compile_gives_the_same,
-    torch_export_gives_the_same,
+GRAPH_LAWS: tuple[Law[Encoder | Attention | Pooling | PlainModule], ...] = (
+    compiled_part_is_equal,
+    exported_part_is_equal,
 )
-"""The laws of graphs: the slow ones."""
+"""The laws about graphs, which are slow."""

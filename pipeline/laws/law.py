@@ -1,64 +1,73 @@
-"""What a law is, how a broken one is told, and how all of them are run."""
+"""Laws as functions: the decorator that makes one, the comparison of results, and a way to run all of them."""
 
 import functools
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import TypeAlias, TypeVar
+from operator import methodcaller
+from typing import Final, TypeAlias, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from pipeline.data.tensors import to_ints
 from pipeline.errors import OptionError, PipelineError
+from pipeline.text import to_one_line
 
 P = TypeVar("P")
 
 Law: TypeAlias = Callable[[Callable[[], P]], None]
-"""A function that takes a factory of parts and raises `LawBrokenError` if they break what its docstring states."""
+"""A function that takes a factory of parts and raises `LawBrokenError` if they break the law in its docstring."""
+
+ROUNDING: Final = 1e-10
+"""Allowed difference of two equal float64 results, relative to the largest number in them.
+
+float64 has 16 digits; a sum over some hundred steps in another order loses about three of them. A real mistake changes
+results by 1e-3 or more."""
 
 
 class LawBrokenError(PipelineError, AssertionError):
-    """A part that breaks a law; `details` name it as `law`, or, where several were tried, as `laws`."""
+    """A part that breaks a law; `details["law"]` is its name, or `details["laws"]` the names if several were run."""
 
 
 class FaultError(PipelineError):
-    """What a law found, before the law's name is put to it."""
+    """A violation that a law found, before the law's name is added."""
 
 
 def law(body: Law[P]) -> Law[P]:
-    """Make a law of a function that raises `FaultError`; whatever else the part raises is the law broken as well.
+    """Turn a function that raises `FaultError` into a law. Any other error from the part breaks the law as well.
 
-    What torch draws meanwhile is drawn from a seed, and its generator is left as it was found.
+    torch's random generator is seeded for the body, and restored afterwards.
     """
     name = name_of(body)
 
     @functools.wraps(body)
-    def tried(make: Callable[[], P]) -> None:
-        __tracebackhide__ = True  # pytest then shows the test, not this
-        refuse_parts(make, name)
+    def run_law(make: Callable[[], P]) -> None:
+        __tracebackhide__ = True  # pytest then shows the test, not this function
+        reject_instance(make, name)
         try:
-            with drawing_from(0), torch.enable_grad():
+            with seeded(0), torch.enable_grad():
                 body(make)
-        except Exception as error:  # noqa: BLE001 - what ends a program, or skips a test, is none, and goes through
+        except Exception as error:  # noqa: BLE001 - KeyboardInterrupt and pytest.skip are no Exception, and pass through
             raise _broken(name, error) from (error.__cause__ if isinstance(error, FaultError) else error)
 
-    return tried
+    return run_law
 
 
-def refuse_parts(make: object, what: str) -> None:
-    """Refuse what is no factory. A module is called like one, and would miss arguments that nobody forgot.
+def reject_instance(make: object, caller: str) -> None:
+    """Reject a part where a factory is expected. A module is callable too, so the mistake would show up late.
 
     Raises:
-        OptionError: if it is a module, or nothing that can be called.
+        OptionError: if `make` is a module, or is not callable.
     """
     if isinstance(make, nn.Module) or not callable(make):
         kind = type(make).__name__
-        msg = f"{what} takes a function that makes parts, but a {kind} arrived; write lambda: {kind}(...)."
-        raise OptionError(msg, arrived=kind)
+        msg = f"{caller} takes a function that creates parts, got a {kind}; write lambda: {kind}(...)."
+        raise OptionError(msg, got=kind)
 
 
 @contextmanager
-def told(name: str) -> Generator[None]:
-    """Turn a fault that is found inside into a broken law of this name.
+def named_law(name: str) -> Generator[None]:
+    """Turn a `FaultError` inside the block into a `LawBrokenError` with this name.
 
     Raises:
         LawBrokenError: if there is one.
@@ -72,15 +81,13 @@ def told(name: str) -> Generator[None]:
 def _broken(name: str, error: Exception) -> LawBrokenError:
     if isinstance(error, FaultError):
         return LawBrokenError(f"law broken: {name}: {error}", **{**error.details, "law": name})
-    said = " ".join(str(error).split())
-    shown = said if len(said) <= 300 else f"{said[:300]} ..."
-    return LawBrokenError(f"law broken: {name}: it raised {type(error).__name__}: {shown}", law=name)
+    return LawBrokenError(f"law broken: {name}: it raised {type(error).__name__}: {to_one_line(error, 300)}", law=name)
 
 
 @contextmanager
-def drawing_from(seed: int) -> Generator[None]:
-    """What torch draws on the CPU comes from this seed; afterwards it goes on as if nothing had been drawn."""
-    # Not `torch.manual_seed`: it sets the generators of every device, which nobody sets back.
+def seeded(seed: int) -> Generator[None]:
+    """Seed torch's CPU generator inside the block, and restore it afterwards."""
+    # Not `torch.manual_seed`: it seeds the generators of every device, which nobody restores.
     generator = torch.default_generator
     before = generator.get_state()
     generator.manual_seed(seed)
@@ -90,21 +97,27 @@ def drawing_from(seed: int) -> Generator[None]:
         generator.set_state(before)
 
 
-def loosely(value: object) -> object:
-    """A value that need not be what its annotation promises: a part may break that, too."""
+def as_object(value: object) -> object:
+    """Return a value without its static type: a part may return something else than its annotation promises."""
     return value
 
 
-def name_of(body: Callable[..., object]) -> str:
-    """What a function is called."""
-    return str(getattr(body, "__name__", body))
+def name_of(function: Callable[..., object]) -> str:
+    """Return a function's name."""
+    return str(getattr(function, "__name__", function))
 
 
-def check(laws: Sequence[Law[P]], make: Callable[[], P], what: str) -> None:
-    """Run laws on what a factory makes, and tell of all that are broken at once.
+def check_laws(laws: Sequence[Law[P]], make: Callable[[], P], parts: str, constant: str) -> None:
+    """Run all laws, and report every broken one in a single error.
+
+    Args:
+        laws: the laws of one kind of part.
+        make: creates a part.
+        parts: the word for such parts, in the message.
+        constant: the name of `laws` in `pipeline.testing`, for the message.
 
     Raises:
-        LawBrokenError: if any is; its `laws` are the names of all that are.
+        LawBrokenError: if a law is broken; `details["laws"]` has the names of all broken ones.
     """
     broken: dict[str, LawBrokenError] = {}
     for each in laws:
@@ -113,14 +126,70 @@ def check(laws: Sequence[Law[P]], make: Callable[[], P], what: str) -> None:
         except LawBrokenError as error:
             broken[name_of(each)] = error
     if broken:
-        first = next(each for each in laws if name_of(each) in broken)
-        # One fault may break every law, as a factory does that raises: it is told once.
+        # One fault may break every law, for example a factory that raises: report it once.
         names: dict[str, list[str]] = {}
         for name, fault in broken.items():
             names.setdefault(str(fault).removeprefix(f"law broken: {name}: "), []).append(name)
-        lines = "".join(f"\n- {', '.join(those)}: {said}" for said, those in names.items())
+        lines = "".join(f"\n- {', '.join(those)}: {message}" for message, those in names.items())
         msg = (
-            f"{len(broken)} of {len(laws)} laws of {what} broken; to see where, call one of them with the factory: "
-            f"from {first.__module__} import {name_of(first)}.{lines}"
+            f"{len(broken)} of {len(laws)} laws of {parts} are broken; to run one by itself, take it from "
+            f"pipeline.testing.{constant}.{lines}"
         )
-        raise LawBrokenError(msg, laws=tuple(broken)) from broken[name_of(first)]
+        raise LawBrokenError(msg, laws=tuple(broken)) from next(iter(broken.values()))
+
+
+def check_equal(
+    found: Sequence[Tensor], wanted: Sequence[Tensor], condition: str, *, fix: str = "", rounding: float = ROUNDING
+) -> None:
+    """Check that two lists of results, one per row, are equal.
+
+    Args:
+        found: the results under test.
+        wanted: the expected results.
+        condition: the situation in which they were computed, for the message.
+        fix: the usual cause and its fix, for the message.
+        rounding: the allowed relative difference; 0 for bitwise equality.
+
+    Raises:
+        FaultError: if they differ. NaN equals nothing.
+    """
+    hint = f" {fix}" if fix else ""
+    if len(found) != len(wanted):
+        msg = f"{condition}: got {len(found)} results, expected {len(wanted)}.{hint}"
+        raise FaultError(msg)
+    for index, (ours, other) in enumerate(zip(found, wanted, strict=True)):
+        if ours.shape != other.shape:
+            msg = f"{condition}: result {index} has shape {tuple(ours.shape)}, expected {tuple(other.shape)}.{hint}"
+            raise FaultError(msg, row=index)
+        if not other.numel():
+            continue
+        gap = (ours - other).detach().abs()
+        allowed = rounding * max(1.0, float(other.detach().abs().max()))
+        equal = gap <= allowed
+        if not bool(equal.all()):
+            at = tuple(to_ints((~equal).nonzero()[0]))
+            limit = f"the allowed difference is {allowed:.2g}" if rounding else "they must be bitwise equal"
+            got, expected = (float(tensor.detach()[at]) for tensor in (ours, other))
+            msg = (
+                f"{condition}: result {index} is {got:.6g} at {at}, expected {expected:.6g}; {int((~equal).sum())} of "
+                f"its {equal.numel()} numbers differ, and {limit}.{hint}"
+            )
+            raise FaultError(msg, row=index, gap=float(gap.max()))
+
+
+to_list: Callable[[Tensor], list[float]] = methodcaller("tolist")
+"""Convert a tensor to a list, for a message; torch does not annotate `tolist`."""
+
+
+def weighted_sum(results: Sequence[Tensor]) -> Tensor:
+    """Sum all numbers with different weights, so that two swapped numbers, or gradients, change the sum."""
+    flat = torch.cat([result.flatten() for result in results])
+    return (flat * torch.linspace(-1, 1, len(flat), dtype=flat.dtype)).sum()
+
+
+def compute_gradients(results: Sequence[Tensor], inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Return the gradients of the results' weighted sum; zeros for inputs that do not influence it."""
+    total = weighted_sum(results)
+    if not total.requires_grad:
+        return [torch.zeros_like(tensor) for tensor in inputs]
+    return torch.autograd.grad(total, inputs, allow_unused=True, materialize_grads=True)

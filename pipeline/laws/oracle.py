@@ -1,4 +1,4 @@
-"""Helpers for tests of one's own: a plain loop to compare with, and what must come back unchanged."""
+"""Helpers for your own tests: comparison with a plain loop over rows, and round trips."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,62 +7,63 @@ from torch import Tensor
 
 from pipeline.data.batches import Padded
 from pipeline.data.rows import Ids, Vectors
-from pipeline.laws.compare import gradients, same
-from pipeline.laws.law import FaultError, told
-from pipeline.laws.run import Part
-from pipeline.laws.samples import Rows, padded
+from pipeline.laws.law import FaultError, check_equal, compute_gradients, named_law
+from pipeline.laws.parts import BatchFunction, RowTensors, make_batch
 from pipeline.parts.tokenizer import Tokenizer
 
 
-def equals_oracle(part: Part, oracle: Callable[[Tensor], Tensor], rows: Rows, weights: Sequence[Tensor] = ()) -> None:
-    """A batch gives what a plain loop gives row by row: values, and gradients of the rows and of the weights.
+def check_against_oracle(
+    part: BatchFunction, oracle: Callable[[Tensor], Tensor], rows: RowTensors, weights: Sequence[Tensor] = ()
+) -> None:
+    """Check that a batch gives the results of a plain loop over its rows: values, and gradients of rows and weights.
 
     Args:
-        part: what is tested; `encoded`, `attended` and `pooled` make one.
-        oracle: one row (time x feature) to its result, written as plainly as can be.
-        rows: what to try it on; best in float64, an empty one among them.
-        weights: the parameters that both share.
+        part: the part under test; `adapt_encoder`, `adapt_attend` and `adapt_pool` make one.
+        oracle: computes one row's result (time x feature to anything), written as plainly as possible.
+        rows: the rows to try; best in float64, with an empty one among them.
+        weights: the parameters that both sides use.
 
     Raises:
         LawBrokenError: if a value or a gradient differs by more than rounding.
 
     Example:
         >>> rows = [torch.ones(time, 2, dtype=torch.float64) for time in (3, 0, 1)]
-        >>> equals_oracle(lambda batch: list(batch.fill_padding(0).values.sum(1)), lambda row: row.sum(0), rows)
+        >>> check_against_oracle(lambda batch: list(batch.fill_padding(0).values.sum(1)), lambda row: row.sum(0), rows)
     """
     leaves = [row.detach().requires_grad_() for row in rows]
-    # Neither side's own errors are the other's fault.
-    ours, plain = part(padded(leaves)), [oracle(leaf) for leaf in leaves]
+    # Outside the block below: an error that a side raises itself is not a difference.
+    found, wanted = part(make_batch(leaves)), [oracle(leaf) for leaf in leaves]
     inputs = [*leaves, *weights]
-    with told("equals_oracle"):
-        same(ours, plain, "values differ from the plain loop's")
-        same(gradients(ours, inputs), gradients(plain, inputs), "gradients differ from the plain loop's")
+    with named_law("check_against_oracle"):
+        check_equal(found, wanted, "values differ from the oracle's")
+        gradients = compute_gradients(wanted, inputs)
+        check_equal(compute_gradients(found, inputs), gradients, "gradients differ from the oracle's")
 
 
-def packing_is_inverse(batch: Padded[Ids] | Padded[Vectors]) -> None:
-    """Packing and unpacking give back the real steps, the lengths and the width.
+def check_packing_round_trip(batch: Padded[Ids] | Padded[Vectors]) -> None:
+    """Check that packing and unpacking restore the real steps, the lengths and the width.
 
     Raises:
         LawBrokenError: if they do not.
     """
     back = batch.packed().padded()
     mask = batch.order.mask(batch.width)
-    alike = back.values.shape == batch.values.shape and bool((back.values[mask] == batch.values[mask]).all())
-    with told("packing_is_inverse"):
-        if not alike or not torch.equal(back.lengths, batch.lengths) or back.values[~mask].count_nonzero():
-            raise FaultError("other values, lengths or width came back from packing and unpacking.")
+    equal = back.values.shape == batch.values.shape and bool((back.values[mask] == batch.values[mask]).all())
+    with named_law("check_packing_round_trip"):
+        if not equal or not torch.equal(back.lengths, batch.lengths) or back.values[~mask].count_nonzero():
+            raise FaultError("packing and unpacking changed the values, the lengths or the width.")
 
 
-def decoding_is_inverse(tokenizer: Tokenizer, text: str) -> None:
-    """Decoding gives the text back, as far as a tokenizer promises: its decoded text has the same tokens.
+def check_decoding_round_trip(tokenizer: Tokenizer, text: str) -> None:
+    """Check that a decoded text has the tokens of the original text, which is what a tokenizer promises.
 
     Raises:
-        LawBrokenError: if it has others.
+        LawBrokenError: if it has other tokens.
     """
-    with told("decoding_is_inverse"):
+    with named_law("check_decoding_round_trip"):
         ids = list(tokenizer.encode([text])[0].ids)
         decoded = tokenizer.decode(ids)
         again = list(tokenizer.encode([decoded])[0].ids)
         if ids != again:
-            msg = f"{text!r} has tokens {ids}, but the text that they decode to, {decoded!r}, has {again}."
+            msg = f"{text!r} has tokens {ids}, but they decode to {decoded!r}, which has tokens {again}."
             raise FaultError(msg, text=text)

@@ -1,81 +1,87 @@
-"""The laws of poolings."""
+"""Laws about poolings."""
 
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from torch import Tensor
 
-from pipeline.checks.shapes import described
-from pipeline.laws.compare import numbers
-from pipeline.laws.graphs import GRAPHS
-from pipeline.laws.inertness import EVERY_ROW, layouts_agree, no_gradient_reaches_padding, padding_is_inert
-from pipeline.laws.law import FaultError, Law, check, law, loosely
-from pipeline.laws.run import prepared, size_of, states_of
-from pipeline.laws.samples import drawn, padded
-from pipeline.laws.upkeep import UPKEEP, evaluation_is_deterministic
+from pipeline.checks.hints import describe
+from pipeline.laws.graphs import GRAPH_LAWS
+from pipeline.laws.law import FaultError, Law, as_object, check_laws, law, to_list
+from pipeline.laws.modules import UPKEEP_LAWS, evaluation_is_deterministic
+from pipeline.laws.parts import draw_rows, make_batch, make_states, prepare, size_of
+from pipeline.laws.rows import (
+    ROW_LAWS,
+    no_gradient_reaches_padding,
+    packed_and_padded_agree,
+    padding_values_have_no_effect,
+)
 from pipeline.parts.pooling import Pooling
 
-Made: TypeAlias = Callable[[], Pooling]
+MakePooling: TypeAlias = Callable[[], Pooling]
 
 
 @law
-def pooled_sizes_are_true(make: Made) -> None:
-    """There is one vector a row, of `output_size(features)`; where `input_size` is None, of any number of features."""
-    pooling = prepared(make)
+def pooled_sizes_match_declared(make: MakePooling) -> None:
+    """Each row gives one vector of `output_size(features)`; for any number of features if `input_size` is None."""
+    pooling = prepare(make)
     size: object = getattr(pooling, "input_size", "nothing")
     if size is not None and (not isinstance(size, int) or size < 1):
-        msg = f"input_size must be a number of features, 1 or more, or None for any, but {size!r} is declared."
+        msg = f"input_size must be a number of features, 1 or more, or None for any number, got {size!r}."
         raise FaultError(msg, argument="input_size")
     for features in (1, 4, 7) if pooling.input_size is None else (pooling.input_size,):
-        found = pooling(states_of(padded(drawn((4, 1, 3), features), extra=1)))
+        found = pooling(make_states(make_batch(draw_rows((4, 1, 3), features), extra=1)))
         wanted = (3, pooling.output_size(features))
-        if not isinstance(loosely(found), Tensor) or found.shape != wanted:
-            msg = f"3 rows of {features} features must give {wanted}, as output_size says, not {described(found)}."
+        if not isinstance(as_object(found), Tensor) or found.shape != wanted:
+            msg = (
+                f"3 rows of {features} features must give a tensor of shape {wanted}, as output_size declares, got "
+                f"{describe(found)}."
+            )
             raise FaultError(msg)
 
 
 @law
-def empty_rows_give_zeros(make: Made) -> None:
-    """A row of no steps gives zeros, among others and where there is nothing else."""
-    pooling = prepared(make)
+def empty_rows_give_zeros(make: MakePooling) -> None:
+    """An empty row gives zeros, among other rows and in a batch of empty rows."""
+    pooling = prepare(make)
     for lengths, extra in (((3, 0, 2), 1), ((0, 0), 0), ((0, 0), 2)):
-        batch = padded(drawn(lengths, size_of(pooling)), extra=extra)
-        for each in (batch, batch.packed()):
-            found = pooling(states_of(each))[batch.lengths == 0]
+        batch = make_batch(draw_rows(lengths, size_of(pooling)), extra=extra)
+        for layout in (batch, batch.packed()):
+            found = pooling(make_states(layout))[batch.lengths == 0]
             if not bool((found == 0).all()):
                 msg = (
-                    f"among lengths {lengths}, an empty row gives {numbers(found[0])}, not zeros; divide by "
-                    "lengths.clamp(min=1), and fill what has no steps."
+                    f"among lengths {lengths}, an empty row gives {to_list(found[0])} instead of zeros; divide by "
+                    "lengths.clamp(min=1), and fill results that have no steps."
                 )
                 raise FaultError(msg)
 
 
 POOL_LAWS: Final[tuple[Law[Pooling], ...]] = (
-    pooled_sizes_are_true,
+    pooled_sizes_match_declared,
     evaluation_is_deterministic,
     empty_rows_give_zeros,
-    layouts_agree,
-    padding_is_inert,
+    packed_and_padded_agree,
+    padding_values_have_no_effect,
     no_gradient_reaches_padding,
-    *EVERY_ROW,
-    *UPKEEP,
-    *GRAPHS,
+    *ROW_LAWS,
+    *UPKEEP_LAWS,
+    *GRAPH_LAWS,
 )
 """Every law of a pooling, the quick ones first."""
 
 
-def check_pool(make: Made) -> None:
-    """Hold poolings against `POOL_LAWS`.
+def check_pool(make: MakePooling) -> None:
+    """Check poolings against `POOL_LAWS`.
 
     Args:
-        make: takes nothing and makes a new pooling at every call.
+        make: takes no arguments and creates a new pooling at every call.
 
     Raises:
-        LawBrokenError: if they break any; it tells of all of them.
-        OptionError: if `make` is a part, and no function that makes one.
+        LawBrokenError: if a law is broken; the error lists all broken laws.
+        OptionError: if `make` is a part instead of a function that creates one.
 
     Example:
         >>> from pipeline_attention import AttentionPool
         >>> check_pool(lambda: AttentionPool(3))
     """
-    check(POOL_LAWS, make, "poolings")
+    check_laws(POOL_LAWS, make, "poolings", "POOL_LAWS")

@@ -1,14 +1,14 @@
-"""The laws of tokenizers."""
+"""Laws about tokenizers."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeAlias
 
-from pipeline.laws.copies import repickled
-from pipeline.laws.law import FaultError, Law, check, law, loosely
+from pipeline.laws.law import FaultError, Law, as_object, check_laws, law
+from pipeline.laws.modules import pickle_and_unpickle
 from pipeline.parts.tokenizer import Tokenizer, Tokens
 
-Made: TypeAlias = Callable[[], Tokenizer]
+MakeTokenizer: TypeAlias = Callable[[], Tokenizer]
 
 TEXTS: Final = (
     "To be, or not to be: that is the question.",
@@ -18,258 +18,257 @@ TEXTS: Final = (
     "\u00df\u0130\ufb01 e\u0301",
     "0123456789 " * 20,
 )
-"""What laws are tried on: characters of one to four bytes, ones that change length in another case, and long text."""
+"""Texts with characters of one to four bytes, characters that change length in another case, and a long text."""
 
-ROWS: Final = (("New", "York", "is", "big"), ("caf\u00e9",), (), ("\u6771\u4eac", "\U0001f98a", "a b"))
-"""Rows of words: one of one, one of none, and words that may leave several tokens."""
+WORD_ROWS: Final = (("New", "York", "is", "big"), ("caf\u00e9",), (), ("\u6771\u4eac", "\U0001f98a", "a b"))
+"""Rows of words: one with a single word, an empty one, and words that may become several tokens."""
 
 
 @law
-def the_vocabulary_is_sound(make: Made) -> None:
-    """Every token has a number of its own, 0 or more, and the special tokens are among them."""
+def vocabulary_is_valid(make: MakeTokenizer) -> None:
+    """Every token has an id of its own, 0 or more, and the special tokens are in the vocabulary."""
     tokenizer = make()
-    if not isinstance(loosely(tokenizer.vocabulary), Mapping) or not tokenizer.vocabulary:
-        raise FaultError("vocabulary must be a mapping of tokens to numbers, and hold some.")
-    numbers = list(tokenizer.vocabulary.values())
-    if min(numbers) < 0:
-        msg = f"a token has number {min(numbers)}, but ids are 0 or more."
+    if not isinstance(as_object(tokenizer.vocabulary), Mapping) or not tokenizer.vocabulary:
+        raise FaultError("vocabulary must be a mapping of tokens to ids that is not empty.")
+    ids = list(tokenizer.vocabulary.values())
+    if min(ids) < 0:
+        msg = f"ids must be 0 or more, got {min(ids)}."
         raise FaultError(msg)
-    if len(set(numbers)) < len(numbers):
-        twice = sorted(number for number in set(numbers) if numbers.count(number) > 1)
-        msg = f"tokens share the numbers {twice[:5]}, so that they cannot be told apart; give each its own."
+    if len(set(ids)) < len(ids):
+        shared = sorted(number for number in set(ids) if ids.count(number) > 1)
+        msg = f"ids must be unique, but several tokens have the ids {shared[:5]}; give each its own."
         raise FaultError(msg)
-    for meaning in ("pad", "unknown", "bos", "eos"):
-        token: object = getattr(tokenizer, meaning, "")
+    for attribute in ("pad_token", "unk_token", "bos_token", "eos_token"):
+        token: object = getattr(tokenizer, attribute, "")
         if token is not None and token not in tokenizer.vocabulary:
-            msg = f"{meaning} is {token!r}, which is not in the vocabulary; name a token of it, or None."
-            raise FaultError(msg, argument=meaning)
+            msg = f"{attribute} must be a token of the vocabulary, or None, got {token!r}."
+            raise FaultError(msg, argument=attribute)
 
 
 @law
-def ids_are_in_the_vocabulary(make: Made) -> None:
-    """Every id stands for a token, of texts and of rows of words."""
+def ids_are_in_vocabulary(make: MakeTokenizer) -> None:
+    """Every id of a text, or of a row of words, is the id of a token."""
     tokenizer = make()
     known = set(tokenizer.vocabulary.values())
-    for found in (*tokenizer.encode(TEXTS), *tokenizer.encode_words(ROWS)):
+    for found in (*tokenizer.encode(TEXTS), *tokenizer.encode_words(WORD_ROWS)):
         strange = [number for number in found.ids if number not in known]
         if strange:
-            msg = f"ids {strange[:5]} are no token's number; what is not known is the unknown token."
+            msg = f"ids {strange[:5]} belong to no token; use the unknown token for unknown text."
             raise FaultError(msg, ids=strange)
 
 
 @law
-def offsets_stand_within_the_text(make: Made) -> None:
-    """Each token has its start and end in the text, in characters, in order; none if they are not asked for."""
+def offsets_are_within_text(make: MakeTokenizer) -> None:
+    """Each token has its start and end in the text, in characters, in order; none with `offsets=False`."""
     tokenizer = make()
     for text, found in zip(TEXTS, tokenizer.encode(TEXTS), strict=True):
         _check_offsets(found, [text] * len(found.ids), in_order=True)
-    for row, found in zip(ROWS, tokenizer.encode_words(ROWS), strict=True):
+    for row, found in zip(WORD_ROWS, tokenizer.encode_words(WORD_ROWS), strict=True):
         if len(found.words) == len(found.ids) and all(0 <= word < len(row) for word in found.words):
             _check_offsets(found, [row[word] for word in found.words], in_order=False)
     for plain, found in (
         *zip(tokenizer.encode(TEXTS, offsets=False), tokenizer.encode(TEXTS), strict=True),
-        *zip(tokenizer.encode_words(ROWS, offsets=False), tokenizer.encode_words(ROWS), strict=True),
+        *zip(tokenizer.encode_words(WORD_ROWS, offsets=False), tokenizer.encode_words(WORD_ROWS), strict=True),
     ):
         if list(plain.ids) != list(found.ids) or list(plain.offsets):
-            raise FaultError(
-                "with offsets=False, tokens differ or have offsets; leave the offsets out, and nothing else."
-            )
+            raise FaultError("with offsets=False, ids differ or offsets exist; leave out the offsets and nothing else.")
 
 
 def _check_offsets(found: Tokens, texts: Sequence[str], *, in_order: bool) -> None:
     if len(found.offsets) != len(found.ids):
-        msg = f"there are {len(found.ids)} tokens, but {len(found.offsets)} offsets; give each token its own."
+        msg = f"each token must have an offset, got {len(found.ids)} tokens and {len(found.offsets)} offsets."
         raise FaultError(msg)
     before = 0
     for (start, end), text in zip(found.offsets, texts, strict=True):
         if not 0 <= start <= end <= len(text):
             msg = (
-                f"a token stands at ({start}, {end}) of {text[:40]!r}, which has {len(text)} characters; count "
-                "characters of the text as it came, not bytes, and not those of its normalised form."
+                f"a token has the offset ({start}, {end}) in {text[:40]!r}, which has {len(text)} characters; count "
+                "characters of the original text, not bytes, and not characters of its normalized form."
             )
             raise FaultError(msg)
         if in_order and start < before:
-            msg = f"a token begins at {start} of {text[:40]!r}, before the one in front of it, at {before}."
+            msg = f"a token of {text[:40]!r} starts at {start}, but the one before it at {before}; keep their order."
             raise FaultError(msg)
         before = start
 
 
 @law
-def words_are_numbered(make: Made) -> None:
-    """Each token of a row of words knows its word, words in order; plain text has none, and a row of none no tokens."""
+def tokens_know_their_word(make: MakeTokenizer) -> None:
+    """Each token of a row of words has the index of its word, in order; tokens of plain text have no words."""
     tokenizer = make()
-    for row, found in zip(ROWS, tokenizer.encode_words(ROWS), strict=True):
+    for row, found in zip(WORD_ROWS, tokenizer.encode_words(WORD_ROWS), strict=True):
         words = list(found.words)
         if len(words) != len(found.ids) or words != sorted(words) or not set(words) <= set(range(len(row))):
-            msg = f"the tokens {list(found.ids)} of {list(row)} belong to words {words}; give each its word, from 0."
+            msg = (
+                f"each token of {list(row)} must have its word's index, from 0, got words {words} for tokens "
+                f"{list(found.ids)}."
+            )
             raise FaultError(msg)
     if any(list(found.words) for found in tokenizer.encode(TEXTS)):
-        raise FaultError("tokens of plain text have words; only what came split has some.")
+        raise FaultError("tokens of plain text have words; only rows of words may have them.")
 
 
 @law
-def decoded_text_has_the_same_tokens(make: Made) -> None:
-    """Encoding what was decoded gives the same ids again, unless one of them was the unknown token."""
+def decoded_text_has_same_tokens(make: MakeTokenizer) -> None:
+    """Encoding a decoded text gives the same ids, unless one of them is the unknown token."""
     tokenizer = make()
-    skipped = None if tokenizer.unknown is None else tokenizer.vocabulary[tokenizer.unknown]
-    for text in (*TEXTS, *_own(tokenizer)):
+    unknown = None if tokenizer.unk_token is None else tokenizer.vocabulary[tokenizer.unk_token]
+    for text in (*TEXTS, *_own_texts(tokenizer)):
         ids = list(tokenizer.encode([text])[0].ids)
-        if skipped in ids:
+        if unknown in ids:
             continue
         decoded = tokenizer.decode(ids)
         again = list(tokenizer.encode([decoded])[0].ids)
         if again != ids:
-            msg = f"{text[:40]!r} has ids {ids[:20]}, but what they decode to, {decoded[:40]!r}, has {again[:20]}."
+            msg = f"{text[:40]!r} has ids {ids[:20]}, but they decode to {decoded[:40]!r}, which has ids {again[:20]}."
             raise FaultError(msg, text=text)
 
 
-def _own(tokenizer: Tokenizer) -> list[str]:
-    """Texts of tokens that the tokenizer knows, whatever it was trained on."""
-    ids = [number for number in sorted(tokenizer.vocabulary.values()) if number not in _special(tokenizer).values()]
-    return [
-        tokenizer.decode(ids[start : start + count]) for count in (1, 5) for start in range(0, len(ids[:60]), count)
-    ]
+def _own_texts(tokenizer: Tokenizer) -> list[str]:
+    """Return texts of tokens that the tokenizer knows, whatever it was trained on."""
+    special = _special_tokens(tokenizer).values()
+    ids = [number for number in sorted(tokenizer.vocabulary.values()) if number not in special][:60]
+    return [tokenizer.decode(ids[start : start + count]) for count in (1, 5) for start in range(0, len(ids), count)]
 
 
-def _special(tokenizer: Tokenizer) -> dict[str, int]:
-    """The tokens that no text holds, by their names, and their ids; what is unknown may stand anywhere."""
-    tokens = (tokenizer.pad, tokenizer.bos, tokenizer.eos)
+def _special_tokens(tokenizer: Tokenizer) -> dict[str, int]:
+    """Return the tokens that no text contains, with their ids. The unknown token may be anywhere."""
+    tokens = (tokenizer.pad_token, tokenizer.bos_token, tokenizer.eos_token)
     return {token: tokenizer.vocabulary[token] for token in tokens if token is not None}
 
 
 @law
-def decoding_leaves_special_tokens_out(make: Made) -> None:
-    """Padding and the tokens at a row's ends decode to nothing."""
+def decoding_skips_special_tokens(make: MakeTokenizer) -> None:
+    """Padding and the tokens at the ends of a row decode to nothing."""
     tokenizer = make()
     for text in TEXTS:
         ids = list(tokenizer.encode([text])[0].ids)
         wanted = tokenizer.decode(ids)
-        for token, number in _special(tokenizer).items():
+        for token, number in _special_tokens(tokenizer).items():
             found = tokenizer.decode([number, *ids, number])
             if found != wanted:
-                msg = f"with {token} around its ids, {text[:40]!r} decodes to {found[:60]!r}; leave {token} out."
+                msg = f"with {token} around its ids, {text[:40]!r} decodes to {found[:60]!r}; skip {token}."
                 raise FaultError(msg, token=token)
 
 
 @law
-def special_tokens_in_a_text_are_text(make: Made) -> None:
-    """A text, or a word, that spells a special token is cut up like any other: nobody writes padding into a row."""
+def special_tokens_in_text_are_text(make: MakeTokenizer) -> None:
+    """A text or word that contains the name of a special token is split like any other, so texts cannot add padding."""
     tokenizer = make()
-    special = _special(tokenizer)
+    special = _special_tokens(tokenizer)
     for token in special:
         texts = [token, f"a {token} b", f"{token}{token}"]
         both = (*tokenizer.encode(texts), *tokenizer.encode_words([[text] for text in texts]))
         for text, found in zip([*texts, *texts], both, strict=True):
             taken = [name for name, number in special.items() if number in found.ids]
             if taken:
-                msg = f"{text!r} becomes ids {list(found.ids)}, and {special[taken[0]]} is {taken[0]}; cut it as text."
+                msg = f"{text!r} has ids {list(found.ids)}, and {special[taken[0]]} is {taken[0]}; split it as text."
                 raise FaultError(msg, token=token)
 
 
 @law
-def texts_are_apart(make: Made) -> None:
-    """A text, or a row of words, alone has the tokens that it has among others; a batch of none gives none."""
+def texts_are_independent(make: MakeTokenizer) -> None:
+    """A text or row of words has the same tokens alone and among others; an empty batch gives an empty list."""
     tokenizer = make()
     alone = [tokenizer.encode([text])[0] for text in TEXTS]
-    _same(tokenizer.encode(TEXTS), alone, "texts in one batch instead of one by one")
-    _same(tokenizer.encode(TEXTS[::-1])[::-1], alone, "texts in another order")
-    split = [tokenizer.encode_words([row])[0] for row in ROWS]
-    _same(tokenizer.encode_words(ROWS), split, "rows of words in one batch instead of one by one")
+    _check_same(tokenizer.encode(TEXTS), alone, "texts in one batch instead of one by one")
+    _check_same(tokenizer.encode(TEXTS[::-1])[::-1], alone, "texts in another order")
+    split = [tokenizer.encode_words([row])[0] for row in WORD_ROWS]
+    _check_same(tokenizer.encode_words(WORD_ROWS), split, "rows of words in one batch instead of one by one")
     if tokenizer.encode([]) or tokenizer.encode_words([]):
-        raise FaultError("no text at all gives tokens; give an empty list.")
+        raise FaultError("an empty batch gives tokens; return an empty list.")
 
 
 @law
-def empty_text_has_no_tokens(make: Made) -> None:
-    """Of nothing there is nothing to number, alone and among others; and no ids decode to an empty text."""
+def empty_text_has_no_tokens(make: MakeTokenizer) -> None:
+    """An empty text has no tokens, alone and among others; no ids decode to an empty text."""
     tokenizer = make()
     for texts in ([""], ["a", "", "b"]):
         found = tokenizer.encode(texts)[texts.index("")]
         if len(found.ids) or len(found.offsets):
-            msg = (
-                f"an empty text has ids {list(found.ids)}; bos and eos are added by Tokenize, where they are asked for."
-            )
+            msg = f"an empty text must have no ids, got {list(found.ids)}; Tokenize adds bos and eos, on request."
             raise FaultError(msg)
     if tokenizer.decode([]):
-        msg = f"no ids decode to {tokenizer.decode([])!r}, not to an empty text."
+        msg = f"no ids must decode to an empty text, got {tokenizer.decode([])!r}."
         raise FaultError(msg)
 
 
 @law
-def encoding_is_deterministic(make: Made) -> None:
-    """A second call gives the same tokens, and so does another tokenizer of the same factory."""
+def encoding_is_deterministic(make: MakeTokenizer) -> None:
+    """A second call gives the same tokens, and so does another tokenizer from the same factory."""
     tokenizer = make()
     first = tokenizer.encode(TEXTS)
-    _same(tokenizer.encode(TEXTS), first, "a second call")
+    _check_same(tokenizer.encode(TEXTS), first, "a second call")
     other = make()
     if dict(other.vocabulary) != dict(tokenizer.vocabulary):
         raise FaultError(
-            "two tokenizers of one factory have different vocabularies; sort what has no order, such as a set."
+            "two tokenizers of one factory have different vocabularies; sort unordered data, such as sets."
         )
-    _same(other.encode(TEXTS), first, "another tokenizer of the same factory")
+    _check_same(other.encode(TEXTS), first, "another tokenizer from the same factory")
 
 
 @law
-def a_copied_tokenizer_is_equal(make: Made) -> None:
-    """A deep copy, and one that was pickled and read back, give the same tokens, special ones in the text included."""
+def copied_tokenizer_is_equal(make: MakeTokenizer) -> None:
+    """A deep copy and an unpickled copy give the same tokens, also for texts with special tokens."""
     tokenizer = make()
     try:
-        again = repickled(tokenizer)
+        unpickled = pickle_and_unpickle(tokenizer)
     except Exception as error:
         msg = (
-            f"it cannot be pickled and read back ({type(error).__name__}: {error}), so that no worker of a DataLoader "
-            "can have it; usually a lambda or an open file among its attributes."
+            f"it cannot be pickled and unpickled ({type(error).__name__}: {error}), so workers of a DataLoader cannot "
+            "use it; usually because of a lambda or an open file among its attributes."
         )
         raise FaultError(msg) from error
-    texts = [*TEXTS, *_special(tokenizer)]
-    for what, copied in (("a deep copy", copy.deepcopy(tokenizer)), ("one pickled and read back", again)):
-        _same(copied.encode(texts), tokenizer.encode(texts), what)
+    texts = [*TEXTS, *_special_tokens(tokenizer)]
+    for name, copied in (("a deep copy", copy.deepcopy(tokenizer)), ("an unpickled copy", unpickled)):
+        _check_same(copied.encode(texts), tokenizer.encode(texts), name)
         if dict(copied.vocabulary) != dict(tokenizer.vocabulary):
-            msg = f"{what} has another vocabulary."
+            msg = f"{name} has a different vocabulary."
             raise FaultError(msg)
 
 
-def _same(found: Sequence[Tokens], wanted: Sequence[Tokens], of: str) -> None:
+def _check_same(found: Sequence[Tokens], wanted: Sequence[Tokens], condition: str) -> None:
     if len(found) != len(wanted):
-        msg = f"{of}: {len(wanted)} inputs give {len(found)} results; give one each, in their order."
+        msg = f"{condition}: got {len(found)} results for {len(wanted)} inputs; return one per input, in order."
         raise FaultError(msg)
     for index, (one, other) in enumerate(zip(found, wanted, strict=True)):
-        if _parts(one) != _parts(other):
-            msg = f"{of}: input {index} gives {one}, where {other} was wanted."
+        if _as_lists(one) != _as_lists(other):
+            msg = f"{condition}: input {index} gives {one}, expected {other}."
             raise FaultError(msg, row=index)
 
 
-def _parts(tokens: Tokens) -> tuple[list[int], list[tuple[int, int]], list[int]]:
+def _as_lists(tokens: Tokens) -> tuple[list[int], list[tuple[int, int]], list[int]]:
     return list(tokens.ids), list(tokens.offsets), list(tokens.words)
 
 
 TOKENIZER_LAWS: Final[tuple[Law[Tokenizer], ...]] = (
-    the_vocabulary_is_sound,
-    ids_are_in_the_vocabulary,
-    offsets_stand_within_the_text,
-    words_are_numbered,
-    decoded_text_has_the_same_tokens,
-    decoding_leaves_special_tokens_out,
-    special_tokens_in_a_text_are_text,
-    texts_are_apart,
+    vocabulary_is_valid,
+    ids_are_in_vocabulary,
+    offsets_are_within_text,
+    tokens_know_their_word,
+    decoded_text_has_same_tokens,
+    decoding_skips_special_tokens,
+    special_tokens_in_text_are_text,
+    texts_are_independent,
     empty_text_has_no_tokens,
     encoding_is_deterministic,
-    a_copied_tokenizer_is_equal,
+    copied_tokenizer_is_equal,
 )
 """Every law of a tokenizer."""
 
 
-def check_tokenizer(make: Made) -> None:
-    """Hold tokenizers against `TOKENIZER_LAWS`.
+def check_tokenizer(make: MakeTokenizer) -> None:
+    """Check tokenizers against `TOKENIZER_LAWS`.
 
     Args:
-        make: takes nothing and makes a new tokenizer at every call; a trained one, where it has to be trained.
+        make: takes no arguments and creates a new tokenizer at every call; a trained one if it needs training.
 
     Raises:
-        LawBrokenError: if they break any; it tells of all of them.
+        LawBrokenError: if a law is broken; the error lists all broken laws.
+        OptionError: if `make` is a tokenizer instead of a function that creates one.
 
     Example:
         >>> from pipeline.builtin.tokenizers import bpe
         >>> check_tokenizer(lambda: bpe(["the quick brown fox"], vocab_size=300))
     """
-    check(TOKENIZER_LAWS, make, "tokenizers")
+    check_laws(TOKENIZER_LAWS, make, "tokenizers", "TOKENIZER_LAWS")

@@ -1,17 +1,24 @@
-"""The parts of one kind, by name: which plugin offers each, and which options it takes."""
+"""The parts of one kind, by name: the plugin that offers each, and the options that it takes."""
 
 import inspect
+import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, Generic, TypeVar, final
 
 import attrs
 
 from pipeline.errors import PipelineError, PluginError, UnknownNameError, UnknownOptionError
-from pipeline.laws.law import LawBrokenError
-from pipeline.registry.choice import Skip
-from pipeline.registry.probing import fault, probed
+from pipeline.registry.choice import Skip, normalize_name
+from pipeline.text import format_error
 
 P = TypeVar("P")
+
+OWN_DISTRIBUTION: Final = "ragged-pipeline"
+"""This library's distribution. Its parts are tested against all laws here, so users never wait for a trial of them."""
+
+
+class PluginWarning(UserWarning):
+    """A plugin failed to load, or one of its parts could not be tried completely; everything else still works."""
 
 
 @attrs.frozen
@@ -19,11 +26,11 @@ class Plugin:
     """An installed plugin.
 
     Attributes:
-        package: the distribution that it came with.
-        version: of that distribution.
+        package: the distribution that contains it.
+        version: the distribution's version.
         entry: the name of its entry point.
-        failure: why it could not be loaded; None if it was.
-        skipped: why it was not to be loaded; None if it was.
+        failure: the reason why it failed to load, or None.
+        skipped: the reason why it was not loaded on purpose, or None.
 
     Example:
         >>> print(Plugin("pipeline-mingru", "1.0", "mingru"))
@@ -39,16 +46,21 @@ class Plugin:
     def __str__(self) -> str:
         return f"{self.package} {self.version} (entry point {self.entry!r})"
 
+    @property
+    def ships_with_library(self) -> bool:
+        """Return whether the plugin is part of this library's own distribution."""
+        return normalize_name(self.package) == OWN_DISTRIBUTION
+
 
 @attrs.frozen
 class Offer(Generic[P]):
     """A part that a plugin offers by name.
 
     Attributes:
-        name: what users call it.
-        plugin: where it comes from.
-        factory: makes it.
-        tried: whether what it declares was found to be true; False until it is made if it could not be tried before.
+        name: the name that users write.
+        plugin: the plugin that offers it.
+        factory: the class or function that creates it.
+        tried: False if the part still has to be tried when it is first created.
     """
 
     name: str
@@ -62,147 +74,161 @@ class Catalogue(Generic[P]):
     """The parts of one kind, by name.
 
     Args:
-        kind: what they are called in messages.
-        hook: the hook by which plugins offer them.
+        kind: the word for such a part in messages.
+        hook: the hook through which plugins offer them.
         base: the class that every part must derive from.
-        given: the option that a stage fills in, so that it may be missing until a part is made.
-        always: whether every factory must take that option.
+        stage_option: the option that a stage fills in, so that it may be missing until the part is created.
+        required: whether every factory must take that option.
 
     Attributes:
-        offers: all of them, in the order in which the plugins were loaded.
-        failed: the plugins that could not be loaded: they might have offered more.
-        skipped: the plugins that were not to be loaded: so might they.
+        offers: all offers, in the order in which the plugins were loaded.
+        failed: plugins that failed to load, and might have offered more.
+        skipped: plugins that were not loaded on purpose, and might offer more.
     """
 
-    def __init__(self, kind: str, hook: str, base: type, *, given: str = "input_size", always: bool = True) -> None:
+    def __init__(
+        self, kind: str, hook: str, base: type, *, stage_option: str = "input_size", required: bool = True
+    ) -> None:
         self.kind: Final = kind
         self.hook: Final = hook
         self.base: Final = base
-        self.given: Final = given
-        self.always: Final = always
+        self.stage_option: Final = stage_option
+        self.required: Final = required
         self.offers: list[Offer[P]] = []
         self.failed: list[Plugin] = []
         self.skipped: list[Plugin] = []
 
     def names(self) -> list[str]:
-        """Every name, sorted."""
+        """Return every name, sorted."""
         return sorted({offer.name for offer in self.offers})
 
-    def rivals(self, name: str) -> list[Offer[P]]:
-        """Every offer of a name: none if it is unknown, several if plugins collide."""
+    def offers_of(self, name: str) -> list[Offer[P]]:
+        """Return every offer of a name: an empty list if it is unknown, several offers if plugins collide."""
         return [offer for offer in self.offers if offer.name == name]
 
     def offer(self, name: str) -> Offer[P]:
-        """The one offer of a name.
+        """Return the only offer of a name.
 
         Raises:
-            UnknownNameError: if there is none.
-            PluginError: if there are two.
+            UnknownNameError: if no plugin offers the name.
+            PluginError: if two plugins offer it.
         """
-        found = self.rivals(name)
+        found = self.offers_of(name)
         if not found:
-            broken = "".join(f" Plugin {plugin} could not be loaded: {plugin.failure}." for plugin in self.failed)
-            left = ""
+            failed = "".join(f" Plugin {plugin} failed to load: {plugin.failure}." for plugin in self.failed)
+            skipped = ""
             if self.skipped:
-                unknown = ", ".join(f"{plugin} ({plugin.skipped})" for plugin in self.skipped)
-                left = f" Not loaded, by choice, so that nobody knows what they offer: {unknown}."
-            msg = f"{name!r} is no {self.kind} that is installed; there are: {_listed(self.names())}.{broken}{left}"
+                listed = ", ".join(f"{plugin} ({plugin.skipped})" for plugin in self.skipped)
+                skipped = f" These plugins were not loaded on purpose, and may offer it: {listed}."
+            msg = (
+                f"{name!r} is not the name of an installed {self.kind}; installed: "
+                f"{_join(self.names())}.{failed}{skipped}"
+            )
             raise UnknownNameError(msg, name=name, known=self.names())
         if len(found) > 1:
             both = " and ".join(str(offer.plugin) for offer in found)
             msg = (
-                f"{self.kind} {name!r} is offered by {both}, through hook {self.hook}; uninstall one, "
-                "or import the part that you mean and pass it as an object."
+                f"{self.kind} {name!r} is offered by {both}, through hook {self.hook}; uninstall one of them, "
+                "or import the part that you mean and pass the object."
             )
             raise PluginError(msg, name=name, packages=[offer.plugin.package for offer in found])
         return found[0]
 
     def check(self, name: str, options: Iterable[str]) -> None:
-        """Refuse options that a part does not take, and a lack of those that it needs and no stage fills in.
+        """Reject unknown options, and missing options that no stage fills in.
 
         Raises:
-            UnknownNameError: if there is no such part.
-            UnknownOptionError: if an option is not its own, or a needed one is missing.
-            PluginError: if two plugins offer the name, or its factory takes no options that can be read.
+            UnknownNameError: if no plugin offers the name.
+            UnknownOptionError: if an option is unknown, or a required one is missing.
+            PluginError: if two plugins offer the name, or the factory's signature cannot be read.
         """
-        chosen, takes = list(options), self._takes(name)
-        for option in chosen:
+        given, takes = list(options), self._parameters_of(name)
+        for option in given:
             if option not in takes:
-                raise self._refused(name, f"takes no option {option!r}", option, takes)
+                raise self._option_error(name, f"does not take option {option!r}", option, takes)
         for option, parameter in takes.items():
-            if parameter.default is parameter.empty and option not in {*chosen, self.given}:
-                raise self._refused(name, f"needs option {option!r}", option, takes)
+            if parameter.default is parameter.empty and option not in {*given, self.stage_option}:
+                raise self._option_error(name, f"requires option {option!r}", option, takes)
 
     def is_lazy(self, name: str) -> bool:
-        """Whether a part must be told what a stage fills in (its input size) before it can be made."""
-        given = self._takes(name).get(self.given)
-        return given is not None and given.default is given.empty
+        """Return whether a part cannot be created before the stage's option (its input size) is known."""
+        parameter = self._parameters_of(name).get(self.stage_option)
+        return parameter is not None and parameter.default is parameter.empty
 
     def make(self, name: str, **options: object) -> P:
-        """A new part of that name.
+        """Create a part; try it against the laws of its kind if it is new, and not one of this library's.
 
         Raises:
-            UnknownNameError: if there is no such part.
-            UnknownOptionError: if an option is not its own, or a needed one is missing.
-            PluginError: if two plugins offer the name, or what the factory makes is no such part or not what it
-                declares, or it fails.
+            UnknownNameError: if no plugin offers the name.
+            UnknownOptionError: if an option is unknown, or a required one is missing.
+            PluginError: if two plugins offer the name, or the factory fails, creates something else than a part of
+                this kind, returns one object twice, or creates a part that breaks a law.
         """
         self.check(name, options)
-        if self.given not in options and self.is_lazy(name):
-            raise self._refused(name, f"needs option {self.given!r}", self.given, self._takes(name))
+        if self.stage_option not in options and self.is_lazy(name):
+            raise self._option_error(
+                name, f"requires option {self.stage_option!r}", self.stage_option, self._parameters_of(name)
+            )
         offer = self.offer(name)
         try:
             part = offer.factory(**options)
         except PipelineError:
             raise
         except Exception as error:
-            raise self._broken(offer, f"failed: {type(error).__name__}: {error}") from error
+            raise self._plugin_error(offer, f"failed: {format_error(error)}") from error
         if not isinstance(part, self.base):
-            raise self._broken(offer, f"made a {type(part).__name__}, which is no {self.base.__name__}")
-        unsaid = [said for said in inspect.get_annotations(self.base) if not hasattr(part, said)]
-        if unsaid:
-            raise self._broken(offer, f"made a {type(part).__name__} that does not say its {_listed(unsaid)}")
+            raise self._plugin_error(offer, f"created a {type(part).__name__}, not a {self.base.__name__}")
+        unset = [attribute for attribute in inspect.get_annotations(self.base) if not hasattr(part, attribute)]
+        if unset:
+            raise self._plugin_error(offer, f"created a {type(part).__name__} that does not set {_join(unset)}")
         if not offer.tried:
             self._try(offer, options)
         return part
 
     def _try(self, offer: Offer[P], options: Mapping[str, object]) -> None:
-        """Hold what could not be tried when it was registered against what it declares, with a user's options."""
-        # Texts may come once only, and have been read by now.
-        if self.given == "input_size":
-            try:
-                probed(self.hook, offer.factory, options)
-            except LawBrokenError as error:
-                raise self._broken(offer, f"breaks a law: {fault(error)}") from error
+        # The laws are imported here: most programs use only the library's own parts, and never need them.
+        from pipeline.registry.trial import try_part  # noqa: PLC0415 - see above
+
+        outcome = try_part(self.hook, offer.factory, options)
+        if outcome.problem is not None:
+            raise self._plugin_error(offer, outcome.problem) from outcome.cause
+        if outcome.not_run:
+            msg = (
+                f"{self.kind} {offer.name!r} of {offer.plugin} is slow to try; these laws were not run: "
+                f"{_join(outcome.not_run)}. Run them in the plugin's tests, with pipeline.testing."
+            )
+            warnings.warn(msg, PluginWarning, stacklevel=3)
         self.offers[self.offers.index(offer)] = attrs.evolve(offer, tried=True)
 
-    def takes(self, offer: Offer[P]) -> dict[str, inspect.Parameter]:
-        """The options of a part that is offered, by name.
+    def parameters(self, offer: Offer[P]) -> dict[str, inspect.Parameter]:
+        """Return the options of an offered part, by name.
 
         Raises:
-            PluginError: if they cannot be read, or the one that every part of this kind is given is not among them.
+            PluginError: if they cannot be read, or the stage's option is missing where it is required.
         """
         try:
             signature = inspect.signature(offer.factory)
         except (TypeError, ValueError) as error:
-            raise self._broken(offer, "has a factory whose options cannot be read; offer a function") from error
+            raise self._plugin_error(offer, "has a factory without a readable signature; offer a function") from error
         named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         takes = {option: parameter for option, parameter in signature.parameters.items() if parameter.kind in named}
-        if self.always and self.given not in takes:
-            raise self._broken(offer, f"does not take {self.given!r}, which every {self.kind} is given")
+        if self.required and self.stage_option not in takes:
+            raise self._plugin_error(
+                offer, f"does not take option {self.stage_option!r}, which every {self.kind} must take"
+            )
         return takes
 
-    def _takes(self, name: str) -> dict[str, inspect.Parameter]:
-        return self.takes(self.offer(name))
+    def _parameters_of(self, name: str) -> dict[str, inspect.Parameter]:
+        return self.parameters(self.offer(name))
 
-    def _refused(self, name: str, rule: str, option: str, takes: Collection[str]) -> UnknownOptionError:
-        msg = f"{self.kind} {name!r} of {self.offer(name).plugin} {rule}; it takes: {_listed(takes)}."
+    def _option_error(self, name: str, rule: str, option: str, takes: Collection[str]) -> UnknownOptionError:
+        msg = f"{self.kind} {name!r} of {self.offer(name).plugin} {rule}; its options: {_join(takes)}."
         return UnknownOptionError(msg, option=option, known=list(takes))
 
-    def _broken(self, offer: Offer[P], what: str) -> PluginError:
-        msg = f"{self.kind} {offer.name!r} of {offer.plugin}, from hook {self.hook}, {what}."
-        return PluginError(msg, name=offer.name, package=offer.plugin.package)
+    def _plugin_error(self, offer: Offer[P], rule: str) -> PluginError:
+        msg = f"{self.kind} {offer.name!r} of {offer.plugin}, from hook {self.hook}, {rule}."
+        return PluginError(msg, name=offer.name, package=offer.plugin.package, hook=self.hook)
 
 
-def _listed(names: Collection[str]) -> str:
+def _join(names: Collection[str]) -> str:
     return ", ".join(names) or "none"

@@ -1,11 +1,11 @@
-"""Parts made with small options of our own, to learn what they are before anyone has asked for one."""
+"""Create parts with small options that nobody asked for, to learn their properties; leave no trace of it."""
 
 import inspect
 import random
 import typing
 import warnings
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import UnionType
 from typing import Annotated, Final, Literal, NewType, TypeVar, Union
 
@@ -14,27 +14,27 @@ import torch
 
 P = TypeVar("P")
 
-_SMALL: Final[Mapping[object, object]] = {int: 4, float: 0.5, bool: False, None: None, type(None): None}
-"""One value a type."""
+_SMALL_VALUES: Final[Mapping[object, object]] = {int: 4, float: 0.5, bool: False, None: None, type(None): None}
+"""One value per type."""
 
-_BY_NAME: Final = {"int": int, "float": float, "bool": bool, "None": None}
-"""What an annotation means that is a text and stays one."""
+_TYPES_BY_NAME: Final = {"int": int, "float": float, "bool": bool, "None": None}
+"""Types of annotations that are strings and cannot be evaluated."""
 
-_cuda_is_used: Callable[[], bool] = torch.cuda.is_initialized
-"""Torch leaves its type open."""
+_is_cuda_initialized: Callable[[], bool] = torch.cuda.is_initialized
+"""torch does not annotate it."""
 
 
 def sample_options(factory: Callable[..., object], given: Mapping[str, object]) -> dict[str, object] | None:
-    """Options with which a factory can be tried: those that it must have and no others.
+    """Choose small values for the options that a factory requires.
 
     Args:
-        factory: a class or a function, called with keywords alone.
-        given: values of options that are known: of these it gets those that it takes, needed or not.
+        factory: a class or a function that is called with keywords only.
+        given: known values; the factory gets those that it takes, required or not.
 
     Returns:
-        Of an option that is not given, a value by its annotation: 4 for `int`, 0.5 for `float`, False for `bool`,
-        the first of a `Literal`, the first of a union for which there is one. None if there is no such value, or
-        the factory cannot be called by keywords.
+        The options. A value that is not given follows from the annotation: 4 for `int`, 0.5 for `float`, False for
+        `bool`, the first value of a `Literal`, the first member of a union that has a value. None if some required
+        option has no such value, or the factory cannot be called with keywords.
 
     Example:
         >>> def factory(input_size: int, mode: Literal["sum", "max"], *, rate: float, bias: bool = True) -> None: ...
@@ -45,96 +45,100 @@ def sample_options(factory: Callable[..., object], given: Mapping[str, object]) 
         True
     """
     options: dict[str, object] = {}
-    for name, parameter in _parameters(factory).items():
+    for name, parameter in read_parameters(factory).items():
         if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}:
             continue
         if name in given and parameter.kind is not parameter.POSITIONAL_ONLY:
             options[name] = given[name]
         elif parameter.default is parameter.empty:
-            found = _values(parameter.annotation)
-            if not found or parameter.kind is parameter.POSITIONAL_ONLY:
+            values = _small_values(parameter.annotation)
+            if not values or parameter.kind is parameter.POSITIONAL_ONLY:
                 return None
-            options[name] = found[0]
+            options[name] = values[0]
     return options
 
 
-def sample(factory: Callable[..., P], given: Mapping[str, object]) -> P | None:
-    """A part with sample options, on torch's `meta` device, where it takes no memory; None if it cannot be made.
+def make_sample(factory: Callable[..., P], given: Mapping[str, object]) -> P | None:
+    """Create a part with sample options on torch's `meta` device, where it needs no memory.
 
-    The state of random numbers is afterwards what it was, and no warning is shown.
+    Returns:
+        The part, or None if the factory rejects the options or has no sample options.
 
     Example:
-        >>> part = sample(torch.nn.Linear, {"in_features": 3})
+        >>> part = make_sample(torch.nn.Linear, {"in_features": 3})
         >>> part.out_features, part.weight.is_meta
         (4, True)
-        >>> sample(torch.nn.MultiheadAttention, {"embed_dim": 3}) is None  # 3 features for 4 heads
+        >>> make_sample(torch.nn.MultiheadAttention, {"embed_dim": 3}) is None  # 3 features, 4 heads
         True
     """
     options = sample_options(factory, given)
     if options is None:
         return None
-    with same_random_numbers(), warnings.catch_warnings(), torch.device("meta"):
-        warnings.simplefilter("ignore")
+    with preserve_global_state(), torch.device("meta"):
         try:
             return factory(**options)
-        except Exception:  # noqa: BLE001 - what a stranger's factory does not like of our options is no fault
+        except Exception:  # noqa: BLE001 - a plugin may raise anything for options that no user wrote
             return None
 
 
 @contextmanager
-def same_random_numbers() -> Generator[None]:
-    """Whatever draws from Python, numpy or torch within leaves them as they were.
+def preserve_global_state() -> Generator[None]:
+    """Restore the global state of torch, numpy and Python at the end, and show no warnings until then.
+
+    The state is torch's default dtype, grad mode and thread count, and the random generators of all three.
 
     Example:
         >>> before = torch.get_rng_state()
-        >>> with same_random_numbers():
+        >>> with preserve_global_state():
         ...     drawn = torch.rand(3)
         >>> torch.equal(torch.get_rng_state(), before)
         True
     """
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - what others draw from
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - plugins may use the global generator
     cpu = torch.get_rng_state()
-    # An accelerator that nobody has used yet is not started for this.
-    cuda = torch.cuda.get_rng_state_all() if _cuda_is_used() else []
+    # Reading the state would initialize CUDA, which takes seconds; nothing can have used it if nobody has.
+    cuda = torch.cuda.get_rng_state_all() if _is_cuda_initialized() else []
+    dtype, grad, threads = torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
         torch.set_rng_state(cpu)
         torch.cuda.set_rng_state_all(cuda)
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(grad)
+        # Only if it changed: to set it starts torch's thread pool anew.
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
 
 
-def _parameters(factory: Callable[..., object]) -> Mapping[str, inspect.Parameter]:
-    """A factory's parameters, their annotations as types where they can be; none if they cannot be read."""
-    try:
+def read_parameters(factory: Callable[..., object]) -> Mapping[str, inspect.Parameter]:
+    """Return a factory's parameters, with evaluated annotations if possible; no parameters if they are unreadable."""
+    # Evaluating a string may raise anything: a name that is imported under TYPE_CHECKING does not exist.
+    with suppress(Exception):
         return inspect.signature(factory, eval_str=True).parameters
-    # To evaluate a text can raise anything: a name behind TYPE_CHECKING is not there.
-    except Exception:  # noqa: BLE001
-        return _unevaluated(factory)
-
-
-def _unevaluated(factory: Callable[..., object]) -> Mapping[str, inspect.Parameter]:
-    try:
+    with suppress(TypeError, ValueError):
         return inspect.signature(factory).parameters
-    except (TypeError, ValueError):
-        return {}
+    return {}
 
 
-def _values(annotation: object) -> list[object]:
-    """A small value of a type, in a list; an empty one if there is none."""
-    annotation = _BY_NAME.get(annotation, annotation) if isinstance(annotation, str) else annotation
+def _small_values(annotation: object) -> list[object]:
+    """Return a list of one small value of a type, or an empty list."""
+    annotation = _TYPES_BY_NAME.get(annotation, annotation) if isinstance(annotation, str) else annotation
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Literal:
         return list(arguments[:1])
     if origin is Annotated:
-        return _values(arguments[0])
+        return _small_values(arguments[0])
     if origin in {Union, UnionType}:
-        # None comes last: it may be legal, and says nothing.
-        found = sorted(arguments, key=lambda each: each is type(None))
-        return [value for each in found for value in _values(each)][:1]
+        # None is the last choice: it is a legal value, but usually switches the option off.
+        members = sorted(arguments, key=lambda member: member is type(None))
+        return [value for member in members for value in _small_values(member)][:1]
     if isinstance(annotation, NewType):
-        return _values(annotation.__supertype__)
-    if isinstance(annotation, type | None) and annotation in _SMALL:
-        return [_SMALL[annotation]]
+        return _small_values(annotation.__supertype__)
+    if isinstance(annotation, type | None) and annotation in _SMALL_VALUES:
+        return [_SMALL_VALUES[annotation]]
     return []

@@ -1,4 +1,4 @@
-"""The one registry of a process, in which every stage looks names up; and the choice of what it holds."""
+"""The registry of the process, in which every stage looks up names, and the choice of its plugins."""
 
 import threading
 from collections.abc import Iterable
@@ -9,12 +9,12 @@ import attrs
 
 from pipeline.errors import OptionError, PluginError
 from pipeline.registry.choice import Choice
-from pipeline.registry.installed import Registry, discovered, planned
+from pipeline.registry.discovery import Registry, discover_plugins, list_plugins
 
 
 @final
-class Shared:
-    """The registry in which every stage looks names up: loaded when it is first used, as was chosen until then."""
+class SharedRegistry:
+    """A registry that is loaded at first use, with the plugins that were chosen until then."""
 
     def __init__(self) -> None:
         self._choice: Choice | None = None
@@ -24,95 +24,97 @@ class Shared:
 
     @property
     def choice(self) -> Choice:
-        """Which plugins it loads, or has loaded: those of the environment, unless others were chosen."""
+        """Return the choice of plugins: the environment's, unless `choose` was called."""
         return Choice.from_environment() if self._choice is None else self._choice
 
     def choose(self, choice: Choice) -> None:
         """Load these plugins and no others.
 
         Raises:
-            OptionError: if one is named that is not installed, or others were loaded before.
+            OptionError: if a name is not installed, or other plugins are already loaded.
         """
-        planned(distributions(), choice)
+        list_plugins(distributions(), choice)
         with self._lock:
             if self._loading or (self._loaded is not None and choice != self.choice):
                 msg = (
-                    f"plugins were loaded already ({self.choice}), so these cannot be chosen any more: {choice}; "
-                    "choose before anything looks a part up by name, as Encode('lstm') does."
+                    f"plugins must be chosen before they are loaded, got {choice} after {self.choice} was loaded; "
+                    "call choose_plugins before anything looks up a part by name, as Encode('lstm') does."
                 )
                 raise OptionError(msg, loaded=self.choice, chosen=choice)
             self._choice = choice
 
     def registry(self) -> Registry:
-        """The parts of the plugins that were chosen, loaded at the first call.
+        """Return the registry; load it at the first call.
 
         Raises:
-            OptionError: if one is named that is not installed, or the environment cannot be understood.
-            PluginError: if one cannot be loaded, and the choice is strict; or if one asks for this while it is loaded.
+            OptionError: if the choice names a plugin that is not installed, or the environment is invalid.
+            PluginError: if a plugin fails to load and the choice is strict, or if a plugin calls this during its
+                import.
         """
-        # The lock is for threads; in the one that loads, a plugin that is being imported can still come back here.
+        # The lock serializes threads. It is reentrant, so a plugin that is being imported reaches the check below
+        # instead of a deadlock.
         with self._lock:
             if self._loaded is None:
                 if self._loading:
                     msg = (
-                        "a plugin looked a part up by name while it was imported, when not all names are known yet; "
+                        "a plugin looked up a part by name during its import, before all names are known; "
                         "do it inside a function, or import the part."
                     )
                     raise PluginError(msg)
                 self._loading = True
                 try:
-                    # What the environment says now is kept, so that a later change of it is no other choice.
+                    # Stored, so that a later change of the environment does not look like another choice.
                     self._choice = self.choice
-                    self._loaded = discovered(distributions(), self._choice)
+                    self._loaded = discover_plugins(distributions(), self._choice)
                 finally:
                     self._loading = False
             return self._loaded
 
 
-_shared: Final = Shared()
+_shared: Final = SharedRegistry()
 
 
 def registry() -> Registry:
-    """The parts of all installed plugins, or of those that were chosen, loaded at the first call.
+    """Return the parts of all installed or chosen plugins. The first call loads them.
 
     Raises:
-        OptionError: if a plugin was chosen that is not installed.
-        PluginError: if a plugin cannot be loaded, and the choice is strict.
+        OptionError: if the choice names a plugin that is not installed.
+        PluginError: if a plugin fails to load, and the choice is strict.
     """
     return _shared.registry()
 
 
-def surveyed() -> Registry:
-    """What `registry` gives, looked up anew and to the end: what fails is written down, strict or not.
+def load_for_listing() -> Registry:
+    """Load the chosen plugins into a new registry that records every failure, strict or not.
 
     Raises:
-        OptionError: if a plugin was chosen that is not installed.
+        OptionError: if the choice names a plugin that is not installed.
     """
-    return discovered(distributions(), attrs.evolve(chosen(), strict=False))
+    return discover_plugins(distributions(), attrs.evolve(current_choice(), strict=False))
 
 
-def chosen() -> Choice:
-    """Which plugins `registry` loads, or has loaded."""
+def current_choice() -> Choice:
+    """Return the plugins that `registry` loads, or has loaded."""
     return _shared.choice
 
 
 def choose_plugins(
     *, only: Iterable[str] | None = None, block: Iterable[str] | None = None, strict: bool | None = None
 ) -> None:
-    """Choose which plugins are loaded, before the first of them is; the others are never imported.
+    """Choose the plugins to load, before the first of them is loaded. The others are never imported.
 
-    A name means a plugin's entry point or its package, ours among them: `recurrent`, `attention` and `builtin`
-    of package `pipeline`. Call it once, before anything looks a part up by name; of several calls until then
-    the last one counts. What is left out here is taken from the environment: `PIPELINE_PLUGINS` is a list of
-    plugins to load (`a,b`) or to block (`-a,-b`), or the word `none`; `PIPELINE_PLUGINS_STRICT=1` is `strict`.
+    A name is a plugin's entry point or its distribution. The library's own plugins are `recurrent`, `attention` and
+    `builtin` of distribution `ragged-pipeline`. Call this before anything looks up a part by name; the last call
+    counts. Arguments that are left out come from the environment: `PIPELINE_PLUGINS` is a list of plugins to load
+    (`a,b`) or to block (`-a,-b`), or the word `none`; `PIPELINE_PLUGINS_STRICT=1` means `strict`.
 
     Args:
-        only: load these alone; an empty list loads none.
+        only: load only these; an empty list loads none.
         block: load all but these; an empty list loads all, whatever the environment says.
-        strict: make a plugin that cannot be loaded an error instead of a warning.
+        strict: raise an error, instead of a warning, if a plugin fails to load.
 
     Raises:
-        OptionError: if a name is not installed, both lists name plugins, or others were loaded already.
+        OptionError: if a name is not installed, both lists name plugins, or other plugins are already loaded.
 
     Example:
         >>> choose_plugins(only=["mingro"])

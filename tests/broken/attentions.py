@@ -155,40 +155,40 @@ class ForgetsToProject(Closest):
 
 
 TRIALS: Final[tuple[Trial, ...]] = (
-    trial(InfinitelyMasked, ATTENTION_LAWS, "nothing_to_attend_gives_zeros"),
+    trial(InfinitelyMasked, ATTENTION_LAWS, "fully_masked_queries_give_zeros"),
     trial(
         AddsTheMask,
         ATTENTION_LAWS,
-        "masked_keys_are_inert nothing_to_attend_gives_zeros",
+        "masked_keys_have_no_effect fully_masked_queries_give_zeros",
         "where all is masked alike, nothing is",
     ),
     trial(
         OverQueries,
         ATTENTION_LAWS,
-        "weights_are_shares queries_are_apart batch_mates_are_inert amount_of_padding_is_inert",
+        "weights_sum_to_one queries_are_independent batchmates_have_no_effect amount_of_padding_has_no_effect",
         "queries of padding have their share as well",
     ),
-    trial(Crowded, ATTENTION_LAWS, "score_size_is_true"),
+    trial(Crowded, ATTENTION_LAWS, "score_size_bounds_memory"),
     trial(
         NoProduct,
         ATTENTION_LAWS,
-        "scores_come_of_what_is_projected contexts_are_keys_mixed_by_their_weights",
+        "compare_of_project_equals_score contexts_are_weighted_sums_of_keys",
         "contexts are made without the scores",
     ),
     trial(
         ForgetsToProject,
         ATTENTION_LAWS,
-        "scores_come_of_what_is_projected contexts_are_keys_mixed_by_their_weights",
+        "compare_of_project_equals_score contexts_are_weighted_sums_of_keys",
         "contexts are made of what is projected, weights are not",
     ),
-    trial(Placed, ATTENTION_LAWS, "order_of_keys_is_inert"),
-    trial(ScaledContexts, ATTENTION_LAWS, "contexts_are_keys_mixed_by_their_weights"),
+    trial(Placed, ATTENTION_LAWS, "key_order_has_no_effect"),
+    trial(ScaledContexts, ATTENTION_LAWS, "contexts_are_weighted_sums_of_keys"),
     trial(WholeMasksAlone, ATTENTION_LAWS, "masks_broadcast"),
     trial(
         WithHeads,
         ATTENTION_LAWS,
-        """attention_sizes_are_true weights_are_shares contexts_are_keys_mixed_by_their_weights
-        nothing_to_attend_gives_zeros""",
+        """attention_sizes_match_declared weights_sum_to_one contexts_are_weighted_sums_of_keys
+        fully_masked_queries_give_zeros""",
         "weights of another shape answer no question about weights",
     ),
 )

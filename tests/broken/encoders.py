@@ -430,128 +430,128 @@ TRIALS: Final[tuple[Trial, ...]] = (
     trial(
         MeanOfTheWidth,
         ENCODER_LAWS,
-        """padding_is_inert no_gradient_reaches_padding amount_of_padding_is_inert batch_mates_are_inert
-        empty_rows_are_inert causal_steps_do_not_look_ahead what_is_carried_goes_in_again""",
+        """padding_values_have_no_effect no_gradient_reaches_padding amount_of_padding_has_no_effect batchmates_have_no_effect
+        empty_rows_have_no_effect causal_steps_do_not_look_ahead carry_continues_the_sequence""",
         _ALONE,
     ),
     trial(
         LastColumn,
         ENCODER_LAWS,
-        """amount_of_padding_is_inert batch_mates_are_inert empty_rows_are_inert empty_rows_end_as_they_began
-        what_is_carried_goes_in_again""",
+        """amount_of_padding_has_no_effect batchmates_have_no_effect empty_rows_have_no_effect empty_rows_return_initial_carry
+        carry_continues_the_sequence""",
         _ALONE,
     ),
-    trial(CarriesTheLastColumn, ENCODER_LAWS, "what_is_carried_goes_in_again"),
+    trial(CarriesTheLastColumn, ENCODER_LAWS, "carry_continues_the_sequence"),
     trial(
         BackFromThePadding,
         ENCODER_LAWS,
-        "amount_of_padding_is_inert batch_mates_are_inert empty_rows_are_inert",
+        "amount_of_padding_has_no_effect batchmates_have_no_effect empty_rows_have_no_effect",
         _ALONE,
     ),
-    trial(EndsAtTheLastStep, ENCODER_LAWS, "final_states_belong_to_their_rows"),
+    trial(EndsAtTheLastStep, ENCODER_LAWS, "final_state_depends_on_its_row"),
     trial(OneWay, ENCODER_LAWS, "bidirectional_reads_from_both_ends"),
     trial(LooksAhead, ENCODER_LAWS, "causal_steps_do_not_look_ahead"),
     trial(
         ForgetsInitial,
         ENCODER_LAWS,
-        "empty_rows_end_as_they_began rows_start_from_their_initial_states what_is_carried_goes_in_again",
+        "empty_rows_return_initial_carry rows_start_from_initial_carry carry_continues_the_sequence",
         "an initial state that is forgotten is missing at every start: of empty rows and of second halves, too",
     ),
     trial(
         StartsFromOnes,
         ENCODER_LAWS,
-        "empty_rows_end_as_they_began carries_what_it_declares",
+        "empty_rows_return_initial_carry carry_matches_declared",
         "no initial state means zeros, in which empty rows end",
     ),
-    trial(CarriesInSecret, ENCODER_LAWS, "carries_what_it_declares"),
-    trial(WrongSize, ENCODER_LAWS, "sizes_are_true"),
+    trial(CarriesInSecret, ENCODER_LAWS, "carry_matches_declared"),
+    trial(WrongSize, ENCODER_LAWS, "output_sizes_match_declared"),
     trial(
         CausalBothWays,
         ENCODER_LAWS,
-        "declarations_fit_together bidirectional_reads_from_both_ends",
+        "declared_attributes_are_valid bidirectional_reads_from_both_ends",
         "of two declarations that exclude each other, one is false",
     ),
-    trial(DropsRiders, ENCODER_LAWS, "what_rides_along_is_passed_on"),
+    trial(DropsRiders, ENCODER_LAWS, "metadata_is_passed_on"),
     trial(
         StaysSorted,
         ENCODER_LAWS,
-        """order_of_rows_is_inert batch_mates_are_inert empty_rows_are_inert causal_steps_do_not_look_ahead
-        what_is_carried_goes_in_again""",
+        """row_order_has_no_effect batchmates_have_no_effect empty_rows_have_no_effect causal_steps_do_not_look_ahead
+        carry_continues_the_sequence""",
         "rows in the wrong places are wrong wherever rows of unlike lengths are compared",
     ),
     trial(
         Indexed,
         ENCODER_LAWS,
-        """order_of_rows_is_inert batch_mates_are_inert empty_rows_are_inert rows_start_from_their_initial_states
-        what_is_carried_goes_in_again""",
+        """row_order_has_no_effect batchmates_have_no_effect empty_rows_have_no_effect rows_start_from_initial_carry
+        carry_continues_the_sequence""",
         "a row alone is always the first",
     ),
     trial(
         LessTheBatchMean,
         ENCODER_LAWS,
-        """batch_mates_are_inert causal_steps_do_not_look_ahead rows_start_from_their_initial_states
-        what_is_carried_goes_in_again""",
+        """batchmates_have_no_effect causal_steps_do_not_look_ahead rows_start_from_initial_carry
+        carry_continues_the_sequence""",
         _ALONE,
     ),
-    trial(BatchNormed, ENCODER_LAWS, "training_differs_by_chance_alone"),
+    trial(BatchNormed, ENCODER_LAWS, "training_without_randomness_equals_evaluation"),
     trial(
         NeverEvaluates,
         ENCODER_LAWS,
-        """evaluation_is_deterministic layouts_agree padding_is_inert no_gradient_reaches_padding
-        batch_mates_are_inert order_of_rows_is_inert amount_of_padding_is_inert empty_rows_are_inert
-        causal_steps_do_not_look_ahead carries_what_it_declares rows_start_from_their_initial_states
-        what_is_carried_goes_in_again gradients_are_right training_differs_by_chance_alone one_seed_makes_equal_parts
-        weights_load_into_another a_deep_copy_is_equal a_pickled_part_is_equal results_have_the_dtype_of_the_part""",
+        """evaluation_is_deterministic packed_and_padded_agree padding_values_have_no_effect no_gradient_reaches_padding
+        batchmates_have_no_effect row_order_has_no_effect amount_of_padding_has_no_effect empty_rows_have_no_effect
+        causal_steps_do_not_look_ahead carry_matches_declared rows_start_from_initial_carry
+        carry_continues_the_sequence gradients_are_correct training_without_randomness_equals_evaluation same_seed_makes_equal_parts
+        state_dict_restores_results deep_copy_is_equal pickled_copy_is_equal output_dtype_follows_part""",
         _EVERY,
     ),
     trial(
         Remembers,
         ENCODER_LAWS,
-        """evaluation_is_deterministic layouts_agree padding_is_inert no_gradient_reaches_padding
-        batch_mates_are_inert order_of_rows_is_inert amount_of_padding_is_inert empty_rows_are_inert
-        causal_steps_do_not_look_ahead carries_what_it_declares rows_start_from_their_initial_states
-        what_is_carried_goes_in_again gradients_are_right training_differs_by_chance_alone
-        a_deep_copy_is_equal a_pickled_part_is_equal results_have_the_dtype_of_the_part""",
+        """evaluation_is_deterministic packed_and_padded_agree padding_values_have_no_effect no_gradient_reaches_padding
+        batchmates_have_no_effect row_order_has_no_effect amount_of_padding_has_no_effect empty_rows_have_no_effect
+        causal_steps_do_not_look_ahead carry_matches_declared rows_start_from_initial_carry
+        carry_continues_the_sequence gradients_are_correct training_without_randomness_equals_evaluation
+        deep_copy_is_equal pickled_copy_is_equal output_dtype_follows_part""",
         _EVERY,
     ),
-    trial(Lambda, ENCODER_LAWS, "a_pickled_part_is_equal"),
+    trial(Lambda, ENCODER_LAWS, "pickled_copy_is_equal"),
     trial(
         Unregistered,
         ENCODER_LAWS,
-        "weights_load_into_another results_are_on_the_device_of_the_part",
+        "state_dict_restores_results output_device_follows_part",
         "what torch does not see, it neither saves nor moves",
     ),
-    trial(Detaches, ENCODER_LAWS, "gradients_are_right"),
+    trial(Detaches, ENCODER_LAWS, "gradients_are_correct"),
     trial(
         InSingle,
         ENCODER_LAWS,
-        """results_have_the_dtype_of_the_part gradients_are_right rows_start_from_their_initial_states
-        what_is_carried_goes_in_again""",
+        """output_dtype_follows_part gradients_are_correct rows_start_from_initial_carry
+        carry_continues_the_sequence""",
         "finite differences, and states that are handed on, need all of their digits",
     ),
-    trial(InDouble, ENCODER_LAWS, "results_have_the_dtype_of_the_part"),
-    trial(OnTheCpu, ENCODER_LAWS, "results_are_on_the_device_of_the_part"),
-    trial(ReadsBack, ENCODER_LAWS, "results_are_on_the_device_of_the_part"),
-    trial(ByLength, ENCODER_LAWS, "torch_export_gives_the_same"),
+    trial(InDouble, ENCODER_LAWS, "output_dtype_follows_part"),
+    trial(OnTheCpu, ENCODER_LAWS, "output_device_follows_part"),
+    trial(ReadsBack, ENCODER_LAWS, "output_device_follows_part"),
+    trial(ByLength, ENCODER_LAWS, "exported_part_is_equal"),
     trial(
         NotForCompilers,
         ENCODER_LAWS,
-        "torch_compile_gives_the_same torch_export_gives_the_same",
+        "compiled_part_is_equal exported_part_is_equal",
         "strict exporting compiles first",
     ),
-    trial(WritesIntoItsInput, ENCODER_LAWS, "input_is_left_as_it_came"),
-    trial(DrawsElsewhere, ENCODER_LAWS, "one_seed_makes_equal_parts"),
-    trial(CopiesItself, ENCODER_LAWS, "a_deep_copy_is_equal"),
+    trial(WritesIntoItsInput, ENCODER_LAWS, "input_is_not_modified"),
+    trial(DrawsElsewhere, ENCODER_LAWS, "same_seed_makes_equal_parts"),
+    trial(CopiesItself, ENCODER_LAWS, "deep_copy_is_equal"),
     trial(
         DividesByLength,
         ENCODER_LAWS,
-        "empty_rows_are_inert empty_rows_end_as_they_began",
+        "empty_rows_have_no_effect empty_rows_return_initial_carry",
         "NaN is neither finite nor zero",
     ),
     trial(
         ReadsOneLayout,
         ENCODER_LAWS,
-        "layouts_agree sizes_are_true what_rides_along_is_passed_on empty_rows_end_as_they_began",
+        "packed_and_padded_agree output_sizes_match_declared metadata_is_passed_on empty_rows_return_initial_carry",
         "it raises wherever a packed batch comes",
     ),
 )

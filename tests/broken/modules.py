@@ -80,13 +80,13 @@ TRIALS: Final[tuple[Trial, ...]] = (
     trial(
         off_by_one,
         MODULE_LAWS,
-        "padding_is_inert no_gradient_reaches_padding empty_rows_are_inert",
+        "padding_values_have_no_effect no_gradient_reaches_padding empty_rows_have_no_effect",
         "one step of padding is read, of an empty row's as well",
     ),
     trial(
         ignores_lengths,
         MODULE_LAWS,
-        "padding_is_inert no_gradient_reaches_padding empty_rows_are_inert",
+        "padding_values_have_no_effect no_gradient_reaches_padding empty_rows_have_no_effect",
         "all padding is read, of an empty row's as well",
     ),
     trial(smoothed, MODULE_LAWS, "causal_steps_do_not_look_ahead"),

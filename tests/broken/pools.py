@@ -65,12 +65,12 @@ TRIALS: Final[tuple[Trial, ...]] = (
     trial(
         MeanOverTheWidth,
         POOL_LAWS,
-        "amount_of_padding_is_inert batch_mates_are_inert empty_rows_are_inert",
+        "amount_of_padding_has_no_effect batchmates_have_no_effect empty_rows_have_no_effect",
         _ALONE,
     ),
-    trial(MaxWithThePadding, POOL_LAWS, "amount_of_padding_is_inert batch_mates_are_inert", _ALONE),
-    trial(MeanOfNothing, POOL_LAWS, "empty_rows_give_zeros empty_rows_are_inert", "NaN is neither finite nor zero"),
+    trial(MaxWithThePadding, POOL_LAWS, "amount_of_padding_has_no_effect batchmates_have_no_effect", _ALONE),
+    trial(MeanOfNothing, POOL_LAWS, "empty_rows_give_zeros empty_rows_have_no_effect", "NaN is neither finite nor zero"),
     trial(WithABias, POOL_LAWS, "empty_rows_give_zeros"),
-    trial(TwiceAsLarge, POOL_LAWS, "pooled_sizes_are_true"),
+    trial(TwiceAsLarge, POOL_LAWS, "pooled_sizes_match_declared"),
 )
 """All of them, and the laws that each breaks."""

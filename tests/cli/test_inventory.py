@@ -13,11 +13,11 @@ import torch
 
 import pipeline.__main__ as command_line
 from pipeline.cli.inventory import Inventory, OptionRecord, PartRecord, PluginRecord, dumped, inventory
-from pipeline.registry import PluginWarning, Registry, discovered
+from pipeline.registry import PluginWarning, Registry, discover_plugins
 from pipeline.registry.choice import Choice
 from support.fakes import Fakes, untried
 
-OURS = discovered([distribution("ragged-pipeline")])
+OURS = discover_plugins([distribution("ragged-pipeline")])
 
 ODD = """
 from typing import Literal
@@ -86,9 +86,9 @@ def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
     fakes.add("idle", "")
     fakes.add("gone", "raise ValueError('it was imported')\n")
     # Its parts are refused where they can be tried, and here they are to be shown.
-    monkeypatch.setattr("pipeline.registry.installed.probed", untried)
+    monkeypatch.setattr("pipeline.registry.discovery.probed", untried)
     with pytest.warns(PluginWarning, match="beta"):
-        return discovered([distribution("ragged-pipeline"), *distributions(path=[str(fakes.folder)])], Choice(block=["gone"]))
+        return discover_plugins([distribution("ragged-pipeline"), *distributions(path=[str(fakes.folder)])], Choice(block=["gone"]))
 
 
 def part(found: Inventory, kind: str, name: str, package: str) -> PartRecord:
@@ -174,7 +174,7 @@ def test_states(odd: Registry) -> None:
     for package in ("ragged-pipeline", "odd"):
         assert part(found, "encoder", "lstm", package)["state"] == "conflict"
     assert part(found, "encoder", "gru", "ragged-pipeline")["state"] == "ok"
-    assert inventory(discovered([distribution("ragged-pipeline")], Choice(only=[])))["parts"] == []
+    assert inventory(discover_plugins([distribution("ragged-pipeline")], Choice(only=[])))["parts"] == []
 
 
 def test_what_json_cannot_spell_is_shown_as_python_does(odd: Registry) -> None:

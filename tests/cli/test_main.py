@@ -18,7 +18,7 @@ import pipeline.__main__ as command_line
 from pipeline.cli.plugins import Line, lines, listing
 from pipeline.cli.welcome import PIPE, status
 from pipeline.errors import OptionError
-from pipeline.registry import PluginWarning, Registry, discovered, surveyed
+from pipeline.registry import PluginWarning, Registry, discover_plugins, load_for_listing
 from pipeline_recurrent.native import available, instructions
 from support.fakes import Fakes, offering
 
@@ -34,7 +34,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
     fakes.add("beta", "raise ValueError('[red]why[/red]')\n")
     fakes.add("idle", "")
     with pytest.warns(PluginWarning, match="beta"):
-        return discovered([distribution("ragged-pipeline"), *distributions(path=[str(fakes.folder)])])
+        return discover_plugins([distribution("ragged-pipeline"), *distributions(path=[str(fakes.folder)])])
 
 
 def printed(found: Registry, *, width: int = 200, encoding: str = "utf-8") -> str:
@@ -129,7 +129,7 @@ def test_plugins_lists_what_ships(capsys: pytest.CaptureFixture[str]) -> None:
     assert command_line.main(["plugins"]) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[0].split() == ["name", "kind", "package", "version", "can", "state"]
-    ours = discovered([distribution("ragged-pipeline")])
+    ours = discover_plugins([distribution("ragged-pipeline")])
     for catalogue in ours.catalogues():
         for name in catalogue.names():
             wanted = rf"^{name} +{catalogue.kind} +ragged-pipeline +{re.escape(version('ragged-pipeline'))} +[a-z -]+ +ok *$"
@@ -158,7 +158,7 @@ def test_plugins_exits_with_0_whatever_it_found(
         warnings.warn("as when it is loaded", PluginWarning, stacklevel=1)
         return broken
 
-    monkeypatch.setattr(command_line, "surveyed", found)
+    monkeypatch.setattr(command_line, "load_for_listing", found)
     assert command_line.main(["plugins"]) == 0
     told = capsys.readouterr()
     assert "failed: entry point 'beta'" in told.out
@@ -182,7 +182,7 @@ def test_narrow_terminals_cut_nothing_off(broken: Registry, width: int) -> None:
 
 def test_a_pipe_gets_one_line_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long, so that grep finds what belongs together; and in whatever letters the pipe can take."""
-    parts = len(list(lines(surveyed())))
+    parts = len(list(lines(load_for_listing())))
     fakes = Fakes(tmp_path / "site", monkeypatch)
     fakes.add("alpha", f"raise ValueError({'ö' * 300!r})\n")
     path = os.pathsep.join([str(fakes.folder), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
@@ -252,7 +252,7 @@ def test_what_the_library_refuses_is_one_line(
     def refuse() -> Registry:
         raise OptionError("lines must be 1 or more,\nbut \x1b[31m0 arrived.")
 
-    monkeypatch.setattr(command_line, "surveyed", refuse)
+    monkeypatch.setattr(command_line, "load_for_listing", refuse)
     assert command_line.main(["plugins"]) == 1
     told = capsys.readouterr()
     assert (told.out, told.err) == ("", "error: lines must be 1 or more,\\nbut \\x1b[31m0 arrived.\n")
@@ -260,6 +260,6 @@ def test_what_the_library_refuses_is_one_line(
     def fail() -> Registry:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(command_line, "surveyed", fail)
+    monkeypatch.setattr(command_line, "load_for_listing", fail)
     with pytest.raises(ZeroDivisionError):
         command_line.main(["plugins"])

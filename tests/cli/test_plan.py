@@ -14,7 +14,7 @@ import pytest
 import pipeline.__main__ as command_line
 from pipeline import Tokenize, plan
 from pipeline.batching import Budget
-from pipeline.builtin.tokenizers import HuggingFace
+from pipeline.builtin.tokenizers import HuggingFaceTokenizer
 from support.needs import needs
 
 Run = Callable[..., str]
@@ -77,7 +77,7 @@ def test_a_histogram_may_stand_in_a_file(run: Run, tmp_path: Path) -> None:
     file = written(tmp_path / "counts.txt", "20 60000000\n400 1000000\n20 39000000\n")
     record = json.loads(run(file, "--histogram", "--json"))
     assert (record["rows"], record["longest"]) == (100_000_000, 400)
-    assert not record["outlooks"][0]["exact"]
+    assert not record["policies"][0]["exact"]
 
 
 TEXTS = {
@@ -135,7 +135,7 @@ def test_tokens_are_counted_by_a_tokenizer(run: Run, tmp_path: Path, name: str) 
     """Of a file, as models have it; of text, and of words that are split already."""
     tokenizer = tmp_path / "tokenizer.json"
     saved = Tokenize.train(["to be or not"], "characters").tokenizer
-    assert isinstance(saved, HuggingFace)
+    assert isinstance(saved, HuggingFaceTokenizer)
     saved.save(tokenizer)
     file = written(tmp_path / name, TEXTS[name])
     record = json.loads(run(file, "--unit", "tokens", "--tokenizer", tokenizer, "--json"))
@@ -233,5 +233,5 @@ def test_long_rows_may_be_split(run: Run, tmp_path: Path) -> None:
     record = json.loads(
         run(written(tmp_path / "a.txt", "30\n"), "--max-padded-steps", 20, "--too-long", "split", "--json")
     )
-    wanted = plan([30], Budget(20, too_long="split")).to_dict()["outlooks"][0]
-    assert {**wanted, "name": "Budget(20, too_long='split')"} in record["outlooks"]
+    wanted = plan([30], Budget(20, too_long="split")).to_dict()["policies"][0]
+    assert {**wanted, "name": "Budget(20, too_long='split')"} in record["policies"]

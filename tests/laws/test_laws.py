@@ -30,9 +30,9 @@ from pipeline import (
     Vectors,
 )
 from pipeline.builtin.pools import MeanPool
+from pipeline.data.batches import Layout
 from pipeline.errors import OptionError
-from pipeline.laws.samples import drawn
-from pipeline.parts.capabilities import Layout
+from pipeline.laws.parts import draw_rows
 from pipeline.registry import registry
 from pipeline.testing import (
     ATTENTION_LAWS,
@@ -43,20 +43,20 @@ from pipeline.testing import (
     Law,
     LawBrokenError,
     PlainModule,
+    check_against_oracle,
     check_attention,
+    check_decoding_round_trip,
     check_encoder,
     check_module,
+    check_packing_round_trip,
     check_pool,
     check_tokenizer,
-    decoding_is_inverse,
-    equals_oracle,
-    packing_is_inverse,
 )
 from pipeline_attention import Additive, Dot, General, ScaledDot
 from pipeline_recurrent import GRU, LSTM
 from support.untyped import loosely, seed
 
-ROWS = drawn((4, 0, 1, 6), 3)
+ROWS = draw_rows((4, 0, 1, 6), 3)
 TEXTS = ["The quick brown fox", "jumps over\nthe lazy dog.", "naïve café — 東京 🦊", "<pad> <unk> is text"]
 
 ENCODERS: dict[str, Callable[[], Encoder[MaybeCausal]]] = {
@@ -216,7 +216,7 @@ def test_all_broken_laws_are_told_at_once() -> None:
     """By name, each with what was found and what to do, and with the first as the cause."""
     with pytest.raises(LawBrokenError) as caught:
         check_pool(MeanOfNothing)
-    assert caught.value.details == {"laws": ("empty_rows_give_zeros", "empty_rows_are_inert")}
+    assert caught.value.details == {"laws": ("empty_rows_give_zeros", "empty_rows_have_no_effect")}
     assert isinstance(caught.value.__cause__, LawBrokenError)
     lines = str(caught.value).split("\n")
     assert lines[0] == (
@@ -227,7 +227,7 @@ def test_all_broken_laws_are_told_at_once() -> None:
         "- empty_rows_give_zeros: among lengths (3, 0, 2), an empty row gives [nan, nan, nan], not zeros; divide by "
         "lengths.clamp(min=1), and fill what has no steps."
     )
-    assert lines[2].startswith("- empty_rows_are_inert: rows of lengths [0, 4, 0, 1, 6] give results that are not fin")
+    assert lines[2].startswith("- empty_rows_have_no_effect: rows of lengths [0, 4, 0, 1, 6] give results that are not fin")
 
 
 def test_one_fault_is_told_once() -> None:
@@ -256,7 +256,7 @@ def test_what_a_part_raises_is_the_law_broken() -> None:
     with pytest.raises(LawBrokenError, match="it raised RecursionError: too deep") as caught:
         law(failing(RecursionError("too deep")))
     assert isinstance(caught.value.__cause__, RecursionError)
-    assert caught.value.details == {"law": "declarations_fit_together"}
+    assert caught.value.details == {"law": "declared_attributes_are_valid"}
     for error in (KeyboardInterrupt(), pytest.skip.Exception("not here")):
         with pytest.raises(type(error)):
             law(failing(error))
@@ -282,7 +282,7 @@ def test_declarations_are_read(change: dict[str, object], message: str) -> None:
             setattr(encoder, name, value)
         return encoder
 
-    with pytest.raises(LawBrokenError, match=f"^law broken: declarations_fit_together: {message}"):
+    with pytest.raises(LawBrokenError, match=f"^law broken: declared_attributes_are_valid: {message}"):
         ENCODER_LAWS[0](made)
 
 
@@ -305,8 +305,8 @@ def test_what_may_not_be_empty_is_not_asked_to() -> None:
         empty_rows = False
 
     assert {name_of(law) for law in ENCODER_LAWS if is_broken(law, Refusing)} == {
-        "empty_rows_are_inert",
-        "empty_rows_end_as_they_began",
+        "empty_rows_have_no_effect",
+        "empty_rows_return_initial_carry",
     }
     check_encoder(Declared)
 
@@ -335,7 +335,7 @@ def test_a_part_instead_of_a_factory_is_refused() -> None:
 def test_a_factory_must_make_new_parts() -> None:
     """Else two parts of one seed are equal whatever they are."""
     part = Leaky()
-    with pytest.raises(LawBrokenError, match="one_seed_makes_equal_parts: the factory gave the same part twice"):
+    with pytest.raises(LawBrokenError, match="same_seed_makes_equal_parts: the factory gave the same part twice"):
         check_encoder(lambda: part)
 
 
@@ -386,26 +386,26 @@ def test_the_oracle_catches_wrong_values_and_wrong_gradients() -> None:
     def scaled(batch: Padded[Vectors]) -> Sequence[Tensor]:
         return [total * weight for total in totals(batch)]
 
-    equals_oracle(scaled, lambda row: row.sum(0) * weight, ROWS, [weight])
+    check_against_oracle(scaled, lambda row: row.sum(0) * weight, ROWS, [weight])
     with pytest.raises(LawBrokenError, match="equals_oracle: values differ from the plain loop's: result 0 has "):
-        equals_oracle(scaled, lambda row: row.sum(0), ROWS)
+        check_against_oracle(scaled, lambda row: row.sum(0), ROWS)
     with pytest.raises(LawBrokenError, match="gradients differ from the plain loop's"):
-        equals_oracle(scaled, lambda row: row.sum(0) * weight.detach(), ROWS, [weight])
+        check_against_oracle(scaled, lambda row: row.sum(0) * weight.detach(), ROWS, [weight])
     with pytest.raises(LawBrokenError, match=r"result 0 is \(3,\), wanted \(4, 3\)"):
-        equals_oracle(totals, lambda row: row, ROWS)
+        check_against_oracle(totals, lambda row: row, ROWS)
 
 
 def test_inverse_laws_catch_what_comes_back_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Packing that swaps steps, and a decoder that drops what it does not like."""
     batch = Padded(Ids, torch.tensor([[1, 2, 3], [4, 5, 0]]), torch.tensor([3, 2]))
-    packing_is_inverse(batch)
-    decoding_is_inverse(Letters(), "b a")
+    check_packing_round_trip(batch)
+    check_decoding_round_trip(Letters(), "b a")
     with pytest.raises(LawBrokenError, match="decoding_is_inverse: 'b a' has tokens .* decode to, 'ba', has"):
-        decoding_is_inverse(LosesSpaces(), "b a")
+        check_decoding_round_trip(LosesSpaces(), "b a")
 
     def swapped(packed: Packed[Ids]) -> Padded[Ids]:
         return Padded(Ids, batch.values.flip(0), packed.lengths)
 
     monkeypatch.setattr(Packed, "padded", swapped)
     with pytest.raises(LawBrokenError, match="packing_is_inverse: other values, lengths or width came back"):
-        packing_is_inverse(batch)
+        check_packing_round_trip(batch)

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from pipeline import Attend, AttendEarlier, Encode, Padded, Pool, States, Tokenize, Vectors
-from pipeline.data.order import to_ints
+from pipeline.data.tensors import to_ints
 from pipeline.errors import CompositionError, OptionError, PluginError, UnknownNameError, UnknownOptionError
-from pipeline.registry import Registry, discovered
+from pipeline.registry import Registry, discover_plugins
 from support.fakes import Fakes, returning, untried
 
-OURS = discovered([distribution("ragged-pipeline")])
+OURS = discover_plugins([distribution("ragged-pipeline")])
 RECURRENT = f"ragged-pipeline {version('ragged-pipeline')} (entry point 'recurrent')"
 LSTM_TAKES = "input_size, hidden_size, num_layers, bias, dropout, bidirectional, layer_norm, residual, merge, engine"
 
@@ -169,7 +169,7 @@ def test_a_wrong_factory_is_its_plugins_fault(fakes: Fakes, case: str, monkeypat
     """Where it could not be tried before: package, entry point and hook are named in the line that names the part."""
     factory, reason = WRONG[case]
     fakes.add("wrong", returning(f"{{'mine': {factory}}}"))
-    monkeypatch.setattr("pipeline.registry.installed.probed", untried)
+    monkeypatch.setattr("pipeline.registry.discovery.probed", untried)
     found = fakes.registry()
     told = f"encoder 'mine' of wrong 1.0 (entry point 'wrong'), from hook pipeline_encoders, {reason}"
     with pytest.raises(PluginError, match=f"^{re.escape(told)}") as refused:

@@ -13,10 +13,10 @@ import pytest
 import pipeline.__main__ as command_line
 from pipeline import Encode, choose_plugins
 from pipeline.errors import OptionError, PluginError, UnknownNameError
-from pipeline.registry import PluginWarning, Registry, chosen, discovered, registry, surveyed
+from pipeline.registry import PluginWarning, Registry, current_choice, discover_plugins, load_for_listing, registry
 from pipeline.registry.catalogue import Plugin
 from pipeline.registry.choice import PLUGINS, STRICT, Choice
-from pipeline.registry.shared import Shared
+from pipeline.registry.shared import SharedRegistry
 from support.fakes import Fakes, offering
 from support.untyped import loosely
 
@@ -90,11 +90,11 @@ def test_the_trap_is_sprung_by_an_import(fakes: Fakes) -> None:
 def test_ours_are_chosen_like_anyones() -> None:
     """By entry point or by package; without them there is no pool."""
     ours = [distribution("ragged-pipeline")]
-    assert discovered(ours, Choice(only=["recurrent"])).encoders.names() == ["bigru", "bilstm", "gru", "lstm", "rnn"]
-    assert discovered(ours, Choice(only=["recurrent"])).pools.names() == []
-    assert discovered(ours, Choice(only=["Ragged_Pipeline"])).pools.names()
-    assert discovered(ours, Choice(block=["builtin"])).tokenizers.names() == []
-    nothing = discovered(ours, Choice(only=()))
+    assert discover_plugins(ours, Choice(only=["recurrent"])).encoders.names() == ["bigru", "bilstm", "gru", "lstm", "rnn"]
+    assert discover_plugins(ours, Choice(only=["recurrent"])).pools.names() == []
+    assert discover_plugins(ours, Choice(only=["Ragged_Pipeline"])).pools.names()
+    assert discover_plugins(ours, Choice(block=["builtin"])).tokenizers.names() == []
+    nothing = discover_plugins(ours, Choice(only=()))
     assert [catalogue.names() for catalogue in nothing.catalogues()] == [[], [], [], []]
     assert [plugin.skipped for plugin in nothing.plugins] == ["not chosen"] * 3
 
@@ -111,7 +111,7 @@ def test_a_name_that_is_not_installed_is_refused(fakes: Fakes, argument: str) ->
     )
     assert not (fakes.folder / "pipeline_trap.trace").exists()
     with pytest.raises(OptionError, match=r"there are: none\.$"):
-        discovered([], choice)
+        discover_plugins([], choice)
 
 
 def test_a_part_that_is_not_found_may_be_in_a_plugin_that_was_left_out(fakes: Fakes) -> None:
@@ -200,7 +200,7 @@ def test_a_program_chooses_before_the_first_part(fakes: Fakes) -> None:
     choose_plugins(only=["pipeline-two"])
     choose_plugins(block=["pipeline-trap"], strict=True)
     assert Encode("first", hidden_size=4).is_lazy
-    assert registry().plugins == surveyed().plugins
+    assert registry().plugins == load_for_listing().plugins
     assert not (fakes.folder / "pipeline_trap.trace").exists()
     loaded = registry()
     choose_plugins(block=["pipeline-trap"], strict=True)
@@ -218,7 +218,7 @@ def test_a_program_that_loads_all_may_choose_all(fakes: Fakes, monkeypatch: pyte
     """What the environment said when plugins were loaded is what was chosen, whatever it says later."""
     monkeypatch.setenv(PLUGINS, "-pipeline-trap")
     loaded = registry()
-    assert loaded.encoders.names() == surveyed().encoders.names()
+    assert loaded.encoders.names() == load_for_listing().encoders.names()
     monkeypatch.delenv(PLUGINS)
     choose_plugins(block=["pipeline-trap"])
     assert registry() is loaded
@@ -233,13 +233,13 @@ def test_arguments_come_before_the_environment(fakes: Fakes, monkeypatch: pytest
     """Names for names and strictness for strictness: what is left out is taken from there."""
     monkeypatch.setenv(PLUGINS, "-pipeline-trap")
     monkeypatch.setenv(STRICT, "1")
-    assert chosen() == Choice(block=["pipeline-trap"], strict=True)
+    assert current_choice() == Choice(block=["pipeline-trap"], strict=True)
     choose_plugins(only=["pipeline-one"])
-    assert chosen() == Choice(only=["pipeline-one"], strict=True)
+    assert current_choice() == Choice(only=["pipeline-one"], strict=True)
     choose_plugins(strict=False)
-    assert chosen() == Choice(block=["pipeline-trap"])
+    assert current_choice() == Choice(block=["pipeline-trap"])
     choose_plugins(block=[])
-    assert chosen() == Choice(strict=True)
+    assert current_choice() == Choice(strict=True)
     with pytest.raises(PluginError, match="it was imported"):
         registry()
     assert (fakes.folder / "pipeline_trap.trace").exists()
@@ -251,10 +251,10 @@ def test_a_wrong_name_is_refused_where_it_is_chosen(monkeypatch: pytest.MonkeyPa
     choose_plugins(only=["pipeline-one"])
     with pytest.raises(OptionError, match="^block names 'mine', but no plugin of that name"):
         choose_plugins(block=["mine"])
-    assert chosen() == Choice(only=["pipeline-one"])
+    assert current_choice() == Choice(only=["pipeline-one"])
     monkeypatch.setenv(PLUGINS, "mine")
     with pytest.raises(OptionError, match="^PIPELINE_PLUGINS names 'mine', but no plugin of that name"):
-        Shared().registry()
+        SharedRegistry().registry()
 
 
 def test_a_plugin_may_not_look_a_part_up_while_it_is_imported(fakes: Fakes) -> None:

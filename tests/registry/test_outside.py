@@ -26,7 +26,7 @@ from pipeline import (
     Vectors,
 )
 from pipeline.errors import PluginError
-from pipeline.registry import Registry, discovered, registry
+from pipeline.registry import Registry, discover_plugins, registry
 from pipeline.testing import (
     ATTENTION_LAWS,
     ENCODER_LAWS,
@@ -34,7 +34,7 @@ from pipeline.testing import (
     POOL_LAWS,
     TOKENIZER_LAWS,
     Law,
-    padded,
+    make_batch,
 )
 
 SOURCE = Path(__file__).parents[1] / "outside" / "pipeline-mingru"
@@ -84,7 +84,7 @@ def test_it_obeys_the_laws(installed: Registry, law: Law[Encoder[MaybeCausal]]) 
 def test_a_stage_reads_it_in_either_layout(installed: Registry) -> None:
     """Padded or packed, with the same states."""
     encode = Encode(installed.encoders.make("mingru", input_size=3, hidden_size=4))
-    batch = padded([torch.ones(time, 3) for time in (2, 0, 5)])
+    batch = make_batch([torch.ones(time, 3) for time in (2, 0, 5)])
     assert torch.equal(encode(batch).packed().values, encode(batch.packed()).packed().values)
     with pytest.raises(TypeError, match="3 features"):
         encode(Padded(Vectors, torch.ones(1, 2, 4), torch.tensor([2])))
@@ -93,7 +93,7 @@ def test_a_stage_reads_it_in_either_layout(installed: Registry) -> None:
 def test_installed_twice_it_collides_by_name(installed: Registry) -> None:
     """The same package under another name is refused when it is used, both named."""
     (entry,) = distribution("pipeline-mingru").entry_points.select(group="pipeline")
-    found = discovered([distribution("pipeline-mingru")])
+    found = discover_plugins([distribution("pipeline-mingru")])
     found.load(entry, installed.encoders.offer("lstm").plugin)
     with pytest.raises(PluginError, match=r"encoder 'mingru' is offered by pipeline-mingru 1\.0 .* and ragged-pipeline "):
         found.encoders.make("mingru", input_size=3, hidden_size=4)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pipeline.registry.probing import probed
 
 from pipeline import Encode
 from pipeline.data.states import MaybeCausal
@@ -12,7 +13,6 @@ from pipeline.errors import PluginError, UnknownNameError
 from pipeline.parts.encoder import Encoder
 from pipeline.registry import PluginWarning
 from pipeline.registry.catalogue import Catalogue, Offer, Plugin
-from pipeline.registry.probing import probed
 from pipeline_recurrent import LSTM, bilstm
 from support.fakes import Fakes
 
@@ -22,7 +22,7 @@ from torch import nn
 from pipeline import Attention, Encoder, Pooling, States, Tokenizer
 from pipeline.hooks import hookimpl
 from pipeline.parts.tokenizer import Tokens
-from pipeline.data.row_ends import last_by_row
+from pipeline.data.states import last_by_row
 from pipeline.functional.segments import sum_by_row
 
 class Base(Encoder):
@@ -45,12 +45,12 @@ LIES = {
         "        super().__init__(input_size)\n"
         "        self.output_size = 5\n",
         "encoder",
-        r"sizes_are_true: output_size=5 is declared, so steps \(packed\) and final states must be \[\(8, 5\), \(3, 5\)\]",
+        r"output_sizes_match_declared: output_size=5 is declared, so steps \(packed\) and final states must be \[\(8, 5\), \(3, 5\)\]",
     ),
     "shape": (
         "class Part(Base):\n    def forward(self, batch):\n        return super().forward(batch).steps.values\n",
         "encoder",
-        "sizes_are_true: forward must give pipeline.States, but gave a Tensor",
+        "output_sizes_match_declared: forward must give pipeline.States, but gave a Tensor",
     ),
     "causal": (
         "class Part(Base):\n"
@@ -73,7 +73,7 @@ LIES = {
     "both": (
         "class Part(Base):\n    bidirectional = True\n",
         "encoder",
-        "declarations_fit_together: causal and bidirectional are both declared",
+        "declared_attributes_are_valid: causal and bidirectional are both declared",
     ),
     "empty": (
         "class Part(Base):\n"
@@ -81,12 +81,12 @@ LIES = {
         "        states = super().forward(batch)\n"
         "        return States(states.steps, states.final + 1)\n",
         "encoder",
-        "empty_rows_end_as_they_began: among lengths",
+        "empty_rows_return_initial_carry: among lengths",
     ),
     "stateful": (
         "class Part(Base):\n    stateful = True\n    empty_rows = False\n",
         "encoder",
-        "carries_what_it_declares: ",
+        "carry_matches_declared: ",
     ),
     "metadata": (
         "class Part(Base):\n"
@@ -95,7 +95,7 @@ LIES = {
         "        bare = type(states)(states.kind, states.values, states.lengths)\n"
         "        return States(bare, last_by_row(bare))\n",
         "encoder",
-        "what_rides_along_is_passed_on: targets, or which steps are asked for, are missing",
+        "metadata_is_passed_on: targets, or which steps are asked for, are missing",
     ),
     "other": (
         "def Part(input_size):\n    return [input_size]\n",
@@ -110,12 +110,12 @@ LIES = {
         "    def score(self, query, key):\n"
         "        return (query @ key.mT)[:, 1:]\n",
         "attention",
-        "attention_sizes_are_true: ",
+        "attention_sizes_match_declared: ",
     ),
     "pool": (
         "class Part(Pooling):\n    def forward(self, states):\n        return sum_by_row(states.steps).repeat(1, 2)\n",
         "pool",
-        "pooled_sizes_are_true: ",
+        "pooled_sizes_match_declared: ",
     ),
     "zeros": (
         "class Part(Pooling):\n    def forward(self, states):\n        return sum_by_row(states.steps) + 1\n",
@@ -124,7 +124,7 @@ LIES = {
     ),
     "tokenizer": (
         "class Part(Tokenizer):\n"
-        "    pad = unknown = bos = eos = None\n"
+        "    pad_token = unk_token = bos_token = eos_token = None\n"
         "    def __init__(self, texts):\n"
         "        self.vocabulary = {'a': 0}\n"
         "    def encode(self, texts, *, offsets=True):\n"
@@ -134,7 +134,7 @@ LIES = {
         "    def decode(self, ids):\n"
         "        return ''\n",
         "tokenizer",
-        "ids_are_in_the_vocabulary: ",
+        "ids_are_in_vocabulary: ",
     ),
 }
 
@@ -190,7 +190,7 @@ def test_what_cannot_be_tried_is_tried_with_the_options_of_its_first_user(fakes:
     found = fakes.registry().encoders
     assert found.offer("mine").tried is found.offer("heads").tried is False
     told = (
-        "encoder 'mine' of needy 1.0 (entry point 'needy'), from hook pipeline_encoders, breaks a law: sizes_are_true"
+        "encoder 'mine' of needy 1.0 (entry point 'needy'), from hook pipeline_encoders, breaks a law: output_sizes_match_declared"
     )
     with pytest.raises(PluginError, match=re.escape(told)):
         found.make("mine", input_size=3, mode="lie")
@@ -208,7 +208,7 @@ def test_nothing_notices() -> None:
         assert torch.is_inference_mode_enabled()
         assert torch.empty(1).is_meta
     assert torch.equal(torch.get_rng_state(), before)
-    assert Encode("lstm", input_size=2, hidden_size=2).held is not None
+    assert Encode("lstm", input_size=2, hidden_size=2).part is not None
 
 
 def test_a_catalogue_tries_by_itself() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 import pipeline
 from pipeline.errors import PluginError, UnknownNameError
-from pipeline.registry import PluginWarning, Registry, discovered, registry
+from pipeline.registry import PluginWarning, Registry, discover_plugins, registry
 from pipeline.registry.catalogue import Plugin
 from support.fakes import Fakes, offering, returning
 
@@ -30,8 +30,8 @@ def failures(found: Registry) -> list[tuple[str, str | None]]:
 
 def test_our_own_are_found_by_entry_points_alone() -> None:
     """Without the library's own distribution there is nothing; with it, all that it ships."""
-    assert [catalogue.names() for catalogue in discovered([]).catalogues()] == [[], [], [], []]
-    ours = discovered([distribution("ragged-pipeline")])
+    assert [catalogue.names() for catalogue in discover_plugins([]).catalogues()] == [[], [], [], []]
+    ours = discover_plugins([distribution("ragged-pipeline")])
     assert ours.encoders.names() == ["bigru", "bilstm", "gru", "lstm", "rnn"]
     assert ours.attentions.names() == ["additive", "dot", "general", "scaled_dot"]
     assert ours.pools.names() == ["attention", "final", "first", "last", "max", "mean", "sum"]
@@ -60,7 +60,7 @@ def test_the_library_names_no_plugin() -> None:
 def test_the_registry_of_all_is_made_once() -> None:
     """Everyone looks names up in the same one."""
     assert registry() is registry()
-    assert set(discovered([distribution("ragged-pipeline")]).encoders.names()) <= set(registry().encoders.names())
+    assert set(discover_plugins([distribution("ragged-pipeline")]).encoders.names()) <= set(registry().encoders.names())
 
 
 def test_plugins_load_in_one_order(fakes: Fakes) -> None:
@@ -68,8 +68,8 @@ def test_plugins_load_in_one_order(fakes: Fakes) -> None:
     for package in ("zeta", "Beta", "alpha"):
         fakes.add(package, offering(package))
     for found in (fakes.found(), fakes.found()[::-1]):
-        assert [plugin.package for plugin in discovered(found).plugins] == ["alpha", "Beta", "zeta"]
-        assert discovered(found).encoders.names() == ["Beta", "alpha", "zeta"]
+        assert [plugin.package for plugin in discover_plugins(found).plugins] == ["alpha", "Beta", "zeta"]
+        assert discover_plugins(found).encoders.names() == ["Beta", "alpha", "zeta"]
 
 
 def test_entry_points_load_in_one_order(fakes: Fakes) -> None:
@@ -89,7 +89,7 @@ def test_entry_points_load_in_one_order(fakes: Fakes) -> None:
         ("two", "two"),
     ]
     for found in (fakes.found(), fakes.found()[::-1]):
-        loaded = discovered(found)
+        loaded = discover_plugins(found)
         assert [(plugin.package, plugin.entry) for plugin in loaded.plugins] == wanted
         assert [offer.name for offer in loaded.encoders.offers] == ["one", "two", "one", "two", "one", "two"]
 
@@ -99,7 +99,7 @@ def test_of_two_versions_the_first_on_the_path_counts(tmp_path: Path, monkeypatc
     later, first = Fakes(tmp_path / "later", monkeypatch), Fakes(tmp_path / "first", monkeypatch)
     later.add("two-words", offering("old"), version="1.0")
     first.add("Two_Words", offering("new"), version="2.0")
-    found = discovered(distributions(path=[str(first.folder), str(later.folder)]))
+    found = discover_plugins(distributions(path=[str(first.folder), str(later.folder)]))
     assert found.plugins == [Plugin("Two_Words", "2.0", "two_words")]
     assert found.encoders.names() == ["new"]
     assert found.encoders.offer("new").plugin.version == "2.0"

@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.registry import discovered
-from pipeline.registry.sampling import same_random_numbers, sample, sample_options
+from pipeline.registry import discover_plugins
+from pipeline.registry.sampling import make_sample, preserve_global_state, sample_options
 from support.untyped import seed
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
-OURS = discovered([distribution("ragged-pipeline")])
+OURS = discover_plugins([distribution("ragged-pipeline")])
 Size = NewType("Size", int)
 
 
@@ -109,7 +109,7 @@ def test_a_text_is_not_guessed() -> None:
     assert sample_options(named, {}) is None
     assert sample_options(many, {}) is None
     assert sample_options(named, {"name": "gru"}) == {"name": "gru"}
-    assert sample(named, {}) is None
+    assert make_sample(named, {}) is None
 
 
 def test_what_ships_can_be_sampled() -> None:
@@ -117,7 +117,7 @@ def test_what_ships_can_be_sampled() -> None:
     modules = [offer for catalogue, offer in OURS.parts() if catalogue.kind != "tokenizer"]
     assert len(modules) > 10
     for offer in modules:
-        part = sample(offer.factory, {"input_size": 4})
+        part = make_sample(offer.factory, {"input_size": 4})
         assert isinstance(part, nn.Module), offer.name
         assert all(weight.is_meta for weight in part.parameters())
 
@@ -145,14 +145,14 @@ def test_random_numbers_go_on_as_if_nothing_had_been() -> None:
     random.seed(3)
     np.random.seed(3)  # noqa: NPY002
     first = drawn()
-    assert sample(drawing, {"input_size": 4}) is not None
+    assert make_sample(drawing, {"input_size": 4}) is not None
     assert (first, drawn()) == wanted
 
 
 def test_random_numbers_go_on_after_an_error() -> None:
     """As they do otherwise."""
     before = torch.get_rng_state()
-    with pytest.raises(RuntimeError), same_random_numbers():
+    with pytest.raises(RuntimeError), preserve_global_state():
         torch.cat([torch.rand(2), torch.rand(2, 2)])
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -165,4 +165,4 @@ def test_a_factory_may_refuse() -> None:
         raise ValueError(msg)
 
     assert sample_options(refusing, {}) == {"input_size": 4}
-    assert sample(refusing, {}) is None
+    assert make_sample(refusing, {}) is None

@@ -9,9 +9,9 @@ from types import ModuleType
 
 import pytest
 
-from pipeline.registry import Registry, discovered
+from pipeline.registry import Registry, discover_plugins
 from pipeline.registry.choice import PLUGINS, STRICT, Choice
-from pipeline.registry.shared import Shared
+from pipeline.registry.shared import SharedRegistry
 
 
 class Fakes:
@@ -23,7 +23,7 @@ class Fakes:
         folder.mkdir(exist_ok=True)
         monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
         # What is chosen and loaded while the folder is on the path goes with it.
-        monkeypatch.setattr("pipeline.registry.shared._shared", Shared())
+        monkeypatch.setattr("pipeline.registry.shared._shared", SharedRegistry())
         for variable in (PLUGINS, STRICT):
             monkeypatch.delenv(variable, raising=False)
 
@@ -54,7 +54,7 @@ class Fakes:
 
     def registry(self, choice: Choice | None = None) -> Registry:
         """What the distributions in the folder offer, or those of them that are chosen, and they alone."""
-        return discovered(self.found(), choice)
+        return discover_plugins(self.found(), choice)
 
 
 def offering(*names: str) -> str:

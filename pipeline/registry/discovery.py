@@ -1,0 +1,244 @@
+"""Find installed plugins, load them, and read the parts that they offer through each hook."""
+
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import Distribution, EntryPoint
+from typing import Final, TypeAlias, cast, final
+
+import attrs
+import pluggy
+
+from pipeline import hooks
+from pipeline.data.states import MaybeCausal
+from pipeline.errors import PluginError
+from pipeline.parts.attention import Attention
+from pipeline.parts.encoder import Encoder
+from pipeline.parts.pooling import Pooling
+from pipeline.parts.tokenizer import Tokenizer
+from pipeline.registry.catalogue import Catalogue, Offer, Plugin, PluginWarning
+from pipeline.registry.choice import STRICT, Choice, normalize_name
+from pipeline.text import format_error
+
+_Catalogues: TypeAlias = tuple[
+    Catalogue[Encoder[MaybeCausal]], Catalogue[Attention], Catalogue[Pooling], Catalogue[Tokenizer]
+]
+
+_Factories: TypeAlias = Mapping[str, Callable[..., object]]
+"""The factories that a plugin returns from one hook, by name."""
+
+_STATUS: Final = "pipeline_status"
+
+
+@final
+class Registry:
+    """All plugins that were found, and the parts that they offer.
+
+    Attributes:
+        plugins: all plugins, including those that failed to load or were not loaded on purpose.
+        encoders, attentions, pools, tokenizers: the parts that they offer.
+        status: their status functions, by subject.
+
+    Example:
+        >>> from importlib.metadata import distributions
+        >>> "bilstm" in discover_plugins(distributions()).encoders.names()
+        True
+    """
+
+    def __init__(self) -> None:
+        self.plugins: list[Plugin] = []
+        self.encoders: Catalogue[Encoder[MaybeCausal]] = Catalogue("encoder", "pipeline_encoders", Encoder)
+        self.attentions: Catalogue[Attention] = Catalogue("attention", "pipeline_attentions", Attention)
+        self.pools: Catalogue[Pooling] = Catalogue("pool", "pipeline_pools", Pooling, required=False)
+        self.tokenizers: Catalogue[Tokenizer] = Catalogue(
+            "tokenizer", "pipeline_tokenizers", Tokenizer, stage_option="texts"
+        )
+        self.status: list[Offer[str]] = []
+
+    def catalogues(self) -> _Catalogues:
+        """Return the parts of each kind."""
+        return self.encoders, self.attentions, self.pools, self.tokenizers
+
+    def parts(self) -> Iterator[tuple[Catalogue[object], Offer[object]]]:
+        """Yield every offered part with its catalogue, sorted by kind and name."""
+        for catalogue in cast("tuple[Catalogue[object], ...]", self.catalogues()):
+            for name in catalogue.names():
+                for offer in catalogue.offers_of(name):
+                    yield catalogue, offer
+
+    def load(self, entry: EntryPoint, plugin: Plugin, *, strict: bool = False) -> None:
+        """Import a plugin and register it. If that fails, record the reason and warn.
+
+        Args:
+            entry: the entry point that names its module.
+            plugin: its name in messages and lists.
+            strict: raise an error instead of the warning.
+
+        Raises:
+            PluginError: if it fails, and `strict` is True.
+        """
+        try:
+            self._add(entry.load(), plugin)
+        # A module may raise anything while it is imported; one that calls sys.exit() must not end the program.
+        except (Exception, SystemExit) as error:
+            reason = str(error).rstrip(".") if isinstance(error, PluginError) else format_error(error).rstrip(".")
+            failed = attrs.evolve(plugin, failure=reason)
+            summary = f"plugin {plugin} failed to load: {reason}"
+            if strict:
+                msg = f"{summary}; fix or block it, or load without `strict` ({STRICT}), which makes this a warning."
+                raise PluginError(msg, package=plugin.package) from error
+            self.plugins.append(failed)
+            for catalogue in self.catalogues():
+                catalogue.failed.append(failed)
+            warnings.warn(f"{summary}.", PluginWarning, stacklevel=2)
+
+    def skip(self, plugin: Plugin) -> None:
+        """Record a plugin that is not loaded on purpose."""
+        self.plugins.append(plugin)
+        for catalogue in self.catalogues():
+            catalogue.skipped.append(plugin)
+
+    def register(self, module: object, plugin: Plugin) -> None:
+        """Add all offers of a module, or none of them if one breaks a rule. Tests of a plugin call it by hand.
+
+        Args:
+            module: the object that implements the hooks.
+            plugin: its name in messages and lists.
+
+        Raises:
+            PluginError: if it implements an unknown hook, or a hook fails or returns no mapping of names to factories.
+        """
+        try:
+            self._add(module, plugin)
+        except PluginError as error:
+            msg = f"plugin {plugin}: {error}."
+            raise PluginError(msg, package=plugin.package) from error
+
+    def _add(self, module: object, plugin: Plugin) -> None:
+        *found, status = read_hooks(module, [*(catalogue.hook for catalogue in self.catalogues()), _STATUS])
+        for each, factories in zip(self.catalogues(), found, strict=True):
+            catalogue = cast("Catalogue[object]", each)
+            for name, factory in factories.items():
+                catalogue.offers.append(Offer(name, plugin, factory, tried=plugin.ships_with_library))
+        self.status += [Offer(subject, plugin, cast("hooks.Status", line)) for subject, line in status.items()]
+        self.plugins.append(plugin)
+
+
+def read_hooks(module: object, names: Sequence[str]) -> list[_Factories]:
+    """Call the hooks that a module implements.
+
+    Args:
+        module: the object that implements the hooks.
+        names: the hooks' names.
+
+    Returns:
+        The factories of each hook; an empty mapping if the module does not implement it.
+
+    Raises:
+        PluginError: if the module breaks a rule. The message has no full stop, so that callers can continue it.
+    """
+    # One manager per plugin: a shared one would call the hooks of all plugins at once, without saying which is whose.
+    manager = pluggy.PluginManager(hooks.PROJECT)
+    manager.add_hookspecs(hooks)
+    try:
+        manager.register(module)
+    except pluggy.PluginValidationError as error:
+        msg = f"one of its hooks must take no arguments: {' '.join(str(error).split())}"
+        raise PluginError(msg) from error
+    try:
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        unknown = [caller.name for caller in manager.get_hookcallers(module) or () if not caller.has_spec()]
+        msg = f"it implements {', '.join(unknown)}, which is not a hook; the hooks are: {', '.join(names)}"
+        raise PluginError(msg) from error
+    found = [_call_hook(manager, hook) for hook in names]
+    for hook, factories in zip(names, found, strict=True):
+        if factories is None and hasattr(module, hook):
+            msg = f"its function {hook} is not marked as a hook; write @hookimpl above it, from pipeline.extend"
+            raise PluginError(msg, hook=hook)
+    return [factories or {} for factories in found]
+
+
+def _call_hook(manager: pluggy.PluginManager, hook: str) -> _Factories | None:
+    """Return the factories of one hook, or None if the manager's only plugin does not implement it."""
+    found: dict[str, Callable[..., object]] = {}
+    caller = cast("pluggy.HookCaller", getattr(manager.hook, hook))
+    # Not through the caller itself: it would silently drop an implementation that returns None.
+    for implementation in caller.get_hookimpls():
+        try:
+            returned: object = implementation.function()
+        except Exception as error:
+            msg = f"hook {hook} failed: {format_error(error).rstrip('.')}"
+            raise PluginError(msg, hook=hook) from error
+        if not isinstance(returned, Mapping):
+            msg = f"hook {hook} must return a mapping of names to factories, got {returned!r}"
+            raise PluginError(msg, hook=hook)
+        for name, factory in cast("Mapping[object, object]", returned).items():
+            if not isinstance(name, str) or not callable(factory):
+                msg = f"hook {hook} must map names to factories, got {name!r}: {factory!r}"
+                raise PluginError(msg, hook=hook)
+            found[name] = factory
+    return found if caller.get_hookimpls() else None
+
+
+def discover_plugins(found: Iterable[Distribution], choice: Choice | None = None) -> Registry:
+    """Load the plugins of some distributions, in an order that is the same on every machine.
+
+    Args:
+        found: the distributions in the order of the path. Of two with the same name the first counts, as it
+            does for `import`. Unreadable metadata is skipped.
+        choice: the plugins to load; all if it is left out. The others are not imported.
+
+    Raises:
+        OptionError: if `choice` names a plugin that is not installed.
+        PluginError: if a plugin fails to load, and `choice` is strict.
+    """
+    choice = choice or Choice()
+    loaded = Registry()
+    for entry, plugin in list_plugins(found, choice):
+        if plugin.skipped is None:
+            loaded.load(entry, plugin, strict=choice.strict)
+        else:
+            loaded.skip(plugin)
+    return loaded
+
+
+def list_plugins(found: Iterable[Distribution], choice: Choice) -> list[tuple[EntryPoint, Plugin]]:
+    """List every plugin in loading order, and whether it is to be loaded. Nothing is imported."""
+    first: dict[str, Distribution] = {}
+    for number, distribution in enumerate(found):
+        name = _read_field(distribution, "Name")
+        # A distribution without a name is never the same as another one.
+        first.setdefault(f"?{number}" if name == "?" else normalize_name(name), distribution)
+    plugins = [
+        (entry, Plugin(_read_field(distribution, "Name"), _read_field(distribution, "Version"), entry.name))
+        for distribution in first.values()
+        for entry in _read_entries(distribution)
+    ]
+    plugins.sort(key=lambda each: (normalize_name(each[1].package), each[0].name, each[0].value))
+    choice.check((plugin.package, plugin.entry) for _, plugin in plugins)
+    return [
+        (entry, attrs.evolve(plugin, skipped=choice.skip_reason(plugin.package, plugin.entry)))
+        for entry, plugin in plugins
+    ]
+
+
+def _read_field(distribution: Distribution, field: str) -> str:
+    """Return a field of a distribution's metadata, or a question mark if it is missing or unreadable."""
+    # Not `distribution.name`: it parses the whole file, long descriptions included, and takes ten times as long. This
+    # runs for every installed distribution at the first look-up.
+    try:
+        text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+    except Exception:  # noqa: BLE001 - the error depends on the version of Python, and the file is someone else's
+        return "?"
+    header = re.split(r"\r?\n\r?\n", text, maxsplit=1)[0]
+    found = re.search(rf"^{field}:[ \t]*(\S.*?)\s*$", header, flags=re.MULTILINE | re.IGNORECASE)
+    return "?" if found is None else found[1]
+
+
+def _read_entries(distribution: Distribution) -> list[EntryPoint]:
+    """Return a distribution's entry points in our group; an empty list if they are unreadable."""
+    try:
+        return [entry for entry in distribution.entry_points if entry.group == hooks.PROJECT]
+    except Exception:  # noqa: BLE001 - a broken file of a distribution that may not be a plugin at all
+        return []

@@ -1,0 +1,175 @@
+"""Try a plugin's part on small batches when it is first created: its declared attributes must be true."""
+
+import copy
+import inspect
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeAlias, cast
+
+import attrs
+import torch
+from torch import nn
+
+from pipeline.laws import attentions, encoders, law, pools, rows, tokenizers
+from pipeline.registry.sampling import preserve_global_state, read_parameters
+
+_Laws: TypeAlias = Sequence[law.Law[Any]]
+
+TIME_LIMIT: Final = 2.0
+"""Seconds after which no further law starts: a user who writes `Encode("name")` is waiting."""
+
+_TEXTS: Final = ("a fine film", "a dull film")
+"""Texts for tokenizers, since the user's own texts may be an iterator that can be read only once."""
+
+_SIZE: Final = 8
+"""Larger integers among the options are reduced to this, or to the next multiple that suits the smaller ones."""
+
+_LAYERS: Final = 2
+"""Options that count layers are reduced to this: two layers show as much as twelve."""
+
+_LAYER_WORDS: Final = ("layer", "block", "depth")
+
+_LAWS: Final[Mapping[str, _Laws]] = {
+    "pipeline_encoders": (
+        encoders.declared_attributes_are_valid,
+        encoders.output_sizes_match_declared,
+        encoders.metadata_is_passed_on,
+        encoders.empty_rows_return_initial_carry,
+        rows.causal_steps_do_not_look_ahead,
+        encoders.bidirectional_reads_from_both_ends,
+        encoders.carry_matches_declared,
+    ),
+    "pipeline_attentions": (attentions.attention_sizes_match_declared, attentions.compare_of_project_equals_score),
+    "pipeline_pools": (pools.pooled_sizes_match_declared, pools.empty_rows_give_zeros),
+    "pipeline_tokenizers": (tokenizers.vocabulary_is_valid, tokenizers.ids_are_in_vocabulary),
+}
+"""The laws about what a part declares, by hook. The other laws belong into the plugin's own tests."""
+
+
+@attrs.frozen
+class Outcome:
+    """Result of a trial.
+
+    Attributes:
+        problem: the rule that the part breaks, as the end of a sentence; None if it breaks none.
+        cause: the error that showed it.
+        not_run: names of the laws for which there was no time.
+    """
+
+    problem: str | None = None
+    cause: Exception | None = None
+    not_run: Sequence[str] = ()
+
+
+def try_part(hook: str, factory: Callable[..., object], options: Mapping[str, object]) -> Outcome:
+    """Run the laws about declared attributes on parts that a factory creates.
+
+    A law first runs on a small part: the user's options, with all sizes reduced. If the law is broken, it runs again
+    with the user's own sizes, so that a reduced size is never the reason for an error. Global state is restored.
+
+    Args:
+        hook: the hook through which the part is offered.
+        factory: creates the part.
+        options: the options that the user wrote.
+
+    Example:
+        >>> from pipeline_recurrent import GRU
+        >>> try_part("pipeline_encoders", GRU, {"input_size": 3, "hidden_size": 2_048, "num_layers": 12})
+        Outcome(problem=None, cause=None, not_run=())
+    """
+    # On the CPU and with gradients, whatever device and mode the caller has set.
+    with preserve_global_state(), torch.device("cpu"), torch.inference_mode(mode=False):
+        if hook == "pipeline_tokenizers":
+            exact = reduced = {**options, "texts": _TEXTS}
+        else:
+            exact = _without_placement(factory, options)
+            reduced = reduce_sizes(factory, exact)
+        make = next((make for make in (_bind(factory, reduced), _bind(factory, exact)) if _works(make)), None)
+        if make is None:
+            # Options that cannot be copied, such as an open file, allow no second part.
+            return Outcome()
+        if make() is make():
+            return Outcome("returned the same object twice; create a new part at every call")
+        return _run_laws(_LAWS[hook], make, _bind(factory, exact))
+
+
+def _run_laws(laws: _Laws, make: Callable[[], object], make_exact: Callable[[], object]) -> Outcome:
+    start = time.monotonic()
+    for number, each in enumerate(laws):
+        if time.monotonic() - start > TIME_LIMIT:
+            return Outcome(not_run=[law.name_of(other) for other in laws[number:]])
+        broken = _run_law(each, make) and _run_law(each, make_exact)
+        if broken is not None:
+            reason = str(broken).removeprefix("law broken: ").rstrip(".")
+            return Outcome(f"breaks a law: {reason}", broken)
+    return Outcome()
+
+
+def _run_law(each: law.Law[Any], make: Callable[[], object]) -> law.LawBrokenError | None:
+    try:
+        each(make)
+    except law.LawBrokenError as error:
+        return error
+    return None
+
+
+def _bind(factory: Callable[..., object], options: Mapping[str, object]) -> Callable[[], object]:
+    """Return a function that creates a part with copies of the options: a module among them must not be shared."""
+
+    def make() -> object:
+        part = factory(**copy.deepcopy(dict(options)))
+        return part.to("cpu") if isinstance(part, nn.Module) else part
+
+    return make
+
+
+def _works(make: Callable[[], object]) -> bool:
+    try:
+        make()
+    except Exception:  # noqa: BLE001 - a factory may reject reduced sizes, or options that are copies
+        return False
+    return True
+
+
+def _without_placement(factory: Callable[..., object], options: Mapping[str, object]) -> dict[str, object]:
+    """Leave out an optional `device` and `dtype`: the laws use float64 on the CPU."""
+    parameters = read_parameters(factory)
+    return {
+        name: value
+        for name, value in options.items()
+        if name not in {"device", "dtype"} or parameters[name].default is inspect.Parameter.empty
+    }
+
+
+def reduce_sizes(factory: Callable[..., object], options: Mapping[str, object]) -> dict[str, object]:
+    """Reduce every integer among a factory's options and defaults to a small size.
+
+    Large sizes become equal, and a multiple of the small ones, because a size often has to be divisible by another
+    (features by heads), and two sizes often have to agree.
+
+    Example:
+        >>> def factory(input_size: int, heads: int = 3, hidden_size: int = 2_048, num_layers: int = 12) -> None: ...
+        >>> reduce_sizes(factory, {"input_size": 300})
+        {'input_size': 9, 'hidden_size': 9, 'num_layers': 2}
+    """
+    integers = dict(_integers(factory, options))
+    layers = {name for name in integers if any(word in name for word in _LAYER_WORDS)}
+    factors = [value for name, value in integers.items() if 1 < value <= _SIZE and name not in layers]
+    # At most 24 (of 3 and 8): a multiple of many small numbers would be a large size again.
+    multiple = min(math.lcm(*factors), 3 * _SIZE)
+    size = math.ceil(_SIZE / multiple) * multiple
+    reduced = dict(options)
+    for name, value in integers.items():
+        limit = _LAYERS if name in layers else size
+        if value > limit:
+            reduced[name] = limit
+    return reduced
+
+
+def _integers(factory: Callable[..., object], options: Mapping[str, object]) -> Iterator[tuple[str, int]]:
+    """Yield the integers among the options, and among the defaults of the options that are left out."""
+    for name, parameter in read_parameters(factory).items():
+        value = options.get(name, cast("object", parameter.default))
+        if isinstance(value, int) and not isinstance(value, bool) and parameter.kind is not parameter.POSITIONAL_ONLY:
+            yield name, value
