@@ -9,10 +9,10 @@ import attrs
 import numpy.typing as npt
 from rich.console import Console, ConsoleOptions, RenderResult
 
+from pipeline.batching.analysis import measure_repeated_batchmates
 from pipeline.batching.lengths import Lengths
 from pipeline.batching.plan import Plan
-from pipeline.batching.policy import Policy, TooLong
-from pipeline.batching.randomness import measure_repeated_batchmates
+from pipeline.batching.policies import Policy, TooLong
 from pipeline.checks.options import check_int
 from pipeline.errors import OptionError, PipelineError
 from pipeline.forecast.histogram import Histogram

@@ -7,7 +7,8 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.batching.lengths import Lengths, iterate_blocks
+from pipeline.batching.arrays import iterate_blocks
+from pipeline.batching.lengths import Lengths
 from pipeline.checks.options import check_int
 from pipeline.errors import OptionError
 

@@ -5,9 +5,8 @@ from typing import TypedDict, final
 import attrs
 import numpy.typing as npt
 
+from pipeline.batching.analysis import Coverage, PaddingReport, Randomness
 from pipeline.batching.plan import Plan
-from pipeline.batching.randomness import Coverage, Randomness
-from pipeline.batching.waste import PaddingReport
 
 
 class OutlierRecord(TypedDict):

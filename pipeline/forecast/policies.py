@@ -7,11 +7,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.batching.policies.boundaries import Boundaries
-from pipeline.batching.policies.budget import Budget
-from pipeline.batching.policies.rows import Rows
-from pipeline.batching.policies.shapes import Shapes
-from pipeline.batching.policy import Policy, TooLong
+from pipeline.batching.policies import Boundaries, Budget, Policy, Rows, Shapes, TooLong
 from pipeline.forecast.histogram import Histogram
 
 _GROUPS: Final = 8

@@ -6,10 +6,10 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.batching.analysis import measure_correlation
+from pipeline.batching.arrays import IntArray
 from pipeline.batching.plan import Plan
-from pipeline.batching.policy import Policy
-from pipeline.batching.randomness import measure_correlation
-from pipeline.checks.options import IntArray
+from pipeline.batching.policies import Policy
 from pipeline.data.report import Report
 from pipeline.errors import PipelineError
 from pipeline.forecast.histogram import Histogram

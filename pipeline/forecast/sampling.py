@@ -12,15 +12,12 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.batching.batches import Batches
+from pipeline.batching.arrays import IntArray, SeededRandom
+from pipeline.batching.batches import Batches, choose_less_padded, shuffle_batches, split_largest
 from pipeline.batching.cursor import Cursor
-from pipeline.batching.cut import choose_less_padded
-from pipeline.batching.draws import SeededRandom
-from pipeline.batching.pieces import RowSplits
+from pipeline.batching.lengths import RowSplits
 from pipeline.batching.plan import Plan
-from pipeline.batching.policy import Policy
-from pipeline.batching.ranks import shuffle_batches, split_largest
-from pipeline.checks.options import IntArray
+from pipeline.batching.policies import Policy
 from pipeline.errors import LengthError
 from pipeline.forecast.histogram import Histogram
 

@@ -7,9 +7,8 @@ from typing import TypeVar, final
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.batching.analysis import Coverage, PaddingOutlier
 from pipeline.batching.lengths import Lengths
-from pipeline.batching.randomness import Coverage
-from pipeline.batching.waste import PaddingOutlier
 from pipeline.checks.options import check_int
 from pipeline.data.batches import Batch
 from pipeline.data.report import Report

@@ -6,7 +6,7 @@ from typing import Final, Generic, TypeVar, final
 from torch.utils.data import Dataset
 from typing_extensions import override
 
-from pipeline.batching.pieces import RowSlice, RowSplits
+from pipeline.batching.lengths import RowSlice, RowSplits
 from pipeline.data.rows import Example, K, Row, cut_row
 from pipeline.errors import OptionError, ShapeError
 from pipeline.loading.records import Indexable, add_record_note, fetch, fetch_one

@@ -9,11 +9,11 @@ import numpy.typing as npt
 from torch.utils.data import Sampler
 from typing_extensions import TypeIs, override
 
+from pipeline.batching.batches import Uneven
 from pipeline.batching.cursor import Cursor
-from pipeline.batching.pieces import RowSplits
+from pipeline.batching.lengths import RowSplits
 from pipeline.batching.plan import Plan
-from pipeline.batching.policy import Policy
-from pipeline.batching.ranks import Uneven
+from pipeline.batching.policies import Policy
 from pipeline.errors import OptionError
 from pipeline.loading.ranks import get_rank_and_world_size
 

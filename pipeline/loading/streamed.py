@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 from typing_extensions import override
 
-from pipeline.batching.stream_cursor import StreamCursor
+from pipeline.batching.cursor import StreamCursor
 from pipeline.checks.options import check_choice, check_int
 from pipeline.core.chain import StreamChain
 from pipeline.core.stage import Stage, StageBase, Stream, is_stream

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline import plan
 from pipeline.batching import Boundaries, Budget, Plan, Policy, Rows, Shapes
-from pipeline.batching.ranks import split_largest
+from pipeline.batching.batches import split_largest
 from pipeline.errors import LengthError
 from pipeline.forecast import Histogram
 from pipeline.forecast.sampling import LengthRuns, cut_long_rows, sample_batches

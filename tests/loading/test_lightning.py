@@ -1,4 +1,4 @@
-"""Lightning: our loader is left as it is, its state goes with a checkpoint, and nothing is dealt out twice."""
+"""Lightning keeps a `Loader` as it is and its state in checkpoints, and does not split batches twice."""
 
 import random
 from pathlib import Path
@@ -10,79 +10,79 @@ from torch.utils.data import DataLoader
 from pipeline import FromIds, Pad
 from pipeline.batching import Budget, Plan
 from pipeline.loading import Loader, PlannedBatches, RowDataset
-from support.litmodels import module, trainer, written
+from support.litmodels import make_module, make_trainer, read_row_ids
 from support.needs import needs
 
 pytestmark = [needs("lightning"), pytest.mark.filterwarnings("ignore")]
 
-COUNTS = [random.Random(place).randint(1, 12) for place in range(61)]
+COUNTS = [random.Random(row).randint(1, 12) for row in range(61)]
 
 
-def parts() -> tuple[Any, PlannedBatches]:
-    """Rows of such lengths, and batches of them."""
-    rows = RowDataset([[place] * count for place, count in enumerate(COUNTS)], FromIds())
+def make_rows_and_batches() -> tuple[Any, PlannedBatches]:
+    """Make rows of these lengths, and a plan of their batches."""
+    rows = RowDataset([[row] * count for row, count in enumerate(COUNTS)], FromIds())
     return rows, PlannedBatches(COUNTS, Budget(40), seed=3)
 
 
-def ours() -> Loader[Any]:
-    """A loader of ours."""
-    return Loader(*parts(), Pad())
+def make_loader() -> Loader[Any]:
+    """Make a `Loader`."""
+    return Loader(*make_rows_and_batches(), Pad())
 
 
-def stock() -> Any:
-    """A stock loader over planned batches."""
-    rows, batches = parts()
+def make_stock_loader() -> Any:
+    """Make a stock `DataLoader` over planned batches."""
+    rows, batches = make_rows_and_batches()
     return DataLoader(rows, batch_sampler=batches, collate_fn=Pad())
 
 
-def planned(rank: int, world_size: int) -> list[list[list[int]]]:
-    """Two epochs of a rank."""
+def plan_epochs(rank: int, world_size: int) -> list[list[list[int]]]:
+    """Return the row ids of each batch of two epochs of a rank."""
     return [
         [batch.tolist() for batch in Plan.of(COUNTS, Budget(40), seed=3, epoch=epoch, world_size=world_size).rank(rank)]
         for epoch in range(2)
     ]
 
 
-@pytest.mark.parametrize("made", ["ours", "stock"])
-def test_two_ranks_get_their_own_batches(made: str, tmp_path: Path) -> None:
-    """Ours as it is; a stock loader, where Lightning is told that its sampler is not to be replaced."""
-    options: dict[str, Any] = {} if made == "ours" else {"use_distributed_sampler": False}
-    fit = trainer(devices=2, strategy="ddp_fork", max_epochs=2, **options)
-    fit.fit(module(tmp_path), ours() if made == "ours" else stock())
+@pytest.mark.parametrize("kind", ["ours", "stock"])
+def test_two_ranks_get_their_own_batches(kind: str, tmp_path: Path) -> None:
+    """From a `Loader`, and from a stock `DataLoader` with `use_distributed_sampler=False`."""
+    options: dict[str, Any] = {} if kind == "ours" else {"use_distributed_sampler": False}
+    trainer = make_trainer(devices=2, strategy="ddp_fork", max_epochs=2, **options)
+    trainer.fit(make_module(tmp_path), make_loader() if kind == "ours" else make_stock_loader())
     for rank in range(2):
-        assert written(tmp_path, rank) == planned(rank, 2)
+        assert read_row_ids(tmp_path, rank) == plan_epochs(rank, 2)
 
 
-def test_a_stock_loader_s_batches_are_not_replaced_in_silence(tmp_path: Path) -> None:
-    """Lightning says what to tell it."""
+def test_lightning_does_not_silently_replace_the_batch_sampler(tmp_path: Path) -> None:
+    """Its error names the option to set."""
     with pytest.raises(Exception, match=r"Trainer\(use_distributed_sampler=False\)"):
-        trainer(devices=2, strategy="ddp_fork", max_epochs=1).fit(module(tmp_path), stock())
+        make_trainer(devices=2, strategy="ddp_fork", max_epochs=1).fit(make_module(tmp_path), make_stock_loader())
 
 
-def test_a_checkpoint_brings_the_very_same_rest(tmp_path: Path) -> None:
-    """Taken within an epoch: the loader's state goes with it."""
-    (wanted, following) = planned(0, 1)
+def test_a_checkpoint_within_an_epoch_resumes_exactly(tmp_path: Path) -> None:
+    """It holds the state of the loader."""
+    (wanted, following) = plan_epochs(0, 1)
     (tmp_path / "before").mkdir()
     (tmp_path / "after").mkdir()
-    model = module(tmp_path / "before")
+    model = make_module(tmp_path / "before")
 
-    def saving(_outputs: Any, _batch: Any, number: int) -> None:
+    def save(_outputs: Any, _batch: Any, number: int) -> None:
         if number == 4:
             model.trainer.save_checkpoint(tmp_path / "checkpoint")
 
-    model.on_train_batch_end = saving
-    trainer(max_epochs=1).fit(model, ours())
-    trainer(max_epochs=2).fit(module(tmp_path / "after"), ours(), ckpt_path=tmp_path / "checkpoint")
-    assert written(tmp_path / "before") == [wanted]
-    assert written(tmp_path / "after") == [wanted[5:], following]
+    model.on_train_batch_end = save
+    make_trainer(max_epochs=1).fit(model, make_loader())
+    make_trainer(max_epochs=2).fit(make_module(tmp_path / "after"), make_loader(), ckpt_path=tmp_path / "checkpoint")
+    assert read_row_ids(tmp_path / "before") == [wanted]
+    assert read_row_ids(tmp_path / "after") == [wanted[5:], following]
 
 
 def test_prediction_takes_every_batch(tmp_path: Path) -> None:
-    """Where Lightning wraps batch samplers, to know the rows of each."""
-    model = module(tmp_path)
+    """Lightning then wraps batch samplers, to record the rows of each batch."""
+    model = make_module(tmp_path)
 
-    def places(batch: Any) -> Any:
-        return batch.metadata.places.tolist()
+    def get_row_ids(batch: Any) -> Any:
+        return batch.metadata.row_ids.tolist()
 
-    model.predict_step = places
-    assert trainer().predict(model, stock()) == planned(0, 1)[0]
+    model.predict_step = get_row_ids
+    assert make_trainer().predict(model, make_stock_loader()) == plan_epochs(0, 1)[0]

@@ -1,4 +1,4 @@
-"""Two ranks, joined: as many batches each, every row once, and no step that waits for ever."""
+"""Two joined ranks get the same number of batches, every row once, and never wait for each other forever."""
 
 import random
 from pathlib import Path
@@ -9,24 +9,24 @@ import torch
 from pipeline import Pad
 from pipeline.batching import Budget, Plan
 from pipeline.loading import Loader, PlannedBatches, RowDataset
-from pipeline.stages.from_ids import FromIds
-from support.ranked import on_ranks
+from pipeline.stages.input_stage import FromIds
+from support.ranked import run_on_ranks
 from support.steps import trained_on_a_rank
 
-COUNTS = [random.Random(place).randint(1, 12) for place in range(61)]
+COUNTS = [random.Random(row).randint(1, 12) for row in range(61)]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_distributed_step_for_every_batch(workers: int, tmp_path: Path) -> None:
-    """Two epochs of gradients that are exchanged: the ranks end together, with the same weights, after every row."""
-    first, second = on_ranks(trained_on_a_rank, 2, tmp_path, COUNTS, workers)
+def test_distributed_training_takes_one_step_per_batch(workers: int, tmp_path: Path) -> None:
+    """Two epochs with exchanged gradients: the ranks end together with the same weights, after every row."""
+    first, second = run_on_ranks(trained_on_a_rank, 2, tmp_path, COUNTS, workers)
     for epoch in range(2):
         mine, theirs = first["places"][epoch], second["places"][epoch]
         plan = Plan.of(COUNTS, Budget(40), seed=3, epoch=epoch, world_size=2)
         assert mine == [batch.tolist() for batch in plan.rank(0)]
         assert theirs == [batch.tolist() for batch in plan.rank(1)]
         assert len(mine) == len(theirs)
-        assert sorted(place for batch in mine + theirs for place in batch) == list(range(61))
+        assert sorted(row for batch in mine + theirs for row in batch) == list(range(61))
     assert first["state"] == second["state"]
     for one, other in zip(first["weights"], second["weights"], strict=True):
         assert torch.equal(one, other)

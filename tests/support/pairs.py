@@ -1,4 +1,4 @@
-"""Examples in a form that can be compared, in a module that workers that are spawned can import."""
+"""Examples as pairs that can be compared; spawned workers import this module."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,5 +7,5 @@ from pipeline import Example
 
 
 def pairs(examples: Iterable[Example[Any]]) -> list[tuple[object, object]]:
-    """Inputs and targets."""
+    """Return the inputs and targets of examples."""
     return [(example.input, example.target) for example in examples]

@@ -1,4 +1,4 @@
-"""What `accelerator.prepare` makes of our loaders, as a rank of several sees it."""
+"""Loaders passed to `accelerator.prepare` on one of several ranks."""
 
 from functools import partial
 from importlib import import_module
@@ -13,19 +13,19 @@ from pipeline.loading import Loader, PlannedBatches, RowDataset
 from support.untyped import listed
 
 
-def rows(counts: list[int]) -> RowDataset[Any, Ids]:
-    """Rows of such lengths."""
-    return RowDataset([[place] * count for place, count in enumerate(counts)], FromIds())
+def make_rows(counts: list[int]) -> RowDataset[Any, Ids]:
+    """Make rows of the given lengths."""
+    return RowDataset([[row] * count for row, count in enumerate(counts)], FromIds())
 
 
-def stock(counts: list[int], *, split_by_rank: bool = True) -> "DataLoader[Padded[Ids]]":
-    """A stock loader over planned batches."""
+def make_stock_loader(counts: list[int], *, split_by_rank: bool = True) -> "DataLoader[Padded[Ids]]":
+    """Make a stock `DataLoader` over planned batches."""
     batches = PlannedBatches(counts, Budget(40), seed=3, split_by_rank=split_by_rank)
-    return cast("DataLoader[Padded[Ids]]", DataLoader(rows(counts), batch_sampler=batches, collate_fn=Pad()))
+    return cast("DataLoader[Padded[Ids]]", DataLoader(make_rows(counts), batch_sampler=batches, collate_fn=Pad()))
 
 
-def refused(prepare: Any, loader: Any) -> str:
-    """What it is refused with."""
+def get_rejection(prepare: Any, loader: Any) -> str:
+    """Return the message of the error that preparing a loader raises; empty if it raises none."""
     try:
         prepare(loader)
     except (OptionError, ValueError) as error:
@@ -33,18 +33,18 @@ def refused(prepare: Any, loader: Any) -> str:
     return ""
 
 
-def prepared_on_a_rank(counts: list[int], even: bool) -> dict[str, Any]:
-    """Two epochs through a prepared loader, and through one of ours; and what is refused."""
+def prepare_on_rank(counts: list[int], even: bool) -> dict[str, Any]:
+    """Run two epochs of a prepared stock loader and of a `Loader`; return their row ids, and the rejections."""
     accelerate: Any = import_module("accelerate")
     shared = accelerate.utils.DataLoaderConfiguration(even_batches=even)
     accelerator = accelerate.Accelerator(cpu=True, dataloader_config=shared)
-    prepared = accelerator.prepare(stock(counts, split_by_rank=False))
-    ours = Loader(rows(counts), PlannedBatches(counts, Budget(40), seed=3), Pad())
+    prepared = accelerator.prepare(make_stock_loader(counts, split_by_rank=False))
+    ours = Loader(make_rows(counts), PlannedBatches(counts, Budget(40), seed=3), Pad())
     splitting = partial(accelerate.data_loader.prepare_data_loader, split_batches=True)
     return {
-        "prepared": [[listed(batch.metadata.places) for batch in prepared] for _ in range(2)],
+        "prepared": [[listed(batch.metadata.row_ids) for batch in prepared] for _ in range(2)],
         "ours": [[listed(batch.metadata.row_ids) for batch in ours] for _ in range(2)],
-        "left alone": accelerator.prepare(ours) is ours,
-        "twice": refused(accelerator.prepare, stock(counts)),
-        "split": refused(splitting, stock(counts, split_by_rank=False)),
+        "unchanged": accelerator.prepare(ours) is ours,
+        "twice": get_rejection(accelerator.prepare, make_stock_loader(counts)),
+        "split": get_rejection(splitting, make_stock_loader(counts, split_by_rank=False)),
     }

@@ -1,4 +1,4 @@
-"""A function on several ranks, each a process of its own that `torch.distributed` joins over gloo."""
+"""Run a function on several ranks: processes joined by `torch.distributed` over gloo."""
 
 import os
 from collections.abc import Callable
@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import distributed, multiprocessing
 
-# Typed by hand: torch leaves it open.
+# Typed here, because torch's own function is untyped.
 _spawn: Callable[..., object] = getattr(multiprocessing, "spawn")  # noqa: B009
 
 
-def _rank(
+def _run_rank(
     rank: int, function: Callable[..., object], world_size: int, folder: str, arguments: tuple[object, ...]
 ) -> None:
     torch.set_num_threads(1)
-    # As a launcher says it, for libraries that ask the environment.
+    # A launcher sets these; some libraries read them.
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -30,7 +30,7 @@ def _rank(
         distributed.destroy_process_group()
 
 
-def on_ranks(function: Callable[..., object], world_size: int, folder: Path, *arguments: object) -> list[Any]:
-    """What a function of a module gives on each rank; an error on one is an error here."""
-    _spawn(_rank, (function, world_size, str(folder), arguments), nprocs=world_size)
+def run_on_ranks(function: Callable[..., object], world_size: int, folder: Path, *arguments: object) -> list[Any]:
+    """Return the results of a function on each rank; an error on one rank is raised here."""
+    _spawn(_run_rank, (function, world_size, str(folder), arguments), nprocs=world_size)
     return [torch.load(folder / str(rank)) for rank in range(world_size)]

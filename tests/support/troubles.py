@@ -1,4 +1,4 @@
-"""Sources and doors that raise, die or hang at one record, for workers that import them by name."""
+"""Sources and input stages that raise, die or hang at one record, for workers that import them by name."""
 
 import os
 import signal
@@ -15,23 +15,23 @@ from pipeline.errors import ValuesError
 from pipeline.stages.input_stage import InputStage
 
 
-class UnkindError(Exception):
-    """It is made of two arguments, and keeps one: no pipe brings it back."""
+class UnpicklableError(Exception):
+    """Takes two arguments and passes one to `Exception`, so it cannot be unpickled."""
 
     def __init__(self, left: int, right: int) -> None:
         super().__init__(f"{left} and {right}")
 
 
-def in_trouble(trouble: str) -> None:
+def cause_trouble(trouble: str) -> None:
     """Raise, die or hang."""
     match trouble:
         case "raise":
             raise KeyError("a field")
-        case "refuse":
-            msg = "it is no good"
+        case "reject":
+            msg = "bad record"
             raise ValuesError(msg, step=7)
-        case "unkind":
-            raise UnkindError(1, 2)
+        case "unpicklable":
+            raise UnpicklableError(1, 2)
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         case "crash":
@@ -44,8 +44,8 @@ def in_trouble(trouble: str) -> None:
 
 
 @final
-class Troubled:
-    """Rows of numbers, one of them in trouble; the places of all known."""
+class TroubledSource:
+    """Source of ids that causes trouble at one record; `where` names the place of each."""
 
     def __init__(self, counts: Sequence[int], at: int, trouble: str) -> None:
         self.counts: Final = list(counts)
@@ -57,34 +57,34 @@ class Troubled:
 
     def __getitem__(self, index: int) -> list[int]:
         if index == self.at:
-            in_trouble(self.trouble)
+            cause_trouble(self.trouble)
         return [index] * self.counts[index]
 
     def where(self, index: int) -> str:
-        """As a source says it."""
+        """Return the place of a record, as a source does."""
         return f"rows.txt, line {index + 1}"
 
 
 @final
-class Stumbling(InputStage[list[int], Ids]):
-    """A door that stumbles over rows of one number."""
+class TroubledStage(InputStage[list[int], Ids]):
+    """Input stage that causes trouble at rows that hold one id."""
 
-    def __init__(self, over: int, trouble: str) -> None:
-        self.over_number: Final = over
+    def __init__(self, at: int, trouble: str) -> None:
+        self.at: Final = at
         self.trouble: Final = trouble
 
     @override
-    def rows(self, examples: Sequence[Example[list[int]]], places: Sequence[int]) -> list[Row[Ids]]:
+    def make_rows(self, examples: Sequence[Example[list[int]]], row_ids: Sequence[int]) -> list[Row[Ids]]:
         for example in examples:
-            if self.over_number in example.input:
-                in_trouble(self.trouble)
+            if self.at in example.input:
+                cause_trouble(self.trouble)
         return [
             Row(Ids(torch.tensor(example.input, dtype=torch.int64)), example.target, place)
-            for example, place in zip(examples, places, strict=True)
+            for example, place in zip(examples, row_ids, strict=True)
         ]
 
 
-def workers_places(rows: list[Row[Ids]]) -> tuple[int | None, list[int]]:
-    """A collate function: which worker made it, and the places of its rows."""
+def collate_worker_and_row_ids(rows: list[Row[Ids]]) -> tuple[int | None, list[int]]:
+    """Collate to the number of the worker and the row ids."""
     worker = get_worker_info()
     return None if worker is None else worker.id, [row.row_id for row in rows]
