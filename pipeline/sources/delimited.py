@@ -1,135 +1,179 @@
-"""Tables in text: comma-separated and tab-separated values.
+"""Comma-separated and tab-separated values, parsed by Python's `csv` module.
 
-Source: RFC 4180 (Shafranovich 2005). Not Python's `csv` module, which ends a record at a lone carriage return, and
-refuses fields beyond a length that it keeps for the whole process.
+Source: RFC 4180 (Shafranovich 2005), https://www.rfc-editor.org/rfc/rfc4180; and the documentation of `csv`.
 """
 
-import re
+import csv
+from collections.abc import Callable, Iterator
 from os import PathLike
-from typing import Final, final
+from typing import Final, Literal, TypeAlias, final
 
 from typing_extensions import override
 
 from pipeline.data.rows import Example
 from pipeline.errors import OptionError, RecordError
-from pipeline.sources.fields import Column
-from pipeline.sources.files import FileSource, text_of
-from pipeline.sources.framing import Framing, QuotedLines, every_line, without_line_end
-from pipeline.sources.problems import Malformed, UnfitError
+from pipeline.labels import Target
+from pipeline.sources.fields import Column, check_choice
+from pipeline.sources.malformed import MalformedError, OnBadRecord
+from pipeline.sources.parsed import FileSource
+from pipeline.sources.text_file import FileInput, Lines, open_lines
+
+EmptyTarget: TypeAlias = Literal["none", "keep", "raise"]
+
+_MAX_FIELD: Final = 2**24
+"""Longest field in characters. A longer one is taken for a quote that is never closed."""
 
 
 class Delimited(FileSource[str]):
-    """A table in text: a record a line, its fields apart by a character. `Csv` and `Tsv` are two of its kind.
+    """A table in text: one record per line, fields separated by a character. `Csv` and `Tsv` are special cases.
 
-    A record whose quoted fields hold line ends spans several lines, and is named by the first. Blank lines are no
-    records. A on_bad_record record is left out with all of its lines; after a quote that is never closed, that is the rest
-    of the file.
+    Quoted fields may contain line ends; errors name the first line of such a record. Blank lines are not records. White
+    space is kept. After a quote that is not closed correctly, reading continues at the line after the quote, so only
+    one line is lost.
 
     Args:
-        file: the path.
-        text: the column of the input, by its name in the header, or by its number, from 0.
-        target: the column of the target, likewise; None for none. A target is a class name, as text.
-        header: whether the first record names the columns.
-        delimiter: what stands between fields: one ASCII character.
-        quote: what encloses fields that hold delimiters or line ends, one ASCII character; None if nothing does.
-        on_bad_record: what becomes of records with another number of fields than the first, an open quote, text behind a
-            closed one, bytes that are no UTF-8, or a NUL: `raise`, `skip`, or a function of a `Problem` that gives an
-            example in its place, or None.
-        cache: a folder in which the index is kept; None keeps none.
+        file: the path, "-" for standard input, or an open file. May be compressed by gzip.
+        text: the column of the input, by name or by number from 0.
+        target: likewise the column of the target, a class name; None for no target.
+        header: True if the first record has the names of the columns.
+        delimiter: separates fields: one ASCII character.
+        quote: encloses fields that contain delimiters or line ends: one ASCII character, or None.
+        empty_target: meaning of an empty field in the target's column: no target ("none"), a class with an empty name
+            ("keep"), or a malformed record ("raise").
+        encoding: the file's encoding.
+        on_bad_record: rule for records with another number of fields than the first, wrong quotes, bytes that cannot be
+            decoded, or a NUL: "raise", "skip", or a function of a `Problem` that returns a replacement or None.
+        cache: folder for the parsed records; None for a temporary file if they are many.
 
     Raises:
-        OptionError: if an option is out of its range.
-        RecordError: if the file is empty, its first record is on_bad_record, or it has no column of that name.
+        OptionError: if an option is out of range.
+        RecordError: if the file has no records, its first record is malformed, or there is no column of that name.
         SourceError: if the file cannot be read.
     """
 
     def __init__(
         self,
-        file: str | PathLike[str],
+        file: FileInput,
         *,
         text: Column = "text",
         target: Column | None = None,
         header: bool = True,
         delimiter: str = ",",
         quote: str | None = '"',
-        on_bad_record: Malformed[str] = "raise",
+        empty_target: EmptyTarget = "none",
+        encoding: str = "utf-8",
+        on_bad_record: OnBadRecord[str] = "raise",
         cache: str | PathLike[str] | None = None,
     ) -> None:
-        super().__init__(file, on_bad_record=on_bad_record, cache=cache)
+        super().__init__(file, encoding=encoding, on_bad_record=on_bad_record, cache=cache)
         for name, character in (("delimiter", delimiter), ("quote", quote)):
             if character is not None and (len(character) != 1 or not character.isascii() or character in "\r\n"):
-                msg = f"{name} must be one ASCII character that ends no line, but {character!r} arrived."
+                msg = f"{name} must be one ASCII character that is not a line end, got {character!r}."
                 raise OptionError(msg, **{name: character})
         if delimiter == quote:
-            msg = f"delimiter and quote must differ, but both are {quote!r}."
+            msg = f"delimiter and quote must differ, got {quote!r} for both."
             raise OptionError(msg, delimiter=delimiter, quote=quote)
+        check_choice("empty_target", empty_target, ("none", "keep", "raise"))
         self._delimiter: Final = delimiter
         self._quote: Final = quote
-        self.headers: int = int(header)
-        self.columns: Final = self._first()
-        self._text: Final = self._number(text)
-        self._target: Final = None if target is None else self._number(target)
-
-    @property
-    @override
-    def framing(self) -> Framing:
-        if self._quote is None:
-            return every_line
-        return QuotedLines(self._delimiter.encode(), self._quote.encode())
-
-    @override
-    def decoded(self, record: bytes) -> Example[str]:
-        fields = split_fields(text_of(without_line_end(record)), self._delimiter, self._quote)
-        if len(fields) != len(self.columns):
-            msg = f"a record must have {len(self.columns)} fields, as the first has, but {len(fields)} arrived"
-            raise UnfitError("fields", msg)
-        return Example(fields[self._text], None if self._target is None else fields[self._target])
+        self._has_header: Final = header
+        self._empty_target: Final = empty_target
+        self._text: Final = text
+        self._target: Final = target
+        self.columns: list[str] = []
+        if self._is_regular:
+            with open_lines(self._files[0], self.encoding) as lines:
+                self._open_parser(lines, 0)
+        else:
+            self._get_table()
 
     @override
-    def options(self) -> tuple[object, ...]:
-        return (self._delimiter, self._quote, self.headers, self._text, self._target)
+    def _open_parser(self, lines: Lines, file: int) -> Callable[[], Example[str] | None]:
+        # A larger limit of the user stays; the limit of the csv module, 128 KiB, is too small for long documents.
+        csv.field_size_limit(max(_MAX_FIELD, csv.field_size_limit()))
+        quoting = csv.QUOTE_NONE if self._quote is None else csv.QUOTE_MINIMAL
+        reader = csv.reader(
+            lines, delimiter=self._delimiter, quotechar=self._quote or '"', quoting=quoting, strict=True
+        )
+        self.columns = self._read_first(reader, lines)
+        text = self._get_number(self._text)
+        target = None if self._target is None else self._get_number(self._target)
+        width = len(self.columns)
 
-    def _first(self) -> list[str]:
-        """The fields of the first record, which says how many there are, and with a header, what they are called."""
-        if self.is_empty:
-            if self.headers:
-                msg = f"{str(self.file)!r} is empty, but a header is wanted; write one, or say header=False."
-                raise RecordError(msg, file=str(self.file))
-            return []
+        def read() -> Example[str] | None:
+            fields = _read_fields(reader, lines)
+            if not fields:
+                return None
+            if len(fields) != width:
+                msg = f"a record must have {width} fields, as the first has, got {len(fields)}"
+                raise MalformedError("fields", msg)
+            return Example(fields[text], None if target is None else self._get_target(fields[target]))
+
+        return read
+
+    @override
+    def _get_options(self) -> tuple[object, ...]:
+        target = None if self._target is None else self._get_number(self._target)
+        text = self._get_number(self._text)
+        return (self.encoding, self._delimiter, self._quote, self._has_header, self._empty_target, text, target)
+
+    def _read_first(self, reader: Iterator[list[str]], lines: Lines) -> list[str]:
+        """Read the first record: it determines the number of columns and, if it is a header, their names."""
+        name = self._files[0].name
         try:
-            return split_fields(text_of(without_line_end(self.first_record())), self._delimiter, self._quote)
-        except UnfitError as error:
-            msg = f"{self.file}, first record: {error.reason}, and it says what columns there are; mend it."
-            raise RecordError(msg, file=str(self.file), kind=error.kind) from error
+            fields: list[str] = []
+            while not fields:
+                lines.begin_record()
+                fields = _read_fields(reader, lines)
+                lines.check_characters()
+        except StopIteration:
+            if self._has_header:
+                msg = f"{name!r} has no records, but must have a header; write one, or say header=False."
+                raise RecordError(msg, file=name) from None
+            return []
+        except MalformedError as error:
+            msg = f"{name}, line {lines.first}, first record: {error.reason}; fix it, because it determines the columns."
+            raise RecordError(msg, file=name, kind=error.kind) from error
+        if not self._has_header:
+            lines.return_lines(0)
+        return fields
 
-    def _number(self, column: Column) -> int:
+    def _get_number(self, column: Column) -> int:
+        """Return the number of a column."""
+        name = self._files[0].name
         if isinstance(column, int):
             if self.columns and not 0 <= column < len(self.columns):
-                msg = f"{self.file} has {len(self.columns)} columns, from 0, but column {column} was asked for."
-                raise RecordError(msg, file=str(self.file), column=column)
+                msg = f"{name} has {len(self.columns)} columns, numbered from 0, got column {column}."
+                raise RecordError(msg, file=name, column=column)
             return column
-        if not self.headers:
-            msg = f"column {column!r} is asked for by name, but header=False; say its number, from 0."
+        if not self._has_header:
+            msg = f"with header=False a column must be given by number, from 0, got {column!r}."
             raise OptionError(msg, column=column)
         if self.columns.count(column) != 1:
             names = ", ".join(map(repr, self.columns[:20]))
-            how = "no column" if column not in self.columns else "more than one column"
-            msg = f"{self.file} has {how} {column!r}; its header is {names}. Say a name of these, or a number, from 0."
-            raise RecordError(msg, file=str(self.file), column=column)
+            found = "no column" if column not in self.columns else "more than one column"
+            msg = f"{name} has {found} {column!r}; its header is {names}. Give one of these, or a number from 0."
+            raise RecordError(msg, file=name, column=column)
         return self.columns.index(column)
+
+    def _get_target(self, field: str) -> Target:
+        if field or self._empty_target == "keep":
+            return field
+        if self._empty_target == "raise":
+            msg = f"column {self._target!r} must have a class, got an empty field"
+            raise MalformedError("target", msg)
+        return None
 
 
 @final
 class Csv(Delimited):
-    r"""Comma-separated values, in quotes where need be, with a header; all options are those of `Delimited`.
-
-    Source: RFC 4180 (Shafranovich 2005), in UTF-8.
+    r"""Comma-separated values with a header; fields may be quoted. All options are those of `Delimited`.
 
     Example:
         >>> import pathlib
         >>> file = pathlib.Path(getfixture("tmp_path")) / "reviews.csv"
         >>> _ = file.write_text('text,stars\n"Fine, I say",5\n"Dull:\nvery ""dull"".",1\n')
-        >>> for example in Csv(file, target="stars"):
+        >>> for example in Csv(file, text="text", target="stars"):
         ...     print(repr(example.input), example.target)
         'Fine, I say' 5
         'Dull:\nvery "dull".' 1
@@ -138,26 +182,28 @@ class Csv(Delimited):
 
 @final
 class Tsv(Delimited):
-    r"""Tab-separated values, in which quotes are text, with a header; the other options are those of `Delimited`.
+    r"""Tab-separated values with a header, in which quotes are text. The other options are those of `Delimited`.
 
-    Source: IANA, text/tab-separated-values (Lindner 1993), in UTF-8.
+    Source: IANA, text/tab-separated-values (Lindner 1993).
 
     Example:
         >>> import pathlib
         >>> file = pathlib.Path(getfixture("tmp_path")) / "names.tsv"
         >>> _ = file.write_text("Ashikaga\tJapanese\n'Abbas\tEnglish\n")
-        >>> [example.input for example in Tsv(file, text=0, target=1, header=False)]
+        >>> list(Tsv(file, text=0, target=1, header=False).inputs())
         ['Ashikaga', "'Abbas"]
     """
 
     def __init__(
         self,
-        file: str | PathLike[str],
+        file: FileInput,
         *,
         text: Column = "text",
         target: Column | None = None,
         header: bool = True,
-        on_bad_record: Malformed[str] = "raise",
+        empty_target: EmptyTarget = "none",
+        encoding: str = "utf-8",
+        on_bad_record: OnBadRecord[str] = "raise",
         cache: str | PathLike[str] | None = None,
     ) -> None:
         super().__init__(
@@ -167,45 +213,27 @@ class Tsv(Delimited):
             header=header,
             delimiter="\t",
             quote=None,
+            empty_target=empty_target,
+            encoding=encoding,
             on_bad_record=on_bad_record,
             cache=cache,
         )
 
 
-def split_fields(record: str, delimiter: str, quote: str | None) -> list[str]:
-    """The fields of one record, without its line end.
+def _read_fields(reader: Iterator[list[str]], lines: Lines) -> list[str]:
+    """Read a record; a blank line has no fields.
 
     Raises:
-        UnfitError: if a quote is never closed, or text follows where one is.
-
-    Example:
-        >>> split_fields('a,"b, ""c"".",d"e,', ",", '"')
-        ['a', 'b, "c".', 'd"e', '']
+        MalformedError: if its quotes are wrong. Only its first line is then counted as read, because an open quote may
+            have taken any number of good records with it.
     """
-    if quote is None or quote not in record:
-        return record.split(delimiter)
-    quoted = re.compile("[^%s]*(?:%s%s[^%s]*)*" % ((re.escape(quote),) * 4))
-    fields: list[str] = []
-    place = 0
-    while True:
-        if record.startswith(quote, place):
-            found = quoted.match(record, place + 1)
-            assert found is not None
-            place = found.end() + 1
-            fields.append(found.group().replace(quote * 2, quote))
-            if place > len(record):
-                msg = f"a quote must be closed, but the one that opens field {len(fields)} is not"
-                raise UnfitError("quote", msg)
-            if place < len(record) and record[place] != delimiter:
-                msg = (
-                    f"a closed quote must be followed by {delimiter!r} or the line's end, but field {len(fields)} goes "
-                    f"on with {record[place : place + 20]!r}; a quote within quotes is written twice"
-                )
-                raise UnfitError("quote", msg)
-        else:
-            stop = record.find(delimiter, place)
-            fields.append(record[place:] if stop < 0 else record[place:stop])
-            place = len(record) if stop < 0 else stop
-        if place >= len(record):
-            return fields
-        place += 1
+    try:
+        return next(reader)
+    except csv.Error as error:
+        count = len(lines.taken)
+        lines.return_lines(1)
+        reason = str(error)
+        if count > 1 or "end of data" in reason:
+            reason = f"the quote that opens in this line is not closed correctly in {count} lines: {reason}"
+        msg = f"{reason}; a quote inside a quoted field is written twice, and quote=None reads quotes as text"
+        raise MalformedError("quote", msg) from error

@@ -1,32 +1,29 @@
-"""What may stand in the fields of a record: text, words, and targets."""
+"""Fields of a record: text, words and targets, with their checks."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Generic, TypeAlias, TypeVar, cast, final
+from typing import Any, Generic, TypeAlias, cast, final
 
 import attrs
 
-from pipeline.checks.shapes import described
+from pipeline.checks.hints import describe
 from pipeline.data.rows import Example, X_co
 from pipeline.errors import OptionError
 from pipeline.labels import Target
-from pipeline.sources.problems import UnfitError
+from pipeline.sources.malformed import MalformedError
 
 Column: TypeAlias = str | int
-"""A column by its name, or by its number, from 0."""
-
-V = TypeVar("V")
-_MISSING: Final = object()
+"""A column by name, or by number from 0."""
 
 
 @final
 @attrs.frozen
 class Fields(Generic[X_co]):
-    """Which fields of a record are its input and its target.
+    """Choice of the fields of a record that are its input and its target.
 
     Attributes:
         input: the column of the input.
-        target: the column of the target; None for none.
-        words: whether the input is a list of words, not a text.
+        target: the column of the target; None for no target.
+        words: True if the input is a list of words, False if it is text.
     """
 
     input: Column
@@ -35,112 +32,118 @@ class Fields(Generic[X_co]):
 
     @property
     def columns(self) -> list[Column]:
-        """The columns that are read."""
+        """Columns that are read."""
         return [self.input] if self.target is None else [self.input, self.target]
 
-    def example(self, record: Any) -> Example[X_co]:  # noqa: ANN401 - a mapping, a sequence, or what is neither
-        """The example that a record holds: a mapping by names, or a sequence by numbers.
+    def make_example(self, record: Any) -> Example[X_co]:  # noqa: ANN401 - a mapping, a sequence, or something wrong
+        """Return the example in a record: a mapping with fields by name, or a sequence with fields by number.
 
         Raises:
-            UnfitError: if a field is missing, or is not of its type.
+            MalformedError: if a field is missing or has a wrong type.
         """
-        checked = words_in if self.words else text_in
-        value = checked(field(record, self.input), f"field {self.input!r}")
+        check = check_words if self.words else check_text
+        value = check(get_field(record, self.input), f"field {self.input!r}")
         if self.target is None:
             return Example(cast("X_co", value))
-        target = target_in(field(record, self.target), f"field {self.target!r}")
+        target = check_target(get_field(record, self.target), f"field {self.target!r}")
         return Example(cast("X_co", value), target)
 
 
-def fields_of(text: Column | None, words: Column | None, target: Column | None) -> Fields[Any]:
-    """Which fields to read.
+def choose_fields(
+    text: Column | None, words: Column | None, target: Column | None, default: str | None = None
+) -> Fields[Any]:
+    """Return the fields to read; the input is text in the field `default` if neither `text` nor `words` is given.
 
     Raises:
-        OptionError: if not exactly one of text and words is given.
+        OptionError: if both or none of text and words are given.
     """
+    if text is words is None:
+        text = default
     if (text is None) == (words is None):
         msg = (
-            f"text={text!r} and words={words!r} arrived, but one of them must name the field of the input: text= for "
-            "text that Tokenize cuts, words= for lists of words that TokenizeWords takes."
+            f"exactly one of text= (for text, read by Tokenize) and words= (for lists of words, read by TokenizeWords) "
+            f"must name the field of the input, got text={text!r} and words={words!r}."
         )
         raise OptionError(msg, text=text, words=words)
     return Fields(cast("Column", words if text is None else text), target, words is not None)
 
 
-def field(record: Any, column: Column) -> object:  # noqa: ANN401 - what came may be anything
-    """One field of a record.
+def get_field(record: Any, column: Column) -> object:  # noqa: ANN401 - may be anything
+    """Return a field of a record.
 
     Raises:
-        UnfitError: if the record has none of that name.
+        MalformedError: if the record has no field of that name.
     """
     try:
-        if not isinstance(record, str):  # its letters are no fields
+        if not isinstance(record, str):  # its characters are not fields
             found: object = record[column]
             return found
     except (TypeError, KeyError, IndexError):
         pass
-    came = f"{described(cast('object', record))} arrived"
+    got = describe(cast("object", record))
     if isinstance(record, Mapping):
-        came = f"it has {', '.join(map(repr, list(cast('Mapping[object, object]', record))[:8])) or 'none'}"
-    msg = f"a record must have a field {column!r}, but {came}"
-    raise UnfitError("missing", msg)
+        names = list(cast("Mapping[object, object]", record))
+        got = f"fields {', '.join(map(repr, names[:8]))}" if names else "an empty record"
+    msg = f"a record must have a field {column!r}, got {got}"
+    raise MalformedError("missing", msg)
 
 
-def text_in(value: object, what: str) -> str:
-    """A field that must be text.
+def check_text(value: object, what: str) -> str:
+    """Return a field if it is text.
 
     Raises:
-        UnfitError: if it is none, or holds half a character.
+        MalformedError: if it is not, or has a lone surrogate.
     """
     if not isinstance(value, str):
-        msg = f"{what} must be text, but {described(value)} arrived"
-        raise UnfitError("type", msg)
+        msg = f"{what} must be text, got {describe(value)}"
+        raise MalformedError("type", msg)
     if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-        msg = f"{what} must be text, but holds a lone surrogate, which is half a character"
-        raise UnfitError("surrogate", msg)
+        msg = f"{what} must be text, got a lone surrogate, which is half a character"
+        raise MalformedError("surrogate", msg)
     return value
 
 
-def words_in(value: object, what: str) -> Sequence[str]:
-    """A field that must be a list of words.
+def check_words(value: object, what: str) -> Sequence[str]:
+    """Return a field if it is a list of words.
 
     Raises:
-        UnfitError: if it is none.
+        MalformedError: if it is not.
     """
     if isinstance(value, str) or not isinstance(value, Sequence):
-        msg = f"{what} must be a list of words, but {described(value)} arrived"
-        raise UnfitError("type", msg)
-    return [text_in(word, f"word {number} of {what}") for number, word in enumerate(cast("Sequence[object]", value))]
+        msg = f"{what} must be a list of words, got {describe(value)}"
+        raise MalformedError("type", msg)
+    return [check_text(word, f"word {number} of {what}") for number, word in enumerate(cast("Sequence[object]", value))]
 
 
-def target_in(value: object, what: str) -> Target:
-    """A field that must be a class, a class a step, or nothing. True is 1, and False 0.
+def check_target(value: object, what: str) -> Target:
+    """Return a field if it is a class, a class per step, or None. True becomes 1, False 0.
 
     Raises:
-        UnfitError: if it is none of these.
+        MalformedError: if it is not.
     """
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, Sequence):
-        return [_class(one, f"entry {number} of {what}") for number, one in enumerate(cast("Sequence[object]", value))]
-    return _class(value, what)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        steps = enumerate(cast("Sequence[object]", value))
+        return [_check_class(one, f"entry {number} of {what}") for number, one in steps]
+    return _check_class(value, what)
 
 
-def _class(value: object, what: str) -> int | str | None:
-    if value is None or isinstance(value, str):
-        return value
+def _check_class(value: object, what: str) -> int | str | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return check_text(value, what)
     if not isinstance(value, int):
-        msg = f"{what} must be a class, by name or number, but {described(value)} arrived"
-        raise UnfitError("type", msg)
+        msg = f"{what} must be a class, by name or number, got {describe(value)}"
+        raise MalformedError("type", msg)
     return int(value)
 
 
-def checked_choice(name: str, value: object, choices: Sequence[object]) -> None:
-    """Refuse what is none of the choices of an option.
+def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    """Check an option that has a few choices.
 
     Raises:
-        OptionError: if it is none.
+        OptionError: if the value is not one of them.
     """
     if value not in choices:
-        msg = f"{name} must be one of {', '.join(map(repr, choices))}, but {value!r} arrived."
+        msg = f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}."
         raise OptionError(msg, **{name: value})

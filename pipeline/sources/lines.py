@@ -1,37 +1,73 @@
-"""Files of text, a record a line."""
+"""Text files with one record per line, as text or as JSON."""
 
+import json
+from collections.abc import Callable, Sequence
 from os import PathLike
-from pathlib import Path
-from typing import Final, Literal, final
+from typing import Final, Literal, cast, final, overload
 
 from typing_extensions import override
 
-from pipeline.data.rows import Example
-from pipeline.labels import Target
-from pipeline.sources.fields import checked_choice
-from pipeline.sources.files import FileSource, text_of
-from pipeline.sources.folder import Naming, target_of, text_files
-from pipeline.sources.framing import without_line_end
-from pipeline.sources.problems import Malformed
-from pipeline.sources.source import Source
-from pipeline.sources.together import Together
+from pipeline.checks.hints import describe
+from pipeline.data.rows import Example, X_co
+from pipeline.sources.fields import Fields, check_choice, choose_fields
+from pipeline.sources.malformed import MalformedError, OnBadRecord
+from pipeline.sources.parsed import FileSource
+from pipeline.sources.text_file import FileInput, InputFile, Lines
+
+Blank = Literal["keep", "drop"]
+
+
+class LineSource(FileSource[str]):
+    """Lines of one or several files, with one target per file."""
+
+    def __init__(
+        self,
+        file: FileInput | Sequence[InputFile],
+        targets: Sequence[int | str | None],
+        *,
+        blank: Blank,
+        encoding: str,
+        on_bad_record: OnBadRecord[str],
+        cache: str | PathLike[str] | None,
+    ) -> None:
+        super().__init__(file, encoding=encoding, on_bad_record=on_bad_record, cache=cache)
+        check_choice("blank", blank, ("keep", "drop"))
+        self._targets: Final = targets
+        self._keeps_blank: Final = blank == "keep"
+
+    @override
+    def _open_parser(self, lines: Lines, file: int) -> Callable[[], Example[str] | None]:
+        target, keeps_blank = self._targets[file], self._keeps_blank
+
+        def read() -> Example[str] | None:
+            text = next(lines).rstrip("\r\n")
+            return Example(text, target) if text or keeps_blank else None
+
+        return read
+
+    @override
+    def _get_options(self) -> tuple[object, ...]:
+        return (self.encoding, list(self._targets), self._keeps_blank)
 
 
 @final
-class TextLines(FileSource[str]):
-    r"""A file of text, a record a line.
+class TextLines(LineSource):
+    r"""Lines of a text file, one record per line.
 
-    A line ends with `\n` or `\r\n`, and with nothing else. A blank line is a record of no text.
+    A line ends with `\n`, `\r\n` or `\r`, as Python's `open` reads it; a form feed, U+0085 and U+2028 are text. White
+    space is kept.
 
     Args:
-        file: the path.
+        file: the path, "-" for standard input, or an open file. May be compressed by gzip.
         target: the target of every record.
-        blank: what becomes of blank lines: `keep` them as empty records, or `drop` them.
-        on_bad_record: what becomes of lines that are no UTF-8, or hold a NUL: `raise`, `skip`, or a function of a `Problem`
-            that gives an example in its place, or None.
-        cache: a folder in which the index is kept; None keeps none.
+        blank: "keep" blank lines as records without text, or "drop" them.
+        encoding: the file's encoding.
+        on_bad_record: rule for lines with bytes that cannot be decoded, or a NUL: "raise", "skip", or a function of a
+            `Problem` that returns a replacement or None.
+        cache: folder for the parsed records; None for a temporary file if they are many.
 
     Raises:
+        OptionError: if an option is out of range.
         SourceError: if the file cannot be read.
 
     Example:
@@ -45,58 +81,104 @@ class TextLines(FileSource[str]):
 
     def __init__(
         self,
-        file: str | PathLike[str],
+        file: FileInput,
         *,
         target: int | str | None = None,
-        blank: Literal["keep", "drop"] = "keep",
-        on_bad_record: Malformed[str] = "raise",
+        blank: Blank = "keep",
+        encoding: str = "utf-8",
+        on_bad_record: OnBadRecord[str] = "raise",
         cache: str | PathLike[str] | None = None,
     ) -> None:
-        super().__init__(file, on_bad_record=on_bad_record, cache=cache)
-        checked_choice("blank", blank, ("keep", "drop"))
-        self._target: Final = target
-        self.keep_blank: bool = blank == "keep"
-
-    @override
-    def decoded(self, record: bytes) -> Example[str]:
-        return Example(text_of(without_line_end(record)), self._target)
-
-    @override
-    def options(self) -> tuple[object, ...]:
-        return (self._target, self.keep_blank)
-
-    @override
-    def target(self, index: int) -> Target:
-        return self._target
+        super().__init__(
+            file, [target], blank=blank, encoding=encoding, on_bad_record=on_bad_record, cache=cache
+        )
 
 
-def lines_of(
-    folder: str | PathLike[str],
-    *,
-    pattern: str = "**/*.txt",
-    target: Naming | None = None,
-    blank: Literal["keep", "drop"] = "keep",
-    on_bad_record: Malformed[str] = "raise",
-    cache: str | PathLike[str] | None = None,
-) -> Source[str]:
-    r"""The lines of all text files of a folder, a record a line, files in the order of their paths.
+@final
+class JsonLines(FileSource[X_co]):
+    r"""JSON objects, one per line. Blank lines are not records.
 
-    The options are those of `TextFolder` and of `TextLines`.
+    Source: https://jsonlines.org; RFC 8259 (Bray 2017).
+
+    Args:
+        file: the path, "-" for standard input, or an open file. May be compressed by gzip.
+        text: the field of the input if it is text; "text" by default.
+        words: the field of the input if it is a list of words.
+        target: the field of the target: a class by name or number, a list with a class per step, or null; None for no
+            target.
+        encoding: the file's encoding.
+        on_bad_record: rule for lines that are not a JSON object, or in which a field is missing or has a wrong type:
+            "raise", "skip", or a function of a `Problem` that returns a replacement or None.
+        cache: folder for the parsed records; None for a temporary file if they are many.
 
     Raises:
-        RecordError: as `TextFolder`.
-        SourceError: as `TextFolder`.
+        OptionError: if an option is out of range, or both `text` and `words` are given.
+        SourceError: if the file cannot be read.
 
     Example:
         >>> import pathlib
-        >>> folder = pathlib.Path(getfixture("tmp_path"))
-        >>> _ = (folder / "Greek.txt").write_text("Adamou\n"), (folder / "Czech.txt").write_text("Abl\n")
-        >>> [(example.input, example.target) for example in lines_of(folder, target="file")]
-        [('Abl', 'Czech'), ('Adamou', 'Greek')]
+        >>> file = pathlib.Path(getfixture("tmp_path")) / "tagged.jsonl"
+        >>> _ = file.write_text('{"tokens": ["Be", "quiet"], "tags": ["AUX", null]}\n')
+        >>> source = JsonLines(file, words="tokens", target="tags")
+        >>> source[0].input, source[0].target
+        (['Be', 'quiet'], ['AUX', None])
     """
-    place = Path(folder)
-    files = [
-        TextLines(file, target=target_of(file, place, target), blank=blank, on_bad_record=on_bad_record, cache=cache)
-        for file in text_files(place, pattern)
-    ]
-    return Together(*files)
+
+    @overload
+    def __init__(
+        self: "JsonLines[str]",
+        file: FileInput,
+        *,
+        text: str = "text",
+        target: str | None = None,
+        encoding: str = "utf-8",
+        on_bad_record: OnBadRecord[str] = "raise",
+        cache: str | PathLike[str] | None = None,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "JsonLines[Sequence[str]]",
+        file: FileInput,
+        *,
+        words: str,
+        target: str | None = None,
+        encoding: str = "utf-8",
+        on_bad_record: OnBadRecord[Sequence[str]] = "raise",
+        cache: str | PathLike[str] | None = None,
+    ) -> None: ...
+    def __init__(
+        self,
+        file: FileInput,
+        *,
+        text: str | None = None,
+        words: str | None = None,
+        target: str | None = None,
+        encoding: str = "utf-8",
+        on_bad_record: OnBadRecord[object] = "raise",
+        cache: str | PathLike[str] | None = None,
+    ) -> None:
+        rule = cast("OnBadRecord[X_co]", on_bad_record)
+        super().__init__(file, encoding=encoding, on_bad_record=rule, cache=cache)
+        self._fields: Final[Fields[X_co]] = choose_fields(text, words, target, default="text")
+
+    @override
+    def _open_parser(self, lines: Lines, file: int) -> Callable[[], Example[X_co] | None]:
+        def read() -> Example[X_co] | None:
+            line = next(lines)
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                if not line.rstrip("\r\n"):
+                    return None
+                msg = f"a line must be JSON: {error}"
+                raise MalformedError("json", msg) from error
+            if not isinstance(value, dict):
+                msg = f"a line must be a JSON object, as in {{...}}, got {describe(value)}"
+                raise MalformedError("json", msg)
+            return self._fields.make_example(value)
+
+        return read
+
+    @override
+    def _get_options(self) -> tuple[object, ...]:
+        return (self.encoding, self._fields)

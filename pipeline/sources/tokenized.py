@@ -1,44 +1,56 @@
-"""Sources after tokenizing: lengths, and rows of ids, made once and kept in files."""
+"""Tokenized sources: lengths for planning batches and rows of ids, stored in a cache so that no text is tokenized twice."""
 
-from collections.abc import Iterator, Mapping
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import Final, Generic, SupportsIndex, TypeAlias, cast, final
+from typing import Final, Generic, SupportsIndex, TypeAlias, TypeVar, cast, final
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 from typing_extensions import override
 
+from pipeline.array_file import Array, ArrayFile, ArrayFileError, ArrayWriter, read_arrays
 from pipeline.data.rows import Ids, Row
-from pipeline.errors import SourceError
-from pipeline.sources.keeping import chunks_of, kept_tokens, tokens_at
-from pipeline.sources.kept import Array, Kept, Store
-from pipeline.sources.source import Source, checked_index
-from pipeline.stages.input_stage import X
-from pipeline.stages.tokenizing import Tokenizing
+from pipeline.errors import OptionError, SourceError
+from pipeline.parts.tokenizer import Tokens
+from pipeline.sources.source import Source, check_index, compute_digest
+from pipeline.sources.validated import explain_failed_write
+from pipeline.stages.tokenize import TextInputStage, TokenizeWords
+
+X = TypeVar("X")
 
 Lengths: TypeAlias = NDArray[np.int32]
 
+Digests: TypeAlias = NDArray[np.uint64]
+"""Two numbers per input: 128 bits of a BLAKE2b hash."""
 
-def lengths_of(source: Source[X], tokenize: Tokenizing[X], *, cache: str | PathLike[str] | None = None) -> Lengths:
-    """How many steps each record has, as a row: what batches are planned by.
+_CHUNK: Final = 4_096
+"""Number of inputs that are tokenized together."""
 
-    The first time, all records are tokenized, some thousands at a time, and nothing but their lengths is held. With a
-    `cache`, the lengths are kept there, 20 bytes a record: the next time, with the same records and the same tokenizer,
-    they are read at once; if records were added or changed, only those are tokenized. Records are known by the
-    fingerprint of their source, or, where it has none, by a digest of all their content, for which all are read.
+
+def lengths_of(
+    source: Source[X], tokenize: TextInputStage[X], *, cache: str | PathLike[str] | None = None
+) -> Lengths:
+    """Return the number of steps of each row of a source, for planning batches.
+
+    The first call tokenizes all records. With a `cache`, the lengths are stored there, 20 bytes per record. A later call
+    with the same records and the same tokenizer reads them; if records were added or changed, only those are tokenized.
+    Records are recognized by the fingerprint of their source, or by a digest of all inputs if it has none.
 
     Args:
         source: the records.
-        tokenize: what will make rows of them.
-        cache: the folder; None keeps nothing.
+        tokenize: the stage that will make rows of them.
+        cache: the folder; None stores nothing.
 
     Raises:
-        OptionError: if there is a cache, but the tokenizer does not say its content.
-        RecordError: if a record is malformed, and the source is to stop at one.
+        OptionError: if there is a cache, but the tokenizer has no cache key.
+        RecordError: if a record is malformed, and the source raises for it.
         SourceError: if the folder cannot be written.
-        TextError: if an input is not text, or holds a lone surrogate.
+        TextError: if an input is not text, or has a lone surrogate.
 
     Example:
         >>> from pipeline import Tokenize
@@ -48,31 +60,31 @@ def lengths_of(source: Source[X], tokenize: Tokenizing[X], *, cache: str | PathL
         [3, 5]
     """
     if cache is None:
-        found = (tokenize.tokens(inputs, range(first, first + len(inputs))) for first, inputs in chunks_of(source))
+        found = (tokenize.tokenize(inputs, range(first, first + len(inputs))) for first, inputs in _read_chunks(source))
         counts = np.array([len(tokens.ids) for some in found for tokens in some], np.int32)
     else:
-        counts = cast("Lengths", kept_tokens(source, tokenize, Store(Path(cache)), whole=False).arrays["counts"])
-    return _as_rows(counts, tokenize)
+        file = _TokenCache(source, tokenize, Path(cache), with_ids=False).load_or_write()
+        counts = cast("Lengths", file.arrays["counts"])
+    return _count_steps(counts, tokenize)
 
 
 @final
 class Tokenized(Dataset[Row[Ids]], Generic[X]):
-    """A source after tokenizing: rows of ids by number, none of them tokenized again.
+    """Rows of ids of a source, tokenized once.
 
-    The tokens are kept in a folder, memory-mapped: 4 bytes a token, 8 more with offsets, and 28 a record. They are
-    known again as lengths are, see `lengths_of`; targets are read from the source. It can be sent to the workers of a
-    `DataLoader`: what is mapped is mapped again there.
+    The tokens are stored in a folder and memory-mapped: 4 bytes per token, 8 more with offsets, and 28 per record. They
+    are recognized as in `lengths_of`. Targets are read from the source. Can be sent to workers of a `DataLoader`.
 
     Args:
         source: the records.
-        tokenize: what makes rows of them.
+        tokenize: the stage that makes rows of them.
         cache: the folder.
 
     Raises:
-        OptionError: if the tokenizer does not say its content.
-        RecordError: if a record is malformed, and the source is to stop at one.
+        OptionError: if the tokenizer has no cache key.
+        RecordError: if a record is malformed, and the source raises for it.
         SourceError: if the folder cannot be written.
-        TextError: if an input is not text, or holds a lone surrogate.
+        TextError: if an input is not text, or has a lone surrogate.
 
     Example:
         >>> from pipeline import Tokenize
@@ -83,52 +95,222 @@ class Tokenized(Dataset[Row[Ids]], Generic[X]):
         ([2, 4], [7, 6, 5, 4])
     """
 
-    def __init__(self, source: Source[X], tokenize: Tokenizing[X], *, cache: str | PathLike[str]) -> None:
+    def __init__(self, source: Source[X], tokenize: TextInputStage[X], *, cache: str | PathLike[str]) -> None:
         self.source: Final = source
         self.tokenize: Final = tokenize
-        self._store: Final = Store(Path(cache))
-        kept = kept_tokens(source, tokenize, self._store, whole=True)
-        self._name: Final = kept.folder.name
-        self._mapped: Kept | None = kept
+        file = _TokenCache(source, tokenize, Path(cache), with_ids=True).load_or_write()
+        self._path: Final = file.path
+        self._mapped: Mapping[str, Array] | None = file.arrays
 
     @property
     def lengths(self) -> Lengths:
-        """How many steps each row has."""
-        return _as_rows(cast("Lengths", self._arrays["counts"]), self.tokenize)
+        """Number of steps of each row."""
+        return _count_steps(cast("Lengths", self._arrays["counts"]), self.tokenize)
 
     def __len__(self) -> int:
         return len(self._arrays["counts"])
 
     @override
     def __getitem__(self, index: SupportsIndex) -> Row[Ids]:
-        number = checked_index(index, len(self), "Tokenized")
-        return self.tokenize.row(tokens_at(self._arrays, number), self.source.target(number), number)
+        number = check_index(index, len(self), "Tokenized")
+        return self.tokenize.make_row(_get_tokens(self._arrays, number), self.source.target(number), number)
 
     def __iter__(self) -> Iterator[Row[Ids]]:
-        for number, example in enumerate(self.source):
-            yield self.tokenize.row(tokens_at(self._arrays, number), example.target, number)
+        for number, target in enumerate(self.source.targets()):
+            yield self.tokenize.make_row(_get_tokens(self._arrays, number), target, number)
 
     def where(self, index: int) -> str:
-        """The place of a record, as errors name it."""
+        """Return the location of a record as errors show it."""
         return self.source.where(index)
 
     @property
     def _arrays(self) -> Mapping[str, Array]:
         if self._mapped is None:
-            self._mapped = self._store.load(self._name)
-        if self._mapped is None:
-            msg = f"{str(self._store.folder / self._name)!r} is gone, or is not whole any more; make the rows anew."
-            raise SourceError(msg, folder=str(self._store.folder))
-        return self._mapped.arrays
+            try:
+                self._mapped = read_arrays(self._path).arrays
+            except (OSError, ArrayFileError) as error:
+                msg = f"the cached tokens {str(self._path)!r} were deleted or damaged; create Tokenized again."
+                raise SourceError(msg, file=str(self._path)) from error
+        return self._mapped
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_mapped": None}
+        return {**self.__dict__, "_mapped": None}  # mapped again by each worker
 
 
-def _as_rows(counts: Lengths, tokenize: Tokenizing[X]) -> Lengths:
-    """How long rows of so many tokens are."""
-    room = None if tokenize.max_length is None else tokenize.max_length - tokenize.bos - tokenize.eos
+@final
+class _TokenCache(Generic[X]):
+    """Tokens of the records of a source, or only their numbers, in one file of a folder.
+
+    The name of the file is a digest of the tokenizer, which is the same for a family of files, and a digest of the
+    records. If the file does not exist, it is written; tokens of inputs that the latest file of the family has are
+    copied.
+    """
+
+    def __init__(self, source: Source[X], tokenize: TextInputStage[X], folder: Path, *, with_ids: bool) -> None:
+        self._source: Final = source
+        self._tokenize: Final = tokenize
+        self._folder: Final = folder
+        self._with_ids: Final = with_ids
+        # bos, eos and max_length are added when rows are made, so they are not part of the key.
+        key = tokenize.tokenizer.cache_key()
+        if key is None:
+            name = type(tokenize.tokenizer).__name__
+            msg = (
+                f"tokens of {name!r} cannot be cached, because tokens of another tokenizer could not be told apart; "
+                "write its method `cache_key`, or leave out the cache."
+            )
+            raise OptionError(msg)
+        kind = "tokens" if with_ids else "lengths"
+        self._family: Final = f"{kind}-{compute_digest(key, type(tokenize).__name__, str(self._has_spans))}"
+
+    @property
+    def _has_spans(self) -> bool:
+        return self._with_ids and self._tokenize.offsets
+
+    def load_or_write(self) -> ArrayFile:
+        """Return the arrays of all records.
+
+        Raises:
+            SourceError: if the folder cannot be written.
+        """
+        name = self._source.fingerprint or _compute_content_digest(self._source)
+        path = self._folder / f"{self._family}-{name}.arrays"
+        found = _read_or_none(path)
+        if found is None:
+            with explain_failed_write(self._folder):
+                self._write(path)
+                found = read_arrays(path)
+        return found
+
+    def _write(self, path: Path) -> None:
+        before = self._find_latest()
+        known = None if before is None else KnownInputs(cast("Digests", before["digests"]))
+        end = 0
+        with ArrayWriter(path) as writer:
+            for name, empty in self._make_arrays([], np.empty((0, 2), np.uint64), 0).items():
+                writer.append(name, empty)
+            for first, inputs in _read_chunks(self._source):
+                digests = compute_digests(inputs)
+                if before is None or known is None:
+                    found = self._tokenize.tokenize(inputs, range(first, first + len(inputs)))
+                else:
+                    found = self._tokenize_new(inputs, first, before, known.find(digests).tolist())
+                for name, values in self._make_arrays(found, digests, end).items():
+                    writer.append(name, values)
+                end += sum(len(tokens.ids) for tokens in found)
+
+    def _find_latest(self) -> Mapping[str, Array] | None:
+        paths = sorted(self._folder.glob(f"{self._family}-*.arrays"), key=lambda path: -path.stat().st_mtime_ns)
+        return next((file.arrays for path in paths if (file := _read_or_none(path)) is not None), None)
+
+    def _tokenize_new(
+        self, inputs: list[X], first: int, before: Mapping[str, Array], rows: Sequence[int]
+    ) -> list[Tokens]:
+        """Return tokens of inputs; those that have a row in an earlier file are copied from there."""
+        new = [place for place, row in enumerate(rows) if row < 0]
+        made = iter(self._tokenize.tokenize([inputs[place] for place in new], [first + place for place in new]))
+        return [next(made) if row < 0 else self._copy_tokens(before, row) for row in rows]
+
+    def _copy_tokens(self, before: Mapping[str, Array], row: int) -> Tokens:
+        # Of lengths alone, any tokens of the right number serve.
+        return _get_tokens(before, row) if self._with_ids else Tokens(range(int(before["counts"][row])))
+
+    def _make_arrays(self, found: Sequence[Tokens], digests: Digests, end: int) -> dict[str, Array]:
+        """Return the arrays of some records; `end` is the number of tokens before them."""
+        counts = np.array([len(tokens.ids) for tokens in found], np.int32)
+        arrays: dict[str, Array] = {"counts": counts, "digests": digests}
+        if self._with_ids:
+            arrays["ends"] = end + np.cumsum(counts, dtype=np.int64)
+            arrays["ids"] = _flatten(tokens.ids for tokens in found)
+            if isinstance(self._tokenize, TokenizeWords):
+                arrays["words"] = _flatten(tokens.words for tokens in found)
+            if self._has_spans:
+                spans = [np.array(tokens.offsets, np.int32).reshape(-1, 2) for tokens in found]
+                arrays["spans"] = np.concatenate([np.empty((0, 2), np.int32), *spans])
+        return arrays
+
+
+@final
+class KnownInputs:
+    """Inputs that were tokenized before, by their digests."""
+
+    def __init__(self, digests: Digests) -> None:
+        self._order = np.argsort(digests[:, 0], kind="stable")
+        self._first = digests[self._order, 0]
+        self._second = digests[:, 1]
+
+    def find(self, digests: Digests) -> NDArray[np.int64]:
+        """Return the earlier row of each input; -1 for a new input.
+
+        Example:
+            >>> KnownInputs(compute_digests(["a", "b", "c"])).find(compute_digests(["c", "d", "a"])).tolist()
+            [2, -1, 0]
+        """
+        if len(self._order) == 0:
+            return np.full(len(digests), -1, np.int64)
+        # Binary search by the first half of a digest, then a comparison of the second. Two inputs with the same first
+        # half are practically impossible; the later one would be tokenized again each time, which is not wrong.
+        places = np.minimum(np.searchsorted(self._first, digests[:, 0]), len(self._order) - 1)
+        found = self._order[places]
+        is_same = (self._first[places] == digests[:, 0]) & (self._second[found] == digests[:, 1])
+        return np.where(is_same, found, -1)
+
+
+def compute_digests(inputs: Iterable[object]) -> Digests:
+    """Return the digests of texts or of rows of words.
+
+    Example:
+        >>> found = compute_digests(["to be", "to be", ["to", "be"]])
+        >>> found.shape, bool((found[0] == found[1]).all()), bool((found[0] == found[2]).any())
+        ((3, 2), True, False)
+    """
+    return np.frombuffer(b"".join(map(_hash_input, inputs)), np.uint64).reshape(-1, 2)
+
+
+def _hash_input(value: object) -> bytes:
+    person = b"text" if isinstance(value, str) else b"words"
+    content = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=16, person=person).digest()
+
+
+def _read_chunks(source: Source[X]) -> Iterator[tuple[int, list[X]]]:
+    """Yield the inputs of all records, some thousand at a time, with the number of the first."""
+    examples = iter(source)
+    first = 0
+    while inputs := [example.input for example in islice(examples, _CHUNK)]:
+        yield first, inputs
+        first += len(inputs)
+
+
+def _compute_content_digest(source: Source[X]) -> str:
+    return compute_digest(*(compute_digests(inputs).tobytes() for _, inputs in _read_chunks(source)))
+
+
+def _read_or_none(path: Path) -> ArrayFile | None:
+    try:
+        return read_arrays(path)
+    except (OSError, ArrayFileError):
+        return None
+
+
+def _get_tokens(arrays: Mapping[str, Array], record: int) -> Tokens:
+    ends = arrays["ends"]
+    start, stop = int(ends[record - 1]) if record else 0, int(ends[record])
+    spans, words = arrays.get("spans"), arrays.get("words")
+    return Tokens(
+        arrays["ids"][start:stop].tolist(),
+        () if spans is None else [(begin, end) for begin, end in spans[start:stop].tolist()],
+        () if words is None else words[start:stop].tolist(),
+    )
+
+
+def _count_steps(counts: Lengths, tokenize: TextInputStage[X]) -> Lengths:
+    """Return the lengths of rows of some numbers of tokens, with bos and eos, and truncated."""
     added = int(tokenize.bos) + int(tokenize.eos)
-    if room is None and not added:
-        return counts
-    return np.minimum(counts, np.int32(2**31 - 1 - added) if room is None else room) + np.int32(added)
+    if tokenize.max_length is None:
+        return np.minimum(counts, np.int32(2**31 - 1 - added)) + np.int32(added) if added else counts
+    return np.minimum(counts, np.int32(tokenize.max_length - added)) + np.int32(added)
+
+
+def _flatten(parts: Iterable[Sequence[int]]) -> Array:
+    return np.fromiter((number for part in parts for number in part), np.int32)

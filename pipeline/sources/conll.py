@@ -1,0 +1,249 @@
+"""Annotated sentences in the CoNLL formats: one word per line, blank lines between sentences.
+
+Source: https://universaldependencies.org/format.html (CoNLL-U, version 2) and https://universaldependencies.org/ext-format.html
+(CoNLL-U Plus); Tjong Kim Sang and De Meulder 2003, "Introduction to the CoNLL-2003 Shared Task", https://aclanthology.org/W03-0419.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import Final, Literal, final
+
+from typing_extensions import override
+
+from pipeline.data.rows import Example
+from pipeline.errors import OptionError
+from pipeline.sources.fields import check_choice
+from pipeline.sources.malformed import MalformedError, OnBadRecord
+from pipeline.sources.parsed import FileSource
+from pipeline.sources.text_file import FileInput, Lines, open_lines
+
+_COLUMNS: Final = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
+_GLOBAL_COLUMNS: Final = re.compile(r"#\s*global\.columns\s*=\s*(.*)")
+_SENTENCE_ID: Final = re.compile(r"#\s*(sent_id\s*=.*)")
+_NOT_SYNTACTIC: Final = re.compile(r"[0-9]+(?:-[0-9]+|\.[0-9]+)")
+"""Ids of multiword tokens (`1-2`) and empty nodes (`1.1`)."""
+
+
+@final
+class Conllu(FileSource[Sequence[str]]):
+    r"""Sentences in CoNLL-U or CoNLL-U Plus, with one annotation per word as targets.
+
+    The words are the syntactic words, numbered 1, 2, 3. Multiword tokens (`1-2`) and empty nodes (`1.1`) are left out.
+    Comments are left out, too; errors show the `sent_id`. A word with the annotation `_` has no target, but `_` may be a
+    form or a lemma. In CoNLL-U Plus, the first line names the columns: `# global.columns = ID FORM UPOS PARSEME:MWE`.
+
+    Args:
+        file: the path, "-" for standard input, or an open file. May be compressed by gzip.
+        words: the column of the words.
+        target: the column of the targets: `upos`, `xpos`, `feats`, `head` (as numbers), `deprel`, ..., or another column
+            of CoNLL-U Plus; None for no targets.
+        encoding: the file's encoding.
+        on_bad_record: rule for sentences without words, with a wrong number of columns, wrong ids, heads that are not
+            numbers of words, bytes that cannot be decoded, or a NUL: "raise", "skip", or a function of a `Problem` that
+            returns a replacement or None.
+        cache: folder for the parsed records; None for a temporary file if they are many.
+
+    Raises:
+        OptionError: if the file has no such column.
+        SourceError: if the file cannot be read.
+
+    Example:
+        >>> import pathlib
+        >>> file = pathlib.Path(getfixture("tmp_path")) / "de.conllu"
+        >>> lines = ["1-2\tim" + "\t_" * 8, "1\tin\t_\tADP" + "\t_" * 6, "2\tdem\t_\tDET" + "\t_" * 6]
+        >>> _ = file.write_text("# sent_id = 7\n" + "\n".join(lines) + "\n\n")
+        >>> source = Conllu(file)
+        >>> source[0].input, source[0].target, source.where(0).endswith("de.conllu, line 1 (sent_id = 7)")
+        (['in', 'dem'], ['ADP', 'DET'], True)
+    """
+
+    def __init__(
+        self,
+        file: FileInput,
+        *,
+        words: Literal["form", "lemma"] = "form",
+        target: str | None = "upos",
+        encoding: str = "utf-8",
+        on_bad_record: OnBadRecord[Sequence[str]] = "raise",
+        cache: str | PathLike[str] | None = None,
+    ) -> None:
+        super().__init__(file, encoding=encoding, on_bad_record=on_bad_record, cache=cache)
+        check_choice("words", words, ("form", "lemma"))
+        self._words: Final = words
+        self._target: Final = None if target is None else target.lower()
+        if self._is_regular:
+            with open_lines(self._files[0], self.encoding) as lines:
+                self._open_parser(lines, 0)
+        else:
+            self._get_table()
+
+    @override
+    def _open_parser(self, lines: Lines, file: int) -> Callable[[], Example[Sequence[str]] | None]:
+        columns = self._read_columns(lines)
+        words = columns.index(self._words)
+        target = None if self._target is None else columns.index(self._target)
+
+        def read() -> Example[Sequence[str]] | None:
+            sentence = _read_sentence(lines)
+            if sentence is None or (len(sentence) == 1 and _GLOBAL_COLUMNS.match(sentence[0])):
+                return None
+            found = _split_words(sentence, columns)
+            inputs = [fields[words] for fields in found]
+            if target is None:
+                return Example(inputs)
+            if self._target == "head":
+                return Example(inputs, [_parse_head(fields[target], len(found)) for fields in found])
+            is_text = self._target in {"form", "lemma"}
+            return Example(inputs, [f[target] if is_text or f[target] != "_" else None for f in found])
+
+        return read
+
+    def _read_columns(self, lines: Lines) -> list[str]:
+        """Return the columns of a file, in lower case: those that its first line names, or those of CoNLL-U."""
+        lines.begin_record()
+        named = _GLOBAL_COLUMNS.match(next(lines, ""))
+        lines.return_lines(0)
+        columns = list(_COLUMNS) if named is None else named.group(1).lower().split()
+        for name, column in (("words", self._words), ("target", self._target)):
+            if column is not None and (column == "id" or column not in columns):
+                known = ", ".join(map(repr, [other for other in columns if other != "id"]))
+                msg = f"{name} must be a column of {self._files[0].name}, {known}, got {column!r}."
+                raise OptionError(msg, **{name: column})
+        return columns
+
+    @override
+    def _name_record(self, lines: Sequence[str]) -> str:
+        for line in lines:
+            if not line.startswith("#"):
+                break
+            if found := _SENTENCE_ID.match(line):
+                name = found.group(1).strip()
+                return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        return ""
+
+    @override
+    def _get_options(self) -> tuple[object, ...]:
+        return (self.encoding, self._words, self._target)
+
+
+@final
+class Conll2003(FileSource[Sequence[str]]):
+    r"""Sentences as in the CoNLL-2003 shared task: one word per line, columns separated by white space.
+
+    `-DOCSTART-` lines, which separate documents, are left out.
+
+    Args:
+        file: the path, "-" for standard input, or an open file. May be compressed by gzip.
+        target: the column of the targets; None for no targets.
+        columns: the columns of the file, among them `form`. For files with words and tags only: `("form", "ner")`.
+        encoding: the file's encoding.
+        on_bad_record: rule for sentences with a wrong number of columns, bytes that cannot be decoded, or a NUL: "raise",
+            "skip", or a function of a `Problem` that returns a replacement or None.
+        cache: folder for the parsed records; None for a temporary file if they are many.
+
+    Raises:
+        OptionError: if there is no such column.
+        SourceError: if the file cannot be read.
+
+    Example:
+        >>> import pathlib
+        >>> file = pathlib.Path(getfixture("tmp_path")) / "eng.train"
+        >>> _ = file.write_text("-DOCSTART- -X- O O\n\nEU NNP I-NP I-ORG\nrejects VBZ I-VP O\n\n")
+        >>> source = Conll2003(file)
+        >>> len(source), source[0].input, source[0].target
+        (1, ['EU', 'rejects'], ['I-ORG', 'O'])
+    """
+
+    def __init__(
+        self,
+        file: FileInput,
+        *,
+        target: str | None = "ner",
+        columns: Sequence[str] = ("form", "pos", "chunk", "ner"),
+        encoding: str = "utf-8",
+        on_bad_record: OnBadRecord[Sequence[str]] = "raise",
+        cache: str | PathLike[str] | None = None,
+    ) -> None:
+        super().__init__(file, encoding=encoding, on_bad_record=on_bad_record, cache=cache)
+        self._columns: Final = list(columns)
+        check_choice("target", target, (*self._columns, None))
+        if "form" not in self._columns:
+            msg = f'columns must have a column "form", the words, got {self._columns}.'
+            raise OptionError(msg, columns=columns)
+        self._target: Final = target
+
+    @override
+    def _open_parser(self, lines: Lines, file: int) -> Callable[[], Example[Sequence[str]] | None]:
+        form = self._columns.index("form")
+        target = None if self._target is None else self._columns.index(self._target)
+
+        def read() -> Example[Sequence[str]] | None:
+            sentence = _read_sentence(lines)
+            found: list[list[str]] = []
+            for number, line in enumerate(sentence or (), start=1):
+                fields = line.split()
+                if fields[0] == "-DOCSTART-":
+                    continue
+                if len(fields) != len(self._columns):
+                    msg = f"a word must have {len(self._columns)} columns, but line {number} of the sentence has {len(fields)}"
+                    raise MalformedError("columns", msg)
+                found.append(fields)
+            if not found:
+                return None
+            inputs = [fields[form] for fields in found]
+            return Example(inputs) if target is None else Example(inputs, [fields[target] for fields in found])
+
+        return read
+
+    @override
+    def _get_options(self) -> tuple[object, ...]:
+        return (self.encoding, self._columns, self._target)
+
+
+def _read_sentence(lines: Lines) -> list[str] | None:
+    """Read the lines up to a blank one, without their ends; None if there are none."""
+    sentence: list[str] = []
+    for line in lines:
+        if not line.strip():
+            return sentence or None
+        sentence.append(line.rstrip("\r\n"))
+    if not sentence:
+        raise StopIteration
+    return sentence
+
+
+def _split_words(sentence: Sequence[str], columns: Sequence[str]) -> list[list[str]]:
+    """Return the fields of each syntactic word of a sentence."""
+    found: list[list[str]] = []
+    place = columns.index("id") if "id" in columns else None
+    for number, line in enumerate(sentence, start=1):
+        if line.startswith("#"):
+            continue
+        fields = line.split("\t")
+        if len(fields) != len(columns):
+            msg = f"a word must have {len(columns)} columns, separated by tabs, but line {number} of the sentence has {len(fields)}"
+            raise MalformedError("columns", msg)
+        if place is not None:
+            if _NOT_SYNTACTIC.fullmatch(fields[place]):
+                continue
+            if fields[place] != str(len(found) + 1):
+                msg = (
+                    f"words must be numbered from 1, but line {number} of the sentence, word {len(found) + 1}, has the id "
+                    f"{fields[place]!r}"
+                )
+                raise MalformedError("ids", msg)
+        found.append(fields)
+    if not found:
+        raise MalformedError("words", "a sentence must have at least one word, got only comments")
+    return found
+
+
+def _parse_head(head: str, words: int) -> int | None:
+    """Return the number of a head; 0 is the root."""
+    if head == "_":
+        return None
+    if not (head.isascii() and head.isdecimal()) or int(head) > words:
+        msg = f"a head must be the number of a word, 1 to {words}, or 0, got {head!r}"
+        raise MalformedError("head", msg)
+    return int(head)

@@ -1,0 +1,164 @@
+"""Sources whose records may be malformed, and the choice to raise, skip or replace."""
+
+from abc import abstractmethod
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any, cast
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import override
+
+from pipeline.array_file import ArrayFileError, read_arrays, write_arrays
+from pipeline.data.rows import Example, X_co
+from pipeline.errors import PipelineError, SourceError
+from pipeline.sources.malformed import MAX_PROBLEMS, OnBadRecord, Problem, Skipped, check_on_bad_record
+from pipeline.sources.source import Source, check_index
+
+
+@attrs.frozen(eq=False)
+class _Screening:
+    """Raw numbers of the skipped records, in order, and their problems."""
+
+    numbers: NDArray[np.int64]
+    skipped: Skipped
+
+
+_NOTHING = _Screening(np.empty(0, np.int64), Skipped())
+
+
+class Validated(Source[X_co]):
+    """A source that finds malformed records, and applies `on_bad_record` to them.
+
+    Raw numbers count all records, public numbers only those that are not skipped. With "raise", a record is validated
+    when it is read. Otherwise all records are validated at the first access by number, because only then the public
+    numbers are known. With a `cache`, the result for "skip" is stored there.
+    """
+
+    def __init__(self, on_bad_record: OnBadRecord[X_co], cache: str | PathLike[str] | None) -> None:
+        check_on_bad_record(on_bad_record)
+        self.on_bad_record: OnBadRecord[X_co] = on_bad_record
+        self.cache: Path | None = None if cache is None else Path(cache)
+        self._screening: _Screening | None = _NOTHING if on_bad_record == "raise" else None
+
+    @abstractmethod
+    def _iterate_raw(self) -> Iterator[Example[X_co] | Problem]:
+        """Read all records in order, malformed ones included."""
+
+    @abstractmethod
+    def _count_raw(self) -> int:
+        """Return the number of records, malformed ones included."""
+
+    @abstractmethod
+    def _read_raw(self, number: int) -> Example[X_co] | Problem:
+        """Read the record of a raw number."""
+
+    @abstractmethod
+    def _locate_raw(self, number: int) -> str:
+        """Return the location of the record of a raw number."""
+
+    def _iterate_problems(self) -> Iterator[tuple[int, Problem]]:
+        """Find all malformed records, with their raw numbers."""
+        for number, record in enumerate(self._iterate_raw()):
+            if isinstance(record, Problem):
+                yield number, record
+
+    @override
+    def __len__(self) -> int:
+        return self._count_raw() - len(self._screen().numbers)
+
+    @override
+    def __iter__(self) -> Iterator[Example[X_co]]:
+        for record in self._iterate_raw():
+            example = record if isinstance(record, Example) else self._replace(record)
+            if example is not None:
+                yield example
+
+    @override
+    def read(self, number: int) -> Example[X_co]:
+        return self._accept(self._read_raw(self._get_raw_number(number)))
+
+    @override
+    def where(self, index: int) -> str:
+        return self._locate_raw(self._get_raw_number(index))
+
+    @property
+    @override
+    def skipped(self) -> Skipped:
+        return self._screen().skipped
+
+    def _accept(self, record: Example[X_co] | Problem) -> Example[X_co]:
+        """Return a record that is known to be not skipped."""
+        example = record if isinstance(record, Example) else self._replace(record)
+        if example is None:
+            assert isinstance(record, Problem)
+            msg = (
+                f"{record.where}: the function given as on_bad_record= returned None for this record, but a replacement "
+                "before; it must return the same for the same record."
+            )
+            raise SourceError(msg)
+        return example
+
+    def _replace(self, problem: Problem) -> Example[X_co] | None:
+        """Apply the rule for malformed records to one of them."""
+        if self.on_bad_record == "raise":
+            raise problem.make_error()
+        return None if self.on_bad_record == "skip" else self.on_bad_record(problem)
+
+    def _get_raw_number(self, index: int) -> int:
+        number = check_index(index, len(self), type(self).__name__)
+        skipped = self._screen().numbers
+        if len(skipped) == 0:
+            return number
+        # Before the i-th skipped record, of raw number s, there are s - i records that are not skipped.
+        return number + int(np.searchsorted(skipped - np.arange(len(skipped)), number, side="right"))
+
+    def _screen(self) -> _Screening:
+        if self._screening is None:
+            name = None if self.cache is None else self.fingerprint
+            if self.cache is None or name is None:
+                self._screening = self._find_skipped()
+            else:
+                self._screening = self._load_screening(self.cache / f"screening-{name}.arrays")
+        return self._screening
+
+    def _load_screening(self, path: Path) -> _Screening:
+        """Read the result of an earlier screening; screen and store it if there is none."""
+        try:
+            file = read_arrays(path)
+            metadata = cast("Mapping[str, Any]", file.metadata)
+            first = [Problem(**problem) for problem in metadata["first"]]
+            return _Screening(cast("NDArray[np.int64]", file.arrays["numbers"]), Skipped(metadata["kinds"], first))
+        except (OSError, ArrayFileError, KeyError, TypeError):
+            found = self._find_skipped()
+        with explain_failed_write(path.parent):
+            write_arrays(path, {"numbers": found.numbers}, attrs.asdict(found.skipped))
+        return found
+
+    def _find_skipped(self) -> _Screening:
+        numbers: list[int] = []
+        kinds: dict[str, int] = {}
+        first: list[Problem] = []
+        for number, problem in self._iterate_problems():
+            if callable(self.on_bad_record) and self.on_bad_record(problem) is not None:
+                continue
+            numbers.append(number)
+            kinds[problem.kind] = kinds.get(problem.kind, 0) + 1
+            if len(first) < MAX_PROBLEMS:
+                first.append(problem)
+        return _Screening(np.array(numbers, np.int64), Skipped(kinds, tuple(first)))
+
+
+@contextmanager
+def explain_failed_write(folder: Path) -> Generator[None]:
+    """Turn an error of the system while a cache is written, such as a full disk, into a `SourceError`."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, PipelineError):
+            raise
+        msg = f"the cache cannot be written to {str(folder)!r}: {error}; free some space, or name another folder."
+        raise SourceError(msg, folder=str(folder)) from error
