@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 
-from pipeline.hooks import EncoderFactory, Status, hookimpl
+from pipeline.extend import EncoderFactory, Status, hookimpl
 from pipeline_recurrent.encoders import GRU, LSTM, RNN, bigru, bilstm
-from pipeline_recurrent.engines import EngineName
-from pipeline_recurrent.engines.status import status
+from pipeline_recurrent.engines import EngineName, describe_engines
 from pipeline_recurrent.precompute import precompute_inputs
 from pipeline_recurrent.recurrent import Merge
 
@@ -25,11 +24,11 @@ __all__ = [
 
 @hookimpl
 def pipeline_encoders() -> Mapping[str, EncoderFactory]:
-    """The encoders of this package, by name."""
+    """Offer the encoders of this package, by name."""
     return {"lstm": LSTM, "gru": GRU, "bilstm": bilstm, "bigru": bigru, "rnn": RNN}
 
 
 @hookimpl
 def pipeline_status() -> Mapping[str, Status]:
-    """Which engines compute here, and why."""
-    return {"recurrent engines": status}
+    """Report which engines compute on this machine, and why."""
+    return {"recurrent engines": describe_engines}

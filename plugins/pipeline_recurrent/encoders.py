@@ -1,56 +1,44 @@
-"""The recurrent encoders by name: LSTM, GRU and the plain RNN, and the bidirectional forms of the former."""
+"""The recurrent encoders by name: LSTM, GRU and the plain RNN; `bilstm` and `bigru` are their bidirectional forms."""
 
-from typing import Literal, TypedDict, final, get_args, overload
+from functools import partial
+from typing import Literal, final, get_args, overload
 
 from torch import nn
 from typing_extensions import Unpack
 
-from pipeline.data.states import Causal, MaybeCausal, S_co
-from pipeline.errors import OptionError
+from pipeline.extend import Causal, MaybeCausal, OptionError, S_co
 from pipeline_recurrent.engines.choose import EngineName
-from pipeline_recurrent.recurrent import Merge, Recurrent, check_sizes
+from pipeline_recurrent.recurrent import Merge, Options, Recurrent, TorchModule, expand_options
 
 Nonlinearity = Literal["tanh", "relu"]
-"""What squashes the sum of a plain RNN."""
-
-
-class _Options(TypedDict, total=False):
-    """What both directions of sight take alike; `LSTM` says what each means."""
-
-    num_layers: int
-    bias: bool
-    dropout: float
-    layer_norm: bool
-    residual: bool
-    merge: Merge
-    engine: EngineName
+"""The activation of a plain RNN."""
 
 
 @final
 class LSTM(Recurrent[S_co]):
     """Long short-term memory over packed rows. In one direction it is causal.
 
-    Its states `carried` are `(h, c)`, each layers (x directions) x batch x hidden.
+    The `carry` of its states is `(h, c)`, each (layers x directions) x batch x hidden.
 
     Args:
-        input_size: features of a step that comes in.
-        hidden_size: features of a state, a direction.
-        num_layers: how many are stacked; between layers the directions are always side by side.
+        input_size: features of an input vector.
+        hidden_size: features of a state, per direction.
+        bidirectional: also read each row backward, from its own last real step.
+        num_layers: number of stacked layers. Between layers, the directions are always concatenated.
         bias: whether the gates have biases.
-        dropout: on the output of every layer but the last.
-        bidirectional: read each row from its own last real step backwards as well.
-        layer_norm: normalise the output of every layer but the last, before dropout.
-        residual: add what comes in to what every layer but the first gives.
+        dropout: probability on the output of every layer but the last.
+        layer_norm: normalize the output of every layer but the last, before dropout.
+        residual: add its input to the output of every layer but the first.
         merge: how the two directions of the last layer are joined.
-        engine: who computes: "packed" (torch's kernel), "dense" (torch's on padded rows), "plain" (torch operations
-            with a backward pass of our own), "native" (compiled), "cudnn" (on a GPU), or "auto": the fastest for
-            each batch. All give the same numbers, up to rounding.
+        engine: "packed" (torch's kernel), "dense" (torch's kernel on padded rows), "plain" (torch operations with a
+            backward pass of our own), "native" (compiled), "cudnn" (on a GPU), or "auto": the fastest for each batch.
+            All compute the same numbers, up to rounding.
 
     Raises:
-        OptionError: if an option is outside its range.
+        OptionError: if an option is out of its range.
 
     Source: Hochreiter and Schmidhuber 1997, "Long Short-Term Memory", Neural Computation 9(8), with the forget
-    gate of Gers et al. 2000; gates and weight names as torch's `nn.LSTM`.
+    gate of Gers et al. 2000; gates and weight names as in torch's `nn.LSTM`.
 
     Example:
         >>> import torch
@@ -68,68 +56,44 @@ class LSTM(Recurrent[S_co]):
         hidden_size: int,
         *,
         bidirectional: Literal[False] = False,
-        **options: Unpack[_Options],
+        **options: Unpack[Options],
     ) -> None: ...
     @overload
     def __init__(
-        self: "LSTM[MaybeCausal]",
-        input_size: int,
-        hidden_size: int,
-        *,
-        bidirectional: bool,
-        **options: Unpack[_Options],
+        self: "LSTM[MaybeCausal]", input_size: int, hidden_size: int, *, bidirectional: bool, **options: Unpack[Options]
     ) -> None: ...
+    @expand_options
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        *,
-        num_layers: int = 1,
-        bias: bool = True,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        layer_norm: bool = False,
-        residual: bool = False,
-        merge: Merge = "concat",
-        engine: EngineName = "auto",
+        self, input_size: int, hidden_size: int, *, bidirectional: bool = False, **options: Unpack[Options]
     ) -> None:
-        check_sizes(input_size, hidden_size, num_layers, dropout)
-        module = nn.LSTM(input_size, hidden_size, num_layers, bias, dropout=dropout, bidirectional=bidirectional)
-        super().__init__(module, merge, engine, layer_norm=layer_norm, residual=residual)
+        super().__init__(nn.LSTM, input_size, hidden_size, bidirectional=bidirectional, **options)
 
     @classmethod
     def from_torch(
         cls, module: nn.LSTM, *, merge: Merge = "concat", engine: EngineName = "auto"
     ) -> "LSTM[MaybeCausal]":
-        """An encoder with a copy of an existing module's weights; its layout (`batch_first`) does not matter.
+        """Return an encoder with a copy of a torch module's weights; its layout (`batch_first`) does not matter.
 
-        Its type does not say that it is causal. Where that is needed, make the encoder and `take` the weights.
+        Its type does not say that it is causal. Where that is needed, construct the encoder and use `load_torch`.
 
         Raises:
-            OptionError: if the module is of another kind, or has projections (`proj_size`).
+            OptionError: if the module has projections (`proj_size`).
         """
-        options: _Options = {
-            "num_layers": module.num_layers,
-            "bias": module.bias,
-            "dropout": module.dropout if module.num_layers > 1 else 0.0,
-            "merge": merge,
-            "engine": engine,
-        }
-        encoder = LSTM(module.input_size, module.hidden_size, bidirectional=module.bidirectional, **options)
-        return encoder.load_torch(module)
+        sizes, options = (module.input_size, module.hidden_size), _read_options(module, merge, engine)
+        return LSTM(*sizes, bidirectional=module.bidirectional, **options).load_torch(module)
 
 
 @final
 class GRU(Recurrent[S_co]):
     """Gated recurrent units over packed rows. In one direction they are causal.
 
-    Its state `carried` is `(h,)`, layers (x directions) x batch x hidden. The options are those of `LSTM`.
+    The `carry` of their states is `(h,)`, (layers x directions) x batch x hidden. The options are those of `LSTM`.
 
     Raises:
-        OptionError: if an option is outside its range.
+        OptionError: if an option is out of its range.
 
-    Source: Cho et al. 2014, "Learning Phrase Representations using RNN Encoder-Decoder", arXiv:1406.1078;
-    the reset gate stands behind the recurrent product, and weights are named, as in torch's `nn.GRU`.
+    Source: Cho et al. 2014, "Learning Phrase Representations using RNN Encoder-Decoder", arXiv:1406.1078. As in torch's
+    `nn.GRU`, from which the weight names are, the reset gate is applied after the recurrent product, not before.
 
     Example:
         >>> GRU(4, 5, num_layers=2, bidirectional=True, merge="mean").output_size
@@ -143,66 +107,41 @@ class GRU(Recurrent[S_co]):
         hidden_size: int,
         *,
         bidirectional: Literal[False] = False,
-        **options: Unpack[_Options],
+        **options: Unpack[Options],
     ) -> None: ...
     @overload
     def __init__(
-        self: "GRU[MaybeCausal]", input_size: int, hidden_size: int, *, bidirectional: bool, **options: Unpack[_Options]
+        self: "GRU[MaybeCausal]", input_size: int, hidden_size: int, *, bidirectional: bool, **options: Unpack[Options]
     ) -> None: ...
+    @expand_options
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        *,
-        num_layers: int = 1,
-        bias: bool = True,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        layer_norm: bool = False,
-        residual: bool = False,
-        merge: Merge = "concat",
-        engine: EngineName = "auto",
+        self, input_size: int, hidden_size: int, *, bidirectional: bool = False, **options: Unpack[Options]
     ) -> None:
-        check_sizes(input_size, hidden_size, num_layers, dropout)
-        module = nn.GRU(input_size, hidden_size, num_layers, bias, dropout=dropout, bidirectional=bidirectional)
-        super().__init__(module, merge, engine, layer_norm=layer_norm, residual=residual)
+        super().__init__(nn.GRU, input_size, hidden_size, bidirectional=bidirectional, **options)
 
     @classmethod
     def from_torch(cls, module: nn.GRU, *, merge: Merge = "concat", engine: EngineName = "auto") -> "GRU[MaybeCausal]":
-        """An encoder with a copy of an existing module's weights; its layout (`batch_first`) does not matter.
-
-        Its type does not say that it is causal. Where that is needed, make the encoder and `take` the weights.
-
-        Raises:
-            OptionError: if the module is of another kind, or has projections (`proj_size`).
-        """
-        options: _Options = {
-            "num_layers": module.num_layers,
-            "bias": module.bias,
-            "dropout": module.dropout if module.num_layers > 1 else 0.0,
-            "merge": merge,
-            "engine": engine,
-        }
-        encoder = GRU(module.input_size, module.hidden_size, bidirectional=module.bidirectional, **options)
-        return encoder.load_torch(module)
+        """Return an encoder with a copy of a torch module's weights, as `LSTM.from_torch` does."""
+        sizes, options = (module.input_size, module.hidden_size), _read_options(module, merge, engine)
+        return GRU(*sizes, bidirectional=module.bidirectional, **options).load_torch(module)
 
 
 @final
 class RNN(Recurrent[S_co]):
     """Plain recurrent units over packed rows. In one direction they are causal.
 
-    Their state `carried` is `(h,)`, layers (x directions) x batch x hidden. The options are those of `LSTM`, and:
+    The `carry` of their states is `(h,)`, (layers x directions) x batch x hidden. The options are those of `LSTM`, and:
 
     Args:
-        input_size: features of a step that comes in.
-        hidden_size: features of a state, a direction.
-        nonlinearity: what squashes the sum of what comes in and what was before: tanh or relu.
-        bidirectional: read each row from its own last real step backwards as well.
+        input_size: features of an input vector.
+        hidden_size: features of a state, per direction.
+        nonlinearity: the activation, tanh or relu.
+        bidirectional: also read each row backward, from its own last real step.
 
     Raises:
-        OptionError: if an option is outside its range.
+        OptionError: if an option is out of its range.
 
-    Source: Elman 1990, "Finding Structure in Time", Cognitive Science 14(2); weights named as in torch's `nn.RNN`.
+    Source: Elman 1990, "Finding Structure in Time", Cognitive Science 14(2); weight names as in torch's `nn.RNN`.
 
     Example:
         >>> RNN(4, 5, nonlinearity="relu").causal
@@ -217,7 +156,7 @@ class RNN(Recurrent[S_co]):
         *,
         nonlinearity: Nonlinearity = "tanh",
         bidirectional: Literal[False] = False,
-        **options: Unpack[_Options],
+        **options: Unpack[Options],
     ) -> None: ...
     @overload
     def __init__(
@@ -227,104 +166,52 @@ class RNN(Recurrent[S_co]):
         *,
         nonlinearity: Nonlinearity = "tanh",
         bidirectional: bool,
-        **options: Unpack[_Options],
+        **options: Unpack[Options],
     ) -> None: ...
+    @expand_options
     def __init__(
         self,
         input_size: int,
         hidden_size: int,
         *,
         nonlinearity: Nonlinearity = "tanh",
-        num_layers: int = 1,
-        bias: bool = True,
-        dropout: float = 0.0,
         bidirectional: bool = False,
-        layer_norm: bool = False,
-        residual: bool = False,
-        merge: Merge = "concat",
-        engine: EngineName = "auto",
+        **options: Unpack[Options],
     ) -> None:
-        check_sizes(input_size, hidden_size, num_layers, dropout)
         if nonlinearity not in get_args(Nonlinearity):
-            msg = f"nonlinearity must be tanh or relu, but {nonlinearity!r} arrived."
+            msg = f"nonlinearity must be tanh or relu, got {nonlinearity!r}."
             raise OptionError(msg, nonlinearity=nonlinearity)
-        module = nn.RNN(
-            input_size, hidden_size, num_layers, nonlinearity, bias, dropout=dropout, bidirectional=bidirectional
-        )
-        super().__init__(module, merge, engine, layer_norm=layer_norm, residual=residual)
+        make_module = partial(nn.RNN, nonlinearity=nonlinearity)
+        super().__init__(make_module, input_size, hidden_size, bidirectional=bidirectional, **options)
 
     @classmethod
     def from_torch(cls, module: nn.RNN, *, merge: Merge = "concat", engine: EngineName = "auto") -> "RNN[MaybeCausal]":
-        """An encoder with a copy of an existing module's weights; its layout (`batch_first`) does not matter.
-
-        Its type does not say that it is causal. Where that is needed, make the encoder and `take` the weights.
-
-        Raises:
-            OptionError: if the module is of another kind.
-        """
-        options: _Options = {
-            "num_layers": module.num_layers,
-            "bias": module.bias,
-            "dropout": module.dropout if module.num_layers > 1 else 0.0,
-            "merge": merge,
-            "engine": engine,
-        }
-        squash: Nonlinearity = "relu" if module.mode == "RNN_RELU" else "tanh"
-        encoder = RNN(
-            module.input_size, module.hidden_size, nonlinearity=squash, bidirectional=module.bidirectional, **options
-        )
+        """Return an encoder with a copy of a torch module's weights, as `LSTM.from_torch` does."""
+        sizes, options = (module.input_size, module.hidden_size), _read_options(module, merge, engine)
+        activation: Nonlinearity = "relu" if module.mode == "RNN_RELU" else "tanh"
+        encoder = RNN(*sizes, nonlinearity=activation, bidirectional=module.bidirectional, **options)
         return encoder.load_torch(module)
 
 
-def bilstm(
-    input_size: int,
-    hidden_size: int,
-    *,
-    num_layers: int = 1,
-    bias: bool = True,
-    dropout: float = 0.0,
-    layer_norm: bool = False,
-    residual: bool = False,
-    merge: Merge = "concat",
-    engine: EngineName = "auto",
-) -> LSTM[MaybeCausal]:
-    """An `LSTM` that reads both ways."""
-    return LSTM(
-        input_size,
-        hidden_size,
-        bidirectional=True,
-        num_layers=num_layers,
-        bias=bias,
-        dropout=dropout,
-        layer_norm=layer_norm,
-        residual=residual,
-        merge=merge,
-        engine=engine,
-    )
+def _read_options(module: TorchModule, merge: Merge, engine: EngineName) -> Options:
+    """Return the options of an encoder with the shapes of a torch module."""
+    return {
+        "num_layers": module.num_layers,
+        "bias": module.bias,
+        # Torch accepts, and warns of, dropout in a single layer, where it does nothing.
+        "dropout": module.dropout if module.num_layers > 1 else 0.0,
+        "merge": merge,
+        "engine": engine,
+    }
 
 
-def bigru(
-    input_size: int,
-    hidden_size: int,
-    *,
-    num_layers: int = 1,
-    bias: bool = True,
-    dropout: float = 0.0,
-    layer_norm: bool = False,
-    residual: bool = False,
-    merge: Merge = "concat",
-    engine: EngineName = "auto",
-) -> GRU[MaybeCausal]:
-    """A `GRU` that reads both ways."""
-    return GRU(
-        input_size,
-        hidden_size,
-        bidirectional=True,
-        num_layers=num_layers,
-        bias=bias,
-        dropout=dropout,
-        layer_norm=layer_norm,
-        residual=residual,
-        merge=merge,
-        engine=engine,
-    )
+@expand_options
+def bilstm(input_size: int, hidden_size: int, **options: Unpack[Options]) -> LSTM[MaybeCausal]:
+    """Return a bidirectional `LSTM`."""
+    return LSTM(input_size, hidden_size, bidirectional=True, **options)
+
+
+@expand_options
+def bigru(input_size: int, hidden_size: int, **options: Unpack[Options]) -> GRU[MaybeCausal]:
+    """Return a bidirectional `GRU`."""
+    return GRU(input_size, hidden_size, bidirectional=True, **options)

@@ -1,4 +1,4 @@
-"""Inference over a small vocabulary: an encoder's input products looked up instead of computed."""
+"""Faster inference over a small vocabulary: the input products of an encoder are precomputed for each id."""
 
 import copy
 from collections.abc import Sequence
@@ -8,39 +8,48 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import TypeIs, override
 
-from pipeline.core.chain import Chain, StreamChain, TypePreservingChain, join
-from pipeline.core.stage import ModuleStage, Spec, StageBase
-from pipeline.data.batches import Batch
-from pipeline.data.rows import Ids, Vectors
-from pipeline.data.states import MaybeCausal, S_co, States
-from pipeline.errors import CompositionError, OptionError
-from pipeline.stages.dropout import Dropout
-from pipeline.stages.embed import Embed
-from pipeline.stages.encode import Encode
+from pipeline import Dropout, Embed, Encode
+from pipeline.extend import (
+    Batch,
+    Chain,
+    CompositionError,
+    Ids,
+    MaybeCausal,
+    ModuleStage,
+    OptionError,
+    S_co,
+    Spec,
+    StageBase,
+    States,
+    StreamChain,
+    TypePreservingChain,
+    Vectors,
+    join,
+)
 from pipeline_recurrent.engines.choose import EngineName
 from pipeline_recurrent.recurrent import Recurrent
 
 P = TypeVar("P", bound=StageBase)
 
-_LOOK_UP: Final[tuple[EngineName, ...]] = ("auto", "plain", "native")
-"""The engines that can; `plain` does the work of the others."""
+_LOOKS_UP: Final[tuple[EngineName, ...]] = ("auto", "plain", "native")
+"""Values of `engine` with which ids can be looked up; in place of the others, `plain` is used."""
 
 
 def precompute_inputs(pipe: P) -> P:
-    """A copy of a pipe for inference, in which each id's share of an encoder's gates is looked up.
+    """Return a copy of a pipe for inference that looks up the input products of an encoder.
 
-    In evaluation the first layer of a recurrent encoder multiplies embedded ids by its input weights: for each id the
-    same product every time. Here it is made once for every id there is, and each `Embed >> Encode` of an LSTM, GRU or
-    RNN of this package, with `Dropout` between them or not, becomes one stage that looks it up. Predictions are
-    equal up to rounding. What cannot be treated so stays as it is.
+    In evaluation the first layer of a recurrent encoder multiplies embedded ids by its input weights, always with the
+    same result for the same id. Here these products are computed once for every id. Each `Embed >> Encode` with an
+    LSTM, GRU or RNN of this package, with or without `Dropout` between them, becomes one stage that looks them up.
+    Predictions are equal up to rounding. Other stages stay as they are.
 
-    The copy keeps the weights that the pipe had when it was made: what is trained or loaded into the pipe later does
-    not reach it. Make it anew then. Keep the pipe too: it is what one trains and saves.
+    The copy keeps the weights of this moment: weights that are trained or loaded into the pipe later do not reach it.
+    Keep the pipe for training and saving, and call this function again after either.
 
-    The table takes ids x gates x hidden x directions numbers, with 4 gates for an LSTM, 3 for a GRU and 1 for an RNN,
-    and takes the place of the embedding's ids x features: 20,000 ids with a bidirectional LSTM of 128 take 82 MB in
-    float32. It pays where that fits in memory and batches are many: the products saved are features / (features +
-    hidden) of the first layer's. On a GPU it does not pay: cuDNN cannot look up, and plain operations run instead.
+    The table has ids x gates x hidden x directions numbers, with 4 gates for an LSTM, 3 for a GRU and 1 for an RNN. It
+    replaces the embedding of ids x features: 20,000 ids with a bidirectional LSTM of 128 take 82 MB in float32. It is
+    worth this memory if there are many batches: it saves features / (features + hidden) of the first layer's products.
+    On a GPU it is slower: cuDNN cannot look up, so that plain operations run instead.
 
     Args:
         pipe: a pipe, or a model of stages joined by `>>`.
@@ -54,43 +63,50 @@ def precompute_inputs(pipe: P) -> P:
         >>> model = Embed(9, 4) >> Encode(LSTM(4, 5)) >> Pool("max") >> Classify(2)
         >>> fast = precompute_inputs(model)
         >>> fast
-        Tabulated >> Pool >> Classify
+        PrecomputeInputs >> Pool >> Classify
         >>> rows = Packed(Ids, torch.tensor([1, 8, 3]), torch.tensor([2, 1]))
         >>> torch.allclose(fast(rows).values, model(rows).values, atol=1e-6)
         True
     """
-    # Copied as a whole: what two stages share, such as tied weights, their copies share too.
-    parts = _parts(copy.deepcopy(pipe))
-    for start, embed in enumerate(parts):
-        end, encoder = _reader(parts, start)
+    # Copied in one call, so that stages that share tensors, such as tied weights, share them in the copy too.
+    stages = _list_stages(copy.deepcopy(pipe))
+    for start, embed in enumerate(stages):
+        end, encoder = _find_reader(stages, start)
         if isinstance(embed, Embed) and encoder is not None:
-            stage = Tabulated(embed, encoder, name=parts[end].name)
-            return cast("P", _frozen(join(*parts[:start], stage, *parts[end + 1 :])))
+            stage = PrecomputeInputs(embed, encoder, name=stages[end].name)
+            joined = join(*stages[:start], stage, *stages[end + 1 :])
+            if isinstance(joined, nn.Module):
+                joined.requires_grad_(requires_grad=False).eval()
+            return cast("P", joined)
     msg = (
-        "precompute_inputs takes a pipe in which Embed feeds an LSTM, GRU or RNN of pipeline_recurrent, with nothing but "
-        f"Dropout between them, but `{pipe!r}` has none such; use it as it is."
+        "precompute_inputs takes a pipe in which Embed feeds an LSTM, GRU or RNN of pipeline_recurrent, with at most "
+        f"Dropout between them, got `{pipe!r}`; use this pipe as it is."
     )
     raise CompositionError(msg)
 
 
 @final
-class Tabulated(ModuleStage[Batch[Ids], States[S_co]], Generic[S_co]):
-    """What an `Embed` and an `Encode` make of ids, by a table of the first layer's input products; see `precompute_inputs`.
+class PrecomputeInputs(ModuleStage[Batch[Ids], States[S_co]], Generic[S_co]):
+    """Encode ids with a table of the first layer's input products; made by `precompute_inputs`.
 
     Args:
-        embed: the vectors of the ids.
-        encoder: what reads them. Neither is changed.
-        name: what the stage is called in its chain.
+        embed: the vectors of the ids. It is not changed.
+        encoder: the encoder that reads them. It is not changed.
+        name: the name of the stage in its chain.
     """
 
     def __init__(self, embed: Embed, encoder: Recurrent[S_co], *, name: str | None = None) -> None:
         super().__init__()
         self.name = name
-        self.embed: Embed = _held(_table(embed, encoder))
+        table = _compute_table(embed, encoder)
+        # An embedding on the meta device takes no memory until it gets the table, instead of random numbers.
+        with torch.device("meta"):
+            self.embed: Embed = Embed(*table.shape)
+        self.embed.weight = nn.Parameter(table, requires_grad=False)
         self.encoder: Recurrent[S_co] = copy.deepcopy(encoder).requires_grad_(requires_grad=False)
-        if self.encoder.engine not in _LOOK_UP:
+        if self.encoder.engine not in _LOOKS_UP:
             self.encoder.engine = "plain"
-        _forget_input(self.encoder.rnn)
+        _remove_input_weights(self.encoder.rnn)
         self.encoder.input_size = 0
         self.eval()
 
@@ -100,85 +116,71 @@ class Tabulated(ModuleStage[Batch[Ids], States[S_co]], Generic[S_co]):
 
     @override
     def forward(self, value: Batch[Ids]) -> States[S_co]:
-        """The states of a batch.
+        """Return the states of a batch.
 
         Raises:
-            OptionError: in training mode, or where gradients are asked for; or if the encoder's engine cannot look up.
-            ShapeError: if the batch holds no ids, stands on another device, or its initial states do not fit.
+            OptionError: in training mode, or if gradients are needed; or if the encoder's engine cannot look up.
+            ShapeError: if the batch holds no ids, is on another device, or its initial states do not fit.
             ValuesError: if an id is out of range (on a GPU, torch's kernel asserts instead).
         """
         packed = value.packed()
-        self._refuse_training(packed.initial_carry or ())
-        ids, table = self.embed.known(packed).packed(), self.embed.weight
-        tables = [one.t() for one in table.chunk(2 if self.encoder.bidirectional else 1, dim=1)]
+        self._reject_training(packed.initial_carry or ())
+        ids, table = self.embed.check_ids(packed).packed(), self.embed.weight
+        tables = [one.t() for one in table.chunk(self.encoder.directions, dim=1)]
         if not torch.amp.is_autocast_available(table.device.type):
             return self.encoder.read(ids, tables)
-        # Under autocast torch chooses a product's dtype, but what is looked up has one.
+        # Autocast chooses the dtypes of products, but the dtype of looked-up numbers is fixed.
         with torch.autocast(table.device.type, enabled=False):
             return self.encoder.read(ids, tables)
 
-    def _refuse_training(self, initial: Sequence[Tensor]) -> None:
-        came = "it is in training mode" if self.training else None
+    def _reject_training(self, initial: Sequence[Tensor]) -> None:
+        problem = "it is in training mode" if self.training else None
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*self.parameters(), *initial)):
-            came = "gradients are asked for, by its weights or initial states"
-        if came is not None:
+            problem = "its weights or the initial states require gradients"
+        if problem is not None:
             msg = (
-                f"Tabulated is for inference, with weights as they were when it was made, but {came}; train the pipe "
-                "that it was made of, and make it anew by precompute_inputs(pipe), or call eval() on this one."
+                f"PrecomputeInputs is for inference with fixed weights, but {problem}; train the original pipe and "
+                "call precompute_inputs(pipe) again, or call eval() on this one."
             )
             raise OptionError(msg)
 
 
-def _parts(pipe: StageBase) -> list[StageBase]:
-    """The stages of a chain; what is none stands for itself."""
-    return list(pipe.parts.values()) if isinstance(pipe, Chain | StreamChain | TypePreservingChain) else [pipe]
+def _list_stages(pipe: StageBase) -> list[StageBase]:
+    """Return the stages of a chain; a single stage is a list of its own."""
+    return list(pipe.stages.values()) if isinstance(pipe, Chain | StreamChain | TypePreservingChain) else [pipe]
 
 
-def _reader(parts: Sequence[StageBase], start: int) -> tuple[int, Recurrent[MaybeCausal] | None]:
-    """The recurrent encoder that reads what one part gives, and where its stage stands; or None."""
-    for place in range(start + 1, len(parts)):
-        part = parts[place]
-        if _is_encode(part):
-            return place, part.held if isinstance(part.held, Recurrent) else None
-        if not isinstance(part, Dropout):
+def _find_reader(stages: Sequence[StageBase], start: int) -> tuple[int, Recurrent[MaybeCausal] | None]:
+    """Return the recurrent encoder that reads the output of a stage, and the position of its stage; or None."""
+    for position in range(start + 1, len(stages)):
+        stage = stages[position]
+        if _is_encode(stage):
+            return position, stage.part if isinstance(stage.part, Recurrent) else None
+        if not isinstance(stage, Dropout):
             break
     return start, None
 
 
-def _is_encode(part: StageBase) -> TypeIs[Encode[MaybeCausal, Vectors]]:
-    return isinstance(part, Encode)
+def _is_encode(stage: StageBase) -> TypeIs[Encode[MaybeCausal, Vectors]]:
+    return isinstance(stage, Encode)
 
 
-def _frozen(part: StageBase) -> StageBase:
-    if isinstance(part, nn.Module):
-        part.requires_grad_(requires_grad=False).eval()
-    return part
-
-
-def _table(embed: Embed, encoder: Recurrent[S_co]) -> Tensor:
-    """For each id, what it and the biases give to the gates of each direction, side by side."""
+def _compute_table(embed: Embed, encoder: Recurrent[S_co]) -> Tensor:
+    """Return the input products of each id with their biases, the gates of both directions side by side."""
     by_direction = list[Tensor]()
     with torch.no_grad():
         for w_in, w_state, b_in, b_state in encoder.weights()[0]:
             bias = w_in.new_zeros(len(w_in)) if b_in is None else b_in.clone()
             if b_state is not None:
-                # The new gate of a GRU adds its own behind the reset gate.
+                # The recurrent bias of a GRU's new gate is added inside its product with the reset gate.
                 shared = len(w_in) - (w_state.shape[1] if encoder.cell == "gru" else 0)
                 bias[:shared] += b_state[:shared]
             by_direction.append(torch.addmm(bias, embed.weight, w_in.t()))
         return torch.cat(by_direction, dim=1)
 
 
-def _held(table: Tensor) -> Embed:
-    """A table as frozen vectors, one an id."""
-    with torch.device("meta"):
-        embed = Embed(*table.shape)
-    embed.weight = nn.Parameter(table, requires_grad=False)
-    return embed
-
-
-def _forget_input(module: nn.LSTM | nn.GRU | nn.RNN) -> None:
-    """Leave a module's first layer without input weights: those of no feature."""
+def _remove_input_weights(module: nn.LSTM | nn.GRU | nn.RNN) -> None:
+    """Replace the input weights of the first layer by empty ones, for inputs without features."""
     for suffix in ("", "_reverse") if module.bidirectional else ("",):
         name = f"weight_ih_l0{suffix}"
         rows = module.get_parameter(name).detach()

@@ -1,41 +1,62 @@
-"""What the recurrent encoders share: packed rows through an engine, directions merged, states in and out."""
+"""The base of the recurrent encoders: packed rows through an engine, then the directions merged."""
 
+import inspect
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Literal, Self, TypeVar, cast, get_args
+from typing import Literal, Self, TypeAlias, TypedDict, TypeVar, cast, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
-from pipeline.data.batches import Batch, Carry, Packed
-from pipeline.data.order import Order
-from pipeline.data.rows import Kind, Vectors
-from pipeline.data.states import S_co, States
-from pipeline.errors import OptionError, ShapeError
-from pipeline.parts.encoder import Encoder
-from pipeline_recurrent.engines.choose import EngineName, chosen
-from pipeline_recurrent.engines.run import Cell, Run, Steps, Weights
+from pipeline.extend import (
+    Batch,
+    Carry,
+    Encoder,
+    Kind,
+    OptionError,
+    Packed,
+    PackingOrder,
+    S_co,
+    ShapeError,
+    States,
+    Vectors,
+)
+from pipeline_recurrent.engines.choose import EngineName, choose_engine
+from pipeline_recurrent.engines.engine import Cell, StackInputs, Steps, Weights, count_states
 
 Merge = Literal["concat", "mean", "sum", "max", "mul"]
-"""How the two directions of the last layer are joined, states and final states alike."""
+"""How the two directions of the last layer are joined, for hidden vectors and final states alike."""
 
+TorchModule: TypeAlias = nn.LSTM | nn.GRU | nn.RNN
 
 F = TypeVar("F", bound=Callable[..., object])
 
 
-def merged(
-    forward: Float[Tensor, "*axes hidden"], backward: Float[Tensor, "*axes hidden"], how: Merge
+class Options(TypedDict, total=False):
+    """The options that all recurrent encoders share; `LSTM` describes them, `Recurrent.__init__` has their defaults."""
+
+    num_layers: int
+    bias: bool
+    dropout: float
+    layer_norm: bool
+    residual: bool
+    merge: Merge
+    engine: EngineName
+
+
+def merge_directions(
+    forward: Float[Tensor, "*axes hidden"], backward: Float[Tensor, "*axes hidden"], merge: Merge
 ) -> Float[Tensor, "*axes merged"]:
-    """The two directions as one: side by side for concat, elementwise for the others.
+    """Join the two directions: side by side for concat, elementwise for the others.
 
     Example:
         >>> one, two = torch.tensor([1.0, 4.0]), torch.tensor([3.0, 2.0])
-        >>> [merged(one, two, how).tolist() for how in ("concat", "mean", "max", "mul")]
+        >>> [merge_directions(one, two, merge).tolist() for merge in ("concat", "mean", "max", "mul")]
         [[1.0, 4.0, 3.0, 2.0], [2.0, 3.0], [3.0, 4.0], [3.0, 8.0]]
     """
-    match how:
+    match merge:
         case "concat":
             return torch.cat([forward, backward], dim=-1)
         case "mean":
@@ -48,224 +69,241 @@ def merged(
             return forward * backward
 
 
-def _uncompiled(function: F) -> F:
-    """A function that a compiler leaves as it is, and whatever it calls. Torch leaves the type of this open."""
+def _exclude_from_compile(function: F) -> F:
+    """Wrap a function so that a compiler leaves it, and what it calls, alone. Torch leaves the type of this open."""
     disable: Callable[[F], F] = getattr(torch.compiler, "disable")  # noqa: B009
     return disable(function)
 
 
 class Recurrent(Encoder[S_co]):
-    """An encoder that runs a stack of torch's recurrent layers over packed rows, by an engine of one's choice.
+    """An encoder that runs a stack of torch's recurrent layers over packed rows, with a choice of engines.
 
-    The weights are those of an ordinary `nn.LSTM`, `nn.GRU` or `nn.RNN` under the name `rnn`, so they go in and out
-    under the names that they have there.
+    The weights are those of an ordinary `nn.LSTM`, `nn.GRU` or `nn.RNN` under the name `rnn`, so state dicts have the
+    names that these modules use.
+
+    Args:
+        make_module: `nn.LSTM`, `nn.GRU` or `nn.RNN`, or a function with their arguments.
+        input_size: features of an input vector.
+        hidden_size: features of a state, per direction.
+        num_layers: see `LSTM`, as for the other options.
 
     Attributes:
-        engine: who computes; "auto" picks the fastest for each batch. It may be set at any time.
-        engines: how many batches each engine has run.
+        engine: the engine's name; "auto" chooses the fastest for each batch. It may be set at any time.
+        engines: the number of batches that each engine has computed.
+
+    Raises:
+        OptionError: if an option is out of its range.
     """
 
-    rnn: nn.LSTM | nn.GRU | nn.RNN
+    rnn: TorchModule
 
     def __init__(
         self,
-        module: nn.LSTM | nn.GRU | nn.RNN,
-        merge: Merge,
-        engine: EngineName,
+        make_module: Callable[..., TorchModule],
+        input_size: int,
+        hidden_size: int,
         *,
-        layer_norm: bool,
-        residual: bool,
+        bidirectional: bool = False,
+        num_layers: int = 1,
+        bias: bool = True,
+        dropout: float = 0.0,
+        layer_norm: bool = False,
+        residual: bool = False,
+        merge: Merge = "concat",
+        engine: EngineName = "auto",
     ) -> None:
         super().__init__()
+        for option, number in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
+            if number < 1:
+                msg = f"{option} must be 1 or more, got {number}."
+                raise OptionError(msg, **{option: number})
+        if not 0 <= dropout < 1:
+            msg = f"dropout must be a probability, 0 <= dropout < 1, got {dropout}."
+            raise OptionError(msg, dropout=dropout)
+        if dropout and num_layers == 1:
+            msg = f"dropout={dropout} acts between layers, but num_layers is 1; use the Dropout stage around Encode."
+            raise OptionError(msg, dropout=dropout)
+        for option, given in (("layer_norm", layer_norm), ("residual", residual)):
+            if given and num_layers == 1:
+                msg = f"{option}=True acts between layers, but num_layers is 1; add a stage of its kind after Encode."
+                raise OptionError(msg, **{option: given})
         if merge not in get_args(Merge):
-            msg = f"merge must be concat, mean, sum, max or mul, but {merge!r} arrived."
+            msg = f"merge must be concat, mean, sum, max or mul, got {merge!r}."
             raise OptionError(msg, merge=merge)
         if engine not in get_args(EngineName):
-            msg = f"engine must be one of {', '.join(get_args(EngineName))}, but {engine!r} arrived."
+            msg = f"engine must be one of {', '.join(get_args(EngineName))}, got {engine!r}."
             raise OptionError(msg, engine=engine)
-        for option, said in (("layer_norm", layer_norm), ("residual", residual)):
-            if said and module.num_layers == 1:
-                msg = f"{option}=True acts between layers, but there is one; put a stage of its kind behind Encode."
-                raise OptionError(msg, **{option: said})
-        self.input_size: int = module.input_size
-        self.hidden_size: int = module.hidden_size
-        self.num_layers: int = module.num_layers
-        self.bidirectional: bool = module.bidirectional
+        self.input_size: int = input_size
+        self.hidden_size: int = hidden_size
+        self.num_layers: int = num_layers
+        self.bidirectional: bool = bidirectional
+        self.directions: int = 2 if bidirectional else 1
         self.merge: Merge = merge
         self.residual: bool = residual
         self.engine: EngineName = engine
         self.engines: Counter[str] = Counter()
-        self.output_size: int = module.hidden_size * (2 if module.bidirectional and merge == "concat" else 1)
-        self.causal: bool = not module.bidirectional
+        self.output_size: int = hidden_size * (2 if bidirectional and merge == "concat" else 1)
+        self.causal: bool = not bidirectional
         self.stateful = True
-        self.rnn = module
-        wide = module.hidden_size * (2 if module.bidirectional else 1)
-        # Absent where it is not asked for: the weights are then those of torch's module alone.
+        self.rnn = make_module(
+            input_size, hidden_size, num_layers, bias=bias, dropout=dropout, bidirectional=bidirectional
+        )
+        # The kind of cell, by torch's name; read at every batch.
+        self.cell: Cell = cast("Cell", self.rnn.mode.lower())
+        # None where not asked for, so that the state dict is that of torch's module alone.
         self.norms: nn.ModuleList | None = (
-            nn.ModuleList(nn.LayerNorm(wide) for _ in range(module.num_layers - 1)) if layer_norm else None
+            nn.ModuleList(nn.LayerNorm(hidden_size * self.directions) for _ in range(num_layers - 1))
+            if layer_norm
+            else None
         )
 
-    def load_torch(self, module: nn.LSTM | nn.GRU | nn.RNN) -> Self:
-        """Copy an existing module's weights, dtype and device.
+    def load_torch(self, module: TorchModule) -> Self:
+        """Copy the weights, dtype and device of a torch module.
 
         Raises:
             OptionError: if the module is of another kind, or has projections (`proj_size`).
         """
         if self.rnn.mode != module.mode or module.proj_size:
-            kind = type(self.rnn).__name__ + (
-                f" of {self.cell.removeprefix('rnn_')}" if self.rnn.mode[:3] == "RNN" else ""
-            )
-            msg = f"module must be an nn.{kind} without projections, but {module} arrived."
+            kind = type(self.rnn).__name__
+            if kind == "RNN":
+                kind = f"RNN with {self.cell.removeprefix('rnn_')}"
+            msg = f"module must be an nn.{kind} without projections, got {module}."
             raise OptionError(msg)
         weight = next(module.parameters())
         self.to(weight.device, weight.dtype).rnn.load_state_dict(module.state_dict())
         return self
 
-    @property
-    def cell(self) -> Cell:
-        """What a layer computes at a step."""
-        return cast("Cell", self.rnn.mode.lower())
-
     @override
     def forward(self, batch: Batch[Vectors]) -> States[S_co]:
-        """The states of packed rows.
+        """Return the hidden vectors, final states and carry of a batch.
 
         Raises:
             ShapeError: if the initial states, dtypes or devices do not fit.
-            OptionError: if an engine was forced that cannot take the batch; it says why.
+            OptionError: if the engine was set by name and cannot compute the batch; the message says why.
         """
-        packed = batch.packed()
-        self._check(packed)
-        return self.read(packed)
+        return self.read(batch.packed())
 
     def read(self, packed: Packed[Kind], tables: Sequence[Tensor] = ()) -> States[S_co]:
-        """The states of packed vectors; or of ids.
+        """Return the hidden vectors, final states and carry of packed vectors; or of ids, with tables.
 
         Args:
             packed: the rows.
-            tables: for ids, of each direction of the first layer, in place of its input weights, what they and their
-                biases make of each id: (gates x hidden) x id.
+            tables: for ids: for each direction of the first layer, the input products of all ids, with their biases:
+                (gates x hidden) x id.
 
         Raises:
-            ShapeError: if the initial states do not fit.
-            OptionError: if an engine was forced that cannot take the batch; it says why.
+            ShapeError: if the initial states, dtypes or devices do not fit.
+            OptionError: if the engine was set by name and cannot compute the batch; the message says why.
         """
-        self._check_initial(packed)
-        # A graph breaks here: an engine's loops and calls are not for a compiler to follow.
-        compute = _uncompiled(self._compute) if torch.compiler.is_compiling() else self._compute
-        steps, carried, engine = compute(packed.values, packed.order, packed.initial_carry, tables)
-        final = carried[0].reshape(self.num_layers, -1, *carried[0].shape[1:])[-1]
+        self._check(packed, looks_up=bool(tables))
+        # The graph breaks here: a compiler would unroll an engine's loops, and cannot see into its kernels.
+        compute = _exclude_from_compile(self._compute) if torch.compiler.is_compiling() else self._compute
+        steps, carry, engine = compute(packed.values, packed.order, packed.initial_carry, tables)
+        final = carry[0][-self.directions :]
         if self.residual:
-            final = self._ends(steps, packed.order, final)
-        # Engines give the directions side by side, which is what concat asks for.
-        if self.bidirectional and self.merge != "concat":
-            steps = merged(steps[:, : self.hidden_size], steps[:, self.hidden_size :], self.merge)
-        ended = merged(final[0], final[1], self.merge) if self.bidirectional else final[0]
-        return States(packed.with_values(steps), ended, carry=carried, engine=engine)
+            final = self._replace_final(steps, packed.order, final)
+        if not self.bidirectional:
+            return States(packed.with_values(steps), final[0], carry=carry, engine=engine)
+        # Engines return the directions side by side, which is concat already.
+        if self.merge != "concat":
+            steps = merge_directions(steps[:, : self.hidden_size], steps[:, self.hidden_size :], self.merge)
+        merged = merge_directions(final[0], final[1], self.merge)
+        return States(packed.with_values(steps), merged, carry=carry, engine=engine)
+
+    def weights(self) -> list[list[Weights]]:
+        """Return the weights of each direction of each layer."""
+        flat: list[Weights] = []
+        for w_in, w_state, *biases in self.rnn.all_weights:
+            b_in, b_state = biases or (None, None)
+            flat.append((w_in, w_state, b_in, b_state))
+        return [flat[at : at + 2] for at in range(0, len(flat), 2)] if self.bidirectional else [[own] for own in flat]
 
     def _compute(
-        self, values: Steps, order: Order, initial: Carry | None, tables: Sequence[Tensor]
+        self, values: Steps, order: PackingOrder, initial: Carry | None, tables: Sequence[Tensor]
     ) -> tuple[Float[Tensor, "steps hidden"], Carry, str | None]:
-        """An engine over the rows that have steps; the others end as they began."""
-        directions = 2 if self.bidirectional else 1
-        shape = (self.num_layers * directions, len(order.lengths), self.hidden_size)
+        """Run an engine over the rows that have steps; the carry of empty rows is their initial one."""
         weights = self.weights()
         if tables:
             weights[0] = [(table, *own[1:]) for table, own in zip(tables, weights[0], strict=True)]
         like = values if values.is_floating_point() else weights[0][0][1]
-        if like.is_meta:
-            # Where work is counted, first steps count as others do, whichever engine leaves their products out.
-            initial = initial or self._zeros(like, shape)
-        if order.occupied == 0:
-            return like.new_zeros(0, self.hidden_size * directions), initial or self._zeros(like, shape), None
-        # Rows of one length stand in packed order as they are read: no state has to change its place.
-        even = order.fills(order.longest)
-        rows = order.rows[: order.occupied].to(values.device, non_blocking=True)
-        run = Run(
+        # Rows of one length are in packed order already, and the states of their rows need no reordering.
+        is_full = order.is_full(order.longest)
+        if initial is None and (like.is_meta or not is_full or not order.nonempty_count):
+            # On the meta device a summary counts operations: with initial states every engine does the same ones.
+            shape = (self.num_layers * self.directions, len(order.lengths), self.hidden_size)
+            zeros = tuple(like.new_zeros(shape) for _ in range(count_states(self.cell)))
+            began, initial = zeros, zeros if like.is_meta else None
+        else:
+            began = initial or ()
+        if not order.nonempty_count:
+            return like.new_zeros(0, self.hidden_size * self.directions), began, None
+        rows = order.sorted_indices[: order.nonempty_count].to(values.device, non_blocking=True)
+        if initial is not None and not is_full:
+            initial = tuple(state.index_select(1, rows) for state in initial)
+        stack = StackInputs(
             self.cell,
             values,
             order,
             weights,
-            initial if even or initial is None else tuple(state.index_select(1, rows) for state in initial),
+            initial or (),
             dropout=self.rnn.dropout if self.training else 0.0,
             norms=tuple(self.norms or ()),
             residual=self.residual,
         )
-        engine = chosen(self.engine, run)
+        engine = choose_engine(self.engine, stack)
         self.engines[engine.name] += 1
-        steps, ended = engine.run(run)
-        if even:
-            return steps, ended, engine.name
-        # Under autocast the kernel ends in another dtype than it began with.
-        carried = tuple(
-            state.to(end.dtype).index_copy(1, rows, end)
-            for state, end in zip(initial or self._zeros(like, shape), ended, strict=True)
-        )
-        return steps, carried, engine.name
+        steps, ended = engine.run(stack)
+        if not is_full:
+            # Under autocast torch's kernel returns another dtype than that of the initial states.
+            ended = tuple(state.to(end.dtype).index_copy(1, rows, end) for state, end in zip(began, ended, strict=True))
+        return steps, ended, engine.name
 
-    def weights(self) -> list[list[Weights]]:
-        """The weights of each direction of each layer."""
-        directions = 2 if self.bidirectional else 1
-        flat: list[Weights] = []
-        for own in self.rnn.all_weights:
-            w_in, w_state, *biases = own
-            b_in, b_state = biases or (None, None)
-            flat.append((w_in, w_state, b_in, b_state))
-        return [flat[start : start + directions] for start in range(0, len(flat), directions)]
+    def _replace_final(
+        self, steps: Tensor, order: PackingOrder, final: Tensor
+    ) -> Float[Tensor, "directions batch hidden"]:
+        """Return the last output vectors of the rows: with residuals these are not the last layer's states."""
+        if not order.nonempty_count:
+            return final
+        rows = order.sorted_indices[: order.nonempty_count].to(steps.device, non_blocking=True)
+        # A backward direction ends at a row's first step, and in packed order the first steps of all rows come first.
+        last = (order.sorted_last_steps, torch.arange(order.nonempty_count, device=steps.device))
+        halves = steps.chunk(len(final), dim=-1)
+        ends = torch.stack([half.index_select(0, where) for half, where in zip(halves, last, strict=False)])
+        return final.to(ends.dtype).index_copy(1, rows, ends)
 
-    def _zeros(self, like: Tensor, shape: tuple[int, ...]) -> Carry:
-        return tuple(like.new_zeros(shape) for _ in range(2 if self.cell == "lstm" else 1))
-
-    def _ends(self, steps: Tensor, order: Order, carried: Tensor) -> Float[Tensor, "directions batch hidden"]:
-        """The vectors that rows end with, where these are more than the last layer's states: what came in is added."""
-        if order.occupied == 0:
-            return carried
-        rows = order.rows[: order.occupied].to(steps.device, non_blocking=True)
-        at = (order.ends, torch.arange(order.occupied, device=steps.device))
-        halves = steps.chunk(len(carried), dim=-1)
-        ends = torch.stack([half.index_select(0, where) for half, where in zip(halves, at, strict=False)])
-        return carried.to(ends.dtype).index_copy(1, rows, ends)
-
-    def _check(self, batch: Packed[Vectors]) -> None:
-        """Refuse values that are not for these weights."""
-        weight = next(self.rnn.parameters())
-        # Autocast picks the dtype of the products itself.
-        same_dtype = batch.values.dtype is weight.dtype or torch.is_autocast_enabled(weight.device.type)
-        if not same_dtype or batch.values.device != weight.device:
-            msg = (
-                f"values are {batch.values.dtype} on {batch.values.device}, but {type(self).__name__} is "
-                f"{weight.dtype} on {weight.device}; move one: batch.to(device), or encoder.to(dtype)."
-            )
-            raise ShapeError(msg)
-
-    def _check_initial(self, batch: Packed[Kind]) -> None:
-        """Refuse initial states that are not for these weights."""
+    def _check(self, batch: Packed[Kind], *, looks_up: bool) -> None:
+        """Reject values and initial states that do not fit the weights."""
+        if not looks_up:
+            weight = next(self.rnn.parameters())
+            # Autocast chooses the dtype of the products itself.
+            same_dtype = batch.values.dtype is weight.dtype or torch.is_autocast_enabled(weight.device.type)
+            if not same_dtype or batch.values.device != weight.device:
+                msg = (
+                    f"values are {batch.values.dtype} on {batch.values.device}, but {type(self).__name__} is "
+                    f"{weight.dtype} on {weight.device}; move one: batch.to(device), or encoder.to(dtype)."
+                )
+                raise ShapeError(msg)
         if batch.initial_carry is None:
             return
-        shape = (self.num_layers * (2 if self.bidirectional else 1), len(batch.lengths), self.hidden_size)
-        states = 2 if self.cell == "lstm" else 1
+        shape = (self.num_layers * self.directions, len(batch.lengths), self.hidden_size)
+        states = count_states(self.cell)
         if [tuple(state.shape) for state in batch.initial_carry] != [shape] * states:
-            came = ", ".join(str(tuple(state.shape)) for state in batch.initial_carry)
+            got = ", ".join(str(tuple(state.shape)) for state in batch.initial_carry)
             msg = (
-                f"initial must be {states} tensor(s) of {shape}, layers (x directions) x batch x hidden, "
-                f"but {came} arrived; pass what this encoder gave as `carried` for the same rows."
+                f"initial_carry must be {states} tensor(s) of {shape}, layers (x directions) x batch x hidden, "
+                f"got {got}; pass the `carry` that this encoder returned for the same rows."
             )
-            raise ShapeError(msg, argument="initial")
+            raise ShapeError(msg, argument="initial_carry")
 
 
-def check_sizes(input_size: int, hidden_size: int, num_layers: int, dropout: float) -> None:
-    """Refuse what torch's modules would take, warn of or fail at later.
+def expand_options(function: F) -> F:
+    """Show the options of `Recurrent.__init__` in a function's signature, in place of its `**options`.
 
-    Raises:
-        OptionError: if an option is outside its range.
+    A type checker reads `**options: Unpack[Options]`. The registry reads names and defaults from the signature.
     """
-    for option, number in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
-        if number < 1:
-            msg = f"{option} must be 1 or more, but {number} arrived."
-            raise OptionError(msg, **{option: number})
-    if not 0 <= dropout < 1:
-        msg = f"dropout must be a probability, 0 <= dropout < 1, but {dropout} arrived."
-        raise OptionError(msg, dropout=dropout)
-    if dropout and num_layers == 1:
-        msg = f"dropout={dropout} acts between layers, but there is one; use the Dropout stage around Encode."
-        raise OptionError(msg, dropout=dropout)
+    signature = inspect.signature(function)
+    own = [option for option in signature.parameters.values() if option.kind is not option.VAR_KEYWORD]
+    base = inspect.signature(Recurrent.__init__).parameters
+    shared = [base[name] for name in Options.__annotations__]
+    setattr(function, "__signature__", signature.replace(parameters=[*own, *shared]))  # noqa: B010 - not on the type
+    return function

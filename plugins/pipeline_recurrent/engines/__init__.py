@@ -1,7 +1,26 @@
-"""The engines behind the recurrent encoders: different ways to the same numbers."""
+"""Engines of the recurrent encoders: different ways to compute the same numbers."""
 
-from pipeline_recurrent.engines.choose import ENGINES, EngineName, chosen
-from pipeline_recurrent.engines.engine import Engine, Layered
-from pipeline_recurrent.engines.run import Answer, Cell, Run, Weights
+from pipeline_recurrent.engines.choose import ENGINES, EngineName, choose_engine, describe_engines
+from pipeline_recurrent.engines.engine import (
+    Cell,
+    Engine,
+    LayeredEngine,
+    LayerInputs,
+    LayerOutputs,
+    StackInputs,
+    Weights,
+)
 
-__all__ = ["ENGINES", "Answer", "Cell", "Engine", "EngineName", "Layered", "Run", "Weights", "chosen"]
+__all__ = [
+    "ENGINES",
+    "Cell",
+    "Engine",
+    "EngineName",
+    "LayerInputs",
+    "LayerOutputs",
+    "LayeredEngine",
+    "StackInputs",
+    "Weights",
+    "choose_engine",
+    "describe_engines",
+]

@@ -1,19 +1,20 @@
-"""Which engine runs a batch: the one that was asked for, or the one that the cost model thinks fastest."""
+"""The choice of an engine for each batch: the one that was asked for, or the fastest according to the cost model."""
 
 from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias
 
-from pipeline.errors import OptionError
-from pipeline_recurrent.engines.costs import Costs, costs
-from pipeline_recurrent.engines.dense import Dense
-from pipeline_recurrent.engines.engine import Engine
+import torch
+
+from pipeline.extend import OptionError
+from pipeline_recurrent.engines.costs import Costs, load_costs
+from pipeline_recurrent.engines.engine import Engine, StackInputs
 from pipeline_recurrent.engines.native import Native
-from pipeline_recurrent.engines.packed import CuDNN, Packed
 from pipeline_recurrent.engines.plain import Plain
-from pipeline_recurrent.engines.run import Run
+from pipeline_recurrent.engines.torch_kernels import CuDNN, Dense, Packed
+from pipeline_recurrent.native.library import available, instructions
 
 EngineName: TypeAlias = Literal["auto", "packed", "dense", "plain", "native", "cudnn"]
-"""What may be asked for; `auto` is asked for each batch anew."""
+"""The values of the option `engine`; `auto` chooses for each batch."""
 
 ENGINES: Final[Mapping[str, Engine]] = {
     engine.name: engine for engine in (Packed(), Dense(), Plain(), Native(), CuDNN())
@@ -21,35 +22,52 @@ ENGINES: Final[Mapping[str, Engine]] = {
 """The engines by name."""
 
 
-def chosen(name: EngineName, run: Run, known: Costs | None = None) -> Engine:
-    """The engine for a run.
+def choose_engine(name: EngineName, stack: StackInputs, costs: Costs | None = None) -> Engine:
+    """Return the engine that computes a stack.
 
     Args:
-        name: an engine's, or "auto".
-        run: what is to be computed.
-        known: what engines cost; that of this package if None.
+        name: an engine's name, or "auto".
+        stack: the layers and the batch.
+        costs: a cost model; this package's own if None.
 
     Raises:
-        OptionError: if an engine is named that cannot take the run, or none can.
+        OptionError: if the named engine cannot compute the stack, or none can.
     """
-    last = "plain" if run.precompute_inputs else "packed"
-    # Of tensors without content shapes are asked for, and how much there is to compute: any engine tells.
-    if name != "auto" and run.steps.device.type != "meta":
-        return _able(name, run)
-    if run.steps.device.type != "cpu":
-        return _able(last, run) if ENGINES["cudnn"].refusal(run) else ENGINES["cudnn"]
-    known = costs() if known is None else known
-    # Cheapest first, so that no engine is asked in vain: to ask may mean to look for a library.
-    for candidate in known.ranked(run):
-        if candidate in ENGINES and ENGINES[candidate].refusal(run) is None:
-            return ENGINES[candidate]
-    return _able(last, run)
+    device = stack.steps.device.type
+    # Tensors on the meta device have shapes only; a summary asks for these and counts operations, whichever the engine.
+    if name != "auto" and device != "meta":
+        return _require(name, stack)
+    if device == "cpu":
+        # In order of cost: an engine that comes after the chosen one is never asked, which might load a library.
+        for candidate in (load_costs() if costs is None else costs).rank(stack):
+            if candidate in ENGINES and ENGINES[candidate].unsupported_reason(stack) is None:
+                return ENGINES[candidate]
+    elif ENGINES["cudnn"].unsupported_reason(stack) is None:
+        return ENGINES["cudnn"]
+    # Packed takes everything but ids, and plain takes those.
+    return _require("plain" if stack.looks_up else "packed", stack)
 
 
-def _able(name: str, run: Run) -> Engine:
-    """An engine that takes a run."""
-    reason = ENGINES[name].refusal(run)
+def _require(name: str, stack: StackInputs) -> Engine:
+    """Return an engine by name if it can compute a stack."""
+    reason = ENGINES[name].unsupported_reason(stack)
     if reason is not None:
         msg = f"engine={name!r} cannot run this batch, because {reason}; choose another, or engine='auto'."
         raise OptionError(msg, engine=name, reason=reason)
     return ENGINES[name]
+
+
+def describe_engines() -> str:
+    """Return a line on what computes recurrent layers on this machine, and why nothing faster does.
+
+    Example:
+        >>> describe_engines().partition(" ")[0] in {"native", "plain", "cudnn"}
+        True
+    """
+    reason, threads = available(), torch.get_num_threads()
+    if reason is None:
+        line = f"native (compiled, {instructions()}), or torch's kernels where they are faster"
+    else:
+        line = f"plain torch operations, or torch's kernels where they are faster; not native, because {reason}"
+    line = f"{line}; {threads} thread{'s' if threads > 1 else ''}"
+    return f"cudnn on the GPU; on the CPU {line}" if torch.cuda.is_available() else line

@@ -1,4 +1,9 @@
-"""How long each engine takes for a run: a few fitted numbers times a few sizes."""
+"""The cost model: the time of an engine as a weighted sum of a few sizes.
+
+`fit_costs.py` fits the weights to measured times, separately for each engine, kind of cell, training or inference, and
+number of threads; `costs.json` holds them. The model errs by several percent. That is enough to choose by: where the
+times of two engines are so close, either is a good choice.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,42 +14,45 @@ from typing import Final, Literal, TypeAlias, cast, final
 import attrs
 import torch
 
-from pipeline_recurrent.engines.run import Cell, Run
+from pipeline_recurrent.engines.engine import Cell, StackInputs
 
 Family: TypeAlias = Literal["lstm", "gru", "rnn"]
-"""The cells whose costs differ: what squashes a plain RNN's sum hardly matters."""
+"""Cells with costs of their own; the nonlinearity of a plain RNN hardly matters."""
 
 FEATURES: Final = ("call", "step", "direction_step", "input", "recurrent", "weights", "elements", "square")
-"""What time may go to, in the order of `features`."""
+"""The names of the terms, in the order of `compute_features`."""
 
-EVEN: Final = "packed, even"
-"""What torch's packed LSTM is called in the file where all rows are of one length."""
+PACKED_EVEN: Final = "packed, even"
+"""The entry in the file for torch's packed LSTM over rows of one length, which torch sends to its dense kernel."""
 
 _GATES: Final[Mapping[Family, int]] = {"lstm": 4, "gru": 3, "rnn": 1}
-_REMEMBERED: Final = 4_096
-"""How many sizes are remembered with what they were best done by."""
+
+# Choices are remembered for this many sizes, then all are forgotten: nothing else bounds them in a long run.
+_MAX_REMEMBERED: Final = 4_096
+
+# An engine replaces torch's packed kernel only if it promises to take at most this share of its time. With 0.95 the
+# model's error made some batches slower than packed.
 _MARGIN: Final = 0.9
-"""Another engine must promise to take at most this share of the time that torch's packed kernel takes: a model errs."""
 
 
 @attrs.frozen
 class Sizes:
-    """What of a run its cost depends on.
+    """The sizes that costs depend on.
 
     Attributes:
-        family: what kind of cell.
-        learning: whether gradients will be asked for.
-        rows: how many rows have steps.
-        longest: how many steps the longest has.
-        steps: how many real steps there are.
-        features: how many features a step has that comes in.
-        hidden: how many a state has, a direction.
-        layers: how many are stacked.
-        directions: one, or two.
+        family: the kind of cell.
+        training: whether a backward pass follows.
+        rows: number of rows that have steps.
+        longest: steps of the longest row.
+        steps: number of real steps.
+        features: features of an input vector; 0 if input products are looked up.
+        hidden: features of a state, per direction.
+        layers: number of layers.
+        directions: 1 or 2.
     """
 
     family: Family
-    learning: bool
+    training: bool
     rows: int
     longest: int
     steps: int
@@ -54,132 +62,131 @@ class Sizes:
     directions: int = 1
 
     @classmethod
-    def of(cls, run: Run) -> "Sizes":
-        """The sizes of a run."""
-        order = run.order
+    def of(cls, stack: StackInputs) -> "Sizes":
+        """Return the sizes of a stack over a batch."""
+        order = stack.order
         return cls(
-            family_of(run.cell),
-            run.learning,
-            order.occupied,
+            _FAMILIES[stack.cell],
+            stack.needs_grad,
+            order.nonempty_count,
             order.longest,
             order.steps,
-            run.features,
-            run.hidden,
-            run.layers,
-            run.directions,
+            stack.features,
+            stack.hidden,
+            stack.layers,
+            stack.directions,
         )
 
+    @property
+    def table_key(self) -> str:
+        """The key of the engines' weights for these sizes in the file."""
+        return f"{self.family} {'training' if self.training else 'inference'}"
 
-def family_of(cell: Cell) -> Family:
-    """What kind of cell it is to the cost model."""
-    return "lstm" if cell == "lstm" else "gru" if cell == "gru" else "rnn"
+    def entry_of(self, engine: str) -> str:
+        """Return the entry with an engine's weights: torch's packed LSTM has two."""
+        even = engine == "packed" and self.family == "lstm" and self.steps == self.rows * self.longest
+        return PACKED_EVEN if even else engine
 
 
-def features(engine: str, sizes: Sizes) -> tuple[float, ...]:
-    """What an engine's time is a weighted sum of, in units near a microsecond each.
+_FAMILIES: Final[Mapping[Cell, Family]] = {"lstm": "lstm", "gru": "gru", "rnn_tanh": "rnn", "rnn_relu": "rnn"}
 
-    By name: `call` and `step` count calls of a layer and steps in time, `direction_step` the latter for each
-    direction; `input` and `recurrent` are the operations of the two products, in millions, `weights` how often the
-    recurrent weights are read, `elements` the numbers in the gates, and `square` what autograd fills with zeros when
-    it differentiates torch's packed loop, which is quadratic in the length of the rows.
+
+def compute_features(engine: str, sizes: Sizes) -> tuple[float, ...]:
+    """Return the terms of an engine's time, in the order of `FEATURES`, in units near a microsecond each.
+
+    - call, step, direction_step: calls of a layer, time steps, and time steps of each direction: fixed overheads.
+    - input, recurrent: operations of the two products, in millions.
+    - weights: reads of the recurrent weights, once per time step: the time of a lone row, which waits for memory.
+    - elements: numbers in the gates: sigmoids and tanhs.
+    - square: zeros that autograd fills in when it differentiates torch's packed loop. Each step's gradient is padded to
+      the size of all steps, so this is quadratic in the length of the rows.
     """
+    # The dense kernel also computes the padding.
     steps = sizes.rows * sizes.longest if engine == "dense" else sizes.steps
     gates = _GATES[sizes.family] * sizes.hidden / 1e6
-    halves, layers, time = sizes.directions, sizes.layers, sizes.longest
-    read = sizes.features + (layers - 1) * sizes.hidden * halves
+    directions, layers, time = sizes.directions, sizes.layers, sizes.longest
+    inputs = sizes.features + (layers - 1) * sizes.hidden * directions
     return (
         layers,
         layers * time,
-        layers * time * halves,
-        halves * steps * gates * read,
-        halves * layers * steps * gates * sizes.hidden,
-        halves * layers * time * gates * sizes.hidden,
-        halves * layers * steps * gates,
-        halves * layers * time * steps * gates if engine == "packed" and sizes.learning else 0.0,
+        layers * time * directions,
+        directions * steps * gates * inputs,
+        directions * layers * steps * gates * sizes.hidden,
+        directions * layers * time * gates * sizes.hidden,
+        directions * layers * steps * gates,
+        directions * layers * time * steps * gates if engine == "packed" and sizes.training else 0.0,
     )
 
 
 Table: TypeAlias = Mapping[str, Mapping[str, tuple[float, ...]]]
-"""For each "family training" or "family inference" the weights of `features`, an engine."""
+"""For each `Sizes.table_key`, each engine's weights of the features."""
 
-
-_Asked: TypeAlias = tuple[Sizes, int, torch.dtype]
+_Remembered: TypeAlias = dict[tuple[Sizes, int, torch.dtype], Sequence[str]]
 
 
 @final
 @attrs.frozen
 class Costs:
-    """What engines cost, by the number of threads that was measured with.
+    """The costs of the engines, by the number of threads with which they were measured.
 
     Example:
         >>> sizes = Sizes("lstm", True, rows=32, longest=600, steps=7_000, features=100, hidden=128)
-        >>> known = costs()
-        >>> known.microseconds("plain", sizes, threads=1) < known.microseconds("packed", sizes, threads=1)
+        >>> costs = load_costs()
+        >>> costs.microseconds("plain", sizes, threads=1) < costs.microseconds("packed", sizes, threads=1)
         True
     """
 
     by_threads: Mapping[int, Table]
-    _remembered: dict[_Asked, Sequence[str]] = attrs.field(factory=dict[_Asked, Sequence[str]], init=False, eq=False)
+    _remembered: _Remembered = attrs.field(factory=_Remembered, init=False, eq=False)
 
     @classmethod
     def read(cls, text: str) -> "Costs":
-        """Costs as `fit` writes them."""
-        held = cast("dict[str, dict[str, dict[str, dict[str, float]]]]", json.loads(text)["threads"])
+        """Read the JSON that `fit_costs` writes."""
+        tables = cast("dict[str, dict[str, dict[str, dict[str, float]]]]", json.loads(text)["threads"])
         return cls(
             {
                 int(threads): {
-                    of: {engine: tuple(weights.get(name, 0.0) for name in FEATURES) for engine, weights in row.items()}
-                    for of, row in table.items()
+                    key: {engine: tuple(weights.get(name, 0.0) for name in FEATURES) for engine, weights in row.items()}
+                    for key, row in table.items()
                 }
-                for threads, table in held.items()
+                for threads, table in tables.items()
             }
         )
 
-    def of(self, sizes: Sizes, threads: int) -> Mapping[str, tuple[float, ...]]:
-        """The engines' weights for such sizes, measured with about as many threads."""
+    def weights(self, sizes: Sizes, threads: int) -> Mapping[str, tuple[float, ...]]:
+        """Return the engines' weights, measured with the nearest number of threads."""
         nearest = min(self.by_threads, key=lambda known: (abs(known - threads), known))
-        return self.by_threads[nearest].get(key(sizes), {})
+        return self.by_threads[nearest].get(sizes.table_key, {})
 
     def microseconds(self, engine: str, sizes: Sizes, threads: int) -> float:
-        """About how long an engine takes, in training with its backward pass; of any use only beside another's."""
-        weights = self.of(sizes, threads)[entry(engine, sizes)]
-        return sum(weight * feature for weight, feature in zip(weights, features(engine, sizes), strict=True))
+        """Return an estimate of an engine's time, with its backward pass in training. Only good for comparing."""
+        weights = self.weights(sizes, threads)[sizes.entry_of(engine)]
+        return sum(weight * feature for weight, feature in zip(weights, compute_features(engine, sizes), strict=True))
 
-    def ranked(self, run: Run) -> Sequence[str]:
-        """The engines whose costs are known, the one to try first in front."""
-        sizes, threads = Sizes.of(run), torch.get_num_threads()
-        # Remembered: over one short row it takes as long to weigh the engines as to gain by the choice.
-        found = self._remembered.get((sizes, threads, run.dtype))
-        if found is None:
-            if len(self._remembered) >= _REMEMBERED:
+    def rank(self, stack: StackInputs) -> Sequence[str]:
+        """Return the engines with known costs, the cheapest first."""
+        sizes, threads = Sizes.of(stack), torch.get_num_threads()
+        # Remembered, because over one short row ranking takes as long as the best engine saves.
+        ranked = self._remembered.get((sizes, threads, stack.dtype))
+        if ranked is None:
+            if len(self._remembered) >= _MAX_REMEMBERED:
                 self._remembered.clear()
-            found = self._remembered[sizes, threads, run.dtype] = self._ranked(sizes, threads, run.dtype)
-        return found
+            ranked = self._remembered[sizes, threads, stack.dtype] = self._rank(sizes, threads, stack.dtype)
+        return ranked
 
-    def _ranked(self, sizes: Sizes, threads: int, dtype: torch.dtype) -> Sequence[str]:
-        known = self.of(sizes, threads)
-        engines = [engine for engine in known if engine != EVEN and entry(engine, sizes) in known]
+    def _rank(self, sizes: Sizes, threads: int, dtype: torch.dtype) -> Sequence[str]:
+        known = self.weights(sizes, threads)
+        engines = [engine for engine in known if engine != PACKED_EVEN and sizes.entry_of(engine) in known]
         times = {engine: self.microseconds(engine, sizes, threads) for engine in engines}
         if "packed" in times:
             times["packed"] *= _MARGIN
-        # oneDNN knows no float64, and what was measured is float32.
+        # The measured times are of float32. The dense engine's are oneDNN's, which has no float64.
         if dtype is torch.float64:
             times.pop("dense", None)
         return sorted(times, key=lambda engine: times[engine])
 
 
-def entry(engine: str, sizes: Sizes) -> str:
-    """Under which name an engine's weights stand: torch's packed LSTM goes the dense way over rows of one length."""
-    even = engine == "packed" and sizes.family == "lstm" and sizes.steps == sizes.rows * sizes.longest
-    return EVEN if even else engine
-
-
-def key(sizes: Sizes) -> str:
-    """Under which name the weights for such sizes stand in the file."""
-    return f"{sizes.family} {'training' if sizes.learning else 'inference'}"
-
-
 @cache
-def costs() -> Costs:
-    """The costs that this package was shipped with, or that `python -m pipeline_recurrent.engines.fit` wrote."""
+def load_costs() -> Costs:
+    """Load this package's costs; `python -m pipeline_recurrent.engines.fit_costs` replaces them."""
     return Costs.read(files("pipeline_recurrent.engines").joinpath("costs.json").read_text("utf-8"))

@@ -1,80 +1,230 @@
-"""What an engine is: a way to compute a stack of recurrent layers. All give the same; they differ in time alone."""
+"""The interface of engines. All engines compute the same numbers, up to rounding; they differ only in speed."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
+from itertools import chain
+from typing import ClassVar, Final, Literal, NamedTuple, Protocol, Self, TypeAlias, cast
 
+import attrs
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
 from typing_extensions import override
 
-from pipeline.data.batches import Carry
-from pipeline.data.order import Order
-from pipeline_recurrent.engines.run import Answer, Cell, Run, Steps, Weights
+from pipeline.extend import Carry, PackingOrder
+
+Cell: TypeAlias = Literal["lstm", "gru", "rnn_tanh", "rnn_relu"]
+"""The kinds of recurrent cell, by torch's names."""
+
+Weights: TypeAlias = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
+"""Input weights, recurrent weights and their biases (or None) of one direction of one layer, in torch's layout."""
+
+Steps: TypeAlias = Float[Tensor, "steps feature"] | Int64[Tensor, " steps"]
+"""Input of a layer in packed order: vectors; or ids, if its input weights are a table with a column per id."""
+
+LayerOutputs: TypeAlias = tuple[Float[Tensor, "steps hidden"], Carry]
+"""Hidden vectors in packed order, the directions side by side; and each row's final states, rows in packed order."""
+
+
+class LayerInputs(NamedTuple):
+    """One layer over one batch.
+
+    Attributes:
+        cell: the kind of cell.
+        order: the packed order of the steps.
+        steps: the input.
+        weights: those of each direction. The second direction reads each row backward from its own last step.
+        initial: tensors of directions x rows x hidden: one, or two for an LSTM. Only rows with steps, the longest
+            first. Empty for zeros.
+    """
+
+    cell: Cell
+    order: PackingOrder
+    steps: Steps
+    weights: Sequence[Weights]
+    initial: Carry = ()
+
+    @property
+    def tensors(self) -> list[Tensor | None]:
+        """All tensors in one list, as autograd wants them."""
+        return [self.steps, *self.initial, *chain.from_iterable(self.weights)]
+
+    @classmethod
+    def from_tensors(cls, cell: Cell, order: PackingOrder, directions: int, tensors: Sequence[Tensor | None]) -> Self:
+        """Undo `tensors`."""
+        first = len(tensors) - 4 * directions
+        weights = [cast("Weights", tuple(tensors[at : at + 4])) for at in range(first, len(tensors), 4)]
+        return cls(cell, order, cast("Tensor", tensors[0]), weights, cast("Carry", tuple(tensors[1:first])))
+
+    def initial_or_zeros(self) -> Carry:
+        """The initial states, as tensors in any case."""
+        if self.initial:
+            return self.initial
+        like = self.weights[0][1]
+        shape = (len(self.weights), self.order.nonempty_count, like.shape[1])
+        return tuple(like.new_zeros(shape) for _ in range(count_states(self.cell)))
+
+
+@attrs.define(eq=False)
+class StackInputs:
+    """A stack of layers over one batch, and what an engine or the cost model needs to know about it.
+
+    Attributes:
+        cell: the kind of cell.
+        steps: the input of the first layer.
+        order: the packed order of the steps.
+        weights: for each layer, those of each direction.
+        initial: tensors of (layers x directions) x rows x hidden, as in `LayerInputs`; empty for zeros.
+        dropout: probability between layers; 0 in evaluation.
+        norms: a normalization of the output of every layer but the last; or empty.
+        residual: whether every layer but the first adds its input to its output.
+        layers: number of layers.
+        directions: 1 or 2.
+        hidden: features of a state, per direction.
+        looks_up: whether the steps are ids, and the input products are looked up.
+        features: features of an input vector; 0 for ids, which are not multiplied.
+        dtype: the dtype of the computation.
+        needs_grad: whether a backward pass may follow.
+    """
+
+    cell: Cell
+    steps: Steps
+    order: PackingOrder
+    weights: Sequence[Sequence[Weights]]
+    initial: Carry = ()
+    dropout: float = 0.0
+    norms: Sequence[nn.Module] = ()
+    residual: bool = False
+    layers: int = attrs.field(init=False)
+    directions: int = attrs.field(init=False)
+    hidden: int = attrs.field(init=False)
+    looks_up: bool = attrs.field(init=False)
+    features: int = attrs.field(init=False)
+    dtype: torch.dtype = attrs.field(init=False)
+    needs_grad: bool = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.layers, self.directions = len(self.weights), len(self.weights[0])
+        recurrent = self.weights[0][0][1]
+        self.hidden = recurrent.shape[-1]
+        self.looks_up = not self.steps.is_floating_point()
+        self.features = 0 if self.looks_up else self.steps.shape[-1]
+        self.dtype = recurrent.dtype if self.looks_up else self.steps.dtype
+        # Weights first: in training the search ends at the first tensor.
+        weights = chain.from_iterable(chain.from_iterable(self.weights))
+        self.needs_grad = needs_grad(chain(weights, (self.steps,), self.initial))
 
 
 class Engine(ABC):
-    """A way to run a batch through a stack.
+    """A way to compute a stack of recurrent layers.
 
     Attributes:
-        name: what it is called in options, reports and errors.
+        name: its name in options, reports and errors.
     """
 
     name: ClassVar[str]
 
     @abstractmethod
-    def refusal(self, run: Run) -> str | None:
-        """Why it cannot take this run, as a clause that follows "because"; None if it can.
+    def unsupported_reason(self, stack: StackInputs) -> str | None:
+        """Return why this engine cannot compute a stack, as a clause after "because"; None if it can.
 
-        It is asked before every run: it looks at dtypes, devices and modes, and reads no number of a tensor.
+        It is called before every batch, so it looks at dtypes, devices and modes, and never reads a tensor's numbers.
         """
 
     @abstractmethod
-    def run(self, run: Run) -> Answer:
-        """The states of the last layer, and what every layer ended with. Asked of what it does not refuse alone."""
+    def run(self, stack: StackInputs) -> LayerOutputs:
+        """Return the outputs of the last layer and the final states of all layers; only for a supported stack."""
 
 
-class Layered(Engine):
-    """An engine that computes one layer at a time; what happens between layers is the same for all of these."""
+class LayeredEngine(Engine):
+    """An engine that computes one layer at a time; norms, residuals and dropout between layers are shared."""
 
     @abstractmethod
-    def layer(
-        self,
-        cell: Cell,
-        x: Steps,
-        order: Order,
-        weights: Sequence[Weights],
-        initial: Carry | None,
-    ) -> Answer:
-        """One layer, in all of its directions.
-
-        Args:
-            cell: what it computes at a step.
-            x: what comes in, in packed order; ids, if the input weights are a table for them.
-            order: where the steps stand.
-            weights: those of each direction; the second reads each row from its own last step.
-            initial: tensors of directions x rows x hidden, of the rows that have steps, the longest first; or None.
-        """
+    def run_layer(self, inputs: LayerInputs) -> LayerOutputs:
+        """Compute one layer, in all of its directions."""
 
     @override
-    def run(self, run: Run) -> Answer:
-        x: Steps = run.steps
-        carried = list[Carry]()
-        for number, weights in enumerate(run.weights):
-            here = slice(number * run.directions, (number + 1) * run.directions)
-            initial = None if run.initial is None else tuple(state[here] for state in run.initial)
-            given, ended = self.layer(run.cell, x, run.order, weights, initial)
-            x = given + x if run.residual and number else given
-            if number < run.layers - 1:
-                x = between(x, run, number)
-            carried.append(ended)
-        return x, tuple(torch.cat(states) for states in zip(*carried, strict=True))
+    def run(self, stack: StackInputs) -> LayerOutputs:
+        x: Steps = stack.steps
+        ended = list[Carry]()
+        for number, weights in enumerate(stack.weights):
+            first = number * stack.directions
+            initial = tuple(state[first : first + stack.directions] for state in stack.initial)
+            output, states = self.run_layer(LayerInputs(stack.cell, stack.order, x, weights, initial))
+            x = output + x if stack.residual and number else output
+            if number < stack.layers - 1:
+                if stack.norms:
+                    normalized: Tensor = stack.norms[number](x)
+                    x = normalized
+                if stack.dropout:
+                    x = torch.dropout(x, stack.dropout, train=True)
+            ended.append(states)
+        return x, ended[0] if stack.layers == 1 else tuple(torch.cat(states) for states in zip(*ended, strict=True))
 
 
-def between(x: Float[Tensor, "steps hidden"], run: Run, number: int) -> Float[Tensor, "steps hidden"]:
-    """What the next layer reads of the output of one: normalised, then dropped out, where the run says so."""
-    if run.norms:
-        normalised: Tensor = run.norms[number](x)
-        x = normalised
-    return torch.dropout(x, run.dropout, train=True) if run.dropout else x
+def count_states(cell: Cell) -> int:
+    """Return the number of state tensors: (h, c) for an LSTM, (h,) for the others."""
+    return 2 if cell == "lstm" else 1
+
+
+def needs_grad(tensors: Iterable[Tensor | None]) -> bool:
+    """Return whether a backward pass may follow."""
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+
+
+def explain_unsupported_dtype(stack: StackInputs) -> str | None:
+    """Return why an engine of our own cannot take the dtype: other than float32 and float64, or autocast is on."""
+    device = stack.steps.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return "autocast is on, under which torch's own kernels choose their dtypes"
+    if stack.dtype not in {torch.float32, torch.float64}:
+        return f"it computes in float32 and float64, but the values are {stack.dtype}"
+    return None
+
+
+def fill_input_product(gates: Tensor, steps: Steps, weight: Tensor, bias: Tensor | None) -> None:
+    """Write the input product of all steps into the gates: one matrix product, or one look-up.
+
+    Args:
+        gates: steps x (gates x hidden), overwritten.
+        steps: vectors, or ids.
+        weight: (gates x hidden) x feature; or x id, with the biases included. A column of a table is contiguous.
+        bias: added to products of vectors.
+    """
+    if not steps.is_floating_point():
+        torch.index_select(weight.t(), 0, steps, out=gates)
+    elif bias is None:
+        torch.mm(steps, weight.t(), out=gates)
+    else:
+        torch.addmm(bias, steps, weight.t(), out=gates)
+
+
+class AutogradContext(Protocol):
+    """The context of a `torch.autograd.Function` of a layer; torch leaves its type open."""
+
+    needs_input_grad: Sequence[bool]
+
+    @property
+    def saved_tensors(self) -> tuple[Tensor | None, ...]:
+        """The tensors of `save_for_backward`."""
+        ...
+
+    def save_for_backward(self, *tensors: Tensor | None) -> None:
+        """Keep tensors for the backward pass."""
+        ...
+
+
+_KEEPS_GRAPH: Final = "_get_current_graph_task_keep_graph"
+# Torch's own compiler reads this flag. If a later torch drops it, we assume that every graph is kept: that costs a copy
+# of the gates, and is never wrong.
+_keeps_graph: Callable[[], bool] = getattr(import_module("torch._C._autograd"), _KEEPS_GRAPH, lambda: True)
+
+
+def may_overwrite_saved() -> bool:
+    """Return whether the running backward pass is the last one through its graph.
+
+    Without `retain_graph`, torch frees the saved tensors after this pass and rejects a second one. The gradients of
+    the gates are then written over the gates, so that training takes no more memory than torch's packed kernel.
+    """
+    return not _keeps_graph()

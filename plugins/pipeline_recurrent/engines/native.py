@@ -1,68 +1,386 @@
-"""The native engine: a compiled kernel on the packed layout, where there is one."""
+"""The native engine: compiled kernels on the packed layout, as a differentiable operation.
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from importlib import import_module
-from typing import Final, Protocol, cast, final
+A kernel does the recurrent product and the gates of a step in one pass, while the sums are still in registers; see
+`native/kernels.c`. The input product and the weight gradients are one torch product each, over all steps.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
+from typing import Final, NamedTuple, Protocol, cast, final
 
 import torch
+from torch import Tensor
+from torch.autograd.function import Function
+from torch.nn.functional import pad
 from typing_extensions import override
 
-from pipeline.data.batches import Carry
-from pipeline.data.order import Order
-from pipeline_recurrent.engines.engine import Layered
-from pipeline_recurrent.engines.packed import Packed
-from pipeline_recurrent.engines.run import Answer, Cell, Run, Steps, Weights
-from pipeline_recurrent.engines.why import unusual_dtype
+from pipeline.extend import PackingOrder, ShapeError
+from pipeline_recurrent.engines.engine import (
+    AutogradContext,
+    Cell,
+    LayeredEngine,
+    LayerInputs,
+    LayerOutputs,
+    StackInputs,
+    Weights,
+    count_states,
+    explain_unsupported_dtype,
+    fill_input_product,
+    may_overwrite_saved,
+    needs_grad,
+)
+from pipeline_recurrent.engines.torch_kernels import double_backward
+from pipeline_recurrent.native.library import Job, Kernels, available, load_kernels
 
+CELLS: Final[tuple[Cell, ...]] = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+"""In the order of the enum in kernels.c."""
 
-class _Compiled(Protocol):
-    """What `pipeline_recurrent.native` offers."""
-
-    available: Callable[[], str | None]
-    instructions: Callable[[], str]
-    layer: Callable[..., Answer]
-
-
-_PACKED: Final = Packed()
-"""Whose operations have second derivatives."""
-
-
-def compiled() -> _Compiled | str:
-    """The compiled kernels, or why there are none."""
-    # By name and late: it is not installed where no compiler was found.
-    try:
-        found = cast("_Compiled", import_module("pipeline_recurrent.native"))
-    except ImportError:
-        return "it was not compiled when this library was installed"
-    reason = found.available()
-    return found if reason is None else reason.removesuffix(".")
+# One thread is used for recurrent products of fewer floating-point operations than this. They take about 0.06 ms on one
+# core of the machine in docs/bench.md; waking a second thread and sharing out the rows costs as much as it saves.
+MIN_OPERATIONS_FOR_THREADS: Final = 4_000_000
 
 
 @final
-class Native(Layered):
-    """Product and gates of a step in one pass over the registers."""
+class Native(LayeredEngine):
+    """Compiled kernels, for float32 on a CPU with vector instructions beyond torch's own baseline."""
 
     name = "native"
 
     @override
-    def refusal(self, run: Run) -> str | None:
-        if run.steps.device.type != "cpu":
-            return f"it runs on a CPU, but the values are on {run.steps.device}"
-        if run.dtype is not torch.float32:
-            return unusual_dtype(run) or f"it computes in float32, but the values are {run.dtype}"
-        found = compiled()
-        return found if isinstance(found, str) else unusual_dtype(run)
+    def unsupported_reason(self, stack: StackInputs) -> str | None:
+        if stack.steps.device.type != "cpu":
+            return f"it runs on a CPU, but the values are on {stack.steps.device}"
+        if stack.dtype is not torch.float32:
+            return explain_unsupported_dtype(stack) or f"it computes in float32, but the values are {stack.dtype}"
+        return available() or explain_unsupported_dtype(stack)
 
     @override
-    def layer(
-        self,
-        cell: Cell,
-        x: Steps,
-        order: Order,
-        weights: Sequence[Weights],
-        initial: Carry | None,
-    ) -> Answer:
-        found = compiled()
-        assert not isinstance(found, str)
-        return found.layer(cell, x, order, weights, initial, again=partial(_PACKED.layer, cell))
+    def run_layer(self, inputs: LayerInputs) -> LayerOutputs:
+        return run_native_layer(inputs)
+
+
+def run_native_layer(inputs: LayerInputs, instruction_set: str | None = None) -> LayerOutputs:
+    """Compute one layer with the compiled kernels.
+
+    Gradients reach the input, the weights and the initial states. The recurrence gives the same bits with any number
+    of threads; torch's own products, before and after it, may not.
+
+    Args:
+        inputs: the layer, in float32 on the CPU.
+        instruction_set: one by name, instead of the best one of this machine.
+
+    Raises:
+        UnavailableError: if the kernels cannot be used; `available` gives the reason.
+        ShapeError: if a tensor does not fit the others in shape, or is not float32 on the CPU.
+    """
+    inputs = inputs._replace(initial=inputs.initial_or_zeros())
+    tensors = inputs.tensors
+    layout = Layout(inputs, load_kernels(instruction_set), train=needs_grad(tensors))
+    _check(layout, inputs)
+    # Autocast would put other dtypes between the products, but the kernels read float32.
+    with torch.autocast("cpu", enabled=False):
+        output, *ended = _apply(layout, inputs, *tensors) if layout.train else _run(layout, inputs)[0]
+    return output, tuple(ended)
+
+
+class GateRange(NamedTuple):
+    """Neighbouring gates: the index of the first one in a buffer and in torch's weights, and their number."""
+
+    buffer: int
+    torch: int
+    gates: int
+
+
+# A GRU's buffer begins with the new gate, torch's weights end with it. In the buffer, everything that meets the input
+# weights (new, reset, update) is contiguous, and so is what meets the recurrent weights (reset, update, and the new
+# gate's recurrent part), so that a weight gradient is one or two products.
+_ONE, _FOUR, _GRU = (GateRange(0, 0, 1),), (GateRange(0, 0, 4),), (GateRange(0, 2, 1), GateRange(1, 0, 2))
+INPUT_GATES: Final[dict[Cell, tuple[GateRange, ...]]] = {
+    "lstm": _FOUR, "gru": _GRU, "rnn_tanh": _ONE, "rnn_relu": _ONE,
+}  # fmt: skip
+RECURRENT_GATES: Final[dict[Cell, tuple[GateRange, ...]]] = {**INPUT_GATES, "gru": (GateRange(1, 0, 3),)}
+
+
+@final
+class Layout:
+    """The buffers of one layer: hidden sizes are rounded up to whole vectors, with zeros in the added places.
+
+    Attributes:
+        train: whether a backward pass may follow.
+        gates: number of gates in torch's weights.
+        wide: the hidden size, rounded up.
+        columns: floats per step in the buffer of gates.
+    """
+
+    def __init__(self, inputs: LayerInputs, kernels: Kernels, *, train: bool) -> None:
+        self.cell: Cell = inputs.cell
+        self.order: PackingOrder = inputs.order
+        self.directions: int = len(inputs.weights)
+        self.hidden: int = inputs.weights[0][1].shape[1]
+        self.kernels: Kernels = kernels
+        self.train: bool = train
+        self.gates: int = {"lstm": 4, "gru": 3}.get(inputs.cell, 1)
+        self.wide: int = -(-self.hidden // kernels.lanes) * kernels.lanes
+        # In training a GRU keeps the recurrent part of its new gate as a fourth block.
+        self.columns: int = (4 if train and self.cell == "gru" else self.gates) * self.wide
+
+    def pad(self, tensor: Tensor) -> Tensor:
+        """Widen the last axis, of hidden units."""
+        return tensor if self.wide == self.hidden else pad(tensor, (0, self.wide - self.hidden))
+
+    def unpad(self, tensor: Tensor) -> Tensor:
+        """Undo `pad`."""
+        return tensor if self.wide == self.hidden else tensor[..., : self.hidden].contiguous()
+
+    def pad_rows(self, weight: Tensor) -> Tensor:
+        """Widen each gate of weights whose rows are hidden units, gate by gate."""
+        if self.wide == self.hidden:
+            return weight
+        return pad(weight.reshape(-1, self.hidden, weight.shape[1]), (0, 0, 0, self.wide - self.hidden)).flatten(0, 1)
+
+    def unpad_rows(self, weight: Tensor) -> Tensor:
+        """Undo `pad_rows`."""
+        if self.wide == self.hidden:
+            return weight
+        return weight.view(-1, self.wide, weight.shape[1])[:, : self.hidden].flatten(0, 1)
+
+    def split_directions(self, steps: Tensor, width: int) -> Tensor:
+        """View steps as steps x directions x width."""
+        return steps.view(-1, self.directions, width)
+
+    def slices(self, ranges: dict[Cell, tuple[GateRange, ...]]) -> Iterator[tuple[slice, slice]]:
+        """Yield columns of the buffer of gates, with the rows of torch's padded weights that belong to them."""
+        for buffer, torch_gate, gates in ranges[self.cell]:
+            yield (
+                slice(buffer * self.wide, (buffer + gates) * self.wide),
+                slice(torch_gate * self.wide, (torch_gate + gates) * self.wide),
+            )
+
+    def run(self, tensors: Sequence[dict[str, Tensor]], *, backward: bool, keep: bool) -> None:
+        """Call the kernels on the named tensors of each direction, with torch's number of threads."""
+        order = self.order
+        if not order.steps:
+            return
+        jobs = [
+            Job(
+                cell=CELLS.index(self.cell),
+                reverse=direction,
+                depth=self.hidden,
+                wide=self.wide,
+                times=len(order.batch_sizes),
+                rows=order.nonempty_count,
+                steps=order.steps,
+                keep=keep,
+                gate_stride=self.columns,
+                state_stride=self.directions * self.wide,
+                alive=order.batch_sizes.data_ptr(),
+                **{name: tensor.data_ptr() for name, tensor in own.items()},
+            )
+            for direction, own in enumerate(tensors)
+        ]
+        threads = torch.get_num_threads()
+        if 2 * order.steps * self.gates * self.hidden**2 * self.directions < MIN_OPERATIONS_FOR_THREADS:
+            threads = 1
+        # Directions run side by side, and the rows of each are shared out in chunks. A chunk has two rows at least:
+        # each one reads all recurrent weights at every step, and a lone row would only wait for memory.
+        chunks = max(1, min(-(-threads // self.directions), order.nonempty_count // 2))
+        self.kernels.run(jobs, backward=backward, chunks=chunks, threads=min(threads, chunks * self.directions))
+
+
+def _check(layout: Layout, inputs: LayerInputs) -> None:
+    """Reject tensors that do not fit: the kernels get addresses, and would read whatever is there."""
+    x, hidden, rows, steps = inputs.steps, layout.hidden, layout.gates * layout.hidden, layout.order.steps
+    expected: list[tuple[str, Tensor, tuple[int, ...]]] = []
+    if x.is_floating_point():
+        features = x.shape[-1]
+        expected.append(("x", x, (steps, features)))
+    else:
+        features = inputs.weights[0][0].shape[-1]
+        if x.shape != (steps,):
+            msg = f"x must be {steps} ids, one per step, got {tuple(x.shape)}."
+            raise ShapeError(msg, argument="x")
+    initial_shape = (layout.directions, layout.order.nonempty_count, hidden)
+    expected += [("initial", state, initial_shape) for state in inputs.initial]
+    for w_ih, w_hh, *biases in inputs.weights:
+        expected += [("weight_ih", w_ih, (rows, features)), ("weight_hh", w_hh, (rows, hidden))]
+        expected += [("bias", bias, (rows,)) for bias in biases if bias is not None]
+    for name, tensor, shape in expected:
+        if tensor.shape != shape or tensor.dtype is not torch.float32 or tensor.device.type != "cpu":
+            got = f"{tuple(tensor.shape)} in {tensor.dtype} on {tensor.device}"
+            msg = f"{name} must be {shape} in torch.float32 on the CPU, got {got}."
+            raise ShapeError(msg, argument=name)
+    if len(inputs.initial) != count_states(layout.cell):
+        msg = f"initial must be {count_states(layout.cell)} tensor(s) for {layout.cell}, got {len(inputs.initial)}."
+        raise ShapeError(msg, argument="initial")
+
+
+class _Context(AutogradContext, Protocol):
+    layout: Layout
+
+
+@final
+class _NativeLayer(Function):
+    """The kernels as one differentiable operation.
+
+    Autograd needs the tensors as plain arguments; `inputs` holds the same ones.
+    """
+
+    @override
+    @staticmethod
+    def forward(ctx: _Context, layout: Layout, inputs: LayerInputs, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        results, buffers = _run(layout, inputs)
+        ctx.layout = layout
+        # Every tensor through save_for_backward: an output kept on the context itself would be a cycle, never freed.
+        ctx.save_for_backward(*tensors, *buffers)
+        return tuple(results)
+
+    @override
+    @staticmethod
+    def backward(ctx: _Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        layout, wanted, saved = ctx.layout, ctx.needs_input_grad[2:], ctx.saved_tensors
+        inputs = LayerInputs.from_tensors(layout.cell, layout.order, layout.directions, saved[: len(wanted)])
+        # Grad mode is on in a backward pass if its gradients will be differentiated themselves.
+        if torch.is_grad_enabled():
+            return None, None, *double_backward(inputs, gradients, wanted)
+        buffers = cast("Sequence[Tensor]", saved[len(wanted) :])
+        with torch.autocast("cpu", enabled=False):
+            return None, None, *_differentiate(layout, inputs, gradients, buffers, wanted)
+
+
+# Torch leaves the type of `apply` open.
+_apply: Callable[..., Sequence[Tensor]] = attrgetter("apply")(_NativeLayer)
+
+
+def _run(layout: Layout, inputs: LayerInputs) -> tuple[list[Tensor], list[Tensor]]:
+    """Return output and final states; and the buffers of the backward pass: states, initial states, gates, cells."""
+    initial = [layout.pad(state).contiguous() for state in inputs.initial]
+    ended = [state.clone() for state in initial]
+    like, steps = inputs.weights[0][1], layout.order.steps
+    states = like.new_empty(steps, layout.directions * layout.wide)
+    by_direction = layout.split_directions(states, layout.wide)
+    gates = [_input_product(layout, inputs.steps, own) for own in inputs.weights]
+    cells = (
+        [like.new_empty(steps, layout.wide) for _ in inputs.weights] if layout.cell == "lstm" and layout.train else []
+    )
+    # Contiguous copies must outlive the call, so all tensors stay in this list.
+    tensors: list[dict[str, Tensor]] = []
+    for direction, (_, w_hh, _, b_hh) in enumerate(inputs.weights):
+        own = {
+            "states": by_direction[:, direction],
+            "weight": w_hh.contiguous(),
+            "panels": like.new_empty(layout.gates * layout.wide * layout.wide),
+            "gates": gates[direction],
+            "h0": initial[0][direction],
+            "h1": ended[0][direction],
+        }
+        if layout.cell == "gru":
+            bias = like.new_zeros(layout.hidden) if b_hh is None else b_hh[2 * layout.hidden :]
+            own["bias"] = layout.pad(bias).contiguous()
+        if layout.cell == "lstm":
+            own |= {"c0": initial[1][direction], "c1": ended[1][direction]}
+        if cells:
+            own["cells"] = cells[direction]
+        tensors.append(own)
+    layout.run(tensors, backward=False, keep=layout.train)
+    output = layout.unpad(by_direction).flatten(1)
+    return [output, *map(layout.unpad, ended)], [states, *initial, *gates, *cells]
+
+
+def _input_product(layout: Layout, x: Tensor, weights: Weights) -> Tensor:
+    """Return a buffer of gates with the input's part of all steps: one product or look-up, or two for a GRU."""
+    w_ih, _, b_ih, b_hh = weights
+    if not x.is_floating_point():
+        return _look_up(layout, x, w_ih)
+    bias = x.new_zeros(layout.gates * layout.hidden) if b_ih is None else b_ih
+    if b_hh is not None and layout.cell == "gru":
+        # The new gate's recurrent bias is inside the product with the reset gate: the kernel adds it.
+        bias = torch.cat([bias[: 2 * layout.hidden] + b_hh[: 2 * layout.hidden], bias[2 * layout.hidden :]])
+    elif b_hh is not None:
+        bias = bias + b_hh
+    w_ih, bias = layout.pad_rows(w_ih), layout.pad_rows(bias.unsqueeze(1)).squeeze(1)
+    if layout.cell != "gru":
+        return torch.addmm(bias, x, w_ih.t())
+    gates = x.new_empty(len(x), layout.columns)
+    for columns, rows in layout.slices(INPUT_GATES):
+        fill_input_product(gates[:, columns], x, w_ih[rows], bias[rows])
+    return gates
+
+
+def _look_up(layout: Layout, ids: Tensor, table: Tensor) -> Tensor:
+    """Return the same as `_input_product`, for ids and a table of (gates x hidden) x id."""
+    gates = table.new_empty(len(ids), layout.columns)
+    by_gate, by_id = gates.view(len(ids), -1, layout.wide), table.t().view(-1, layout.gates, layout.hidden)
+    for buffer, torch_gate, count in INPUT_GATES[layout.cell]:
+        torch.index_select(
+            by_id[:, torch_gate : torch_gate + count], 0, ids, out=by_gate[:, buffer : buffer + count, : layout.hidden]
+        )
+    by_gate[:, :, layout.hidden :] = 0
+    return gates
+
+
+def _differentiate(
+    layout: Layout,
+    inputs: LayerInputs,
+    gradients: Sequence[Tensor],
+    buffers: Sequence[Tensor],
+    wanted: Sequence[bool],
+) -> list[Tensor | None]:
+    """Return the gradients of all tensors, None where not wanted.
+
+    The gradients of the gates are written over the gates if nothing reads these again.
+    """
+    x, weights, directions, lstm = inputs.steps, inputs.weights, layout.directions, layout.cell == "lstm"
+    first = 1 + len(inputs.initial)
+    states, initial, gates, cells = buffers[0], buffers[1:first], buffers[first:][:directions], buffers[-directions:]
+    overwrite = may_overwrite_saved()
+    by_states = layout.pad(layout.split_directions(gradients[0].contiguous(), layout.hidden)).view_as(states)
+    by_carry = [layout.pad(grad).clone(memory_format=torch.contiguous_format) for grad in gradients[1:]]
+    tensors: list[dict[str, Tensor]] = []
+    for direction, own in enumerate(weights):
+        here: dict[str, Tensor] = {
+            "states": layout.split_directions(states, layout.wide)[:, direction],
+            "weight": own[1].contiguous(),
+            "panels": x.new_empty(layout.gates * layout.wide * layout.wide),
+            "gates": gates[direction],
+            "d_states": layout.split_directions(by_states, layout.wide)[:, direction],
+            "d_gates": gates[direction] if overwrite else torch.empty_like(gates[direction]),
+            "before": x.new_empty(len(x), layout.hidden),
+            "h0": initial[0][direction],
+            "d_h": by_carry[0][direction],
+        }
+        if lstm:
+            here |= {"cells": cells[direction], "c0": initial[1][direction], "d_c": by_carry[1][direction]}
+        tensors.append(here)
+    layout.run(tensors, backward=True, keep=any(wanted[1:first]))
+
+    by_x: Tensor | None = None
+    by_weights: list[Tensor | None] = []
+    for direction, here in enumerate(tensors):
+        if wanted[0]:
+            w_ih = layout.pad_rows(weights[direction][0])
+            for columns, rows in layout.slices(INPUT_GATES):
+                product = here["d_gates"][:, columns], w_ih[rows]
+                by_x = torch.mm(*product) if by_x is None else by_x.addmm_(*product)
+        by_weights += _weight_gradients(layout, here["d_gates"], (x, here["before"]), wanted[first + 4 * direction :])
+    by_initial = [layout.unpad(grad) if want else None for grad, want in zip(by_carry, wanted[1:], strict=False)]
+    return [by_x, *by_initial, *by_weights]
+
+
+def _weight_gradients(
+    layout: Layout, by_gates: Tensor, factors: tuple[Tensor, Tensor], wanted: Sequence[bool]
+) -> list[Tensor | None]:
+    """Return the gradients of one direction: products of the gates' gradients with the input or the previous states."""
+    found: list[Tensor | None] = [None] * 4
+    total = by_gates.sum(0) if wanted[2] or wanted[3] else None
+    for kind, (ranges, factor) in enumerate(zip((INPUT_GATES, RECURRENT_GATES), factors, strict=True)):
+        if wanted[kind]:
+            weight = factor.new_empty(layout.gates * layout.wide, factor.shape[1])
+            for columns, rows in layout.slices(ranges):
+                torch.mm(by_gates[:, columns].t(), factor, out=weight[rows])
+            found[kind] = layout.unpad_rows(weight)
+        if wanted[2 + kind] and total is not None:
+            bias = total.new_empty(layout.gates * layout.wide, 1)
+            for columns, rows in layout.slices(ranges):
+                bias[rows, 0] = total[columns]
+            found[2 + kind] = layout.unpad_rows(bias).squeeze(1)
+    return found

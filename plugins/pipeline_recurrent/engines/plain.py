@@ -1,62 +1,242 @@
-"""The plain engine: torch operations alone, on the packed layout, and a backward pass of our own."""
+"""The plain engine: torch operations on the packed layout, with a backward pass of our own."""
 
-from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Final, final
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import Final, Protocol, cast, final
 
+import attrs
 import torch
+from torch import Tensor
+from torch.autograd.function import Function
 from typing_extensions import override
 
-from pipeline.data.batches import Carry
-from pipeline.data.order import Order
-from pipeline_recurrent.engines.engine import Layered
-from pipeline_recurrent.engines.packed import Packed
-from pipeline_recurrent.engines.run import Answer, Cell, Run, Steps, Weights
-from pipeline_recurrent.engines.scan.elman import ElmanKernel
-from pipeline_recurrent.engines.scan.gru import GRUKernel
-from pipeline_recurrent.engines.scan.kernel import Kernel
-from pipeline_recurrent.engines.scan.layer import Plan, differentiable, scanned
-from pipeline_recurrent.engines.scan.lstm import LSTMKernel
-from pipeline_recurrent.engines.why import unusual_dtype
+from pipeline.extend import Carry, PackingOrder
+from pipeline_recurrent.engines.cells import KERNELS, CellKernel
+from pipeline_recurrent.engines.engine import (
+    AutogradContext,
+    Cell,
+    LayeredEngine,
+    LayerInputs,
+    LayerOutputs,
+    StackInputs,
+    Weights,
+    explain_unsupported_dtype,
+    may_overwrite_saved,
+    needs_grad,
+)
+from pipeline_recurrent.engines.torch_kernels import double_backward
 
-_KERNELS: Final[Mapping[Cell, Kernel]] = {
-    "lstm": LSTMKernel(),
-    "gru": GRUKernel(),
-    "rnn_tanh": ElmanKernel("tanh"),
-    "rnn_relu": ElmanKernel("relu"),
-}
-
-_PACKED: Final = Packed()
-"""Whose operations have second derivatives."""
+# Up to this hidden size both directions are scanned together, by batched products: half the calls per step. Above it
+# each is scanned alone, so that one direction's recurrent weights (an LSTM's at 256: 1 MB) stay in the cache.
+MAX_HIDDEN_TOGETHER: Final = 256
 
 
 @final
-class Plain(Layered):
-    """Needs no compiler: one input product over all real steps, one product in place a step, gates fused.
+class Plain(LayeredEngine):
+    """Torch operations only: one input product over all steps, one in-place product per step, fused gates.
 
-    In the backward pass all that is not recurrent is done once over all steps, and each weight's gradient is one
-    product; autograd's own, a step at a time, is quadratic in the length of the rows.
+    In the backward pass everything that is not recurrent is computed once over all steps, and each weight's gradient
+    is one product. Autograd's own pass through torch's packed loop adds a full-size gradient per step instead, so its
+    time is quadratic in the length of the rows.
     """
 
     name = "plain"
 
     @override
-    def refusal(self, run: Run) -> str | None:
-        return unusual_dtype(run)
+    def unsupported_reason(self, stack: StackInputs) -> str | None:
+        return explain_unsupported_dtype(stack)
 
     @override
-    def layer(
-        self,
-        cell: Cell,
-        x: Steps,
-        order: Order,
-        weights: Sequence[Weights],
-        initial: Carry | None,
-    ) -> Answer:
-        tensors = [x, *(initial or ()), *(weight for own in weights for weight in own)]
-        plan = Plan(_KERNELS[cell], order, len(weights), len(initial or ()), partial(_PACKED.layer, cell))
-        if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
-            output, *ended = differentiable(plan, *tensors)
+    def run_layer(self, inputs: LayerInputs) -> LayerOutputs:
+        tensors = inputs.tensors
+        if needs_grad(tensors):
+            output, *ended = _apply(inputs, *tensors)
             return output, tuple(ended)
-        made = scanned(plan, x, initial or (), weights)
+        made = _scan(inputs)
         return made.output, made.ended
+
+
+@attrs.define(eq=False)
+class _Scanned:
+    """The results of a forward pass.
+
+    Attributes:
+        gates: directions x steps x (blocks x hidden), as the backward pass needs them.
+        extras: directions x steps x hidden each.
+        output: steps x (directions x hidden), in packed order.
+        ended: directions x rows x hidden each.
+    """
+
+    gates: Tensor
+    extras: Carry
+    output: Tensor
+    ended: Carry = ()
+
+
+class _Context(AutogradContext, Protocol):
+    layer: tuple[Cell, PackingOrder, int]
+    """Cell, order and number of directions: the part of `LayerInputs` that is not a tensor."""
+
+
+@final
+class _PlainLayer(Function):
+    """A layer as one differentiable operation.
+
+    Autograd needs the tensors as plain arguments; `inputs` holds the same ones.
+    """
+
+    @override
+    @staticmethod
+    def forward(ctx: _Context, inputs: LayerInputs, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        made = _scan(inputs)
+        ctx.save_for_backward(*tensors, made.output, made.gates, *made.extras)
+        ctx.layer = inputs.cell, inputs.order, len(inputs.weights)
+        return made.output, *made.ended
+
+    @override
+    @staticmethod
+    def backward(ctx: _Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        wanted, saved = ctx.needs_input_grad[1:], ctx.saved_tensors
+        inputs = LayerInputs.from_tensors(*ctx.layer, saved[: len(wanted)])
+        # Grad mode is on in a backward pass if its gradients will be differentiated themselves.
+        if torch.is_grad_enabled():
+            return None, *double_backward(inputs, gradients, wanted)
+        output, gates, *extras = cast("Sequence[Tensor]", saved[len(wanted) :])
+        if not may_overwrite_saved():
+            gates, extras = gates.clone(), [extra.clone() for extra in extras]
+        return None, *_differentiate(inputs, _Scanned(gates, tuple(extras), output), gradients, wanted)
+
+
+# Torch leaves the type of `apply` open.
+_apply: Callable[..., Sequence[Tensor]] = attrgetter("apply")(_PlainLayer)
+
+
+def _scan(inputs: LayerInputs) -> _Scanned:
+    """Run a layer forward: the input product of all steps at once, then a loop over time."""
+    kernel, order, weights = KERNELS[inputs.cell], inputs.order, inputs.weights
+    like = weights[0][1]
+    steps, directions, hidden = order.steps, len(weights), like.shape[-1]
+    gates = like.new_empty(directions, steps, kernel.blocks * hidden)
+    extras = tuple(like.new_empty(directions, steps, hidden) for _ in range(kernel.extras))
+    output = like.new_empty(steps, directions * hidden)
+    states = output.view(steps, directions, hidden).transpose(0, 1)
+    for direction, own in enumerate(weights):
+        kernel.fill_input(gates[direction], _read_by(direction, inputs.steps, order), own)
+    for which in _group_directions(directions, hidden):
+        kernel.scan(
+            gates[which],
+            states[which],
+            [extra[which] for extra in extras],
+            _recurrent_weights(kernel, weights, which).mT,
+            order.batch_size_list,
+            tuple(state[which] for state in inputs.initial),
+        )
+    ended = tuple(tensor.index_select(1, order.sorted_last_steps) for tensor in (states, *extras))
+    if directions == 2:
+        states[1] = states[1].index_select(0, order.reversal)
+    return _Scanned(gates, extras, output, ended)
+
+
+def _group_directions(directions: int, hidden: int) -> list[slice | int]:
+    """Return which directions are scanned together: all, or each by itself."""
+    return [slice(0, 2)] if directions == 2 and hidden <= MAX_HIDDEN_TOGETHER else list(range(directions))
+
+
+def _read_by(direction: int, steps: Tensor, order: PackingOrder) -> Tensor:
+    """Return packed steps in the order in which a direction reads them. Its own inverse."""
+    return steps.index_select(0, order.reversal) if direction else steps
+
+
+def _recurrent_weights(kernel: CellKernel, weights: Sequence[Weights], which: slice | int) -> Tensor:
+    """Return the recurrent weights of one direction, or of both, in the order of the gate columns."""
+    if isinstance(which, int):
+        return kernel.reorder(weights[which][1])
+    return torch.stack([kernel.reorder(own[1]) for own in weights])
+
+
+def _differentiate(
+    inputs: LayerInputs, made: _Scanned, gradients: Sequence[Tensor], wanted: Sequence[bool]
+) -> list[Tensor | None]:
+    """Return the gradients of all tensors: one loop over time, then a product per weight. Overwrites `made`."""
+    kernel, order, weights, initial = KERNELS[inputs.cell], inputs.order, inputs.weights, inputs.initial
+    hidden, first = weights[0][1].shape[-1], 1 + len(initial)
+    by_gates, by_initial = _differentiate_time(inputs, made, gradients, by_initial=any(wanted[1:first]))
+    found: list[Tensor | None] = []
+    by_x: Tensor | None = None
+    # The backward direction first: its part is a new tensor after reordering, to which the other part can be added.
+    for direction, own in reversed(list(enumerate(weights))):
+        by_input = kernel.input_columns(by_gates[direction], hidden)
+        w_in, w_state, b_in, b_state = wanted[first + 4 * direction :][:4]
+        total = by_gates[direction].sum(0) if b_in or b_state else by_gates.new_empty(0)
+        found[:0] = [
+            by_input.t() @ _read_by(direction, inputs.steps, order) if w_in else None,
+            _by_recurrent_weights(inputs, made, by_gates[direction], direction) if w_state else None,
+            # A copy: gradients that share memory would be scaled twice by in-place clipping.
+            kernel.input_columns(total, hidden).clone() if b_in else None,
+            kernel.restore_order(kernel.recurrent_columns(total, hidden), hidden) if b_state else None,
+        ]
+        if wanted[0]:
+            by_x = _read_by(direction, by_input @ own[0], order) if by_x is None else by_x.addmm_(by_input, own[0])
+    return [by_x, *by_initial, *found]
+
+
+def _by_recurrent_weights(inputs: LayerInputs, made: _Scanned, by_gates: Tensor, direction: int) -> Tensor:
+    """Return the gradient of recurrent weights. Before the first step of a row there is only its initial state."""
+    kernel, rows, hidden = KERNELS[inputs.cell], inputs.order.nonempty_count, inputs.weights[0][1].shape[-1]
+    by_state = kernel.recurrent_columns(by_gates, hidden)
+    found = by_state[rows:].t() @ _previous_states(inputs, made, direction)
+    if inputs.initial:
+        found.addmm_(by_state[:rows].t(), inputs.initial[0][direction])
+    return kernel.restore_order(found, hidden)
+
+
+def _previous_states(inputs: LayerInputs, made: _Scanned, direction: int) -> Tensor:
+    """Return the state before each step, except the first steps of rows."""
+    order, hidden = inputs.order, inputs.weights[0][1].shape[-1]
+    own = made.output[:, direction * hidden : (direction + 1) * hidden]
+    return own.index_select(0, order.reversal[order.previous_steps] if direction else order.previous_steps)
+
+
+def _differentiate_time(
+    inputs: LayerInputs, made: _Scanned, gradients: Sequence[Tensor], *, by_initial: bool
+) -> tuple[Tensor, Sequence[Tensor | None]]:
+    """Return the gradients of the gates, and of the initial states if needed."""
+    kernel, order, directions = KERNELS[inputs.cell], inputs.order, len(inputs.weights)
+    # Before anything else: the factors overwrite what they read, so peak memory does not include both.
+    factors = kernel.factors(made.gates, _factor_input(inputs, made), made.extras)
+    by_output, by_end, *by_extras = gradients
+    by_states = _split_directions(by_output, directions, order).index_add_(1, order.sorted_last_steps, by_end)
+    by_carry = (torch.zeros_like(by_end), *(gradient.clone() for gradient in by_extras))
+    for which in _group_directions(directions, inputs.weights[0][1].shape[-1]):
+        kernel.scan_back(
+            tuple(factor[which] for factor in factors),
+            by_states[which],
+            tuple(gradient[which] for gradient in by_carry),
+            _recurrent_weights(kernel, inputs.weights, which),
+            order.batch_size_list,
+            by_initial=by_initial,
+        )
+    return factors[0], by_carry if by_initial else [None] * len(inputs.initial)
+
+
+def _split_directions(output: Tensor, directions: int, order: PackingOrder) -> Tensor:
+    """Return a copy of the output as directions x steps x hidden, each direction in its reading order."""
+    halves = output.chunk(directions, -1)
+    return torch.stack([_read_by(direction, half, order) for direction, half in enumerate(halves)])
+
+
+def _factor_input(inputs: LayerInputs, made: _Scanned) -> Tensor:
+    """Return what the kernel's factors read besides the gates, in a tensor of its own."""
+    kernel, order, initial, directions = KERNELS[inputs.cell], inputs.order, inputs.initial, len(inputs.weights)
+    if kernel.factor_input == "state":
+        return _split_directions(made.output, directions, order)
+    found = made.gates.new_empty(directions, order.steps, inputs.weights[0][1].shape[-1])
+    cells = kernel.factor_input == "previous cell"
+    found[:, : order.nonempty_count] = initial[int(cells)] if initial else 0
+    for direction, own in enumerate(found):
+        own[order.nonempty_count :] = (
+            made.extras[0][direction].index_select(0, order.previous_steps)
+            if cells
+            else _previous_states(inputs, made, direction)
+        )
+    return found

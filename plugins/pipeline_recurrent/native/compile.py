@@ -1,6 +1,6 @@
-"""Compiling the kernels: `python -m pipeline_recurrent.native` does it in place, for a checkout.
+"""Compile the kernels. In a checkout, `python -m pipeline_recurrent.native` does it in place.
 
-Nothing is needed but the standard library: the build hook loads this file by itself, where torch may be absent.
+Only the standard library is imported: the build hook runs this file by path, where torch may be absent.
 """
 
 import hashlib
@@ -18,30 +18,35 @@ from pathlib import Path
 SOURCE = Path(__file__).with_name("kernels.c")
 LIBRARY = SOURCE.with_name({"win32": "kernels.dll", "darwin": "kernels.dylib"}.get(sys.platform, "kernels.so"))
 
+# -ffp-contract=off: the source says itself where a product and a sum are rounded once. No -ffast-math: with it the
+# compiler may assume that there are no NaNs, but a NaN in a batch must survive.
 FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-g0", "-fvisibility=default", "-Wall", "-Wextra", "-ffp-contract=off")
+# -mprefer-vector-width=512: by default some compilers split vectors of 16 floats into two of 8.
 AVX512 = ("-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mprefer-vector-width=512")
+# LANES is floats per vector register. TILE is rows whose sums stay in registers during a product: each row needs four
+# (a vector of each gate). With 16 registers (sse2, avx2), three rows take 12, and the columns and the multiplier the
+# rest. With 32 (avx512, neon), six rows take 24. More rows would spill to memory; fewer load the weights more often.
 X86: dict[str, tuple[str, ...]] = {
     "sse2": ("-DLANES=4", "-DTILE=3"),
     "avx2": ("-DLANES=8", "-DTILE=3", "-mavx2", "-mfma"),
-    # Thirty-two registers hold six rows of four sums, the columns and what multiplies them; sixteen hold three.
     "avx512": ("-DLANES=16", "-DTILE=6", "-mavx2", "-mfma", *AVX512),
 }
 ARM: dict[str, tuple[str, ...]] = {"neon": ("-DLANES=4", "-DTILE=6")}
 SETS: dict[str, dict[str, tuple[str, ...]]] = {"x86_64": X86, "amd64": X86, "aarch64": ARM, "arm64": ARM}
-"""The instruction sets of each kind of machine, the narrowest first, and what the compiler is told for each."""
+"""For each kind of machine, its instruction sets, the narrowest first, with their compiler flags."""
 
 
 class CompileError(Exception):
-    """No library could be made; the message says why, in the compiler's words where it spoke."""
+    """The library could not be compiled; the message gives the reason, and the compiler's own words."""
 
 
-def digest() -> str:
-    """What tells this source from any other: a library carries it, and is refused beside another source."""
+def compute_digest() -> str:
+    """Return a hash of the source. A library contains that of its own source, and is rejected with any other."""
     return hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]
 
 
-def compilers() -> Iterator[list[str]]:
-    """The compilers to try, the best first: what CC names, alone if it is set; gcc; clang; cc; zig."""
+def find_compilers() -> Iterator[list[str]]:
+    """Yield the compilers to try, the preferred one first: only CC if it is set; otherwise gcc, clang, cc, zig."""
     if named := os.environ.get("CC"):
         yield shlex.split(named)
         return
@@ -52,53 +57,53 @@ def compilers() -> Iterator[list[str]]:
         yield [sys.executable, "-m", "ziglang", "cc"]
 
 
-def compiled(target: Path = LIBRARY, extra: tuple[str, ...] = ()) -> Path:
-    """Make the library with the first compiler that can, for every instruction set of this kind of machine.
+def compile_library(target: Path = LIBRARY, extra: tuple[str, ...] = ()) -> Path:
+    """Compile for every instruction set of this kind of machine, with the first compiler that succeeds.
 
     Args:
-        target: where it goes.
-        extra: more flags, for the compiler and the linker alike: `-fsanitize=address` is one.
+        target: the file to write.
+        extra: more flags for both compiler and linker, such as `-fsanitize=address`.
 
     Raises:
-        CompileError: if there is no compiler, or none that can.
+        CompileError: if there is no compiler, or none succeeds.
     """
     sets = SETS.get(platform.machine().lower())
     if sets is None:
         msg = f"no instruction set is known for {platform.machine()!r}, only for {', '.join(SETS)}."
         raise CompileError(msg)
     complaints: list[str] = []
-    for compiler in compilers():
+    for compiler in find_compilers():
         try:
             _compile(compiler, sets, target, extra)
         except (OSError, subprocess.SubprocessError) as error:
-            said = f"\n{error.stderr}" if isinstance(error, subprocess.CalledProcessError) else ""
-            complaints.append(f"{shlex.join(compiler)}: {error}{said}")
+            output = f"\n{error.stderr}" if isinstance(error, subprocess.CalledProcessError) else ""
+            complaints.append(f"{shlex.join(compiler)}: {error}{output}")
         else:
             return target
     raise CompileError("\n".join(complaints) or "no compiler was found: set CC, or install gcc, clang or ziglang.")
 
 
 def _compile(compiler: list[str], sets: dict[str, tuple[str, ...]], target: Path, extra: tuple[str, ...]) -> None:
-    # In a folder of its own and moved when whole: what reads the library meanwhile sees the old one or the new one.
+    # Compiled in a temporary folder and moved when complete: another process reads the old library or the new one.
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         parts = {name: (f"-DSET={name}", *flags) for name, flags in sets.items()}
-        parts["main"] = ("-DMAIN", f"-DDIGEST={digest()}")
+        parts["main"] = ("-DMAIN", f"-DDIGEST={compute_digest()}")
         objects = [str(Path(folder, f"{name}.o")) for name in parts]
-        for made, flags in zip(objects, parts.values(), strict=True):
-            _call([*compiler, *FLAGS, *flags, *extra, "-c", str(SOURCE), "-o", made])
-        whole = str(Path(folder, target.name))
-        _call([*compiler, "-shared", "-pthread", *extra, *objects, "-o", whole])
-        Path(whole).replace(target)
+        for output, flags in zip(objects, parts.values(), strict=True):
+            _call([*compiler, *FLAGS, *flags, *extra, "-c", str(SOURCE), "-o", output])
+        linked = str(Path(folder, target.name))
+        _call([*compiler, "-shared", "-pthread", *extra, *objects, "-o", linked])
+        Path(linked).replace(target)
 
 
 def _call(command: list[str]) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)  # noqa: S603 - what CC names
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)  # noqa: S603 - the user's compiler
 
 
 def main() -> int:
-    """Compile in place, with what is on the command line as more flags, and say where the library is."""
+    """Compile in place, with the command line's arguments as more flags, and print the path of the library."""
     try:
-        sys.stdout.write(f"{compiled(extra=tuple(sys.argv[1:]))}\n")
+        sys.stdout.write(f"{compile_library(extra=tuple(sys.argv[1:]))}\n")
     except CompileError as error:
         sys.stderr.write(f"{error}\n")
         return 1

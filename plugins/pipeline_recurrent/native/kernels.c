@@ -1,80 +1,86 @@
-/* Recurrent layers over packed rows: the recurrent product and the gates in one pass, forward and backward.
+/* Recurrent layers over packed rows, forward and backward.
  *
- * GNU vector extensions (gcc, clang, zig), no library but libc and libm's absence: nothing of torch's, no BLAS.
- * compile.py compiles this file once an instruction set, with -DSET=<its name> -DLANES=<floats a vector>
- * -DTILE=<rows a tile>, and once with -DMAIN for what does not depend on one.
+ * The plain engine calls a general matrix product per step. A step has some ten rows, for which such products are not
+ * made, and the gates are then read from memory again for the activations. Here the sums of a few rows and one vector
+ * of hidden units stay in registers: the recurrent product is added to them, the gates are computed from them, and only
+ * the results are written. The weights are rearranged once per call (panels), so that the product reads them in order.
  *
- * Not with -ffast-math: a NaN must survive. Not with contraction either (-ffp-contract=off): where a product and
- * a sum are one operation we say so, so that a row's bits depend on no tile, chunk or thread count.
+ * GNU vector extensions (gcc, clang, zig); libc only: nothing of torch, no BLAS. compile.py compiles this file once per
+ * instruction set, with -DSET=<its name> -DLANES=<floats per vector> -DTILE=<rows per tile>, and once with -DMAIN for
+ * the parts that depend on none. It explains LANES and TILE.
  *
- * The words: packed steps are time-major, rows by descending length, so at time t the rows 0 .. alive[t]-1 run.
- * A row begins at time 0, or in the backward direction at its own last step. `depth` is the hidden size, `wide`
- * the same rounded up to whole vectors; padding lanes change no other. Gates stand side by side, each `wide` floats:
+ * No -ffast-math: a NaN must survive. No contraction (-ffp-contract=off): where a product and a sum are one operation,
+ * the source says so, so that a row's bits do not depend on the tile, the chunk or the number of threads.
+ *
+ * Terms: packed steps are time-major and rows sorted by descending length, so that the rows 0 .. alive[t]-1 run at time
+ * t. A row begins at time 0, or in the backward direction (`reverse`) at its own last step. `depth` is the hidden size,
+ * `wide` the same rounded up to whole vectors; the added places never change a real one. Gates lie side by side, each
+ * `wide` floats:
  *   LSTM  input, forget, cell, output                               (torch's order)
- *   GRU   new, reset, update, and in training the new gate's recurrent part: so both what meets the input
- *         weights (the first three) and what meets the recurrent weights (the last three) lie in one piece
- *   RNN   the one                                                                                           */
+ *   GRU   new, reset, update, and in training the new gate's recurrent part: what meets the input weights (the first
+ *         three) is contiguous, and so is what meets the recurrent weights (the last three)
+ *   RNN   the only one                                                                                      */
 #include <stdint.h>
 #include <string.h>
 
 typedef int64_t i64;
 enum { LSTM, GRU, TANH, RELU };
 
-typedef struct { /* one direction of one layer; library.py holds the same list */
+typedef struct { /* one direction of one layer; library.py has the same list */
     i64 cell, reverse, depth, wide, times, rows, steps;
-    i64 keep;                /* forward: for the backward pass; backward: the initial states' gradients are wanted */
-    i64 gate_stride;         /* floats from one step's gates to the next one's */
-    i64 state_stride;        /* the same for states, whose directions stand side by side */
-    const i64 *alive;        /* times: the rows that run */
+    i64 keep;                /* forward: a backward pass will follow; backward: initial states need gradients */
+    i64 gate_stride;         /* floats from the gates of one step to those of the next */
+    i64 state_stride;        /* the same for states, where the directions lie side by side */
+    const i64 *alive;        /* times: number of running rows */
     const float *weight;     /* gates*depth x depth: torch's weight_hh */
-    float *panels;           /* gates*wide*wide: room for the weights, rearranged */
+    float *panels;           /* gates*wide*wide: scratch for the rearranged weights */
     const float *bias;       /* GRU: wide: the new gate's recurrent bias */
-    float *gates;            /* steps: in, the input's part; out, with keep, the gates */
+    float *gates;            /* steps: in, the input product; out, with keep, the gates */
     float *cells;            /* LSTM with keep: steps x wide */
     float *states;           /* steps, by state_stride */
-    const float *h0, *c0;    /* rows x wide: where rows begin */
-    float *h1, *c1;          /* rows x wide: where rows end; copies of h0, c0 on entry */
+    const float *h0, *c0;    /* rows x wide: initial states */
+    float *h1, *c1;          /* rows x wide: final states; copies of h0, c0 on entry */
     const float *d_states;   /* backward: steps, by state_stride */
     float *d_gates;          /* backward: steps, by gate_stride */
-    float *d_h, *d_c;        /* backward: rows x wide: in, gradients of the ends; out, of the beginnings */
-    float *before;           /* backward: steps x depth: the state from which each step went on */
+    float *d_h, *d_c;        /* backward: rows x wide: in, gradients of final states; out, of initial states */
+    float *before;           /* backward: steps x depth: the state before each step, for the weight gradients */
 } Job;
 
-typedef void Crew(void *);
-typedef void Team(Crew *, void *, unsigned threads, unsigned flags); /* GOMP_parallel, or our own */
+typedef void Worker(void *);
+typedef void Team(Worker *, void *, unsigned threads, unsigned flags); /* GOMP_parallel, or our own */
 
 #ifdef MAIN
 #ifndef _WIN32
 #include <pthread.h>
-static void *enlisted(void *order) {
+static void *start_worker(void *order) {
     void **pair = order;
-    (*(Crew **)pair[0])(pair[1]);
+    (*(Worker **)pair[0])(pair[1]);
     return 0;
 }
-/* A team for where torch's own is not to be had. A thread that cannot be had is not missed: others take its work. */
-void pipeline_team(Crew *crew, void *work, unsigned threads, unsigned flags) {
-    pthread_t hired[64];
-    void *order[] = {&crew, work};
+/* Used where torch has no GOMP_parallel, with at most 65 threads. If one cannot be started, others take its tasks. */
+void pipeline_team(Worker *worker, void *work, unsigned threads, unsigned flags) {
+    pthread_t started[64];
+    void *order[] = {&worker, work};
     unsigned n = 0;
     (void)flags;
-    while (n + 1 < threads && n < 64 && !pthread_create(&hired[n], 0, enlisted, order)) n++;
-    crew(work);
-    while (n) pthread_join(hired[--n], 0);
+    while (n + 1 < threads && n < 64 && !pthread_create(&started[n], 0, start_worker, order)) n++;
+    worker(work);
+    while (n) pthread_join(started[--n], 0);
 }
 #else
-void pipeline_team(Crew *crew, void *work, unsigned threads, unsigned flags) {
+void pipeline_team(Worker *worker, void *work, unsigned threads, unsigned flags) {
     (void)threads, (void)flags;
-    crew(work);
+    worker(work);
 }
 #endif
 #define TEXT_(x) #x
 #define TEXT(x) TEXT_(x)
-/* Of which source this is: library.py refuses any but its own. */
+/* A hash of the source: library.py rejects a library of another source. */
 const char *pipeline_digest(void) { return TEXT(DIGEST); }
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
-/* By hand: zig's __builtin_cpu_supports knows of no feature. The processor has to have the instructions, and the
- * system has to save the registers. */
+/* Without __builtin_cpu_supports, which under zig reports no feature. Both are needed: the processor has the
+ * instructions (cpuid), and the system saves their registers at a task switch (xgetbv). */
 static const char *widest(void) {
     unsigned a, b, c, d, saved, high;
     if (!__get_cpuid(1, &a, &b, &c, &d) || (c & (1u << 27 | 1u << 12)) != (1u << 27 | 1u << 12)) return "sse2";
@@ -86,7 +92,7 @@ static const char *widest(void) {
 #elif defined(__aarch64__)
 static const char *widest(void) { return "neon"; }
 #endif
-/* The widest vectors that this machine runs. */
+/* The widest instruction set of this machine. */
 const char *pipeline_set(void) { return widest(); }
 #endif
 
@@ -117,11 +123,14 @@ INLINE vec fma_(vec a, vec b, vec c) { return (vec)vfmaq_f32((float32x4_t)c, (fl
 INLINE vec fma_(vec a, vec b, vec c) { return a * b + c; }
 #endif
 
-/* Cephes' expf, error about 1e-7; clamped so that 2^n stays normal. Comparing keeps a NaN, which min would not. */
+/* Cephes' expf, relative error about 1e-7: exp(x) = 2^n exp(r) with n = round(x / ln 2) and |r| <= ln(2) / 2, for which
+ * exp(r) is a polynomial. ln 2 is subtracted in two parts, 0.693359375 (few bits, so n times it is exact) and -2.12e-4,
+ * so that r keeps its digits. Clamped to +-87, so that 2^n stays a normal number. Clamping by comparison keeps a NaN,
+ * which min would drop. */
 INLINE vec exp_(vec x) {
     x = pick(x < -87.0f, splat(-87.0f), x);
     x = pick(x > 87.0f, splat(87.0f), x);
-    vec n = fma_(x, splat(1.44269504088896341f), splat(12582912.0f)) - 12582912.0f; /* rounds to a whole number */
+    vec n = fma_(x, splat(1.44269504088896341f), splat(12582912.0f)) - 12582912.0f; /* +1.5 2^23 rounds to whole */
     vec r = fma_(n, splat(2.12194440e-4f), fma_(n, splat(-0.693359375f), x));
     vec p = splat(1.9875691500e-4f);
     p = fma_(p, r, splat(1.3981999507e-3f));
@@ -130,13 +139,14 @@ INLINE vec exp_(vec x) {
     p = fma_(p, r, splat(1.6666665459e-1f));
     p = fma_(p, r, splat(5.0000001201e-1f));
     p = fma_(p, r * r, r + 1.0f);
-    /* A NaN converts to no whole number; p is NaN then, whatever it is scaled by. */
+    /* Converting a NaN to an integer is undefined. p is NaN then, and stays NaN whatever it is scaled by. */
     ints e = (__builtin_convertvector(pick(n == n, n, splat(0.0f)), ints) + 127) << 23;
     return p * (vec)e;
 }
 INLINE vec sigmoid(vec x) { return 1.0f / (1.0f + exp_(-x)); }
 
-/* Eigen's rational approximation: a few units in the last place, small x too, where 2 sigmoid(2x) - 1 has none. */
+/* Eigen's rational approximation, x P(x^2) / Q(x^2): errors of a few units in the last place, for small x too, where
+ * the shorter 2 sigmoid(2x) - 1 cancels to nothing. Beyond +-7.9 tanh is 1 up to float32's rounding. */
 INLINE vec tanh_(vec x) {
     x = pick(x < -7.90531110763549805f, splat(-7.90531110763549805f), x);
     x = pick(x > 7.90531110763549805f, splat(7.90531110763549805f), x);
@@ -153,7 +163,9 @@ INLINE vec tanh_(vec x) {
     return x * p / q;
 }
 
-/* sums[row][v] += a[row] . panel column v. `rows` and `vecs` are constants once inlined: sums live in registers. */
+/* sums[row][v] += a[row] . panel column v. After inlining, `rows` and `vecs` are constants, so sums are registers.
+ * Each loaded vector of the panel is used for all rows of the tile, and the panel is read in order. AVX-512 reads a
+ * whole cache line per vector: these are requested 8 steps of k ahead. */
 INLINE void product(const int rows, const int vecs, vec sums[TILE][4], const float *a, i64 stride, const float *panel,
                     i64 depth) {
     for (i64 k = 0; k < depth; k++, panel += vecs * LANES) {
@@ -169,7 +181,7 @@ INLINE void product(const int rows, const int vecs, vec sums[TILE][4], const flo
     }
 }
 
-/* All of `count` rows in tiles: whole ones, then what is left, each size its own code. */
+/* All `count` rows in tiles, then a smaller tile for the rest; each size is compiled separately. */
 #define TILED(CALL)                                                                                                   \
     i64 row = 0;                                                                                                      \
     for (; row + TILE <= count; row += TILE) CALL(TILE);                                                              \
@@ -181,7 +193,7 @@ INLINE void product(const int rows, const int vecs, vec sums[TILE][4], const flo
     case 5: if (5 < TILE) CALL(5 < TILE ? 5 : 1); break;                                                              \
     }
 
-/* One vector of hidden units of some rows at one step: where they come from and where they go. */
+/* One vector of hidden units of some rows at one step: pointers to its inputs and outputs. */
 typedef struct {
     const float *a, *panel, *bias, *c0;
     i64 a_stride, depth, wide, gate_stride, state_stride, unit;
@@ -220,7 +232,8 @@ INLINE void gru_tile(const int rows, const Part *at, i64 row) {
     product(rows, 3, sums, a, at->a_stride, at->panel, at->depth);
     UNROLL for (int r = 0; r < rows; r++) {
         float *kept = gates + r * at->gate_stride;
-        vec reset = sigmoid(sums[r][0]), update = sigmoid(sums[r][1]), fresh = tanh_(fma_(reset, sums[r][2], load(kept)));
+        vec reset = sigmoid(sums[r][0]), update = sigmoid(sums[r][1]);
+        vec fresh = tanh_(fma_(reset, sums[r][2], load(kept)));
         vec h = fma_(update, load(a + r * at->a_stride + at->unit) - fresh, fresh);
         store(at->h + (row + r) * at->state_stride, h);
         if (at->keep) {
@@ -263,7 +276,7 @@ INLINE void plain_part(const int vecs, i64 count, const float *a, i64 a_stride, 
     TILED(CALL)
 #undef CALL
 }
-/* The whole width, four vectors at a time as pack_rows laid them out. */
+/* The whole width, four vectors at a time, as arranged by pack_rows. */
 static void plain_parts(i64 wide, i64 count, const float *a, i64 a_stride, const float *panels, i64 depth,
                         const float *from, i64 from_stride, float *to, i64 to_stride, int cell) {
     for (i64 at = 0; at < wide; at += 4 * LANES, panels += depth * 4 * LANES) {
@@ -278,7 +291,8 @@ static void plain_parts(i64 wide, i64 count, const float *a, i64 a_stride, const
     }
 }
 
-/* Panel `at` for the forward pass: depth x gates x LANES, of the hidden units at*LANES and on. */
+/* Panel `at` of the forward pass of gated cells: depth x gates x LANES, for the hidden units from at*LANES on. All
+ * gates of a unit are in one panel, so that a tile can compute its new state. */
 static void pack_units(const Job *job, i64 at) {
     i64 gates = GATES[job->cell], block = gates * LANES;
     float *panel = job->panels + at * job->depth * block;
@@ -290,8 +304,8 @@ static void pack_units(const Job *job, i64 at) {
             for (i64 k = 0; k < job->depth; k++) to[k * block] = unit < job->depth ? row[k] : 0.0f;
         }
 }
-/* Panel `at` of four vectors (or what is left) of a matrix's columns, row after row. The RNN's forward product
- * reads the weights transposed; the backward pass as they are, each gate padded to whole vectors. */
+/* Panel `at` of four vectors (or the rest) of a matrix's columns, row after row. The RNN's forward product reads the
+ * weights transposed; the backward pass reads them as they are, with each gate padded to whole vectors. */
 static void pack_rows(const Job *job, i64 at, int transposed) {
     i64 deep = transposed ? job->depth : GATES[job->cell] * job->wide, first = at * 4 * LANES;
     i64 vecs = job->wide - first < 4 * LANES ? job->wide - first : 4 * LANES;
@@ -306,18 +320,19 @@ static void pack_rows(const Job *job, i64 at, int transposed) {
     }
 }
 
-/* Rows `low` .. `high`-1 through all their steps. */
+/* Rows `low` .. `high`-1 through all their steps. Rows are independent, so threads share them out and never wait for
+ * each other within a layer. */
 static void forward(const Job *job, i64 low, i64 high) {
     const i64 last = job->times - 1, wide = job->wide, *alive = job->alive, lstm = job->cell == LSTM;
-    i64 here = job->reverse ? job->steps : 0; /* the packed step at which this time begins */
+    i64 here = job->reverse ? job->steps : 0; /* the first packed step of this time */
     for (i64 s = 0; s <= last; s++) {
         i64 t = job->reverse ? last - s : s;
         if (job->reverse) here -= alive[t];
         i64 end = alive[t] < high ? alive[t] : high;
-        i64 left = s == 0 ? here : job->reverse ? here + alive[t] : here - alive[t - 1]; /* where the time before does */
-        i64 begin = s == 0 ? 0 : job->reverse ? alive[t + 1] : end; /* the first row that begins here */
+        i64 left = s == 0 ? here : job->reverse ? here + alive[t] : here - alive[t - 1]; /* that of the time before */
+        i64 begin = s == 0 ? 0 : job->reverse ? alive[t + 1] : end; /* the first row that begins now */
         begin = begin < low ? low : begin < end ? begin : end;
-        for (i64 half = 0; half < 2; half++) { /* rows that go on, then rows that begin */
+        for (i64 half = 0; half < 2; half++) { /* running rows, then rows that begin */
             i64 from = half ? begin : low, count = (half ? end : begin) - from;
             if (count <= 0) continue;
             const float *a = half ? job->h0 + from * wide : job->states + (left + from) * job->state_stride;
@@ -335,7 +350,7 @@ static void forward(const Job *job, i64 low, i64 high) {
                            .gates = gates + unit, .gate_stride = job->gate_stride,
                            .h = h + unit, .state_stride = job->state_stride, .keep = job->keep != 0};
                 if (lstm) {
-                    /* Without keep a row's cell stays where it is: c1 is a copy of c0. */
+                    /* Without keep the cells are updated in c1, which is a copy of c0 on entry. */
                     at.c = job->keep ? job->cells + (here + from) * wide + unit : job->c1 + from * wide + unit;
                     at.c0 = !job->keep ? at.c : half ? job->c0 + from * wide + unit
                                                      : job->cells + (left + from) * wide + unit;
@@ -347,7 +362,7 @@ static void forward(const Job *job, i64 low, i64 high) {
             }
         }
         i64 done = job->reverse ? (t == 0 ? low : end) : t == last ? low : alive[t + 1] < low ? low : alive[t + 1];
-        for (i64 row = done; row < end; row++) { /* rows that end here */
+        for (i64 row = done; row < end; row++) { /* rows that end now */
             memcpy(job->h1 + row * wide, job->states + (here + row) * job->state_stride, sizeof(float) * wide);
             if (lstm && job->keep) memcpy(job->c1 + row * wide, job->cells + (here + row) * wide, sizeof(float) * wide);
         }
@@ -355,7 +370,8 @@ static void forward(const Job *job, i64 low, i64 high) {
     }
 }
 
-/* One step of one row: d_h and d_c become what the step before gets, but for what comes through the gates. */
+/* One step of one row: d_gates, and the direct part of d_h and d_c for the step before. The part that passes through
+ * the gates is a matrix product, added afterwards for all rows of the step. */
 INLINE void step_back(const int cell, const Job *job, const float *gates, const float *states, const float *h0,
                       const float *c, const float *c0, const float *d_states, float *d_gates, float *d_h, float *d_c) {
     const i64 wide = job->wide;
@@ -384,7 +400,7 @@ INLINE void step_back(const int cell, const Job *job, const float *gates, const 
         }
         store(d_h + u, rest);
     }
-    /* An infinite input times a padding weight's zero is a NaN, and would go on into every product from here. */
+    /* Zero padding: infinity times a padding weight's zero is NaN, which would spread through all later products. */
     for (i64 gate = 0; gate < job->gate_stride; gate += wide)
         for (i64 u = job->depth; u < wide; u++) d_gates[gate + u] = 0.0f;
 }
@@ -418,7 +434,7 @@ static void backward(const Job *job, i64 low, i64 high) {
                 step_back(RELU, job, gates, states, h0, 0, 0, d_states, d_gates, d_h, 0);
             memcpy(job->before + at * job->depth, h0, sizeof(float) * job->depth);
         }
-        /* Rows that begin here hand on to their initial states, which seldom want it. */
+        /* Add the part through the gates. For rows that begin now it is a gradient of initial states, rarely needed. */
         i64 count = (job->keep ? end : begin) - low;
         if (count > 0)
             plain_parts(wide, count, job->d_gates + (here + low) * job->gate_stride + skip, job->gate_stride,
@@ -433,8 +449,8 @@ typedef struct {
     int back, packing;
 } Work;
 
-/* The row at which chunk `part` begins, so that each has about as many steps. */
-static i64 border(const Job *job, i64 part, i64 parts) {
+/* The first row of chunk `part`, found by bisection so that all chunks have about the same number of steps. */
+static i64 chunk_start(const Job *job, i64 part, i64 parts) {
     i64 low = 0, high = job->rows;
     while (low < high) {
         i64 middle = (low + high) / 2, steps = 0;
@@ -445,7 +461,8 @@ static i64 border(const Job *job, i64 part, i64 parts) {
     return low;
 }
 
-static void crew(void *given) {
+/* What each thread runs: take the next task until none is left. */
+static void run_tasks(void *given) {
     Work *work = given;
     for (;;) {
         i64 task = __atomic_fetch_add(&work->next, 1, __ATOMIC_RELAXED);
@@ -458,18 +475,21 @@ static void crew(void *given) {
             for (i64 at = part; at < panels; at += work->chunks)
                 if (units) pack_units(job, at);
                 else pack_rows(job, at, !work->back);
-        } else (work->back ? backward : forward)(job, border(job, part, work->chunks), border(job, part + 1, work->chunks));
+        } else {
+            i64 low = chunk_start(job, part, work->chunks), high = chunk_start(job, part + 1, work->chunks);
+            (work->back ? backward : forward)(job, low, high);
+        }
     }
 }
 
 #define NAME_(a, b) a##b
 #define NAME(a, b) NAME_(a, b)
-/* All directions of one layer. The chunks change who does the work, and no bit of it. */
+/* All directions of one layer: first all panels, then all rows. Chunks change which thread does the work, no bit. */
 void NAME(pipeline_run_, SET)(const Job *jobs, i64 count, i64 back, i64 chunks, i64 threads, Team *team) {
     for (int packing = 1; packing >= 0; packing--) {
         Work work = {.jobs = jobs, .count = count, .chunks = chunks, .back = back != 0, .packing = packing};
-        if (threads > 1) team(crew, &work, (unsigned)threads, 0);
-        else crew(&work);
+        if (threads > 1) team(run_tasks, &work, (unsigned)threads, 0);
+        else run_tasks(&work);
     }
 }
 i64 NAME(pipeline_lanes_, SET)(void) { return LANES; }

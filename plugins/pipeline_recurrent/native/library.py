@@ -1,4 +1,4 @@
-"""The compiled kernels: found, checked and called, or the reason why not."""
+"""Find, check and load the compiled kernels; or give the reason why they cannot be used."""
 
 import ctypes
 import os
@@ -9,17 +9,17 @@ from typing import NamedTuple, final
 
 import torch
 
-from pipeline_recurrent.native.compile import LIBRARY, digest
+from pipeline_recurrent.native.compile import LIBRARY, compute_digest
 
-SLOW = ("sse2", "generic")
-"""Instruction sets with which torch's own kernels are as fast."""
+SLOW_SETS = {"sse2"}
+"""Instruction sets with which torch's own kernels, which find AVX at run time, are as fast."""
 
-_Run = Callable[[ctypes.Array["Job"], int, int, int, int, int | None], None]
+_Function = Callable[[ctypes.Array["Job"], int, int, int, int, int | None], None]
 
 
 @final
 class Job(ctypes.Structure):
-    """One direction of one layer, as kernels.c describes it."""
+    """One direction of one layer: the struct of the same name in kernels.c, where the fields are described."""
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("cell", "reverse", "depth", "wide", "times", "rows", "steps", "keep")),
@@ -31,18 +31,23 @@ class Job(ctypes.Structure):
 
 
 class Kernels(NamedTuple):
-    """The kernels of one instruction set."""
+    """The kernels of one instruction set.
+
+    Attributes:
+        name: the instruction set.
+        lanes: floats per vector: hidden sizes are rounded up to a multiple.
+        function: the C function of kernels.c.
+        team: address of a function that calls another one on several threads.
+    """
 
     name: str
     lanes: int
-    """Floats a vector: what hidden sizes are rounded up to."""
-    run: _Run
+    function: _Function
     team: int | None
-    """Where the function is that calls another on several threads."""
 
-    def __call__(self, jobs: Sequence[Job], *, back: bool, chunks: int, threads: int) -> None:
-        """Do all jobs; other Python threads go on meanwhile."""
-        self.run((Job * len(jobs))(*jobs), len(jobs), back, chunks, threads, self.team)
+    def run(self, jobs: Sequence[Job], *, backward: bool, chunks: int, threads: int) -> None:
+        """Do all jobs. ctypes releases the interpreter lock meanwhile."""
+        self.function((Job * len(jobs))(*jobs), len(jobs), backward, chunks, threads, self.team)
 
 
 class UnavailableError(Exception):
@@ -50,64 +55,66 @@ class UnavailableError(Exception):
 
 
 @cache
-def opened() -> ctypes.CDLL:
-    """The library beside the source it was made from.
+def open_library() -> ctypes.CDLL:
+    """Load the library next to its source.
 
     Raises:
-        UnavailableError: if there is none, it does not load, or it was made from another source.
+        UnavailableError: if there is no library, it does not load, or it was compiled from another source.
     """
     if not LIBRARY.exists():
-        msg = f"it is not compiled: there is no {LIBRARY}, which python -m pipeline_recurrent.native makes"
+        msg = f"it is not compiled: there is no {LIBRARY}; python -m pipeline_recurrent.native makes it"
         raise UnavailableError(msg)
     try:
         library = ctypes.CDLL(str(LIBRARY))
         library.pipeline_digest.restype = library.pipeline_set.restype = ctypes.c_char_p
-        made_from = str(library.pipeline_digest(), "ascii")
+        digest = str(library.pipeline_digest(), "ascii")
     except (OSError, AttributeError) as error:
         msg = f"it does not load: {error}"
         raise UnavailableError(msg) from error
-    if made_from != digest():
+    # A library of another source may expect another struct, and would read wild addresses.
+    if digest != compute_digest():
         msg = (
-            f"{LIBRARY} was compiled from another source ({made_from}, here is {digest()}); "
-            "python -m pipeline_recurrent.native makes it anew"
+            f"{LIBRARY} was compiled from another source ({digest}, not {compute_digest()}); "
+            "run python -m pipeline_recurrent.native again"
         )
         raise UnavailableError(msg)
     return library
 
 
 @cache
-def kernels(name: str | None = None) -> Kernels:
-    """The kernels of an instruction set: this machine's best one, or one by name, which it has to be able to run.
+def load_kernels(instruction_set: str | None = None) -> Kernels:
+    """Load the kernels of an instruction set: the best one of this machine, or one by name that it can run.
 
     Raises:
-        UnavailableError: if there is no library, or none of that name in it.
+        UnavailableError: if there is no library, or it has no kernels of that name.
     """
-    library = opened()
-    name = name or str(library.pipeline_set(), "ascii")
+    library = open_library()
+    name = instruction_set or str(library.pipeline_set(), "ascii")
     try:
-        run, lanes = library[f"pipeline_run_{name}"], library[f"pipeline_lanes_{name}"]
+        function, lanes = library[f"pipeline_run_{name}"], library[f"pipeline_lanes_{name}"]
     except AttributeError as error:
-        msg = f"{LIBRARY} holds nothing for {name}"
+        msg = f"{LIBRARY} has no kernels for {name}"
         raise UnavailableError(msg) from error
-    run.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 4, ctypes.c_void_p]
-    run.restype = None
+    function.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 4, ctypes.c_void_p]
+    function.restype = None
     lanes.restype = ctypes.c_int64
-    return Kernels(name, lanes(), run, _team(library))
+    return Kernels(name, lanes(), function, _find_team(library))
 
 
 def instructions() -> str:
-    """The instruction set that is used on this machine.
+    """Return the instruction set that is used on this machine.
 
     Raises:
-        UnavailableError: if there is none to be used.
+        UnavailableError: if the kernels cannot be used.
     """
-    return kernels().name
+    return load_kernels().name
 
 
-def _team(library: ctypes.CDLL) -> int | None:
-    """OpenMP's call from the runtime that torch itself has loaded, or else our own, which starts threads each time.
+def _find_team(library: ctypes.CDLL) -> int | None:
+    """Return the address of OpenMP's `GOMP_parallel` in torch, or else of our own, which starts threads at each call.
 
-    Torch's threads wait for work by spinning a while: any others would have to share the cores with them.
+    Torch's threads spin for a while after their work. Threads of another runtime would have to share the cores with
+    them.
     """
     for name in ("libtorch_cpu.so", "libtorch_cpu.dylib"):
         try:
@@ -119,21 +126,21 @@ def _team(library: ctypes.CDLL) -> int | None:
 
 
 def available(dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> str | None:
-    """None if the kernels can be used for tensors of this kind, else the reason why not."""
+    """Return None if the kernels can be used for tensors of this kind, else the reason why not."""
     if os.environ.get("PIPELINE_NATIVE") == "0":
         return "it is switched off by PIPELINE_NATIVE=0"
     if dtype is not torch.float32:
         return f"it computes in torch.float32, not in {dtype}"
     if torch.device(device).type != "cpu":
         return f"it runs on a CPU, not on {device}"
-    return trouble()
+    return explain_unavailable()
 
 
 @cache
-def trouble() -> str | None:
-    """What is the matter with the kernels, looked up once: it is asked before every batch."""
+def explain_unavailable() -> str | None:
+    """Return why the library cannot be used, if so. Cached: it is asked before every batch."""
     try:
-        name = kernels().name
+        name = load_kernels().name
     except UnavailableError as error:
-        return str(error)
-    return f"this machine has {name} at most, with which torch's own kernels are as fast" if name in SLOW else None
+        return str(error).removesuffix(".")
+    return f"this machine has only {name}, with which torch's own kernels are as fast" if name in SLOW_SETS else None

@@ -1,4 +1,4 @@
-"""The native engine against a loop over every row and against torch's packed kernels, both in float64."""
+"""The native engine equals a loop over every row, and torch's packed kernels, both in float64."""
 
 import ctypes
 import gc
@@ -15,13 +15,13 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import DataLoader, Dataset
 from typing_extensions import override
 
-from pipeline.data.order import Order, ints
+from pipeline.data.tensors import to_ints
 from pipeline.errors import ShapeError
-from pipeline_recurrent import native
-from pipeline_recurrent.native import recurrence
+from pipeline.extend import PackingOrder
+from pipeline_recurrent.engines import Cell, LayerInputs, Weights, native
+from pipeline_recurrent.engines.native import CELLS, run_native_layer
 from pipeline_recurrent.native.compile import SETS
-from pipeline_recurrent.native.library import Kernels, UnavailableError, kernels, opened
-from pipeline_recurrent.native.plan import CELLS
+from pipeline_recurrent.native.library import Kernels, UnavailableError, available, load_kernels, open_library
 from support.oracles import gru_step, lstm_step
 
 RAGGED = [2, 0, 5, 3, 1, 5, 0, 4, 2]
@@ -30,14 +30,14 @@ LENGTHS = [RAGGED, [1], [3], [4, 4], [1, 1, 0, 1], list(range(1, 20))]
 
 @pytest.fixture(autouse=True)
 def compiled() -> None:
-    """Skip, with the reason, where there is no library; the session that is made for it must have one."""
-    if reason := native.available():
+    """Skip, with the reason, where there is no library; fail in the nox session that compiles it."""
+    if reason := available():
         (pytest.fail if os.environ.get("PIPELINE_TESTS_NATIVE") == "1" else pytest.skip)(reason)
 
 
 @pytest.fixture
 def threads() -> Iterator[None]:
-    """Leave torch's number of threads as it was."""
+    """Restore torch's number of threads."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -46,23 +46,23 @@ def threads() -> Iterator[None]:
 class Case(NamedTuple):
     """A layer and a batch for it."""
 
-    cell: native.Cell
-    order: Order
+    cell: Cell
+    order: PackingOrder
     x: Tensor
-    weights: list[native.Weights]
+    weights: list[Weights]
     initial: list[Tensor]
 
     def leaves(self) -> list[Tensor]:
-        """All that may get a gradient."""
+        """Return all tensors that may get a gradient."""
         return [self.x, *self.initial, *(w for each in self.weights for w in each if w is not None)]
 
     def to(self, dtype: torch.dtype, *, learning: bool = True) -> "Case":
-        """The same numbers in tensors of their own."""
+        """Copy the numbers to new tensors."""
 
         def copy(tensor: Tensor) -> Tensor:
             return tensor.detach().to(dtype, copy=True).requires_grad_(learning)
 
-        weights: list[native.Weights] = [
+        weights: list[Weights] = [
             (copy(w_ih), copy(w_hh), None if b_ih is None else copy(b_ih), None if b_hh is None else copy(b_hh))
             for w_ih, w_hh, b_ih, b_hh in self.weights
         ]
@@ -70,17 +70,17 @@ class Case(NamedTuple):
 
 
 def case(
-    cell: native.Cell, lengths: Sequence[int], hidden: int = 5, *, both: bool = True, bias: bool = True, size: int = 3
+    cell: Cell, lengths: Sequence[int], hidden: int = 5, *, both: bool = True, bias: bool = True, size: int = 3
 ) -> Case:
-    """Numbers about as large as a trained layer's."""
+    """Draw numbers of the magnitude of a trained layer's."""
     made = torch.Generator().manual_seed(7)
 
     def draw(*shape: int) -> Tensor:
         return torch.randn(shape, generator=made)
 
-    order, gates, directions = Order(torch.tensor(lengths)), {"lstm": 4, "gru": 3}.get(cell, 1), 1 + both
+    order, gates, directions = PackingOrder(torch.tensor(lengths)), {"lstm": 4, "gru": 3}.get(cell, 1), 1 + both
     scale = hidden**-0.5
-    weights: list[native.Weights] = [
+    weights: list[Weights] = [
         (
             draw(gates * hidden, size) * scale,
             draw(gates * hidden, hidden) * scale,
@@ -89,18 +89,19 @@ def case(
         )
         for _ in range(directions)
     ]
-    initial = [draw(directions, order.occupied, hidden) for _ in range(2 if cell == "lstm" else 1)]
+    initial = [draw(directions, order.nonempty_count, hidden) for _ in range(2 if cell == "lstm" else 1)]
     return Case(cell, order, draw(order.steps, size), weights, initial)
 
 
-def ours(given: Case, using: str | None = None) -> list[Tensor]:
-    """Steps, then the carried states."""
-    steps, carried = native.layer(given.cell, given.x, given.order, given.weights, given.initial, using=using)
-    return [steps, *carried]
+def run_ours(given: Case, instruction_set: str | None = None) -> list[Tensor]:
+    """Return the output and the final states of the native engine."""
+    inputs = LayerInputs(given.cell, given.order, given.x, given.weights, tuple(given.initial))
+    output, ended = run_native_layer(inputs, instruction_set)
+    return [output, *ended]
 
 
-def packed(given: Case) -> list[Tensor]:
-    """The same from torch's own kernel."""
+def run_packed(given: Case) -> list[Tensor]:
+    """Return the same from torch's own kernel."""
     hidden, size = given.weights[0][1].shape[1], given.x.shape[1]
     bias, both = given.weights[0][2] is not None, len(given.weights) == 2
     module: nn.RNNBase
@@ -119,16 +120,16 @@ def packed(given: Case) -> list[Tensor]:
     return [steps.data, *(ended if isinstance(ended, tuple) else [ended])]
 
 
-def by_hand(given: Case) -> list[Tensor]:
-    """The same from the definitions, a row and a step at a time."""
+def run_loop(given: Case) -> list[Tensor]:
+    """Return the same from the definitions, row by row and step by step."""
     order = given.order
     steps = [[given.x.new_empty(0)] * order.steps for _ in given.weights]
     ended: list[list[list[Tensor]]] = [[[] for _ in given.weights] for _ in given.initial]
     for direction, weights in enumerate(given.weights):
         w_ih, w_hh, b_ih, b_hh = (given.x.new_zeros(len(weights[1])) if w is None else w for w in weights)
-        for rank, row in enumerate(order.rows[: order.occupied]):
+        for rank, row in enumerate(order.sorted_indices[: order.nonempty_count]):
             state = [kind[direction, rank] for kind in given.initial]
-            places = ints((order.row == row).nonzero().flatten())
+            places = to_ints((order.row_of_step == row).nonzero().flatten())
             for place in reversed(places) if direction else places:
                 x = given.x[place]
                 if given.cell == "lstm":
@@ -145,15 +146,15 @@ def by_hand(given: Case) -> list[Tensor]:
     return [side_by_side, *(torch.stack([torch.stack(rows) for rows in kind]) for kind in ended)]
 
 
-def with_gradients(given: Case, answer: Sequence[Tensor]) -> list[Tensor]:
-    """An answer, and the gradient of each leaf through all of it, each number with a weight of its own."""
-    weighed = [part * torch.linspace(-1, 1, part.numel()).view_as(part).to(part) for part in answer]
+def with_gradients(given: Case, results: Sequence[Tensor]) -> list[Tensor]:
+    """Return the results, and the gradient of each leaf through all of them, with a different weight for each number."""
+    weighed = [part * torch.linspace(-1, 1, part.numel()).view_as(part).to(part) for part in results]
     grads = torch.autograd.grad([part.sum() for part in weighed], given.leaves())
-    return [*(part.detach() for part in answer), *grads]
+    return [*(part.detach() for part in results), *grads]
 
 
 def assert_same(found: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float = 1e-5) -> None:
-    """Equal relative to the largest number of each tensor; ours are of order 1, so what cancels is no matter."""
+    """Compare relative to the largest number of each tensor: sums that cancel lose digits in any order of adding."""
     for one, other in zip(found, expected, strict=True):
         assert one.dtype is torch.float32
         scale = max(1.0, float(other.abs().max()))
@@ -162,138 +163,138 @@ def assert_same(found: Sequence[Tensor], expected: Sequence[Tensor], tolerance: 
 
 @pytest.mark.parametrize("both", [False, True])
 @pytest.mark.parametrize("cell", CELLS)
-def test_it_gives_what_a_loop_over_rows_gives(cell: native.Cell, both: bool) -> None:
-    """States, ends and every gradient; empty rows have no part in it."""
+def test_it_equals_a_loop_over_rows(cell: Cell, both: bool) -> None:
+    """Hidden vectors, final states and every gradient; with empty rows in the batch."""
     given = case(cell, RAGGED, both=both)
     one, other = given.to(torch.float32), given.to(torch.float64)
-    assert_same(with_gradients(one, ours(one)), with_gradients(other, by_hand(other)))
+    assert_same(with_gradients(one, run_ours(one)), with_gradients(other, run_loop(other)))
 
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("both", [False, True])
 @pytest.mark.parametrize("hidden", [1, 7, 16, 33, 128])
 @pytest.mark.parametrize("cell", CELLS)
-def test_it_gives_what_torch_gives(cell: native.Cell, hidden: int, both: bool, bias: bool) -> None:
-    """Hidden sizes below, of, and beyond whole vectors, over batches of all kinds."""
+def test_it_equals_torch(cell: Cell, hidden: int, both: bool, bias: bool) -> None:
+    """Hidden sizes below, equal to, and above whole vectors, over all kinds of batches."""
     for lengths in LENGTHS:
         given = case(cell, lengths, hidden, both=both, bias=bias)
         one, other = given.to(torch.float32), given.to(torch.float64)
-        assert_same(with_gradients(one, ours(one)), with_gradients(other, packed(other)))
+        assert_same(with_gradients(one, run_ours(one)), with_gradients(other, run_packed(other)))
 
 
 @pytest.mark.parametrize("name", [name for sets in SETS.values() for name in sets])
 @pytest.mark.parametrize("cell", CELLS)
-def test_every_instruction_set_gives_the_same(cell: native.Cell, name: str) -> None:
-    """Those that this machine runs, also where they are not worth using."""
-    order = [each for sets in SETS.values() for each in sets if kernels().name in sets]
-    if name not in order or order.index(name) > order.index(kernels().name):
+def test_every_instruction_set_gives_the_same(cell: Cell, name: str) -> None:
+    """All that this machine can run, including those that are too slow to be used."""
+    order = [each for sets in SETS.values() for each in sets if load_kernels().name in sets]
+    if name not in order or order.index(name) > order.index(load_kernels().name):
         pytest.skip(f"this machine does not run {name}")
     for lengths, hidden in product(LENGTHS, (7, 33)):
         given = case(cell, lengths, hidden)
         one, other = given.to(torch.float32), given.to(torch.float64)
-        assert_same(with_gradients(one, ours(one, name)), with_gradients(other, packed(other)))
+        assert_same(with_gradients(one, run_ours(one, name)), with_gradients(other, run_packed(other)))
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_no_initial_state_is_zeros(cell: native.Cell) -> None:
-    """Where none is given."""
+def test_the_default_initial_state_is_zero(cell: Cell) -> None:
+    """Without an initial state, results equal those with zeros."""
     given = case(cell, RAGGED)
     zeros = given._replace(initial=[torch.zeros_like(state) for state in given.initial])
-    steps, carried = native.layer(cell, given.x, given.order, given.weights)
-    assert all(torch.equal(*pair) for pair in zip((steps, *carried), ours(zeros), strict=True))
+    steps, ended = run_native_layer(LayerInputs(cell, given.order, given.x, given.weights))
+    assert all(torch.equal(*pair) for pair in zip((steps, *ended), run_ours(zeros), strict=True))
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_batch_of_empty_rows_has_no_steps(cell: native.Cell) -> None:
-    """And gradients of zeros for the weights, none missing."""
+def test_a_batch_of_empty_rows_has_no_steps(cell: Cell) -> None:
+    """And the weights get gradients of zeros."""
     given = case(cell, [0, 0]).to(torch.float32)
-    steps, *carried = ours(given)
+    steps, *ended = run_ours(given)
     assert steps.shape == (0, 10)
-    assert [tuple(state.shape) for state in carried] == [(2, 0, 5)] * len(carried)
+    assert [tuple(state.shape) for state in ended] == [(2, 0, 5)] * len(ended)
     assert not any(grad.any() for grad in torch.autograd.grad(steps.sum(), given.leaves()))
 
 
 @pytest.mark.parametrize("odd", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("cell", CELLS)
-def test_what_is_not_finite_survives_in_its_row(cell: native.Cell, odd: float) -> None:
-    """It stays what it is where torch's does, and reaches no bit of another row."""
+def test_nan_and_infinity_stay_in_their_row(cell: Cell, odd: float) -> None:
+    """They appear where torch has them, and change no bit of another row."""
     given = case(cell, [4, 6, 5], both=False, size=1)
-    shortest = given.order.row == 0
-    x = given.x.masked_fill((shortest & (given.order.time == 1)).unsqueeze(1), odd)
+    shortest = given.order.row_of_step == 0
+    x = given.x.masked_fill((shortest & (given.order.time_of_step == 1)).unsqueeze(1), odd)
     usual, one, other = (each.to(torch.float32) for each in (given, given._replace(x=x), given._replace(x=x)))
-    found, expected = with_gradients(one, ours(one)), with_gradients(other, packed(other))
+    found, expected = with_gradients(one, run_ours(one)), with_gradients(other, run_packed(other))
     for mine, theirs in zip(found, expected, strict=True):
-        # Nothing times infinity is no number, next to nothing times infinity is infinity.
+        # Zero times infinity is NaN, but a tiny number times infinity is infinity: which one depends on rounding.
         assert torch.equal(mine.isfinite(), theirs.isfinite())
         torch.testing.assert_close(mine.nan_to_num(0, 0, 0), theirs.nan_to_num(0, 0, 0), rtol=1e-5, atol=1e-4)
-    for mine, theirs in zip(ours(one), packed(other), strict=True):
+    for mine, theirs in zip(run_ours(one), run_packed(other), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-4, equal_nan=True)
-    before = with_gradients(usual, ours(usual))
+    before = with_gradients(usual, run_ours(usual))
     for place in (0, 1 + len(given.initial)):  # the steps, and the gradient of x
         assert torch.equal(found[place][~shortest], before[place][~shortest])
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_saturated_gates_are_as_torch_has_them(cell: native.Cell) -> None:
-    """Inputs at which an exponential would overflow, and some that are hardly there."""
+def test_saturated_gates_equal_torch(cell: Cell) -> None:
+    """Inputs at which an exponential would overflow, and very small ones."""
     given = case(cell, RAGGED)
     for scale in (1e-6, 30.0, 1e4):
         scaled = given._replace(x=given.x * scale, initial=[state * scale for state in given.initial])
-        for found, expected in zip(ours(scaled), packed(scaled), strict=True):
+        for found, expected in zip(run_ours(scaled), run_packed(scaled), strict=True):
             torch.testing.assert_close(found, expected, rtol=2e-5, atol=1e-6 * max(scale, 1))
 
 
-def test_small_numbers_are_as_exact_as_large_ones() -> None:
-    """An activation that is exact to one part in ten million of 1 alone would be seen here."""
+def test_small_numbers_are_as_accurate_as_large_ones() -> None:
+    """An activation with a small error relative to 1, but not to its value, would fail here."""
     given = case("rnn_tanh", RAGGED, bias=False)
     small = given._replace(x=given.x * 1e-5, initial=[state * 1e-5 for state in given.initial])
-    exact = by_hand(small.to(torch.float64, learning=False))
-    for found, expected in zip(ours(small), exact, strict=True):
+    exact = run_loop(small.to(torch.float64, learning=False))
+    for found, expected in zip(run_ours(small), exact, strict=True):
         torch.testing.assert_close(found.double(), expected, rtol=2e-5, atol=1e-12)
 
 
 @pytest.mark.parametrize("both", [False, True])
 @pytest.mark.parametrize("cell", CELLS)
-def test_the_number_of_threads_changes_no_bit(cell: native.Cell, both: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows are shared out differently, each is computed the same. Torch's own products stay on one thread."""
+def test_the_number_of_threads_changes_no_bit(cell: Cell, both: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are shared out differently, but each is computed the same. Torch's own products stay on one thread."""
     given = case(cell, [*range(1, 30), 0, 29], 72, both=both)
-    answers: list[list[Tensor]] = []
+    every: list[list[Tensor]] = []
     for count in (1, 2, 3, 8):
         monkeypatch.setattr(torch, "get_num_threads", lambda count=count: count)
         one = given.to(torch.float32)
-        answers.append(with_gradients(one, ours(one)))
-    for answer in answers[1:]:
-        assert all(torch.equal(*pair) for pair in zip(answer, answers[0], strict=True))
+        every.append(with_gradients(one, run_ours(one)))
+    for other in every[1:]:
+        assert all(torch.equal(*pair) for pair in zip(other, every[0], strict=True))
 
 
-def test_our_own_team_does_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where torch brings no OpenMP that could be called."""
+def test_our_own_threads_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are used where torch contains no OpenMP that could be called."""
     given = case("lstm", [*range(1, 30), 0, 29], 72)
-    expected = ours(given)
-    team = ctypes.cast(opened().pipeline_team, ctypes.c_void_p).value
+    expected = run_ours(given)
+    team = ctypes.cast(open_library().pipeline_team, ctypes.c_void_p).value
 
-    def teamed(_: str | None) -> Kernels:
-        return kernels()._replace(team=team)
+    def load_with_team(_: str | None) -> Kernels:
+        return load_kernels()._replace(team=team)
 
-    monkeypatch.setattr(recurrence, "kernels", teamed)
+    monkeypatch.setattr(native, "load_kernels", load_with_team)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
-    assert all(torch.equal(*pair) for pair in zip(ours(given), expected, strict=True))
+    assert all(torch.equal(*pair) for pair in zip(run_ours(given), expected, strict=True))
 
 
 class _Encoded(Dataset[Tensor]):
-    """What a worker process gets from the kernels."""
+    """Results of the kernels, computed in a worker process."""
 
     def __len__(self) -> int:
         return 4
 
     @override
     def __getitem__(self, index: int) -> Tensor:
-        return ours(case("lstm", [20] * 20, 64))[0].detach()
+        return run_ours(case("lstm", [20] * 20, 64))[0].detach()
 
 
 @pytest.mark.usefixtures("threads")
 def test_forked_workers_can_use_it() -> None:
-    """After the parent's threads have been at work: a child has none of them."""
+    """After the parent has used threads, of which a child has none."""
     torch.set_num_threads(2)
     expected = _Encoded()[0]
     loader = DataLoader(_Encoded(), batch_size=None, num_workers=2, multiprocessing_context="fork", timeout=60)
@@ -303,33 +304,33 @@ def test_forked_workers_can_use_it() -> None:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_without_gradients_nothing_is_kept(cell: native.Cell) -> None:
-    """And the numbers are those of training."""
+def test_inference_gives_the_bits_of_training(cell: Cell) -> None:
+    """And its results need no gradients."""
     given = case(cell, RAGGED).to(torch.float32)
-    learning = ours(given)
+    trained = run_ours(given)
     with torch.inference_mode():
-        assert all(torch.equal(*pair) for pair in zip(ours(given), learning, strict=True))
+        assert all(torch.equal(*pair) for pair in zip(run_ours(given), trained, strict=True))
     with torch.no_grad():
-        assert not any(part.requires_grad for part in ours(given))
-    assert all(part.requires_grad for part in learning)
+        assert not any(part.requires_grad for part in run_ours(given))
+    assert all(part.requires_grad for part in trained)
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_tensors_may_lie_anyhow_in_memory(cell: native.Cell) -> None:
-    """Transposed, with gaps, or one number many times."""
+def test_strided_tensors_give_the_same(cell: Cell) -> None:
+    """Transposed, with gaps, or expanded."""
 
-    def gaps(tensor: Tensor) -> Tensor:
+    def add_gaps(tensor: Tensor) -> Tensor:
         return torch.stack([tensor, tensor + 1], dim=-1)[..., 0]
 
     given = case(cell, RAGGED, hidden=16)
-    weights: list[native.Weights] = [
-        (gaps(w_ih), w_hh.t().contiguous().t(), None if b_ih is None else gaps(b_ih), b_hh)
+    weights: list[Weights] = [
+        (add_gaps(w_ih), w_hh.t().contiguous().t(), None if b_ih is None else add_gaps(b_ih), b_hh)
         for w_ih, w_hh, b_ih, b_hh in given.weights
     ]
-    odd = given._replace(x=gaps(given.x), weights=weights, initial=[gaps(state) for state in given.initial])
+    odd = given._replace(x=add_gaps(given.x), weights=weights, initial=[add_gaps(state) for state in given.initial])
     for leaf in (*odd.leaves(), *given.leaves()):
         leaf.requires_grad_()
-    found, expected = ours(odd), ours(given)
+    found, expected = run_ours(odd), run_ours(given)
     assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
     # The gradient of a sum is one number, expanded.
     grads = torch.autograd.grad([part.sum() for part in found], odd.leaves())
@@ -338,60 +339,62 @@ def test_tensors_may_lie_anyhow_in_memory(cell: native.Cell) -> None:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_any_part_may_learn_alone(cell: native.Cell) -> None:
-    """Through the carried states alone, and each leaf by itself: the gradient is that of all together."""
+def test_each_tensor_may_require_gradients_alone(cell: Cell) -> None:
+    """Also if only final states are used: the gradient is the same as with all others."""
     given = case(cell, RAGGED)
     whole = given.to(torch.float32)
-    expected = torch.autograd.grad(ours(whole)[1].square().sum(), whole.leaves())
+    expected = torch.autograd.grad(run_ours(whole)[1].square().sum(), whole.leaves())
     for place, gradient in enumerate(expected):
         alone = given.to(torch.float32, learning=False)
         leaf = alone.leaves()[place].requires_grad_()
-        (found,) = torch.autograd.grad(ours(alone)[1].square().sum(), leaf)
+        (found,) = torch.autograd.grad(run_ours(alone)[1].square().sum(), leaf)
         assert torch.equal(found, gradient)
 
 
-def test_a_graph_may_be_walked_twice() -> None:
-    """The second walk finds what the first one found."""
+def test_a_retained_graph_gives_the_same_gradients_twice() -> None:
+    """Saved buffers are overwritten only in the last backward pass."""
     given = case("gru", RAGGED).to(torch.float32)
-    steps = ours(given)[0].sum()
+    steps = run_ours(given)[0].sum()
     one = torch.autograd.grad(steps, given.leaves(), retain_graph=True)
     other = torch.autograd.grad(steps, given.leaves())
     assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
 
 
-def test_a_gradient_of_a_gradient_raises() -> None:
-    """Rather than doing nothing: a penalty on a gradient would go unheeded."""
-    given = case("lstm", RAGGED).to(torch.float32)
-    (grad,) = torch.autograd.grad(ours(given)[0].sum(), given.x, create_graph=True)
-    for source in given.x, *given.weights[1][:2]:
-        with pytest.raises(RuntimeError, match=r"no gradients of gradients.*choose another engine"):
-            torch.autograd.grad(grad.square().sum(), source, retain_graph=True)
+@pytest.mark.parametrize("cell", CELLS)
+def test_gradients_of_gradients_equal_torch(cell: Cell) -> None:
+    """A penalty on a gradient reaches the input, the initial states and every weight."""
+    given = case(cell, RAGGED)
+    both: list[list[Tensor]] = []
+    for one, run in ((given.to(torch.float32), run_ours), (given.to(torch.float64), run_packed)):
+        first = torch.autograd.grad([part.square().sum() for part in run(one)], one.leaves(), create_graph=True)
+        both.append(list(torch.autograd.grad([part.square().sum() for part in first], one.leaves())))
+    assert_same(both[0], both[1], tolerance=1e-4)
 
 
 def test_autocast_changes_nothing() -> None:
-    """The kernels know float32 alone."""
+    """The kernels compute in float32 only."""
     given = case("gru", RAGGED).to(torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = with_gradients(given, ours(given))
+        found = with_gradients(given, run_ours(given))
     again = given.to(torch.float32)
-    assert all(torch.equal(*pair) for pair in zip(found, with_gradients(again, ours(again)), strict=True))
+    assert all(torch.equal(*pair) for pair in zip(found, with_gradients(again, run_ours(again)), strict=True))
 
 
-def test_what_is_not_used_any_more_is_freed_at_once() -> None:
-    """With no cycle for the collector to find: an answer is as large as a batch."""
+def test_results_are_freed_at_once() -> None:
+    """There is no cycle that only the garbage collector would find: results are as large as a batch."""
     given = case("lstm", RAGGED, hidden=16).to(torch.float32)
     gc.disable()
     try:
-        answer = ours(given)
-        gone = [weakref.ref(part.grad_fn) for part in answer] + [weakref.ref(part) for part in answer]
-        del answer
+        results = run_ours(given)
+        gone = [weakref.ref(part.grad_fn) for part in results] + [weakref.ref(part) for part in results]
+        del results
         assert not any(ref() for ref in gone)
     finally:
         gc.enable()
 
 
-def test_what_does_not_fit_is_refused() -> None:
-    """Before an address of it is read."""
+def test_tensors_that_do_not_fit_are_rejected() -> None:
+    """Before the kernels read their memory."""
     given = case("lstm", RAGGED)
     w_ih, w_hh, b_ih, b_hh = given.weights[1]
     wrong = [
@@ -403,13 +406,13 @@ def test_what_does_not_fit_is_refused() -> None:
         ("weight_hh must be", given._replace(weights=[given.weights[0], (w_ih, w_hh[1:], b_ih, b_hh)])),
         ("bias must be", given._replace(weights=[given.weights[0], (w_ih, w_hh, w_hh[0], b_hh)])),
     ]
-    for said, each in wrong:
-        with pytest.raises(ShapeError, match=said):
-            ours(each)
+    for message, each in wrong:
+        with pytest.raises(ShapeError, match=message):
+            run_ours(each)
 
 
-def test_an_instruction_set_that_is_not_there_is_named() -> None:
-    """With the library that was asked."""
+def test_a_missing_instruction_set_is_named() -> None:
+    """With the path of the library."""
     given = case("lstm", RAGGED)
-    with pytest.raises(UnavailableError, match=r"kernels\.\w+ holds nothing for mmx"):
-        ours(given, "mmx")
+    with pytest.raises(UnavailableError, match=r"kernels\.\w+ has no kernels for mmx"):
+        run_ours(given, "mmx")

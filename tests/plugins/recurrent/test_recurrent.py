@@ -1,4 +1,4 @@
-"""LSTM and GRU over packed rows equal a plain loop over each row, whatever the mix of lengths."""
+"""LSTM and GRU over packed rows equal a plain loop over each row, for any mix of lengths."""
 
 from typing import Literal
 
@@ -8,14 +8,14 @@ import torch
 from hypothesis import given
 from torch import Tensor, nn
 
-from pipeline import MaybeCausal, Packed, Padded, Vectors
+from pipeline import Encoder, MaybeCausal, Packed, Padded, Vectors
 from pipeline.errors import OptionError, ShapeError
-from pipeline.parts.encoder import Encoder
 from pipeline.registry import registry
-from pipeline.testing import encoded, equals_oracle, padded
+from pipeline.testing import adapt_encoder, check_against_oracle, make_batch
 from pipeline_recurrent import GRU, LSTM, Merge
 from pipeline_recurrent.recurrent import Recurrent
-from support.oracles import merge, recurrent
+from support.oracles import merge as merge_loop
+from support.oracles import recurrent
 from support.strategies import ragged
 from support.untyped import seed
 
@@ -23,49 +23,49 @@ MERGES: tuple[Merge, ...] = ("concat", "mean", "sum", "max", "mul")
 Name = Literal["lstm", "gru"]
 
 
-def made(
-    name: Name, *, layers: int = 1, both: bool = False, how: Merge = "concat"
+def make_encoder(
+    name: Name, *, layers: int = 1, both: bool = False, merge: Merge = "concat"
 ) -> LSTM[MaybeCausal] | GRU[MaybeCausal]:
-    """A small encoder in float64, the same at every call."""
+    """Return a small encoder in float64, the same at every call."""
     seed(7)
     kind = LSTM if name == "lstm" else GRU
-    encoder = kind(3, 4, num_layers=layers, bidirectional=both, merge=how)
+    encoder = kind(3, 4, num_layers=layers, bidirectional=both, merge=merge)
     return encoder.double()
 
 
-def plainly(encoder: Recurrent[MaybeCausal], row: Tensor) -> Tensor:
-    """One row's states and, below them, its final state, by the loop."""
+def run_loop(encoder: Recurrent[MaybeCausal], row: Tensor) -> Tensor:
+    """Return one row's hidden vectors and, below them, its final state."""
     steps, carried = recurrent(encoder.rnn, row)
     last = carried[0].reshape(encoder.num_layers, -1, encoder.hidden_size)[-1]
-    return torch.cat([merge(steps, encoder.merge), merge(list(last), encoder.merge).unsqueeze(0)])
+    return torch.cat([merge_loop(steps, encoder.merge), merge_loop(list(last), encoder.merge).unsqueeze(0)])
 
 
-@pytest.mark.parametrize("how", MERGES)
+@pytest.mark.parametrize("merge", MERGES)
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 @given(rows=ragged())
-def test_both_directions_equal_the_loop(name: Name, how: Merge, rows: list[Tensor]) -> None:
-    """States, final states and all gradients, for every way to merge the directions."""
-    encoder = made(name, both=True, how=how)
-    equals_oracle(encoded(encoder), lambda row: plainly(encoder, row), rows, list(encoder.parameters()))
+def test_both_directions_equal_the_loop(name: Name, merge: Merge, rows: list[Tensor]) -> None:
+    """Hidden vectors, final states and all gradients, for every way to merge the directions."""
+    encoder = make_encoder(name, both=True, merge=merge)
+    check_against_oracle(adapt_encoder(encoder), lambda row: run_loop(encoder, row), rows, list(encoder.parameters()))
 
 
 @pytest.mark.parametrize("both", [False, True])
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 @given(rows=ragged())
 def test_stacks_equal_the_loop(name: Name, both: bool, rows: list[Tensor]) -> None:
-    """Several layers, in one direction or both, which are side by side between layers however they are merged."""
-    encoder = made(name, layers=3, both=both, how="mean")
-    equals_oracle(encoded(encoder), lambda row: plainly(encoder, row), rows, list(encoder.parameters()))
+    """With several layers. Between layers the directions are concatenated, for every `merge`."""
+    encoder = make_encoder(name, layers=3, both=both, merge="mean")
+    check_against_oracle(adapt_encoder(encoder), lambda row: run_loop(encoder, row), rows, list(encoder.parameters()))
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 @given(rows=ragged())
 def test_initial_states_are_each_rows_own(name: Name, rows: list[Tensor]) -> None:
-    """Every row starts from its own initial state, and carries its own final one; an empty row carries it through."""
-    encoder = made(name, layers=2, both=True)
+    """Every row starts from its own initial state and ends in its own; for an empty row they are equal."""
+    encoder = make_encoder(name, layers=2, both=True)
     count = 2 if name == "lstm" else 1
     initial = tuple(torch.randn(4, len(rows), 4, dtype=torch.float64) for _ in range(count))
-    batch = attrs.evolve(padded(rows, extra=1), initial_carry=initial)
+    batch = attrs.evolve(make_batch(rows, extra=1), initial_carry=initial)
     states = encoder(batch.packed())
     assert states.carry is not None
     for index, row in enumerate(rows):
@@ -76,9 +76,9 @@ def test_initial_states_are_each_rows_own(name: Name, rows: list[Tensor]) -> Non
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru"])
-def test_what_is_carried_goes_in_again(name: Name) -> None:
-    """Two halves of rows, the second starting where the first ended, give what the whole rows give."""
-    encoder = made(name)
+def test_the_carry_continues_a_row(name: Name) -> None:
+    """Two parts of rows, the second one started from the carry of the first, equal the whole rows."""
+    encoder = make_encoder(name)
     whole = torch.randn(2, 6, 3, dtype=torch.float64)
     lengths = torch.tensor([6, 6])
     first = encoder(Padded(Vectors, whole[:, :2], torch.tensor([2, 2])).packed())
@@ -89,8 +89,10 @@ def test_what_is_carried_goes_in_again(name: Name) -> None:
 
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 def test_all_rows_may_be_empty(name: Name) -> None:
-    """A batch of empty rows gives no step, and zeros for final states."""
-    states = made(name, both=True)(Padded(Vectors, torch.zeros(3, 2, 3).double(), torch.tensor([0, 0, 0])).packed())
+    """A batch of empty rows has no steps, and its final states are zeros."""
+    states = make_encoder(name, both=True)(
+        Padded(Vectors, torch.zeros(3, 2, 3).double(), torch.tensor([0, 0, 0])).packed()
+    )
     assert states.packed().values.shape == (0, 8)
     assert states.final.shape == (3, 8)
     assert not states.final.any()
@@ -107,7 +109,7 @@ def test_all_rows_may_be_empty(name: Name) -> None:
     ],
 )
 def test_weights_come_from_a_torch_module(module: nn.LSTM | nn.GRU) -> None:
-    """An encoder made of a torch module gives what that module gives, and owns its weights."""
+    """An encoder from a torch module equals the module, and has its own copy of the weights."""
     module.eval()
     encoder = LSTM.from_torch(module) if isinstance(module, nn.LSTM) else GRU.from_torch(module)
     rows = torch.randn(1, 5, 3, dtype=next(module.parameters()).dtype)
@@ -120,10 +122,10 @@ def test_weights_come_from_a_torch_module(module: nn.LSTM | nn.GRU) -> None:
     assert ours.keys() == theirs.keys()
 
 
-def test_weights_of_another_module_are_refused() -> None:
-    """Neither another kind of module, nor one with projections, is taken for ours."""
+def test_weights_of_another_module_are_rejected() -> None:
+    """Neither another kind of module nor one with projections is accepted."""
     lstm: Recurrent[MaybeCausal] = LSTM(3, 4)
-    with pytest.raises(OptionError, match=r"module must be an nn.LSTM without projections, but GRU\(3, 4\) arrived"):
+    with pytest.raises(OptionError, match=r"module must be an nn.LSTM without projections, got GRU\(3, 4\)"):
         lstm.load_torch(nn.GRU(3, 4))
     with pytest.raises(OptionError, match="without projections"):
         LSTM.from_torch(nn.LSTM(3, 4, proj_size=2))
@@ -132,38 +134,38 @@ def test_weights_of_another_module_are_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"hidden_size": 0}, "hidden_size must be 1 or more, but 0 arrived"),
-        ({"num_layers": 0}, "num_layers must be 1 or more, but 0 arrived"),
-        ({"dropout": 1.0, "num_layers": 2}, "dropout must be a probability, 0 <= dropout < 1, but 1.0 arrived"),
-        ({"dropout": 0.5}, "dropout=0.5 acts between layers, but there is one; use the Dropout stage around Encode"),
-        ({"merge": "average"}, "merge must be concat, mean, sum, max or mul, but 'average' arrived"),
+        ({"hidden_size": 0}, "hidden_size must be 1 or more, got 0"),
+        ({"num_layers": 0}, "num_layers must be 1 or more, got 0"),
+        ({"dropout": 1.0, "num_layers": 2}, "dropout must be a probability, 0 <= dropout < 1, got 1.0"),
+        ({"dropout": 0.5}, "dropout=0.5 acts between layers, but num_layers is 1; use the Dropout stage around Encode"),
+        ({"merge": "average"}, "merge must be concat, mean, sum, max or mul, got 'average'"),
     ],
 )
-def test_bad_options_are_refused(options: dict[str, object], message: str) -> None:
-    """Each with the rule, what arrived and what to do."""
+def test_bad_options_are_rejected(options: dict[str, object], message: str) -> None:
+    """The message has the rule, the value and the fix."""
     with pytest.raises(OptionError, match=message):
         registry().encoders.make("lstm", **{"input_size": 3, "hidden_size": 4, **options})
 
 
-def test_values_of_another_dtype_are_refused() -> None:
-    """A float64 batch does not silently meet float32 weights."""
+def test_values_of_another_dtype_are_rejected() -> None:
+    """A float64 batch is not silently multiplied by float32 weights."""
     batch = Packed(Vectors, torch.ones(2, 3, dtype=torch.float64), torch.tensor([2]))
     with pytest.raises(ShapeError, match=r"values are torch.float64 on cpu, but LSTM is torch.float32 on cpu"):
         LSTM(3, 4)(batch)
 
 
-def test_initial_states_that_do_not_fit_are_refused() -> None:
-    """Of another encoder, or of other rows."""
+def test_initial_states_that_do_not_fit_are_rejected() -> None:
+    """Those of another encoder, or of other rows."""
     rows = torch.ones(2, 3)
     batch = Packed(Vectors, rows, torch.tensor([2]), initial_carry=(torch.zeros(1, 1, 5),))
-    with pytest.raises(ShapeError, match=r"initial must be 1 tensor\(s\) of \(1, 1, 4\).*but \(1, 1, 5\) arrived"):
+    with pytest.raises(ShapeError, match=r"initial_carry must be 1 tensor\(s\) of \(1, 1, 4\).*got \(1, 1, 5\)"):
         GRU(3, 4)(batch)
-    with pytest.raises(ShapeError, match=r"initial\[0\] must be layers x batch x size with a batch of 1"):
+    with pytest.raises(ShapeError, match=r"initial_carry\[0\] must be layers x batch x size with a batch of 1"):
         Packed(Vectors, rows, torch.tensor([2]), initial_carry=(torch.zeros(1, 2, 4),))
 
 
-def test_dropout_acts_between_layers_in_training_alone() -> None:
-    """Two runs differ in training, and agree in evaluation."""
+def test_dropout_acts_between_layers_only_in_training() -> None:
+    """Two runs differ in training, and are equal in evaluation."""
     encoder: Encoder[MaybeCausal] = LSTM(3, 4, num_layers=2, dropout=0.5)
     batch = Packed(Vectors, torch.ones(9, 3), torch.tensor([9]))
     assert not torch.equal(encoder(batch).packed().values, encoder(batch).packed().values)

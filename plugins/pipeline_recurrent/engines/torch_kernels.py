@@ -1,0 +1,194 @@
+"""Engines that call torch's own kernels: packed (cuDNN on a GPU), or dense over padded rows."""
+
+from collections.abc import Callable, Sequence
+from typing import Final, final
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from typing_extensions import override
+
+from pipeline.extend import Carry, PackingOrder
+from pipeline_recurrent.engines.engine import (
+    Cell,
+    LayeredEngine,
+    LayerInputs,
+    LayerOutputs,
+    StackInputs,
+    Weights,
+    count_states,
+    explain_unsupported_dtype,
+)
+
+_SATURATED: Final = 1e4
+"""Added to the sum of a gate, it makes its sigmoid exactly 0 or 1, in float32 and float64."""
+
+_LOOKS_NOTHING_UP: Final = "it cannot look up precomputed input products"
+"""Why torch's kernels do not take ids: they multiply the input by the input weights themselves."""
+
+
+class _PackedKernels(LayeredEngine):
+    """Torch's kernels on packed rows: the whole stack in one call, unless norms or residuals go between layers."""
+
+    @override
+    def run(self, stack: StackInputs) -> LayerOutputs:
+        if stack.norms or stack.residual:
+            return super().run(stack)
+        shape = (stack.layers * stack.directions, stack.order.nonempty_count, stack.hidden)
+        return _call_packed(
+            stack.cell,
+            stack.steps,
+            stack.order,
+            [own for layer in stack.weights for own in layer],
+            stack.initial or tuple(stack.steps.new_zeros(shape) for _ in range(count_states(stack.cell))),
+            layers=stack.layers,
+            dropout=stack.dropout,
+            train=stack.needs_grad,
+        )
+
+    @override
+    def run_layer(self, inputs: LayerInputs) -> LayerOutputs:
+        return run_packed_layer(inputs)
+
+
+@final
+class Packed(_PackedKernels):
+    """The engine that takes everything torch's modules take: every dtype, autocast and all devices."""
+
+    name = "packed"
+
+    @override
+    def unsupported_reason(self, stack: StackInputs) -> str | None:
+        return _LOOKS_NOTHING_UP if stack.looks_up else None
+
+
+_is_acceptable: Callable[[Tensor], bool] = getattr(torch.backends.cudnn, "is_acceptable")  # noqa: B009
+"""Torch leaves its type open."""
+
+
+@final
+class CuDNN(_PackedKernels):
+    """Torch's kernels on a GPU, where they are cuDNN's (or MIOpen's on AMD)."""
+
+    name = "cudnn"
+
+    @override
+    def unsupported_reason(self, stack: StackInputs) -> str | None:
+        device = stack.steps.device
+        if device.type != "cuda":
+            return f"it runs on a GPU, but the values are on {device}"
+        if not _is_acceptable(stack.steps):
+            return f"cuDNN is absent, switched off, or does not take {stack.steps.dtype}"
+        return _LOOKS_NOTHING_UP if stack.looks_up else None
+
+
+def run_packed_layer(inputs: LayerInputs) -> LayerOutputs:
+    """Compute one layer with torch's packed kernel."""
+    cell, order, steps, weights, _ = inputs
+    return _call_packed(cell, steps, order, weights, inputs.initial_or_zeros(), train=torch.is_grad_enabled())
+
+
+def _call_packed(
+    cell: Cell,
+    steps: Tensor,
+    order: PackingOrder,
+    weights: Sequence[Weights],
+    initial: Carry,
+    *,
+    train: bool,
+    layers: int = 1,
+    dropout: float = 0.0,
+) -> LayerOutputs:
+    """Call torch's function of each cell; the states are two tensors for an LSTM and one for the others."""
+    flat = [weight for own in weights for weight in own if weight is not None]
+    bias, train, both = weights[0][2] is not None, train or dropout > 0, len(weights) == 2 * layers
+    if cell == "lstm":
+        output, *ended = torch.lstm(steps, order.batch_sizes, list(initial), flat, bias, layers, dropout, train, both)
+        return output, tuple(ended)
+    call = torch.gru if cell == "gru" else torch.rnn_tanh if cell == "rnn_tanh" else torch.rnn_relu
+    output, end = call(steps, order.batch_sizes, initial[0], flat, bias, layers, dropout, train, both)
+    return output, (end,)
+
+
+def double_backward(inputs: LayerInputs, gradients: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor | None]:
+    """Return gradients that can be differentiated again, for engines with a backward pass of their own.
+
+    The layer is computed once more by torch's packed kernel, which has second derivatives.
+
+    Args:
+        inputs: the layer.
+        gradients: those of its output and of each final state.
+        wanted: for each of `inputs.tensors`, whether its gradient is needed.
+    """
+    output, ended = run_packed_layer(inputs)
+    needed = [tensor for tensor, want in zip(inputs.tensors, wanted, strict=True) if want and tensor is not None]
+    found = iter(torch.autograd.grad((output, *ended), needed, gradients, create_graph=True, allow_unused=True))
+    return [next(found) if want else None for want in wanted]
+
+
+@final
+class Dense(LayeredEngine):
+    """Torch's kernels on rows padded to the longest one, with exact results.
+
+    A forward direction never sees the padding after a row. A backward direction reads rows that were reversed, each
+    within its own length. For an LSTM in float32 torch uses oneDNN here, which is fast while there is little padding.
+    """
+
+    name = "dense"
+
+    @override
+    def unsupported_reason(self, stack: StackInputs) -> str | None:
+        return _LOOKS_NOTHING_UP if stack.looks_up else explain_unsupported_dtype(stack)
+
+    @override
+    def run_layer(self, inputs: LayerInputs) -> LayerOutputs:
+        cell, order, steps, weights, initial = inputs
+        outputs, carries = list[Tensor](), list[Carry]()
+        for direction, own in enumerate(weights):
+            start = tuple(state[direction] for state in initial)
+            seen = steps.index_select(0, order.reversal) if direction else steps
+            output, ended = _run_dense(cell, seen, order, own, start)
+            outputs.append(output.index_select(0, order.reversal) if direction else output)
+            carries.append(ended)
+        return torch.cat(outputs, dim=-1), tuple(torch.stack(states) for states in zip(*carries, strict=True))
+
+
+def _run_dense(cell: Cell, steps: Tensor, order: PackingOrder, weights: Weights, initial: Carry) -> LayerOutputs:
+    """Compute one direction over packed steps, given in its reading order."""
+    rows, time, hidden = order.nonempty_count, order.longest, weights[1].shape[-1]
+    start = initial or tuple(steps.new_zeros(rows, hidden) for _ in range(count_states(cell)))
+    ragged = order.steps < rows * time
+    if ragged:
+        if cell == "lstm":
+            steps, weights = _mark_padding(steps, weights)
+        rectangle = steps.new_zeros(rows * time, steps.shape[-1])
+        if cell == "lstm":
+            rectangle[:, -1] = 1
+        steps = rectangle.index_copy(0, order.sorted_flat_indices, steps)
+    sequence = steps.view(time, rows, -1)
+    flat = [weight for weight in weights if weight is not None]
+    states = [state.unsqueeze(0) for state in start]
+    bias, train = weights[2] is not None, torch.is_grad_enabled()
+    if cell == "lstm":
+        output, _, cells = torch.lstm(sequence, states, flat, bias, 1, 0.0, train, False, False)  # noqa: FBT003
+    else:
+        call = torch.gru if cell == "gru" else torch.rnn_tanh if cell == "rnn_tanh" else torch.rnn_relu
+        output, cells = call(sequence, states[0], flat, bias, 1, 0.0, train, False, False)  # noqa: FBT003
+    output = output.flatten(0, 1)
+    if ragged:
+        output = output.index_select(0, order.sorted_flat_indices)
+    ended = output.index_select(0, order.sorted_last_steps)
+    return output, (ended, cells[0]) if cell == "lstm" else (ended,)
+
+
+def _mark_padding(steps: Tensor, weights: Weights) -> tuple[Tensor, Weights]:
+    """Add an input feature, 0 at real steps and 1 in padding, and weights by which it freezes an LSTM's cell.
+
+    The dense kernel returns the cells of the last column only, where short rows have long ended. In padding the input
+    gate is shut and the forget gate open, so that c = 1 c + 0 g: each row's own last cell survives to that column.
+    """
+    hidden = weights[1].shape[-1]
+    by_mark = weights[0].new_zeros(4 * hidden, 1)
+    by_mark[:hidden] = -_SATURATED
+    by_mark[hidden : 2 * hidden] = _SATURATED
+    return pad(steps, (0, 1)), (torch.cat([weights[0], by_mark], dim=1), *weights[1:])
