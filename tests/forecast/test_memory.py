@@ -169,7 +169,7 @@ def test_models_that_cannot_be_measured_are_rejected() -> None:
     """The message says what to give instead."""
     with pytest.raises(OptionError, match="model must be a stage with weights that takes padded batches, such as"):
         loosely(plan)([3], 10, model="lstm")
-    with pytest.raises(OptionError, match="model must take padded batches of ids, or of vectors whose size it says"):
+    with pytest.raises(OptionError, match="model must take padded batches of ids, or of vectors of a known size"):
         loosely(measure_memory)(Pool("max") >> Classify(2, input_size=3), 2, 3)
     frozen = Pack() >> Embed(9, 4) >> Encode("lstm", hidden_size=4) >> Pool("max") >> Classify(2)
     with pytest.raises(OptionError, match="model needs one length per row.*, got two lengths per row"):

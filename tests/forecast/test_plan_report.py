@@ -46,5 +46,5 @@ def test_missing_and_duplicated_rows_are_counted() -> None:
 
 def test_other_lengths_are_rejected() -> None:
     """A report needs the lengths that the plan was made from."""
-    with pytest.raises(LengthError, match="plan was made for 6 rows"):
+    with pytest.raises(LengthError, match=r"lengths must be those of the plan, of shape \(6, 1\)"):
         PlanReport.of(Plan.of(LENGTHS, Rows(3)), [1, 2])

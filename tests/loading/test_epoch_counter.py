@@ -109,7 +109,7 @@ def test_bad_input_is_rejected() -> None:
     assert counter.coverage().missing.tolist() == [0, 1]
     with pytest.raises(LengthError, match=r"lengths must have one length per row, got shape \(1, 2\)"):
         EpochCounter([(1, 2)])
-    with pytest.raises(ShapeError, match="lengths must be whole numbers"):
+    with pytest.raises(ShapeError, match="lengths must be integers"):
         EpochCounter([0.5])
     with pytest.raises(OptionError, match="max_outliers must be .*-1"):
         EpochCounter(max_outliers=-1)

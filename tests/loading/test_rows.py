@@ -48,7 +48,7 @@ def test_an_error_names_the_record(one_by_one: bool) -> None:
     with pytest.raises(ValuesError, match="bad record") as rejected:
         unprepared.__getitems__([3, 2, 1])
     assert rejected.value.__notes__ == ["It is record 2 (rows.txt, line 3)."]
-    with pytest.raises(ValuesError, match="row 1, step 0 is -1, but ids count from 0"):
+    with pytest.raises(ValuesError, match="row 1, step 0 is -1, but ids must be 0 or more"):
         RowDataset([[1], [-1]], FromIds(), one_by_one=one_by_one).__getitems__([0, 1])
 
 

@@ -256,7 +256,7 @@ REJECTED: list[tuple[Callable[[], object], str]] = [
     ),
     (
         lambda: make_sampler([1], Rows(2)).load_state_dict(make_sampler([1], Rows(1)).state_dict()),
-        "the cursor belongs to other lengths, another policy",
+        "cursor must belong to the same lengths, policy, seed",
     ),
     (lambda: make_sampler([1], Rows(1)).set_epoch(-1), "epoch must be .*-1"),
 ]

@@ -144,11 +144,11 @@ def test_a_cursor_of_another_stream_is_rejected() -> None:
         Bucket(rows=2).resume(rows, cursor)
     with pytest.raises(OptionError, match="the cursor belongs to another BPTTWindows"):
         BPTTWindows(rows=1, steps=2).resume(rows, cursor)
-    with pytest.raises(OptionError, match="rank must be from 0 to 1, below world_size, but 2 arrived"):
+    with pytest.raises(OptionError, match="rank must be from 0 to 1, below world_size, got 2"):
         Bucket(rows=1).resume(rows, StreamCursor(), rank=2, world_size=2)
-    with pytest.raises(OptionError, match="a stream's state has epoch, rows, inside and recipe, but"):
+    with pytest.raises(OptionError, match="state of a stream must have epoch, rows, position and recipe, got"):
         StreamCursor.from_dict({"epoch": 1})
-    with pytest.raises(OptionError, match="rows must be a whole number, 0 or more, but -1 arrived"):
+    with pytest.raises(OptionError, match="rows must be an integer of at least 0, got -1"):
         StreamCursor(rows=-1)
 
 
@@ -304,7 +304,8 @@ def test_an_error_names_the_record_in_the_whole_source() -> None:
     """Also if only a shard of it was read."""
     source: list[IdSequence] = [[1, 2], [3], [4, 5, 6], [7, -1], [8]]
     with pytest.raises(
-        ValuesError, match=r"record 3 of the source, row 1 of this shard: row 1, step 1 is -1, but ids count from 0"
+        ValuesError,
+        match=r"record 3 of the source, row 1 of this shard: row 1, step 1 is -1, but ids must be 0 or more",
     ) as info:
         list(Streamed(source, make_data(), rank=1, world_size=2, ranks="apart"))
     assert info.value.details["record"] == 3

@@ -130,7 +130,7 @@ def test_a_death_during_a_training_step_names_the_record() -> None:
     """The error is raised within the training step, with the same message."""
     number, _ = find_batch(13)
     assert number > 1
-    batches = iter(make_loader("kill", prefetch_factor=number))
+    batches = iter(make_loader("kill later", prefetch_factor=number))
     next(batches)
     with pytest.raises(WorkerError, match=r"was at record 13 \(rows\.txt, line 14\)"):
         time.sleep(20)
