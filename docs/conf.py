@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 DOCS = Path(__file__).parent
+HIDDEN_COLON = "\N{SYMBOL FOR UNIT SEPARATOR}"
 
 project = "ragged-pipeline"
 author = "The pipeline authors"
@@ -60,6 +61,7 @@ def setup(app: Application) -> None:
     app.connect("source-read", leave_out_documented_names)
     # Before napoleon, which has priority 500: it expects reStructuredText.
     app.connect("autodoc-process-docstring", convert_markdown, priority=400)
+    app.connect("autodoc-process-docstring", restore_colons, priority=600)
 
 
 def write_unreleased(_: object) -> None:
@@ -114,6 +116,11 @@ def convert_markdown(_app: object, what: str, _name: str, _object: object, _opti
         # A letter after a literal, as in `Example`s, needs an escaped space.
         pieces[2::2] = [re.sub(r"^(?=\w)", r"\\ ", piece) for piece in pieces[2::2]]
         lines[number] = "".join(pieces)
-    if what in {"attribute", "data", "property"}:
+    if lines and what in {"attribute", "data", "property"}:
         # Otherwise napoleon takes the words before a colon in the first line for a type.
-        lines.insert(0, "")
+        lines[0] = lines[0].replace(":", HIDDEN_COLON)
+
+
+def restore_colons(_app: object, _what: str, _name: str, _object: object, _options: object, lines: list[str]) -> None:
+    """Undo the replacement of colons that `convert_markdown` makes."""
+    lines[:] = [line.replace(HIDDEN_COLON, ":") for line in lines]
