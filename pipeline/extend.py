@@ -8,7 +8,7 @@ from pipeline.data.metadata import BatchMetadata
 from pipeline.data.packing_order import PackingOrder
 from pipeline.data.rows import Example, Hidden, Ids, K, Kind, Row, Vectors
 from pipeline.data.scores import Predictions, Scores, StepScores
-from pipeline.data.states import Causal, MaybeCausal, Pooled, S, S_co, States
+from pipeline.data.states import Causal, MaybeCausal, Pooled, S, S_co, States, last_by_row
 from pipeline.errors import (
     CompositionError,
     OptionError,
@@ -100,6 +100,7 @@ __all__ = [
     "compact",
     "hookimpl",
     "join",
+    "last_by_row",
     "masked_softmax",
     "max_by_row",
     "softmax_by_row",

@@ -177,7 +177,9 @@ class Catalogue(Generic[P]):
         except Exception as error:
             raise self._plugin_error(offer, f"failed: {format_error(error)}") from error
         if not isinstance(part, self.base):
-            raise self._plugin_error(offer, f"created a {type(part).__name__}, not a {self.base.__name__}")
+            raise self._plugin_error(
+                offer, f"created a {type(part).__name__} instead of an object of class {self.base.__name__}"
+            )
         unset = [attribute for attribute in inspect.get_annotations(self.base) if not hasattr(part, attribute)]
         if unset:
             raise self._plugin_error(offer, f"created a {type(part).__name__} that does not set {_join(unset)}")

@@ -1,4 +1,4 @@
-"""Parts are made by name: what is unknown, missing or wrong is said at once, and whose fault it is."""
+"""Test the creation of parts by name, and the errors about unknown names, options and wrong factories."""
 
 import re
 from importlib.metadata import distribution, version
@@ -11,11 +11,11 @@ from pipeline import Attend, AttendEarlier, Encode, Padded, Pool, States, Tokeni
 from pipeline.data.tensors import to_ints
 from pipeline.errors import CompositionError, OptionError, PluginError, UnknownNameError, UnknownOptionError
 from pipeline.registry import Registry, discover_plugins
-from support.fakes import Fakes, returning, untried
+from support.fakes import Fakes, returning
 
 OURS = discover_plugins([distribution("ragged-pipeline")])
 RECURRENT = f"ragged-pipeline {version('ragged-pipeline')} (entry point 'recurrent')"
-LSTM_TAKES = "input_size, hidden_size, num_layers, bias, dropout, bidirectional, layer_norm, residual, merge, engine"
+LSTM_OPTIONS = "input_size, hidden_size, bidirectional, num_layers, bias, dropout, layer_norm, residual, merge, engine"
 
 
 @pytest.fixture
@@ -24,63 +24,77 @@ def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fakes:
     return Fakes(tmp_path / "site", monkeypatch)
 
 
-def test_an_unknown_name_lists_those_that_exist() -> None:
-    """Sorted, and of the kind that was asked for."""
-    with pytest.raises(UnknownNameError) as refused:
+def test_unknown_name_lists_installed_names() -> None:
+    """The list is sorted, and contains only the requested kind."""
+    with pytest.raises(UnknownNameError) as caught:
         OURS.encoders.make("bilstn", input_size=3)
-    assert str(refused.value) == "'bilstn' is no encoder that is installed; there are: bigru, bilstm, gru, lstm, rnn."
-    assert refused.value.details == {"name": "bilstn", "known": ["bigru", "bilstm", "gru", "lstm", "rnn"]}
-    with pytest.raises(UnknownNameError, match=r"^'lstm' is no tokenizer that is installed; there are: bpe, bytes, "):
+    assert (
+        str(caught.value)
+        == "'bilstn' is not the name of an installed encoder; installed: bigru, bilstm, gru, lstm, rnn."
+    )
+    assert caught.value.details == {"name": "bilstn", "known": ["bigru", "bilstm", "gru", "lstm", "rnn"]}
+    with pytest.raises(
+        UnknownNameError, match=r"^'lstm' is not the name of an installed tokenizer; installed: bpe, bytes, "
+    ):
         OURS.tokenizers.offer("lstm")
-    with pytest.raises(UnknownNameError, match=r"^'dot' is no attention that is installed; there are: none\.$"):
+    with pytest.raises(UnknownNameError, match=r"^'dot' is not the name of an installed attention; installed: none\.$"):
         Registry().attentions.offer("dot")
 
 
-def test_stages_refuse_unknown_names_when_they_are_made() -> None:
-    """Not first when data flows."""
-    with pytest.raises(UnknownNameError, match="^'nothing' is no encoder"):
+def test_stages_reject_unknown_names_when_they_are_created() -> None:
+    """The error is not delayed until data flows."""
+    with pytest.raises(UnknownNameError, match="^'nothing' is not the name of an installed encoder"):
         Encode("nothing")
-    with pytest.raises(UnknownNameError, match="^'nothing' is no attention"):
+    with pytest.raises(UnknownNameError, match="^'nothing' is not the name of an installed attention"):
         Attend("nothing")
-    with pytest.raises(UnknownNameError, match="^'nothing' is no attention"):
+    with pytest.raises(UnknownNameError, match="^'nothing' is not the name of an installed attention"):
         AttendEarlier("nothing")
-    with pytest.raises(UnknownNameError, match="^'nothing' is no pool"):
+    with pytest.raises(UnknownNameError, match="^'nothing' is not the name of an installed pool"):
         Pool("nothing")
-    with pytest.raises(UnknownNameError, match="^'nothing' is no tokenizer"):
+    with pytest.raises(UnknownNameError, match="^'nothing' is not the name of an installed tokenizer"):
         Tokenize.train(["text"], "nothing")
 
 
-def test_an_unknown_option_lists_what_is_taken() -> None:
-    """With the package at fault named."""
-    with pytest.raises(UnknownOptionError) as refused:
+def test_unknown_option_lists_the_options() -> None:
+    """The error names the distribution."""
+    with pytest.raises(UnknownOptionError) as caught:
         Encode("lstm", hidden_size=4, hiden=5)
-    assert str(refused.value) == f"encoder 'lstm' of {RECURRENT} takes no option 'hiden'; it takes: {LSTM_TAKES}."
-    assert refused.value.details == {"option": "hiden", "known": LSTM_TAKES.split(", ")}
+    assert (
+        str(caught.value) == f"encoder 'lstm' of {RECURRENT} does not take option 'hiden'; its options: {LSTM_OPTIONS}."
+    )
+    assert caught.value.details == {"option": "hiden", "known": LSTM_OPTIONS.split(", ")}
     with pytest.raises(
-        UnknownOptionError, match=r"^attention 'dot' .* takes no option 'bias'; it takes: input_size\.$"
+        UnknownOptionError, match=r"^attention 'dot' .* does not take option 'bias'; its options: input_size\.$"
     ):
         Attend("dot", bias=True)
-    with pytest.raises(UnknownOptionError, match=r"^pool 'mean' .* takes no option 'input_size'; it takes: none\.$"):
+    with pytest.raises(
+        UnknownOptionError, match=r"^pool 'mean' .* does not take option 'input_size'; its options: none\.$"
+    ):
         Pool("mean", input_size=3)
-    with pytest.raises(UnknownOptionError, match=r"^tokenizer 'bpe' .* takes no option 'lower'; it takes: texts, voc"):
+    with pytest.raises(
+        UnknownOptionError, match=r"^tokenizer 'bpe' .* does not take option 'lower'; its options: texts, voc"
+    ):
         Tokenize.train(["text"], "bpe", lower=True)
 
 
-def test_a_missing_option_lists_what_is_taken() -> None:
-    """What a stage fills in later may be missing; not when the part is made."""
-    with pytest.raises(UnknownOptionError) as refused:
+def test_missing_option_lists_the_options() -> None:
+    """An option that a stage fills in may be missing until the part is created."""
+    with pytest.raises(UnknownOptionError) as caught:
         Encode("lstm")
-    assert str(refused.value) == f"encoder 'lstm' of {RECURRENT} needs option 'hidden_size'; it takes: {LSTM_TAKES}."
+    assert (
+        str(caught.value)
+        == f"encoder 'lstm' of {RECURRENT} requires option 'hidden_size'; its options: {LSTM_OPTIONS}."
+    )
     OURS.encoders.check("lstm", ["hidden_size"])
-    with pytest.raises(UnknownOptionError, match=r"^encoder 'lstm' of .* needs option 'input_size'; it takes: "):
+    with pytest.raises(UnknownOptionError, match=r"^encoder 'lstm' of .* requires option 'input_size'; its options: "):
         OURS.encoders.make("lstm", hidden_size=4)
-    with pytest.raises(UnknownOptionError, match=r"^tokenizer 'words' of .* needs option 'texts'; it takes: "):
+    with pytest.raises(UnknownOptionError, match=r"^tokenizer 'words' of .* requires option 'texts'; its options: "):
         OURS.tokenizers.make("words")
 
 
-def test_a_broken_promise_is_refused_at_once() -> None:
-    """`causal=True` is a promise to the type checker, so it has to be kept before anything is joined."""
-    promised = "was promised to be causal, but it is not"
+def test_broken_causal_promise_raises_at_once() -> None:
+    """`causal=True` is a promise to the type checker, so it is checked before stages are joined."""
+    promised = "must be causal, but its steps depend on later ones"
     for name in ("bilstm", "bigru"):
         with pytest.raises(CompositionError, match=f"^encoder '{name}' {promised}"):
             Encode(name, causal=True, hidden_size=4)
@@ -91,8 +105,8 @@ def test_a_broken_promise_is_refused_at_once() -> None:
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru"])
-def test_a_kept_promise_is_taken(name: str) -> None:
-    """A forward encoder is causal, whether its input size is known yet or not."""
+def test_kept_causal_promise_is_accepted(name: str) -> None:
+    """A forward encoder is causal, with and without a known input size."""
     assert Encode(name, causal=True, hidden_size=4).is_lazy
     encode = Encode(name, causal=True, input_size=3, hidden_size=4)
     assert encode.encoder is not None
@@ -100,8 +114,8 @@ def test_a_kept_promise_is_taken(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OURS.encoders.names())
-def test_every_encoder_can_be_made(name: str) -> None:
-    """By name and sizes alone; it gives what it says."""
+def test_every_encoder_can_be_created(name: str) -> None:
+    """A name and sizes are enough, and the output has the declared size."""
     encode = Encode(name, input_size=3, hidden_size=4)
     assert encode.encoder is not None
     states = encode(Padded(Vectors, torch.ones(3, 5, 3), torch.tensor([3, 0, 1])))
@@ -112,8 +126,8 @@ def test_every_encoder_can_be_made(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OURS.attentions.names())
-def test_every_attention_can_be_made(name: str) -> None:
-    """By name and size alone, for either stage."""
+def test_every_attention_can_be_created(name: str) -> None:
+    """A name and a size are enough, for both stages."""
     states = States.from_padded(torch.ones(3, 5, 2), torch.tensor([3, 0, 1]))
     assert Attend(name, input_size=2)(states).packed().values.shape == (4, 2)
     assert AttendEarlier(name, input_size=2)(states).packed().values.shape == (4, 2)
@@ -121,8 +135,8 @@ def test_every_attention_can_be_made(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OURS.pools.names())
-def test_every_pool_can_be_made(name: str) -> None:
-    """By name alone, and by size where it has weights."""
+def test_every_pool_can_be_created(name: str) -> None:
+    """A name is enough, with a size if the pool has weights."""
     states = States.from_padded(torch.ones(3, 5, 2), torch.tensor([3, 0, 1]))
     pool = Pool(name, input_size=2) if OURS.pools.is_lazy(name) else Pool(name)
     assert pool(states).values.shape == (3, 2)
@@ -130,16 +144,16 @@ def test_every_pool_can_be_made(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OURS.tokenizers.names())
-def test_every_tokenizer_can_be_made(name: str) -> None:
-    """By name and texts alone; its ids are within its vocabulary."""
+def test_every_tokenizer_can_be_created(name: str) -> None:
+    """A name and texts are enough, and ids are within the vocabulary."""
     tokenize = Tokenize.train(["to be", "or not"], name)
     ids = to_ints(tokenize("or not").sequence.values)
     assert ids
     assert max(ids) < tokenize.vocab_size
 
 
-def test_a_size_with_a_default_is_not_waited_for(fakes: Fakes) -> None:
-    """Such a part can be made at once."""
+def test_part_with_a_default_size_is_not_lazy(fakes: Fakes) -> None:
+    """Such a part can be created at once."""
     fakes.add("mine", returning("{'mine': lambda input_size=3: LSTM(input_size, 4)}"))
     encoders = fakes.registry().encoders
     assert not encoders.is_lazy("mine")
@@ -148,36 +162,35 @@ def test_a_size_with_a_default_is_not_waited_for(fakes: Fakes) -> None:
 
 WRONG = {
     "raising": ("lambda input_size: 1 / 0", "failed: ZeroDivisionError: division by zero."),
-    "other": ("lambda input_size: [input_size]", "made a list, which is no Encoder."),
+    "other": ("lambda input_size: [input_size]", "created a list instead of an object of class Encoder."),
     "abstract": ("type('Half', (Encoder,), {'__init__': lambda self, input_size: None})", "failed: TypeError: "),
     "silent": (
         "type('Half', (Encoder,), {'__init__': lambda self, input_size: super(Encoder, self).__init__(),"
         " 'forward': None})",
-        "made a Half that does not say its input_size, output_size, causal.",
+        "created a Half that does not set input_size, output_size, causal.",
     ),
-    "sizeless": ("lambda hidden_size: None", "does not take 'input_size', which every encoder is given."),
-    "greedy": ("lambda **options: None", "does not take 'input_size', which every encoder is given."),
+    "sizeless": ("lambda hidden_size: None", "does not take option 'input_size', which every encoder must take."),
+    "greedy": ("lambda **options: None", "does not take option 'input_size', which every encoder must take."),
     "unreadable": (
         "type('Odd', (), {'__call__': print, '__signature__': 3})()",
-        "has a factory whose options cannot be read; offer a function.",
+        "has a factory without a readable signature; offer a function.",
     ),
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_factory_is_its_plugins_fault(fakes: Fakes, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it could not be tried before: package, entry point and hook are named in the line that names the part."""
+def test_error_of_a_wrong_factory_names_the_plugin(fakes: Fakes, case: str) -> None:
+    """The error names the distribution, the entry point, the hook and the part."""
     factory, reason = WRONG[case]
     fakes.add("wrong", returning(f"{{'mine': {factory}}}"))
-    monkeypatch.setattr("pipeline.registry.discovery.probed", untried)
     found = fakes.registry()
-    told = f"encoder 'mine' of wrong 1.0 (entry point 'wrong'), from hook pipeline_encoders, {reason}"
-    with pytest.raises(PluginError, match=f"^{re.escape(told)}") as refused:
+    message = f"encoder 'mine' of wrong 1.0 (entry point 'wrong'), from hook pipeline_encoders, {reason}"
+    with pytest.raises(PluginError, match=f"^{re.escape(message)}") as caught:
         found.encoders.make("mine", input_size=3)
-    assert refused.value.details == {"name": "mine", "package": "wrong"}
+    assert caught.value.details == {"name": "mine", "package": "wrong", "hook": "pipeline_encoders"}
 
 
-def test_an_error_of_ours_passes_through_a_factory() -> None:
-    """An option out of range is the user's mistake, and said as such."""
-    with pytest.raises(OptionError, match=r"^hidden_size must be 1 or more, but 0 arrived\.$"):
+def test_library_error_in_a_factory_is_not_wrapped() -> None:
+    """An option out of range is the user's mistake, not the plugin's."""
+    with pytest.raises(OptionError, match=r"^hidden_size must be 1 or more, got 0\.$"):
         OURS.encoders.make("lstm", input_size=3, hidden_size=0)

@@ -1,4 +1,4 @@
-"""Which plugins are loaded is chosen before any of them is imported; the others are never imported at all."""
+"""Test that plugins are chosen before any of them is imported, and that the others are never imported."""
 
 import os
 import re
@@ -21,12 +21,12 @@ from support.fakes import Fakes, offering
 from support.untyped import loosely
 
 TRACE = "import pathlib\npathlib.Path(__file__).with_suffix('.trace').touch()\nraise ValueError('it was imported')\n"
-"""A module that leaves a file behind when it is imported, and fails."""
+"""A module that creates a file when it is imported, and fails."""
 
 
 @pytest.fixture
 def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fakes:
-    """Two plugins that load, and one that must not be imported."""
+    """Create two plugins that load, and one that must not be imported."""
     fakes = Fakes(tmp_path / "site", monkeypatch)
     fakes.add("pipeline-one", offering("first"))
     fakes.add("pipeline-two", offering("second"))
@@ -35,7 +35,7 @@ def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fakes:
 
 
 def states(found: Registry) -> dict[str, str | None]:
-    """Each plugin's package, and why it was left out."""
+    """Return each plugin's distribution with the reason why it was skipped."""
     return {plugin.package: plugin.skipped for plugin in found.plugins}
 
 
@@ -55,7 +55,7 @@ CHOICES: dict[str, tuple[Choice, dict[str, str | None], list[str]]] = {
         {"pipeline-one": "not chosen", "pipeline-trap": "not chosen", "pipeline-two": None},
         ["second"],
     ),
-    "only two, spelt otherwise": (
+    "only two, other spellings": (
         Choice(only=["Pipeline.One", "PIPELINE__two"]),
         {"pipeline-one": None, "pipeline-trap": "not chosen", "pipeline-two": None},
         ["first", "second"],
@@ -69,8 +69,8 @@ CHOICES: dict[str, tuple[Choice, dict[str, str | None], list[str]]] = {
 
 
 @pytest.mark.parametrize("case", CHOICES)
-def test_what_is_not_chosen_is_not_imported(fakes: Fakes, case: str) -> None:
-    """Not a line of it runs; it is in the list of plugins all the same, in its place."""
+def test_plugin_that_is_not_chosen_is_not_imported(fakes: Fakes, case: str) -> None:
+    """No line of it runs, but it is in the list of plugins, in its place."""
     choice, wanted, names = CHOICES[case]
     found = fakes.registry(choice)
     assert states(found) == wanted
@@ -80,17 +80,23 @@ def test_what_is_not_chosen_is_not_imported(fakes: Fakes, case: str) -> None:
     assert "pipeline_trap" not in sys.modules
 
 
-def test_the_trap_is_sprung_by_an_import(fakes: Fakes) -> None:
-    """Or the test above would prove nothing."""
+def test_trap_is_triggered_by_an_import(fakes: Fakes) -> None:
+    """Without this, the test above would prove nothing."""
     with pytest.warns(PluginWarning, match="it was imported"):
         fakes.registry()
     assert (fakes.folder / "pipeline_trap.trace").exists()
 
 
-def test_ours_are_chosen_like_anyones() -> None:
-    """By entry point or by package; without them there is no pool."""
+def test_own_plugins_are_chosen_like_others() -> None:
+    """They are chosen by entry point or by distribution; without `builtin` there are no tokenizers."""
     ours = [distribution("ragged-pipeline")]
-    assert discover_plugins(ours, Choice(only=["recurrent"])).encoders.names() == ["bigru", "bilstm", "gru", "lstm", "rnn"]
+    assert discover_plugins(ours, Choice(only=["recurrent"])).encoders.names() == [
+        "bigru",
+        "bilstm",
+        "gru",
+        "lstm",
+        "rnn",
+    ]
     assert discover_plugins(ours, Choice(only=["recurrent"])).pools.names() == []
     assert discover_plugins(ours, Choice(only=["Ragged_Pipeline"])).pools.names()
     assert discover_plugins(ours, Choice(block=["builtin"])).tokenizers.names() == []
@@ -100,63 +106,62 @@ def test_ours_are_chosen_like_anyones() -> None:
 
 
 @pytest.mark.parametrize("argument", ["only", "block"])
-def test_a_name_that_is_not_installed_is_refused(fakes: Fakes, argument: str) -> None:
-    """Before anything is imported, and with those that are: a slip of a key must not load what was to be kept out."""
+def test_name_that_is_not_installed_raises(fakes: Fakes, argument: str) -> None:
+    """The error lists the installed plugins, and nothing is imported: a typo must not load a blocked plugin."""
     choice = Choice(only=["trap"]) if argument == "only" else Choice(block=["trap"])
-    with pytest.raises(OptionError) as refused:
+    with pytest.raises(OptionError) as caught:
         fakes.registry(choice)
-    assert str(refused.value) == (
-        f"{argument} names 'trap', but no plugin of that name is installed; there are: pipeline_one (of pipeline-one), "
+    assert str(caught.value) == (
+        f"{argument} names 'trap', but no plugin of that name is installed; installed plugins: pipeline_one (of pipeline-one), "
         "pipeline_trap (of pipeline-trap), pipeline_two (of pipeline-two)."
     )
     assert not (fakes.folder / "pipeline_trap.trace").exists()
-    with pytest.raises(OptionError, match=r"there are: none\.$"):
+    with pytest.raises(OptionError, match=r"installed plugins: none\.$"):
         discover_plugins([], choice)
 
 
-def test_a_part_that_is_not_found_may_be_in_a_plugin_that_was_left_out(fakes: Fakes) -> None:
-    """Nobody can know without an import, so the message names it."""
+def test_error_about_an_unknown_name_lists_skipped_plugins(fakes: Fakes) -> None:
+    """A skipped plugin may offer the name, which only its import could tell."""
     found = fakes.registry(Choice(block=["pipeline-trap", "pipeline-two"]))
-    with pytest.raises(UnknownNameError) as refused:
+    with pytest.raises(UnknownNameError) as caught:
         found.encoders.offer("second")
-    assert str(refused.value) == (
-        "'second' is no encoder that is installed; there are: first. Not loaded, by choice, so that nobody knows what "
-        "they offer: pipeline-trap 1.0 (entry point 'pipeline_trap') (blocked), "
+    assert str(caught.value) == (
+        "'second' is not the name of an installed encoder; installed: first. These plugins were not loaded on purpose, and "
+        "may offer it: pipeline-trap 1.0 (entry point 'pipeline_trap') (blocked), "
         "pipeline-two 1.0 (entry point 'pipeline_two') (blocked)."
     )
     with pytest.raises(UnknownNameError, match=r"\(entry point 'pipeline_two'\) \(not chosen\)\.$"):
         fakes.registry(Choice(only=["pipeline-one"])).pools.offer("max")
 
 
-def test_strictly_a_broken_plugin_is_an_error(fakes: Fakes) -> None:
-    """In place of the warning, and with its cause; one that is blocked breaks nothing."""
-    told = (
-        r"^plugin pipeline-trap 1\.0 \(entry point 'pipeline_trap'\) could not be loaded: ValueError: it was imported; "
-    )
-    with pytest.raises(PluginError, match=told) as refused:
+def test_broken_plugin_is_an_error_if_strict(fakes: Fakes) -> None:
+    """The error has the original one as its cause; a blocked plugin causes none."""
+    output = r"^plugin pipeline-trap 1\.0 \(entry point 'pipeline_trap'\) failed to load: ValueError: it was imported; "
+    with pytest.raises(PluginError, match=output) as caught:
         fakes.registry(Choice(strict=True))
-    assert isinstance(refused.value.__cause__, ValueError)
-    assert refused.value.details == {"package": "pipeline-trap"}
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert caught.value.details == {"package": "pipeline-trap"}
     assert fakes.registry(Choice(block=["pipeline-trap"], strict=True)).encoders.names() == ["first", "second"]
 
 
 def test_only_and_block_exclude_each_other() -> None:
-    """One says all that is said; and a single name is no list of its letters."""
+    """Both together are rejected, and so is a string instead of a list."""
     with pytest.raises(
-        OptionError, match=r"^only=\['a'\] and block=\['b'\] exclude each other: .*; give one of them\.$"
+        OptionError,
+        match=r"^only and block exclude each other, got only=\['a'\] and block=\['b'\]; .* leave `block` out\.$",
     ):
         Choice(only=["a"], block=["b"])
-    with pytest.raises(OptionError, match=r"^only=\[\] and block=\['b'\] exclude each other"):
+    with pytest.raises(OptionError, match=r"^only and block exclude each other, got only=\[\] and block=\['b'\]"):
         Choice(only=[], block=["b"])
     assert Choice(only=["a"], block=[]) == Choice(only=["a"])
     for argument in ("only", "block"):
         with pytest.raises(
-            OptionError, match=rf"^{argument} must be names in a list, .*; write {argument}=\['lstm'\]\.$"
+            OptionError, match=rf"^{argument} must be a list of plugin names, got .*; write {argument}=\['lstm'\]\.$"
         ):
             loosely(Choice)(**{argument: "lstm"})
 
 
-SAID = {
+CASES = {
     "": Choice(),
     " , ": Choice(),
     "mingru": Choice(only=["mingru"]),
@@ -168,35 +173,33 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize("said", SAID)
-def test_the_environment_is_read(said: str) -> None:
-    """A list of names, a list of names behind dashes, or one word."""
-    assert Choice.from_environment({PLUGINS: said}) == SAID[said]
-    assert Choice.from_environment({PLUGINS: said, STRICT: "0"}) == SAID[said]
-    assert Choice.from_environment({PLUGINS: said, STRICT: " 1"}).strict
+@pytest.mark.parametrize("text", CASES)
+def test_environment_is_read(text: str) -> None:
+    """The value is a list of names, a list of names with dashes, or the word none."""
+    assert Choice.from_environment({PLUGINS: text}) == CASES[text]
+    assert Choice.from_environment({PLUGINS: text, STRICT: "0"}) == CASES[text]
+    assert Choice.from_environment({PLUGINS: text, STRICT: " 1"}).strict
     assert Choice.from_environment({}) == Choice()
 
 
-@pytest.mark.parametrize("said", ["mingru,-other", "none,mingru", "-", "-mingru,-", "mingru,none"])
-def test_an_environment_that_says_two_things_is_refused(said: str) -> None:
-    """With what it may say."""
-    told = (
-        r"PIPELINE_PLUGINS must be plugins to load \(a,b\), or plugins to block \(-a,-b\), or the one word none, but "
-    )
-    with pytest.raises(OptionError, match=told + re.escape(repr(said))):
-        Choice.from_environment({PLUGINS: said})
-    with pytest.raises(OptionError, match=r"PIPELINE_PLUGINS_STRICT must be 0 or 1, but 'yes' arrived"):
+@pytest.mark.parametrize("text", ["mingru,-other", "none,mingru", "-", "-mingru,-", "mingru,none"])
+def test_invalid_environment_raises(text: str) -> None:
+    """The error lists the allowed forms."""
+    output = r"PIPELINE_PLUGINS must be a list of plugins to load \(a,b\), a list of plugins to block \(-a,-b\), or the word none, got "
+    with pytest.raises(OptionError, match=output + re.escape(repr(text))):
+        Choice.from_environment({PLUGINS: text})
+    with pytest.raises(OptionError, match=r"PIPELINE_PLUGINS_STRICT must be 0 or 1, got 'yes'"):
         Choice.from_environment({STRICT: "yes"})
 
 
-def test_a_choice_reads_well() -> None:
-    """In messages."""
+def test_choice_as_text() -> None:
+    """Messages contain it."""
     choices = Choice(), Choice(only=["b", "a"]), Choice(only=[]), Choice(block=["a"], strict=True)
-    assert [str(choice) for choice in choices] == ["all", "only a, b", "none", "all but a, strictly"]
+    assert [str(choice) for choice in choices] == ["all", "only a, b", "none", "all but a, strict"]
 
 
-def test_a_program_chooses_before_the_first_part(fakes: Fakes) -> None:
-    """Of several choices the last counts; when the plugins are loaded, it is too late for another."""
+def test_program_chooses_before_the_first_part(fakes: Fakes) -> None:
+    """The last choice counts; another choice after loading is an error."""
     choose_plugins(only=["pipeline-two"])
     choose_plugins(block=["pipeline-trap"], strict=True)
     assert Encode("first", hidden_size=4).is_lazy
@@ -205,17 +208,19 @@ def test_a_program_chooses_before_the_first_part(fakes: Fakes) -> None:
     loaded = registry()
     choose_plugins(block=["pipeline-trap"], strict=True)
     assert registry() is loaded
-    with pytest.raises(OptionError) as refused:
+    with pytest.raises(OptionError) as caught:
         choose_plugins(only=["pipeline-two"])
-    assert str(refused.value) == (
-        "plugins were loaded already (all but pipeline-trap, strictly), so these cannot be chosen any more: only "
-        "pipeline-two; choose before anything looks a part up by name, as Encode('lstm') does."
+    assert str(caught.value) == (
+        "plugins must be chosen before they are loaded, got only pipeline-two after all but pipeline-trap, strict was loaded; "
+        "call choose_plugins before anything looks up a part by name, as Encode('lstm') does."
     )
     assert registry() is loaded
 
 
-def test_a_program_that_loads_all_may_choose_all(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the environment said when plugins were loaded is what was chosen, whatever it says later."""
+def test_choice_of_the_environment_is_stored_when_plugins_are_loaded(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A later change of the environment does not look like another choice."""
     monkeypatch.setenv(PLUGINS, "-pipeline-trap")
     loaded = registry()
     assert loaded.encoders.names() == load_for_listing().encoders.names()
@@ -223,14 +228,15 @@ def test_a_program_that_loads_all_may_choose_all(fakes: Fakes, monkeypatch: pyte
     choose_plugins(block=["pipeline-trap"])
     assert registry() is loaded
     with pytest.raises(
-        OptionError, match=r"^plugins were loaded already \(all but pipeline-trap\), so .*: all; choose "
+        OptionError,
+        match=r"^plugins must be chosen before they are loaded, got all after all but pipeline-trap was loaded; ",
     ):
         choose_plugins()
     assert not (fakes.folder / "pipeline_trap.trace").exists()
 
 
-def test_arguments_come_before_the_environment(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Names for names and strictness for strictness: what is left out is taken from there."""
+def test_arguments_override_the_environment(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names and strictness are overridden separately."""
     monkeypatch.setenv(PLUGINS, "-pipeline-trap")
     monkeypatch.setenv(STRICT, "1")
     assert current_choice() == Choice(block=["pipeline-trap"], strict=True)
@@ -246,8 +252,8 @@ def test_arguments_come_before_the_environment(fakes: Fakes, monkeypatch: pytest
 
 
 @pytest.mark.usefixtures("fakes")
-def test_a_wrong_name_is_refused_where_it_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not at the first part; and what was chosen before still is. The environment is named by its variable."""
+def test_wrong_name_raises_where_it_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error is not delayed, the earlier choice stays, and the environment is named by its variable."""
     choose_plugins(only=["pipeline-one"])
     with pytest.raises(OptionError, match="^block names 'mine', but no plugin of that name"):
         choose_plugins(block=["mine"])
@@ -257,23 +263,25 @@ def test_a_wrong_name_is_refused_where_it_is_chosen(monkeypatch: pytest.MonkeyPa
         SharedRegistry().registry()
 
 
-def test_a_plugin_may_not_look_a_part_up_while_it_is_imported(fakes: Fakes) -> None:
-    """Not all names are known yet, nor may it choose among the others; it is told so, and fails like any other."""
+def test_plugin_must_not_look_up_parts_during_its_import(fakes: Fakes) -> None:
+    """Not all names are known yet, and it must not choose plugins either; it fails like any broken plugin."""
     fakes.add("pipeline-early", "from pipeline import Encode\nENCODE = Encode('lstm', hidden_size=4)\n")
     fakes.add("pipeline-greedy", "from pipeline import choose_plugins\nchoose_plugins(only=['pipeline-greedy'])\n")
     choose_plugins(only=["pipeline-early", "pipeline-greedy", "recurrent"])
     with pytest.warns(PluginWarning) as warned:
         found = registry()
     early, greedy = (str(warning.message) for warning in warned)
-    assert "could not be loaded: a plugin looked a part up by name while it was imported" in early
+    assert "failed to load: a plugin looked up a part by name during its import" in early
     assert early.endswith("or import the part.")
-    assert "could not be loaded: OptionError: plugins were loaded already (only pipeline-early, " in greedy
+    assert (
+        "failed to load: OptionError: plugins must be chosen before they are loaded, got only pipeline-greedy" in greedy
+    )
     assert registry() is found
     assert found.encoders.names() == ["bigru", "bilstm", "gru", "lstm", "rnn"]
 
 
 def test_threads_share_one_registry(fakes: Fakes) -> None:
-    """Whoever comes second waits for the first, and gets the same."""
+    """The second thread waits for the first, and gets the same registry."""
     fakes.add("pipeline-slow", "import time\ntime.sleep(0.2)\n" + offering("slow"))
     choose_plugins(only=["pipeline-slow"])
     got: list[Registry] = []
@@ -287,15 +295,17 @@ def test_threads_share_one_registry(fakes: Fakes) -> None:
     assert got[0].encoders.names() == ["slow"]
 
 
-def test_the_list_shows_what_was_left_out(
+def test_list_shows_skipped_plugins(
     fakes: Fakes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With its state, and without an import."""
+    """The list contains their state, and they are not imported."""
     monkeypatch.setenv(PLUGINS, "-pipeline-trap")
     assert command_line.main(["plugins"]) == 0
-    told = capsys.readouterr()
-    assert re.search(r"^- +- +pipeline-trap +1\.0 +- +blocked: entry point 'pipeline_trap' *$", told.out, re.MULTILINE)
-    assert re.search(r"^second +encoder +pipeline-two +1\.0 +causal stateful +ok *$", told.out, re.MULTILINE)
+    output = capsys.readouterr()
+    assert re.search(
+        r"^- +- +pipeline-trap +1\.0 +- +blocked: entry point 'pipeline_trap' *$", output.out, re.MULTILINE
+    )
+    assert re.search(r"^second +encoder +pipeline-two +1\.0 +causal stateful +ok *$", output.out, re.MULTILINE)
     monkeypatch.setenv(PLUGINS, "pipeline-one")
     assert command_line.main(["plugins"]) == 0
     out = capsys.readouterr().out
@@ -303,27 +313,29 @@ def test_the_list_shows_what_was_left_out(
     assert not (fakes.folder / "pipeline_trap.trace").exists()
     monkeypatch.setenv(PLUGINS, "mine")
     assert command_line.main(["plugins"]) == 1
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.startswith("error: PIPELINE_PLUGINS names 'mine', but no plugin of that name is installed; ")
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("error: PIPELINE_PLUGINS names 'mine', but no plugin of that name is installed; ")
 
 
 @pytest.mark.usefixtures("fakes")
-def test_strictly_the_list_is_a_verdict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """It is printed to its end, and the exit status says that something in it is broken."""
+def test_list_exits_with_1_if_strict_and_a_plugin_failed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The list is printed completely before."""
     monkeypatch.setenv(STRICT, "1")
     assert command_line.main(["plugins"]) == 1
-    told = capsys.readouterr()
-    assert "failed: entry point 'pipeline_trap': ValueError: it was imported" in told.out
-    assert "second " in told.out
-    assert told.err == (
-        "error: plugins are loaded strictly (PIPELINE_PLUGINS_STRICT), and these could not be: "
+    output = capsys.readouterr()
+    assert "failed: entry point 'pipeline_trap': ValueError: it was imported" in output.out
+    assert "second " in output.out
+    assert output.err == (
+        "error: with PIPELINE_PLUGINS_STRICT, all plugins must load, but these failed: "
         "pipeline-trap 1.0 (entry point 'pipeline_trap').\n"
     )
 
 
-def test_the_environment_reaches_a_program(fakes: Fakes) -> None:
-    """A whole process: what it blocks is never imported, and a part of it is not found."""
+def test_environment_works_in_a_program(fakes: Fakes) -> None:
+    """In a process of its own, a blocked plugin is not imported, and its part is unknown."""
     program = "from pipeline import Encode\nEncode('first', hidden_size=4)\nEncode('second', hidden_size=4)\n"
     path = os.pathsep.join([str(fakes.folder), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     run = subprocess.run(
@@ -334,13 +346,13 @@ def test_the_environment_reaches_a_program(fakes: Fakes) -> None:
         env={**os.environ, "PYTHONPATH": path, PLUGINS: "-pipeline-two,-pipeline-trap", STRICT: "1"},
     )
     assert run.returncode == 1
-    assert "UnknownNameError: 'second' is no encoder that is installed; there are: " in run.stderr
+    assert "UnknownNameError: 'second' is not the name of an installed encoder; installed: " in run.stderr
     assert "pipeline-two 1.0 (entry point 'pipeline_two') (blocked)." in run.stderr
     assert not (fakes.folder / "pipeline_trap.trace").exists()
 
 
-def test_a_plugin_says_that_it_was_skipped(fakes: Fakes) -> None:
-    """As a value, for programs."""
+def test_plugin_records_why_it_was_skipped(fakes: Fakes) -> None:
+    """Programs can read the reason."""
     assert fakes.registry(Choice(only=["pipeline-one"])).plugins == [
         Plugin("pipeline-one", "1.0", "pipeline_one"),
         Plugin("pipeline-trap", "1.0", "pipeline_trap", skipped="not chosen"),

@@ -1,4 +1,4 @@
-"""A stranger's package, installed by pip alone, is as good as what ships: `outside/pipeline-mingru`."""
+"""Test an external package that pip installs, `outside/pipeline-mingru`: it works like the library's own parts."""
 
 import os
 import re
@@ -42,7 +42,7 @@ SOURCE = Path(__file__).parents[1] / "outside" / "pipeline-mingru"
 
 @pytest.fixture
 def installed() -> Registry:
-    """What is installed, the stranger's package included."""
+    """Return the installed parts, including those of the external package."""
     try:
         distribution("pipeline-mingru")
     except PackageNotFoundError:
@@ -53,7 +53,7 @@ def installed() -> Registry:
 
 
 def test_it_is_found_by_its_entry_point(installed: Registry) -> None:
-    """Under its own name and version, which are those of its pyproject.toml."""
+    """Its name and version are those of its pyproject.toml."""
     project = tomllib.loads((SOURCE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     plugin = installed.encoders.offer("mingru").plugin
     assert (plugin.package, plugin.version, plugin.entry) == (project["name"], project["version"], "mingru")
@@ -61,8 +61,8 @@ def test_it_is_found_by_its_entry_point(installed: Registry) -> None:
 
 
 @pytest.mark.usefixtures("installed")
-def test_it_makes_a_classifier() -> None:
-    """Its input size is learned from the stage before, as ours is; every row gets its answer."""
+def test_it_builds_a_classifier() -> None:
+    """Its input size comes from the stage before it, and every row gets a prediction."""
     states = Pack() >> Embed(9, 5) >> Encode("mingru", hidden_size=4)
     pipe = FromIds() >> Bucket(max_padded_steps=16) >> Pad() >> states >> Pool("final") >> Classify(3)
     assert len(list(pipe.predict([[1, 2, 3], [], [4], [5, 6, 7, 8]]))) == 4
@@ -70,45 +70,47 @@ def test_it_makes_a_classifier() -> None:
 
 @pytest.mark.usefixtures("installed")
 def test_it_may_promise_to_be_causal() -> None:
-    """So it may stand under a language model's head."""
+    """It works in a language model."""
     model = Pack() >> Embed(9, 5) >> Encode("mingru", causal=True, hidden_size=4) >> AttendEarlier() >> NextToken(9)
     assert "encode.encoder.gate.weight" in model.state_dict()
 
 
 @pytest.mark.parametrize("law", ENCODER_LAWS)
 def test_it_obeys_the_laws(installed: Registry, law: Law[Encoder[MaybeCausal]]) -> None:
-    """The laws of every encoder hold for what was made by name."""
+    """The laws of every encoder hold for a part that was created by name."""
     law(lambda: installed.encoders.make("mingru", input_size=3, hidden_size=4))
 
 
 def test_a_stage_reads_it_in_either_layout(installed: Registry) -> None:
-    """Padded or packed, with the same states."""
+    """Padded and packed batches give the same states."""
     encode = Encode(installed.encoders.make("mingru", input_size=3, hidden_size=4))
     batch = make_batch([torch.ones(time, 3) for time in (2, 0, 5)])
     assert torch.equal(encode(batch).packed().values, encode(batch.packed()).packed().values)
-    with pytest.raises(TypeError, match="3 features"):
+    with pytest.raises(TypeError, match="has input_size=3, got values with 4 features"):
         encode(Padded(Vectors, torch.ones(1, 2, 4), torch.tensor([2])))
 
 
 def test_installed_twice_it_collides_by_name(installed: Registry) -> None:
-    """The same package under another name is refused when it is used, both named."""
+    """The same package under another name is an error that names both."""
     (entry,) = distribution("pipeline-mingru").entry_points.select(group="pipeline")
     found = discover_plugins([distribution("pipeline-mingru")])
     found.load(entry, installed.encoders.offer("lstm").plugin)
-    with pytest.raises(PluginError, match=r"encoder 'mingru' is offered by pipeline-mingru 1\.0 .* and ragged-pipeline "):
+    with pytest.raises(
+        PluginError, match=r"encoder 'mingru' is offered by pipeline-mingru 1\.0 .* and ragged-pipeline "
+    ):
         found.encoders.make("mingru", input_size=3, hidden_size=4)
 
 
-def test_the_page_for_authors_shows_this_package() -> None:
-    """Its pyproject.toml and its module stand in docs/plugins.md as they are."""
+def test_plugins_page_shows_this_package() -> None:
+    """docs/plugins.md contains its pyproject.toml and its module unchanged."""
     page = Path(__file__).parents[2] / "docs" / "plugins.md"
     blocks = re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     assert ("toml", (SOURCE / "pyproject.toml").read_text(encoding="utf-8")) in blocks
     assert ("python", (SOURCE / "pipeline_mingru" / "__init__.py").read_text(encoding="utf-8")) in blocks
 
 
-def test_the_page_for_authors_names_every_law() -> None:
-    """In its tables, and none that does not exist."""
+def test_plugins_page_lists_every_law() -> None:
+    """Its tables contain exactly the laws that exist."""
     page = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
     named = re.findall(r"^\| `(\w+)` \| ", page[page.index("## The laws") :], flags=re.MULTILINE)
     laws = (ENCODER_LAWS, ATTENTION_LAWS, POOL_LAWS, TOKENIZER_LAWS, MODULE_LAWS)

@@ -1,4 +1,4 @@
-"""Parts are made with small options of our own, and nothing else is changed by it."""
+"""Test that parts can be created with small options, without changing anything else."""
 
 import random
 import warnings
@@ -23,7 +23,7 @@ Size = NewType("Size", int)
 
 
 class Overloaded:
-    """As the encoders that ship: the type checker sees other signatures than Python."""
+    """Like the library's encoders: the type checker sees other signatures than Python."""
 
     @overload
     def __init__(self, input_size: int, *, wide: Literal[True]) -> None: ...
@@ -46,15 +46,15 @@ def every(
     j: "int",
     k: None,
 ) -> None:
-    """A parameter of each kind for which there is a value."""
+    """Have a parameter of each type that has a value."""
 
 
 def unfound(input_size: int, rate: "float", total: "Decimal | None" = None) -> None:
-    """Its last annotation cannot be evaluated; the others stay texts."""
+    """Have an annotation that cannot be evaluated; the others stay strings."""
 
 
 def starred(*args: int, size: int, **options: int) -> None:
-    """What need not be given is not."""
+    """Have parameters that need no value."""
 
 
 def by_place(size: int, /) -> None:
@@ -70,7 +70,7 @@ def by_place_with_default(size: int = 3, /, *, other: int) -> None:
 
 
 unannotated: Callable[..., object] = eval("lambda input_size, hidden_size: None")  # noqa: S307
-"""What says nothing of its options."""
+"""A factory without annotations."""
 
 SAMPLES: list[tuple[Callable[..., object], dict[str, object] | None]] = [
     (Overloaded, {"input_size": 7, "wide": False}),
@@ -90,15 +90,15 @@ SAMPLES: list[tuple[Callable[..., object], dict[str, object] | None]] = [
 
 
 @pytest.mark.parametrize(("factory", "wanted"), SAMPLES)
-def test_needed_options_have_small_values(factory: Callable[..., object], wanted: dict[str, object] | None) -> None:
-    """By their annotations; what is given comes first, and what is not taken is left out."""
+def test_required_options_get_small_values(factory: Callable[..., object], wanted: dict[str, object] | None) -> None:
+    """Given values come first, then annotations; options that the factory does not take are left out."""
     options = sample_options(factory, {"input_size": 7, "texts": ["a"]})
     assert options == wanted
     assert [type(value) for value in (options or {}).values()] == [type(value) for value in (wanted or {}).values()]
 
 
-def test_a_text_is_not_guessed() -> None:
-    """Nor anything else of which nobody knows what it may be."""
+def test_strings_are_not_guessed() -> None:
+    """Neither are other types without an obvious value."""
 
     def named(name: str) -> str:
         return name
@@ -112,8 +112,8 @@ def test_a_text_is_not_guessed() -> None:
     assert make_sample(named, {}) is None
 
 
-def test_what_ships_can_be_sampled() -> None:
-    """Every part but the tokenizers, which need a text to train on, on the device that takes no memory."""
+def test_own_parts_can_be_sampled() -> None:
+    """Every part except tokenizers, which need texts, can be created on the device that needs no memory."""
     modules = [offer for catalogue, offer in OURS.parts() if catalogue.kind != "tokenizer"]
     assert len(modules) > 10
     for offer in modules:
@@ -123,7 +123,7 @@ def test_what_ships_can_be_sampled() -> None:
 
 
 def drawing(input_size: int) -> nn.Module:
-    """A factory that draws on the CPU, whatever device is asked for, and complains."""
+    """Draw random numbers on the CPU, whatever the device, and warn."""
     torch.rand(2, device="cpu")
     random.random()
     np.random.rand()  # noqa: NPY002
@@ -131,8 +131,8 @@ def drawing(input_size: int) -> nn.Module:
     return nn.Linear(input_size, 3)
 
 
-def test_random_numbers_go_on_as_if_nothing_had_been() -> None:
-    """Of torch, of Python and of numpy."""
+def test_random_generators_are_restored() -> None:
+    """The generators are those of torch, Python and numpy."""
 
     def drawn() -> tuple[float, float, float]:
         return float(torch.rand(1)), random.random(), float(np.random.rand())  # noqa: NPY002
@@ -149,20 +149,20 @@ def test_random_numbers_go_on_as_if_nothing_had_been() -> None:
     assert (first, drawn()) == wanted
 
 
-def test_random_numbers_go_on_after_an_error() -> None:
-    """As they do otherwise."""
+def test_random_generators_are_restored_after_an_error() -> None:
+    """An error changes nothing about that."""
     before = torch.get_rng_state()
     with pytest.raises(RuntimeError), preserve_global_state():
         torch.cat([torch.rand(2), torch.rand(2, 2)])
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_factory_may_refuse() -> None:
-    """Then there is no part, and no error."""
+def test_factory_may_reject_the_options() -> None:
+    """The result is then None."""
 
-    def refusing(input_size: int) -> int:
+    def rejecting(input_size: int) -> int:
         msg = f"{input_size} is too small"
         raise ValueError(msg)
 
-    assert sample_options(refusing, {}) == {"input_size": 4}
-    assert make_sample(refusing, {}) is None
+    assert sample_options(rejecting, {}) == {"input_size": 4}
+    assert make_sample(rejecting, {}) is None

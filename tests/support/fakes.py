@@ -1,4 +1,4 @@
-"""Distributions that pretend to be installed: a folder with metadata and modules, on the path while a test runs."""
+"""Fake installed distributions: a folder with metadata and modules, on the path while a test runs."""
 
 import importlib
 import sys
@@ -22,13 +22,13 @@ class Fakes:
         self._monkeypatch = monkeypatch
         folder.mkdir(exist_ok=True)
         monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
-        # What is chosen and loaded while the folder is on the path goes with it.
+        # A registry of its own, so that plugins of the folder are forgotten with the test.
         monkeypatch.setattr("pipeline.registry.shared._shared", SharedRegistry())
         for variable in (PLUGINS, STRICT):
             monkeypatch.delenv(variable, raising=False)
 
     def add(self, package: str, source: str, *, version: str = "1.0") -> None:
-        """Install a package with one module, and one entry point named as the module is."""
+        """Install a distribution with one module, and one entry point with the name of the module."""
         module = package.replace("-", "_").lower()
         self.metadata(
             f"{module}-{version}",
@@ -36,31 +36,31 @@ class Fakes:
             **{"entry_points.txt": f"[pipeline]\n{module} = {module}\n"},
         )
         (self.folder / f"{module}.py").write_text(dedent(source))
-        # Set and taken away again, so that the end of the test takes away what was imported.
+        # Set and deleted, so that monkeypatch removes the imported module at the end of the test.
         self._monkeypatch.setitem(sys.modules, module, ModuleType(module))
         del sys.modules[module]
         importlib.invalidate_caches()
 
     def metadata(self, name: str, **files: str) -> None:
-        """Write a folder of metadata as it is given, however broken."""
+        """Write a folder of metadata, which may be broken."""
         folder = self.folder / f"{name}.dist-info"
         folder.mkdir()
         for file, text in files.items():
             (folder / file).write_text(text)
 
     def found(self) -> list[Distribution]:
-        """The distributions in the folder, in the order of the file system."""
+        """Return the distributions of the folder, in the order of the file system."""
         return list(distributions(path=[str(self.folder)]))
 
     def registry(self, choice: Choice | None = None) -> Registry:
-        """What the distributions in the folder offer, or those of them that are chosen, and they alone."""
+        """Return a registry of the distributions of the folder, or of the chosen ones."""
         return discover_plugins(self.found(), choice)
 
 
 def offering(*names: str) -> str:
-    """The source of a module that offers the LSTM as an encoder under some names."""
+    """Return the source of a module that offers the LSTM as an encoder under some names."""
     return f"""\
-from pipeline.hooks import hookimpl
+from pipeline.extend import hookimpl
 from pipeline_recurrent import LSTM
 
 @hookimpl
@@ -70,10 +70,10 @@ def pipeline_encoders():
 
 
 def returning(mapping: str, *, hook: str = "pipeline_encoders", takes: str = "") -> str:
-    """The source of a module whose hook gives an expression."""
+    """Return the source of a module whose hook returns an expression."""
     return f"""\
 from pipeline import Encoder
-from pipeline.hooks import hookimpl
+from pipeline.extend import hookimpl
 from pipeline_recurrent import LSTM
 
 @hookimpl
@@ -81,7 +81,3 @@ def {hook}({takes}):
     return {mapping}
 """
 
-
-def untried(_: str, __: object) -> bool:
-    """In the place of `probed`: nothing that is offered can be tried, so that all of it is taken."""
-    return False

@@ -1,4 +1,4 @@
-"""Plugins are found by their entry points alone, and what is wrong with one stops no other."""
+"""Test that plugins are found by their entry points only, and that a broken one stops no other."""
 
 import ast
 import re
@@ -24,12 +24,12 @@ def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fakes:
 
 
 def failures(found: Registry) -> list[tuple[str, str | None]]:
-    """Each plugin, and why it failed."""
+    """Return each plugin with the reason of its failure."""
     return [(plugin.package, plugin.failure) for plugin in found.plugins]
 
 
-def test_our_own_are_found_by_entry_points_alone() -> None:
-    """Without the library's own distribution there is nothing; with it, all that it ships."""
+def test_own_plugins_are_found_by_entry_points_only() -> None:
+    """Without the library's own distribution there are no parts; with it, all of its parts."""
     assert [catalogue.names() for catalogue in discover_plugins([]).catalogues()] == [[], [], [], []]
     ours = discover_plugins([distribution("ragged-pipeline")])
     assert ours.encoders.names() == ["bigru", "bilstm", "gru", "lstm", "rnn"]
@@ -39,8 +39,8 @@ def test_our_own_are_found_by_entry_points_alone() -> None:
     assert [plugin.entry for plugin in ours.plugins] == ["attention", "builtin", "recurrent"]
 
 
-def test_the_library_names_no_plugin() -> None:
-    """No file of it imports what it ships as a plugin."""
+def test_library_imports_no_plugin() -> None:
+    """No file of the library contains the name of one of its own plugins."""
     assert pipeline.__file__ is not None
     plugins = {"pipeline_recurrent", "pipeline_attention"}
     files = sorted(Path(pipeline.__file__).parent.rglob("*.py"))
@@ -57,14 +57,14 @@ def test_the_library_names_no_plugin() -> None:
             assert plugins.isdisjoint(name.partition(".")[0] for name in names), f"{file}: {names}"
 
 
-def test_the_registry_of_all_is_made_once() -> None:
-    """Everyone looks names up in the same one."""
+def test_registry_is_created_once() -> None:
+    """All callers get the same registry."""
     assert registry() is registry()
     assert set(discover_plugins([distribution("ragged-pipeline")]).encoders.names()) <= set(registry().encoders.names())
 
 
 def test_plugins_load_in_one_order(fakes: Fakes) -> None:
-    """Sorted by package, in whatever order a file system lists them."""
+    """The order is by distribution, whatever the order of the file system."""
     for package in ("zeta", "Beta", "alpha"):
         fakes.add(package, offering(package))
     for found in (fakes.found(), fakes.found()[::-1]):
@@ -73,7 +73,7 @@ def test_plugins_load_in_one_order(fakes: Fakes) -> None:
 
 
 def test_entry_points_load_in_one_order(fakes: Fakes) -> None:
-    """Within a package by name, and by what they name where a package has lost its own."""
+    """The order is by name, and by module among distributions without a name."""
     for package in ("one", "two"):
         fakes.add(package, offering(package))
     points = "[pipeline]\nlater = one\nearlier = two\n"
@@ -94,8 +94,8 @@ def test_entry_points_load_in_one_order(fakes: Fakes) -> None:
         assert [offer.name for offer in loaded.encoders.offers] == ["one", "two", "one", "two", "one", "two"]
 
 
-def test_of_two_versions_the_first_on_the_path_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As for an import; and a package is the same however its name is spelt."""
+def test_first_of_two_versions_on_the_path_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rule is that of `import`, and names are compared in their normalized form."""
     later, first = Fakes(tmp_path / "later", monkeypatch), Fakes(tmp_path / "first", monkeypatch)
     later.add("two-words", offering("old"), version="1.0")
     first.add("Two_Words", offering("new"), version="2.0")
@@ -105,8 +105,8 @@ def test_of_two_versions_the_first_on_the_path_counts(tmp_path: Path, monkeypatc
     assert found.encoders.offer("new").plugin.version == "2.0"
 
 
-def test_broken_metadata_stops_nothing(fakes: Fakes) -> None:
-    """A folder left behind, a file that does not parse, one that is no text: the others load."""
+def test_broken_metadata_is_skipped(fakes: Fakes) -> None:
+    """An empty folder, a file that does not parse, and a binary file do not stop other plugins."""
     fakes.add("good", offering("good"))
     fakes.metadata("empty-1.0")
     fakes.metadata(
@@ -117,8 +117,8 @@ def test_broken_metadata_stops_nothing(fakes: Fakes) -> None:
     assert fakes.registry().plugins == [Plugin("good", "1.0", "good")]
 
 
-def test_plugins_without_a_name_load_all_the_same(fakes: Fakes) -> None:
-    """Metadata that lost its name is alike to nothing, and another such is not taken for it."""
+def test_plugins_without_a_name_load(fakes: Fakes) -> None:
+    """Two distributions without metadata are not the same distribution."""
     for package in ("one", "other"):
         fakes.add(package, offering(package))
         (fakes.folder / f"{package}-1.0.dist-info" / "METADATA").unlink()
@@ -131,81 +131,81 @@ BROKEN = {
     "absent": ("import no_such_module\n", "ModuleNotFoundError: No module named 'no_such_module'"),
     "raising": ("raise ValueError('a reason.\\nin two lines.')\n", "ValueError: a reason. in two lines"),
     "leaving": ("import sys\nsys.exit('no')\n", "SystemExit: no"),
-    "nothing": (returning("None"), "hook pipeline_encoders must give a mapping of names to factories, but gave None"),
+    "nothing": (returning("None"), "hook pipeline_encoders must return a mapping of names to factories, got None"),
     "sequence": (
         returning("['lstm']"),
-        "hook pipeline_encoders must give a mapping of names to factories, but gave ['lstm']",
+        "hook pipeline_encoders must return a mapping of names to factories, got ['lstm']",
     ),
     "uncallable": (
         returning("{'mine': 3}"),
-        "hook pipeline_encoders must map names to factories, but maps 'mine' to 3",
+        "hook pipeline_encoders must map names to factories, got 'mine': 3",
     ),
-    "nameless": (returning("{3: print}"), "hook pipeline_encoders must map names to factories, but maps 3 to "),
+    "nameless": (returning("{3: print}"), "hook pipeline_encoders must map names to factories, got 3: "),
     "failing": (returning("1 / 0"), "hook pipeline_encoders failed: ZeroDivisionError: division by zero"),
-    "misspelt": (
+    "misspelled": (
         returning("{}", hook="pipeline_encoder"),
-        f"it implements pipeline_encoder, and there is no such hook; there are: {HOOKS}",
+        f"it implements pipeline_encoder, which is not a hook; the hooks are: {HOOKS}",
     ),
     "unmarked": (
         "def pipeline_pools():\n    return {}\n",
-        "its pipeline_pools is not marked as a hook; write @hookimpl above it, from pipeline.hooks",
+        "its function pipeline_pools is not marked as a hook; write @hookimpl above it, from pipeline.extend",
     ),
     "asking": (
         returning("{}", takes="config"),
-        "a hook of it does not fit its specification, which takes no arguments: "
+        "one of its hooks must take no arguments: "
         "Plugin 'asking' for hook 'pipeline_encoders' hookimpl definition: pipeline_encoders(config)",
     ),
 }
 
 
 @pytest.mark.parametrize("package", BROKEN)
-def test_what_fails_to_load_is_reported_and_stops_nothing(fakes: Fakes, package: str) -> None:
-    """In a warning, in the list of plugins, and where a name is not found; the plugins before and behind it load."""
+def test_failed_plugin_is_reported_and_stops_no_other(fakes: Fakes, package: str) -> None:
+    """The failure is in a warning, in the list, and in the error about an unknown name; plugins around it load."""
     source, reason = BROKEN[package]
     fakes.add(package, source)
     fakes.add("aaa", offering("before"))
-    fakes.add("zzz", offering("behind"))
-    told = f"{package} 1.0 (entry point '{package}') could not be loaded: {reason}"
-    with pytest.warns(PluginWarning, match=rf"^plugin {re.escape(told)}.*\.$") as warned:
+    fakes.add("zzz", offering("after"))
+    failure_text = f"{package} 1.0 (entry point '{package}') failed to load: {reason}"
+    with pytest.warns(PluginWarning, match=rf"^plugin {re.escape(failure_text)}.*\.$") as warned:
         found = fakes.registry()
     assert len(warned) == 1
     assert [name for name, _ in failures(found)] == ["aaa", package, "zzz"]
     failure = failures(found)[1][1] or ""
     assert failure.startswith(reason)
     assert not failure.endswith(".")
-    assert found.encoders.names() == ["before", "behind"]
+    assert found.encoders.names() == ["after", "before"]
     for catalogue in found.catalogues():
-        with pytest.raises(UnknownNameError, match=re.escape(f". Plugin {told}")):
+        with pytest.raises(UnknownNameError, match=re.escape(f". Plugin {failure_text}")):
             catalogue.offer("mine")
 
 
-def test_a_plugin_is_taken_whole_or_not_at_all(fakes: Fakes) -> None:
-    """One wrong hook, and the right ones are not taken either."""
+def test_plugin_is_registered_completely_or_not_at_all(fakes: Fakes) -> None:
+    """One invalid hook drops the valid ones too."""
     fakes.add("half", offering("half") + "@hookimpl\ndef pipeline_pools():\n    return 3\n")
-    with pytest.warns(PluginWarning, match="hook pipeline_pools must give a mapping"):
+    with pytest.warns(PluginWarning, match="hook pipeline_pools must return a mapping"):
         found = fakes.registry()
     assert found.encoders.names() == []
 
 
-def test_a_module_may_be_registered_by_hand(fakes: Fakes) -> None:
-    """For tests of plugins that are not installed: the same rules, and an error in place of a warning."""
+def test_module_can_be_registered_by_hand(fakes: Fakes) -> None:
+    """The same rules hold, with an error instead of a warning."""
     found = Registry()
     plugin = Plugin("mine", "1.0", "mine")
     fakes.add("mine", returning("None"))
     module = fakes.found()[0].entry_points["mine"].load()
-    with pytest.raises(PluginError, match=r"^plugin mine 1\.0 \(entry point 'mine'\): hook .* but gave None\.$"):
+    with pytest.raises(PluginError, match=r"^plugin mine 1\.0 \(entry point 'mine'\): hook .*, got None\.$"):
         found.register(module, plugin)
     assert found.plugins == []
 
 
-def test_a_plugin_may_offer_nothing(fakes: Fakes) -> None:
-    """A module without hooks is a plugin all the same, and has not failed."""
+def test_plugin_may_offer_nothing(fakes: Fakes) -> None:
+    """A module without hooks is a plugin that has not failed."""
     fakes.add("idle", "")
     assert fakes.registry().plugins == [Plugin("idle", "1.0", "idle")]
 
 
-def test_a_name_offered_twice_is_refused_when_it_is_used(fakes: Fakes) -> None:
-    """With both packages named; what only one offers is not touched."""
+def test_using_a_name_that_two_plugins_offer_raises(fakes: Fakes) -> None:
+    """The error names both distributions; other names of the plugins work."""
     fakes.add("alpha", offering("mine", "alone"))
     fakes.add("beta", offering("mine"))
     found = fakes.registry()
@@ -217,17 +217,17 @@ def test_a_name_offered_twice_is_refused_when_it_is_used(fakes: Fakes) -> None:
         lambda: found.encoders.is_lazy("mine"),
     ]
     for use in uses:
-        with pytest.raises(PluginError) as refused:
+        with pytest.raises(PluginError) as caught:
             use()
-        assert str(refused.value) == (
+        assert str(caught.value) == (
             "encoder 'mine' is offered by alpha 1.0 (entry point 'alpha') and beta 1.0 (entry point 'beta'), "
-            "through hook pipeline_encoders; uninstall one, or import the part that you mean and pass it as an object."
+            "through hook pipeline_encoders; uninstall one of them, or import the part that you mean and pass the object."
         )
-        assert refused.value.details["packages"] == ["alpha", "beta"]
+        assert caught.value.details["packages"] == ["alpha", "beta"]
 
 
-def test_one_module_under_two_names_offers_twice(fakes: Fakes) -> None:
-    """A copy of a package under another name collides by name, like any other."""
+def test_module_with_two_entry_points_collides(fakes: Fakes) -> None:
+    """A copy of a distribution under another name collides like any other plugin."""
     fakes.add("alpha", offering("mine"))
     fakes.metadata(
         "beta-1.0", METADATA="Name: beta\nVersion: 1.0\n", **{"entry_points.txt": "[pipeline]\nbeta = alpha\n"}
