@@ -128,7 +128,7 @@ class ClassIds(Sequence[int]):
     """Classes without names: a `range` of ids, in a form that torch.compile supports as an attribute of a module.
 
     Example:
-        >>> list(Numbered(3))
+        >>> list(ClassIds(3))
         [0, 1, 2]
     """
 

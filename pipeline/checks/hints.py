@@ -66,7 +66,7 @@ def get_classes(hint: object) -> tuple[type, ...] | None:
     for member in split_union(hint):
         origin = NoneType if member is None else get_origin(member) or member
         # A shaped tensor is a class of jaxtyping's, but `isinstance` with it needs its context of axis sizes.
-        if is_shaped(member) or not isinstance(origin, type) or origin is object:
+        if is_shaped(member) or is_unconstrained(member) or not isinstance(origin, type):
             return None
         classes.append(origin)
     return tuple(classes)

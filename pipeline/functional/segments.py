@@ -108,6 +108,9 @@ class _SegmentMax(torch.autograd.Function):
         values, row, maximum = saved
         is_maximum = (values.detach() == maximum.detach().index_select(0, row)).to(values.dtype)
         count = torch.zeros_like(maximum).index_add_(0, row, is_maximum)
+        # Empty rows have no step that reads their gradient, but 0 / 0 would give NaN in the second derivative. Rows with
+        # a NaN, which equals nothing, keep the count 0: their gradient shall be NaN.
+        count.masked_fill_((count == 0) & ~maximum.detach().isnan(), 1)
         return (gradients[0] / count).index_select(0, row).mul(is_maximum), None, None
 
 

@@ -1,0 +1,63 @@
+"""Reductions per row equal a loop over the rows, in both layouts, and their derivatives exist."""
+
+import pytest
+import torch
+from hypothesis import given
+from torch import Tensor
+
+from pipeline import Packed, Padded, Vectors
+from pipeline.functional.segments import max_by_row, segment_max, softmax_by_row, sum_by_row
+from support.strategies import ragged
+from support.untyped import listed
+
+
+def pad(rows: list[Tensor]) -> Padded[Vectors]:
+    """Return a batch with NaN in the padding."""
+    lengths = torch.tensor([len(row) for row in rows])
+    values = torch.full((len(rows), int(lengths.max()) + 1, 3), torch.nan, dtype=torch.float64)
+    for padded_row, row in zip(values, rows, strict=True):
+        padded_row[: len(row)] = row
+    return Padded(Vectors, values, lengths)
+
+
+@given(rows=ragged())
+def test_sum_and_max_equal_a_loop(rows: list[Tensor]) -> None:
+    """An empty row gives zeros, and padding has no influence."""
+    zeros = torch.zeros(3, dtype=torch.float64)
+    batch = pad(rows)
+    for steps in (batch, batch.packed()):
+        torch.testing.assert_close(sum_by_row(steps), torch.stack([row.sum(0) for row in rows]))
+        expected = torch.stack([row.amax(0) if len(row) else zeros for row in rows])
+        assert torch.equal(max_by_row(steps), expected)
+
+
+@given(rows=ragged())
+def test_softmax_equals_a_loop(rows: list[Tensor]) -> None:
+    """Also of scores whose exponential overflows."""
+    packed = pad(rows).packed()
+    scores = packed.values[:, 0] * 1_000
+    weights = softmax_by_row(packed, scores)[packed.order.reading_order]
+    expected = [torch.softmax(row[:, 0] * 1_000, 0) for row in rows]
+    torch.testing.assert_close(weights, torch.cat(expected))
+
+
+def test_equal_maxima_share_the_gradient() -> None:
+    """Each gets the same part; smaller values get none."""
+    values = torch.tensor([[2.0], [5.0], [2.0], [1.0]], requires_grad=True)
+    maximum = max_by_row(Packed(Vectors, values, torch.tensor([1, 3])))
+    assert listed(maximum.detach()) == [[5.0], [2.0]]
+    (gradient,) = torch.autograd.grad(maximum.sum(), values)
+    assert listed(gradient.squeeze(1)) == [0.5, 1.0, 0.5, 0.0]
+
+
+@pytest.mark.parametrize("rows", [2, 4])
+def test_segment_max_has_second_derivatives(rows: int) -> None:
+    """The custom backward pass is itself differentiable, with and without empty rows."""
+    values = torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
+    row = torch.tensor([0, 1, 0, 1, 0])
+
+    def cubed(values: Tensor) -> Tensor:
+        return segment_max(values, row, rows) ** 3
+
+    assert torch.autograd.gradcheck(cubed, (values,))
+    assert torch.autograd.gradgradcheck(cubed, (values,))

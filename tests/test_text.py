@@ -1,0 +1,29 @@
+"""Text for terminals and messages."""
+
+import pytest
+
+from pipeline.text import escape_control_characters, format_error, to_one_line
+
+
+def test_no_control_character_reaches_the_terminal() -> None:
+    """Escape sequences and line breaks are written as in Python source."""
+    assert escape_control_characters("a\x1b[31mb\r\n\x00é") == "a\\x1b[31mb\\r\\n\\x00é"
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ValueError("two\n  lines"), "ValueError: two lines"),
+        (KeyError(), "KeyError"),
+        (TimeoutError(2, "late"), "TimeoutError: [Errno 2] late"),
+    ],
+)
+def test_errors_are_written_on_one_line(error: Exception, text: str) -> None:
+    """Type and message; the type alone if there is no message."""
+    assert format_error(error) == text
+
+
+def test_long_lines_are_cut() -> None:
+    """The limit includes the dots."""
+    assert to_one_line("a" * 20, 10) == "a" * 7 + "..."
+    assert to_one_line("a" * 10, 10) == "a" * 10
