@@ -134,7 +134,7 @@ class Coverage:
 
     @property
     def complete(self) -> bool:
-        """Whether every row occurs exactly once."""
+        """True if every row occurs exactly once."""
         return not len(self.missing) and not len(self.duplicated)
 
 

@@ -9,8 +9,8 @@ import numpy.typing as npt
 IntArray: TypeAlias = npt.NDArray[np.signedinteger]
 """Integers: int32 where they fit, else int64."""
 
+# Rows processed at once. As int64 they take 256 KiB, which stays in the L2 cache of one core.
 BLOCK: Final = 1 << 15
-"""How many rows are processed at once: as int64 they take 256 KiB, which stays in the L2 cache of one core."""
 
 
 def iterate_blocks(count: int) -> Iterable[tuple[int, int]]:

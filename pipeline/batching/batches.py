@@ -16,9 +16,9 @@ from pipeline.batching.policies import Policy
 from pipeline.batching.sorting import SortedRows
 from pipeline.errors import OptionError
 
+# The most random orders of the batches that are tried. One in 20 exceeds `compute_chance_bound`, so for one rank two
+# tries are nearly always enough. The limit matters if no order can meet the bound: few batches, or many ranks.
 _MAX_SHUFFLES: Final = 20
-"""The most random orders of the batches that are tried. One in 20 exceeds `compute_chance_bound`, so for one rank two
-tries are nearly always enough. The limit matters if no order can meet the bound: few batches, or many ranks."""
 
 Uneven = Literal["repeat", "drop", "raise"]
 """What happens to rows that are too few for equal numbers of batches on all ranks."""
@@ -36,7 +36,7 @@ class Batches:
         order: row numbers.
         starts: where each batch starts in the order.
         stops: where it stops.
-        shapes: what it is padded to: rows, then steps, one column per length of a row.
+        shapes: its padded shape: rows, then steps, one column per length of a row.
         steps: its number of real steps.
     """
 
@@ -200,7 +200,7 @@ def _add_edges(rows: SortedRows, policy: Policy) -> Starts:
 def split_largest(starts: Starts, rows: int, world_size: int) -> Starts:
     """Halve the batches with the most rows until the number of batches is a multiple of `world_size`, if rows allow it.
 
-    Half a batch is always within the limits of the whole one.
+    Half a batch is always within the limits of the whole one. A batch of one row cannot be halved.
 
     Example:
         >>> split_largest(np.array([0, 6]), rows=8, world_size=3).tolist()

@@ -26,37 +26,29 @@ from pipeline.batching.policies import Policy
 from pipeline.batching.sorting import SortInput, choose_bands, sort_rows
 from pipeline.errors import LengthError, OptionError
 
+# Rows drawn to estimate the number of batches, which sets the number of pools. The error is about 1%, far less than
+# pools differ by chance. Counting the lengths of all rows would take about as long as the whole plan.
 _SAMPLE_ROWS: Final = 1 << 14
-"""How many rows are drawn to estimate the number of batches. The error is about 1%, and pools need no better size."""
 
+# Version of the algorithm, part of every recipe. Raise it with any change that gives other batches: cursors of the old
+# version are then rejected, instead of continued in another order.
 _VERSION: Final = 1
-"""Version of the algorithm, part of every recipe. Raise it with any change that gives other batches: cursors of the old
-version are then rejected, instead of continued in another order."""
 
 
 @final
 @attrs.frozen(eq=False)
 class PlanBuilder:
-    """Everything that determines the plans of a run, apart from the epoch and the number of ranks."""
+    """Everything that determines the plans of a run, apart from the epoch and the number of ranks.
+
+    `splits` are those of `split_rows`.
+    """
 
     lengths: Lengths
     splits: RowSplits
     policy: Policy
     seed: int | None
-    worst_first: bool
-    uneven: Uneven
-
-    @classmethod
-    def of(
-        cls, lengths: Lengths, policy: Policy, seed: int | None, *, worst_first: bool = False, uneven: Uneven = "repeat"
-    ) -> "PlanBuilder":
-        """Split or truncate long rows as the policy says.
-
-        Raises:
-            LengthError: if a row is too long and the policy raises.
-            OptionError: if rows of two lengths would have to be truncated or split.
-        """
-        return cls(lengths, split_rows(lengths, policy), policy, seed, worst_first, uneven)
+    worst_first: bool = False
+    uneven: Uneven = "repeat"
 
     def compute_recipe(self) -> str:
         """Compute a digest of everything in this builder."""
@@ -77,7 +69,7 @@ class PlanBuilder:
         """Build the batches of the rest of an epoch, with the rows that are repeated and those that are dropped.
 
         Nothing is stored about rows that were read. Each stretch of the epoch (a number of ranks, and the batches that
-        each did) is built again, and the rows of its batches are taken out of what is left.
+        each did) is built again, and the rows of its batches are removed from the rest.
 
         Raises:
             OptionError: if `uneven` forbids what the rows need, or more batches were done than there are.
@@ -102,6 +94,7 @@ class PlanBuilder:
         Raises:
             OptionError: if `uneven` forbids what the rows need.
         """
+        # Called once per batch, but there are far fewer lengths than batches.
         room = cache(self.policy.room)
         count = len(self.splits) if numbers is None else len(numbers)
         sample = self._draw_sample(numbers, count, random)
@@ -306,9 +299,10 @@ class PoolBatcher:
         # The first pool uses the random numbers of a plan, so that a stream of one pool has its batches.
         path = (epoch, number) if number else (epoch,)
         random = None if self.seed is None else SeededRandom(self.seed, path)
-        builder = PlanBuilder.of(lengths, self._one_pool, self.seed, uneven=uneven)
+        splits = split_rows(lengths, self._one_pool)
+        builder = PlanBuilder(lengths, splits, self._one_pool, self.seed, uneven=uneven)
         batches, repeated, _ = builder.build(None, random, self.world_size)
-        return batches, builder.splits, len(repeated)
+        return batches, splits, len(repeated)
 
     def _estimate_share(self, length: int) -> float:
         limit = self.policy.limit()

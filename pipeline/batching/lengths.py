@@ -11,8 +11,8 @@ import numpy.typing as npt
 from pipeline.batching.arrays import IntArray, iterate_blocks
 from pipeline.errors import LengthError, ShapeError
 
+# The longest row allowed. No such row fits in memory, and 8 million of these lengths can be added without overflow.
 _LIMIT: Final = 1 << 40
-"""The longest row allowed. No row of this length fits in memory, and sums of such lengths do not overflow int64."""
 
 
 @final
@@ -21,7 +21,7 @@ class Lengths:
     """Number of steps of each row; for rows with a source and a target, of both.
 
     Attributes:
-        values: integers of shape (rows, 1) or (rows, 2), not copied from what was passed.
+        values: integers of shape (rows, 1) or (rows, 2), views of the argument where possible.
         longest: steps of the longest row, source and target together.
     """
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pipeline.array_file import ArrayFileError, read_arrays, write_arrays
 from pipeline.batching.arrays import IntArray
 from pipeline.batching.batches import Uneven
-from pipeline.batching.builder import PlanBuilder, check_batches_done, compute_digest
+from pipeline.batching.builder import PlanBuilder, check_batches_done, compute_digest, split_rows
 from pipeline.batching.cursor import Cursor
 from pipeline.batching.lengths import Lengths, RowSplits
 from pipeline.batching.policies import Policy
@@ -102,7 +102,8 @@ class Plan:
         world_size = check_int("world_size", world_size, minimum=1)
         seed = None if seed is None else check_int("seed", seed, minimum=0)
         check_choice("uneven", uneven, get_args(Uneven))
-        builder = PlanBuilder.of(Lengths.of(lengths), policy, seed, worst_first=worst_first, uneven=uneven)
+        checked = Lengths.of(lengths)
+        builder = PlanBuilder(checked, split_rows(checked, policy), policy, seed, worst_first, uneven)
         recipe = builder.compute_recipe()
         if after is None:
             cursor = start = Cursor(0 if epoch is None else epoch, recipe=recipe)
@@ -129,18 +130,9 @@ class Plan:
                     raise _build_error(path, "it has another plan than its name says")
                 return plan
         batches, repeated, dropped = builder.build_rest(start.epoch, start.batches_done, world_size)
-        plan = cls(
-            batches.order,
-            batches.starts,
-            batches.stops,
-            batches.shapes,
-            batches.steps,
-            builder.splits,
-            repeated,
-            dropped,
-            world_size,
-            start,
-        )
+        order, starts, stops = batches.order, batches.starts, batches.stops
+        shapes, steps, splits = batches.shapes, batches.steps, builder.splits
+        plan = cls(order, starts, stops, shapes, steps, splits, repeated, dropped, world_size, start)
         if cache is not None:
             plan.save(cache)
         return plan
@@ -252,17 +244,9 @@ class Plan:
             "rows": self.splits.rows,
             "limit": self.splits.limit,
         }
-        arrays = {
-            "order": self.order,
-            "starts": self.starts,
-            "stops": self.stops,
-            "shapes": self.shapes,
-            "steps": self.steps,
-            "repeated": self.repeated,
-            "dropped": self.dropped,
-            "extra_rows": self.splits.extra_rows,
-            "extra_starts": self.splits.extra_starts,
-        }
+        arrays = {"order": self.order, "starts": self.starts, "stops": self.stops, "shapes": self.shapes}
+        arrays |= {"steps": self.steps, "repeated": self.repeated, "dropped": self.dropped}
+        arrays |= {"extra_rows": self.splits.extra_rows, "extra_starts": self.splits.extra_starts}
         write_arrays(path, arrays, metadata)
         return path
 

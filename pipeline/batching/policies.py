@@ -330,7 +330,7 @@ class Shapes(Policy):
             raise OptionError(msg)
         own = np.column_stack([rows, longest]).astype(np.int64)
         found = own.copy()
-        # The largest area first: what is assigned last is the smallest that fits.
+        # The largest area first, so that the last assignment is the smallest shape that fits.
         for allowed in sorted(self.allowed, key=lambda shape: (shape[0] * shape[1], shape[1]), reverse=True):
             found[(own <= allowed).all(axis=1)] = allowed
         return found
