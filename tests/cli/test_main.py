@@ -1,4 +1,4 @@
-"""`python -m pipeline` tells a newcomer what to do, and shows what is installed, broken or not."""
+"""Test `python -m pipeline`: the welcome, and the table of installed parts, broken or not."""
 
 import io
 import os
@@ -15,20 +15,21 @@ import torch
 from rich.console import Console
 
 import pipeline.__main__ as command_line
-from pipeline.cli.plugins import Line, lines, listing
-from pipeline.cli.welcome import PIPE, status
+from pipeline.cli.plugins import make_table
+from pipeline.cli.welcome import PIPE, format_status
 from pipeline.errors import OptionError
 from pipeline.registry import PluginWarning, Registry, discover_plugins, load_for_listing
+from pipeline.text import escape_control_characters
 from pipeline_recurrent.native import available, instructions
 from support.fakes import Fakes, offering
 
 MARKUP = "[bold]n\x1b[31m\nö"
-"""A stranger's name: markup, a colour, a line end, and a letter that not every terminal has."""
+"""A plugin's name with markup, a color, a line end, and a letter that some terminals lack."""
 
 
 @pytest.fixture
 def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    """What ships, and plugins that collide with it, fail, offer nothing, and have strange names."""
+    """Return the library's parts, and plugins that collide with them, fail, offer nothing, or have odd names."""
     fakes = Fakes(tmp_path / "site", monkeypatch)
     fakes.add("alpha", offering("lstm", MARKUP))
     fakes.add("beta", "raise ValueError('[red]why[/red]')\n")
@@ -38,21 +39,21 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
 
 
 def printed(found: Registry, *, width: int = 200, encoding: str = "utf-8") -> str:
-    """The list as it is printed on a terminal of some width."""
+    """Return the table as a terminal of some width shows it."""
     raw = io.BytesIO()
     file = io.TextIOWrapper(raw, encoding=encoding, errors="backslashreplace")
-    listing(Console(file=file, width=width, legacy_windows=False), found)
+    Console(file=file, width=width, legacy_windows=False).print(*make_table(found).rich())
     file.flush()
     return raw.getvalue().decode(encoding)
 
 
 def cells_of(found: Registry) -> list[list[str]]:
-    """The cells of the list, line by line."""
+    """Return the cells of the table, line by line."""
     return [re.split(r" {2,}", line.rstrip()) for line in printed(found).splitlines()]
 
 
-def test_alone_it_says_what_to_do_next(capsys: pytest.CaptureFixture[str]) -> None:
-    """What this is, a pipe, the commands, the documents, the versions."""
+def test_welcome(capsys: pytest.CaptureFixture[str]) -> None:
+    """The welcome has a summary, a pipe, the commands, the documentation and the versions."""
     assert command_line.main([]) == 0
     out = capsys.readouterr().out
     assert out.startswith(f"pipeline {version('ragged-pipeline')}: models over sequences of unequal length")
@@ -64,8 +65,8 @@ def test_alone_it_says_what_to_do_next(capsys: pytest.CaptureFixture[str]) -> No
     assert f"Python {sys.version_info.major}.{sys.version_info.minor}." in out
 
 
-def test_it_says_how_things_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What plugins say, sorted by subject; one that fails is named with its error, and nothing it prints gets out."""
+def test_status_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines are sorted by subject; a failing function is reported, and its output is dropped."""
     fakes = Fakes(tmp_path / "site", monkeypatch)
     source = """
         from pipeline.hooks import hookimpl
@@ -80,43 +81,42 @@ def test_it_says_how_things_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """
     fakes.add("alpha", source)
     found = fakes.registry()
-    assert list(status(found)) == [
+    assert list(format_status(found)) == [
         r"bolts: tight\x1b[31m",
-        "wires: alpha 1.0 (entry point 'alpha') failed to say: ValueError: no wire",
+        "wires: the status function of alpha 1.0 (entry point 'alpha') failed: ValueError: no wire",
     ]
-    assert list(lines(found)) == [
-        Line("-", "-", found.plugins[0], "ok: entry point 'alpha' offers no part, but says how things stand")
-    ]
+    state = "ok: entry point 'alpha' offers no parts, but reports status lines"
+    assert make_table(found).rows == [["-", "-", "alpha", "1.0", "-", state]]
 
 
-def test_it_says_which_engine_computes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Native with its instructions, or why not; and with how many threads."""
+def test_welcome_shows_the_engine(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The line has the native engine with its instructions, or the reason against it, and the threads."""
 
-    def said() -> str:
+    def read_line() -> str:
         assert command_line.main([]) == 0
         return next(line for line in capsys.readouterr().out.splitlines() if line.startswith("recurrent engines: "))
 
     threads = torch.get_num_threads()
     if available() is None:
-        assert f"native (compiled, {instructions()})" in said()
-    assert f"; {threads} thread" in said()
+        assert f"native (compiled, {instructions()})" in read_line()
+    assert f"; {threads} thread" in read_line()
     monkeypatch.setenv("PIPELINE_NATIVE", "0")
     assert (
         "plain torch operations, or torch's kernels where they are faster; not native, because it is switched off by PIPELINE_NATIVE=0; "
-        in said()
+        in read_line()
     )
 
 
-def test_its_pipe_runs_as_pasted() -> None:
-    """Copied from the output of a narrow terminal into Python."""
-    told = subprocess.run(
+def test_welcome_pipe_runs_as_pasted() -> None:
+    """The pipe is copied from a narrow terminal into Python."""
+    output = subprocess.run(
         [sys.executable, "-P", "-m", "pipeline"],
         capture_output=True,
         text=True,
         check=True,
         env={**os.environ, "COLUMNS": "30"},
     )
-    pasted = told.stdout[told.stdout.index("from pipeline import") : told.stdout.index("The commands:")]
+    pasted = output.stdout[output.stdout.index("from pipeline import") : output.stdout.index("Commands:")]
     run = subprocess.run(
         [sys.executable, "-P", "-W", "error", "-"], input=pasted, capture_output=True, text=True, check=False
     )
@@ -124,20 +124,22 @@ def test_its_pipe_runs_as_pasted() -> None:
     assert re.fullmatch(r"\[[01], [01], [01]\]\n", run.stdout)
 
 
-def test_plugins_lists_what_ships(capsys: pytest.CaptureFixture[str]) -> None:
-    """Every part with its kind, package, version and state."""
+def test_plugins_lists_own_parts(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each part has its kind, distribution, version and state."""
     assert command_line.main(["plugins"]) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[0].split() == ["name", "kind", "package", "version", "can", "state"]
     ours = discover_plugins([distribution("ragged-pipeline")])
     for catalogue in ours.catalogues():
         for name in catalogue.names():
-            wanted = rf"^{name} +{catalogue.kind} +ragged-pipeline +{re.escape(version('ragged-pipeline'))} +[a-z -]+ +ok *$"
+            wanted = (
+                rf"^{name} +{catalogue.kind} +ragged-pipeline +{re.escape(version('ragged-pipeline'))} +[a-z -]+ +ok *$"
+            )
             assert re.search(wanted, out, flags=re.MULTILINE), wanted
 
 
-def test_plugins_shows_what_is_wrong(broken: Registry) -> None:
-    """Names that collide, plugins that failed, with their reason, and one that offers nothing."""
+def test_plugins_shows_problems(broken: Registry) -> None:
+    """The table shows collisions, failures with their reason, and a plugin without parts."""
     ours = f"ragged-pipeline {version('ragged-pipeline')} (entry point 'recurrent')"
     cells = cells_of(broken)
     theirs = "conflict: also offered by alpha 1.0 (entry point 'alpha')"
@@ -149,10 +151,10 @@ def test_plugins_shows_what_is_wrong(broken: Registry) -> None:
     assert ["-", "-", "idle", "1.0", "-", "empty: entry point 'idle' offers nothing; it implements no hook"] in cells
 
 
-def test_plugins_exits_with_0_whatever_it_found(
+def test_plugins_exits_with_0_despite_problems(
     broken: Registry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A list is information, not a verdict; and it is not warned of what is listed."""
+    """Problems are in the table, so they cause no warning and no failure."""
 
     def found() -> Registry:
         warnings.warn("as when it is loaded", PluginWarning, stacklevel=1)
@@ -160,29 +162,29 @@ def test_plugins_exits_with_0_whatever_it_found(
 
     monkeypatch.setattr(command_line, "load_for_listing", found)
     assert command_line.main(["plugins"]) == 0
-    told = capsys.readouterr()
-    assert "failed: entry point 'beta'" in told.out
-    assert told.err == ""
+    output = capsys.readouterr()
+    assert "failed: entry point 'beta'" in output.out
+    assert output.err == ""
 
 
-def test_strange_names_are_printed_as_they_are(broken: Registry) -> None:
-    """Markup is not obeyed, and no control character reaches the terminal."""
+def test_odd_names_are_printed_literally(broken: Registry) -> None:
+    """Markup has no effect, and no control character reaches the terminal."""
     assert [r"[bold]n\x1b[31m\nö", "encoder", "alpha", "1.0", "causal stateful", "ok"] in cells_of(broken)
     assert "\x1b" not in printed(broken)
     assert r"[bold]n\x1b[31m\n\xf6" in printed(broken, encoding="ascii")
 
 
 @pytest.mark.parametrize("width", [24, 40, 60])
-def test_narrow_terminals_cut_nothing_off(broken: Registry, width: int) -> None:
-    """Cells are folded: every letter is still there."""
+def test_narrow_terminals_cut_off_nothing(broken: Registry, width: int) -> None:
+    """Cells are folded, and every letter is still printed."""
     out = printed(broken, width=width)
     assert max(map(len, out.splitlines())) <= width
     assert Counter("".join(out.split())) == Counter("".join(printed(broken, width=500).split()))
 
 
-def test_a_pipe_gets_one_line_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long, so that grep finds what belongs together; and in whatever letters the pipe can take."""
-    parts = len(list(lines(load_for_listing())))
+def test_pipe_gets_one_line_per_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines are not folded, so that grep works, and use the encoding of the pipe."""
+    parts = len(make_table(load_for_listing()).rows)
     fakes = Fakes(tmp_path / "site", monkeypatch)
     fakes.add("alpha", f"raise ValueError({'ö' * 300!r})\n")
     path = os.pathsep.join([str(fakes.folder), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
@@ -196,34 +198,34 @@ def test_a_pipe_gets_one_line_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert re.search(r"^- +- +alpha +1\.0 +- +failed: .*(\\xf6){300} *$", run.stdout, flags=re.MULTILINE)
 
 
-def test_lines_come_by_kind_and_name(broken: Registry) -> None:
-    """Parts first, and below them the plugins that have none."""
-    found = list(lines(broken))
-    assert [line.name for line in found[:3]] == [MARKUP, "bigru", "bilstm"]
-    assert found[-2] == Line("-", "-", broken.plugins[1], "failed: entry point 'beta': ValueError: [red]why[/red]")
-    assert {line.name: line.can for line in found if line.name in {"bigru", "dot", "bpe"}} == {
+def test_rows_are_sorted_by_kind_and_name(broken: Registry) -> None:
+    """Plugins without parts are at the end."""
+    rows = make_table(broken).rows
+    assert [row[0] for row in rows[:3]] == [escape_control_characters(MARKUP), "bigru", "bilstm"]
+    assert rows[-2] == ["-", "-", "beta", "1.0", "-", "failed: entry point 'beta': ValueError: [red]why[/red]"]
+    assert {row[0]: row[4] for row in rows if row[0] in {"bigru", "dot", "bpe"}} == {
         "bigru": "bidirectional stateful",
         "dot": "exportable",
         "bpe": "-",
     }
-    kinds = list(dict.fromkeys(line.kind for line in found))
+    kinds = list(dict.fromkeys(row[1] for row in rows))
     assert kinds == ["encoder", "attention", "pool", "tokenizer", "-"]
 
 
 @pytest.mark.parametrize("arguments", [["plugin"], ["--plugins"], ["plugins", "extra"]])
-def test_an_unknown_command_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """With status 2, and the argument that was meant in the message."""
+def test_unknown_command_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """The message contains the wrong argument."""
     with pytest.raises(SystemExit) as left:
         command_line.main(arguments)
     assert left.value.code == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert "usage: python -m pipeline" in told.err
-    assert arguments[-1] in told.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "usage: python -m pipeline" in output.err
+    assert arguments[-1] in output.err
 
 
-def test_an_unknown_command_lists_those_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
-    """So that a slip of a key is mended at once."""
+def test_unknown_command_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    """A typo is easy to fix with the list."""
     with pytest.raises(SystemExit):
         command_line.main(["plugin"])
     assert re.search(
@@ -233,7 +235,7 @@ def test_an_unknown_command_lists_those_that_exist(capsys: pytest.CaptureFixture
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
-    """Both leave with status 0."""
+    """Both exit with status 0."""
     for arguments, wanted in (
         (["--help"], "plugins"),
         (["--version"], f"pipeline {version('ragged-pipeline')}, torch "),
@@ -244,18 +246,18 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
         assert wanted in capsys.readouterr().out
 
 
-def test_what_the_library_refuses_is_one_line(
+def test_library_errors_are_printed_on_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On stderr, without a traceback or control characters, and with status 1; a fault of ours keeps its traceback."""
+    """They go to stderr without a traceback and control characters; other errors keep their traceback."""
 
-    def refuse() -> Registry:
-        raise OptionError("lines must be 1 or more,\nbut \x1b[31m0 arrived.")
+    def raise_option_error() -> Registry:
+        raise OptionError("lines must be 1 or more,\ngot \x1b[31m0.")
 
-    monkeypatch.setattr(command_line, "load_for_listing", refuse)
+    monkeypatch.setattr(command_line, "load_for_listing", raise_option_error)
     assert command_line.main(["plugins"]) == 1
-    told = capsys.readouterr()
-    assert (told.out, told.err) == ("", "error: lines must be 1 or more,\\nbut \\x1b[31m0 arrived.\n")
+    output = capsys.readouterr()
+    assert (output.out, output.err) == ("", "error: lines must be 1 or more,\\ngot \\x1b[31m0.\n")
 
     def fail() -> Registry:
         raise ZeroDivisionError

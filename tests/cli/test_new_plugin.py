@@ -1,4 +1,4 @@
-"""`python -m pipeline new-plugin` writes a package that works as it is, or nothing at all."""
+"""Test that `python -m pipeline new-plugin` writes a working package, or nothing at all."""
 
 import importlib.util
 import os
@@ -12,25 +12,25 @@ from pathlib import Path
 import pytest
 
 import pipeline.__main__ as command_line
-from pipeline.cli.new_plugin import Names, new_plugin
+from pipeline.cli.new_plugin import Names, write_plugin
 from pipeline.errors import OptionError
 
 
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
-    """The folder of a package, as it is written."""
-    return new_plugin("leaky-mean", tmp_path)
+    """Write a package and return its folder."""
+    return write_plugin("leaky-mean", tmp_path)
 
 
 def run(*command: str, path: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
-    """A command in a process of its own, with a folder on its path."""
+    """Run a command in a process of its own, with a folder on its path."""
     paths = os.pathsep.join([str(path), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     environment = {**os.environ, "PYTHONPATH": paths, **variables}
     return subprocess.run(command, cwd=path, capture_output=True, text=True, check=False, env=environment)
 
 
-def test_the_package_is_whole(written: Path) -> None:
-    """A project, a page, a typed module and its tests; no placeholder is left, and nothing lies beside it."""
+def test_package_is_complete(written: Path) -> None:
+    """The package has a project, a README, a typed module and tests, and no placeholders or temporary files."""
     found = {str(file.relative_to(written)): file for file in written.rglob("*") if file.is_file()}
     assert set(found) == {
         "pyproject.toml",
@@ -43,36 +43,39 @@ def test_the_package_is_whole(written: Path) -> None:
     assert not [name for name, file in found.items() if "$" in file.read_text(encoding="utf-8")]
     project = tomllib.loads(found["pyproject.toml"].read_text(encoding="utf-8"))
     assert project["build-system"]["build-backend"] == "hatchling.build"
-    assert (project["project"]["name"], project["project"]["dependencies"]) == ("pipeline-leaky-mean", ["ragged-pipeline"])
+    assert (project["project"]["name"], project["project"]["dependencies"]) == (
+        "pipeline-leaky-mean",
+        ["ragged-pipeline"],
+    )
     assert project["project"]["entry-points"] == {"pipeline": {"leaky_mean": "pipeline_leaky_mean"}}
     assert project["dependency-groups"] == {"test": ["pytest"]}
 
 
 def test_every_template_is_used(written: Path) -> None:
-    """And none is missing from what is installed."""
+    """All templates are installed with the library."""
     templates = {entry.name for entry in (files("pipeline.cli") / "template").iterdir()}
     assert templates == {"pyproject.toml.in", "README.md.in", "module.py.in", "test.py.in"}
     assert len([file for file in written.rglob("*") if file.is_file()]) == len(templates) + 1
 
 
 def test_its_tests_pass(written: Path) -> None:
-    """The laws among them, and the example in its docstring; and they can fail."""
+    """Its tests run all laws and the doctest, and can fail."""
     tests = (sys.executable, "-m", "pytest", "-q", "-W", "error", "--doctest-modules", "pipeline_leaky_mean", "tests")
-    told = run(*tests, path=written)
-    assert told.returncode == 0, told.stdout + told.stderr
-    assert int(re.findall(r"(\d+) passed", told.stdout)[0]) > 10
+    output = run(*tests, path=written)
+    assert output.returncode == 0, output.stdout + output.stderr
+    assert int(re.findall(r"(\d+) passed", output.stdout)[0]) > 10
     module = written / "pipeline_leaky_mean" / "__init__.py"
     right = module.read_text(encoding="utf-8")
     wrong = right.replace("rows = batch.padded().fill_padding(0)", "rows = batch.padded()")
     assert wrong != right
     module.write_text(wrong, encoding="utf-8")
-    told = run(*tests, "-x", path=written)
-    assert told.returncode == 1, told.stdout + told.stderr
-    assert "LawBrokenError" in told.stdout
+    output = run(*tests, "-x", path=written)
+    assert output.returncode == 1, output.stdout + output.stderr
+    assert "LawBrokenError" in output.stdout
 
 
 def test_it_installs(written: Path, tmp_path: Path) -> None:
-    """By pip, from its folder; then it is in the list, and the example of its page runs."""
+    """Its folder can be installed by pip; then it is in the list, and the example of its README runs."""
     for needed in ("hatchling", "pip"):
         if importlib.util.find_spec(needed) is None:
             if os.environ.get("PIPELINE_TESTS_INSTALLED"):
@@ -80,20 +83,20 @@ def test_it_installs(written: Path, tmp_path: Path) -> None:
             pytest.skip(f"{needed} is not installed; the tests session has it")
     site = tmp_path / "site"
     offline = ("--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check")
-    told = run(sys.executable, "-m", "pip", "install", *offline, "--target", str(site), str(written), path=tmp_path)
-    assert told.returncode == 0, told.stdout + told.stderr
+    output = run(sys.executable, "-m", "pip", "install", *offline, "--target", str(site), str(written), path=tmp_path)
+    assert output.returncode == 0, output.stdout + output.stderr
     assert (site / "pipeline_leaky_mean" / "py.typed").exists()
-    told = run(sys.executable, "-P", "-W", "error", "-m", "pipeline", "plugins", path=site)
+    output = run(sys.executable, "-P", "-W", "error", "-m", "pipeline", "plugins", path=site)
     line = r"^leaky_mean +encoder +pipeline-leaky-mean +0\.1\.0 +causal stateful +ok *$"
-    assert re.search(line, told.stdout, flags=re.MULTILINE), told.stdout + told.stderr
+    assert re.search(line, output.stdout, flags=re.MULTILINE), output.stdout + output.stderr
     page = (written / "README.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
-    told = run(sys.executable, "-P", "-W", "error", "-c", f"{example}print(model.state_dict().keys())", path=site)
-    assert "encode.encoder.project.weight" in told.stdout, told.stderr
+    output = run(sys.executable, "-P", "-W", "error", "-c", f"{example}print(model.state_dict().keys())", path=site)
+    assert "encode.encoder.project.weight" in output.stdout, output.stderr
 
 
 @pytest.mark.parametrize(
-    ("said", "names"),
+    ("name", "names"),
     [
         ("ema", ("ema", "pipeline-ema", "pipeline_ema", "EmaEncoder")),
         ("two_words", ("two_words", "pipeline-two-words", "pipeline_two_words", "TwoWordsEncoder")),
@@ -105,72 +108,82 @@ def test_it_installs(written: Path, tmp_path: Path) -> None:
         ("encoder", ("encoder", "pipeline-encoder", "pipeline_encoder", "EncoderEncoder")),
     ],
 )
-def test_names_follow_from_one(said: str, names: tuple[str, str, str, str]) -> None:
-    """However it is spelt; and the class is called as nothing else in its module is."""
-    assert Names.of(said) == Names(*names)
+def test_names_follow_from_one_name(name: str, names: tuple[str, str, str, str]) -> None:
+    """All spellings give the same names, and the class has a unique name in its module."""
+    assert Names.parse(name) == Names(*names)
 
 
-def test_no_name_breaks_the_module(tmp_path: Path) -> None:
-    """Those that its own code, Python or pytest use for something else."""
-    folders = [new_plugin(said, tmp_path) for said in ("encoder", "test", "pytest", "none", "states")]
+def test_names_that_the_module_uses_work(tmp_path: Path) -> None:
+    """The names have other meanings in the module's code, in Python or in pytest."""
+    folders = [write_plugin(name, tmp_path) for name in ("encoder", "test", "pytest", "none", "states")]
     path = {"PYTHONPATH": os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)}
-    tests = ("-W", "error", "-m", "pytest", "-q", "--import-mode=importlib", "-k", "made_by_name", *map(str, folders))
-    told = run(sys.executable, *tests, path=tmp_path, **path)
-    assert told.returncode == 0, told.stdout + told.stderr
-    assert f"{len(folders)} passed" in told.stdout
+    tests = (
+        "-W",
+        "error",
+        "-m",
+        "pytest",
+        "-q",
+        "--import-mode=importlib",
+        "-k",
+        "created_by_name",
+        *map(str, folders),
+    )
+    output = run(sys.executable, *tests, path=tmp_path, **path)
+    assert output.returncode == 0, output.stdout + output.stderr
+    assert f"{len(folders)} passed" in output.stdout
 
 
 BAD = {
-    "": "must begin with a letter",
-    "3d": "must begin with a letter",
-    "_mine": "must begin with a letter",
-    "mine-": "must begin with a letter",
-    "my encoder": "must begin with a letter",
-    "pipeline-": "must begin with a letter",
-    "über": "must begin with a letter",
-    "a/b": "must begin with a letter",
-    "../up": "must begin with a letter",
-    "a\x1b[31mb": "must begin with a letter",
-    "a\n": "must begin with a letter",
-    "class": "is a word of Python's own, or a module of its library",
-    "Lambda": "is a word of Python's own, or a module of its library",
-    "json": "is a word of Python's own, or a module of its library",
-    "recurrent": "is taken: a module pipeline_recurrent is installed already",
-    "LSTM": "is taken: an encoder of that name is installed already",
+    "": "must start with a letter",
+    "3d": "must start with a letter",
+    "_mine": "must start with a letter",
+    "mine-": "must start with a letter",
+    "my encoder": "must start with a letter",
+    "pipeline-": "must start with a letter",
+    "über": "must start with a letter",
+    "a/b": "must start with a letter",
+    "../up": "must start with a letter",
+    "a\x1b[31mb": "must start with a letter",
+    "a\n": "must start with a letter",
+    "class": "must not be a keyword of Python, or a module of its standard library",
+    "Lambda": "must not be a keyword of Python, or a module of its standard library",
+    "json": "must not be a keyword of Python, or a module of its standard library",
+    "recurrent": "is taken: module pipeline_recurrent is already installed",
+    "LSTM": "is taken: an encoder of that name is already installed",
 }
 
 
-@pytest.mark.parametrize("said", BAD)
-def test_a_bad_name_is_refused(said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """On one line, and nothing is written."""
-    assert command_line.main(["new-plugin", "--into", str(tmp_path), "--", said]) == 1
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.startswith(f"error: name {said!r} {BAD[said]}")
-    assert told.err.endswith("; choose another, such as leaky_mean.\n")
-    assert told.err[:-1].isprintable()
+@pytest.mark.parametrize("name", BAD)
+def test_bad_name_raises(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The error is on one line, and nothing is written."""
+    assert command_line.main(["new-plugin", "--into", str(tmp_path), "--", name]) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith(f"error: name {name!r} {BAD[name]}")
+    assert output.err.endswith("; choose another name, such as leaky_mean.\n")
+    assert output.err[:-1].isprintable()
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("there", ["file", "folder", "full folder", "link"])
-def test_nothing_is_overwritten(there: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Whatever is there stays as it is, alone."""
+@pytest.mark.parametrize("existing", ["file", "folder", "full folder", "link"])
+def test_nothing_is_overwritten(existing: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Existing files stay as they are."""
     target = tmp_path / "pipeline-mine"
-    if there == "file":
+    if existing == "file":
         target.write_text("mine", encoding="utf-8")
-    elif there == "link":
+    elif existing == "link":
         target.symlink_to(tmp_path / "nowhere")
     else:
         target.mkdir()
-        if there == "full folder":
+        if existing == "full folder":
             (target / "README.md").write_text("mine", encoding="utf-8")
     before = sorted(tmp_path.rglob("*"))
     assert command_line.main(["new-plugin", "mine", "--into", str(tmp_path)]) == 1
-    told = capsys.readouterr()
-    assert told.out == ""
+    output = capsys.readouterr()
+    assert output.out == ""
     assert (
-        told.err
-        == f"error: {str(target)!r} is there already, and nothing was written; move it, or choose another name.\n"
+        output.err
+        == f"error: {str(target)!r} already exists, so nothing was written; move it, or choose another name.\n"
     )
     assert sorted(tmp_path.rglob("*")) == before
     for file in before:
@@ -179,10 +192,10 @@ def test_nothing_is_overwritten(there: str, tmp_path: Path, capsys: pytest.Captu
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
 @pytest.mark.parametrize("method", ["write_text", "rename"])
-def test_what_fails_midway_leaves_nothing(
+def test_failure_midway_leaves_nothing(
     error: BaseException, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither under its name nor under another."""
+    """There is no folder under the final name or a temporary one."""
     calls: list[object] = []
     real = Path.write_text
 
@@ -195,31 +208,31 @@ def test_what_fails_midway_leaves_nothing(
 
     monkeypatch.setattr(Path, method, fail)
     with pytest.raises((OptionError, KeyboardInterrupt)) as raised:
-        new_plugin("mine", tmp_path)
-    told = f"{str(tmp_path / 'pipeline-mine')!r} cannot be written: OSError: disk full; nothing is left of it."
-    assert str(raised.value) == (told if isinstance(error, OSError) else "")
+        write_plugin("mine", tmp_path)
+    output = f"{str(tmp_path / 'pipeline-mine')!r} cannot be written: OSError: disk full; nothing is left of it."
+    assert str(raised.value) == (output if isinstance(error, OSError) else "")
     assert len(calls) == (1 if method == "rename" else 3)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_must_be_there(tmp_path: Path) -> None:
-    """None is made on the way."""
-    with pytest.raises(OptionError, match=r"^into must be a folder, but '.*nowhere' is none; make it first\.$"):
-        new_plugin("mine", tmp_path / "nowhere")
+def test_folder_must_exist(tmp_path: Path) -> None:
+    """No folder is created."""
+    with pytest.raises(OptionError, match=r"^into must be an existing folder, got '.*nowhere'; create it first\.$"):
+        write_plugin("mine", tmp_path / "nowhere")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_others_may_read_it(written: Path) -> None:
-    """As any folder that one makes."""
+def test_folder_has_default_permissions(written: Path) -> None:
+    """Its permissions are those of any new folder."""
     made = written.parent / "made"
     made.mkdir()
     assert written.stat().st_mode == made.stat().st_mode
 
 
-def test_it_says_what_to_do_next(
+def test_output_lists_next_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In lines to paste, whatever the folder is called; without a folder it is this one."""
+    """The lines can be pasted for any folder name; the default is the current folder."""
     into = tmp_path / "with a blank"
     into.mkdir()
     assert command_line.main(["new-plugin", "mine", "--into", str(into)]) == 0

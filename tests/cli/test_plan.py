@@ -1,4 +1,4 @@
-"""`python -m pipeline plan FILE`: lengths out of files of every format, a table, JSON, a picture, and errors in a line."""
+"""Test `python -m pipeline plan FILE`: files of every format, the table, JSON, the picture, and errors."""
 
 import json
 import os
@@ -22,40 +22,40 @@ Run = Callable[..., str]
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command as it should run, and give what it printed."""
+    """Return a function that runs the command and returns its output."""
 
     def ran(*arguments: object) -> str:
         assert command_line.main(["plan", *map(str, arguments)]) == 0
-        told = capsys.readouterr()
-        assert told.err == ""
-        return told.out
+        output = capsys.readouterr()
+        assert output.err == ""
+        return output.out
 
     return ran
 
 
 @pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command as it should not, and give the one line that says why."""
+def run_failing(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Return a function that runs the command and returns its one-line error."""
 
     def ran(*arguments: object) -> str:
         assert command_line.main(["plan", *map(str, arguments)]) == 1
-        told = capsys.readouterr()
-        assert told.out == ""
-        assert told.err.startswith("error: ")
-        assert told.err.count("\n") == 1
-        return told.err
+        output = capsys.readouterr()
+        assert output.out == ""
+        assert output.err.startswith("error: ")
+        assert output.err.count("\n") == 1
+        return output.err
 
     return ran
 
 
-def written(path: Path, text: str) -> Path:
-    """A file of such text."""
+def write_file(path: Path, text: str) -> Path:
+    """Write a text file and return its path."""
     path.write_bytes(text.encode())
     return path
 
 
-def test_the_table_is_that_of_the_library(run: Run, tmp_path: Path) -> None:
-    """From an array of lengths."""
+def test_table_is_that_of_the_library(run: Run, tmp_path: Path) -> None:
+    """The input is an array of lengths."""
     lengths = np.arange(50, dtype=np.int32)
     np.save(tmp_path / "lengths.npy", lengths)
     out = run(tmp_path / "lengths.npy", "--max-padded-steps", 100, "--world-size", 2, "--rows", 9, "--seed", 3)
@@ -66,15 +66,15 @@ def test_the_table_is_that_of_the_library(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "rows", "steps"), [("3\n5\r\n0\n", 3, 8), ("3 4\n5 1", 2, 13), ("", 0, 0), ("\n7\n\n", 1, 7)]
 )
-def test_lengths_may_stand_in_a_file_of_text(run: Run, tmp_path: Path, text: str, rows: int, steps: int) -> None:
-    """One a line, or two; blank lines say nothing."""
-    record = json.loads(run(written(tmp_path / "lengths.txt", text), "--json"))
+def test_text_files_may_contain_lengths(run: Run, tmp_path: Path, text: str, rows: int, steps: int) -> None:
+    """Each line has one or two numbers; blank lines are skipped."""
+    record = json.loads(run(write_file(tmp_path / "lengths.txt", text), "--json"))
     assert (record["rows"], record["steps"]) == (rows, steps)
 
 
-def test_a_histogram_may_stand_in_a_file(run: Run, tmp_path: Path) -> None:
-    """Of a hundred million rows; a length may come twice."""
-    file = written(tmp_path / "counts.txt", "20 60000000\n400 1000000\n20 39000000\n")
+def test_text_files_may_contain_a_histogram(run: Run, tmp_path: Path) -> None:
+    """The histogram has a hundred million rows, and one length twice."""
+    file = write_file(tmp_path / "counts.txt", "20 60000000\n400 1000000\n20 39000000\n")
     record = json.loads(run(file, "--histogram", "--json"))
     assert (record["rows"], record["longest"]) == (100_000_000, 400)
     assert not record["policies"][0]["exact"]
@@ -95,24 +95,24 @@ TEXTS = {
 
 @pytest.mark.parametrize("name", TEXTS)
 @pytest.mark.parametrize("unit", ["words", "characters"])
-def test_records_are_counted_in_a_unit(run: Run, tmp_path: Path, name: str, unit: str) -> None:
-    """Words apart by blanks, or split already, and characters: of text with the blanks."""
-    record = json.loads(run(written(tmp_path / name, TEXTS[name]), "--unit", unit, "--json"))
+def test_records_are_measured_in_a_unit(run: Run, tmp_path: Path, name: str, unit: str) -> None:
+    """Words are separated by blanks or already split; characters of text include blanks."""
+    record = json.loads(run(write_file(tmp_path / name, TEXTS[name]), "--unit", unit, "--json"))
     characters = 9 if name == "a.conllu" else 11
     assert (record["rows"], record["steps"]) == (2, 4 if unit == "words" else characters)
 
 
-def test_words_are_the_unit_of_records_if_none_is_said(run: Run, tmp_path: Path) -> None:
-    """In fields of any name; of lists too."""
-    file = written(tmp_path / "a.jsonl", '{"body": "to be", "split": ["or not", "to"]}\n')
+def test_words_are_the_default_unit_of_records(run: Run, tmp_path: Path) -> None:
+    """Fields may have any name, and contain lists of words."""
+    file = write_file(tmp_path / "a.jsonl", '{"body": "to be", "split": ["or not", "to"]}\n')
     assert json.loads(run(file, "--text", "body", "--json"))["steps"] == 2
     assert json.loads(run(file, "--words", "split", "--unit", "characters", "--json"))["steps"] == 8
 
 
-def test_a_folder_is_a_record_a_file(run: Run, tmp_path: Path) -> None:
-    """Those that end in .txt."""
-    written(tmp_path / "a.txt", "to be\nor not")
-    written(tmp_path / "b.txt", "")
+def test_each_file_of_a_folder_is_a_record(run: Run, tmp_path: Path) -> None:
+    """The files end in .txt."""
+    write_file(tmp_path / "a.txt", "to be\nor not")
+    write_file(tmp_path / "b.txt", "")
     record = json.loads(run(tmp_path, "--json"))
     assert (record["rows"], record["steps"]) == (2, 4)
 
@@ -120,7 +120,7 @@ def test_a_folder_is_a_record_a_file(run: Run, tmp_path: Path) -> None:
 @needs("pyarrow")
 @pytest.mark.parametrize("ending", [".parquet", ".arrow", ".feather"])
 def test_tables_are_read(run: Run, tmp_path: Path, ending: str) -> None:
-    """By the column of the text."""
+    """The text is in a column."""
     arrow = import_module("pyarrow")
     table, path = arrow.table({"text": ["to be or", "not"]}), tmp_path / f"a{ending}"
     if ending == ".parquet":
@@ -132,19 +132,19 @@ def test_tables_are_read(run: Run, tmp_path: Path, ending: str) -> None:
 
 @pytest.mark.parametrize("name", ["a.txt", "a.conllu"])
 def test_tokens_are_counted_by_a_tokenizer(run: Run, tmp_path: Path, name: str) -> None:
-    """Of a file, as models have it; of text, and of words that are split already."""
+    """The tokenizer comes from a file; records contain text or words."""
     tokenizer = tmp_path / "tokenizer.json"
     saved = Tokenize.train(["to be or not"], "characters").tokenizer
     assert isinstance(saved, HuggingFaceTokenizer)
     saved.save(tokenizer)
-    file = written(tmp_path / name, TEXTS[name])
+    file = write_file(tmp_path / name, TEXTS[name])
     record = json.loads(run(file, "--unit", "tokens", "--tokenizer", tokenizer, "--json"))
     assert record["steps"] == (9 if name == "a.conllu" else 11)
 
 
-def test_into_a_pipe_it_is_plain(tmp_path: Path) -> None:
-    """A line a policy, without colours, however long."""
-    file = written(tmp_path / "lengths.txt", "\n".join(map(str, range(1, 300))))
+def test_pipe_gets_plain_text(tmp_path: Path) -> None:
+    """There is one line per policy, without colors, of any length."""
+    file = write_file(tmp_path / "lengths.txt", "\n".join(map(str, range(1, 300))))
     environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
     ran = subprocess.run(
         [sys.executable, "-P", "-m", "pipeline", "plan", file, "--world-size", "2"],
@@ -156,53 +156,53 @@ def test_into_a_pipe_it_is_plain(tmp_path: Path) -> None:
     out = ran.stdout.decode()
     assert "\x1b" not in out
     lines = out.splitlines()
-    assert lines[0] == "299 rows of 1 to 299 steps, 44,850 together; 2 ranks"
+    assert lines[0] == "299 rows of 1 to 299 steps, 44,850 in total; 2 ranks"
     assert lines[1].split()[0] == "policy"
     assert len(lines) == 2 + 5 + 3
 
 
 @needs("matplotlib")
-def test_a_picture_is_drawn_if_asked_for(run: Run, tmp_path: Path) -> None:
-    """And named, below the table."""
-    file = written(tmp_path / "lengths.txt", "3\n4\n")
+def test_picture_is_drawn_on_request(run: Run, tmp_path: Path) -> None:
+    """Its path is printed below the table."""
+    file = write_file(tmp_path / "lengths.txt", "3\n4\n")
     picture = tmp_path / "plan.png"
     assert run(file, "--picture", picture).endswith(f"\nwrote {picture}\n")
     assert picture.stat().st_size > 1_000
 
 
-REFUSED: list[tuple[str, str | None, list[str], str]] = [
+ERRORS: list[tuple[str, str | None, list[str], str]] = [
     ("a.npy", None, [], "a.npy cannot be read: No such file or directory."),
-    ("a.npy", "no array", [], "a.npy must be an array of numbers as numpy saves it, but it is none: "),
+    ("a.npy", "no array", [], "a.npy must be an array of numbers saved by numpy, got something else: "),
     ("a.txt", None, [], "a.txt' cannot be read: "),
     (
         "a.txt",
         "3\nfour\n",
         [],
-        "a.txt, line 2: a line must be a whole number, 0 or more, but 'four' arrived; for a file",
+        "a.txt, line 2: each line must be a whole number, 0 or more, got 'four'; for a file",
     ),
-    ("a.txt", "3\n\n-4\n", [], "a.txt, line 3: a line must be a whole number, 0 or more, but '-4' arrived"),
-    ("a.txt", "3 4\n5\n", [], "a.txt, line 2: a line must be two whole numbers, 0 or more, but '5' arrived"),
-    ("a.txt", "3\n", ["--histogram"], "a.txt, line 1: a line must be two whole numbers, 0 or more, but '3' arrived"),
-    ("a.txt", f"{'9' * 5_000}\n", [], "a.txt, line 1: a line must be a whole number, 0 or more, but '999"),
-    ("a.txt", "99999999999999\n", [], "lengths[0] is 99999999999999, but no row has more than"),
+    ("a.txt", "3\n\n-4\n", [], "a.txt, line 3: each line must be a whole number, 0 or more, got '-4'"),
+    ("a.txt", "3 4\n5\n", [], "a.txt, line 2: each line must be two whole numbers, 0 or more, got '5'"),
+    ("a.txt", "3\n", ["--histogram"], "a.txt, line 1: each line must be two whole numbers, 0 or more, got '3'"),
+    ("a.txt", f"{'9' * 5_000}\n", [], "a.txt, line 1: each line must be a whole number, 0 or more, got '999"),
+    ("a.txt", "99999999999999\n", [], "lengths[0] must be at most 1,099,511,627,776, got 99999999999999."),
     (
         "a.txt",
         "3\n",
         ["--unit", "words", "--histogram"],
-        "--histogram needs a file of lengths, but --unit words arrived",
+        "--histogram needs a file of lengths, got --unit words",
     ),
-    ("a.txt", "3\n", ["--unit", "tokens"], "--unit tokens and --tokenizer PATH need each other, but one arrived alone"),
-    ("a.txt", "3\n", ["--tokenizer", "x"], "--unit tokens and --tokenizer PATH need each other, but one arrived alone"),
-    ("a.txt", "30\n", ["--max-padded-steps", "20"], "row 0 has 30 steps, but "),
+    ("a.txt", "3\n", ["--unit", "tokens"], "--unit tokens and --tokenizer PATH need each other, got only one of them"),
+    ("a.txt", "3\n", ["--tokenizer", "x"], "--unit tokens and --tokenizer PATH need each other, got only one of them"),
+    ("a.txt", "30\n", ["--max-padded-steps", "20"], "row 0 must have at most 20 steps for Rows("),
     (
         "a.txt",
         "30\n",
         ["--max-padded-steps", "0"],
-        "max_padded_steps must be a whole number, 1 or more, but 0 arrived.",
+        "max_padded_steps must be an integer of at least 1, got 0.",
     ),
-    ("a.txt", "30\n", ["--picture", "a.jpg"], "path must end in .svg, .png, .pdf, but 'a.jpg' arrived."),
+    ("a.txt", "30\n", ["--picture", "a.jpg"], "path must end in .svg, .png, .pdf, got 'a.jpg'; its suffix determines the format."),
     ("a.jsonl", '{"text": "a"}\n{"no": 1}\n', [], "a.jsonl, line 2: "),
-    ("a.jsonl", "", ["--text", "a", "--words", "b"], "--text and --words name the same thing in two ways, but both"),
+    ("a.jsonl", "", ["--text", "a", "--words", "b"], "--text and --words exclude each other, got both"),
     (
         "a.docx",
         "",
@@ -212,26 +212,26 @@ REFUSED: list[tuple[str, str | None, list[str], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "text", "options", "message"), REFUSED)
-def test_what_is_wrong_is_said_in_a_line(
-    refused: Run, tmp_path: Path, name: str, text: str | None, options: list[str], message: str
+@pytest.mark.parametrize(("name", "text", "options", "message"), ERRORS)
+def test_errors_are_printed_on_one_line(
+    run_failing: Run, tmp_path: Path, name: str, text: str | None, options: list[str], message: str
 ) -> None:
-    """Naming the file and the line, and without a traceback."""
+    """They name the file and the line, without a traceback."""
     if text is not None:
-        written(tmp_path / name, text)
-    assert message in refused(tmp_path / name, *options)
+        write_file(tmp_path / name, text)
+    assert message in run_failing(tmp_path / name, *options)
 
 
-def test_an_array_that_would_run_code_is_refused(refused: Run, tmp_path: Path) -> None:
-    """Nothing is unpickled."""
+def test_pickled_array_raises(run_failing: Run, tmp_path: Path) -> None:
+    """Nothing is unpickled, since that could run code."""
     np.save(tmp_path / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    assert "must be an array of numbers as numpy saves it, but it is none: " in refused(tmp_path / "a.npy")
+    assert "must be an array of numbers saved by numpy, got something else: " in run_failing(tmp_path / "a.npy")
 
 
-def test_long_rows_may_be_split(run: Run, tmp_path: Path) -> None:
-    """As the library does it."""
+def test_long_rows_can_be_split(run: Run, tmp_path: Path) -> None:
+    """The result is that of the library."""
     record = json.loads(
-        run(written(tmp_path / "a.txt", "30\n"), "--max-padded-steps", 20, "--too-long", "split", "--json")
+        run(write_file(tmp_path / "a.txt", "30\n"), "--max-padded-steps", 20, "--too-long", "split", "--json")
     )
     wanted = plan([30], Budget(20, too_long="split")).to_dict()["policies"][0]
     assert {**wanted, "name": "Budget(20, too_long='split')"} in record["policies"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli.new_plugin import new_plugin
+from pipeline.cli.new_plugin import write_plugin
 
 CHECKERS = {
     "mypy": [sys.executable, "-m", "mypy", "--strict", "."],
@@ -28,7 +28,7 @@ def checked(checker: str, folder: Path) -> "subprocess.CompletedProcess[str]":
 @pytest.mark.parametrize("checker", CHECKERS)
 def test_what_is_written_type_checks(checker: str, tmp_path: Path) -> None:
     """Its module and its tests, of which one assigns the module to the hook's protocol; a fault in it is found."""
-    folder = new_plugin("leaky-mean", tmp_path)
+    folder = write_plugin("leaky-mean", tmp_path)
     told = checked(checker, folder)
     assert told.returncode == 0, told.stdout + told.stderr
     module = folder / "pipeline_leaky_mean" / "__init__.py"

@@ -1,4 +1,4 @@
-"""`python -m pipeline plugins --json`: all that is installed, for programs."""
+"""Test `python -m pipeline plugins`: the table, and the JSON for programs."""
 
 import json
 import os
@@ -12,10 +12,10 @@ import pytest
 import torch
 
 import pipeline.__main__ as command_line
-from pipeline.cli.inventory import Inventory, OptionRecord, PartRecord, PluginRecord, dumped, inventory
+from pipeline.cli.plugins import Inventory, OptionRecord, PartRecord, PluginRecord, dump_inventory, make_inventory
 from pipeline.registry import PluginWarning, Registry, discover_plugins
 from pipeline.registry.choice import Choice
-from support.fakes import Fakes, untried
+from support.fakes import Fakes
 
 OURS = discover_plugins([distribution("ragged-pipeline")])
 
@@ -52,13 +52,13 @@ class Told(Attention):
 
 @hookimpl
 def pipeline_encoders():
-    print("a stranger's words")
+    print("a plugin's words")
     return {"\\ud800\\n\\x1b": shown, "needy": needy, "lying": Lying, "shapeless": lambda **options: None,
             "other": other, "lstm": LSTM}
 
 @hookimpl
 def pipeline_attentions():
-    return {"told": Told}
+    return {"output": Told}
 """
 
 
@@ -72,27 +72,27 @@ def loud(input_size):
 
 @hookimpl
 def pipeline_encoders():
-    print("a stranger's words")
+    print("a plugin's words")
     return {"loud": loud}
 """
 
 
 @pytest.fixture
 def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
-    """What ships, and a plugin whose parts are hard to show."""
+    """Return the library's parts, and a plugin whose parts are hard to show."""
     fakes = Fakes(tmp_path / "site", monkeypatch)
     fakes.add("odd", ODD)
     fakes.add("beta", "raise ValueError('why')\n")
     fakes.add("idle", "")
     fakes.add("gone", "raise ValueError('it was imported')\n")
-    # Its parts are refused where they can be tried, and here they are to be shown.
-    monkeypatch.setattr("pipeline.registry.discovery.probed", untried)
     with pytest.warns(PluginWarning, match="beta"):
-        return discover_plugins([distribution("ragged-pipeline"), *distributions(path=[str(fakes.folder)])], Choice(block=["gone"]))
+        return discover_plugins(
+            [distribution("ragged-pipeline"), *distributions(path=[str(fakes.folder)])], Choice(block=["gone"])
+        )
 
 
 def part(found: Inventory, kind: str, name: str, package: str) -> PartRecord:
-    """The one record of a part."""
+    """Return the only record of a part."""
     (record,) = (
         each for each in found["parts"] if (each["kind"], each["name"], each["package"]) == (kind, name, package)
     )
@@ -100,15 +100,15 @@ def part(found: Inventory, kind: str, name: str, package: str) -> PartRecord:
 
 
 def option(record: PartRecord, name: str) -> OptionRecord:
-    """The one record of an option."""
+    """Return the only record of an option."""
     assert record["options"] is not None
     (found,) = (each for each in record["options"] if each["name"] == name)
     return found
 
 
-def test_the_schema() -> None:
-    """Its fields are these, in this order; whoever reads it relies on them."""
-    found = inventory(OURS)
+def test_schema() -> None:
+    """Programs rely on these fields and their order."""
+    found = make_inventory(OURS)
     assert list(found) == ["schema", "versions", "plugins", "parts"]
     assert found["schema"] == 1
     assert found["plugins"][2] == {
@@ -140,30 +140,33 @@ def test_the_schema() -> None:
         assert list(record) == list(kind.__annotations__)
 
 
-def test_everything_is_there() -> None:
-    """Each plugin and each part once, by kind and name."""
-    found = inventory(OURS)
+def test_inventory_is_complete() -> None:
+    """Each plugin and each part is listed once, by kind and name."""
+    found = make_inventory(OURS)
     assert [plugin["entry"] for plugin in found["plugins"]] == ["attention", "builtin", "recurrent"]
     wanted = [(catalogue.kind, name) for catalogue in OURS.catalogues() for name in catalogue.names()]
     assert [(record["kind"], record["name"]) for record in found["parts"]] == wanted
 
 
-def test_capabilities_are_those_of_a_part() -> None:
-    """Made for the purpose; a kind that declares none has none."""
-    found = inventory(OURS)
+def test_capabilities_are_declared_attributes() -> None:
+    """They are read from a sample; a kind that declares nothing has none."""
+    found = make_inventory(OURS)
     bilstm, gru = (part(found, "encoder", name, "ragged-pipeline")["capabilities"] for name in ("bilstm", "gru"))
     assert bilstm is not None
     assert gru is not None
     assert (bilstm["causal"], bilstm["bidirectional"], bilstm["stateful"]) == (False, True, True)
     assert (gru["causal"], gru["bidirectional"], gru["layouts"]) == (True, False, ("packed",))
-    assert part(found, "attention", "dot", "ragged-pipeline")["capabilities"] == {"exportable": True, "inner_product": True}
+    assert part(found, "attention", "dot", "ragged-pipeline")["capabilities"] == {
+        "exportable": True,
+        "inner_product": True,
+    }
     assert part(found, "tokenizer", "bpe", "ragged-pipeline")["capabilities"] == {}
     assert all(record["capabilities"] is not None for record in found["parts"])
 
 
 def test_states(odd: Registry) -> None:
-    """Of plugins and of parts."""
-    found = inventory(odd)
+    """Plugins and parts have states."""
+    found = make_inventory(odd)
     assert [(plugin["package"], plugin["state"], plugin["failure"]) for plugin in found["plugins"]] == [
         ("beta", "failed", "ValueError: why"),
         ("gone", "blocked", None),
@@ -174,12 +177,12 @@ def test_states(odd: Registry) -> None:
     for package in ("ragged-pipeline", "odd"):
         assert part(found, "encoder", "lstm", package)["state"] == "conflict"
     assert part(found, "encoder", "gru", "ragged-pipeline")["state"] == "ok"
-    assert inventory(discover_plugins([distribution("ragged-pipeline")], Choice(only=[])))["parts"] == []
+    assert make_inventory(discover_plugins([distribution("ragged-pipeline")], Choice(only=[])))["parts"] == []
 
 
-def test_what_json_cannot_spell_is_shown_as_python_does(odd: Registry) -> None:
-    """And what cannot be shown either, by its type; what has no annotation has none."""
-    shown = part(inventory(odd), "encoder", "\ud800\n\x1b", "odd")
+def test_values_without_json_form_are_given_as_repr(odd: Registry) -> None:
+    """A failing repr is replaced by the type; a missing annotation is null."""
+    shown = part(make_inventory(odd), "encoder", "\ud800\n\x1b", "odd")
     assert [each["name"] for each in shown["options"] or ()] == [
         "input_size", "mode", "no_hint", "sizes", "rate", "part", "unshown", "text", "hint",
     ]  # fmt: skip
@@ -201,36 +204,36 @@ def test_what_json_cannot_spell_is_shown_as_python_does(odd: Registry) -> None:
 
 
 @pytest.mark.parametrize("name", ["needy", "lying", "shapeless", "other", "\ud800\n\x1b"])
-def test_what_cannot_be_made_has_unknown_capabilities(odd: Registry, name: str) -> None:
-    """A text that nobody can guess, a property that fails, something that is no part."""
-    record = part(inventory(odd), "encoder", name, "odd")
+def test_part_that_cannot_be_created_has_unknown_capabilities(odd: Registry, name: str) -> None:
+    """The reasons are a string option, a failing property, and an object of another class."""
+    record = part(make_inventory(odd), "encoder", name, "odd")
     assert record["capabilities"] is None
     assert (record["options"] is None) == (name == "shapeless")
 
 
-def test_it_is_valid_json_in_plain_letters(odd: Registry) -> None:
-    """Odd names and values included: whatever reads it gets what `inventory` gives, tuples as lists."""
-    written = dumped(odd)
+def test_output_is_valid_ascii_json(odd: Registry) -> None:
+    """Parsing gives the inventory, with tuples as lists, also for odd names and values."""
+    written = dump_inventory(odd)
     assert written.isascii()
 
     def refuse(constant: str) -> object:
         raise AssertionError(constant)
 
     read = json.loads(written, parse_constant=refuse)
-    assert [each["name"] for each in read["parts"]] == [each["name"] for each in inventory(odd)["parts"]]
-    (told,) = (each for each in read["parts"] if each["name"] == "told")
-    assert told["capabilities"] == {"exportable": "{1}", "inner_product": False}
+    assert [each["name"] for each in read["parts"]] == [each["name"] for each in make_inventory(odd)["parts"]]
+    (record,) = (each for each in read["parts"] if each["name"] == "output")
+    assert record["capabilities"] == {"exportable": "{1}", "inner_product": False}
 
 
-def test_nothing_else_changes(odd: Registry) -> None:
-    """No random number is drawn."""
+def test_random_generator_is_restored(odd: Registry) -> None:
+    """Samples draw random weights, but leave the generator unchanged."""
     before = torch.get_rng_state()
-    dumped(odd)
+    dump_inventory(odd)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """The command in a process of its own, with a folder of distributions on its path."""
+    """Run the command in a process of its own, with a folder of distributions on its path."""
     path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     return subprocess.run(
         [sys.executable, "-P", "-m", "pipeline", "plugins", *arguments],
@@ -242,20 +245,20 @@ def run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_only_json_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a stranger's module prints, when it is loaded or tried, goes elsewhere."""
+    """Output of a plugin, during import or creation, goes to stderr."""
     fakes = Fakes(tmp_path / "site", monkeypatch)
     for package, source in (("odd", LOUD), ("beta", ""), ("gone", "")):
         fakes.add(package, source)
-    told = run(fakes.folder, "--json")
-    found: dict[str, Any] = json.loads(told.stdout)
+    output = run(fakes.folder, "--json")
+    found: dict[str, Any] = json.loads(output.stdout)
     assert {plugin["package"]: plugin["state"] for plugin in found["plugins"]}["gone"] == "blocked"
-    assert "a stranger's words" in told.stderr
-    assert "made" in told.stderr
-    assert "stranger" not in run(fakes.folder).stdout
+    assert "a plugin's words" in output.stderr
+    assert "made" in output.stderr
+    assert "plugin's words" not in run(fakes.folder).stdout
 
 
-def test_the_command_prints_what_is_dumped(capsys: pytest.CaptureFixture[str]) -> None:
-    """Behind `--json`."""
+def test_command_prints_the_inventory(capsys: pytest.CaptureFixture[str]) -> None:
+    """The option is `--json`."""
     assert command_line.main(["plugins", "--json"]) == 0
     read = json.loads(capsys.readouterr().out)
     assert {each["name"] for each in read["parts"]} >= {"lstm", "mean", "dot", "words"}
