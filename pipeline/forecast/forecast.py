@@ -217,6 +217,7 @@ def plan(
     """
     check_int("world_size", world_size, minimum=1)
     check_int("seed", seed, minimum=0)
+    # `exact` holds the rows' own lengths, in order; without them, batches are made from the histogram.
     exact, histogram = _count(lengths)
     if isinstance(policies, int):
         max_padded_steps = check_int("max_padded_steps", policies, minimum=1)
@@ -240,6 +241,7 @@ def plan(
         except PipelineError as error:
             forecasts[name] = PolicyForecast(policy, world_size=world_size, problem=error)
     problems = [forecast.problem for forecast in forecasts.values() if forecast.problem is not None]
+    # A table without figures would hide the error.
     if len(problems) == len(forecasts):
         raise problems[0]
     if model is not None:

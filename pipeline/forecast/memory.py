@@ -140,6 +140,7 @@ def peak_bytes(run: Callable[[], object]) -> int:
         run()
     results = profiled.kineto_results
     assert results is not None
+    # Each event is one allocation (positive) or release (negative); their running sum is the memory in use.
     # The profiler's own tables give the memory of each operation, not the memory at one time.
     events = sorted((event.start_ns(), _nbytes(event)) for event in results.events() if event.name() == _MEMORY_EVENT)
     return max(accumulate(size for _, size in events), default=0)

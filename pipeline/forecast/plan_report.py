@@ -19,21 +19,7 @@ class OutlierRecord(TypedDict):
 
 
 class PlanReportRecord(TypedDict):
-    """A `PlanReport` for JSON.
-
-    Attributes:
-        batches: the number of batches, of all ranks.
-        rows: the number of rows in them.
-        steps: the number of real steps.
-        padded: the number of padded steps.
-        wasted: the share of padding in these.
-        padding: the number of padding steps of each batch.
-        missing: the rows that are in no batch.
-        duplicated: the rows that are in more than one batch.
-        correlation: the correlation of adjacent batches' mean lengths; null without the next epoch's plan.
-        repeated_batchmates: the share of pairs of batchmates that meet again in the next epoch; null likewise.
-        outliers: the rows that cause most padding.
-    """
+    """A `PlanReport` for JSON, with the fields of its parts; randomness is null without the next epoch's plan."""
 
     batches: int
     rows: int

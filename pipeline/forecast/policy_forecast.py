@@ -32,25 +32,9 @@ class MemoryRecord(TypedDict):
 
 
 class PolicyForecastRecord(TypedDict):
-    """A `PolicyForecast` for JSON.
+    """A `PolicyForecast` for JSON, with the fields of its report.
 
-    Attributes:
-        name: the policy's name in the table.
-        policy: the policy with all its options, as Python shows it.
-        problem: why the policy cannot make batches; null if it can. If it cannot, all figures are 0.
-        exact: whether the figures are those of the plan itself.
-        batches: the number of batches in an epoch, of all ranks.
-        batches_per_rank: the number of batches of each rank.
-        rows: the number of rows in these batches.
-        steps: the number of real steps.
-        padded: the number of padded steps.
-        wasted: the share of padding in these.
-        rows_per_batch: quartiles.
-        largest: rows and steps of the most expensive batch.
-        max_padded_steps: the padded steps of the batch that has most.
-        correlation: the correlation of adjacent batches' mean lengths on a rank.
-        repeated_batchmates: the share of pairs of batchmates that meet again in the next epoch.
-        memory: the peak memory of a training step; null if no model was given.
+    `problem` is the error's message. If it is not null, all figures are 0.
     """
 
     name: str

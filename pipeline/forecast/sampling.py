@@ -161,6 +161,7 @@ class LengthRuns:
         pools = len(counts)
         falling = np.tile(lengths[::-1], pools)
         sizes = counts[:, ::-1].ravel()
+        # A group is one pool between two edges; a batch never extends from one group into the next.
         edge = np.searchsorted(np.asarray(policy.edges(), np.int64), falling)
         group = np.repeat(np.arange(pools), len(lengths)) * (len(policy.edges()) + 1) + edge
         occurring = np.flatnonzero(sizes)
@@ -190,6 +191,8 @@ class LengthRuns:
 
         They are those of `pipeline.batching`, found in time proportional to the number of runs, not of rows.
         """
+        # Rows fill batches from the longest on. With a single pool, filling from the shortest may give less padding,
+        # because the batch that is not full then holds long rows and not short ones; the better of both is taken.
         starts = self._split_from_longest(policy)
         if policy.batches_per_sort is not None or not len(starts):
             return starts
@@ -228,6 +231,7 @@ class LengthRuns:
         for length, start, stop, breaks in reversed(list(self._iterate())):
             end, size = stop, room[length]
             if pending:
+                # The unfinished batch takes rows of this run, as long as it is within the room for this length.
                 taken = min(max(size - pending, 0), end - start)
                 end -= taken
                 pending += taken

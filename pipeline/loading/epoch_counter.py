@@ -144,6 +144,8 @@ class EpochCounter:
         """Keep the batch's longest row, with the padding that its batchmates would not have without it."""
         if len(lengths) < 2 or not self.max_outliers:
             return
+        # Without its longest row, a batch would be as wide as the second longest: every batchmate would be spared the
+        # difference. Several equally long rows cause no padding by themselves, so none of them is an outlier.
         longest = int(lengths.argmax())
         second = int(np.partition(lengths, -2)[-2])
         padding = (int(lengths[longest]) - second) * (len(lengths) - 1)

@@ -203,6 +203,7 @@ class _MonitoredLoader(Generic[T]):
         workers: int = options["num_workers"]
         progress = ProgressTable(workers) if workers else None
         self._monitor: Final = None if progress is None else WorkerMonitor(progress, dataset, plan)
+        # Rows are cut in the workers. The monitor gets the whole dataset, which knows the records by their numbers.
         rows = dataset if plan.splits.limit is None else CutRows(_check_rows(dataset), plan.splits)
         self._loader: Final = DataLoader[Any](
             MonitoredDataset(rows, progress), batch_sampler=self._batches, collate_fn=collate, **options
@@ -222,6 +223,7 @@ class _MonitoredLoader(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         batches = iter(self._loader)
         if self._monitor is not None:
+            # After the workers have started: torch installs its own handler with the first ones.
             install_sigchld_handler()
         try:
             for number in range(len(self.plan)):
@@ -235,7 +237,7 @@ class _MonitoredLoader(Generic[T]):
         """Return the next batch, or raise the error that a worker sent in its place, with a note of the batch."""
         try:
             batch = next(batches)
-        except WorkerError:
+        except WorkerError:  # raised by the signal handler, and already explained
             raise
         except Exception as error:
             explained = None if self._monitor is None else self._monitor.explain(error)

@@ -57,6 +57,9 @@ class ProgressTable:
     """
 
     def __init__(self, workers: int) -> None:
+        # A tensor, because torch passes its shared memory on to workers under every start method. There are no locks:
+        # each worker writes only its own row, and the reader may see a row that is half updated. It reads after a death
+        # or a timeout, when the worker has not written for a while.
         self._table: Final = share_memory(torch.zeros(workers, _COLUMNS, dtype=torch.int64))
 
     def __iter__(self) -> Iterator[WorkerProgress]:
@@ -66,8 +69,9 @@ class ProgressTable:
 
     def start_batch(self, worker: int, batch: int) -> None:
         """Record that this process, which is the given worker, starts a batch."""
-        _own.entry = self._table[worker].numpy()
-        _own.entry[:] = os.getpid(), batch, WorkerPhase.READING, -1
+        entry = self._table[worker].numpy()
+        entry[:] = os.getpid(), batch, WorkerPhase.READING, -1
+        _own.entry = entry
 
 
 @final
@@ -94,4 +98,5 @@ def report_record(record: int) -> None:
 def report_phase(phase: WorkerPhase) -> None:
     """Record the next phase of this worker's batch. Does nothing outside a worker."""
     if _own.entry is not None:
+        # The last two columns: no single record is being read any more.
         _own.entry[2:] = phase, -1

@@ -34,6 +34,7 @@ def get_rank_and_world_size(rank: int | None, world_size: int | None) -> tuple[i
         raise OptionError(msg, rank=rank, world_size=world_size)
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
+    # Launchers such as torchrun set WORLD_SIZE in every process before the processes join.
     launched = os.environ.get("WORLD_SIZE", "1")
     if launched != "1":
         msg = (

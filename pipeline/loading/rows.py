@@ -152,4 +152,5 @@ class CutRows(Dataset[Row[K]], Generic[K]):
 
 def _cut(row: Row[K], part: RowSlice) -> Row[K]:
     stop = len(row) if part.stop is None else part.stop
+    # A whole row is passed on as it is, without copying its fields.
     return row if not part.start and stop >= len(row) else cut_row(row, part.start, stop)

@@ -100,7 +100,7 @@ class StreamLoader(Generic[B]):
                 shard = (first + worker) % workers
                 self._positions[shard] = after
                 self._next = (shard + 1) % workers
-                self.report += batch.report() if is_batch(batch) else Report(1)
+                self.report += _get_report(batch)
                 yield batch
         finally:
             shut_down_workers(outputs)
@@ -133,6 +133,10 @@ class StreamLoader(Generic[B]):
 
     def _start_cursors(self, epoch: int) -> list[ShardCursor]:
         return [self.stream.start_cursor(worker, self._workers, epoch) for worker in range(self._workers)]
+
+
+def _get_report(output: object) -> Report:
+    return output.report() if is_batch(output) else Report(1)
 
 
 def _list_shards(shards: Sequence[tuple[int, int]]) -> str:

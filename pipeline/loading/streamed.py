@@ -151,6 +151,7 @@ class Streamed(IterableDataset[B], Generic[X, B]):
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
         start = self.start_cursor(worker, workers, self.epoch)
+        # Without a loaded state, every iteration starts at the beginning of the epoch, as a stock dataset does.
         if self._position is None or not self._loaded:
             self._position = start
         if (self._position.shard, self._position.num_shards) != (start.shard, start.num_shards):
@@ -179,6 +180,7 @@ class Streamed(IterableDataset[B], Generic[X, B]):
                 raise OptionError(msg)
             self._was_read = True
         rank, world_size = (self.rank, self.world_size) if self.ranks == "even" else (0, 1)
+        # The cursor counts the rows of this shard, which are `num_shards` records apart in the source.
         shard = Shard(self.source, start.shard + start.num_shards * start.cursor.rows, start.num_shards)
         outputs = self._stream.resume(shard.map_through(self._before), start.cursor, rank=rank, world_size=world_size)
         return ((self._apply_rest(output), attrs.evolve(start, cursor=after)) for output, after in outputs)
@@ -259,6 +261,7 @@ class Shard(Generic[X]):
             return (records[number] for number in range(self.first, len(records), self.step))
         skip: Callable[[int], Iterable[X]] | None = getattr(self.source, "skip", None)
         if skip is not None:
+            # A source of files can seek, so resuming far into an epoch does not read everything before.
             return islice(skip(self.first) if self.first else self.source, 0, None, self.step)
         return islice(self.source, self.first, None, self.step)
 

@@ -174,6 +174,7 @@ class MonitoredCollate(Generic[R, T]):
         except Exception as error:  # noqa: BLE001 - it is raised in the training process
             return WorkerFailure.from_error(error, worker.id)
         finally:
+            # The worker still has to send the batch; if it dies now, the batch is known but no record is.
             report_phase(WorkerPhase.DONE)
 
 
@@ -196,6 +197,7 @@ class WorkerMonitor:
 
     def explain(self, error: Exception) -> WorkerError | None:
         """Return an error that names the record, if this loader's worker died or hung; None for any other error."""
+        # A worker that dies while it sends a batch breaks the pipe, which is an error of the system and not of torch.
         if isinstance(error, OSError | EOFError):
             return self._explain_broken_pipe()
         if not isinstance(error, RuntimeError) or isinstance(error, WorkerError):
@@ -204,6 +206,7 @@ class WorkerMonitor:
         if pids := _find_pids(error):
             return self._blame(message, pids)
         if _TIMEOUT in message:
+            # Idle workers and those that have finished their batch wait for the training process: they do not hang.
             busy = {progress.pid for progress in self._progress if progress.phase in _BUSY}
             return self._blame(message, busy) or _describe_idle_timeout(message)
         return None
@@ -294,6 +297,8 @@ class _SigchldHandler:
             self._wrapped(number, frame)
         except RuntimeError as error:
             monitors = list(_monitors)
+            # After the first error, torch ends the other workers, and each of these deaths is signalled once more with
+            # the same process ids. Raising again would hide the error that names the record.
             if any(monitor.has_reported(error) for monitor in monitors):
                 return
             explained = next((found for monitor in monitors if (found := monitor.explain(error)) is not None), None)
