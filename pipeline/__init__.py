@@ -11,7 +11,7 @@ from pipeline.data.report import Report
 from pipeline.data.rows import Example, Hidden, Ids, Row, Vectors
 from pipeline.data.scores import Predictions, Scores, StepScores
 from pipeline.data.states import Causal, MaybeCausal, Pooled, States
-from pipeline.forecast.planning import plan
+from pipeline.forecast.forecast import plan
 from pipeline.labels import Labels, Target
 from pipeline.models import classifier, language_model, tagger
 from pipeline.parts.attention import Attention
@@ -25,15 +25,13 @@ from pipeline.stages.bucket import Bucket
 from pipeline.stages.dropout import Dropout
 from pipeline.stages.embed import Embed
 from pipeline.stages.encode import Encode
-from pipeline.stages.from_features import FromFeatures
-from pipeline.stages.from_ids import FromIds
 from pipeline.stages.heads import Classify, NextToken, Tag
+from pipeline.stages.input_stage import FromFeatures, FromIds
 from pipeline.stages.pack import Pack, Unpack
 from pipeline.stages.pad import Pad
 from pipeline.stages.pool import Pool
 from pipeline.stages.shift import Shift
-from pipeline.stages.tokenize import Tokenize
-from pipeline.stages.tokenize_words import TokenizeWords
+from pipeline.stages.tokenize import Tokenize, TokenizeWords
 
 __version__ = version("ragged-pipeline")
 

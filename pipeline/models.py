@@ -1,11 +1,14 @@
-"""Whole models: stages composed as anyone would compose them."""
+"""Whole models, composed of stages: a classifier, a tagger and a language model."""
 
-from typing import overload
+from typing import TypedDict, overload
+
+from typing_extensions import Unpack
 
 from pipeline.core.chain import Chain
 from pipeline.data.batches import Padded
 from pipeline.data.rows import Ids
 from pipeline.data.scores import Scores, StepScores
+from pipeline.data.states import MaybeCausal, States
 from pipeline.labels import Labels
 from pipeline.stages.attend import AttendEarlier
 from pipeline.stages.dropout import Dropout
@@ -16,27 +19,28 @@ from pipeline.stages.pack import Pack
 from pipeline.stages.pool import Pool
 
 
+class TaggerOptions(TypedDict, total=False):
+    """The options of `tagger`, which describes them."""
+
+    embedding_dim: int
+    hidden_size: int
+    encoder: str
+    dropout: float
+
+
+class ClassifierOptions(TaggerOptions, total=False):
+    """The options of `classifier`, which describes them."""
+
+    pooling: str
+
+
 @overload
 def classifier(
-    num_embeddings: int,
-    classes: int,
-    *,
-    embedding_dim: int = 100,
-    hidden_size: int = 128,
-    encoder: str = "bilstm",
-    pooling: str = "max",
-    dropout: float = 0.0,
+    num_embeddings: int, classes: int, **options: Unpack[ClassifierOptions]
 ) -> Chain[Padded[Ids], Scores[int]]: ...
 @overload
 def classifier(
-    num_embeddings: int,
-    classes: Labels,
-    *,
-    embedding_dim: int = 100,
-    hidden_size: int = 128,
-    encoder: str = "bilstm",
-    pooling: str = "max",
-    dropout: float = 0.0,
+    num_embeddings: int, classes: Labels, **options: Unpack[ClassifierOptions]
 ) -> Chain[Padded[Ids], Scores[str]]: ...
 def classifier(
     num_embeddings: int,
@@ -48,38 +52,33 @@ def classifier(
     pooling: str = "max",
     dropout: float = 0.0,
 ) -> Chain[Padded[Ids], Scores[int]] | Chain[Padded[Ids], Scores[str]]:
-    """A class for every row.
+    """Make a model that predicts one class per row.
+
+    Args:
+        num_embeddings: the number of ids, such as `tokenize.vocab_size`.
+        classes: the number of classes, or the labels; with labels, predictions are class names.
+        embedding_dim: the number of features of an embedded id.
+        hidden_size: the number of features of an encoder's state, in each direction.
+        encoder: the registered name of an encoder.
+        pooling: the registered name of a pooling.
+        dropout: the dropout probability of embeddings and pooled vectors.
 
     Example:
         >>> classifier(1_000, Labels(["ham", "spam"]))
         Pack >> Embed >> Dropout >> Encode >> Pool >> Dropout >> Classify
     """
-    states = (
-        Pack() >> Embed(num_embeddings, embedding_dim) >> Dropout(dropout) >> Encode(encoder, hidden_size=hidden_size)
-    )
+    states = _make_encoder(num_embeddings, embedding_dim, hidden_size, encoder, dropout)
     pooled = states >> Pool(pooling) >> Dropout(dropout)
     return pooled >> Classify(classes) if isinstance(classes, int) else pooled >> Classify(classes)
 
 
 @overload
 def tagger(
-    num_embeddings: int,
-    classes: int,
-    *,
-    embedding_dim: int = 100,
-    hidden_size: int = 128,
-    encoder: str = "bilstm",
-    dropout: float = 0.0,
+    num_embeddings: int, classes: int, **options: Unpack[TaggerOptions]
 ) -> Chain[Padded[Ids], StepScores[int]]: ...
 @overload
 def tagger(
-    num_embeddings: int,
-    classes: Labels,
-    *,
-    embedding_dim: int = 100,
-    hidden_size: int = 128,
-    encoder: str = "bilstm",
-    dropout: float = 0.0,
+    num_embeddings: int, classes: Labels, **options: Unpack[TaggerOptions]
 ) -> Chain[Padded[Ids], StepScores[str]]: ...
 def tagger(
     num_embeddings: int,
@@ -90,17 +89,22 @@ def tagger(
     encoder: str = "bilstm",
     dropout: float = 0.0,
 ) -> Chain[Padded[Ids], StepScores[int]] | Chain[Padded[Ids], StepScores[str]]:
-    """A class for every step.
+    """Make a model that predicts one class per step.
+
+    Args:
+        num_embeddings: the number of ids, such as `tokenize.vocab_size`.
+        classes: the number of classes, or the labels; with labels, predictions are class names.
+        embedding_dim: the number of features of an embedded id.
+        hidden_size: the number of features of an encoder's state, in each direction.
+        encoder: the registered name of an encoder.
+        dropout: the dropout probability of embeddings and states.
 
     Example:
         >>> tagger(1_000, 17)
         Pack >> Embed >> Dropout >> Encode >> Dropout >> Tag
     """
-    states = (
-        Pack() >> Embed(num_embeddings, embedding_dim) >> Dropout(dropout) >> Encode(encoder, hidden_size=hidden_size)
-    )
-    dropped = states >> Dropout(dropout)
-    return dropped >> Tag(classes) if isinstance(classes, int) else dropped >> Tag(classes)
+    states = _make_encoder(num_embeddings, embedding_dim, hidden_size, encoder, dropout) >> Dropout(dropout)
+    return states >> Tag(classes) if isinstance(classes, int) else states >> Tag(classes)
 
 
 def language_model(
@@ -113,15 +117,15 @@ def language_model(
     dropout: float = 0.0,
     tied: bool = False,
 ) -> Chain[Padded[Ids], StepScores[int]]:
-    """The next token of every step, from a context that attends over all earlier states.
+    """Make a model that predicts the next token of every step, from a context that attends to all earlier states.
 
     Args:
-        num_embeddings: how many tokens there are.
-        embedding_dim: features of an embedded token.
-        hidden_size: features of a state; equal to `embedding_dim` for tied weights.
-        encoder: the name of a causal encoder.
-        attention: the name of an attention.
-        dropout: on embeddings and on contexts.
+        num_embeddings: the number of tokens, such as `tokenize.vocab_size`.
+        embedding_dim: the number of features of an embedded token.
+        hidden_size: the number of features of a state; equal to `embedding_dim` if weights are tied.
+        encoder: the registered name of a causal encoder.
+        attention: the registered name of an attention.
+        dropout: the dropout probability of embeddings and contexts.
         tied: whether the scores share the embedding's weights.
 
     Raises:
@@ -134,3 +138,10 @@ def language_model(
     embed = Embed(num_embeddings, embedding_dim)
     states = Pack() >> embed >> Dropout(dropout) >> Encode(encoder, causal=True, hidden_size=hidden_size)
     return states >> AttendEarlier(attention) >> Dropout(dropout) >> NextToken(embed if tied else num_embeddings)
+
+
+def _make_encoder(
+    num_embeddings: int, embedding_dim: int, hidden_size: int, encoder: str, dropout: float
+) -> Chain[Padded[Ids], States[MaybeCausal]]:
+    embedded = Pack() >> Embed(num_embeddings, embedding_dim) >> Dropout(dropout)
+    return embedded >> Encode(encoder, hidden_size=hidden_size)

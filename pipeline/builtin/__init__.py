@@ -1,4 +1,4 @@
-"""The plugin of the library itself: the pools that have no weights, and the tokenizers."""
+"""The library's own plugin: poolings without weights, and tokenizers."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from pipeline.hooks import PoolingFactory, TokenizerFactory, hookimpl
 
 @hookimpl
 def pipeline_pools() -> Mapping[str, PoolingFactory]:
-    """The pools without weights, by name."""
+    """Return the poolings without weights, by name."""
     return {
         "final": FinalPool,
         "first": FirstPool,
@@ -22,5 +22,5 @@ def pipeline_pools() -> Mapping[str, PoolingFactory]:
 
 @hookimpl
 def pipeline_tokenizers() -> Mapping[str, TokenizerFactory]:
-    """The tokenizers, by name."""
+    """Return the tokenizers, by name."""
     return {"words": words, "characters": characters, "bytes": byte_level, "bpe": bpe, "whole": whole}

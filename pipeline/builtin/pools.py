@@ -1,4 +1,4 @@
-"""The pools that have no weights. Each looks at real steps alone, and gives zeros for a row of none."""
+"""Poolings without weights. Each uses real steps only; an empty row gives zeros."""
 
 from typing import final
 
@@ -6,17 +6,16 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
-from pipeline.data.row_ends import first_by_row, last_by_row
-from pipeline.data.states import MaybeCausal, States
+from pipeline.data.states import MaybeCausal, States, first_by_row, last_by_row
 from pipeline.functional.segments import max_by_row, sum_by_row
 from pipeline.parts.pooling import Pooling
 
 
 @final
 class FinalPool(Pooling):
-    """What the encoder ended each row with.
+    """The encoder's final state of each row.
 
-    For two directions, the forward state at the last real step and the backward state at the first, merged.
+    For a bidirectional encoder: the forward state at the last real step and the backward state at the first, merged.
     """
 
     exportable = True
@@ -28,7 +27,7 @@ class FinalPool(Pooling):
 
 @final
 class LastPool(Pooling):
-    """Each row's last real step. Of a bidirectional encoder, its backward half has seen one step only: see `final`."""
+    """Each row's last real step. The backward half of a bidirectional encoder has read one step there: see `final`."""
 
     exportable = True
 
@@ -61,9 +60,10 @@ class SumPool(Pooling):
 
 @final
 class MeanPool(Pooling):
-    """The average of each row's steps.
+    """The mean of each row's steps.
 
-    Source: Conneau et al. 2017, "Supervised Learning of Universal Sentence Representations", arXiv:1705.02364.
+    Source: Conneau et al. 2017, "Supervised Learning of Universal Sentence Representations from Natural Language
+    Inference Data", arXiv:1705.02364.
     """
 
     exportable = True
@@ -75,7 +75,7 @@ class MeanPool(Pooling):
 
 @final
 class MaxPool(Pooling):
-    """The largest of each feature over a row's steps; where several are equal, they share the gradient.
+    """The maximum of each feature over a row's steps; equal maxima share the gradient.
 
     Source: Collobert et al. 2011, "Natural Language Processing (Almost) from Scratch", arXiv:1103.0398.
     """

@@ -6,13 +6,13 @@ Source: https://huggingface.co/docs/tokenizers
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, final
 
-from typing_extensions import override
+from typing_extensions import Unpack, override
 
 from pipeline.errors import OptionError
 from pipeline.extras import LazyModule
-from pipeline.parts.tokenizer import BOS, EOS, PAD, SPECIALS, UNKNOWN, Tokenizer, Tokens
+from pipeline.parts.tokenizer import BOS, EOS, PAD, UNKNOWN, Tokenizer, Tokens
 
 if TYPE_CHECKING:
     import tokenizers
@@ -22,64 +22,74 @@ else:
 
 Normalization = Literal["NFC", "NFD", "NFKC", "NFKD"]
 
+_DEFAULTS: Final = {"pad_token": PAD, "unk_token": UNKNOWN, "bos_token": BOS, "eos_token": EOS}
+"""The special tokens of tokenizers trained here."""
+
+
+class SpecialTokens(TypedDict, total=False):
+    """The special tokens of a tokenizer, named as in Hugging Face; None for a token that it does not have."""
+
+    pad_token: str | None
+    unk_token: str | None
+    bos_token: str | None
+    eos_token: str | None
+
 
 @final
-class HuggingFace(Tokenizer):
-    """A tokenizer of the `tokenizers` library. Special tokens that stand in the text are text, and cut up as such.
+class HuggingFaceTokenizer(Tokenizer):
+    """A tokenizer of the `tokenizers` library. Special tokens that occur in a text are treated as text.
 
     Args:
         tokenizer: the library's own object; its truncation and padding are switched off.
-        pad, unknown, bos, eos: which of its tokens have these meanings; None for none.
+        tokens: `pad_token`, `unk_token`, `bos_token` and `eos_token`; those left out are `<pad>`, `<unk>`, `<bos>` and
+            `<eos>`.
 
     Raises:
         OptionError: if a token is not in its vocabulary.
     """
 
-    def __init__(
-        self,
-        tokenizer: "tokenizers.Tokenizer",
-        *,
-        pad: str | None = PAD,
-        unknown: str | None = UNKNOWN,
-        bos: str | None = BOS,
-        eos: str | None = EOS,
-    ) -> None:
+    def __init__(self, tokenizer: "tokenizers.Tokenizer", **tokens: Unpack[SpecialTokens]) -> None:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self.vocabulary: Mapping[str, int] = tokenizer.get_vocab(with_added_tokens=True)
-        self.pad: str | None = pad
-        self.unknown: str | None = unknown
-        self.bos: str | None = bos
-        self.eos: str | None = eos
-        for meaning, token in (("pad", pad), ("unknown", unknown), ("bos", bos), ("eos", eos)):
+        self.pad_token: str | None = tokens.get("pad_token", PAD)
+        self.unk_token: str | None = tokens.get("unk_token", UNKNOWN)
+        self.bos_token: str | None = tokens.get("bos_token", BOS)
+        self.eos_token: str | None = tokens.get("eos_token", EOS)
+        for option in _DEFAULTS:
+            token: str | None = getattr(self, option)
             if token is not None and token not in self.vocabulary:
                 some = ", ".join(sorted(self.vocabulary, key=self.vocabulary.__getitem__)[:8])
                 msg = (
-                    f"{meaning}={token!r} is not in the vocabulary, which begins with {some}; name one of it, or None."
+                    f"{option} must be in the vocabulary, which begins with {some}, got {token!r}; "
+                    "choose a token of the vocabulary, or None."
                 )
                 raise OptionError(msg, token=token)
-        self._specials = {self.vocabulary[token] for token in (pad, bos, eos) if token is not None}
+        added = (self.pad_token, self.bos_token, self.eos_token)
+        self._special_ids = {self.vocabulary[token] for token in added if token is not None}
         self._tokenizer = tokenizer
 
     @classmethod
-    def read(
-        cls, file: Path, *, pad: str | None, unknown: str | None, bos: str | None, eos: str | None
-    ) -> "HuggingFace":
-        """A tokenizer from a `tokenizer.json`: data alone, nothing in it is run.
+    def read(cls, file: Path, **tokens: Unpack[SpecialTokens]) -> "HuggingFaceTokenizer":
+        """Read a `tokenizer.json`: it is data, and nothing in it is executed.
+
+        Args:
+            file: the path.
+            tokens: special tokens; those left out are taken from the file, and None if it does not state them.
 
         Raises:
-            OptionError: if the file is none, or a token is not in its vocabulary.
+            OptionError: if the file is not a tokenizer, or a token is not in its vocabulary.
         """
-        read_file = tokenizers.Tokenizer.from_file  # before `try`: a missing package is no bad file
+        read_file = tokenizers.Tokenizer.from_file  # before `try`: a missing package is not a bad file
         try:
             tokenizer = read_file(str(file))
         except Exception as error:  # the library raises plain Exception
             msg = f"file must be a tokenizer.json of the tokenizers library, but {str(file)!r} is not: {error}"
             raise OptionError(msg, file=str(file)) from error
-        return cls(tokenizer, pad=pad, unknown=unknown, bos=bos, eos=eos)
+        return cls(tokenizer, **(_find_special_tokens(tokenizer) | tokens))
 
     def save(self, file: Path) -> None:
-        """Write a `tokenizer.json` that `read` takes back."""
+        """Write a `tokenizer.json` that `read` reads."""
         self._tokenizer.save(str(file))
 
     @override
@@ -91,39 +101,82 @@ class HuggingFace(Tokenizer):
         return self._encode([list(row) for row in rows], offsets=offsets, split=True)
 
     @override
-    def content(self) -> str | None:
-        """The library's own description, and which tokens are special; another version of the library is another."""
-        meanings = [self.pad, self.unknown, self.bos, self.eos]
-        return json.dumps([tokenizers.__version__, meanings, self._tokenizer.to_str()])
+    def cache_key(self) -> str | None:
+        """Return the library's version, the special tokens and the library's description of the tokenizer."""
+        special = [self.pad_token, self.unk_token, self.bos_token, self.eos_token]
+        return json.dumps([tokenizers.__version__, special, self._tokenizer.to_str()])
 
     @override
     def decode(self, ids: Sequence[int]) -> str:
-        return self._tokenizer.decode([i for i in ids if i not in self._specials], skip_special_tokens=False)
-
-    def _as_text(self, ids: list[int]) -> list[int]:
-        """Special tokens that were found in a text are text, and as words they are unknown ones."""
-        if self.unknown is None:
-            return ids
-        unknown = self.vocabulary[self.unknown]
-        return [unknown if i in self._specials else i for i in ids]
+        return self._tokenizer.decode([i for i in ids if i not in self._special_ids], skip_special_tokens=False)
 
     def _encode(self, inputs: list[str] | list[list[str]], *, offsets: bool, split: bool) -> list[Tokens]:
         # Set at each call: it does not survive pickling, and without it "<pad>" in a text would become padding.
-        # Where it is set already it is left: setting it fails while another thread encodes.
+        # Not set again if it is set: that fails while another thread encodes.
         if not self._tokenizer.encode_special_tokens:
             self._tokenizer.encode_special_tokens = True
-        # The faster call does not say which word a token belongs to.
+        # encode_batch_fast skips the offsets, but also the word of each token.
         encode = self._tokenizer.encode_batch if offsets or split else self._tokenizer.encode_batch_fast
         found = encode(inputs, is_pretokenized=split, add_special_tokens=False)
-        none_in = self._specials.isdisjoint
+        has_none_of = self._special_ids.isdisjoint
         return [
             Tokens(
-                ids if none_in(ids := encoding.ids) else self._as_text(ids),
+                ids if has_none_of(ids := encoding.ids) else self._replace_special_ids(ids),
                 encoding.offsets if offsets else (),
                 [word for word in encoding.word_ids if word is not None] if split else (),
             )
             for encoding in found
         ]
+
+    def _replace_special_ids(self, ids: list[int]) -> list[int]:
+        """Replace special tokens by the unknown one: a whole word such as "<pad>" has no other token."""
+        if self.unk_token is None:
+            return ids
+        unknown = self.vocabulary[self.unk_token]
+        return [unknown if i in self._special_ids else i for i in ids]
+
+
+def _find_special_tokens(tokenizer: "tokenizers.Tokenizer") -> SpecialTokens:
+    """Return the special tokens that a `tokenizer.json` states.
+
+    The unknown token stands in the model, the padding token in the padding, and bos and eos in the post-processor that
+    would add them. Tokenizers trained here state none of these, but mark `<pad>`, `<unk>`, `<bos>`, `<eos>` as special.
+    """
+    file: dict[str, Any] = json.loads(tokenizer.to_str())
+    special = {token["content"] for token in file.get("added_tokens") or () if token.get("special")}
+    found: dict[str, str | None] = {option: token if token in special else None for option, token in _DEFAULTS.items()}
+    padding: Mapping[str, Any] = file.get("padding") or {}
+    found["pad_token"] = padding.get("pad_token") or found["pad_token"]
+    found["unk_token"] = _find_unknown_token(file["model"]) or found["unk_token"]
+    first, last = _find_ends(file.get("post_processor") or {})
+    return SpecialTokens(
+        pad_token=found["pad_token"],
+        unk_token=found["unk_token"],
+        bos_token=first or found["bos_token"],
+        eos_token=last or found["eos_token"],
+    )
+
+
+def _find_unknown_token(model: Mapping[str, Any]) -> str | None:
+    token: str | None = model.get("unk_token")
+    if token is None and model.get("unk_id") is not None:  # a Unigram model states its number
+        token = model["vocab"][model["unk_id"]][0]
+    # A WordLevel model always states one, even if the vocabulary lacks it.
+    return token if token is None or "unk_id" in model or token in model["vocab"] else None
+
+
+def _find_ends(processor: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Return the special tokens that a post-processor puts before and after a text; None for each that it does not."""
+    kind: object = processor.get("type")
+    if kind == "TemplateProcessing":
+        template: Sequence[Mapping[str, Any]] = processor["single"]
+        first, last = (piece.get("SpecialToken", {}).get("id") for piece in (template[0], template[-1]))
+        return first, last
+    if kind in {"BertProcessing", "RobertaProcessing"}:
+        return processor["cls"][0], processor["sep"][0]
+    # One of kind Sequence holds others.
+    found = (_find_ends(inner) for inner in processor.get("processors", ()))
+    return next((pair for pair in found if pair != (None, None)), (None, None))
 
 
 def words(
@@ -133,14 +186,19 @@ def words(
     min_frequency: int = 1,
     lowercase: bool = False,
     normalization: Normalization | None = None,
+    pad_token: str | None = PAD,
+    unk_token: str = UNKNOWN,
+    bos_token: str | None = BOS,
+    eos_token: str | None = EOS,
 ) -> Tokenizer:
-    """Words and runs of punctuation, the most frequent `vocab_size`; others are unknown.
+    """Train a tokenizer for words and runs of punctuation: the most frequent `vocab_size`, all others are unknown.
 
-    Decoding joins them by spaces.
+    Decoding joins tokens with spaces.
     """
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(unk_token=UNKNOWN))
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(unk_token=unk_token))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    return _word_level(tokenizer, texts, vocab_size, min_frequency, lowercase, normalization)
+    special = SpecialTokens(pad_token=pad_token, unk_token=unk_token, bos_token=bos_token, eos_token=eos_token)
+    return _train_word_level(tokenizer, texts, vocab_size, min_frequency, lowercase, normalization, special)
 
 
 def whole(
@@ -150,13 +208,18 @@ def whole(
     min_frequency: int = 1,
     lowercase: bool = False,
     normalization: Normalization | None = None,
+    pad_token: str | None = PAD,
+    unk_token: str = UNKNOWN,
+    bos_token: str | None = BOS,
+    eos_token: str | None = EOS,
 ) -> Tokenizer:
-    """Each text one token, or each word of an already split row: what a tagger wants.
+    """Train a tokenizer with one token per text, or per word of a row that is split already, as taggers need.
 
-    Decoding joins them by spaces.
+    Decoding joins tokens with spaces.
     """
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(unk_token=UNKNOWN))
-    return _word_level(tokenizer, texts, vocab_size, min_frequency, lowercase, normalization)
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(unk_token=unk_token))
+    special = SpecialTokens(pad_token=pad_token, unk_token=unk_token, bos_token=bos_token, eos_token=eos_token)
+    return _train_word_level(tokenizer, texts, vocab_size, min_frequency, lowercase, normalization, special)
 
 
 def characters(
@@ -166,23 +229,33 @@ def characters(
     min_frequency: int = 1,
     lowercase: bool = False,
     normalization: Normalization | None = None,
+    pad_token: str | None = PAD,
+    unk_token: str = UNKNOWN,
+    bos_token: str | None = BOS,
+    eos_token: str | None = EOS,
 ) -> Tokenizer:
-    """Unicode characters, line ends and spaces among them; those never seen in training are unknown."""
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(unk_token=UNKNOWN))
-    # Oniguruma's (?m): the dot takes line ends too.
+    """Train a tokenizer for Unicode characters, line ends and spaces included; unseen ones are unknown."""
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(unk_token=unk_token))
+    # In Oniguruma, (?m) makes the dot match line ends too.
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex("(?m)."), "isolated")
     tokenizer.decoder = tokenizers.decoders.Fuse()
-    return _word_level(tokenizer, texts, vocab_size, min_frequency, lowercase, normalization)
+    special = SpecialTokens(pad_token=pad_token, unk_token=unk_token, bos_token=bos_token, eos_token=eos_token)
+    return _train_word_level(tokenizer, texts, vocab_size, min_frequency, lowercase, normalization, special)
 
 
 def byte_level(
-    texts: Iterable[str] = (),  # noqa: ARG001 - every tokenizer's factory takes them
+    texts: Iterable[str] = (),  # noqa: ARG001 - every tokenizer factory takes texts
     *,
     lowercase: bool = False,
     normalization: Normalization | None = None,
+    pad_token: str | None = PAD,
+    unk_token: str | None = UNKNOWN,
+    bos_token: str | None = BOS,
+    eos_token: str | None = EOS,
 ) -> Tokenizer:
-    """The bytes of the text's UTF-8: 256 tokens and the special ones; nothing is unknown, or learned from `texts`."""
-    return _byte_pairs((), 0, 0, lowercase, normalization)
+    """Make a tokenizer for the bytes of UTF-8: 256 tokens and the special ones. Nothing is learned from `texts`."""
+    special = SpecialTokens(pad_token=pad_token, unk_token=unk_token, bos_token=bos_token, eos_token=eos_token)
+    return _train_byte_pairs((), 0, 0, lowercase, normalization, special)
 
 
 def bpe(
@@ -192,61 +265,79 @@ def bpe(
     min_frequency: int = 2,
     lowercase: bool = False,
     normalization: Normalization | None = None,
+    pad_token: str | None = PAD,
+    unk_token: str | None = UNKNOWN,
+    bos_token: str | None = BOS,
+    eos_token: str | None = EOS,
 ) -> Tokenizer:
-    """Byte pairs: pieces of words, learned from the text, down to single bytes; nothing is unknown.
+    """Train byte-pair encoding: frequent pieces of words, down to single bytes, so that no text is unknown.
 
-    Source: Sennrich, Haddow and Birch 2016, arXiv:1508.07909; on bytes, as Radford et al. 2019 (GPT-2).
+    Source: Sennrich, Haddow and Birch 2016, "Neural Machine Translation of Rare Words with Subword Units",
+    arXiv:1508.07909; on bytes, as in Radford et al. 2019, "Language Models are Unsupervised Multitask Learners".
     """
-    return _byte_pairs(texts, vocab_size, min_frequency, lowercase, normalization)
+    special = SpecialTokens(pad_token=pad_token, unk_token=unk_token, bos_token=bos_token, eos_token=eos_token)
+    return _train_byte_pairs(texts, vocab_size, min_frequency, lowercase, normalization, special)
 
 
-def _byte_pairs(
-    texts: Iterable[str], vocab_size: int, min_frequency: int, lowercase: bool, normalization: Normalization | None
+def _train_byte_pairs(
+    texts: Iterable[str],
+    vocab_size: int,
+    min_frequency: int,
+    lowercase: bool,
+    normalization: Normalization | None,
+    special: SpecialTokens,
 ) -> Tokenizer:
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
-    _normalize(tokenizer, lowercase, normalization)
+    _set_normalizer(tokenizer, lowercase, normalization)
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=min_frequency,
-        special_tokens=list(SPECIALS),
+        special_tokens=_list_tokens(special),
         initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return HuggingFace(tokenizer)
+    return HuggingFaceTokenizer(tokenizer, **special)
 
 
-def _word_level(
+def _train_word_level(
     tokenizer: "tokenizers.Tokenizer",
     texts: Iterable[str],
     vocab_size: int,
     min_frequency: int,
     lowercase: bool,
     normalization: Normalization | None,
+    special: SpecialTokens,
 ) -> Tokenizer:
-    _normalize(tokenizer, lowercase, normalization)
+    _set_normalizer(tokenizer, lowercase, normalization)
     trainer = tokenizers.trainers.WordLevelTrainer(
-        vocab_size=vocab_size, min_frequency=min_frequency, special_tokens=list(SPECIALS), show_progress=False
+        vocab_size=vocab_size,
+        min_frequency=min_frequency,
+        special_tokens=_list_tokens(special),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return HuggingFace(tokenizer)
+    return HuggingFaceTokenizer(tokenizer, **special)
 
 
-def _normalize(tokenizer: "tokenizers.Tokenizer", lowercase: bool, normalization: Normalization | None) -> None:
+def _list_tokens(special: SpecialTokens) -> list[str]:
+    # The order gives their ids, from 0.
+    tokens = (special.get("pad_token"), special.get("unk_token"), special.get("bos_token"), special.get("eos_token"))
+    return [token for token in tokens if token is not None]
+
+
+def _set_normalizer(tokenizer: "tokenizers.Tokenizer", lowercase: bool, normalization: Normalization | None) -> None:
     steps: list[tokenizers.normalizers.Normalizer] = []
     if normalization is not None:
-        forms = {
-            "NFC": tokenizers.normalizers.NFC,
-            "NFD": tokenizers.normalizers.NFD,
-            "NFKC": tokenizers.normalizers.NFKC,
-            "NFKD": tokenizers.normalizers.NFKD,
-        }
+        forms = ("NFC", "NFD", "NFKC", "NFKD")
         if normalization not in forms:
-            msg = f"normalization must be one of {', '.join(forms)} or None, but {normalization!r} arrived."
+            msg = (
+                f"normalization must be one of {', '.join(forms)} or None, got {normalization!r}; choose one of these."
+            )
             raise OptionError(msg, normalization=normalization)
-        steps.append(forms[normalization]())
+        steps.append(getattr(tokenizers.normalizers, normalization)())
     if lowercase:
         steps.append(tokenizers.normalizers.Lowercase())
     if steps:

@@ -1,1 +1,1 @@
-"""The stages: one file each."""
+"""The stages of a pipe."""

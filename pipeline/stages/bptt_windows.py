@@ -1,51 +1,50 @@
-"""Rows played side by side in windows, for truncated back-propagation through time."""
+"""Cut long rows into windows, side by side in lanes, for truncated back-propagation through time."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Final, Generic, cast, final, overload
 
 import attrs
 from typing_extensions import override
 
-from pipeline.batching.making import digest_of
-from pipeline.batching.numbers import whole
-from pipeline.batching.stream_cursor import StreamCursor
+from pipeline.batching.builder import compute_digest
+from pipeline.batching.cursor import StreamCursor
+from pipeline.checks.options import check_int
 from pipeline.core.stage import Spec
-from pipeline.data.rows import Ids, K, Kind, Row, is_row
-from pipeline.data.windows import filler_like, window_of
+from pipeline.data.rows import Ids, K, Kind, Row, cut_row, is_row, make_filler
 from pipeline.errors import LengthError, OptionError
-from pipeline.stages.incoming import checked_row
-from pipeline.stages.resumable import Resumable
+from pipeline.stages.resumable import Resumable, check_row
 
 
 @final
 class BPTTWindows(Resumable[Row[K], list[Row[K]]]):
-    """Long rows in, batches of windows out, each going on where the window at its index in the batch before ended.
+    """Cut long rows into windows; the window at each index of a batch continues the one at that index before.
 
-    A lane plays one row after another, in the order of the input, a window a batch. A lane whose row has ended takes
-    the next row of the input, so none is idle while rows are left; at the end, lanes that ran out hold rows of no
-    steps, which weigh nothing and of which there is no answer. A window never spans two rows: the last one of a row
-    may be shorter. Nothing is shuffled; shuffle the source. `Padded.carrying` takes states from window to window.
+    An index of the batch is a lane. A lane takes one row after another, in the order of the input, and gives one window
+    per batch. When its row ends, it takes the next row of the input, so no lane is idle while rows are left. At the
+    end, lanes without a row give empty rows, which have no weight in a loss and no prediction. A window never spans two
+    rows, so the last window of a row may be shorter. Nothing is shuffled; shuffle the source.
+    `Padded.with_carry` passes states from window to window.
 
-    Targets of steps are cut along; a class of the whole row goes with each of its windows.
+    Targets per step are cut too; a class of the whole row goes with each of its windows.
 
     Source: Williams and Peng 1990, "An Efficient Gradient-Based Algorithm for On-Line Training of Recurrent Network
-    Trajectories", doi:10.1162/neco.1990.2.4.490; lanes with states carried on as in Merity, Keskar and Socher 2017,
-    "Regularizing and Optimizing LSTM Language Models", arXiv:1708.02182. Their lanes run on over the ends of texts;
-    ours begin anew there.
+    Trajectories", doi:10.1162/neco.1990.2.4.490; lanes with carried states as in Merity, Keskar and Socher 2017,
+    "Regularizing and Optimizing LSTM Language Models", arXiv:1708.02182. Their lanes run across the ends of texts; ours
+    start from an empty state there.
 
     Args:
-        kind: what the rows are; ids if left out.
-        rows: how many lanes there are: the rows of every batch.
-        steps: how many steps a window has at most.
+        kind: the kind of the rows; `Ids` by default.
+        rows: the number of lanes, which is the number of rows of every batch.
+        steps: the maximum number of steps of a window.
 
     Raises:
         OptionError: if a number is below 1.
 
     Example:
         >>> import torch
-        >>> rows = [Row(Ids(torch.arange(n)), place=place) for place, n in enumerate((5, 2, 3))]
+        >>> rows = [Row(Ids(torch.arange(n)), row_id=row) for row, n in enumerate((5, 2, 3))]
         >>> for batch in BPTTWindows(rows=2, steps=2)(rows):
-        ...     print([(row.place, row.begin, len(row)) for row in batch])
+        ...     print([(row.row_id, row.start_step, len(row)) for row in batch])
         [(0, 0, 2), (1, 0, 2)]
         [(0, 2, 2), (2, 0, 2)]
         [(0, 4, 1), (2, 2, 1)]
@@ -57,8 +56,8 @@ class BPTTWindows(Resumable[Row[K], list[Row[K]]]):
     def __init__(self, kind: type[K], *, rows: int, steps: int) -> None: ...
     def __init__(self, kind: type[Kind] = Ids, *, rows: int, steps: int) -> None:
         self.kind: Final = kind
-        self.rows: Final = whole("rows", rows, least=1)
-        self.steps: Final = whole("steps", steps, least=1)
+        self.rows: Final = check_int("rows", rows, minimum=1)
+        self.steps: Final = check_int("steps", steps, minimum=1)
 
     @override
     def build(self, spec: Spec, /) -> Spec:
@@ -66,128 +65,130 @@ class BPTTWindows(Resumable[Row[K], list[Row[K]]]):
 
     @override
     def __call__(self, values: Iterable[Row[K]], /) -> Iterator[list[Row[K]]]:
-        """Batches of one window a lane.
+        """Yield batches of one window per lane.
 
         Raises:
-            ShapeError: for what is no row of the lanes' kind.
-            TargetError: for a row whose steps do not have one target each.
+            ShapeError: for an item that is not a row of the kind.
+            TargetError: for a row with targets per step, but not one per step.
         """
-        return (batch for batch, _ in self.marked(values, StreamCursor()))
+        return (batch for batch, _ in self.resume(values, StreamCursor()))
 
     @override
     def predict_batches(self, values: Iterable[Row[K]], /) -> Iterator[list[Row[K]]]:
-        """Batches of whole rows.
+        """Yield batches of whole rows.
 
         Raises:
-            LengthError: for a row of more than one window: it has one answer.
+            LengthError: for a row longer than a window: a row has one prediction.
         """
-        return self(map(self._whole, values))
+        return self(map(self._check_length, values))
 
     @override
-    def recipe(self, world_size: int = 1) -> str:
-        return digest_of({"stage": "BPTTWindows", "rows": self.rows, "steps": self.steps, "world_size": world_size})
+    def get_recipe(self, world_size: int = 1) -> str:
+        options = {"stage": "BPTTWindows", "rows": self.rows, "steps": self.steps, "world_size": world_size}
+        return compute_digest(options)
 
     @override
-    def marked(
+    def resume(
         self, values: Iterable[Row[K]], at: StreamCursor, /, *, rank: int = 0, world_size: int = 1
     ) -> Iterator[tuple[list[Row[K]], StreamCursor]]:
-        at = attrs.evolve(at, recipe=self._check_mine(at, rank, world_size))
-        lanes = _resumed(self._checked(values, at.rows), at, self.rows * world_size)
-        return self._played(lanes, at, slice(rank * self.rows, (rank + 1) * self.rows))
+        at = attrs.evolve(at, recipe=self._check_cursor(at, rank, world_size))
+        rows = (cast("Row[K]", check_row(row, self.kind, number)) for number, row in enumerate(values, start=at.rows))
+        # The lanes of all ranks, so that every rank knows which rows the others take.
+        lanes = _resume_lanes(rows, at, self.rows * world_size)
+        return self._make_batches(lanes, at, slice(rank * self.rows, (rank + 1) * self.rows))
 
-    def _played(self, lanes: "_Dealt[K]", at: StreamCursor, mine: slice) -> Iterator[tuple[list[Row[K]], StreamCursor]]:
-        while lanes.deal():
-            windows = lanes.windows(self.steps)[mine]
-            yield windows, lanes.cursor(at)
+    def _make_batches(
+        self, lanes: "_Lanes[K]", at: StreamCursor, of_rank: slice
+    ) -> Iterator[tuple[list[Row[K]], StreamCursor]]:
+        while lanes.fill():
+            windows = lanes.cut_windows(self.steps)[of_rank]
+            yield windows, lanes.get_cursor(at)
 
-    def _checked(self, values: Iterable[object], first: int) -> Iterator[Row[K]]:
-        return (cast("Row[K]", checked_row(row, self.kind, place)) for place, row in enumerate(values, start=first))
-
-    def _whole(self, row: Row[K]) -> Row[K]:
+    def _check_length(self, row: Row[K]) -> Row[K]:
         if is_row(row) and len(row) > self.steps:
             msg = (
-                f"row {row.row_id} has {len(row)} steps, but a window has {self.steps}, and a prediction of a row is "
-                "one answer; predict with Bucket in place of BPTTWindows."
+                f"row {row.row_id} has {len(row)} steps, but a window has {self.steps}, and a row has one prediction; "
+                "predict with Bucket instead of BPTTWindows."
             )
             raise LengthError(msg, row=row.row_id, length=len(row), steps=self.steps)
         return row
 
 
 @attrs.frozen(eq=False)
-class _Playing(Generic[K]):
-    """What a lane plays: a row, its number among those that were read, and the step that comes next."""
+class _Lane(Generic[K]):
+    """A lane's row, its number in the source, and the step at which its next window begins."""
 
     row: Row[K]
     number: int
-    begin: int = 0
+    start: int = 0
 
 
 @attrs.define(eq=False)
-class _Dealt(Generic[K]):
-    """BPTTWindows, and the rows that are dealt to them."""
+class _Lanes(Generic[K]):
+    """All lanes (None for one without a row), the rows to come, and the number of rows read so far."""
 
     rows: Iterator[Row[K]]
-    lanes: list[_Playing[K] | None]
+    lanes: list[_Lane[K] | None]
     read: int
 
-    def deal(self) -> bool:
-        """Give each lane that has none a row, while there are some; False if no lane has one then."""
-        for index, playing in enumerate(self.lanes):
-            if playing is not None:
+    def fill(self) -> bool:
+        """Give each lane without a row the next row; return False if no lane has a row then."""
+        for index, lane in enumerate(self.lanes):
+            if lane is not None:
                 continue
             row = next(self.rows, None)
             if row is None:
                 break
-            self.lanes[index] = _Playing(row, self.read)
+            self.lanes[index] = _Lane(row, self.read)
             self.read += 1
-        return any(playing is not None for playing in self.lanes)
+        return any(lane is not None for lane in self.lanes)
 
-    def windows(self, steps: int) -> list[Row[K]]:
-        """The next window of each lane."""
-        model = next(playing.row for playing in self.lanes if playing is not None)
-        windows = [filler_like(model) if playing is None else _window(playing, steps) for playing in self.lanes]
-        self.lanes = [_next(playing, steps) for playing in self.lanes]
+    def cut_windows(self, steps: int) -> list[Row[K]]:
+        """Return the next window of each lane, and advance the lanes."""
+        any_row = next(lane.row for lane in self.lanes if lane is not None)
+        windows = [
+            make_filler(any_row) if lane is None else cut_row(lane.row, lane.start, lane.start + steps)
+            for lane in self.lanes
+        ]
+        self.lanes = [_advance(lane, steps) for lane in self.lanes]
         return windows
 
-    def cursor(self, at: StreamCursor) -> StreamCursor:
-        """Where the lanes stand: the first row that one is playing, how many were read, and what each one plays."""
-        first = min((playing.number for playing in self.lanes if playing is not None), default=self.read)
-        inside = [self.read - first]
-        for playing in self.lanes:
-            inside += [0, 0] if playing is None else [playing.number - first + 1, playing.begin]
-        return attrs.evolve(at, rows=first, inside=tuple(inside))
+    def get_cursor(self, at: StreamCursor) -> StreamCursor:
+        """Return the cursor. Its rows end before the first row that a lane still uses.
+
+        Its position holds the number of rows read since then, and for each lane its row's number, counted from 1 since
+        then, and its next step; 0, 0 for a lane without a row.
+        """
+        first = min((lane.number for lane in self.lanes if lane is not None), default=self.read)
+        position = [self.read - first]
+        for lane in self.lanes:
+            position += [0, 0] if lane is None else [lane.number - first + 1, lane.start]
+        return attrs.evolve(at, rows=first, position=tuple(position))
 
 
-def _window(playing: _Playing[K], steps: int) -> Row[K]:
-    return window_of(playing.row, playing.begin, playing.begin + steps)
-
-
-def _next(playing: _Playing[K] | None, steps: int) -> _Playing[K] | None:
-    if playing is None or playing.begin + steps >= len(playing.row):
+def _advance(lane: _Lane[K] | None, steps: int) -> _Lane[K] | None:
+    if lane is None or lane.start + steps >= len(lane.row):
         return None
-    return attrs.evolve(playing, begin=playing.begin + steps)
+    return attrs.evolve(lane, start=lane.start + steps)
 
 
-def _resumed(rows: Iterator[Row[K]], at: StreamCursor, lanes: int) -> _Dealt[K]:
-    """The lanes as a cursor says, their rows read again; rows in between that have ended are read over."""
-    dealt: list[_Playing[K] | None] = [None] * lanes
-    if not at.inside:
-        return _Dealt(rows, dealt, at.rows)
-    played = _pairs(at.inside[1:])
-    if len(played) != lanes:
-        msg = f"the cursor has {len(played)} lanes, but there are {lanes}; give what these lanes gave."
-        raise OptionError(msg, lanes=lanes)
-    lane_of = {number - 1: (lane, begin) for lane, (number, begin) in enumerate(played) if number}
-    for number in range(at.inside[0]):
+def _resume_lanes(rows: Iterator[Row[K]], at: StreamCursor, count: int) -> _Lanes[K]:
+    """Return the lanes at a cursor. Rows after `at.rows` that have ended already are read and skipped."""
+    lanes: list[_Lane[K] | None] = [None] * count
+    if not at.position:
+        return _Lanes(rows, lanes, at.rows)
+    read, *numbers = at.position
+    positions = list(zip(numbers[::2], numbers[1::2], strict=True))
+    if len(positions) != count:
+        msg = f"the cursor has {len(positions)} lanes, got {count}; resume with the number of lanes that wrote it."
+        raise OptionError(msg, lanes=count)
+    lane_of_row = {number - 1: (lane, start) for lane, (number, start) in enumerate(positions) if number}
+    for number in range(read):
         row = next(rows, None)
         if row is None:
-            msg = f"the cursor stands behind row {at.rows + number}, but the source ends before; give the same source."
+            msg = f"the cursor is after row {at.rows + number}, but the source ends before it; pass the same source."
             raise OptionError(msg, row=at.rows + number)
-        if number in lane_of:
-            lane, begin = lane_of[number]
-            dealt[lane] = _Playing(row, at.rows + number, begin)
-    return _Dealt(rows, dealt, at.rows + at.inside[0])
-
-
-def _pairs(numbers: Sequence[int]) -> list[tuple[int, int]]:
-    return list(zip(numbers[::2], numbers[1::2], strict=True))
+        if number in lane_of_row:
+            lane, start = lane_of_row[number]
+            lanes[lane] = _Lane(row, at.rows + number, start)
+    return _Lanes(rows, lanes, at.rows + read)

@@ -1,4 +1,4 @@
-"""Dropout that fits anywhere vectors flow."""
+"""Dropout for every data type that holds vectors."""
 
 from typing import TYPE_CHECKING, Literal, TypeVar, cast, final
 
@@ -17,15 +17,15 @@ A = TypeVar("A")
 
 @final
 class Dropout(nn.Module, TypePreserving[Batch[Hidden] | States[MaybeCausal] | Pooled]):
-    """While training, zero values at random and scale up the rest; otherwise change nothing.
+    """During training, zero values at random and scale up the others; in evaluation mode, change nothing.
 
     Args:
-        p: how likely a value is zeroed.
-        per: `step` draws for every value of every step; `row` draws one mask a row and uses it at
-            all of its steps, so that a recurrent encoder sees one network a row.
+        p: the probability that a value is zeroed.
+        per: `step` draws a mask for every step; `row` draws one mask per row and uses it at all of its steps, so that a
+            recurrent encoder sees the same units throughout a row.
 
     Raises:
-        OptionError: if p is no probability below 1.
+        OptionError: if `p` is not in 0 <= p < 1, or `per` is something else.
 
     Source: Srivastava et al. 2014, "Dropout: A Simple Way to Prevent Neural Networks from Overfitting"
     (`step`); Gal and Ghahramani 2016, "A Theoretically Grounded Application of Dropout in Recurrent
@@ -42,10 +42,10 @@ class Dropout(nn.Module, TypePreserving[Batch[Hidden] | States[MaybeCausal] | Po
     def __init__(self, p: float = 0.5, *, per: Literal["step", "row"] = "step") -> None:
         super().__init__()
         if not 0 <= p < 1:
-            msg = f"p must be a probability, 0 <= p < 1, but {p} arrived."
+            msg = f"p must be a probability, 0 <= p < 1, got {p}; pass a number in this range."
             raise OptionError(msg, p=p)
         if per not in ("step", "row"):
-            msg = f"per must be 'step' or 'row', but {per!r} arrived."
+            msg = f"per must be 'step' or 'row', got {per!r}; choose one of these."
             raise OptionError(msg, per=per)
         self.p = p
         self.per = per
@@ -56,34 +56,34 @@ class Dropout(nn.Module, TypePreserving[Batch[Hidden] | States[MaybeCausal] | Po
         def __call__(self, value: A, /) -> A: ...
 
     def forward(self, value: A) -> A:
-        """The same value, some of its numbers zeroed.
+        """Return the value with some of its numbers zeroed.
 
         Raises:
-            ShapeError: if it holds no vectors.
+            ShapeError: if it does not hold vectors.
         """
         if not _has_vectors(value):
-            msg = f"Dropout takes vectors, but a {type(value).__name__} of none arrived; put it after Embed."
+            msg = f"the input of Dropout must hold vectors, got a {type(value).__name__} without; put it after Embed."
             raise ShapeError(msg)
         if not self.training or self.p == 0:
             return value
-        return cast("A", self._dropped(value))
+        return cast("A", self._drop(value))
 
-    def _dropped(
+    def _drop(
         self, value: Batch[Hidden] | States[MaybeCausal] | Pooled
     ) -> Batch[Hidden] | States[MaybeCausal] | Pooled:
         if isinstance(value, States):
-            return attrs.evolve(value, steps=self._dropped_steps(value.steps))
+            return attrs.evolve(value, steps=self._drop_steps(value.steps))
         if isinstance(value, Pooled):
             return attrs.evolve(value, values=nn.functional.dropout(value.values, self.p))
-        return self._dropped_steps(value)
+        return self._drop_steps(value)
 
-    def _dropped_steps(self, steps: Batch[Hidden]) -> Batch[Hidden]:
+    def _drop_steps(self, steps: Batch[Hidden]) -> Batch[Hidden]:
         values = steps.values
         if self.per == "step":
             return attrs.evolve(steps, values=nn.functional.dropout(values, self.p))
         mask = nn.functional.dropout(values.new_ones(steps.lengths.shape[0], values.shape[-1]), self.p)
-        spread = mask.unsqueeze(1) if isinstance(steps, Padded) else mask.index_select(0, steps.order.row)
-        return attrs.evolve(steps, values=values * spread)
+        by_step = mask.unsqueeze(1) if isinstance(steps, Padded) else mask.index_select(0, steps.order.row_of_step)
+        return attrs.evolve(steps, values=values * by_step)
 
 
 def _has_vectors(value: object) -> TypeIs[Batch[Hidden] | States[MaybeCausal] | Pooled]:

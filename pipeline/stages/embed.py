@@ -1,4 +1,4 @@
-"""Numbered tokens to vectors."""
+"""Embed ids: a vector for each id."""
 
 from typing import final
 
@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
-from pipeline.checks.switches import at_border
+from pipeline.checks.switches import checks_enabled
 from pipeline.core.stage import ModuleStage, Spec
 from pipeline.data.batches import Batch, Packed, Padded
 from pipeline.data.rows import Ids, Vectors
@@ -17,12 +17,12 @@ from pipeline.errors import OptionError, ShapeError, ValuesError
 
 @final
 class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
-    """A vector for each id, in the layout that comes in. Padding is never looked up, and becomes zeros.
+    """Look up a vector for each id. The output has the layout of the input; its padding is zeros.
 
     Args:
-        num_embeddings: how many ids there are.
-        embedding_dim: how many features a vector has.
-        name: what the stage is called in its chain.
+        num_embeddings: the number of ids.
+        embedding_dim: the number of features of a vector.
+        name: the stage's name in its chain.
 
     Raises:
         OptionError: if a size is below 1.
@@ -38,7 +38,7 @@ class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
         super().__init__()
         for option, number in (("num_embeddings", num_embeddings), ("embedding_dim", embedding_dim)):
             if number < 1:
-                msg = f"{option} must be 1 or more, but {number} arrived."
+                msg = f"{option} must be 1 or more, got {number}; pass the number of ids, and of features per id."
                 raise OptionError(msg, **{option: number})
         self.name = name
         self.weight: nn.Parameter = nn.Parameter(torch.randn(num_embeddings, embedding_dim))
@@ -47,13 +47,16 @@ class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
     def from_vectors(
         cls, vectors: Float[Tensor, "id feature"], *, trained: bool = False, name: str | None = None
     ) -> "Embed":
-        """An embedding that starts from given vectors, one an id; frozen unless `trained`.
+        """Make an embedding from given vectors, one per id; it is frozen unless `trained`.
 
         Raises:
-            ShapeError: if the vectors are no floating-point matrix.
+            ShapeError: if the vectors are not a floating-point matrix.
         """
         if vectors.ndim != 2 or not vectors.is_floating_point():
-            msg = f"vectors must be floats of id x feature, but {vectors.dtype} of {tuple(vectors.shape)} arrived."
+            msg = (
+                f"vectors must be floating-point, of id x feature, got {vectors.dtype} of {tuple(vectors.shape)}; "
+                "stack one vector per id."
+            )
             raise ShapeError(msg, argument="vectors")
         embed = cls(*vectors.shape, name=name)
         embed.weight = nn.Parameter(vectors.detach().clone(), requires_grad=trained)
@@ -65,25 +68,25 @@ class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
 
     @override
     def forward(self, value: Batch[Ids]) -> Batch[Vectors]:
-        """The vectors of a batch's ids.
+        """Return the vectors of a batch's ids.
 
         Raises:
-            ShapeError: if the batch holds vectors already, or stands on another device than the weights.
+            ShapeError: if the batch holds vectors already, or is on another device than the weights.
             ValuesError: if an id is out of range (on a GPU, torch's kernel asserts instead).
         """
-        rows = self.known(value)
-        vectors = _with(rows, nn.functional.embedding(rows.values, self.weight))
+        batch = self.check_ids(value)
+        vectors = _replace_ids(batch, nn.functional.embedding(batch.values, self.weight))
         return vectors if isinstance(vectors, Packed) else vectors.fill_padding(0)
 
-    def known(self, value: Batch[Ids]) -> Batch[Ids]:
-        """A batch all of whose ids have a vector, its padding cleared.
+    def check_ids(self, value: Batch[Ids]) -> Batch[Ids]:
+        """Return the batch with its padding set to 0, after checking that all ids are in range.
 
         Raises:
-            ShapeError: if the batch holds vectors already, or stands on another device than the weights.
+            ShapeError: if the batch holds vectors already, or is on another device than the weights.
             ValuesError: if an id is out of range (on a GPU, torch's kernel asserts instead).
         """
         if value.kind is not Ids:
-            msg = f"Embed takes Ids, but {value.kind.__name__} arrived; vectors go to Encode as they are."
+            msg = f"the input of Embed must be Ids, got {value.kind.__name__}; pass vectors to Encode directly."
             raise ShapeError(msg)
         if value.values.device != self.weight.device:
             msg = (
@@ -91,21 +94,21 @@ class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
                 "move the batch: batch.to(device)."
             )
             raise ShapeError(msg)
-        rows = value if isinstance(value, Packed) else value.fill_padding(0)
-        self._check(rows)
-        return rows
+        batch = value if isinstance(value, Packed) else value.fill_padding(0)
+        self._check_range(batch)
+        return batch
 
-    def _check(self, batch: Batch[Ids]) -> None:
+    def _check_range(self, batch: Batch[Ids]) -> None:
         ids = batch.values
-        # On a device, reading the ids back would make every step wait for it.
-        if not at_border() or ids.device.type != "cpu" or not ids.numel():
+        # Not on a GPU: reading ids back would wait for all work queued on it.
+        if not checks_enabled() or ids.device.type != "cpu" or not ids.numel():
             return
         if int(ids.min()) < 0 or int(ids.max()) >= len(self.weight):
             packed = batch.packed()
             step = int(((packed.values < 0) | (packed.values >= len(self.weight))).nonzero()[0])
-            row, found = int(packed.metadata.row_ids[packed.order.row[step]]), int(packed.values[step])
+            row, found = int(packed.metadata.row_ids[packed.order.row_of_step[step]]), int(packed.values[step])
             msg = (
-                f"row {row}, step {int(packed.order.time[step])} holds id {found}, but Embed has ids 0 to "
+                f"row {row}, step {int(packed.order.time_of_step[step])} holds id {found}, but Embed has ids 0 to "
                 f"{len(self.weight) - 1}; make it as large as the vocabulary: Embed(tokenize.vocab_size, ...)."
             )
             raise ValuesError(msg, row=row, id=found)
@@ -115,11 +118,11 @@ class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
         return ", ".join(map(str, self.weight.shape))
 
 
-def _with(batch: Batch[Ids], values: Tensor) -> Batch[Vectors]:
-    """The batch with vectors for its ids, everything beside them kept."""
-    initial, metadata, order = batch.initial_carry, batch.metadata, batch.order
+def _replace_ids(batch: Batch[Ids], values: Tensor) -> Batch[Vectors]:
+    """Return the batch with vectors in place of its ids, and with its carry, metadata and order."""
+    carry, metadata, order = batch.initial_carry, batch.metadata, batch.order
     if isinstance(batch, Padded):
-        return Padded(Vectors, values, batch.lengths, initial_carry=initial, metadata=metadata, order=order)
+        return Padded(Vectors, values, batch.lengths, initial_carry=carry, metadata=metadata, order=order)
     return Packed(
-        Vectors, values, batch.lengths, width=batch.width, initial_carry=initial, metadata=metadata, order=order
+        Vectors, values, batch.lengths, width=batch.width, initial_carry=carry, metadata=metadata, order=order
     )

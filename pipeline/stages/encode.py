@@ -1,4 +1,4 @@
-"""Vectors to states, by an encoder of one's choice."""
+"""Encode vectors: one hidden vector per step, and a final state per row."""
 
 from typing import Final, Generic, Literal, cast, final, overload
 
@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from typing_extensions import TypeVar, override
 
-from pipeline.checks.shapes import described
-from pipeline.checks.switches import at_border
+from pipeline.checks.hints import describe
+from pipeline.checks.switches import checks_enabled
 from pipeline.core.stage import ModuleStage, Spec
 from pipeline.data.batches import Batch
 from pipeline.data.rows import FILLER, Hidden, Kind, Vectors
@@ -20,26 +20,27 @@ from pipeline.stages.part_stage import PartStage
 
 H_contra = TypeVar("H_contra", bound=Hidden, contravariant=True, default=Vectors)
 
-_PROBE_SIZE = 64
+_PROBE_SIZE: Final = 64
+"""An input size for encoders whose size is not known yet; a power of 2, since heads must divide it."""
 
 
 @final
 class Encode(PartStage[Encoder[S_co]], ModuleStage[Batch[H_contra], States[S_co]], Generic[S_co, H_contra]):
-    """One hidden vector a step, and each row's final state, from packed or padded vectors.
+    """Encode packed or padded vectors: one hidden vector per step, and each row's final state.
 
     Args:
         encoder: an encoder, or the name of a registered one.
-        kind: what it reads; vectors if left out. Over `Hidden`, such as what `Unpack` makes of states, no encoder
-            counts as causal: the steps may have seen the future already.
-        causal: for a name: promise the type checker, and make sure, that no step sees a later one.
-        name: what the stage is called in its chain.
-        options: for a name: what the encoder takes. Its `input_size` may be left out, and is learned from
+        kind: the kind of the input; `Vectors` by default. For `Hidden`, such as the output of `Unpack`, the states are
+            not causal whatever the encoder, since the input may depend on later steps already.
+        causal: for an encoder given by name: check that it is causal, and tell the type checker so.
+        name: the stage's name in its chain.
+        options: options of the encoder, if it is given by name. `input_size` may be left out; it is then taken from
             the stage before.
 
     Raises:
         UnknownNameError: if no plugin offers the name.
         UnknownOptionError: if the encoder does not take an option, or needs one that is missing.
-        CompositionError: if `causal` was promised and the encoder is not.
+        CompositionError: if `causal` is True and the encoder is not causal.
 
     Example:
         >>> from pipeline import Embed, Pool
@@ -104,21 +105,21 @@ class Encode(PartStage[Encoder[S_co]], ModuleStage[Batch[H_contra], States[S_co]
     ) -> None:
         super().__init__(cast("Encoder[S_co] | str", encoder), "encoder", name, options)
         self.kind: Final = kind
-        if self.held is not None and self.held.causal and self.held.bidirectional:
+        if self.part is not None and self.part.causal and self.part.bidirectional:
             msg = (
-                f"encoder {self.part_name!r} declares that it is causal and bidirectional, but who reads from both ends "
-                "sees the future; declare one of them."
+                f"encoder {self.part_name!r} declares both causal and bidirectional, but a bidirectional encoder uses "
+                "later steps; declare only one of them."
             )
             raise CompositionError(msg, encoder=self.part_name)
         if causal and not self._probe().causal:
             msg = (
-                f"encoder {encoder!r} was promised to be causal, but it is not: its steps see later ones; "
-                "choose one that reads forward only, such as lstm."
+                f"encoder {encoder!r} must be causal, but its steps depend on later ones; "
+                'choose a causal one, such as "lstm", or leave causal=True out.'
             )
             raise CompositionError(msg, encoder=encoder)
 
     @override
-    def catalogue(self) -> Catalogue[Encoder[S_co]]:
+    def get_catalogue(self) -> Catalogue[Encoder[S_co]]:
         return cast("Catalogue[Encoder[S_co]]", registry().encoders)
 
     @override
@@ -128,71 +129,72 @@ class Encode(PartStage[Encoder[S_co]], ModuleStage[Batch[H_contra], States[S_co]
 
     @override
     def forward(self, value: Batch[H_contra]) -> States[S_co]:
-        """The states of a batch.
+        """Return the states of a batch.
 
         Raises:
-            CompositionError: if the encoder still waits for its input size.
-            ShapeError: if the batch holds no vectors, or not of the size that the encoder reads.
+            CompositionError: if the encoder's input size is not known yet.
+            ShapeError: if the batch does not hold vectors, or not of the encoder's input size.
+            LengthError: if the batch has empty rows, and the encoder does not support them.
         """
         kind = cast("type[Kind]", value.kind)
         if not issubclass(kind, Hidden):
-            msg = f"Encode takes vectors, but {kind.__name__} arrived; look ids up first, with Embed."
+            msg = f"the input of Encode must be vectors, got {kind.__name__}; embed ids first, with Embed."
             raise ShapeError(msg)
         if not issubclass(kind, self.kind):
-            msg = "Encode was made for Vectors, but Hidden arrived; make it Encode(..., Hidden), which is not causal."
+            msg = "the input of Encode must be Vectors, got Hidden; make it Encode(..., Hidden), which is not causal."
             raise ShapeError(msg)
         encoder, rows = self.get_part(value.values.shape[-1]), cast("Batch[Vectors]", value)
         if torch.compiler.is_compiling():
             return encoder(rows)
-        self._check_taken(encoder, rows)
+        self._check_input(encoder, rows)
         states = encoder(rows)
-        if at_border():
-            self._check_given(encoder, rows, states)
+        if checks_enabled():
+            self._check_states(encoder, rows, states)
         return states
 
-    def _check_taken(self, encoder: Encoder[S_co], value: Batch[Vectors]) -> None:
-        """Refuse what the encoder says that it cannot do."""
+    def _check_input(self, encoder: Encoder[S_co], value: Batch[Vectors]) -> None:
+        """Reject a batch that needs what the encoder declares it does not support."""
         if value.initial_carry is not None and not encoder.stateful:
             msg = (
-                f"the batch has initial states, but encoder {self.part_name!r} is not stateful and would not start from "
-                "them; leave them out, or declare stateful = True in an encoder that reads batch.initial."
+                f"the batch has an initial_carry, but encoder {self.part_name!r} is not stateful and would ignore it; "
+                "leave it out, or declare stateful = True in an encoder that starts from batch.initial_carry."
             )
             raise ShapeError(msg, argument="initial")
         if not encoder.empty_rows and int(value.lengths.min()) == 0:
             row = int(value.metadata.row_ids[int(value.lengths.argmin())])
-            which = "a row that fills the batch up" if row == FILLER else f"row {row}"
+            name = "a filler row" if row == FILLER else f"row {row}"
             msg = (
-                f"{which} has no steps, and encoder {self.part_name!r} takes no empty rows; "
-                "leave them out before Bucket, or choose an encoder that does."
+                f"{name} has no steps, and encoder {self.part_name!r} does not support empty rows; "
+                "drop them before Bucket, or choose an encoder that supports them."
             )
             raise LengthError(msg, row=row)
 
-    def _check_given(self, encoder: Encoder[S_co], value: Batch[Vectors], states: object) -> None:
-        """Refuse states that are not of these rows, or not of the size that the encoder declares."""
+    def _check_states(self, encoder: Encoder[S_co], value: Batch[Vectors], states: object) -> None:
+        """Reject states of other rows, or of another size than the encoder declares."""
         if not isinstance(states, States):
-            msg = f"encoder {self.part_name!r} must give States, but gave {described(states)}; mend its forward."
+            msg = f"encoder {self.part_name!r} must return States, got {describe(states)}; fix its forward."
             raise ShapeError(msg, part=self.part_name)
         steps = cast("States[S_co]", states).steps
         if steps.values.shape[-1] != encoder.output_size:
             msg = (
-                f"encoder {self.part_name!r} declares output_size={encoder.output_size}, but gave "
-                f"{described(steps.values)}; declare what it gives."
+                f"encoder {self.part_name!r} declares output_size={encoder.output_size}, but returned "
+                f"{describe(steps.values)}; declare the size that it returns."
             )
             raise ShapeError(msg, part=self.part_name, output_size=encoder.output_size)
-        if steps.metadata is not value.metadata or not _alike(steps.lengths, value.lengths):
+        if steps.metadata is not value.metadata or not _are_equal(steps.lengths, value.lengths):
             msg = (
-                f"encoder {self.part_name!r} gave states of other rows than came in, or lost their metadata; "
-                "make them with batch.with_values(hidden), which keeps all that rides along."
+                f"encoder {self.part_name!r} must return states of the same rows with their metadata; "
+                "make them with batch.with_values(hidden), which keeps both."
             )
             raise ShapeError(msg, part=self.part_name)
 
     def _probe(self) -> Encoder[S_co]:
-        """The encoder, or one like it that takes no memory: what it says of itself shows before its size is known."""
-        if self.held is not None:
-            return self.held
+        """Return the encoder, or, if its size is not known yet, one without memory that declares the same."""
+        if self.part is not None:
+            return self.part
         with torch.device("meta"):
-            return self.catalogue().make(self.part_name, **{**self._options, "input_size": _PROBE_SIZE})
+            return self.get_catalogue().make(self.part_name, **{**self._options, "input_size": _PROBE_SIZE})
 
 
-def _alike(one: Tensor, other: Tensor) -> bool:
+def _are_equal(one: Tensor, other: Tensor) -> bool:
     return one is other or torch.equal(one, other)

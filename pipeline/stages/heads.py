@@ -1,40 +1,48 @@
-"""Vectors to scores: a class a row, a class a step, or the next token."""
+"""Heads: scores from vectors, one per class and row, one per class and step, or one per next token and step."""
 
 from collections.abc import Sequence
-from typing import cast, final, overload
+from typing import TypedDict, cast, final, overload
 
 import attrs
 from jaxtyping import Float
 from torch import Tensor, nn
-from typing_extensions import override
+from typing_extensions import Unpack, override
 
 from pipeline.core.stage import ModuleStage, Spec, StageBase
+from pipeline.data.batches import Layout
 from pipeline.data.scores import N, Scores, StepScores
 from pipeline.data.states import Causal, MaybeCausal, Pooled, States
 from pipeline.errors import CompositionError, OptionError, ShapeError
-from pipeline.labels import Labels, Numbered
-from pipeline.parts.capabilities import Layout
+from pipeline.labels import ClassIds, Labels
 from pipeline.stages.embed import Embed
 
 
+class HeadOptions(TypedDict, total=False):
+    """The options of every head: its input size, by default that of the stage before, and its name in the chain."""
+
+    input_size: int | None
+    name: str | None
+
+
 class _Head(nn.Module, StageBase):
-    """What every head is: a linear layer, made once its input size is known."""
+    """The base class of heads: a linear layer, made once its input size is known."""
 
     linear: nn.Linear | None
 
-    def __init__(self, classes: int | Labels, input_size: int | None, name: str | None) -> None:
+    def __init__(self, classes: int | Labels, **options: Unpack[HeadOptions]) -> None:
         super().__init__()
-        self.name = name
-        self.names: Numbered | Labels = Numbered(classes) if isinstance(classes, int) else classes
+        self.name = options.get("name")
+        self.names: ClassIds | Labels = ClassIds(classes) if isinstance(classes, int) else classes
         self.classes: int = len(self.names)
         if self.classes < 1:
-            msg = f"{type(self).__name__} needs 1 class or more, but {classes} arrived."
+            msg = f"{type(self).__name__} needs 1 class or more, got {classes}; pass the number of classes, or labels."
             raise OptionError(msg, classes=classes)
+        input_size = options.get("input_size")
         self.linear = None if input_size is None else nn.Linear(input_size, self.classes)
 
     @property
     def is_lazy(self) -> bool:
-        """Whether the layer is not made yet, for want of its input size."""
+        """Whether the layer is not made yet, because its input size is not known."""
         return self.linear is None
 
     @override
@@ -43,38 +51,39 @@ class _Head(nn.Module, StageBase):
             self.linear = nn.Linear(spec.size, self.classes)
         if self.linear is not None and spec.size not in (None, self.linear.in_features):
             msg = (
-                f"vectors of {spec.size} come in, but {type(self).__name__} reads "
-                f"input_size={self.linear.in_features} along the axis 'hidden'; leave it out, or make the two equal."
+                f"the input has size {spec.size} along the axis 'hidden', but {type(self).__name__} has "
+                f"input_size={self.linear.in_features}; leave input_size out, or make the two equal."
             )
             raise CompositionError(msg, axis="hidden", size=spec.size, input_size=self.linear.in_features)
         return Spec()
 
-    def scored(self, values: Float[Tensor, "item hidden"]) -> Float[Tensor, "item classes"]:
-        """A score a class for every vector."""
+    def _score(self, values: Float[Tensor, "item hidden"]) -> Float[Tensor, "item classes"]:
+        name = type(self).__name__
         if self.linear is None:
             msg = (
-                f"{type(self).__name__} does not know its input size yet; join it behind the stage whose vectors "
-                f"it scores, or say it: {type(self).__name__}({self.classes}, input_size={values.shape[1]})."
+                f"{name} does not know its input size yet; join it after the stage whose vectors it scores, or pass "
+                f"it: {name}({self.classes}, input_size={values.shape[1]})."
             )
             raise CompositionError(msg)
         if values.shape[1] != self.linear.in_features:
-            msg = f"{type(self).__name__} reads vectors of {self.linear.in_features}, but {values.shape[1]} arrived."
-            raise ShapeError(msg, size=values.shape[1], input_size=self.linear.in_features)
+            size = self.linear.in_features
+            msg = f"{name} has input_size={size}, got vectors of {values.shape[1]} features; make the two equal."
+            raise ShapeError(msg, size=values.shape[1], input_size=size)
         scores: Tensor = self.linear(values)
         return scores
 
 
 @final
 class Classify(_Head, ModuleStage[Pooled, Scores[N]]):
-    """A score a class for every row.
+    """Score every class for each row.
 
     Args:
-        classes: how many classes there are, or the labels, for answers in names.
-        input_size: how many features a row's vector has; learned from the stage before if left out.
-        name: what the stage is called in its chain.
+        classes: the number of classes, or the labels; with labels, predictions are class names.
+        input_size: the number of features of a row's vector; by default that of the stage before.
+        name: the stage's name in its chain.
 
     Raises:
-        OptionError: if there is no class.
+        OptionError: if there are no classes.
 
     Example:
         >>> import torch
@@ -84,38 +93,34 @@ class Classify(_Head, ModuleStage[Pooled, Scores[N]]):
     """
 
     @overload
-    def __init__(
-        self: "Classify[int]", classes: int, *, input_size: int | None = None, name: str | None = None
-    ) -> None: ...
+    def __init__(self: "Classify[int]", classes: int, **options: Unpack[HeadOptions]) -> None: ...
     @overload
-    def __init__(
-        self: "Classify[str]", classes: Labels, *, input_size: int | None = None, name: str | None = None
-    ) -> None: ...
-    def __init__(self, classes: int | Labels, *, input_size: int | None = None, name: str | None = None) -> None:
-        super().__init__(classes, input_size, name)
+    def __init__(self: "Classify[str]", classes: Labels, **options: Unpack[HeadOptions]) -> None: ...
+    def __init__(self, classes: int | Labels, **options: Unpack[HeadOptions]) -> None:
+        super().__init__(classes, **options)
 
     @override
     def forward(self, value: Pooled) -> Scores[N]:
-        """The scores of a batch of rows.
+        """Return the scores of a batch of rows.
 
         Raises:
-            CompositionError: if the head still waits for its input size.
-            ShapeError: if the vectors are of another size than it reads.
+            CompositionError: if the input size is not known yet.
+            ShapeError: if the vectors have another size than the input size.
         """
-        return Scores(self.scored(value.values), cast("Sequence[N]", self.names), metadata=value.metadata)
+        return Scores(self._score(value.values), cast("Sequence[N]", self.names), metadata=value.metadata)
 
 
 @final
 class Tag(_Head, ModuleStage[States[MaybeCausal], StepScores[N]]):
-    """A score a class for every real step.
+    """Score every class for each real step.
 
     Args:
-        classes: how many classes there are, or the labels, for answers in names.
-        input_size: how many features a step's vector has; learned from the stage before if left out.
-        name: what the stage is called in its chain.
+        classes: the number of classes, or the labels; with labels, predictions are class names.
+        input_size: the number of features of a step's vector; by default that of the stage before.
+        name: the stage's name in its chain.
 
     Raises:
-        OptionError: if there is no class.
+        OptionError: if there are no classes.
 
     Example:
         >>> import torch
@@ -125,28 +130,26 @@ class Tag(_Head, ModuleStage[States[MaybeCausal], StepScores[N]]):
     """
 
     layouts: tuple[Layout, ...] = ("packed",)
-    """Which states it reads as they come; of others it makes a copy first."""
+    """The layouts that it reads without a copy."""
 
     @overload
-    def __init__(self: "Tag[int]", classes: int, *, input_size: int | None = None, name: str | None = None) -> None: ...
+    def __init__(self: "Tag[int]", classes: int, **options: Unpack[HeadOptions]) -> None: ...
     @overload
-    def __init__(
-        self: "Tag[str]", classes: Labels, *, input_size: int | None = None, name: str | None = None
-    ) -> None: ...
-    def __init__(self, classes: int | Labels, *, input_size: int | None = None, name: str | None = None) -> None:
-        super().__init__(classes, input_size, name)
+    def __init__(self: "Tag[str]", classes: Labels, **options: Unpack[HeadOptions]) -> None: ...
+    def __init__(self, classes: int | Labels, **options: Unpack[HeadOptions]) -> None:
+        super().__init__(classes, **options)
 
     @override
     def forward(self, value: States[MaybeCausal]) -> StepScores[N]:
-        """The scores of a batch's steps.
+        """Return the scores of a batch's steps.
 
         Raises:
-            CompositionError: if the head still waits for its input size.
-            ShapeError: if the states are of another size than it reads.
+            CompositionError: if the input size is not known yet.
+            ShapeError: if the states have another size than the input size.
         """
         steps = value.packed()
         return StepScores(
-            self.scored(steps.values),
+            self._score(steps.values),
             steps.lengths,
             cast("Sequence[N]", self.names),
             metadata=steps.metadata,
@@ -156,15 +159,15 @@ class Tag(_Head, ModuleStage[States[MaybeCausal], StepScores[N]]):
 
 @final
 class NextToken(_Head, ModuleStage[States[Causal], StepScores[int]]):
-    """A score a token for what follows every real step. Takes states alone that have not seen it.
+    """Score every token as the successor of each real step. Takes causal states only.
 
     Args:
-        tokens: how many tokens there are, or the embedding whose weights to share (tied weights).
-        input_size: how many features a step's vector has; learned from the stage before if left out.
-        name: what the stage is called in its chain.
+        tokens: the number of tokens, or the embedding whose weights to share (tied weights).
+        input_size: the number of features of a step's vector; by default that of the stage before.
+        name: the stage's name in its chain.
 
     Raises:
-        OptionError: if there is no token.
+        OptionError: if there are no tokens, or `input_size` differs from the size of a tied embedding.
 
     Source: Press and Wolf 2017, "Using the Output Embedding to Improve Language Models", arXiv:1608.05859
     (tied weights); here with a bias.
@@ -176,17 +179,17 @@ class NextToken(_Head, ModuleStage[States[Causal], StepScores[int]]):
     """
 
     layouts: tuple[Layout, ...] = ("packed",)
-    """Which states it reads as they come; of others it makes a copy first."""
+    """The layouts that it reads without a copy."""
 
     def __init__(self, tokens: int | Embed, *, input_size: int | None = None, name: str | None = None) -> None:
         if isinstance(tokens, int):
-            super().__init__(tokens, input_size, name)
+            super().__init__(tokens, input_size=input_size, name=name)
             return
         size = tokens.weight.shape[1]
         if input_size not in (None, size):
-            msg = f"input_size is {input_size}, but the tied embedding has vectors of {size}; leave it out."
+            msg = f"input_size must be {size}, the size of the tied embedding, got {input_size}; leave it out."
             raise OptionError(msg, input_size=input_size, size=size)
-        super().__init__(len(tokens.weight), size, name)
+        super().__init__(len(tokens.weight), input_size=size, name=name)
         assert self.linear is not None
         self.linear.weight = tokens.weight
 
@@ -194,25 +197,25 @@ class NextToken(_Head, ModuleStage[States[Causal], StepScores[int]]):
     def build(self, spec: Spec, /) -> Spec:
         if spec.causal is False:
             msg = (
-                "the states that come in have seen the future, so the next token is no secret to them; "
-                "encode in one direction, and attend with AttendEarlier."
+                "the input of NextToken must be causal states, but these depend on later steps, which contain the next "
+                "token; choose a causal encoder, and attend with AttendEarlier."
             )
             raise CompositionError(msg)
         return super().build(spec)
 
     @override
     def forward(self, value: States[Causal]) -> StepScores[int]:
-        """The scores of what follows each of a batch's steps.
+        """Return the scores of the token after each step.
 
         Raises:
-            CompositionError: if the head still waits for its input size.
-            ShapeError: if the states are of another size than it reads.
+            CompositionError: if the input size is not known yet.
+            ShapeError: if the states have another size than the input size.
         """
-        # Every step is asked for, bos too: its answer is the first token.
+        # All steps have a prediction, bos too: its prediction is the first token. So the answer mask is dropped.
         steps = value.packed()
         metadata = attrs.evolve(steps.metadata, answer_mask=None)
         return StepScores(
-            self.scored(steps.values),
+            self._score(steps.values),
             steps.lengths,
             cast("Sequence[int]", self.names),
             metadata=metadata,

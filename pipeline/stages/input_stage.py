@@ -1,26 +1,36 @@
-"""What the doors share: they take inputs in, many at a time, and number their places."""
+"""Input stages: they turn inputs into rows and number them. Those for ids and features; text is in `tokenize.py`."""
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
-from typing import Generic, TypeVar, cast
+from itertools import chain, islice
+from typing import Final, Generic, TypeAlias, TypeVar, cast, final
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
 from typing_extensions import override
 
+from pipeline.checks.hints import describe
 from pipeline.core.stage import Spec, Stage
-from pipeline.data.rows import Example, K, Row, refuse_text
+from pipeline.data.rows import Example, Ids, K, Row, Vectors, reject_single_text
+from pipeline.data.tensors import to_ints, to_tensors
+from pipeline.errors import ShapeError, ValuesError
 
 X = TypeVar("X")
 
-_CHUNK = 256
+IdSequence: TypeAlias = Sequence[int] | Tensor
+"""The input of `FromIds`: ids as a list or as a tensor."""
+
+_CHUNK: Final = 256
+"""The number of inputs that `map` handles together. Tokenizers are fastest on hundreds of texts per call."""
 
 
 class InputStage(Stage[X | Example[X], Row[K]], Generic[X, K]):
-    """A stage that takes inputs of one type, bare or in an `Example`, to rows."""
+    """A stage that turns inputs of one type, bare or in an `Example`, into rows."""
 
     @abstractmethod
-    def rows(self, examples: Sequence[Example[X]], places: Sequence[int]) -> list[Row[K]]:
-        """The rows of some examples, which stand at those places of the input."""
+    def make_rows(self, examples: Sequence[Example[X]], row_ids: Sequence[int]) -> list[Row[K]]:
+        """Return the rows of some examples, with these row ids."""
 
     @override
     def build(self, spec: Spec, /) -> Spec:
@@ -28,31 +38,130 @@ class InputStage(Stage[X | Example[X], Row[K]], Generic[X, K]):
 
     @override
     def __call__(self, value: X | Example[X], /) -> Row[K]:
-        """The row of one input."""
-        return self.rows([example_of(value)], [0])[0]
+        """Return the row of one input."""
+        return self.make_rows(to_examples([value]), [0])[0]
 
     @override
     def map(self, values: Iterable[X | Example[X]], /) -> Iterator[Row[K]]:
-        """Rows of many inputs, lazily, some hundred at a time, each with its place.
+        """Yield the rows of many inputs, lazily; each row's id is its position in the input.
 
         Raises:
-            TextError: if one text arrives where many inputs are meant.
+            TextError: if `values` is a single text.
         """
-        refuse_text(values)
-        return self._over(iter(values))
+        reject_single_text(values)
+        return self._map(iter(values))
 
-    def _over(self, inputs: Iterator[X | Example[X]]) -> Iterator[Row[K]]:
+    def _map(self, inputs: Iterator[X | Example[X]]) -> Iterator[Row[K]]:
         first = 0
-        while chunk := examples_of(islice(inputs, _CHUNK)):
-            yield from self.rows(chunk, range(first, first + len(chunk)))
+        while chunk := to_examples(islice(inputs, _CHUNK)):
+            yield from self.make_rows(chunk, range(first, first + len(chunk)))
             first += len(chunk)
 
 
-def example_of(value: X | Example[X]) -> Example[X]:
-    """An input in an `Example`, if it is not in one already."""
-    return examples_of([value])[0]
-
-
-def examples_of(values: Iterable[X | Example[X]]) -> list[Example[X]]:
-    """Several inputs in examples."""
+def to_examples(values: Iterable[X | Example[X]]) -> list[Example[X]]:
+    """Wrap each input in an `Example`, unless it is one."""
     return [cast("Example[X]", value) if isinstance(value, Example) else Example(value) for value in values]
+
+
+@final
+class FromIds(InputStage[IdSequence, Ids]):
+    """Turn sequences of ids, as lists or tensors, into rows.
+
+    Example:
+        >>> [len(row) for row in FromIds().map([[1, 2, 3], [], [4]])]
+        [3, 0, 1]
+    """
+
+    @override
+    def make_rows(self, examples: Sequence[Example[IdSequence]], row_ids: Sequence[int]) -> list[Row[Ids]]:
+        """Return the rows of some examples.
+
+        Raises:
+            ValuesError: if an input is not a sequence of integers, all 0 or more.
+        """
+        inputs = [example.input for example in examples]
+        ids = _convert_lists(inputs) or [_convert_ids(value, row) for value, row in zip(inputs, row_ids, strict=True)]
+        return [
+            Row(Ids(values), example.target, row) for values, example, row in zip(ids, examples, row_ids, strict=True)
+        ]
+
+
+@final
+class FromFeatures(InputStage[Tensor, Vectors]):
+    """Turn tensors of time x feature, such as audio features or sensor readings, into rows.
+
+    Example:
+        >>> [len(row) for row in FromFeatures().map([torch.ones(3, 12), torch.ones(0, 12)])]
+        [3, 0]
+    """
+
+    @override
+    def make_rows(self, examples: Sequence[Example[Tensor]], row_ids: Sequence[int]) -> list[Row[Vectors]]:
+        """Return the rows of some examples.
+
+        Raises:
+            ShapeError: if an input is not a floating-point tensor of time x feature.
+            ValuesError: if a feature is NaN or infinite.
+        """
+        return [
+            Row(Vectors(_check_features(example.input, row)), example.target, row)
+            for example, row in zip(examples, row_ids, strict=True)
+        ]
+
+
+def _convert_lists(inputs: Sequence[object]) -> list[Tensor] | None:
+    """Fast path: convert all inputs at once; None unless all are lists of plain integers, 0 or more."""
+    if any(type(value) is not list for value in inputs):
+        return None
+    lists = cast("Sequence[list[object]]", inputs)
+    # type(), not isinstance(): a bool is an int, and is rejected below.
+    if not {type(number) for number in chain.from_iterable(lists)} <= {int}:
+        return None
+    numbers = cast("Sequence[list[int]]", lists)
+    if min(chain.from_iterable(numbers), default=0) < 0:
+        return None
+    try:
+        return to_tensors(numbers)
+    except OverflowError:
+        return None
+
+
+def _convert_ids(value: object, row: int) -> Tensor:
+    try:
+        ids = value if isinstance(value, Tensor) else torch.tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise _make_ids_error(value, row) from error
+    if ids.shape == (0,):
+        return ids.to(torch.int64)
+    if ids.ndim != 1 or ids.is_floating_point() or ids.is_complex() or ids.dtype is torch.bool:
+        raise _make_ids_error(value, row)
+    if int(ids.min()) < 0:
+        step = int(ids.argmin())
+        msg = f"row {row}, step {step} is {int(ids[step])}, but ids must be 0 or more; shift or map them first."
+        raise ValuesError(msg, row=row, step=step)
+    return ids.to(torch.int64)
+
+
+def _make_ids_error(value: object, row: int) -> ValuesError:
+    msg = (
+        f"row {row} must be a sequence of integers, got {describe(value)}; "
+        "use Tokenize for text, or FromFeatures for features."
+    )
+    return ValuesError(msg, row=row)
+
+
+def _check_features(value: object, row: int) -> Float[Tensor, "time feature"]:
+    if not isinstance(value, Tensor) or value.ndim != 2 or not value.is_floating_point():
+        msg = (
+            f"row {row} must be a floating-point tensor of time x feature, got {describe(value)}; "
+            "use FromIds for ids, or Tokenize for text."
+        )
+        raise ShapeError(msg, row=row)
+    if not value.isfinite().all():
+        step, feature = to_ints((~value.isfinite()).nonzero()[0])
+        msg = (
+            f"row {row}, step {step}, feature {feature} is {value[step, feature].item()}, but features must be "
+            "finite; fill the gap, or cut the row before it."
+        )
+        raise ValuesError(msg, row=row, step=step, feature=feature)
+    return value

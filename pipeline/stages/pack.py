@@ -1,4 +1,4 @@
-"""Between the two layouts: only the real steps, or a rectangle."""
+"""Convert between the two layouts: packed (real steps only) and padded (a rectangle)."""
 
 from typing import Final, Generic, TypeVar, cast, final, overload
 
@@ -15,12 +15,12 @@ U_contra = TypeVar("U_contra", contravariant=True)
 
 @final
 class Pack(ModuleStage[Padded[K], Packed[K]]):
-    """Padded rows, in any order, to their real steps alone; what comes out keeps the rows' order.
+    """Pack padded rows: keep their real steps only. Rows may come in any order, which is kept.
 
     Args:
-        kind: what the rows are; ids if left out.
+        kind: the kind of the rows; `Ids` by default.
 
-    Source: torch's `pack_padded_sequence`, whose order this is; here a row may be empty.
+    Source: torch's `pack_padded_sequence`, whose order of steps this is; here a row may be empty.
 
     Example:
         >>> import torch
@@ -43,7 +43,7 @@ class Pack(ModuleStage[Padded[K], Packed[K]]):
 
     @override
     def forward(self, value: Padded[K]) -> Packed[K]:
-        """The real steps of the batch.
+        """Return the real steps of the batch.
 
         Raises:
             ShapeError: if the batch is of another kind.
@@ -54,13 +54,13 @@ class Pack(ModuleStage[Padded[K], Packed[K]]):
 
 @final
 class Unpack(ModuleStage[U_contra, Padded[K]], Generic[U_contra, K]):
-    """Packed rows, or an encoder's states, back to a rectangle as wide as the one they came from.
+    """Pad packed rows, or an encoder's states, to the width that they were packed from.
 
-    Its padding holds zeros. States lose their final states: pool those first.
+    The padding is zeros. Final states are lost: pool them first.
 
     Args:
-        kind: what the steps are; hidden vectors if left out. Causal states are `Vectors` if so said, for
-            another causal encoder to read.
+        kind: the kind of the steps; `Hidden` by default. Pass `Vectors` to let another causal encoder read causal
+            states.
 
     Example:
         >>> import torch
@@ -85,18 +85,18 @@ class Unpack(ModuleStage[U_contra, Padded[K]], Generic[U_contra, K]):
     def build(self, spec: Spec, /) -> Spec:
         if self.kind is Vectors and spec.causal is False:
             msg = (
-                "the steps that come in have seen the future, but Unpack was made for Vectors, which have not; "
-                "make it Unpack()."
+                "the input of Unpack(Vectors) must be causal, but its steps depend on later ones; "
+                "make it Unpack(), whose output is Hidden."
             )
             raise CompositionError(msg)
         return spec
 
     @override
     def forward(self, value: U_contra) -> Padded[K]:
-        """The rectangle.
+        """Return the padded batch.
 
         Raises:
-            ShapeError: if the batch is of another kind.
+            ShapeError: if the input is of another type or kind.
         """
         if _is_states(value):
             rows = value.padded()
@@ -104,7 +104,10 @@ class Unpack(ModuleStage[U_contra, Padded[K]], Generic[U_contra, K]):
                 "Padded[K]", Padded(self.kind, rows.values, rows.lengths, metadata=rows.metadata, order=rows.order)
             )
         if not isinstance(value, Packed):
-            msg = f"Unpack takes Packed or States, but a {type(value).__name__} arrived; join it after Pack or Encode."
+            msg = (
+                f"the input of Unpack must be Packed or States, got {type(value).__name__}; "
+                "join it after Pack or Encode."
+            )
             raise ShapeError(msg)
         batch = cast("Packed[K]", value)
         _check_kind(self, self.kind, batch.kind)
@@ -115,8 +118,8 @@ def _is_states(value: object) -> TypeIs[States[MaybeCausal]]:
     return isinstance(value, States)
 
 
-def _check_kind(stage: object, wanted: type[Kind], came: type[Kind]) -> None:
-    if not issubclass(came, wanted):
+def _check_kind(stage: object, wanted: type[Kind], kind: type[Kind]) -> None:
+    if not issubclass(kind, wanted):
         name = type(stage).__name__
-        msg = f"{name} was made for {wanted.__name__}, but {came.__name__} arrived; make it {name}({came.__name__})."
+        msg = f"the input of {name} must be {wanted.__name__}, got {kind.__name__}; make it {name}({kind.__name__})."
         raise ShapeError(msg)

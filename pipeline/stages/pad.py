@@ -1,53 +1,62 @@
-"""Make ragged rows rectangular, real steps first."""
+"""Pad rows of unequal length to a rectangle, real steps first."""
 
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 from types import NoneType
-from typing import Final, Literal, final, overload
+from typing import Final, Literal, TypedDict, final, overload
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
-from typing_extensions import override
+from typing_extensions import Unpack, override
 
-from pipeline.batching.policy import Policy
-from pipeline.checks.shapes import described
+from pipeline.batching.policies import Policy
+from pipeline.checks.hints import describe
 from pipeline.core.stage import Spec, Stage
 from pipeline.data.batches import Padded
-from pipeline.data.lists import tensor_of, tensors_of
 from pipeline.data.metadata import IGNORED, BatchMetadata
-from pipeline.data.pad_rows import rectangle
-from pipeline.data.rows import Ids, K, Kind, Row, values_of
-from pipeline.data.windows import filler_like
+from pipeline.data.rows import Ids, K, Kind, Row, get_values, make_filler
+from pipeline.data.tensors import pad_tensors, to_tensor, to_tensors
 from pipeline.errors import EmptyBatchError, LengthError, OptionError, ShapeError, TargetError
 from pipeline.labels import Labels, Target
 
 TooLong = Literal["raise", "truncate"]
 
-_values: Final[Callable[[Row[Kind]], Tensor]] = attrgetter("sequence.values")
-_begin: Final[Callable[[Row[Kind]], int]] = attrgetter("start_step")
+# attrgetter: `Pad` is called once per batch, and these run once per row.
+_get_values: Final[Callable[[Row[Kind]], Tensor]] = attrgetter("sequence.values")
+_get_start: Final[Callable[[Row[Kind]], int]] = attrgetter("start_step")
+
+
+class PadOptions(TypedDict, total=False):
+    """The options of `Pad`, which describes them."""
+
+    value: float
+    multiple_of: int
+    policy: Policy | None
+    max_length: int | None
+    too_long: TooLong
+    labels: Labels | None
 
 
 @final
 class Pad(Stage[list[Row[K]], Padded[K]]):
-    """A list of rows to one rectangle, their lengths, targets and places beside it.
+    """Pad a list of rows to a rectangle, with their lengths, targets and row ids.
 
-    It is also a `collate_fn` for a stock `DataLoader`. The target of a row of no steps weighs nothing.
+    Also a `collate_fn` for a stock `DataLoader`. The target of an empty row has no weight in a loss.
 
     Args:
-        kind: what the rows are; ids if left out.
-        value: what stands in the padding. It changes no answer.
+        kind: the kind of the rows; `Ids` by default.
+        value: the value of the padding. It does not change any result.
         multiple_of: round the width up to a multiple of this.
-        policy: instead of `multiple_of`, the policy that cut the batches, which says what they are padded to. Rows
-            that a fixed shape has room for are filled up with rows of no steps, which weigh nothing, and of which
-            there is no answer.
-        max_length: how many steps a row may have.
-        too_long: what becomes of a longer row: `raise` it with an error, or `truncate` it and its targets.
-        labels: the classes, where targets are names.
+        policy: instead of `multiple_of`, the policy that made the batches and determines their padded shape. If that
+            shape is fixed, missing rows are filled with empty ones, which have no weight in a loss and no prediction.
+        max_length: the maximum number of steps of a row.
+        too_long: what to do with a longer row: `raise` an error, or `truncate` it and its targets.
+        labels: the classes, if targets are class names.
 
     Raises:
-        OptionError: if a number is below 1, or if there are both a policy and `multiple_of`.
+        OptionError: if a number is below 1, or if both `policy` and `multiple_of` are given.
 
     Example:
         >>> rows = [Row(Ids(torch.tensor([5, 6, 7])), target=1), Row(Ids(torch.tensor([8])), target=0)]
@@ -57,28 +66,9 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
     """
 
     @overload
-    def __init__(
-        self: "Pad[Ids]",
-        *,
-        value: float = 0,
-        multiple_of: int = 1,
-        policy: Policy | None = None,
-        max_length: int | None = None,
-        too_long: TooLong = "raise",
-        labels: Labels | None = None,
-    ) -> None: ...
+    def __init__(self: "Pad[Ids]", **options: Unpack[PadOptions]) -> None: ...
     @overload
-    def __init__(
-        self,
-        kind: type[K],
-        *,
-        value: float = 0,
-        multiple_of: int = 1,
-        policy: Policy | None = None,
-        max_length: int | None = None,
-        too_long: TooLong = "raise",
-        labels: Labels | None = None,
-    ) -> None: ...
+    def __init__(self, kind: type[K], **options: Unpack[PadOptions]) -> None: ...
     def __init__(
         self,
         kind: type[Kind] = Ids,
@@ -92,10 +82,10 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
     ) -> None:
         for name, number in (("multiple_of", multiple_of), ("max_length", max_length)):
             if number is not None and number < 1:
-                msg = f"{name} must be 1 or more, but {number} arrived."
+                msg = f"{name} must be 1 or more, got {number}; leave it out for no rounding or limit."
                 raise OptionError(msg, **{name: number})
         if policy is not None and multiple_of != 1:
-            msg = f"Pad has a policy, and multiple_of={multiple_of} beside it; say it in the policy alone."
+            msg = f"Pad takes a policy or multiple_of, got both; pass multiple_of={multiple_of} to the policy instead."
             raise OptionError(msg, multiple_of=multiple_of)
         self.kind: Final = kind
         self.value = value
@@ -111,65 +101,65 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
 
     @override
     def __call__(self, value: list[Row[K]], /) -> Padded[K]:
-        """The rows in one rectangle.
+        """Return the rows as one padded batch.
 
         Raises:
-            EmptyBatchError: if there is no row.
+            EmptyBatchError: if there are no rows.
             ShapeError: if a row is of another kind, dtype, device or feature width than the others.
-            LengthError: if a row is longer than `max_length`, and may not be truncated, or if the policy has no room
-                for the batch.
-            TargetError: if some rows have a target and some have none, or one does not fit its row.
-            LabelError: if a target is no label.
+            LengthError: if a row is longer than `max_length` and not truncated, or the policy does not allow the batch.
+            TargetError: if only some rows have a target, or a target does not fit its row.
+            LabelError: if a target is not a label.
         """
         if not value:
-            msg = "rows is empty: a batch holds at least one row; skip batches of none."
+            msg = "rows is empty, but a batch needs at least one row; skip empty batches."
             raise EmptyBatchError(msg)
-        sequences = list(map(_values, value))
-        if not self._alike(value, sequences):
+        sequences = list(map(_get_values, value))
+        if not self._are_valid(value, sequences):
             for row, sequence in zip(value, sequences, strict=True):
                 self._check(row, sequence, value[0], sequences[0])
         if self.max_length is not None:
-            sequences = [self._cut(row, self.max_length) for row in value]
-        counts = [sequence.shape[0] for sequence in sequences]
-        count, width = self._shape(len(value), max(counts))
-        rows = value if count == len(value) else [*value, *(filler_like(value[0]) for _ in range(count - len(value)))]
-        counts += [0] * (count - len(value))
-        lengths = tensor_of(counts)
+            sequences = [self._truncate(row, self.max_length) for row in value]
+        lengths = [sequence.shape[0] for sequence in sequences]
+        count, width = self._get_shape(len(value), max(lengths))
+        missing = count - len(value)
+        rows = [*value, *(make_filler(value[0]) for _ in range(missing))] if missing else value
+        lengths += [0] * missing
         metadata = BatchMetadata(
-            row_ids=tensor_of([row.row_id for row in rows]),
-            targets=self._targets(rows, counts, width),
-            answer_mask=_asked(rows, width),
-            start_steps=tensor_of([row.start_step for row in rows]) if any(map(_begin, rows)) else None,
+            row_ids=to_tensor([row.row_id for row in rows]),
+            targets=self._pad_targets(rows, lengths, width),
+            answer_mask=_pad_answer_mask(rows, width),
+            start_steps=to_tensor([row.start_step for row in rows]) if any(map(_get_start, rows)) else None,
         )
-        return Padded(_kind_of(value[0]), rectangle(sequences, counts, width, self.value), lengths, metadata=metadata)
+        values = pad_tensors(sequences, lengths, width, self.value)
+        return Padded(_get_kind(value[0]), values, to_tensor(lengths), metadata=metadata)
 
-    def _shape(self, rows: int, longest: int) -> tuple[int, int]:
-        """How many rows, and how many steps, a batch is padded to."""
+    def _get_shape(self, rows: int, longest: int) -> tuple[int, int]:
+        """Return the number of rows and of steps that a batch is padded to."""
         if self.policy is None:
             return rows, -(-longest // self.multiple_of) * self.multiple_of
         if rows > self.policy.room(longest):
             msg = (
-                f"a batch of {rows} rows of up to {longest} steps is more than {self.policy} has room for; cut batches "
-                "by the same policy: Bucket(policy=policy)."
+                f"a batch of {rows} rows of up to {longest} steps exceeds the limits of {self.policy}; make batches "
+                "with the same policy: Bucket(policy=policy)."
             )
             raise LengthError(msg, rows=rows, longest=longest)
         shape: list[int] = self.policy.shapes(np.array([rows]), np.array([[longest]]))[0].tolist()
         return shape[0], shape[1]
 
-    def _cut(self, row: Row[K], most: int) -> Tensor:
-        sequence = values_of(row.sequence)
-        if len(sequence) <= most:
+    def _truncate(self, row: Row[K], limit: int) -> Tensor:
+        sequence = get_values(row.sequence)
+        if len(sequence) <= limit:
             return sequence
         if self.too_long == "truncate":
-            return sequence[:most]
+            return sequence[:limit]
         msg = (
-            f"row {row.row_id} has {len(sequence)} steps, but max_length is {most}; "
-            'raise it, or let Pad cut what is longer: Pad(too_long="truncate").'
+            f"row {row.row_id} has {len(sequence)} steps, but max_length is {limit}; "
+            'raise max_length, or truncate longer rows: Pad(too_long="truncate").'
         )
-        raise LengthError(msg, row=row.row_id, length=len(sequence), max_length=most)
+        raise LengthError(msg, row=row.row_id, length=len(sequence), max_length=limit)
 
-    def _alike(self, rows: Sequence[Row[K]], sequences: Sequence[Tensor]) -> bool:
-        """Whether all rows are surely right, looked at together: it takes a fifth of the time of one by one."""
+    def _are_valid(self, rows: Sequence[Row[K]], sequences: Sequence[Tensor]) -> bool:
+        """Fast path: validate all rows at once, five times as fast as one by one; False if some may be invalid."""
         kinds = {type(row.sequence) for row in rows}
         dtypes = {sequence.dtype for sequence in sequences}
         axes = {sequence.ndim for sequence in sequences}
@@ -181,12 +171,10 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
         return dtypes.pop().is_floating_point and axes == {2} and len(widths) == 1
 
     def _check(self, row: Row[K], sequence: Tensor, first: Row[K], model: Tensor) -> None:
-        """Refuse what `torch.nn.utils.rnn.pad_sequence` would take in silence, or would not explain."""
+        """Reject a row that `torch.nn.utils.rnn.pad_sequence` would accept silently, or reject without explanation."""
         if not isinstance(row.sequence, self.kind):
-            msg = (
-                f"row {row.row_id} holds {type(row.sequence).__name__}, but Pad was made for {self.kind.__name__}; "
-                f"make it Pad({type(row.sequence).__name__})."
-            )
+            name = type(row.sequence).__name__
+            msg = f"row {row.row_id} must hold {self.kind.__name__}, got {name}; make it Pad({name})."
             raise ShapeError(msg, row=row.row_id)
         same = (
             sequence.shape[1:] == model.shape[1:] and sequence.dtype is model.dtype and sequence.device == model.device
@@ -195,66 +183,69 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
         if not same or not right or sequence.ndim != (1 if self.kind is Ids else 2):
             rule = "int64 ids of time" if self.kind is Ids else "floating-point vectors of time x feature"
             msg = (
-                f"row {row.row_id} is {described(sequence)}, but every row must be {rule}, and alike in feature width, "
-                f"dtype and device; row {first.row_id} is {described(model)}."
+                f"row {row.row_id} must be {rule}, of the feature width, dtype and device of the other rows, got "
+                f"{describe(sequence)}; row {first.row_id} is {describe(model)}."
             )
             raise ShapeError(msg, row=row.row_id)
 
-    def _targets(self, rows: Sequence[Row[K]], counts: list[int], width: int) -> Int64[Tensor, "..."] | None:
+    def _pad_targets(self, rows: Sequence[Row[K]], lengths: list[int], width: int) -> Int64[Tensor, "..."] | None:
         types = {type(row.target) for row in rows}
         if types == {NoneType}:
             return None
         if NoneType in types:
             missing = next(row.row_id for row in rows if row.target is None)
             msg = (
-                f"row {missing} has no target, but other rows of its batch have one; give every example a "
-                "target (a step without one: None in its list), or none."
+                f"row {missing} has no target, but other rows of its batch have one; give all examples a target, or "
+                "none of them (a step without one: None in its list)."
             )
             raise TargetError(msg, row=missing)
         if any(issubclass(kind, Sequence) and not issubclass(kind, str) for kind in types):
-            steps = [self._steps_of(row)[:count] for row, count in zip(rows, counts, strict=True)]
-            return rectangle(tensors_of(steps), counts, width, IGNORED)
-        ids = tensor_of([self._id(row.target, row.row_id) for row in rows])
-        return ids if all(counts) else ids.masked_fill(tensor_of(counts) == 0, IGNORED)
+            steps = [self._get_step_targets(row)[:count] for row, count in zip(rows, lengths, strict=True)]
+            return pad_tensors(to_tensors(steps), lengths, width, IGNORED)
+        ids = to_tensor([self._get_id(row.target, row.row_id) for row in rows])
+        return ids if all(lengths) else ids.masked_fill(to_tensor(lengths) == 0, IGNORED)
 
-    def _steps_of(self, row: Row[K]) -> list[int]:
+    def _get_step_targets(self, row: Row[K]) -> list[int]:
         target = row.target
-        if isinstance(target, str) or not isinstance(target, Sequence) or len(target) != len(row):
-            came = f"{len(target)} targets" if isinstance(target, Sequence) and not isinstance(target, str) else "one"
-            msg = (
-                f"row {row.row_id} has {len(row)} steps but {came}, in a batch of a target a step; "
-                "give each step a target, None for those that have none."
-            )
-            raise TargetError(msg, row=row.row_id)
-        return [IGNORED if step is None else self._id(step, row.row_id) for step in target]
+        if isinstance(target, str) or not isinstance(target, Sequence):
+            got = "one target for the whole row"
+        elif len(target) != len(row):
+            got = f"{len(target)} targets"
+        else:
+            return [IGNORED if step is None else self._get_id(step, row.row_id) for step in target]
+        msg = (
+            f"row {row.row_id} has {len(row)} steps but {got}, in a batch with targets per step; "
+            "give each step a target, None for those that have none."
+        )
+        raise TargetError(msg, row=row.row_id)
 
-    def _id(self, target: Target, place: int) -> int:
+    def _get_id(self, target: Target, row: int) -> int:
         if not isinstance(target, int | str):
-            msg = f"row {place} has target {target!r}, but a target is a class number or a class name."
-            raise TargetError(msg, row=place)
+            msg = f"the target of row {row} must be a class id or a class name, got {target!r}; convert it to one."
+            raise TargetError(msg, row=row)
         if self.labels is not None:
-            return self.labels.to_id(target, row=place)
+            return self.labels.to_id(target, row=row)
         if isinstance(target, str):
             msg = (
-                f"row {place} has target {target!r}, a name, but Pad knows no labels; "
-                "give it the same ones as the head: Pad(labels=labels)."
+                f"the target of row {row} is a class name, {target!r}, but Pad has no labels; "
+                "pass those of the head: Pad(labels=labels)."
             )
-            raise TargetError(msg, row=place)
+            raise TargetError(msg, row=row)
         if target < 0:
-            msg = f"row {place} has target {target}, but classes count from 0; leave a step without one None."
-            raise TargetError(msg, row=place)
+            msg = f"the target of row {row} must be 0 or more, got {target}; use None for a step without a target."
+            raise TargetError(msg, row=row)
         return target
 
 
-def _kind_of(row: Row[K]) -> type[K]:
+def _get_kind(row: Row[K]) -> type[K]:
     return type(row.sequence)
 
 
-def _asked(rows: Sequence[Row[Kind]], width: int) -> Bool[Tensor, "batch time"] | None:
+def _pad_answer_mask(rows: Sequence[Row[Kind]], width: int) -> Bool[Tensor, "batch time"] | None:
     if {type(row.answer_mask) for row in rows} == {NoneType}:
         return None
-    asked = torch.ones(len(rows), width, dtype=torch.bool)
-    for cells, row in zip(asked, rows, strict=True):
+    mask = torch.ones(len(rows), width, dtype=torch.bool)
+    for cells, row in zip(mask, rows, strict=True):
         if row.answer_mask is not None:
             cells[: len(row.answer_mask)] = torch.tensor(row.answer_mask, dtype=torch.bool)[:width]
-    return asked
+    return mask

@@ -1,4 +1,4 @@
-"""What the stages that hold a part share: it comes as an object, or by a registered name once its size is known."""
+"""The base class of stages with an encoder, an attention or a pooling, passed as an object or by registered name."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -17,16 +17,19 @@ P_co = TypeVar("P_co", bound=Encoder[Any] | Attention | Pooling, covariant=True)
 
 
 class PartStage(nn.Module, StageBase, Generic[P_co]):
-    """A stage with a place for an encoder, an attention or a pooling.
+    """A stage with a part: an encoder, an attention or a pooling.
+
+    A part given by name is made as soon as its input size is known: at once if it is among the options or the part
+    needs none, else when the stage is joined to the one before it.
 
     Args:
         part: the part, or its registered name.
-        child: what the part is called in the stage's state-dict.
-        name: what the stage is called in its chain.
-        options: for a name, what the part takes.
+        child: the part's name in the stage's state-dict.
+        name: the stage's name in its chain.
+        options: options of the part, if it is given by name.
 
     Raises:
-        OptionError: if a part that was made already comes with options.
+        OptionError: if there are options, and the part is not given by name.
         UnknownNameError: if no plugin offers the name.
         UnknownOptionError: if the part does not take an option, or needs one that is missing.
     """
@@ -39,64 +42,73 @@ class PartStage(nn.Module, StageBase, Generic[P_co]):
         self._options = dict(options)
         self.register_module(child, None)
         if isinstance(part, str):
-            self.catalogue().check(part, options)
-            if "input_size" in options or not self.catalogue().is_lazy(part):
-                self.add_module(child, self.catalogue().make(part, **options))
+            self.get_catalogue().check(part, options)
+            if "input_size" in options or not self.get_catalogue().is_lazy(part):
+                self.add_module(child, self.get_catalogue().make(part, **options))
         elif options:
-            msg = f"options {sorted(options)} go with a registered name; {self.part_name} was made already."
+            msg = (
+                f"options {sorted(options)} need a registered name, got a {self.part_name} object; "
+                f"pass them to {self.part_name}(...) instead."
+            )
             raise OptionError(msg)
         else:
             self.add_module(child, part)
 
     @abstractmethod
-    def catalogue(self) -> Catalogue[P_co]:
-        """Where parts of this stage's kind are registered."""
+    def get_catalogue(self) -> Catalogue[P_co]:
+        """Return the catalogue in which parts of this stage's kind are registered."""
 
     @property
-    def held(self) -> P_co | None:
-        """The part; None while its size is not known."""
+    def part(self) -> P_co | None:
+        """The part; None while its input size is not known."""
         return cast("P_co | None", getattr(self, self._child))
 
     @property
     def is_lazy(self) -> bool:
-        """Whether the part is not made yet, for want of its input size."""
-        return self.held is None
+        """Whether the part is not made yet, because its input size is not known."""
+        return self.part is None
 
     def make_part(self, size: int | None) -> P_co | None:
-        """Make the part if it waited for this size, and make sure that the size is its own.
+        """Make the part if it waits for its input size, and check that it has this one.
 
         Raises:
-            CompositionError: if it reads another.
+            CompositionError: if it has another input size.
         """
-        if self.held is None and size is not None:
-            self.add_module(self._child, self.catalogue().make(self.part_name, **{**self._options, "input_size": size}))
-        part = self.held
+        if self.part is None and size is not None:
+            self.add_module(
+                self._child, self.get_catalogue().make(self.part_name, **{**self._options, "input_size": size})
+            )
+        part = self.part
         if part is not None and None not in {size, part.input_size} and part.input_size != size:
-            axis = "feature" if self.catalogue().kind == "encoder" else "hidden"
+            kind = self.get_catalogue().kind
+            axis = "feature" if kind == "encoder" else "hidden"
             msg = (
-                f"{size} features come in, but {self.catalogue().kind} {self.part_name!r} reads "
-                f"input_size={part.input_size} along the axis {axis!r}; make the two equal."
+                f"the input has size {size} along the axis {axis!r}, but {kind} {self.part_name!r} has "
+                f"input_size={part.input_size}; make the two equal."
             )
             raise CompositionError(msg, axis=axis, size=size, input_size=part.input_size)
         return part
 
     def get_part(self, size: int) -> P_co:
-        """The part, for values of so many features.
+        """Return the part, for values with this number of features.
 
         Raises:
             CompositionError: if it still waits for its input size.
-            ShapeError: if it reads another size.
+            ShapeError: if it has another input size.
         """
-        part = self.held
+        part = self.part
         if part is None:
             msg = (
-                f"{self.catalogue().kind} {self.part_name!r} does not know its input size yet; join it behind the stage "
-                f'that feeds it, or say it: {type(self).__name__}("{self.part_name}", input_size={size}).'
+                f"{self.get_catalogue().kind} {self.part_name!r} does not know its input size yet; join it after the "
+                f'stage that feeds it, or pass it: {type(self).__name__}("{self.part_name}", input_size={size}).'
             )
             raise CompositionError(msg, part=self.part_name)
-        # Compared, not looked for in a tuple: in a graph a size may be a symbol.
+        # Not `in (None, size)`: in a compiled graph a size may be symbolic, and only == and != support that.
         if part.input_size is not None and part.input_size != size:
-            kind = self.catalogue().kind
-            msg = f"{kind} {self.part_name!r} reads {part.input_size} features, but {size} arrived; make the two equal."
+            kind = self.get_catalogue().kind
+            msg = (
+                f"{kind} {self.part_name!r} has input_size={part.input_size}, got values with {size} features; "
+                "make the two equal."
+            )
             raise ShapeError(msg, size=size, input_size=part.input_size)
         return part

@@ -1,12 +1,12 @@
-"""Each row's states to one vector."""
+"""Pool each row's states into one vector."""
 
 from typing import final
 
 import attrs
 from typing_extensions import override
 
-from pipeline.checks.shapes import described
-from pipeline.checks.switches import at_border
+from pipeline.checks.hints import describe
+from pipeline.checks.switches import checks_enabled
 from pipeline.core.stage import ModuleStage, Spec
 from pipeline.data.states import MaybeCausal, Pooled, States
 from pipeline.errors import ShapeError
@@ -18,14 +18,14 @@ from pipeline.stages.part_stage import PartStage
 
 @final
 class Pool(PartStage[Pooling], ModuleStage[States[MaybeCausal], Pooled]):
-    """One vector a row, from its real steps alone; zeros for a row of none.
+    """Pool each row into one vector, from its real steps only; an empty row gives zeros.
 
     Args:
-        how: a pooling, or the name of a registered one: `final` (the encoder's final state), `last` and
-            `first` (that step's vector), `mean`, `max`, `sum`, and what plugins offer.
-        name: what the stage is called in its chain.
-        options: for a name: what the pooling takes. An `input_size` that it needs may be left out, and
-            is learned from the stage before.
+        pooling: a pooling, or the name of a registered one: `final` (the encoder's final state), `last` and `first`
+            (the vector of that step), `mean`, `max`, `sum`, or a plugin's.
+        name: the stage's name in its chain.
+        options: options of the pooling, if it is given by name. `input_size`, if it needs one, may be left out; it is
+            then taken from the stage before.
 
     Raises:
         UnknownNameError: if no plugin offers the name.
@@ -44,7 +44,7 @@ class Pool(PartStage[Pooling], ModuleStage[States[MaybeCausal], Pooled]):
         super().__init__(pooling, "pooling", name, options)
 
     @override
-    def catalogue(self) -> Catalogue[Pooling]:
+    def get_catalogue(self) -> Catalogue[Pooling]:
         return registry().pools
 
     @override
@@ -55,21 +55,21 @@ class Pool(PartStage[Pooling], ModuleStage[States[MaybeCausal], Pooled]):
 
     @override
     def forward(self, value: States[MaybeCausal]) -> Pooled:
-        """One vector a row.
+        """Return one vector per row.
 
         Raises:
-            CompositionError: if the pooling still waits for its input size.
-            ShapeError: if the states are of another size than it reads.
+            CompositionError: if the pooling's input size is not known yet.
+            ShapeError: if the states have another size than the pooling's input size.
         """
         size = value.steps.values.shape[-1]
         pooling = self.get_part(size)
-        found = pooling(value)
-        if at_border():
+        vectors = pooling(value)
+        if checks_enabled():
             wanted = (len(value.lengths), pooling.output_size(size))
-            if found.shape != wanted:
+            if vectors.shape != wanted:
                 msg = (
-                    f"pool {self.part_name!r} must give one vector a row, batch x output_size of {wanted}, "
-                    f"but gave {described(found)}; mend its forward, or its output_size."
+                    f"pooling {self.part_name!r} must return one vector per row, batch x output_size of {wanted}, "
+                    f"got {describe(vectors)}; fix its forward, or its output_size."
                 )
                 raise ShapeError(msg, part=self.part_name)
-        return Pooled(found, metadata=value.metadata)
+        return Pooled(vectors, metadata=value.metadata)

@@ -1,4 +1,4 @@
-"""Targets for a language model."""
+"""Make the targets of a language model."""
 
 from typing import cast, final
 
@@ -6,14 +6,14 @@ import attrs
 from typing_extensions import override
 
 from pipeline.core.stage import Spec, Stage
-from pipeline.data.order import ints
 from pipeline.data.rows import Ids, Kind, Row
+from pipeline.data.tensors import to_ints
 from pipeline.errors import ShapeError
 
 
 @final
 class Shift(Stage[Row[Ids], Row[Ids]]):
-    """Give every step the id that follows it as its target; the last step has none.
+    """Give every step the next id as its target; the last step has no target.
 
     Example:
         >>> import torch
@@ -27,17 +27,17 @@ class Shift(Stage[Row[Ids], Row[Ids]]):
 
     @override
     def __call__(self, value: Row[Ids], /) -> Row[Ids]:
-        """The same row, its targets the ids one step on.
+        """Return the row with its ids, shifted by one step, as targets.
 
         Raises:
-            ShapeError: if the row holds no ids.
+            ShapeError: if the row does not hold ids.
         """
         sequence = cast("Kind", value.sequence)
         if not isinstance(sequence, Ids):
             msg = (
-                f"row {value.row_id} holds {type(sequence).__name__}, but Shift takes Ids: the next id is the "
-                "target; number the tokens first."
+                f"row {value.row_id} must hold Ids, since Shift makes the next id the target, got "
+                f"{type(sequence).__name__}; use Tokenize or FromIds before it."
             )
             raise ShapeError(msg, row=value.row_id)
-        following = ints(sequence.values[1:])
+        following = to_ints(sequence.values[1:])
         return attrs.evolve(value, target=[*following, *([None] if len(value) else [])])

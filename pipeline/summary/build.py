@@ -1,4 +1,4 @@
-"""What can be said of a pipe without data: the whole walk, put into one overview."""
+"""Build the summary of a pipe, without data, from a dry run."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Union
@@ -10,121 +10,128 @@ from torch.nn.parameter import is_lazy
 
 from pipeline.checks.switches import set_checks, set_padding_check
 from pipeline.core.stage import StageBase
+from pipeline.data.batches import Layout
 from pipeline.errors import PipelineError
-from pipeline.parts.capabilities import Layout
 from pipeline.parts.encoder import Encoder
-from pipeline.summary.dry_run import Step, walked
-from pipeline.summary.entries import Stop, allowed, modules, prepared
-from pipeline.summary.shapes import unmarked
-from pipeline.summary.summary import Entry, Summary
-from pipeline.summary.types import Flowing, axes_of, causal, merged, named
-from pipeline.summary.work import Count, Work, work_of
+from pipeline.summary.dry_run import PreparedStage, StageRun, get_modules, list_input_types, prepare_stages, run_stages
+from pipeline.summary.meta import preserve_random_state
+from pipeline.summary.summary import StageEntry, Summary
+from pipeline.summary.types import TypeAndShape, combine, format_axes, format_type, mark_causal
+from pipeline.summary.work import Count, Work, fit_work
 
+# Rows and steps of the sample batches. Comparing the first two tells sizes that the batch decides from those of the
+# model. Work is a polynomial of degree 2 in the length: three lengths determine it, and the fourth shows a misfit. The
+# first batch is the widest, since a convolution needs more steps than its kernel has.
 _SAMPLES: Final = ((2, 16), (3, 4), (2, 6), (2, 8))
-"""Rows and steps of the batches that are sent through; the first is the widest, since a convolution needs room."""
 
 
-def survey(parts: Mapping[str, StageBase]) -> Summary:
-    """What can be said of the stages of a pipe without data.
+def summarize(parts: Mapping[str, StageBase]) -> Summary:
+    """Summarize the stages of a pipe without data.
 
     Each stage with weights runs as a copy without content, in evaluation mode; the others are asked for their types.
-    Nothing of theirs is changed, no weight is copied, no hook of the user's called, no random number drawn.
+    The stages are not changed: no weight is copied, no hook of the user's called, no random number drawn.
     """
-    with unmarked(), torch.no_grad(), set_checks(True), set_padding_check(False):
-        stops = prepared(parts)
-        floats = (p.dtype for module in modules(stops) for p in module.parameters() if p.is_floating_point())
+    with preserve_random_state(), torch.no_grad(), set_checks(True), set_padding_check(False):
+        stages = prepare_stages(parts)
+        floats = (p.dtype for module in get_modules(stages) for p in module.parameters() if p.is_floating_point())
         dtype = next(floats, torch.get_default_dtype())
-        walks = [walked(stops, rows, time, dtype) for rows, time in _SAMPLES]
-    takes = _input(stops, walks)
-    entries: list[Entry] = []
+        runs = [run_stages(stages, rows, time, dtype) for rows, time in _SAMPLES]
+    first_input = _describe_input(stages, runs)
+    entries: list[StageEntry] = []
     counted: dict[int, str] = {}
-    for (name, stop), *steps in zip(zip(parts, stops, strict=True), *walks, strict=True):
-        following = stops[stop.number :]
-        entry = _entry(name, stop, entries[-1].gives if entries else takes, steps, following)
-        entries.append(_weighed(entry, stop.part, counted))
-    found = ((step.problem, stop.number) for stop, step in zip(stops, walks[0], strict=True))
-    problem = next((_placed(error, stops[:number]) for error, number in found if error is not None), None)
-    return Summary(takes, entries, problem)
+    for (name, stage), *of_stage in zip(zip(parts, stages, strict=True), *runs, strict=True):
+        input = entries[-1].output if entries else first_input  # noqa: A001 - the field's name
+        entry = _make_entry(name, stage, input, of_stage, stages[stage.number :])
+        entries.append(_count_weights(entry, stage.part, counted))
+    problems = ((run.problem, stage.number) for stage, run in zip(stages, runs[0], strict=True))
+    problem = next((_add_position(error, stages[:number]) for error, number in problems if error is not None), None)
+    return Summary(first_input, entries, problem)
 
 
-def _input(stops: Sequence[Stop], walks: Sequence[Sequence[Step]]) -> Flowing:
-    began = [walk[0].began for walk in walks[:2]]
-    if began[0] is not None:
-        return merged(began[0], began[1], _words())
-    hints = allowed(stops)
-    shape = axes_of(hints[0], _sizes(stops[0].size)) if len(hints) == 1 else ""
-    return Flowing(named(Union[tuple(hints)]), shape)  # noqa: UP007 - of as many as there are
+def _describe_input(stages: Sequence[PreparedStage], runs: Sequence[Sequence[StageRun]]) -> TypeAndShape:
+    first, second = (run[0].sample for run in runs[:2])
+    if first is not None:
+        return combine(first, second, _name_sizes())
+    hints = list_input_types(stages)
+    shape = format_axes(hints[0], _get_known_sizes(stages[0].size)) if len(hints) == 1 else ""
+    return TypeAndShape(format_type(Union[tuple(hints)]), shape)  # noqa: UP007 - a union of a variable number
 
 
-def _sizes(size: int | None, part: StageBase | None = None) -> Mapping[str, int]:
-    """What is known of the axes of something that was not made: its size, and the classes that a head says."""
+def _get_known_sizes(size: int | None, part: StageBase | None = None) -> Mapping[str, int]:
+    """Return the known sizes of a value that was not computed: its features, and the classes of a head."""
     known: dict[str, object] = {"feature": size, "hidden": size, "classes": getattr(part, "classes", None)}
     return {name: number for name, number in known.items() if isinstance(number, int)}
 
 
-def _words() -> Mapping[int, str]:
-    """The names of the sizes of the first sample, for axes that no annotation names."""
+def _name_sizes() -> Mapping[int, str]:
+    """Return the names of the sizes of the first sample, for axes that no annotation names."""
     rows, time = _SAMPLES[0]
     return {rows: "batch", time: "time", rows * time: "steps"}
 
 
-def _entry(name: str, stop: Stop, takes: Flowing, steps: Sequence[Step], following: Sequence[Stop]) -> Entry:
-    first, second = steps[:2]
-    if first.gave is not None:
-        gives = merged(first.gave, second.gave, _words())
+def _make_entry(
+    name: str,
+    stage: PreparedStage,
+    input: TypeAndShape,  # noqa: A002 - the field's name
+    runs: Sequence[StageRun],
+    following: Sequence[PreparedStage],
+) -> StageEntry:
+    first, second = runs[:2]
+    if first.output is not None:
+        output = combine(first.output, second.output, _name_sizes())
     else:
-        size = following[0].size if following else stop.after.size
-        gives = Flowing(named(first.hint), axes_of(first.hint, _sizes(size, stop.part)))
-    return Entry(
-        place=stop.number,
+        size = following[0].size if following else stage.after.size
+        output = TypeAndShape(format_type(first.hint), format_axes(first.hint, _get_known_sizes(size, stage.part)))
+    return StageEntry(
+        number=stage.number,
         stage=name,
-        part=str(getattr(stop.part, "part_name", "")),
-        takes=takes,
-        gives=causal(gives, stop.after.causal, stop.gives),
+        part=str(getattr(stage.part, "part_name", "")),
+        input=input,
+        output=mark_causal(output, stage.after.causal, stage.gives),
         parameters=0,
         frozen=0,
-        work=_work(stop, steps),
-        notes=list(_notes(stop, first)),
+        work=_compute_work(stage, runs),
+        notes=list(_write_notes(stage, first)),
     )
 
 
-def _work(stop: Stop, steps: Sequence[Step]) -> Work | None:
-    if not isinstance(stop.part, nn.Module):
+def _compute_work(stage: PreparedStage, runs: Sequence[StageRun]) -> Work | None:
+    if not isinstance(stage.part, nn.Module):
         return Work()
-    pairs = zip(_SAMPLES, steps, strict=True)
-    counts = [Count(rows, time, step.total) for (rows, time), step in pairs if step.total is not None]
-    return work_of(counts) if len(counts) == len(steps) else None
+    pairs = zip(_SAMPLES, runs, strict=True)
+    counts = [Count(rows, time, run.total) for (rows, time), run in pairs if run.total is not None]
+    return fit_work(counts) if len(counts) == len(runs) else None
 
 
-def _notes(stop: Stop, step: Step) -> Iterator[str]:
-    """What a stage does beside, by what it and its part declare; and what is not known of it."""
-    children = list(stop.part.children()) if isinstance(stop.part, nn.Module) else []
-    for part in (stop.part, *children):
-        yield from _declared(part, step.layout)
-    if stop.is_lazy:
+def _write_notes(stage: PreparedStage, run: StageRun) -> Iterator[str]:
+    """Yield the declared properties of a stage and its part, and what is not known of the stage."""
+    children = list(stage.part.children()) if isinstance(stage.part, nn.Module) else []
+    for part in (stage.part, *children):
+        yield from _note_properties(part, run.layout)
+    if stage.is_lazy:
         yield "waits for its input size"
-    if step.unknown:
-        yield f"not known without data: {step.unknown}"
+    if run.unknown:
+        yield f"not known without data: {run.unknown}"
 
 
-def _declared(part: object, came: Layout | None) -> Iterator[str]:
+def _note_properties(part: object, layout: Layout | None) -> Iterator[str]:
     try:
         layouts: object = getattr(part, "layouts", None)
-        sees: object = getattr(part, "causal", None)
-        both: object = getattr(part, "bidirectional", None)
-        exportable: object = getattr(part, "exportable", None)
-    except Exception:  # noqa: BLE001 - a stranger's property may raise anything
+        is_causal: object = getattr(part, "causal", None)
+        is_bidirectional: object = getattr(part, "bidirectional", None)
+        is_exportable: object = getattr(part, "exportable", None)
+    except Exception:  # noqa: BLE001 - a plugin's property may raise anything
         return
-    if isinstance(layouts, tuple) and came is not None and came not in layouts:
-        yield "packs what comes in" if came == "padded" else "unpacks what comes in"
+    if isinstance(layouts, tuple) and layout is not None and layout not in layouts:
+        yield "packs its input" if layout == "padded" else "unpacks its input"
     if isinstance(part, Encoder):
-        yield "causal" if sees is True else "both ways" if both is True else "sees the whole row"
-    if exportable is False:
+        yield "causal" if is_causal is True else "bidirectional" if is_bidirectional is True else "not causal"
+    if is_exportable is False:
         yield "not exportable"
 
 
-def _weighed(entry: Entry, part: StageBase, counted: dict[int, str]) -> Entry:
-    """The entry with its weights counted, but for those that stages before it have."""
+def _count_weights(entry: StageEntry, part: StageBase, counted: dict[int, str]) -> StageEntry:
+    """Return the entry with its weights counted, without those that earlier stages share."""
     if not isinstance(part, nn.Module):
         return entry
     parameters, frozen, notes = 0, 0, list(entry.notes)
@@ -140,16 +147,16 @@ def _weighed(entry: Entry, part: StageBase, counted: dict[int, str]) -> Entry:
     return attrs.evolve(entry, parameters=parameters, frozen=frozen, notes=notes)
 
 
-def _placed(error: PipelineError, stops: Sequence[Stop]) -> PipelineError:
-    """The error with both stages and their places, and with a hint where the one before leaves its size open."""
-    *before, stop = stops
-    at = f"stage {stop.number} `{type(stop.part).__name__}`"
+def _add_position(error: PipelineError, stages: Sequence[PreparedStage]) -> PipelineError:
+    """Add both stages and their positions to an error, and name the stage that hides its output size, if one does."""
+    *before, stage = stages
+    at = f"stage {stage.number} `{stage.name}`"
     if not before:
         error.args = (f"{at}: {error}", *error.args[1:])
     else:
-        previous = type(before[-1].part).__name__
-        silent = next((type(other.part).__name__ for other in reversed(before) if other.open), "")
-        hint = f" {silent} leaves open what size it gives: override its `build`." if silent and stop.is_lazy else ""
-        error.args = (f"between stage {before[-1].number} `{previous}` and {at}: {error}{hint}", *error.args[1:])
-    error.details = {**error.details, "stage_number": stop.number}
+        hiding = next((other.name for other in reversed(before) if other.hides_size), "")
+        hint = f" {hiding} does not state its output size: override its `build`." if hiding and stage.is_lazy else ""
+        between = f"between stage {before[-1].number} `{before[-1].name}` and {at}"
+        error.args = (f"{between}: {error}{hint}", *error.args[1:])
+    error.details = {**error.details, "stage_number": stage.number}
     return error

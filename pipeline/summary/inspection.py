@@ -1,31 +1,34 @@
-"""One input on its way through every stage: what it became, its shape, its first values."""
+"""Follow one input through every stage: its type, its shape and its first values after each."""
 
 from collections.abc import Callable, Mapping, Sequence
 from operator import methodcaller
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import attrs
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.table import Table
-from rich.text import Text
 from torch import Tensor, nn
 
 from pipeline.core.stage import StageBase, is_stream
 from pipeline.data.batches import is_batch
-from pipeline.data.rows import Example, is_row, values_of
+from pipeline.data.rows import Example, get_values, is_row
 from pipeline.data.states import States
 from pipeline.errors import CompositionError
+from pipeline.summary.types import Observed, observe
+from pipeline.tables import Column, Table
 
-_numbers: Callable[[Tensor], list[int | float]] = methodcaller("tolist")
+_SHOWN: Final = 6
+"""The number of values that are shown of a tensor."""
+
+_to_list: Callable[[Tensor], list[int | float]] = methodcaller("tolist")
 
 
 @attrs.frozen
-class Seen:
-    """What one stage made of the input.
+class StageOutput:
+    """The output of one stage for the inspected input.
 
     Attributes:
-        stage: the stage's name in the chain; `input` for what came in.
-        type: what it gave.
+        stage: the stage's name in the chain; `input` for the input itself.
+        type: the type of the output.
         shape: each axis by name, with its size.
         values: the first few values.
     """
@@ -38,94 +41,86 @@ class Seen:
 
 @attrs.frozen
 class Inspection:
-    """What every stage made of one input; printed, it is a table.
+    """The output of every stage for one input; printed, it is a table.
 
     Attributes:
-        steps: the input, then one entry a stage.
-        result: what came out at the end.
+        outputs: the input, then the output of each stage.
+        result: the output of the last stage.
     """
 
-    steps: Sequence[Seen]
+    outputs: Sequence[StageOutput]
     result: object = attrs.field(repr=False)
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
-        for heading in ("stage", "gives", "shape"):
-            table.add_column(heading, no_wrap=True)
-        # A sample takes the room that is left; what does not fit is cut, and a stage keeps to one line.
-        table.add_column("values", no_wrap=True, overflow="ellipsis", ratio=1)
-        for step in self.steps:
-            table.add_row(*map(Text, (step.stage, step.type, step.shape, step.values)))
-        yield table
+    def table(self) -> Table:
+        """Return the table. Where a terminal is narrow, values are cut, so that each stage keeps to one line."""
+        columns = [Column(heading, overflow="never") for heading in ("stage", "output", "shape")]
+        rows = [[output.stage, output.type, output.shape, output.values] for output in self.outputs]
+        return Table([*columns, Column("values", overflow="cut")], rows)
 
     def __str__(self) -> str:
-        rows = [["stage", "gives", "shape", "values"], *([s.stage, s.type, s.shape, s.values] for s in self.steps)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-        return "\n".join(line.rstrip() for line in lines)
+        return self.table().text()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from self.table().rich()
+
+    def _repr_html_(self) -> str:
+        return self.table().html()
 
 
 def inspect_stages(value: object, parts: Mapping[str, StageBase]) -> Inspection:
-    """Take one input through every part, and write down what each gave.
+    """Pass one input through every stage, and record the output of each.
 
     Raises:
-        CompositionError: if a stream does not give exactly one thing for one input.
+        CompositionError: if a stream does not return exactly one output for the input.
     """
     device = next((p.device for part in parts.values() if isinstance(part, nn.Module) for p in part.parameters()), None)
-    steps = [_seen("input", value)]
+    outputs = [_describe_output("input", value)]
     for name, part in parts.items():
         if is_stream(part):
             given = list(part.predict_batches([value]))
             if len(given) != 1:
-                msg = f"stage {name!r} gave {len(given)} things for one input; a trace follows one through them all."
+                msg = (
+                    f"stage {name!r} must return one output for one input, got {len(given)}; "
+                    "inspect an input that it does not drop or split."
+                )
                 raise CompositionError(msg, stage=name, given=len(given))
             value = given[0]
         else:
             moved = value.to(device) if device is not None and is_batch(value) else value
             value = cast("Any", part)(moved)
-        steps.append(_seen(name, value))
-    return Inspection(steps, value)
+        outputs.append(_describe_output(name, value))
+    return Inspection(outputs, value)
 
 
-def _seen(stage: str, value: object) -> Seen:
+def _describe_output(stage: str, value: object) -> StageOutput:
     if isinstance(value, Example):
-        return attrs.evolve(_seen(stage, cast("Example[object]", value).input), type="Example")
+        return attrs.evolve(_describe_output(stage, cast("Example[object]", value).input), type="Example")
     if isinstance(value, list):
         rows = cast("list[object]", value)
-        inside = _seen(stage, rows[0]) if len(rows) == 1 else Seen(stage, "things", "", _cut(repr(rows)))
-        return attrs.evolve(inside, type=f"list of {len(rows)} {inside.type}")
-    if isinstance(value, str):
-        return Seen(stage, "str", f"{len(value)} characters", _cut(repr(value)))
-    return _seen_tensors(stage, value)
-
-
-def _seen_tensors(stage: str, value: object) -> Seen:
+        only = _describe_output(stage, rows[0]) if len(rows) == 1 else StageOutput(stage, "items", "", _shorten(rows))
+        return attrs.evolve(only, type=f"list of {len(rows)} {only.type}")
     if is_row(value):
-        kind, values = type(value.sequence), values_of(value.sequence)
-        return Seen(stage, f"Row[{kind.__name__}]", _axes(kind, values), _first(values))
-    if isinstance(value, States):
-        steps = value.steps.values
-        return Seen(stage, "States", _axes(type(value.steps), steps).replace("feature", "hidden"), _first(steps))
-    held: object = getattr(value, "values", value)
-    if isinstance(held, Tensor):
-        kind_name = f"[{value.kind.__name__}]" if is_batch(value) else ""
-        return Seen(stage, type(value).__name__ + kind_name, _axes(type(value), held), _first(held))
-    return Seen(stage, type(value).__name__, "", _cut(repr(value)))
+        # Observe the sequence, not its tensor: the annotation in its class names the axes.
+        observed = attrs.evolve(observe(value.sequence, None), type=f"Row[{type(value.sequence).__name__}]")
+        return _describe_tensor(stage, observed, get_values(value.sequence))
+    tensor = _get_tensor(value)
+    if isinstance(tensor, Tensor):
+        return _describe_tensor(stage, observe(value, None), tensor)
+    shape = f"{len(value)} characters" if isinstance(value, str) else ""
+    return StageOutput(stage, type(value).__name__, shape, _shorten(value))
 
 
-def _axes(owner: type, tensor: Tensor) -> str:
-    """Each axis by the name that its class's annotation gives it: `batch=1 time=5`."""
-    annotation: object = attrs.fields_dict(owner)["values"].type if attrs.has(owner) else None
-    names = str(getattr(annotation, "dim_str", "")).replace("*", "").split()
-    names += ["axis"] * (tensor.ndim - len(names))
-    return " ".join(f"{name}={size}" for name, size in zip(names, tensor.shape, strict=False))
+def _get_tensor(value: object) -> object:
+    return value.steps.values if isinstance(value, States) else getattr(value, "values", value)
 
 
-def _first(tensor: Tensor) -> str:
-    flat = tensor.detach().flatten()[:6].cpu()
-    shown = [f"{number:.2f}" if isinstance(number, float) else str(number) for number in _numbers(flat)]
-    return " ".join(shown) + (" ..." if tensor.numel() > len(shown) else "")
+def _describe_tensor(stage: str, observed: Observed, tensor: Tensor) -> StageOutput:
+    shape = " ".join(f"{name or 'axis'}={size}" for name, size in observed.axes)
+    first = _to_list(tensor.detach().flatten()[:_SHOWN].cpu())
+    shown = [f"{number:.2f}" if isinstance(number, float) else str(number) for number in first]
+    return StageOutput(stage, observed.type, shape, " ".join(shown) + (" ..." if tensor.numel() > _SHOWN else ""))
 
 
-def _cut(text: str, width: int = 40) -> str:
+def _shorten(value: object, width: int = 40) -> str:
+    text = repr(value)
     return text if len(text) <= width else text[: width - 3] + "..."

@@ -1,43 +1,41 @@
-"""What a pipe looks like before it runs; printed, a table."""
+"""The summary of a pipe: a table of its stages, as text, for a terminal, as HTML, and as a Mermaid flowchart."""
 
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 import attrs
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.table import Table
-from rich.text import Text
 
 from pipeline.errors import PipelineError
-from pipeline.summary.types import Flowing
+from pipeline.summary.types import TypeAndShape
 from pipeline.summary.work import Work
-from pipeline.text import plain
+from pipeline.tables import Column, Table
+from pipeline.text import escape_control_characters
 
-HEADINGS: Final = ("", "stage", "gives", "shape", "parameters", "multiply-adds")
-"""What the columns of the table hold; the first, a stage's place."""
+_COLUMNS: Final = ("", "stage", "output", "shape", Column("parameters", "right"), "multiply-adds")
 
 
 @attrs.frozen
-class Entry:
+class StageEntry:
     """One stage of a pipe.
 
     Attributes:
-        place: its number in the chain, from 1.
+        number: its position in the chain, from 1.
         stage: its name in the chain.
-        part: the encoder, attention or pool that it has a place for; empty if it has none.
-        takes: what comes in.
-        gives: what goes out.
-        parameters: how many weights it has, without those that it shares with a stage before it.
-        frozen: how many of them are not trained.
+        part: the encoder, attention or pooling that it uses; empty if it uses none.
+        input: type and shape of its input.
+        output: type and shape of its output.
+        parameters: the number of weights, without those shared with an earlier stage.
+        frozen: the number of them that are not trained.
         work: its multiply-adds; None if they are not known.
-        notes: what it does beside, and what is not known of it.
+        notes: other properties of the stage, and what is not known of it.
     """
 
-    place: int
+    number: int
     stage: str
     part: str
-    takes: Flowing
-    gives: Flowing
+    input: TypeAndShape
+    output: TypeAndShape
     parameters: int
     frozen: int
     work: Work | None
@@ -45,47 +43,47 @@ class Entry:
 
     @property
     def title(self) -> str:
-        """The stage and what it holds: `encode (LSTM)`."""
+        """The stage and its part: `encode (LSTM)`."""
         return f"{self.stage} ({self.part})" if self.part else self.stage
 
     def cells(self) -> Sequence[str]:
-        """The entry as a row of a table, under `HEADINGS`."""
-        weightless = self.parameters == 0 and self.work == Work()
-        work = "" if weightless else "?" if self.work is None else str(self.work)
-        return str(self.place), self.title, self.gives.type, self.gives.shape, weights(self), work
+        """Return its row of the table."""
+        is_trivial = self.parameters == 0 and self.work == Work()
+        work = "" if is_trivial else "?" if self.work is None else str(self.work)
+        return str(self.number), self.title, self.output.type, self.output.shape, _count_weights(self), work
 
 
 @attrs.frozen(repr=False)
 class Summary:
-    """Every stage of a pipe: what goes in and out, weights and work, found without data. Printed, it is a table.
+    """Every stage of a pipe, with types, shapes, weights and work, found without data. Printed, it is a table.
 
     Attributes:
-        takes: what goes into the pipe.
+        input: type and shape of the pipe's input.
         entries: its stages in order.
-        problem: what keeps it from running, as the error that a run would raise; None if nothing is known to.
+        problem: the error that a run would raise; None if none is known.
 
     Example:
         >>> from pipeline import Classify, Pool
         >>> print((Pool("max") >> Classify(3, input_size=8)).check())
-           stage       gives   shape      parameters  multiply-adds
+           stage       output  shape      parameters  multiply-adds
            input       States  steps x 8
         1  pool (max)  Pooled  batch x 8
-        2  classify    Scores  batch x 3          27  24 a row
-           total                                  27  24 a row
+        2  classify    Scores  batch x 3          27  24 per row
+           total                                  27  24 per row
     """
 
-    takes: Flowing
-    entries: Sequence[Entry]
+    input: TypeAndShape
+    entries: Sequence[StageEntry]
     problem: PipelineError | None = None
 
     @property
     def parameters(self) -> int:
-        """How many weights there are, each counted once."""
+        """The number of weights, each counted once."""
         return sum(entry.parameters for entry in self.entries)
 
     @property
     def frozen(self) -> int:
-        """How many of them are not trained."""
+        """The number of weights that are not trained."""
         return sum(entry.frozen for entry in self.entries)
 
     @property
@@ -94,57 +92,87 @@ class Summary:
         works = [entry.work for entry in self.entries if entry.work is not None]
         return sum(works, start=Work()) if len(works) == len(self.entries) else None
 
-    def stages(self) -> Sequence[Sequence[str]]:
-        """The table under `HEADINGS`: what goes in, and the stages. Control characters are spelt out."""
-        first = ("", "input", self.takes.type, self.takes.shape, "", "")
-        return [[plain(cell) for cell in row] for row in (first, *(entry.cells() for entry in self.entries))]
+    def table(self) -> Table:
+        """Return the table, with the notes below it."""
+        notes = [f"{entry.number} {entry.stage}: {', '.join(entry.notes)}" for entry in self.entries if entry.notes]
+        return Table(_COLUMNS, self._rows(), totals=self._totals(), notes=notes, problem=self._problem())
 
-    def totals(self) -> Sequence[Sequence[str]]:
-        """What stands below the stages: all weights and all work, a line a step's and a row's."""
-        first, *more = ["?"] if self.work is None else self.work.terms()
-        return [("", "total", "", "", weights(self), first), *(("", "", "", "", "", f"+ {term}") for term in more)]
+    def to_html(self) -> str:
+        """Return the table as HTML, with a column for the notes.
 
-    def remarks(self) -> Iterator[str]:
-        """What stands below the table: the notes of each stage that has some."""
-        for entry in self.entries:
-            if entry.notes:
-                yield plain(f"{entry.place} {entry.stage}: {', '.join(entry.notes)}")
+        Example:
+            >>> from pipeline import Classify, Pool
+            >>> (Pool("max") >> Classify(3, input_size=8)).check().to_html().count("<tr")
+            5
+        """
+        notes = ["", *(", ".join(entry.notes) for entry in self.entries)]
+        rows = [[*row, note] for row, note in zip(self._rows(), notes, strict=True)]
+        totals = [[*row, ""] for row in self._totals()]
+        return Table([*_COLUMNS, "notes"], rows, totals=totals, problem=self._problem()).html()
 
-    def trouble(self) -> str:
-        """Why the pipe would not run, in a line; empty if nothing is known to keep it from it."""
-        return "" if self.problem is None else plain(f"does not run: {self.problem}")
+    def to_mermaid(self) -> str:
+        """Return a flowchart in Mermaid's language, which GitHub and many editors draw: stages, types and shapes.
+
+        Example:
+            >>> from pipeline import Classify, Pool
+            >>> print((Pool("max") >> Classify(3, input_size=8)).check().to_mermaid())
+            flowchart TD
+                start(["input"])
+                stage1["1 pool #40;max#41;"]
+                stage2["2 classify<br/>27 parameters"]
+                stop(["output"])
+                start -->|"States steps x 8"| stage1
+                stage1 -->|"Pooled batch x 8"| stage2
+                stage2 -->|"Scores batch x 3"| stop
+        """
+        return "\n".join(["flowchart TD", *(f"    {line}" for line in self._flowchart())])
 
     def __str__(self) -> str:
-        rows = [HEADINGS, *self.stages(), *self.totals()]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(_justified(row, widths)).rstrip() for row in rows]
-        return "\n".join([*lines, *self.remarks(), *filter(None, [self.trouble()])])
+        return self.table().text()
 
     __repr__ = __str__
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for heading in HEADINGS:
-            table.add_column(heading, overflow="fold", justify="right" if heading == "parameters" else "left")
-        for row in self.stages():
-            table.add_row(*map(Text, row))
-        for row in self.totals():
-            table.add_row(*(Text(cell, "bold") for cell in row))
-        yield table
-        for remark in self.remarks():
-            yield Text(remark, "dim")
-        if self.problem is not None:
-            yield Text(self.trouble(), "red")
+        yield from self.table().rich()
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
+
+    def _rows(self) -> Sequence[Sequence[str]]:
+        first = ("", "input", self.input.type, self.input.shape, "", "")
+        return [first, *(entry.cells() for entry in self.entries)]
+
+    def _totals(self) -> Sequence[Sequence[str]]:
+        first, *more = ["?"] if self.work is None else self.work.terms()
+        rows = [("", "total", "", "", _count_weights(self), first)]
+        return [*rows, *(("", "", "", "", "", f"+ {term}") for term in more)]
+
+    def _problem(self) -> str:
+        return "" if self.problem is None else f"does not run: {self.problem}"
+
+    def _flowchart(self) -> Iterator[str]:
+        yield 'start(["input"])'
+        for entry in self.entries:
+            lines = [f"{entry.number} {entry.title}"]
+            lines += [f"{_count_weights(entry)} parameters"] if entry.parameters else []
+            yield f'stage{entry.number}["{"<br/>".join(map(_quote_for_mermaid, lines))}"]'
+        yield 'stop(["output"])'
+        values = [self.input, *(entry.output for entry in self.entries)]
+        nodes = ["start", *(f"stage{entry.number}" for entry in self.entries), "stop"]
+        for value, before, after in zip(values, nodes, nodes[1:], strict=False):
+            yield f'{before} -->|"{_quote_for_mermaid(str(value))}"| {after}'
 
 
-def weights(counted: Entry | Summary) -> str:
-    """How many weights, in words: `1,280`, `1,200 frozen`, `1,280 (1,200 frozen)`; nothing for none."""
+def _count_weights(counted: StageEntry | Summary) -> str:
+    """Return the number of weights in words: `1,280`, `1,200 frozen`, `1,280 (1,200 frozen)`; empty for 0."""
     number, frozen = counted.parameters, counted.frozen
     if frozen in (0, number):
         return "" if number == 0 else f"{number:,}{' frozen' if frozen else ''}"
     return f"{number:,} ({frozen:,} frozen)"
 
 
-def _justified(row: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
-    for heading, cell, width in zip(HEADINGS, row, widths, strict=True):
-        yield cell.rjust(width) if heading == "parameters" else cell.ljust(width)
+def _quote_for_mermaid(text: str) -> str:
+    """Write every character that could mean something to Mermaid or HTML as its character code."""
+    return "".join(
+        sign if sign.isalnum() or sign in " ,._-" else f"#{ord(sign)};" for sign in escape_control_characters(text)
+    )

@@ -1,4 +1,4 @@
-"""How much a stage computes, counted on shapes alone."""
+"""The multiply-adds of a stage, counted on shapes alone."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,18 +12,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 @attrs.frozen
 class Work:
-    """Multiply-adds of one row, by its length: so many a row, a step, and a pair of its steps.
+    """Multiply-adds of one row, as a polynomial of its length: row + step * time + pair * time**2.
 
-    Matrix products and convolutions are counted; what is done element by element, and looking up, is not.
+    Matrix products and convolutions are counted; elementwise operations and look-ups are not.
 
     Attributes:
-        row: whatever the row's length.
-        step: for each of its steps.
-        pair: for each step, times the row's length: what attention costs.
+        row: multiply-adds that do not depend on the length.
+        step: multiply-adds per step.
+        pair: multiply-adds per pair of steps, the cost of attention.
 
     Example:
         >>> str(Work(step=5_120, pair=256) + Work(row=600))
-        '5,120 + 256·time a step + 600 a row'
+        '5,120 + 256·time per step + 600 per row'
         >>> Work(step=5_120, pair=256).of(10)
         76800
     """
@@ -33,21 +33,21 @@ class Work:
     pair: float = 0
 
     def of(self, time: int) -> int:
-        """The multiply-adds of a row of so many steps."""
+        """Return the multiply-adds of a row of `time` steps."""
         return round(self.row + time * self.step + time * time * self.pair)
 
     def __add__(self, other: "Work") -> "Work":
         return Work(self.row + other.row, self.step + other.step, self.pair + other.pair)
 
     def terms(self) -> Sequence[str]:
-        """The multiply-adds a step and a row, each in words: `5,120 + 256·time a step`, `600 a row`; `0` if none."""
-        a_step = [_shown(self.step)] if self.step > 0 else []
-        a_step += [f"{_shown(self.pair)}·time"] if self.pair else []
-        # Less than none by itself: of each row, a step or two that look at nothing.
-        less = f" - {_shown(-self.step)}" if self.step < 0 else ""
-        said = [f"{' + '.join(a_step)}{less} a step"] if a_step or less else []
-        said += [f"{_shown(self.row)} a row"] if self.row else []
-        return said or ["0"]
+        """Return the terms in words: `5,120 + 256·time per step`, `600 per row`; `0` if there is no work."""
+        per_step = [_format(self.step)] if self.step > 0 else []
+        per_step += [f"{_format(self.pair)}·time"] if self.pair else []
+        # Negative where a step or two of each row attend to nothing, as in AttendEarlier.
+        less = f" - {_format(-self.step)}" if self.step < 0 else ""
+        terms = [f"{' + '.join(per_step)}{less} per step"] if per_step or less else []
+        terms += [f"{_format(self.row)} per row"] if self.row else []
+        return terms or ["0"]
 
     def __str__(self) -> str:
         return " + ".join(self.terms())
@@ -55,25 +55,25 @@ class Work:
 
 @attrs.frozen
 class Count:
-    """What a stage computed for rows of one length: its multiply-adds in all."""
+    """The multiply-adds of a whole batch: `rows` rows of `time` steps each."""
 
     rows: int
     time: int
     total: int
 
 
-def work_of(counts: Sequence[Count]) -> Work | None:
-    """The work that counts at four lengths or more agree on; None if they are no such polynomial of the length.
+def fit_work(counts: Sequence[Count]) -> Work | None:
+    """Fit a polynomial of the row's length to counts at four lengths or more; None if no such polynomial fits all.
 
     Example:
-        >>> work_of([Count(2, time, 2 * (7 + 5 * time + 3 * time**2)) for time in (8, 16, 24, 32)])
+        >>> fit_work([Count(2, time, 2 * (7 + 5 * time + 3 * time**2)) for time in (8, 16, 24, 32)])
         Work(row=7.0, step=5.0, pair=3.0)
-        >>> work_of([Count(2, time, 2 * time**3) for time in (8, 16, 24, 32)]) is None
+        >>> fit_work([Count(2, time, 2 * time**3) for time in (8, 16, 24, 32)]) is None
         True
     """
     points = [(count.time, Fraction(count.total, count.rows)) for count in counts]
     (a, at_a), (b, at_b), (c, at_c) = points[:3]
-    # Newton's form: exact, so that a count that does not fit shows.
+    # Newton's interpolation through three points, in fractions: exact, so that a fourth point off the curve shows.
     slope = (at_b - at_a) / (b - a)
     pair = ((at_c - at_b) / (c - b) - slope) / (c - a)
     step = slope - pair * (a + b)
@@ -82,32 +82,34 @@ def work_of(counts: Sequence[Count]) -> Work | None:
     return Work(float(row), float(step), float(pair)) if fits else None
 
 
-def counting() -> FlopCounterMode:
-    """A counter of operations: with it as a context, `multiply_adds` says how many were made."""
-    return FlopCounterMode(display=False, custom_mapping=_MORE)
+def count_operations() -> FlopCounterMode:
+    """Return a counter of operations, to be used as a context; `get_multiply_adds` reads it."""
+    return FlopCounterMode(display=False, custom_mapping=_MISSING)
 
 
-def multiply_adds(counter: FlopCounterMode) -> int:
-    """What a counter has counted, which takes a multiplication and an addition for two."""
+def get_multiply_adds(counter: FlopCounterMode) -> int:
+    """Return the multiply-adds that a counter has seen; it counts a multiplication and an addition as two."""
     return counter.get_total_flops() // 2
 
 
-def _vector_product(left: Sequence[int], *_: object, **__: object) -> int:
+def _count_vector_product(left: Sequence[int], *_: object, **__: object) -> int:
     return 2 * math.prod(left)
 
 
-def _added_product(_: Sequence[int], left: Sequence[int], right: Sequence[int], *__: object, **___: object) -> int:
+def _count_added_product(
+    _: Sequence[int], left: Sequence[int], right: Sequence[int], *__: object, **___: object
+) -> int:
     return 2 * math.prod(left) * right[-1]
 
 
-# Of a matrix or a vector with a vector, and in place: torch leaves them out.
-_MORE: Final[dict[Callable[..., Any], Callable[..., int]]] = {
-    torch.ops.aten.mv: _vector_product,
-    torch.ops.aten.dot: _vector_product,
-    torch.ops.aten.addmm_: _added_product,
-    torch.ops.aten.baddbmm_: _added_product,
+# Operations that torch's counter leaves out: products with a vector, and in-place ones.
+_MISSING: Final[dict[Callable[..., Any], Callable[..., int]]] = {
+    torch.ops.aten.mv: _count_vector_product,
+    torch.ops.aten.dot: _count_vector_product,
+    torch.ops.aten.addmm_: _count_added_product,
+    torch.ops.aten.baddbmm_: _count_added_product,
 }
 
 
-def _shown(number: float) -> str:
+def _format(number: float) -> str:
     return f"{number:,.0f}" if float(number).is_integer() else f"{number:,.1f}"

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pipeline import Classify, Encode, Padded, Pool, Pooling, States, Vectors
 from pipeline.errors import CompositionError, ShapeError, UnknownNameError, UnknownOptionError
-from pipeline.testing import equals_oracle, pooled
+from pipeline.testing import adapt_pool, check_against_oracle
 from pipeline_attention import AttentionPool
 from pipeline_recurrent import LSTM
 from support.strategies import ragged
@@ -29,7 +29,7 @@ PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
 @given(rows=ragged())
 def test_pools_equal_the_loop(name: str, rows: list[Tensor]) -> None:
     """Values and gradients of every pool without weights."""
-    equals_oracle(pooled(Pool(name)), lambda row: PLAIN[name](row) if len(row) else row.new_zeros(3), rows)
+    check_against_oracle(adapt_pool(Pool(name)), lambda row: PLAIN[name](row) if len(row) else row.new_zeros(3), rows)
 
 
 def attention_pool() -> AttentionPool:
@@ -49,7 +49,7 @@ def test_attention_pool_equals_the_loop(rows: list[Tensor]) -> None:
         asked = [torch.tanh(pool.projection.weight @ step + pool.projection.bias) @ pool.query for step in row]
         return torch.softmax(torch.stack(asked), dim=0) @ row
 
-    equals_oracle(pooled(Pool(pool)), plainly, rows, list(pool.parameters()))
+    check_against_oracle(adapt_pool(Pool(pool)), plainly, rows, list(pool.parameters()))
 
 
 def test_equal_maxima_share_the_gradient() -> None:

@@ -14,11 +14,11 @@ from typing_extensions import override
 
 from pipeline import Attend, AttendEarlier, Attention, States
 from pipeline.errors import OptionError
-from pipeline.forecast.peak import peak_bytes
-from pipeline.functional.product_attention import mixed_before_by_product, mixed_by_product
+from pipeline.forecast.memory import peak_bytes
+from pipeline.functional.attention import causal_dot_product_attention, dot_product_attention
 from pipeline.parts.attention import masked_softmax
-from pipeline.stages.pieces import MEMORY
-from pipeline.testing import attended, equals_oracle
+from pipeline.stages.query_chunks import MEMORY
+from pipeline.testing import adapt_attend, check_against_oracle
 from pipeline_attention import Additive, Dot, General, ScaledDot
 from support.oracles import attend
 from support.strategies import ragged
@@ -100,7 +100,7 @@ def test_earlier_steps_in_pieces_equal_the_loop(name: str, window: int | None, m
         )
 
     stage = AttendEarlier(attention, window=window, memory=memory)
-    equals_oracle(attended(stage), plainly, rows, list(attention.parameters()))
+    check_against_oracle(adapt_attend(stage), plainly, rows, list(attention.parameters()))
 
 
 @pytest.mark.parametrize("memory", [1, 400, MEMORY])
@@ -113,7 +113,7 @@ def test_whole_rows_in_pieces_equal_the_loop(name: str, memory: int, rows: list[
     def plainly(row: Tensor) -> Tensor:
         return attend(scores_of(attention, row), row, [range(len(row))] * len(row))
 
-    equals_oracle(attended(Attend(attention, memory=memory)), plainly, rows, list(attention.parameters()))
+    check_against_oracle(adapt_attend(Attend(attention, memory=memory)), plainly, rows, list(attention.parameters()))
 
 
 @pytest.mark.parametrize("window", [None, 1, 40, 128, 200, 1_000])
@@ -188,8 +188,8 @@ def test_the_two_fused_ways_agree(rows: list[Tensor], times: int) -> None:
     values = torch.cat([*rows, torch.zeros(times, 3, dtype=torch.float64)]).unsqueeze(0)
     behind = torch.ones(values.shape[1], values.shape[1], dtype=torch.bool).tril(-1)
     behind[:1, :1] = True
-    one = mixed_before_by_product(values * 2, values, values)
-    torch.testing.assert_close(one, mixed_by_product(values * 2, values, values, behind.unsqueeze(0)))
+    one = causal_dot_product_attention(values * 2, values, values)
+    torch.testing.assert_close(one, dot_product_attention(values * 2, values, values, behind.unsqueeze(0)))
 
 
 @pytest.mark.parametrize("memory", [1, MEMORY])
@@ -268,6 +268,6 @@ def test_bad_memory_is_refused() -> None:
     """With the rule and what arrived."""
     for stage in (Attend, AttendEarlier):
         with pytest.raises(
-            OptionError, match="memory must be 1 byte or more, but 0 arrived; leave it out for 67108864"
+            OptionError, match="memory must be 1 byte or more, got 0; leave it out for 67108864"
         ):
             stage("dot", memory=0)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pipeline import Attend, AttendEarlier, Attention, Encode, Padded, States, Vectors
 from pipeline.errors import CompositionError, OptionError, ShapeError, UnknownOptionError
 from pipeline.parts.attention import masked_softmax
-from pipeline.testing import MODULE_LAWS, Law, PlainModule, attended, equals_oracle
+from pipeline.testing import MODULE_LAWS, Law, PlainModule, adapt_attend, check_against_oracle
 from pipeline_attention import Additive, Dot, General, ScaledDot
 from pipeline_recurrent import LSTM
 from support.oracles import attend
@@ -62,7 +62,7 @@ def test_whole_rows_equal_the_loop(name: str, rows: list[Tensor]) -> None:
     def plainly(row: Tensor) -> Tensor:
         return attend(scores(attention, row), row, [range(len(row))] * len(row))
 
-    equals_oracle(attended(Attend(attention)), plainly, rows, list(attention.parameters()))
+    check_against_oracle(adapt_attend(Attend(attention)), plainly, rows, list(attention.parameters()))
 
 
 @pytest.mark.parametrize("window", [None, 1, 2])
@@ -78,7 +78,7 @@ def test_earlier_steps_equal_the_loop(name: str, window: int | None, rows: list[
         return attend(scores(attention, row), row, allowed)
 
     stage = AttendEarlier(attention, window=window)
-    equals_oracle(attended(stage), plainly, rows, list(attention.parameters()))
+    check_against_oracle(adapt_attend(stage), plainly, rows, list(attention.parameters()))
 
 
 class Contexts(nn.Module):

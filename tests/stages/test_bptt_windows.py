@@ -213,9 +213,9 @@ def test_predictions_take_rows_of_one_window() -> None:
 
 def test_bad_options_and_rows_are_refused() -> None:
     """With the rule, what arrived, and the row."""
-    with pytest.raises(OptionError, match="rows must be a whole number, 1 or more, but 0 arrived"):
+    with pytest.raises(OptionError, match="rows must be an integer of at least 1, got 0"):
         BPTTWindows(rows=0, steps=3)
-    with pytest.raises(OptionError, match="steps must be a whole number, 1 or more, but 0 arrived"):
+    with pytest.raises(OptionError, match="steps must be an integer of at least 1, got 0"):
         BPTTWindows(rows=3, steps=0)
     with pytest.raises(ShapeError, match="item 1 must be a Row of Ids, but a str arrived"):
         list(BPTTWindows(rows=2, steps=2)(cast("list[Row[Ids]]", [*rows_of([1]), "row"])))

@@ -209,7 +209,7 @@ def test_a_stream_has_the_batches_of_a_plan(
     plan = Plan.of(counts, whole, seed=seed, epoch=epoch, world_size=world_size)
     bucket, rows = Bucket(policy=whole, seed=seed), rows_of(counts)
     for rank in range(world_size):
-        streamed = [batch for batch, _ in bucket.marked(rows, StreamCursor(epoch), rank=rank, world_size=world_size)]
+        streamed = [batch for batch, _ in bucket.resume(rows, StreamCursor(epoch), rank=rank, world_size=world_size)]
         assert [[row.row_id for row in batch] for batch in streamed] == [
             listed_rows(batch) for batch in plan.rank(rank)
         ]
@@ -258,11 +258,11 @@ def test_policies_and_pad_work_in_a_stock_loader(workers: int) -> None:
     ("options", "message"),
     [
         ({}, "Bucket needs a policy, max_padded_steps or rows, but none arrived"),
-        ({"max_padded_steps": 0}, "max_padded_steps must be a whole number, 1 or more, but 0 arrived"),
-        ({"rows": -1}, "rows must be a whole number, 1 or more, but -1 arrived"),
-        ({"rows": 2, "buffer_size": 0}, "buffer_size must be a whole number, 1 or more, but 0 arrived"),
-        ({"rows": 2, "seed": -1}, "seed must be a whole number, 0 or more, but -1 arrived"),
-        ({"rows": 2, "uneven": "share"}, "uneven must be one of repeat, drop, refuse, but 'share' arrived"),
+        ({"max_padded_steps": 0}, "max_padded_steps must be an integer of at least 1, got 0"),
+        ({"rows": -1}, "rows must be an integer of at least 1, got -1"),
+        ({"rows": 2, "buffer_size": 0}, "buffer_size must be an integer of at least 1, got 0"),
+        ({"rows": 2, "seed": -1}, "seed must be an integer of at least 0, got -1"),
+        ({"rows": 2, "uneven": "share"}, "uneven must be one of repeat, drop, raise, got 'share'"),
         ({"policy": Rows(2), "rows": 2}, "Bucket has a policy, and rows beside it; say it in the policy alone"),
         ({"policy": Rows(2), "too_long": "alone"}, "Bucket has a policy, and too_long beside it"),
     ],

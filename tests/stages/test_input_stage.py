@@ -15,7 +15,7 @@ from tokenizers import Tokenizer as HuggingFaceTokenizer
 from tokenizers import models, pre_tokenizers
 
 from pipeline import Example, FromFeatures, FromIds, Labels, Shift, Tokenize, TokenizeWords
-from pipeline.data.order import ints
+from pipeline.data.tensors import to_ints
 from pipeline.errors import (
     LabelError,
     OptionError,
@@ -27,7 +27,7 @@ from pipeline.errors import (
     ValuesError,
 )
 from pipeline.stages.input_stage import InputStage
-from pipeline.testing import decoding_is_inverse
+from pipeline.testing import check_decoding_round_trip
 from support.untyped import listed, loosely
 
 TEXTS = ["The quick brown fox", "jumps over\nthe lazy dog.", "naïve café — 東京 🦊", "<pad> <unk> is text"]
@@ -37,7 +37,7 @@ text = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 
 def ids_of(tokenize: Tokenize, string: str) -> list[int]:
     """The ids of one text."""
-    return ints(tokenize(string).sequence.values)
+    return to_ints(tokenize(string).sequence.values)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -47,7 +47,7 @@ def test_decoding_is_inverse_to_tokenizing(kind: str, string: str) -> None:
     tokenize = Tokenize.train([*TEXTS, string], kind)
     if kind != "words":
         assert tokenize.decode(ids_of(tokenize, string)) == string
-    decoding_is_inverse(tokenize.tokenizer, string)
+    check_decoding_round_trip(tokenize.tokenizer, string)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,4 +1,4 @@
-"""Parts and batches that have shapes and no content: on torch's `meta` device, which holds no memory."""
+"""Copies of modules, and sample batches, that have shapes and no content: on torch's `meta` device."""
 
 import copy
 import random
@@ -21,53 +21,53 @@ META: Final = torch.device("meta")
 
 
 @contextmanager
-def unmarked() -> Generator[None]:
-    """What draws random numbers meanwhile leaves no mark on the next ones; and the default device is the CPU."""
-    state, pythons = torch.get_rng_state(), random.getstate()
-    # Where it is the CPU already, the context would only take time.
+def preserve_random_state() -> Generator[None]:
+    """Restore the random generators of torch and Python afterwards, and use the CPU as default device meanwhile."""
+    state, python_state = torch.get_rng_state(), random.getstate()
+    # Entering the device context takes time, so only do it if it changes something.
     elsewhere = torch.get_default_device().type != "cpu"
     try:
         with torch.device("cpu") if elsewhere else nullcontext():
             yield
     finally:
         torch.set_rng_state(state)
-        # Torch draws from it too, when it loads what it needs for shapes alone.
-        random.setstate(pythons)
+        # Torch draws from Python's generator too, while it imports what the meta device needs.
+        random.setstate(python_state)
 
 
-def twin(module: M, memo: dict[int, Any]) -> M:
-    """A copy of a module with its shapes and none of its numbers, in evaluation mode.
+def copy_to_meta(module: M, memo: dict[int, Any]) -> M:
+    """Return a copy of a module that has its shapes and none of its numbers, in evaluation mode.
 
-    Hooks stay behind, since they may write down what they see, but for torch's own, of which weights are made.
+    Hooks are removed, since they may record what they see; torch's own are kept, since some make weights.
 
     Args:
-        module: what to copy.
-        memo: what was copied before: modules that share a weight must share the memo too.
+        module: the module to copy.
+        memo: what was copied before; modules that share a weight must share the memo too.
 
     Example:
-        >>> huge = twin(nn.Linear(10, 20), {})
+        >>> huge = copy_to_meta(nn.Linear(10, 20), {})
         >>> huge(torch.zeros(3, 10, device="meta")).shape
         torch.Size([3, 20])
     """
-    for tensor in chain.from_iterable(map(_tensors, module.modules())):
+    for tensor in chain.from_iterable(map(_get_tensors, module.modules())):
         if id(tensor) not in memo:
-            memo[id(tensor)] = _shadow(tensor)
+            memo[id(tensor)] = _make_empty(tensor)
     copied = copy.deepcopy(module, memo)
     for child in copied.modules():
         for hooks in ("_forward_hooks", "_forward_pre_hooks"):
             held: dict[int, object] = vars(child)[hooks]
-            for key in [key for key, hook in held.items() if not _is_torchs(hook)]:
+            for key in [key for key, hook in held.items() if not _is_torch_hook(hook)]:
                 del held[key]
     return copied.eval()
 
 
-def sample(hint: object, size: int | None, *, rows: int, time: int, dtype: torch.dtype) -> object | None:
-    """Something of a type, without content: rows of one length; None if it is no batch, or its size is not known.
+def make_sample(hint: object, size: int | None, *, rows: int, time: int, dtype: torch.dtype) -> object | None:
+    """Return a batch of a type, of rows of one length, without content; None if it is no batch or its size is unknown.
 
     Example:
-        >>> sample(Padded[Ids], None, rows=2, time=5, dtype=torch.float32).values.shape
+        >>> make_sample(Padded[Ids], None, rows=2, time=5, dtype=torch.float32).values.shape
         torch.Size([2, 5])
-        >>> sample(Pooled, None, rows=2, time=5, dtype=torch.float32) is None
+        >>> make_sample(Pooled, None, rows=2, time=5, dtype=torch.float32) is None
         True
     """
     holder, kind = get_origin(hint) or hint, next(iter(get_args(hint)), Hidden)
@@ -89,21 +89,21 @@ def sample(hint: object, size: int | None, *, rows: int, time: int, dtype: torch
     return Pooled(final) if holder is Pooled else None
 
 
-def _tensors(module: nn.Module) -> Iterator[Tensor]:
-    """All that a module holds itself, plain attributes among them: those would be copied with their numbers."""
+def _get_tensors(module: nn.Module) -> Iterator[Tensor]:
+    """Yield the tensors of a module itself. Plain attributes count: `deepcopy` would copy their numbers."""
     yield from module.parameters(recurse=False)
     yield from module.buffers(recurse=False)
     yield from (value for value in vars(module).values() if isinstance(value, Tensor))
 
 
-def _shadow(tensor: Tensor) -> Tensor:
+def _make_empty(tensor: Tensor) -> Tensor:
     if is_lazy(tensor):
-        # Their arguments are missing in torch's types.
+        # Torch's stubs leave out the arguments of these classes.
         made = UninitializedParameter if isinstance(tensor, nn.Parameter) else UninitializedBuffer
         return cast("Callable[..., Tensor]", made)(device=META, dtype=tensor.dtype)
     empty = torch.empty_like(tensor.detach(), device=META)
     return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
 
 
-def _is_torchs(hook: object) -> bool:
+def _is_torch_hook(hook: object) -> bool:
     return str(getattr(hook, "__module__", "")).startswith("torch.")
