@@ -24,7 +24,7 @@ from pipeline.extend import (
     Vectors,
 )
 from pipeline_recurrent.engines.choose import EngineName, choose_engine
-from pipeline_recurrent.engines.engine import Cell, StackInputs, Steps, Weights, count_states
+from pipeline_recurrent.engines.engine import STATES, Cell, StackInputs, Steps, Weights, make_zeros
 
 Merge = Literal["concat", "mean", "sum", "max", "mul"]
 """How the two directions of the last layer are joined, for hidden vectors and final states alike."""
@@ -230,8 +230,7 @@ class Recurrent(Encoder[S_co]):
         is_full = order.is_full(order.longest)
         if initial is None and (like.is_meta or not is_full or not order.nonempty_count):
             # On the meta device a summary counts operations: with initial states every engine does the same ones.
-            shape = (self.num_layers * self.directions, len(order.lengths), self.hidden_size)
-            zeros = tuple(like.new_zeros(shape) for _ in range(count_states(self.cell)))
+            zeros = make_zeros(self.cell, like, self.num_layers * self.directions, len(order.lengths), self.hidden_size)
             began, initial = zeros, zeros if like.is_meta else None
         else:
             began = initial or ()
@@ -286,7 +285,7 @@ class Recurrent(Encoder[S_co]):
         if batch.initial_carry is None:
             return
         shape = (self.num_layers * self.directions, len(batch.lengths), self.hidden_size)
-        states = count_states(self.cell)
+        states = STATES[self.cell]
         if [tuple(state.shape) for state in batch.initial_carry] != [shape] * states:
             got = ", ".join(str(tuple(state.shape)) for state in batch.initial_carry)
             msg = (

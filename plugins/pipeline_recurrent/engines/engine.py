@@ -1,7 +1,7 @@
 """The interface of engines. All engines compute the same numbers, up to rounding; they differ only in speed."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from itertools import chain
 from typing import ClassVar, Final, Literal, NamedTuple, Protocol, Self, TypeAlias, cast
@@ -16,6 +16,9 @@ from pipeline.extend import Carry, PackingOrder
 
 Cell: TypeAlias = Literal["lstm", "gru", "rnn_tanh", "rnn_relu"]
 """The kinds of recurrent cell, by torch's names."""
+
+STATES: Final[Mapping[Cell, int]] = {"lstm": 2, "gru": 1, "rnn_tanh": 1, "rnn_relu": 1}
+"""The number of state tensors: (h, c) for an LSTM, (h,) for the others."""
 
 Weights: TypeAlias = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
 """Input weights, recurrent weights and their biases (or None) of one direction of one layer, in torch's layout."""
@@ -47,23 +50,22 @@ class LayerInputs(NamedTuple):
 
     @property
     def tensors(self) -> list[Tensor | None]:
-        """All tensors in one list, as autograd wants them."""
-        return [self.steps, *self.initial, *chain.from_iterable(self.weights)]
+        """All tensors in one list, as autograd wants them: weights, input, initial states."""
+        return [*chain.from_iterable(self.weights), self.steps, *self.initial]
 
     @classmethod
     def from_tensors(cls, cell: Cell, order: PackingOrder, directions: int, tensors: Sequence[Tensor | None]) -> Self:
         """Undo `tensors`."""
-        first = len(tensors) - 4 * directions
-        weights = [cast("Weights", tuple(tensors[at : at + 4])) for at in range(first, len(tensors), 4)]
-        return cls(cell, order, cast("Tensor", tensors[0]), weights, cast("Carry", tuple(tensors[1:first])))
+        weights = [cast("Weights", tuple(tensors[4 * direction :][:4])) for direction in range(directions)]
+        steps, *initial = cast("Sequence[Tensor]", tensors[4 * directions :])
+        return cls(cell, order, steps, weights, tuple(initial))
 
     def initial_or_zeros(self) -> Carry:
         """The initial states, as tensors in any case."""
         if self.initial:
             return self.initial
         like = self.weights[0][1]
-        shape = (len(self.weights), self.order.nonempty_count, like.shape[1])
-        return tuple(like.new_zeros(shape) for _ in range(count_states(self.cell)))
+        return make_zeros(self.cell, like, len(self.weights), self.order.nonempty_count, like.shape[1])
 
 
 @attrs.define(eq=False)
@@ -111,9 +113,7 @@ class StackInputs:
         self.looks_up = not self.steps.is_floating_point()
         self.features = 0 if self.looks_up else self.steps.shape[-1]
         self.dtype = recurrent.dtype if self.looks_up else self.steps.dtype
-        # Weights first: in training the search ends at the first tensor.
-        weights = chain.from_iterable(chain.from_iterable(self.weights))
-        self.needs_grad = needs_grad(chain(weights, (self.steps,), self.initial))
+        self.needs_grad = needs_grad([*chain.from_iterable(chain(*self.weights)), self.steps, *self.initial])
 
 
 class Engine(ABC):
@@ -163,14 +163,15 @@ class LayeredEngine(Engine):
         return x, ended[0] if stack.layers == 1 else tuple(torch.cat(states) for states in zip(*ended, strict=True))
 
 
-def count_states(cell: Cell) -> int:
-    """Return the number of state tensors: (h, c) for an LSTM, (h,) for the others."""
-    return 2 if cell == "lstm" else 1
+def make_zeros(cell: Cell, like: Tensor, *shape: int) -> Carry:
+    """Return initial states of zeros."""
+    return tuple(like.new_zeros(STATES[cell], *shape).unbind())
 
 
 def needs_grad(tensors: Iterable[Tensor | None]) -> bool:
     """Return whether a backward pass may follow."""
-    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+    required = [tensor.requires_grad for tensor in tensors if tensor is not None]
+    return torch.is_grad_enabled() and any(required)
 
 
 def explain_unsupported_dtype(stack: StackInputs) -> str | None:

@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from pipeline.extend import PackingOrder, ShapeError
 from pipeline_recurrent.engines.engine import (
+    STATES,
     AutogradContext,
     Cell,
     LayeredEngine,
@@ -23,7 +24,6 @@ from pipeline_recurrent.engines.engine import (
     LayerOutputs,
     StackInputs,
     Weights,
-    count_states,
     explain_unsupported_dtype,
     fill_input_product,
     may_overwrite_saved,
@@ -42,9 +42,18 @@ MIN_OPERATIONS_FOR_THREADS: Final = 4_000_000
 
 @final
 class Native(LayeredEngine):
-    """Compiled kernels, for float32 on a CPU with vector instructions beyond torch's own baseline."""
+    """Compiled kernels, for float32 on a CPU.
+
+    The recurrence gives the same bits with any number of threads; torch's own products, before and after it, may not.
+
+    Args:
+        instruction_set: one by name, instead of the best one of this machine.
+    """
 
     name = "native"
+
+    def __init__(self, instruction_set: str | None = None) -> None:
+        self.instruction_set: str | None = instruction_set
 
     @override
     def unsupported_reason(self, stack: StackInputs) -> str | None:
@@ -56,31 +65,20 @@ class Native(LayeredEngine):
 
     @override
     def run_layer(self, inputs: LayerInputs) -> LayerOutputs:
-        return run_native_layer(inputs)
+        """Compute one layer.
 
-
-def run_native_layer(inputs: LayerInputs, instruction_set: str | None = None) -> LayerOutputs:
-    """Compute one layer with the compiled kernels.
-
-    Gradients reach the input, the weights and the initial states. The recurrence gives the same bits with any number
-    of threads; torch's own products, before and after it, may not.
-
-    Args:
-        inputs: the layer, in float32 on the CPU.
-        instruction_set: one by name, instead of the best one of this machine.
-
-    Raises:
-        UnavailableError: if the kernels cannot be used; `available` gives the reason.
-        ShapeError: if a tensor does not fit the others in shape, or is not float32 on the CPU.
-    """
-    inputs = inputs._replace(initial=inputs.initial_or_zeros())
-    tensors = inputs.tensors
-    layout = Layout(inputs, load_kernels(instruction_set), train=needs_grad(tensors))
-    _check(layout, inputs)
-    # Autocast would put other dtypes between the products, but the kernels read float32.
-    with torch.autocast("cpu", enabled=False):
-        output, *ended = _apply(layout, inputs, *tensors) if layout.train else _run(layout, inputs)[0]
-    return output, tuple(ended)
+        Raises:
+            UnavailableError: if the kernels cannot be used; `available` gives the reason.
+            ShapeError: if a tensor does not fit the others in shape, or is not float32 on the CPU.
+        """
+        inputs = inputs._replace(initial=inputs.initial_or_zeros())
+        tensors = inputs.tensors
+        layout = Layout(inputs, load_kernels(self.instruction_set), train=needs_grad(tensors))
+        _check(layout, inputs)
+        # Autocast would put other dtypes between the products, but the kernels read float32.
+        with torch.autocast("cpu", enabled=False):
+            output, *ended = _apply(layout, inputs, *tensors) if layout.train else _run(layout, inputs)[0]
+        return output, tuple(ended)
 
 
 class GateRange(NamedTuple):
@@ -209,8 +207,8 @@ def _check(layout: Layout, inputs: LayerInputs) -> None:
             got = f"{tuple(tensor.shape)} in {tensor.dtype} on {tensor.device}"
             msg = f"{name} must be {shape} in torch.float32 on the CPU, got {got}."
             raise ShapeError(msg, argument=name)
-    if len(inputs.initial) != count_states(layout.cell):
-        msg = f"initial must be {count_states(layout.cell)} tensor(s) for {layout.cell}, got {len(inputs.initial)}."
+    if len(inputs.initial) != STATES[layout.cell]:
+        msg = f"initial must be {STATES[layout.cell]} tensor(s) for {layout.cell}, got {len(inputs.initial)}."
         raise ShapeError(msg, argument="initial")
 
 
@@ -330,7 +328,7 @@ def _differentiate(
     The gradients of the gates are written over the gates if nothing reads these again.
     """
     x, weights, directions, lstm = inputs.steps, inputs.weights, layout.directions, layout.cell == "lstm"
-    first = 1 + len(inputs.initial)
+    first, count = 1 + len(inputs.initial), 4 * directions
     states, initial, gates, cells = buffers[0], buffers[1:first], buffers[first:][:directions], buffers[-directions:]
     overwrite = may_overwrite_saved()
     by_states = layout.pad(layout.split_directions(gradients[0].contiguous(), layout.hidden)).view_as(states)
@@ -351,19 +349,21 @@ def _differentiate(
         if lstm:
             here |= {"cells": cells[direction], "c0": initial[1][direction], "d_c": by_carry[1][direction]}
         tensors.append(here)
-    layout.run(tensors, backward=True, keep=any(wanted[1:first]))
+    layout.run(tensors, backward=True, keep=any(wanted[count + 1 :]))
 
     by_x: Tensor | None = None
     by_weights: list[Tensor | None] = []
     for direction, here in enumerate(tensors):
-        if wanted[0]:
+        if wanted[count]:
             w_ih = layout.pad_rows(weights[direction][0])
             for columns, rows in layout.slices(INPUT_GATES):
                 product = here["d_gates"][:, columns], w_ih[rows]
                 by_x = torch.mm(*product) if by_x is None else by_x.addmm_(*product)
-        by_weights += _weight_gradients(layout, here["d_gates"], (x, here["before"]), wanted[first + 4 * direction :])
-    by_initial = [layout.unpad(grad) if want else None for grad, want in zip(by_carry, wanted[1:], strict=False)]
-    return [by_x, *by_initial, *by_weights]
+        by_weights += _weight_gradients(layout, here["d_gates"], (x, here["before"]), wanted[4 * direction :])
+    by_initial = [
+        layout.unpad(grad) if want else None for grad, want in zip(by_carry, wanted[count + 1 :], strict=True)
+    ]
+    return [*by_weights, by_x, *by_initial]
 
 
 def _weight_gradients(

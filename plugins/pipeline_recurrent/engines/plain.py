@@ -158,15 +158,15 @@ def _differentiate(
     inputs: LayerInputs, made: _Scanned, gradients: Sequence[Tensor], wanted: Sequence[bool]
 ) -> list[Tensor | None]:
     """Return the gradients of all tensors: one loop over time, then a product per weight. Overwrites `made`."""
-    kernel, order, weights, initial = KERNELS[inputs.cell], inputs.order, inputs.weights, inputs.initial
-    hidden, first = weights[0][1].shape[-1], 1 + len(initial)
-    by_gates, by_initial = _differentiate_time(inputs, made, gradients, by_initial=any(wanted[1:first]))
+    kernel, order, weights = KERNELS[inputs.cell], inputs.order, inputs.weights
+    hidden, count = weights[0][1].shape[-1], 4 * len(weights)
+    by_gates, by_initial = _differentiate_time(inputs, made, gradients, by_initial=any(wanted[count + 1 :]))
     found: list[Tensor | None] = []
     by_x: Tensor | None = None
     # The backward direction first: its part is a new tensor after reordering, to which the other part can be added.
     for direction, own in reversed(list(enumerate(weights))):
         by_input = kernel.input_columns(by_gates[direction], hidden)
-        w_in, w_state, b_in, b_state = wanted[first + 4 * direction :][:4]
+        w_in, w_state, b_in, b_state = wanted[4 * direction :][:4]
         total = by_gates[direction].sum(0) if b_in or b_state else by_gates.new_empty(0)
         found[:0] = [
             by_input.t() @ _read_by(direction, inputs.steps, order) if w_in else None,
@@ -175,9 +175,9 @@ def _differentiate(
             kernel.input_columns(total, hidden).clone() if b_in else None,
             kernel.restore_order(kernel.recurrent_columns(total, hidden), hidden) if b_state else None,
         ]
-        if wanted[0]:
+        if wanted[count]:
             by_x = _read_by(direction, by_input @ own[0], order) if by_x is None else by_x.addmm_(by_input, own[0])
-    return [by_x, *by_initial, *found]
+    return [*found, by_x, *by_initial]
 
 
 def _by_recurrent_weights(inputs: LayerInputs, made: _Scanned, by_gates: Tensor, direction: int) -> Tensor:

@@ -16,8 +16,8 @@ from pipeline_recurrent.engines.engine import (
     LayerOutputs,
     StackInputs,
     Weights,
-    count_states,
     explain_unsupported_dtype,
+    make_zeros,
 )
 
 _SATURATED: Final = 1e4
@@ -40,7 +40,7 @@ class _PackedKernels(LayeredEngine):
             stack.steps,
             stack.order,
             [own for layer in stack.weights for own in layer],
-            stack.initial or tuple(stack.steps.new_zeros(shape) for _ in range(count_states(stack.cell))),
+            stack.initial or make_zeros(stack.cell, stack.steps, *shape),
             layers=stack.layers,
             dropout=stack.dropout,
             train=stack.needs_grad,
@@ -156,7 +156,7 @@ class Dense(LayeredEngine):
 def _run_dense(cell: Cell, steps: Tensor, order: PackingOrder, weights: Weights, initial: Carry) -> LayerOutputs:
     """Compute one direction over packed steps, given in its reading order."""
     rows, time, hidden = order.nonempty_count, order.longest, weights[1].shape[-1]
-    start = initial or tuple(steps.new_zeros(rows, hidden) for _ in range(count_states(cell)))
+    start = initial or make_zeros(cell, steps, rows, hidden)
     ragged = order.steps < rows * time
     if ragged:
         if cell == "lstm":

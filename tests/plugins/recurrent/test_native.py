@@ -19,7 +19,7 @@ from pipeline.data.tensors import to_ints
 from pipeline.errors import ShapeError
 from pipeline.extend import PackingOrder
 from pipeline_recurrent.engines import Cell, LayerInputs, Weights, native
-from pipeline_recurrent.engines.native import CELLS, run_native_layer
+from pipeline_recurrent.engines.native import CELLS, Native
 from pipeline_recurrent.native.compile import SETS
 from pipeline_recurrent.native.library import Kernels, UnavailableError, available, load_kernels, open_library
 from support.oracles import gru_step, lstm_step
@@ -96,7 +96,7 @@ def case(
 def run_ours(given: Case, instruction_set: str | None = None) -> list[Tensor]:
     """Return the output and the final states of the native engine."""
     inputs = LayerInputs(given.cell, given.order, given.x, given.weights, tuple(given.initial))
-    output, ended = run_native_layer(inputs, instruction_set)
+    output, ended = Native(instruction_set).run_layer(inputs)
     return [output, *ended]
 
 
@@ -200,7 +200,7 @@ def test_the_default_initial_state_is_zero(cell: Cell) -> None:
     """Without an initial state, results equal those with zeros."""
     given = case(cell, RAGGED)
     zeros = given._replace(initial=[torch.zeros_like(state) for state in given.initial])
-    steps, ended = run_native_layer(LayerInputs(cell, given.order, given.x, given.weights))
+    steps, ended = Native().run_layer(LayerInputs(cell, given.order, given.x, given.weights))
     assert all(torch.equal(*pair) for pair in zip((steps, *ended), run_ours(zeros), strict=True))
 
 
