@@ -1,8 +1,8 @@
-"""Attention variants, and the pool that has weights."""
+"""Attention variants, and a pooling by attention."""
 
 from collections.abc import Mapping
 
-from pipeline.hooks import AttentionFactory, PoolingFactory, hookimpl
+from pipeline.extend import AttentionFactory, PoolingFactory, hookimpl
 from pipeline_attention.attentions import Additive, Dot, General, ScaledDot
 from pipeline_attention.pools import AttentionPool
 
@@ -11,11 +11,11 @@ __all__ = ["Additive", "AttentionPool", "Dot", "General", "ScaledDot", "pipeline
 
 @hookimpl
 def pipeline_attentions() -> Mapping[str, AttentionFactory]:
-    """The attentions of this package, by name."""
+    """Offer the attentions of this package, by name."""
     return {"dot": Dot, "scaled_dot": ScaledDot, "general": General, "additive": Additive}
 
 
 @hookimpl
 def pipeline_pools() -> Mapping[str, PoolingFactory]:
-    """The pool of this package, by name."""
+    """Offer the pooling of this package, by name."""
     return {"attention": AttentionPool}

@@ -1,4 +1,8 @@
-"""Four ways to score a query against a key."""
+"""Four ways to score a query against a key.
+
+`project` transforms each query and each key once, `compare` scores every pair, and `score` is both in a row. Where
+`compare` is an inner product (`inner_product`), the stages use torch's fused attention kernel, which stores no scores.
+"""
 
 import math
 from typing import final
@@ -8,12 +12,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
-from pipeline.parts.attention import Attention
+from pipeline.extend import Attention
 
 
 @final
 class Dot(Attention):
-    """Their dot product. No weights.
+    """The dot product of query and key. No weights.
 
     Source: Luong, Pham and Manning 2015, arXiv:1508.04025, equation 8 (`dot`).
 
@@ -38,7 +42,7 @@ class Dot(Attention):
 
 @final
 class ScaledDot(Attention):
-    """Their dot product over the square root of their size. No weights.
+    """The dot product of query and key, divided by the square root of their size. No weights.
 
     Source: Vaswani et al. 2017, "Attention Is All You Need", arXiv:1706.03762, equation 1, without projections.
 
@@ -69,7 +73,7 @@ class ScaledDot(Attention):
 
 @final
 class General(Attention):
-    """The query through a linear layer, then a dot product: a bilinear form, (W query + b) . key.
+    """The dot product of the key with a linear layer of the query: the bilinear form (W query + b) . key.
 
     Source: Luong, Pham and Manning 2015, arXiv:1508.04025, equation 8 (`general`); the bias is ours.
 
@@ -101,16 +105,14 @@ class General(Attention):
 
 @final
 class Additive(Attention):
-    """A small network of both: v . tanh(W query + U key + b), as 2 v . sigmoid(2 (W query + U key + b)) - sum v.
+    """A small network of query and key: v . tanh(W query + U key + b).
 
-    That is the same number, and on a CPU torch works out a sigmoid six times as fast as a tanh.
-
-    A score takes `hidden_size` numbers, and `score` alone forms all of them at once: batch x query x key x hidden. The
-    stages take a few queries at a time, as many as fit into their `memory`.
+    A score needs `hidden_size` intermediate numbers. `score` computes all of them at once, in batch x query x key x
+    hidden numbers; the stages call `compare` for a few queries at a time, within their `memory`.
 
     Args:
         input_size: features of a query, and of a key.
-        hidden_size: features inside; as many as `input_size` if left out.
+        hidden_size: features inside the network; `input_size` by default.
 
     Source: Bahdanau, Cho and Bengio 2015, arXiv:1409.0473, appendix A.1.2; their `s` is our query, their
     `h` our key; the bias b is ours.
@@ -134,12 +136,15 @@ class Additive(Attention):
     def project(
         self, query: Float[Tensor, "batch query hidden"], key: Float[Tensor, "batch key hidden"]
     ) -> tuple[Float[Tensor, "batch query inner"], Float[Tensor, "batch key inner"]]:
+        # tanh(x) = 2 sigmoid(2x) - 1, and on a CPU torch computes a sigmoid six times as fast as a tanh. The inner factor
+        # 2 is applied here, once per query and key, and not in `compare`, once per pair.
         return 2 * self.query(query), 2 * self.key(key)
 
     @override
     def compare(
         self, query: Float[Tensor, "batch query inner"], key: Float[Tensor, "batch key inner"]
     ) -> Float[Tensor, "batch query key"]:
+        # v . (2 sigmoid - 1) = 2 v . sigmoid - sum v: one subtraction per score, not one per hidden feature.
         scores: Tensor = self.value(torch.sigmoid(query.unsqueeze(2) + key.unsqueeze(1)))
         return 2 * scores.squeeze(-1) - self.value.weight.sum()
 

@@ -1,4 +1,4 @@
-"""Pooling by attention: a learned query asks each step how much it matters."""
+"""Pooling by attention: a learned query weighs the steps of each row."""
 
 from typing import final
 
@@ -7,16 +7,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
-from pipeline.data.batches import Packed
-from pipeline.data.states import MaybeCausal, States
-from pipeline.functional.segments import compact, softmax_by_row, sum_by_row
-from pipeline.parts.attention import masked_softmax
-from pipeline.parts.pooling import Pooling
+from pipeline.extend import MaybeCausal, Packed, Pooling, States, compact, masked_softmax, softmax_by_row, sum_by_row
 
 
 @final
 class AttentionPool(Pooling):
-    """Each row's steps, mixed by how well they answer a learned query.
+    """Average each row's steps, weighted by a softmax of their scores against a learned query.
 
     Source: Yang et al. 2016, "Hierarchical Attention Networks for Document Classification", equations
     5 to 7; their `u_w` is our `query`.
@@ -34,15 +30,17 @@ class AttentionPool(Pooling):
         self.input_size: int | None = input_size
         self.projection: nn.Linear = nn.Linear(input_size, input_size)
         self.query: nn.Parameter = nn.Parameter(torch.empty(input_size))
+        # The bound of torch's linear layers, of which the query would be one with a single output.
         bound = input_size**-0.5
         nn.init.uniform_(self.query, -bound, bound)
 
     def weights(self, states: States[MaybeCausal]) -> Float[Tensor, "batch time"]:
-        """The share of each step in its row's vector; zeros for padding."""
+        """Return the weight of each step in its row's vector; zeros for padding."""
         return self._weights(states.padded().values, states)
 
     @override
     def forward(self, states: States[MaybeCausal]) -> Float[Tensor, "batch hidden"]:
+        # Padding is neither projected nor weighed. Only rows of one length, and traced graphs, stay rectangular.
         steps = compact(states.steps)
         if isinstance(steps, Packed):
             shares = softmax_by_row(steps, self._scores(steps.values)).unsqueeze(1)
