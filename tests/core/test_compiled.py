@@ -1,4 +1,4 @@
-"""A padded classifier in a graph: compiled whole, and exported, strict and not; the checks stand aside."""
+"""A padded classifier compiles to one graph and exports, strict and not; the checks are not traced."""
 
 import warnings
 from collections.abc import Callable, Generator
@@ -31,7 +31,7 @@ from pipeline import (
     set_checks,
     set_padding_check,
 )
-from pipeline.data.row_ends import last_by_row
+from pipeline.data.states import last_by_row
 from pipeline.errors import ShapeError
 from support.untyped import graphed, seed
 
@@ -41,7 +41,7 @@ POOLS = ["final", "first", "last", "max", "mean", "sum", "attention"]
 
 @final
 class Convolution(Encoder[MaybeCausal]):
-    """Each step and its two neighbours: an encoder that holds no recurrent module."""
+    """A convolution over each step and its two neighbors: an encoder without a recurrent module."""
 
     layouts = ("padded",)
     exportable = True
@@ -61,7 +61,7 @@ class Convolution(Encoder[MaybeCausal]):
 
 @final
 class OnTensors(nn.Module):
-    """A chain as a graph takes it: tensors in, a tensor out."""
+    """A chain with tensors as input and output, as torch.export needs it."""
 
     def __init__(self, model: Chain[Batch[Ids], Scores]) -> None:
         super().__init__()
@@ -72,15 +72,15 @@ class OnTensors(nn.Module):
         return self.model(Padded(Ids, ids, lengths)).values
 
 
-def classifier(pool: str = "max") -> OnTensors:
-    """Embed, encode, attend, pool and classify, all on the rectangle."""
+def make_classifier(pool: str = "max") -> OnTensors:
+    """Return a model that embeds, encodes, attends, pools and classifies, all in the padded layout."""
     seed(0)
     states = Embed(TOKENS, 4) >> Dropout(0.1) >> Encode(Convolution(4, 5)) >> Attend("general") >> AttendEarlier("dot")
     return OnTensors(states >> Pool(pool) >> Dropout(0.1) >> Classify(CLASSES)).eval()
 
 
-def inputs(rows: int, steps: int) -> tuple[Tensor, Tensor]:
-    """Ids whose padding is no id at all, and lengths; one row is empty, one is as long as may be."""
+def make_inputs(rows: int, steps: int) -> tuple[Tensor, Tensor]:
+    """Return ids whose padding is no valid id, and lengths; one row is empty, one has the full width."""
     generator = torch.Generator().manual_seed(rows)
     lengths = torch.randint(1, steps, (rows,), generator=generator)
     lengths[0], lengths[-1] = steps, 0
@@ -89,43 +89,45 @@ def inputs(rows: int, steps: int) -> tuple[Tensor, Tensor]:
 
 
 @contextmanager
-def quiet() -> Generator[None]:
-    """What torch warns of while it makes a graph is not ours."""
+def ignore_warnings() -> Generator[None]:
+    """Ignore warnings that torch raises while it traces."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
-def compiled(model: nn.Module, backend: str | Callable[..., object] = "eager") -> Callable[..., Tensor]:
-    """The model as one graph, for any batch and time."""
+def compile_model(model: nn.Module, backend: str | Callable[..., object] = "eager") -> Callable[..., Tensor]:
+    """Return the model compiled to one graph, for any batch and time."""
     torch.compiler.reset()
     return graphed(model, fullgraph=True, backend=backend, dynamic=True)
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_a_classifier_compiles_whole(pool: str) -> None:
-    """One graph for batches of many sizes, with the very answers."""
+def test_a_classifier_compiles_to_one_graph(pool: str) -> None:
+    """For batches of several sizes, with the results of the eager model."""
     graphs: list[object] = []
 
-    def counting(graph: object, _: object) -> object:
+    def count(graph: object, _: object) -> object:
         graphs.append(graph)
         return graph
 
-    model = classifier(pool)
-    graph = compiled(model, counting)
-    with quiet():
+    model = make_classifier(pool)
+    graph = compile_model(model, count)
+    with ignore_warnings():
         for rows, steps in ((4, 7), (3, 9), (8, 5)):
-            ids, lengths = inputs(rows, steps)
+            ids, lengths = make_inputs(rows, steps)
             torch.testing.assert_close(graph(ids, lengths), model(ids, lengths))
-    assert len(graphs) == 1, "a graph for each size is one too many"
+    assert len(graphs) == 1, "it must not be compiled again for each size"
 
 
-def test_it_trains_when_compiled() -> None:
-    """Gradients are those of the plain run; padding gives none."""
-    model = classifier()
-    ids, lengths = inputs(5, 6)
-    with quiet():
-        ours = torch.autograd.grad(compiled(model, "aot_eager")(ids, lengths).square().sum(), list(model.parameters()))
+def test_a_compiled_model_has_the_gradients_of_the_eager_one() -> None:
+    """With padding in the batch."""
+    model = make_classifier()
+    ids, lengths = make_inputs(5, 6)
+    with ignore_warnings():
+        ours = torch.autograd.grad(
+            compile_model(model, "aot_eager")(ids, lengths).square().sum(), list(model.parameters())
+        )
     plain = torch.autograd.grad(model(ids, lengths).square().sum(), list(model.parameters()))
     torch.testing.assert_close(ours, plain)
 
@@ -133,40 +135,40 @@ def test_it_trains_when_compiled() -> None:
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("pool", ["final", "max", "attention"])
 def test_a_classifier_is_exported(pool: str, *, strict: bool) -> None:
-    """For any batch and time; the program gives the same without this library."""
-    model = classifier(pool)
+    """For any batch and time; the program gives the results of the eager model."""
+    model = make_classifier(pool)
     batch, time = torch.export.Dim("batch", min=1), torch.export.Dim("time", min=1)
-    with quiet():
+    with ignore_warnings():
         program = torch.export.export(
-            model, inputs(4, 7), dynamic_shapes=({0: batch, 1: time}, {0: batch}), strict=strict
+            model, make_inputs(4, 7), dynamic_shapes=({0: batch, 1: time}, {0: batch}), strict=strict
         ).module()
     for rows, steps in ((4, 7), (3, 9), (8, 5)):
-        ids, lengths = inputs(rows, steps)
+        ids, lengths = make_inputs(rows, steps)
         torch.testing.assert_close(program(ids, lengths), model(ids, lengths))
 
 
-def test_answers_in_names_compile_too() -> None:
-    """Labels are part of a head, and no obstacle."""
+def test_a_head_with_labels_compiles() -> None:
+    """Labels are attributes of the head."""
     torch.compiler.reset()
     model = Embed(TOKENS, 4) >> Encode(Convolution(4, 5)) >> Pool("max") >> Classify(Labels(["a", "b"]))
 
     def scores(ids: Tensor, lengths: Tensor) -> Tensor:
         return model(Padded(Ids, ids, lengths)).values
 
-    ids, lengths = inputs(4, 7)
+    ids, lengths = make_inputs(4, 7)
     graph = graphed(scores, fullgraph=True, backend="eager")
-    with quiet():
+    with ignore_warnings():
         torch.testing.assert_close(graph(ids, lengths), scores(ids, lengths))
 
 
 @pytest.mark.parametrize("checks", [False, True])
-@pytest.mark.parametrize("poison", [False, True])
-def test_the_switches_do_not_stand_in_the_way(*, checks: bool, poison: bool) -> None:
-    """Checked, unchecked or poisoned, a graph is the same; outside of it the checks are back."""
-    model = classifier()
-    ids, lengths = inputs(4, 7)
-    wanted = model(ids, lengths)
-    with set_checks(checks), set_padding_check(poison), quiet():
-        torch.testing.assert_close(compiled(model)(ids, lengths), wanted)
+@pytest.mark.parametrize("padding", [False, True])
+def test_the_switches_do_not_affect_graphs(*, checks: bool, padding: bool) -> None:
+    """With any setting the graph is the same; the eager model is still checked."""
+    model = make_classifier()
+    ids, lengths = make_inputs(4, 7)
+    expected = model(ids, lengths)
+    with set_checks(checks), set_padding_check(padding), ignore_warnings():
+        torch.testing.assert_close(compile_model(model)(ids, lengths), expected)
     with pytest.raises(ShapeError):
         model(ids, lengths.float())
