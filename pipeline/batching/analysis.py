@@ -73,6 +73,7 @@ def measure_repeated_batchmates(plan: Plan, following: Plan, *, rows: int = 1_00
     if len(plan.splits) != len(following.splits):
         msg = f"plans must have the same rows, got {len(plan.splits)} and {len(following.splits)}."
         raise OptionError(msg)
+    # Whole batches, because only they have all pairs. A fixed seed, so that the figure is the same in every run.
     chosen = SeededRandom(0, ()).permutation(len(plan))
     sizes = (plan.stops - plan.starts)[chosen].astype(np.int64)
     enough = int(np.searchsorted(np.cumsum(sizes), rows)) + 1
@@ -211,6 +212,7 @@ def _find_outliers(plan: Plan, lengths: Lengths, max_outliers: int) -> tuple[Pad
     caused = np.zeros(len(numbers), np.int64)
     for column in range(lengths.per_row):
         _add_caused_padding(caused, found[:, column], starts, sizes)
+    # Stable: of rows that cause the same padding, the first in the plan is listed first.
     worst = np.argsort(-caused, kind="stable")[:max_outliers]
     worst = worst[caused[worst] > 0]
     batches = np.searchsorted(starts, worst, side="right") - 1
@@ -224,6 +226,7 @@ def _add_caused_padding(
 ) -> None:
     """Add the padding caused by the longest row of each batch: its lead over the second longest, once per batchmate."""
     longest = np.maximum.reduceat(lengths, starts)
+    # Of several longest rows only the first is charged: with two of them its lead is 0, so that neither causes padding.
     candidates = np.flatnonzero(lengths == np.repeat(longest, sizes))
     first = candidates[np.searchsorted(candidates, starts)]
     rest = lengths.copy()

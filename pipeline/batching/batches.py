@@ -267,6 +267,7 @@ def shuffle_batches(batches: Batches, world_size: int, random: SeededRandom | No
     # Shuffled before the sort as well, so that batches of one size meet different ones in each epoch.
     shuffled = random.permutation(len(batches))
     if world_size > 1:
+        # Sorted by width, then by rows: ranks with equal widths run the same number of time steps.
         widths = batches.shapes[:, 1:].sum(axis=1, dtype=np.int64)
         shuffled = shuffled[np.lexsort((batches.shapes[shuffled, 0], widths[shuffled]))]
     groups = shuffled.reshape(-1, world_size)

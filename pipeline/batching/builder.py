@@ -99,11 +99,13 @@ class PlanBuilder:
         count = len(self.splits) if numbers is None else len(numbers)
         sample = self._draw_sample(numbers, count, random)
         expected = _count_batches(sample, room) * count / max(len(sample), 1)
+        # Rounded down, so that a pool makes at least `batches_per_sort` batches: smaller pools pad more.
         pools = 1 if self.policy.batches_per_sort is None else max(1, int(expected) // self.policy.batches_per_sort)
         longest = self.lengths.longest if self.splits.limit is None else min(self.lengths.longest, self.splits.limit)
         edges = np.asarray(self.policy.edges(), np.int64)
         bands = choose_bands(sample, expected / pools)
         rows = sort_rows(SortInput(self.lengths, self.splits, numbers, longest, edges, bands), pools, random)
+        # Batches are halved before they are shuffled, so that both halves find ranks with batches of similar size.
         starts = split_largest(split_into_batches(rows, self.policy, room), count, world_size)
         batches = Batches.of(rows, starts, self.policy)
         batches, repeated, dropped = balance_ranks(batches, world_size, self.uneven, random)
@@ -124,11 +126,13 @@ class PlanBuilder:
         elif random is None:
             chosen = np.arange(_SAMPLE_ROWS) * count // _SAMPLE_ROWS
         else:
+            # With replacement: that is one multiplication, and duplicates do not bias the estimate.
             chosen = (random.uint32(_SAMPLE_ROWS) * np.float64(count / (1 << 32))).astype(np.int64)
         return self.splits.lengths(self.lengths, chosen if numbers is None else numbers[chosen])
 
     def _remove(self, numbers: IntArray | None, done: Batches) -> IntArray:
-        """Return the numbers without those in some batches."""
+        """Return the numbers without those in some batches, in ascending order."""
+        # One byte per row, set and read in order of the numbers. A set difference would sort both sides.
         left = np.ones(len(self.splits), np.bool_) if numbers is None else np.zeros(len(self.splits), np.bool_)
         if numbers is not None:
             left[numbers] = True
@@ -284,6 +288,8 @@ class PoolBatcher:
         """
         checked = Lengths.of(np.asarray(lengths, np.int64))
         if not last:
+            # Leave rows for the next pool until no row is repeated. The first attempt nearly always succeeds: only if
+            # there are fewer rows than batches needed, `split_largest` cannot make their number a multiple.
             for rows in range(len(checked), max(len(checked) - self.world_size, self.world_size - 1), -1):
                 batches, splits, repeated = self._build(Lengths.of(checked.values[:rows]), epoch, number, "repeat")
                 if not repeated:

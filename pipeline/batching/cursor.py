@@ -81,6 +81,7 @@ class Cursor:
         Raises:
             OptionError: if it cannot be reached from there on that number of ranks.
         """
+        # Only the last pair can differ, if it is for this number of ranks; the comparison below checks the others.
         before = sum(batches for ranks, batches in start.batches_done[-1:] if ranks == world_size)
         batches = sum(batches for ranks, batches in self.batches_done[-1:] if ranks == world_size) - before
         if batches < 0 or start.after(world_size, batches) != self.with_recipe(start.recipe):

@@ -190,6 +190,7 @@ RowSlice(row=0, start=6, stop=9)]
         if isinstance(numbers, slice):
             start, stop, _ = numbers.indices(len(self))
             if stop <= self.rows:
+                # Only first slices, which are rows in order: no lookup by number is needed.
                 return self._truncate(lengths.values[start:stop])
             numbers = np.arange(start, stop)
         found = lengths.values[self.rows_of(numbers)].astype(np.int64)

@@ -214,6 +214,7 @@ class Plan:
         """
         batches_done = cursor.count_batches_since(self.start, self.world_size)
         check_batches_done(batches_done, self._count_rank_batches())
+        # A plan of one rank has one batch per step; a plan of all ranks has one for each of them.
         per_step = self.world_size if self.selected_rank is None else 1
         return attrs.evolve(
             self._select(batches_done * per_step, 1), start=self.start.after(self.world_size, batches_done)
@@ -235,6 +236,7 @@ class Plan:
             ...     Plan.read(path).report().rows
             3
         """
+        # The digest does not depend on the batches themselves, so a cached plan is found without building it.
         path = _make_path(folder, self.digest)
         metadata: dict[str, object] = {
             "kind": "pipeline plan",

@@ -128,6 +128,7 @@ def choose_bands(sample: npt.NDArray[np.int64], batches: float) -> npt.NDArray[n
     bands = round(_BANDS * math.sqrt(batches))
     if sample.shape[1] == 1 or bands < 2 or not len(sample):
         return np.empty(0, np.int64)
+    # Bands of equal numbers of steps, not rows: batches have equal numbers of padded steps, too.
     first = np.sort(sample[:, 0])
     steps = np.cumsum(sample.sum(axis=1)[np.argsort(sample[:, 0], kind="stable")])
     return np.unique(first[np.searchsorted(steps, steps[-1] * np.arange(1, bands) // bands)])
@@ -153,6 +154,7 @@ def sort_rows(rows: SortInput, pools: int, random: SeededRandom | None) -> Sorte
     per_row = rows.lengths.per_row
     lengths = np.empty((len(order), per_row), narrow_dtype(rows.lengths.longest))
     for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        # In place, bin by bin: memory for a second order of all rows is never needed.
         by_key = _argsort_radix(keys[start:stop], key_bits + tie_bits)
         order[start:stop] = order[start:stop][by_key]
         if per_row == 1:
@@ -160,6 +162,7 @@ def sort_rows(rows: SortInput, pools: int, random: SeededRandom | None) -> Sorte
             sorted_keys = keys[start:stop][by_key] >> keys.dtype.type(tie_bits)
             lengths[start:stop, 0] = rows.longest - sorted_keys.astype(np.int64)
     if per_row == 2:
+        # Keys of two lengths cannot be inverted, because they have only the band of the first.
         for start, stop in iterate_blocks(len(order)):
             lengths[start:stop] = rows.splits.lengths(rows.lengths, order[start:stop])
     return SortedRows(order, lengths, edges[::ranges])

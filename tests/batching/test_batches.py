@@ -6,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.batching import Budget, Coverage, Plan, Rows
+from pipeline.batching.analysis import measure_correlation
+from pipeline.batching.batches import compute_chance_bound
 from pipeline.errors import OptionError
 from support.batching_oracle import check, draw_lengths
 
@@ -62,3 +64,11 @@ def test_too_few_rows_for_the_ranks() -> None:
         Plan.of(lengths, Rows(1), world_size=4, uneven="raise")
     with pytest.raises(OptionError, match="3 rows .* for 4 ranks, and dropping them would leave none"):
         Plan.of(lengths[:3], Rows(1), world_size=4, uneven="drop")
+
+
+def test_no_order_correlates_more_than_chance() -> None:
+    """For 60 seeds the lengths of adjacent batches stay within the bound, which one in 20 random orders exceeds."""
+    lengths = draw_lengths(4_000)
+    plans = [Plan.of(lengths, Rows(10), seed=seed) for seed in range(60)]
+    bound = compute_chance_bound(len(plans[0]))
+    assert max(abs(measure_correlation(plan)) for plan in plans) <= bound

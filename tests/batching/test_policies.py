@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pipeline.batching import Boundaries, Budget, Rows, Shapes
 from pipeline.errors import OptionError
 from support.batching_oracle import cost
-from support.untyped import loosely
+from support.untyped import untyped
 
 
 @given(max_padded_steps=st.integers(2, 3_000), quadratic=st.one_of(st.none(), st.integers(1, 600)), data=st.data())
@@ -54,8 +54,8 @@ def test_quantiles_make_groups_of_equal_size() -> None:
 
 INVALID: dict[str, Callable[[], object]] = {
     "^rows must be an integer of at least 1, got 0": lambda: Rows(0),
-    "^rows must be an integer of at least 1, got True": lambda: loosely(Rows)(True),
-    "^max_padded_steps must be an integer of at least 1, got 40.5": lambda: loosely(Budget)(40.5),
+    "^rows must be an integer of at least 1, got True": lambda: untyped(Rows)(True),
+    "^max_padded_steps must be an integer of at least 1, got 40.5": lambda: untyped(Budget)(40.5),
     "^rows must be an integer of at least 1, got -1": lambda: Budget(40, rows=-1),
     "^quadratic must be": lambda: Budget(40, quadratic=0),
     "^max_padded_steps must hold a row of 1 steps, which counts as 1.5, got 1; raise it": lambda: Budget(
@@ -66,7 +66,7 @@ INVALID: dict[str, Callable[[], object]] = {
     ),
     "^batches_per_sort must be": lambda: Budget(40, batches_per_sort=0),
     "^longest must be": lambda: Budget(40, longest=0),
-    "^too_long must be one of raise, alone, truncate, split, got 'x'": lambda: loosely(Budget)(40, too_long="x"),
+    "^too_long must be one of raise, alone, truncate, split, got 'x'": lambda: untyped(Budget)(40, too_long="x"),
     "^Boundaries needs max_padded_steps, rows or both": lambda: Boundaries((4, 8)),
     r"^edges must be ascending lengths, at least one, got \(8, 4\)": lambda: Boundaries((8, 4), rows=1),
     "^edges must be ascending lengths": lambda: Boundaries((), rows=1),

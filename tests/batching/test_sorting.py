@@ -52,3 +52,12 @@ def test_two_lengths() -> None:
     assert plan.report().padded < padded
     with pytest.raises(OptionError, match="^Shapes needs one length per row, got two"):
         Plan.of(lengths, Shapes([(4, 100)]))
+
+
+def test_neighbors_are_similar_in_both_lengths() -> None:
+    """Rows with two lengths ascend in one band and descend in the next, so that neither length jumps between bands."""
+    grid = np.stack(np.meshgrid(np.arange(1, 41), np.arange(1, 41)), axis=-1).reshape(-1, 2)
+    plan = Plan.of(grid, Rows(1, batches_per_sort=None), seed=None)
+    jumps = np.abs(np.diff(grid[plan.order], axis=0))
+    # A band has up to two first lengths here.
+    assert jumps.max(axis=0).tolist() == [2, 1]
