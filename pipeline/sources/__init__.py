@@ -5,6 +5,7 @@ from pipeline.sources.delimited import Csv, Delimited, Tsv
 from pipeline.sources.folder import TextFolder, lines_of
 from pipeline.sources.lines import JsonLines, TextLines
 from pipeline.sources.malformed import OnBadRecord, Problem, Skipped
+from pipeline.sources.parsed import FileOptions
 from pipeline.sources.records import Records
 from pipeline.sources.source import Concat, Source
 from pipeline.sources.tables import Arrow, Parquet
@@ -17,6 +18,7 @@ __all__ = [
     "Conllu",
     "Csv",
     "Delimited",
+    "FileOptions",
     "JsonLines",
     "OnBadRecord",
     "Parquet",

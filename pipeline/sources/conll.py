@@ -6,19 +6,18 @@ Source: https://universaldependencies.org/format.html (CoNLL-U, version 2) and h
 
 import re
 from collections.abc import Callable, Sequence
-from os import PathLike
 from typing import Final, Literal, final
 
-from typing_extensions import override
+from typing_extensions import Unpack, override
 
 from pipeline.data.rows import Example
 from pipeline.errors import OptionError
 from pipeline.sources.fields import check_choice
-from pipeline.sources.malformed import MalformedError, OnBadRecord
-from pipeline.sources.parsed import FileSource
-from pipeline.sources.text_file import FileInput, Lines, open_lines
+from pipeline.sources.malformed import MalformedError
+from pipeline.sources.parsed import FileOptions, FileSource
+from pipeline.sources.text_file import FileInput, Lines
 
-_COLUMNS: Final = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
+_COLUMNS: Final[Sequence[str]] = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
 _GLOBAL_COLUMNS: Final = re.compile(r"#\s*global\.columns\s*=\s*(.*)")
 _SENTENCE_ID: Final = re.compile(r"#\s*(sent_id\s*=.*)")
 _NOT_SYNTACTIC: Final = re.compile(r"[0-9]+(?:-[0-9]+|\.[0-9]+)")
@@ -38,11 +37,8 @@ class Conllu(FileSource[Sequence[str]]):
         words: the column of the words.
         target: the column of the targets: `upos`, `xpos`, `feats`, `head` (as numbers), `deprel`, ..., or another column
             of CoNLL-U Plus; None for no targets.
-        encoding: the file's encoding.
-        on_bad_record: rule for sentences without words, with a wrong number of columns, wrong ids, heads that are not
-            numbers of words, bytes that cannot be decoded, or a NUL: "raise", "skip", or a function of a `Problem` that
-            returns a replacement or None.
-        cache: folder for the parsed records; None for a temporary file if they are many.
+        options: `encoding`, `on_bad_record` and `cache`, see `FileOptions`. A sentence
+            is malformed without words, with a wrong number of columns or wrong ids, and with heads that are not words.
 
     Raises:
         OptionError: if the file has no such column.
@@ -64,19 +60,13 @@ class Conllu(FileSource[Sequence[str]]):
         *,
         words: Literal["form", "lemma"] = "form",
         target: str | None = "upos",
-        encoding: str = "utf-8",
-        on_bad_record: OnBadRecord[Sequence[str]] = "raise",
-        cache: str | PathLike[str] | None = None,
+        **options: Unpack[FileOptions[Sequence[str]]],
     ) -> None:
-        super().__init__(file, encoding=encoding, on_bad_record=on_bad_record, cache=cache)
+        super().__init__(file, **options)
         check_choice("words", words, ("form", "lemma"))
         self._words: Final = words
         self._target: Final = None if target is None else target.lower()
-        if self._is_regular:
-            with open_lines(self._files[0], self.encoding) as lines:
-                self._open_parser(lines, 0)
-        else:
-            self._get_table()
+        self._prepare()
 
     @override
     def _open_parser(self, lines: Lines, file: int) -> Callable[[], Example[Sequence[str]] | None]:
@@ -104,7 +94,7 @@ class Conllu(FileSource[Sequence[str]]):
         lines.begin_record()
         named = _GLOBAL_COLUMNS.match(next(lines, ""))
         lines.return_lines(0)
-        columns = list(_COLUMNS) if named is None else named.group(1).lower().split()
+        columns: list[str] = [*_COLUMNS] if named is None else named.group(1).lower().split()
         for name, column in (("words", self._words), ("target", self._target)):
             if column is not None and (column == "id" or column not in columns):
                 known = ", ".join(map(repr, [other for other in columns if other != "id"]))
@@ -137,10 +127,8 @@ class Conll2003(FileSource[Sequence[str]]):
         file: the path, "-" for standard input, or an open file. May be compressed by gzip.
         target: the column of the targets; None for no targets.
         columns: the columns of the file, among them `form`. For files with words and tags only: `("form", "ner")`.
-        encoding: the file's encoding.
-        on_bad_record: rule for sentences with a wrong number of columns, bytes that cannot be decoded, or a NUL: "raise",
-            "skip", or a function of a `Problem` that returns a replacement or None.
-        cache: folder for the parsed records; None for a temporary file if they are many.
+        options: `encoding`, `on_bad_record` and `cache`, see `FileOptions`. A sentence
+            with a wrong number of columns is malformed.
 
     Raises:
         OptionError: if there is no such column.
@@ -161,11 +149,9 @@ class Conll2003(FileSource[Sequence[str]]):
         *,
         target: str | None = "ner",
         columns: Sequence[str] = ("form", "pos", "chunk", "ner"),
-        encoding: str = "utf-8",
-        on_bad_record: OnBadRecord[Sequence[str]] = "raise",
-        cache: str | PathLike[str] | None = None,
+        **options: Unpack[FileOptions[Sequence[str]]],
     ) -> None:
-        super().__init__(file, encoding=encoding, on_bad_record=on_bad_record, cache=cache)
+        super().__init__(file, **options)
         self._columns: Final = list(columns)
         check_choice("target", target, (*self._columns, None))
         if "form" not in self._columns:
@@ -222,7 +208,7 @@ def _split_words(sentence: Sequence[str], columns: Sequence[str]) -> list[list[s
             continue
         fields = line.split("\t")
         if len(fields) != len(columns):
-            msg = f"a word must have {len(columns)} columns, separated by tabs, but line {number} of the sentence has {len(fields)}"
+            msg = f"a word must have {len(columns)} tab-separated columns, but line {number} of the sentence has {len(fields)}"
             raise MalformedError("columns", msg)
         if place is not None:
             if _NOT_SYNTACTIC.fullmatch(fields[place]):

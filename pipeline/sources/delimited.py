@@ -5,18 +5,17 @@ Source: RFC 4180 (Shafranovich 2005), https://www.rfc-editor.org/rfc/rfc4180; an
 
 import csv
 from collections.abc import Callable, Iterator
-from os import PathLike
 from typing import Final, Literal, TypeAlias, final
 
-from typing_extensions import override
+from typing_extensions import Unpack, override
 
 from pipeline.data.rows import Example
 from pipeline.errors import OptionError, RecordError
 from pipeline.labels import Target
 from pipeline.sources.fields import Column, check_choice
-from pipeline.sources.malformed import MalformedError, OnBadRecord
-from pipeline.sources.parsed import FileSource
-from pipeline.sources.text_file import FileInput, Lines, open_lines
+from pipeline.sources.malformed import MalformedError
+from pipeline.sources.parsed import FileOptions, FileSource
+from pipeline.sources.text_file import FileInput, Lines
 
 EmptyTarget: TypeAlias = Literal["none", "keep", "raise"]
 
@@ -40,10 +39,8 @@ class Delimited(FileSource[str]):
         quote: encloses fields that contain delimiters or line ends: one ASCII character, or None.
         empty_target: meaning of an empty field in the target's column: no target ("none"), a class with an empty name
             ("keep"), or a malformed record ("raise").
-        encoding: the file's encoding.
-        on_bad_record: rule for records with another number of fields than the first, wrong quotes, bytes that cannot be
-            decoded, or a NUL: "raise", "skip", or a function of a `Problem` that returns a replacement or None.
-        cache: folder for the parsed records; None for a temporary file if they are many.
+        options: `encoding`, `on_bad_record` and `cache`, see `FileOptions`. A record with
+            another number of fields than the first, or with wrong quotes, is malformed.
 
     Raises:
         OptionError: if an option is out of range.
@@ -61,11 +58,9 @@ class Delimited(FileSource[str]):
         delimiter: str = ",",
         quote: str | None = '"',
         empty_target: EmptyTarget = "none",
-        encoding: str = "utf-8",
-        on_bad_record: OnBadRecord[str] = "raise",
-        cache: str | PathLike[str] | None = None,
+        **options: Unpack[FileOptions[str]],
     ) -> None:
-        super().__init__(file, encoding=encoding, on_bad_record=on_bad_record, cache=cache)
+        super().__init__(file, **options)
         for name, character in (("delimiter", delimiter), ("quote", quote)):
             if character is not None and (len(character) != 1 or not character.isascii() or character in "\r\n"):
                 msg = f"{name} must be one ASCII character that is not a line end, got {character!r}."
@@ -81,17 +76,13 @@ class Delimited(FileSource[str]):
         self._text: Final = text
         self._target: Final = target
         self.columns: list[str] = []
-        if self._is_regular:
-            with open_lines(self._files[0], self.encoding) as lines:
-                self._open_parser(lines, 0)
-        else:
-            self._get_table()
+        self._prepare()
 
     @override
     def _open_parser(self, lines: Lines, file: int) -> Callable[[], Example[str] | None]:
         # A larger limit of the user stays; the limit of the csv module, 128 KiB, is too small for long documents.
         csv.field_size_limit(max(_MAX_FIELD, csv.field_size_limit()))
-        quoting = csv.QUOTE_NONE if self._quote is None else csv.QUOTE_MINIMAL
+        quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if self._quote else csv.QUOTE_NONE
         reader = csv.reader(
             lines, delimiter=self._delimiter, quotechar=self._quote or '"', quoting=quoting, strict=True
         )
@@ -132,7 +123,9 @@ class Delimited(FileSource[str]):
                 raise RecordError(msg, file=name) from None
             return []
         except MalformedError as error:
-            msg = f"{name}, line {lines.first}, first record: {error.reason}; fix it, because it determines the columns."
+            msg = (
+                f"{name}, line {lines.first}, first record: {error.reason}; fix it, because it determines the columns."
+            )
             raise RecordError(msg, file=name, kind=error.kind) from error
         if not self._has_header:
             lines.return_lines(0)
@@ -202,9 +195,7 @@ class Tsv(Delimited):
         target: Column | None = None,
         header: bool = True,
         empty_target: EmptyTarget = "none",
-        encoding: str = "utf-8",
-        on_bad_record: OnBadRecord[str] = "raise",
-        cache: str | PathLike[str] | None = None,
+        **options: Unpack[FileOptions[str]],
     ) -> None:
         super().__init__(
             file,
@@ -214,9 +205,7 @@ class Tsv(Delimited):
             delimiter="\t",
             quote=None,
             empty_target=empty_target,
-            encoding=encoding,
-            on_bad_record=on_bad_record,
-            cache=cache,
+            **options,
         )
 
 

@@ -1,27 +1,27 @@
 """Folders of text files: one record per file, or one per line."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, final
 
-from typing_extensions import override
+from typing_extensions import Unpack, override
 
 from pipeline.data.rows import Example
 from pipeline.errors import RecordError, SourceError
 from pipeline.labels import Target
 from pipeline.sources.fields import check_choice
 from pipeline.sources.lines import Blank, LineSource
-from pipeline.sources.malformed import MalformedError, OnBadRecord, Problem, shorten
-from pipeline.sources.source import Source, compute_digest
-from pipeline.sources.text_file import InputFile, check_encoding, open_lines
-from pipeline.sources.validated import Validated
+from pipeline.sources.parsed import FileOptions, FileSource
+from pipeline.sources.record_table import Parsed
+from pipeline.sources.source import Source
+from pipeline.sources.text_file import InputFile, Lines
 
 PathTarget: TypeAlias = Literal["folder", "file"]
 
 
 @final
-class TextFolder(Validated[str]):
+class TextFolder(FileSource[str]):
     """Text files of a folder and its subfolders, one record per file, in the order of their paths.
 
     Paths are compared part by part, by code points: `B` comes before `a`, and `10` before `9`. The text is the whole
@@ -32,10 +32,7 @@ class TextFolder(Validated[str]):
         pattern: selects files, as in `Path.glob`.
         target: the target of a file: the name of its "folder", or the name of the "file" without its suffix; None for
             no target.
-        encoding: the files' encoding.
-        on_bad_record: rule for files with bytes that cannot be decoded, or a NUL: "raise", "skip", or a function of a
-            `Problem` that returns a replacement or None.
-        cache: folder for the list of skipped files; None stores nothing.
+        options: `encoding`, `on_bad_record` and `cache`, see `FileOptions`.
 
     Raises:
         RecordError: if a file is not in a subfolder although the subfolder's name is its target.
@@ -57,53 +54,45 @@ class TextFolder(Validated[str]):
         *,
         pattern: str = "**/*.txt",
         target: PathTarget | None = None,
-        encoding: str = "utf-8",
-        on_bad_record: OnBadRecord[str] = "raise",
-        cache: str | PathLike[str] | None = None,
+        **options: Unpack[FileOptions[str]],
     ) -> None:
-        super().__init__(on_bad_record, cache)
-        self.encoding: Final = check_encoding(encoding)
         self.folder: Final = Path(folder)
         self.files: Final = find_files(self.folder, pattern)
         self._targets: Final = [get_path_target(file, self.folder, target) for file in self.files]
-        self._inputs: Final = list(map(InputFile, self.files))
-
-    @property
-    @override
-    def fingerprint(self) -> str | None:
-        """Digest of the options, and of the names and contents of the files, which are read for it."""
-        if callable(self.on_bad_record):
-            return None
-        names = [file.relative_to(self.folder).as_posix() for file in self.files]
-        contents = [file.digest for file in self._inputs]
-        return compute_digest("folder", self.encoding, self.on_bad_record, repr(self._targets), *names, *contents)
+        super().__init__(list(map(InputFile, self.files)), **options)
 
     @override
     def target(self, index: int) -> Target:
         return self._targets[self._get_raw_number(index)]
 
     @override
-    def _iterate_raw(self) -> Iterator[Example[str] | Problem]:
-        return map(self._read_raw, range(len(self.files)))
+    def _iterate_targets(self) -> Iterator[Target]:
+        return map(self.target, range(len(self)))
 
     @override
     def _count_raw(self) -> int:
         return len(self.files)
 
     @override
-    def _read_raw(self, number: int) -> Example[str] | Problem:
-        with open_lines(self._inputs[number], self.encoding) as lines:
-            text = "".join(lines)
-            try:
-                lines.check_characters()
-            except MalformedError as error:
-                name = self._locate_raw(number)
-                return Problem(name, name, number + 1, len(lines.taken), error.kind, error.reason, shorten(text))
-        return Example(text, self._targets[number])
+    def _locate(self, parsed: Parsed) -> str:
+        return str(self.files[parsed.file])
 
     @override
-    def _locate_raw(self, number: int) -> str:
-        return str(self.files[number])
+    def _open_parser(self, lines: Lines, file: int) -> Callable[[], Example[str] | None]:
+        is_read = False
+
+        def read() -> Example[str]:
+            nonlocal is_read
+            if is_read:
+                raise StopIteration
+            is_read = True
+            return Example("".join(lines), self._targets[file])
+
+        return read
+
+    @override
+    def _get_options(self) -> tuple[object, ...]:
+        return (self.encoding, self._targets)
 
 
 def lines_of(
@@ -112,9 +101,7 @@ def lines_of(
     pattern: str = "**/*.txt",
     target: PathTarget | None = None,
     blank: Blank = "keep",
-    encoding: str = "utf-8",
-    on_bad_record: OnBadRecord[str] = "raise",
-    cache: str | PathLike[str] | None = None,
+    **options: Unpack[FileOptions[str]],
 ) -> Source[str]:
     r"""Return the lines of all text files of a folder, one record per line, files in the order of their paths.
 
@@ -133,8 +120,7 @@ def lines_of(
     """
     files = find_files(Path(folder), pattern)
     targets = [get_path_target(file, Path(folder), target) for file in files]
-    inputs = list(map(InputFile, files))
-    return LineSource(inputs, targets, blank=blank, encoding=encoding, on_bad_record=on_bad_record, cache=cache)
+    return LineSource(list(map(InputFile, files)), targets, blank, **options)
 
 
 def find_files(folder: Path, pattern: str) -> list[Path]:

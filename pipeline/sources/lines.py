@@ -2,16 +2,15 @@
 
 import json
 from collections.abc import Callable, Sequence
-from os import PathLike
-from typing import Final, Literal, cast, final, overload
+from typing import Any, Final, Literal, final, overload
 
-from typing_extensions import override
+from typing_extensions import Unpack, override
 
 from pipeline.checks.hints import describe
 from pipeline.data.rows import Example, X_co
 from pipeline.sources.fields import Fields, check_choice, choose_fields
-from pipeline.sources.malformed import MalformedError, OnBadRecord
-from pipeline.sources.parsed import FileSource
+from pipeline.sources.malformed import MalformedError
+from pipeline.sources.parsed import FileOptions, FileSource
 from pipeline.sources.text_file import FileInput, InputFile, Lines
 
 Blank = Literal["keep", "drop"]
@@ -22,15 +21,12 @@ class LineSource(FileSource[str]):
 
     def __init__(
         self,
-        file: FileInput | Sequence[InputFile],
+        file: FileInput | list[InputFile],
         targets: Sequence[int | str | None],
-        *,
         blank: Blank,
-        encoding: str,
-        on_bad_record: OnBadRecord[str],
-        cache: str | PathLike[str] | None,
+        **options: Unpack[FileOptions[str]],
     ) -> None:
-        super().__init__(file, encoding=encoding, on_bad_record=on_bad_record, cache=cache)
+        super().__init__(file, **options)
         check_choice("blank", blank, ("keep", "drop"))
         self._targets: Final = targets
         self._keeps_blank: Final = blank == "keep"
@@ -61,10 +57,7 @@ class TextLines(LineSource):
         file: the path, "-" for standard input, or an open file. May be compressed by gzip.
         target: the target of every record.
         blank: "keep" blank lines as records without text, or "drop" them.
-        encoding: the file's encoding.
-        on_bad_record: rule for lines with bytes that cannot be decoded, or a NUL: "raise", "skip", or a function of a
-            `Problem` that returns a replacement or None.
-        cache: folder for the parsed records; None for a temporary file if they are many.
+        options: `encoding`, `on_bad_record` and `cache`, see `FileOptions`.
 
     Raises:
         OptionError: if an option is out of range.
@@ -85,13 +78,9 @@ class TextLines(LineSource):
         *,
         target: int | str | None = None,
         blank: Blank = "keep",
-        encoding: str = "utf-8",
-        on_bad_record: OnBadRecord[str] = "raise",
-        cache: str | PathLike[str] | None = None,
+        **options: Unpack[FileOptions[str]],
     ) -> None:
-        super().__init__(
-            file, [target], blank=blank, encoding=encoding, on_bad_record=on_bad_record, cache=cache
-        )
+        super().__init__(file, [target], blank, **options)
 
 
 @final
@@ -106,10 +95,8 @@ class JsonLines(FileSource[X_co]):
         words: the field of the input if it is a list of words.
         target: the field of the target: a class by name or number, a list with a class per step, or null; None for no
             target.
-        encoding: the file's encoding.
-        on_bad_record: rule for lines that are not a JSON object, or in which a field is missing or has a wrong type:
-            "raise", "skip", or a function of a `Problem` that returns a replacement or None.
-        cache: folder for the parsed records; None for a temporary file if they are many.
+        options: `encoding`, `on_bad_record` and `cache`, see `FileOptions`. A line that is not a
+            JSON object, or in which a field is missing or has a wrong type, is malformed.
 
     Raises:
         OptionError: if an option is out of range, or both `text` and `words` are given.
@@ -131,9 +118,7 @@ class JsonLines(FileSource[X_co]):
         *,
         text: str = "text",
         target: str | None = None,
-        encoding: str = "utf-8",
-        on_bad_record: OnBadRecord[str] = "raise",
-        cache: str | PathLike[str] | None = None,
+        **options: Unpack[FileOptions[str]],
     ) -> None: ...
     @overload
     def __init__(
@@ -142,9 +127,7 @@ class JsonLines(FileSource[X_co]):
         *,
         words: str,
         target: str | None = None,
-        encoding: str = "utf-8",
-        on_bad_record: OnBadRecord[Sequence[str]] = "raise",
-        cache: str | PathLike[str] | None = None,
+        **options: Unpack[FileOptions[Sequence[str]]],
     ) -> None: ...
     def __init__(
         self,
@@ -153,12 +136,9 @@ class JsonLines(FileSource[X_co]):
         text: str | None = None,
         words: str | None = None,
         target: str | None = None,
-        encoding: str = "utf-8",
-        on_bad_record: OnBadRecord[object] = "raise",
-        cache: str | PathLike[str] | None = None,
+        **options: Unpack[FileOptions[Any]],
     ) -> None:
-        rule = cast("OnBadRecord[X_co]", on_bad_record)
-        super().__init__(file, encoding=encoding, on_bad_record=rule, cache=cache)
+        super().__init__(file, **options)
         self._fields: Final[Fields[X_co]] = choose_fields(text, words, target, default="text")
 
     @override

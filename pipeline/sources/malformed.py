@@ -23,7 +23,7 @@ class Problem:
     Attributes:
         where: location of the record as errors show it: `reviews.csv, line 7`.
         file: the file, or the type of the data set.
-        number: first line of the record in its file, from 1; in a data set, table or folder, its number, from 1.
+        number: first line of the record in its file, from 1; in a table or a data set, its number, from 1.
         lines: number of lines of the record.
         kind: short name of the violated rule, by which problems are counted: `fields`, `encoding`, ...
         reason: the rule and the value that violates it.

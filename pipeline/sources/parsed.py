@@ -1,11 +1,12 @@
 """Sources of files that are parsed from beginning to end; read by number, their records are in a table."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, ClassVar, Final, cast
+from typing import Final, Generic, TypedDict, TypeVar
 
+import attrs
 from typing_extensions import override
 
 from pipeline.array_file import ArrayFileError
@@ -16,8 +17,13 @@ from pipeline.sources.source import compute_digest
 from pipeline.sources.text_file import FileInput, InputFile, Lines, check_encoding, open_lines
 from pipeline.sources.validated import Validated
 
+X = TypeVar("X")
+
 _FORMAT: Final = "1"
 """Version of the stored tables; tables of other versions are not found, and written again."""
+
+_CHECK_EVERY: Final = 1_024
+"""Number of records after which a file is checked for changes while all records are read."""
 
 
 class ParsedSource(Validated[X_co]):
@@ -26,32 +32,32 @@ class ParsedSource(Validated[X_co]):
     Iterating parses the files and stores nothing. At the first access by number all records are parsed once into a
     `RecordTable`, and from then on they are read there. The table is in memory if it has less than 8 MiB, else in a
     temporary file; with a `cache`, it is in that folder, and found there again by a digest of the files' content and
-    the options.
+    the options. Streams are always parsed into a table, because they can be read only once.
     """
 
-    unit: ClassVar = "line"
+    unit: str = "line"
 
     def __init__(
         self, files: Sequence[InputFile], on_bad_record: OnBadRecord[X_co], cache: str | PathLike[str] | None
     ) -> None:
-        super().__init__(on_bad_record, None)  # the table holds the problems, so there is nothing else to store
-        self._folder: Final = None if cache is None else Path(cache)
+        super().__init__(on_bad_record)
         self._files: Final = files
-        self._is_regular: Final = all(file.is_regular for file in files)
+        self._cache: Final = None if cache is None else Path(cache)
+        self._is_regular: Final = all(file.path is not None for file in files)
         self._table: RecordTable | None = None
 
     @abstractmethod
     def _parse(self) -> Iterator[Parsed]:
         """Parse all files."""
 
+    @abstractmethod
     def _get_options(self) -> tuple[object, ...]:
         """Return all options that change the records."""
-        return ()
 
     @property
     @override
     def fingerprint(self) -> str | None:
-        """Digest of the content of the files and of the options; None if a function replaces malformed records."""
+        """Digest of the files' content and the options; None if a function replaces malformed records."""
         if callable(self.on_bad_record):
             return None
         if not self._is_regular:
@@ -61,8 +67,13 @@ class ParsedSource(Validated[X_co]):
     @override
     def _iterate_raw(self) -> Iterator[Example[X_co] | Problem]:
         if self._table is None and self._is_regular:
-            return (parsed.record for parsed in self._parse())
-        return map(self._read_raw, range(self._count_raw()))
+            yield from (parsed.record for parsed in self._parse())
+            return
+        for number in range(self._count_raw()):
+            if number % _CHECK_EVERY == 0:
+                for file in self._files:
+                    file.check_unchanged()
+            yield self._complete(self._get_table().read(number))
 
     @override
     def _count_raw(self) -> int:
@@ -70,34 +81,36 @@ class ParsedSource(Validated[X_co]):
 
     @override
     def _read_raw(self, number: int) -> Example[X_co] | Problem:
-        table = self._get_table()
-        file = self._files[table.get_file(number)]
-        file.check_unchanged()
-        value = table.read(number)
-        if isinstance(value, dict):
-            return self._build_problem(file, int(table.lines[number]), cast("dict[str, Any]", value))
-        return Example(value[0], value[1])
+        parsed = self._get_table().read(number)
+        self._files[parsed.file].check_unchanged()
+        return self._complete(parsed)
 
     @override
     def _locate_raw(self, number: int) -> str:
-        table = self._get_table()
-        value = table.read(number)
-        name = value["name"] if isinstance(value, dict) else "".join(value[2:])
-        return self._locate(self._files[table.get_file(number)], int(table.lines[number]), name)
+        return self._locate(self._get_table().read(number))
 
     @override
     def _iterate_problems(self) -> Iterator[tuple[int, Problem]]:
-        for number in self._get_table().bad.tolist():
+        for number in self._get_table().bad:
             record = self._read_raw(number)
             assert isinstance(record, Problem)
             yield number, record
 
-    def _locate(self, file: InputFile, line: int, name: str) -> str:
-        return f"{file.name}, {self.unit} {line}" + (f" ({name})" if name else "")
+    def _locate(self, parsed: Parsed) -> str:
+        where = f"{self._files[parsed.file].name}, {self.unit} {parsed.line}"
+        return f"{where} ({parsed.name})" if parsed.name else where
 
-    def _build_problem(self, file: InputFile, line: int, found: Mapping[str, Any]) -> Problem:
-        where = self._locate(file, line, found["name"])
-        return Problem(where, file.name, line, found["lines"], found["kind"], found["reason"], found["text"])
+    def _complete(self, parsed: Parsed) -> Example[X_co] | Problem:
+        """Return the example, or the problem with its location."""
+        if not isinstance(parsed.record, Problem):
+            return parsed.record
+        # Stored problems have none, because the files may be moved and still have the same digest.
+        return attrs.evolve(parsed.record, where=self._locate(parsed), file=self._files[parsed.file].name)
+
+    def _make_problem(self, file: int, line: int, name: str, error: MalformedError, lines: int, text: str) -> Parsed:
+        problem = Problem("", "", line, lines, error.kind, error.reason, shorten(text))
+        parsed = Parsed(file, line, name, problem)
+        return parsed._replace(record=self._complete(parsed))
 
     def _name_table(self) -> str:
         digests = [file.digest for file in self._files]
@@ -105,16 +118,15 @@ class ParsedSource(Validated[X_co]):
 
     def _get_table(self) -> RecordTable:
         if self._table is None:
-            self._table = self._make_table()
+            self._table = self._load_or_build()
         return self._table
 
-    def _make_table(self) -> RecordTable:
-        if self._folder is None:
-            return build_table(self._parse(), None)
-        if not self._is_regular:
-            table = build_table(self._parse(), None)  # the digest of a stream is known only now
-            return table.save(self._folder / f"records-{self._name_table()}.arrays")
-        path = self._folder / f"records-{self._name_table()}.arrays"
+    def _load_or_build(self) -> RecordTable:
+        if self._cache is None or not self._is_regular:
+            table = build_table(self._parse(), None)
+            # The digest of a stream is known only now.
+            return table if self._cache is None else table.save(self._cache / f"records-{self._name_table()}.arrays")
+        path = self._cache / f"records-{self._name_table()}.arrays"
         try:
             return read_table(path)
         except (OSError, ArrayFileError):
@@ -127,12 +139,28 @@ class ParsedSource(Validated[X_co]):
         return {**self.__dict__, "_table": table if table is None or table.path is None else table.path}
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        self.__dict__.update(state)
-        if isinstance(state["_table"], Path):
+        vars(self).update(state)
+        path = state["_table"]
+        if isinstance(path, Path):
             try:
-                self._table = read_table(state["_table"])
+                self._table = read_table(path)
             except (OSError, ArrayFileError):
                 self._table = None  # deleted, for example with the process that made it; the files are parsed again
+
+
+class FileOptions(TypedDict, Generic[X], total=False):
+    """Options of all sources of text files.
+
+    Attributes:
+        encoding: the encoding, "utf-8" by default; a byte-order mark is left out.
+        on_bad_record: rule for records that violate their format, have bytes that cannot be decoded, or have a NUL:
+            "raise" (the default), "skip", or a function of a `Problem` that returns a replacement or None.
+        cache: folder for the parsed records. By default, they are in memory or, if they are many, in a temporary file.
+    """
+
+    encoding: str
+    on_bad_record: OnBadRecord[X]
+    cache: str | PathLike[str] | None
 
 
 class FileSource(ParsedSource[X_co]):
@@ -140,15 +168,14 @@ class FileSource(ParsedSource[X_co]):
 
     def __init__(
         self,
-        file: FileInput | Sequence[InputFile],
+        file: FileInput | list[InputFile],
         *,
-        encoding: str,
-        on_bad_record: OnBadRecord[X_co],
-        cache: str | PathLike[str] | None,
+        encoding: str = "utf-8",
+        on_bad_record: OnBadRecord[X_co] = "raise",
+        cache: str | PathLike[str] | None = None,
     ) -> None:
         self.encoding: Final = check_encoding(encoding)
-        is_one = isinstance(file, str) or not isinstance(file, Sequence)
-        super().__init__([InputFile(file, encoding)] if is_one else file, on_bad_record, cache)
+        super().__init__(file if isinstance(file, list) else [InputFile(file, encoding)], on_bad_record, cache)
 
     @abstractmethod
     def _open_parser(self, lines: Lines, file: int) -> Callable[[], Example[X_co] | None]:
@@ -162,6 +189,14 @@ class FileSource(ParsedSource[X_co]):
         """Return the name that a record gives itself; empty for none."""
         return ""
 
+    def _prepare(self) -> None:
+        """Read what the first lines say about the columns; read all records of a stream."""
+        if self._is_regular:
+            with open_lines(self._files[0], self.encoding) as lines:
+                self._open_parser(lines, 0)
+        else:
+            self._get_table()
+
     @override
     def _parse(self) -> Iterator[Parsed]:
         for number, file in enumerate(self._files):
@@ -170,28 +205,19 @@ class FileSource(ParsedSource[X_co]):
                 while True:
                     lines.begin_record()
                     try:
-                        found = read()
-                        if found is None:
-                            continue
-                        lines.check_characters()
+                        example = read()
+                        if example is not None:
+                            lines.check_characters()
+                            yield Parsed(number, lines.first, self._name_record(lines.taken), example)
                     except StopIteration:
                         break
                     except MalformedError as error:
-                        yield self._parse_problem(lines, file, number, error)
-                    else:
-                        yield Parsed(number, lines.first, self._name_record(lines.taken), found)
+                        yield self._parse_problem(number, lines, error)
 
-    def _parse_problem(self, lines: Lines, file: InputFile, number: int, error: MalformedError) -> Parsed:
+    def _parse_problem(self, number: int, lines: Lines, error: MalformedError) -> Parsed:
         try:
             lines.check_characters()
         except MalformedError as wrong_characters:
-            error = wrong_characters  # characters that could not be decoded may be the cause of any other problem
-        name = self._name_record(lines.taken)
-        found = {
-            "kind": error.kind,
-            "reason": error.reason,
-            "text": shorten("".join(lines.taken)),
-            "lines": len(lines.taken),
-            "name": name,
-        }
-        return Parsed(number, lines.first, name, self._build_problem(file, lines.first, found))
+            error = wrong_characters  # bytes that could not be decoded may be the cause of any other problem
+        name, text = self._name_record(lines.taken), "".join(lines.taken)
+        return self._make_problem(number, lines.first, name, error, len(lines.taken), text)

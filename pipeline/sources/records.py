@@ -100,7 +100,7 @@ class Records(Validated[X_co]):
         target: Column | None = None,
         on_bad_record: OnBadRecord[Any] = "raise",
     ) -> None:
-        super().__init__(on_bad_record, cache=None)
+        super().__init__(on_bad_record)
         reject_single_text(values)
         _check_values(values)
         has_fields = not text is words is target is None

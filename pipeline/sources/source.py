@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, chain
-from typing import Final, Generic, SupportsIndex, final, overload
+from typing import Final, Generic, SupportsIndex, TypeVar, final, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from pipeline.data.rows import Example, X_co
 from pipeline.errors import OptionError
 from pipeline.labels import Target, is_step_target
 from pipeline.sources.malformed import MAX_PROBLEMS, Skipped
+
+V_co = TypeVar("V_co", covariant=True)
 
 
 class Source(Dataset[Example[X_co]], ABC, Generic[X_co]):
@@ -82,11 +84,11 @@ class Source(Dataset[Example[X_co]], ABC, Generic[X_co]):
             >>> list(inputs), inputs[1], len(inputs)
             (['to be', 'or not'], 'or not', 2)
         """
-        return _Inputs(self)
+        return _Field(self, self._read_input, self._iterate_inputs)
 
     def targets(self) -> Sequence[Target]:
         """Return all targets as a sequence, read on demand."""
-        return _Targets(self)
+        return _Field(self, self.target, self._iterate_targets)
 
     def select(self, indices: Iterable[int]) -> "Source[X_co]":
         """Return the source of the records of some numbers, in the given order.
@@ -112,9 +114,7 @@ class Source(Dataset[Example[X_co]], ABC, Generic[X_co]):
         """
         return self.select(number for number, example in enumerate(self) if predicate(example))
 
-    def split(
-        self, fraction: float, *, seed: int = 0, stratify: bool = False
-    ) -> "tuple[Source[X_co], Source[X_co]]":
+    def split(self, fraction: float, *, seed: int = 0, stratify: bool = False) -> "tuple[Source[X_co], Source[X_co]]":
         """Split the records at random into two sources. Each keeps the order of the records.
 
         Args:
@@ -133,7 +133,9 @@ class Source(Dataset[Example[X_co]], ABC, Generic[X_co]):
             (4, 1)
         """
         if not 0 < fraction < 1:
-            msg = f"fraction must be between 0 and 1, got {fraction}; 0.9 puts nine of ten records into the first source."
+            msg = (
+                f"fraction must be between 0 and 1, got {fraction}; 0.9 puts nine of ten records into the first source."
+            )
             raise OptionError(msg, fraction=fraction)
         count = len(self)
         groups = _group_by_target(self) if stratify else [np.arange(count)]
@@ -145,7 +147,9 @@ class Source(Dataset[Example[X_co]], ABC, Generic[X_co]):
         for group, size in zip(groups, _apportion(list(map(len, groups)), fraction), strict=True):
             is_first[group[np.argsort(keys[group], kind="stable")[:size]]] = True
         if is_first.all() or not is_first.any():
-            msg = f"split({fraction}) of {count} records leaves one source empty; take another fraction or more records."
+            msg = (
+                f"split({fraction}) of {count} records leaves one source empty; take another fraction or more records."
+            )
             raise OptionError(msg, fraction=fraction, records=count)
         return self.select(np.flatnonzero(is_first)), self.select(np.flatnonzero(~is_first))
 
@@ -158,6 +162,15 @@ class Source(Dataset[Example[X_co]], ABC, Generic[X_co]):
     def fingerprint(self) -> str | None:
         """Digest of the content and the options; None if there is no way to compute it without parsing the records."""
         return None
+
+    def _read_input(self, number: int) -> X_co:
+        return self[number].input
+
+    def _iterate_inputs(self) -> Iterator[X_co]:
+        return (example.input for example in self)
+
+    def _iterate_targets(self) -> Iterator[Target]:
+        return (example.target for example in self)
 
     def __getitems__(self, indices: Sequence[int]) -> list[Example[X_co]]:
         """Read several records; `DataLoader` calls this."""
@@ -287,53 +300,31 @@ class Concat(Source[X_co]):
 
 
 @final
-class _Inputs(Sequence[X_co]):
-    """Inputs of a source."""
+class _Field(Sequence[V_co], Generic[V_co]):
+    """Inputs or targets of a source."""
 
-    def __init__(self, source: Source[X_co]) -> None:
-        self._source: Final = source
-
-    @override
-    def __len__(self) -> int:
-        return len(self._source)
-
-    @override
-    def __iter__(self) -> Iterator[X_co]:
-        return (example.input for example in self._source)
-
-    @overload
-    def __getitem__(self, index: int) -> X_co: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[X_co]: ...
-    @override
-    def __getitem__(self, index: int | slice) -> X_co | Sequence[X_co]:
-        return _Inputs(self._source[index]) if isinstance(index, slice) else self._source[index].input
-
-
-@final
-class _Targets(Sequence[Target]):
-    """Targets of a source."""
-
-    def __init__(self, source: Source[object]) -> None:
-        self._source: Final = source
+    def __init__(
+        self, source: Source[object], read: Callable[[int], V_co], iterate: Callable[[], Iterator[V_co]]
+    ) -> None:
+        self._source, self._read, self._iterate = source, read, iterate
 
     @override
     def __len__(self) -> int:
         return len(self._source)
 
     @override
-    def __iter__(self) -> Iterator[Target]:
-        if type(self._source).target is Source.target:
-            return (example.target for example in self._source)
-        return map(self._source.target, range(len(self._source)))
+    def __iter__(self) -> Iterator[V_co]:
+        return self._iterate()
 
     @overload
-    def __getitem__(self, index: int) -> Target: ...
+    def __getitem__(self, index: int) -> V_co: ...
     @overload
-    def __getitem__(self, index: slice) -> Sequence[Target]: ...
+    def __getitem__(self, index: slice) -> Sequence[V_co]: ...
     @override
-    def __getitem__(self, index: int | slice) -> Target | Sequence[Target]:
-        return _Targets(self._source[index]) if isinstance(index, slice) else self._source.target(index)
+    def __getitem__(self, index: int | slice) -> V_co | Sequence[V_co]:
+        if isinstance(index, slice):
+            return [self._read(number) for number in range(*index.indices(len(self)))]
+        return self._read(check_index(index, len(self), "the sequence"))
 
 
 def check_index(index: SupportsIndex, count: int, source: str) -> int:

@@ -58,7 +58,9 @@ class InputFile:
                 msg = f"{self.name!r} is a folder, not a file; read a folder of text with TextFolder or lines_of."
                 raise SourceError(msg, file=self.name)
             if path.suffix in {".bz2", ".xz", ".zst", ".zip"}:
-                msg = f"{self.name!r} must not be compressed, except with gzip; decompress it, or compress it with gzip."
+                msg = (
+                    f"{self.name!r} must not be compressed, except with gzip; decompress it, or compress it with gzip."
+                )
                 raise OptionError(msg, file=self.name)
             if stat.S_ISREG(found.st_mode):
                 self.path, self._state = path, _get_state(found)
@@ -67,11 +69,6 @@ class InputFile:
         else:
             self.name = str(getattr(file, "name", type(file).__name__))
             self._once = _get_binary(file, encoding)
-
-    @property
-    def is_regular(self) -> bool:
-        """Return whether the file can be read repeatedly."""
-        return self.path is not None
 
     @property
     def digest(self) -> str:
@@ -278,7 +275,7 @@ def check_encoding(encoding: str) -> str:
         OptionError: if Python has no such text encoding.
     """
     try:
-        b"".decode(encoding)
+        " ".encode(encoding)
     except LookupError as error:
         msg = f'encoding must be a text encoding that Python knows, such as "utf-8" or "cp1252", got {encoding!r}.'
         raise OptionError(msg, encoding=encoding) from error

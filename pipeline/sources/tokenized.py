@@ -17,8 +17,8 @@ from pipeline.array_file import Array, ArrayFile, ArrayFileError, ArrayWriter, r
 from pipeline.data.rows import Ids, Row
 from pipeline.errors import OptionError, SourceError
 from pipeline.parts.tokenizer import Tokens
+from pipeline.sources.record_table import explain_failed_write
 from pipeline.sources.source import Source, check_index, compute_digest
-from pipeline.sources.validated import explain_failed_write
 from pipeline.stages.tokenize import TextInputStage, TokenizeWords
 
 X = TypeVar("X")
@@ -32,9 +32,7 @@ _CHUNK: Final = 4_096
 """Number of inputs that are tokenized together."""
 
 
-def lengths_of(
-    source: Source[X], tokenize: TextInputStage[X], *, cache: str | PathLike[str] | None = None
-) -> Lengths:
+def lengths_of(source: Source[X], tokenize: TextInputStage[X], *, cache: str | PathLike[str] | None = None) -> Lengths:
     """Return the number of steps of each row of a source, for planning batches.
 
     The first call tokenizes all records. With a `cache`, the lengths are stored there, 20 bytes per record. A later call

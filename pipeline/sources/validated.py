@@ -1,20 +1,15 @@
 """Sources whose records may be malformed, and the choice to raise, skip or replace."""
 
 from abc import abstractmethod
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
-from os import PathLike
-from pathlib import Path
-from typing import Any, cast
+from collections.abc import Iterator
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from pipeline.array_file import ArrayFileError, read_arrays, write_arrays
 from pipeline.data.rows import Example, X_co
-from pipeline.errors import PipelineError, SourceError
+from pipeline.errors import SourceError
 from pipeline.sources.malformed import MAX_PROBLEMS, OnBadRecord, Problem, Skipped, check_on_bad_record
 from pipeline.sources.source import Source, check_index
 
@@ -27,22 +22,19 @@ class _Screening:
     skipped: Skipped
 
 
-_NOTHING = _Screening(np.empty(0, np.int64), Skipped())
-
-
 class Validated(Source[X_co]):
     """A source that finds malformed records, and applies `on_bad_record` to them.
 
     Raw numbers count all records, public numbers only those that are not skipped. With "raise", a record is validated
     when it is read. Otherwise all records are validated at the first access by number, because only then the public
-    numbers are known. With a `cache`, the result for "skip" is stored there.
+    numbers are known.
     """
 
-    def __init__(self, on_bad_record: OnBadRecord[X_co], cache: str | PathLike[str] | None) -> None:
+    def __init__(self, on_bad_record: OnBadRecord[X_co]) -> None:
         check_on_bad_record(on_bad_record)
         self.on_bad_record: OnBadRecord[X_co] = on_bad_record
-        self.cache: Path | None = None if cache is None else Path(cache)
-        self._screening: _Screening | None = _NOTHING if on_bad_record == "raise" else None
+        nothing = _Screening(np.empty(0, np.int64), Skipped())
+        self._screening: _Screening | None = nothing if on_bad_record == "raise" else None
 
     @abstractmethod
     def _iterate_raw(self) -> Iterator[Example[X_co] | Problem]:
@@ -73,7 +65,7 @@ class Validated(Source[X_co]):
     @override
     def __iter__(self) -> Iterator[Example[X_co]]:
         for record in self._iterate_raw():
-            example = record if isinstance(record, Example) else self._replace(record)
+            example = self._replace(record) if isinstance(record, Problem) else record
             if example is not None:
                 yield example
 
@@ -91,10 +83,11 @@ class Validated(Source[X_co]):
         return self._screen().skipped
 
     def _accept(self, record: Example[X_co] | Problem) -> Example[X_co]:
-        """Return a record that is known to be not skipped."""
-        example = record if isinstance(record, Example) else self._replace(record)
+        """Return the example of a record that was not skipped before."""
+        if not isinstance(record, Problem):
+            return record
+        example = self._replace(record)
         if example is None:
-            assert isinstance(record, Problem)
             msg = (
                 f"{record.where}: the function given as on_bad_record= returned None for this record, but a replacement "
                 "before; it must return the same for the same record."
@@ -117,48 +110,15 @@ class Validated(Source[X_co]):
         return number + int(np.searchsorted(skipped - np.arange(len(skipped)), number, side="right"))
 
     def _screen(self) -> _Screening:
+        """Find the records that are skipped, once."""
         if self._screening is None:
-            name = None if self.cache is None else self.fingerprint
-            if self.cache is None or name is None:
-                self._screening = self._find_skipped()
-            else:
-                self._screening = self._load_screening(self.cache / f"screening-{name}.arrays")
+            numbers: list[int] = []
+            kinds: dict[str, int] = {}
+            first: list[Problem] = []
+            for number, problem in self._iterate_problems():
+                if self._replace(problem) is None:
+                    numbers.append(number)
+                    kinds[problem.kind] = kinds.get(problem.kind, 0) + 1
+                    first += [problem] if len(first) < MAX_PROBLEMS else []
+            self._screening = _Screening(np.array(numbers, np.int64), Skipped(kinds, tuple(first)))
         return self._screening
-
-    def _load_screening(self, path: Path) -> _Screening:
-        """Read the result of an earlier screening; screen and store it if there is none."""
-        try:
-            file = read_arrays(path)
-            metadata = cast("Mapping[str, Any]", file.metadata)
-            first = [Problem(**problem) for problem in metadata["first"]]
-            return _Screening(cast("NDArray[np.int64]", file.arrays["numbers"]), Skipped(metadata["kinds"], first))
-        except (OSError, ArrayFileError, KeyError, TypeError):
-            found = self._find_skipped()
-        with explain_failed_write(path.parent):
-            write_arrays(path, {"numbers": found.numbers}, attrs.asdict(found.skipped))
-        return found
-
-    def _find_skipped(self) -> _Screening:
-        numbers: list[int] = []
-        kinds: dict[str, int] = {}
-        first: list[Problem] = []
-        for number, problem in self._iterate_problems():
-            if callable(self.on_bad_record) and self.on_bad_record(problem) is not None:
-                continue
-            numbers.append(number)
-            kinds[problem.kind] = kinds.get(problem.kind, 0) + 1
-            if len(first) < MAX_PROBLEMS:
-                first.append(problem)
-        return _Screening(np.array(numbers, np.int64), Skipped(kinds, tuple(first)))
-
-
-@contextmanager
-def explain_failed_write(folder: Path) -> Generator[None]:
-    """Turn an error of the system while a cache is written, such as a full disk, into a `SourceError`."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, PipelineError):
-            raise
-        msg = f"the cache cannot be written to {str(folder)!r}: {error}; free some space, or name another folder."
-        raise SourceError(msg, folder=str(folder)) from error

@@ -11,18 +11,18 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pipeline.sources.kept import Store
+from pipeline.sources.reuse import Known
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from pipeline import Example, Pad, Tokenize, Tokenizer, TokenizeWords
 from pipeline.batching import Budget
-from pipeline.builtin.tokenizers import HuggingFace
+from pipeline.builtin.tokenizers import HuggingFaceTokenizer
 from pipeline.errors import OptionError, RecordError, SourceError, TextError
 from pipeline.loading import PlannedBatches
 from pipeline.parts.tokenizer import Tokens
 from pipeline.sources import Csv, JsonLines, Records, TextLines, Tokenized, lengths_of
-from pipeline.sources.kept import Store
-from pipeline.sources.reuse import Known
 
 TEXTS = ["to be", "", "or not to be", "that", "to be"]
 
@@ -33,13 +33,13 @@ class Counting:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.texts: list[object] = []
         for name in ("encode", "encode_words"):
-            plain = getattr(HuggingFace, name)
+            plain = getattr(HuggingFaceTokenizer, name)
 
-            def counted(made: HuggingFace, inputs: Sequence[Any], *, plain: Any = plain, offsets: bool = True) -> Any:
+            def counted(made: HuggingFaceTokenizer, inputs: Sequence[Any], *, plain: Any = plain, offsets: bool = True) -> Any:
                 self.texts.extend(inputs)
                 return plain(made, inputs, offsets=offsets)
 
-            monkeypatch.setattr(HuggingFace, name, counted)
+            monkeypatch.setattr(HuggingFaceTokenizer, name, counted)
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_another_tokenizer_has_lengths_of_its_own(tmp_path: Path, counting: Coun
     ]
     assert lengths_of(source, Tokenize.train(TEXTS), cache=tmp_path).tolist() == [2, 0, 4, 1, 2]
     assert not counting.texts
-    assert words.tokenizer.content() != characters.tokenizer.content()
+    assert words.tokenizer.cache_key() != characters.tokenizer.cache_key()
 
 
 @given(
@@ -214,7 +214,7 @@ class Silent(Tokenizer):
     """Does not say its content."""
 
     vocabulary = {"a": 0}  # noqa: RUF012
-    pad = unknown = bos = eos = None
+    pad_token = unk_token = bos_token = eos_token = None
 
     @override
     def encode(self, texts: Sequence[str], *, offsets: bool = True) -> list[Tokens]:
