@@ -9,6 +9,7 @@ from typing import Final, TypeAlias, TypeVar
 import torch
 from torch import Tensor, nn
 
+from pipeline.core.contexts import preserve_random_state
 from pipeline.data.tensors import to_ints
 from pipeline.errors import OptionError, PipelineError
 from pipeline.text import to_one_line
@@ -45,7 +46,7 @@ def law(body: Law[P]) -> Law[P]:
         __tracebackhide__ = True  # pytest then shows the test, not this function
         reject_instance(make, name)
         try:
-            with seeded(0), torch.enable_grad():
+            with preserve_random_state(seed=0), torch.enable_grad():
                 body(make)
         except Exception as error:  # noqa: BLE001 - KeyboardInterrupt and pytest.skip are no Exception, and pass through
             raise _broken(name, error) from (error.__cause__ if isinstance(error, FaultError) else error)
@@ -82,19 +83,6 @@ def _broken(name: str, error: Exception) -> LawBrokenError:
     if isinstance(error, FaultError):
         return LawBrokenError(f"law broken: {name}: {error}", **{**error.details, "law": name})
     return LawBrokenError(f"law broken: {name}: it raised {type(error).__name__}: {to_one_line(error, 300)}", law=name)
-
-
-@contextmanager
-def seeded(seed: int) -> Generator[None]:
-    """Seed torch's CPU generator inside the block, and restore it afterwards."""
-    # Not `torch.manual_seed`: it seeds the generators of every device, which nobody restores.
-    generator = torch.default_generator
-    before = generator.get_state()
-    generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        generator.set_state(before)
 
 
 def as_object(value: object) -> object:

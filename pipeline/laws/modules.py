@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError
 from typing_extensions import override
 
+from pipeline.core.contexts import preserve_random_state
 from pipeline.data.batches import Padded
 from pipeline.data.rows import Vectors
-from pipeline.laws.law import FaultError, Law, check_equal, law, seeded, weighted_sum
+from pipeline.laws.law import FaultError, Law, check_equal, law, weighted_sum
 from pipeline.laws.parts import AnyModule, M, PlainModule, draw_rows, make_batch, prepare, run_rows, size_of
 from pipeline.text import format_error, to_one_line
 
@@ -197,7 +198,7 @@ def training_without_randomness_equals_evaluation(make: Callable[[], AnyModule])
 
 
 def _run_training(part: AnyModule, batch: Padded[Vectors], seed: int) -> list[Tensor]:
-    with seeded(seed):
+    with preserve_random_state(seed=seed):
         found = run_rows(part, Padded(Vectors, batch.values.detach().requires_grad_(), batch.lengths))
     total = weighted_sum(found)
     if total.requires_grad:
@@ -207,7 +208,7 @@ def _run_training(part: AnyModule, batch: Padded[Vectors], seed: int) -> list[Te
 
 
 def _make_seeded(make: Callable[[], M], seed: int) -> M:
-    with seeded(seed):
+    with preserve_random_state(seed=seed):
         return prepare(make)
 
 

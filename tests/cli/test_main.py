@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 import warnings
 from collections import Counter
 from importlib.metadata import distribution, distributions, version
@@ -265,3 +266,22 @@ def test_library_errors_are_printed_on_one_line(
     monkeypatch.setattr(command_line, "load_for_listing", fail)
     with pytest.raises(ZeroDivisionError):
         command_line.main(["plugins"])
+
+
+def test_own_pipeline_module_of_the_user_can_be_bypassed(tmp_path: Path) -> None:
+    """With a pipeline.py in the current folder, the console script and -P still run the library."""
+    (tmp_path / "pipeline.py").write_text("print('mine')\n", encoding="utf-8")
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["scripts"] == {"ragged-pipeline": f"{command_line.main.__module__}:{command_line.main.__name__}"}
+    # The body of the script that pip writes; like a script, `-P` does not put the current folder on the path.
+    commands = {
+        "python -m pipeline": (["-m", "pipeline", "--version"], "mine"),
+        "python -P -m pipeline": (["-P", "-m", "pipeline", "--version"], "pipeline "),
+        "ragged-pipeline": (
+            ["-P", "-c", "from pipeline.__main__ import main; main(['--version'])"],
+            "pipeline ",
+        ),
+    }
+    for name, (arguments, wanted) in commands.items():
+        run = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert run.stdout.startswith(wanted), name

@@ -18,7 +18,7 @@ from pipeline.registry.catalogue import Plugin
 from pipeline.registry.choice import PLUGINS, STRICT, Choice
 from pipeline.registry.shared import SharedRegistry
 from support.fakes import Fakes, offering
-from support.untyped import loosely
+from support.untyped import untyped
 
 TRACE = "import pathlib\npathlib.Path(__file__).with_suffix('.trace').touch()\nraise ValueError('it was imported')\n"
 """A module that creates a file when it is imported, and fails."""
@@ -158,7 +158,7 @@ def test_only_and_block_exclude_each_other() -> None:
         with pytest.raises(
             OptionError, match=rf"^{argument} must be a list of plugin names, got .*; write {argument}=\['lstm'\]\.$"
         ):
-            loosely(Choice)(**{argument: "lstm"})
+            untyped(Choice)(**{argument: "lstm"})
 
 
 CASES = {
