@@ -136,8 +136,8 @@ class Additive(Attention):
     def project(
         self, query: Float[Tensor, "batch query hidden"], key: Float[Tensor, "batch key hidden"]
     ) -> tuple[Float[Tensor, "batch query inner"], Float[Tensor, "batch key inner"]]:
-        # tanh(x) = 2 sigmoid(2x) - 1, and on a CPU torch computes a sigmoid six times as fast as a tanh. The inner factor
-        # 2 is applied here, once per query and key, and not in `compare`, once per pair.
+        # tanh(x) = 2 sigmoid(2x) - 1, and on a CPU torch computes a sigmoid six times as fast as a tanh. The inner
+        # factor 2 is applied here, once per query and key, and not in `compare`, once per pair.
         return 2 * self.query(query), 2 * self.key(key)
 
     @override

@@ -49,6 +49,8 @@ class LSTM(Recurrent[S_co]):
         True
     """
 
+    # The types of `self` make causality a part of the type: `LSTM(...)` is an LSTM[Causal], but with
+    # `bidirectional=True`, or with a bool that is known only at run time, it is an LSTM[MaybeCausal].
     @overload
     def __init__(
         self: "LSTM[Causal]",
@@ -79,6 +81,7 @@ class LSTM(Recurrent[S_co]):
         Raises:
             OptionError: if the module has projections (`proj_size`).
         """
+        # Whether a module is bidirectional is known only at run time, hence MaybeCausal.
         sizes, options = (module.input_size, module.hidden_size), _read_options(module, merge, engine)
         return LSTM(*sizes, bidirectional=module.bidirectional, **options).load_torch(module)
 

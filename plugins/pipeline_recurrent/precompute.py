@@ -73,6 +73,7 @@ def precompute_inputs(pipe: P) -> P:
     for start, embed in enumerate(stages):
         end, encoder = _find_reader(stages, start)
         if isinstance(embed, Embed) and encoder is not None:
+            # The new stage takes the encoder's place and name, so that later stages keep their names in the state dict.
             stage = PrecomputeInputs(embed, encoder, name=stages[end].name)
             joined = join(*stages[:start], stage, *stages[end + 1 :])
             if isinstance(joined, nn.Module):
@@ -125,6 +126,7 @@ class PrecomputeInputs(ModuleStage[Batch[Ids], States[S_co]], Generic[S_co]):
         """
         packed = value.packed()
         self._reject_training(packed.initial_carry or ())
+        # `index_select` is fast on contiguous rows, so the table is stored by id, and seen transposed: as weights.
         ids, table = self.embed.check_ids(packed).packed(), self.embed.weight
         tables = [one.t() for one in table.chunk(self.encoder.directions, dim=1)]
         if not torch.amp.is_autocast_available(table.device.type):

@@ -33,6 +33,9 @@ LayerOutputs: TypeAlias = tuple[Float[Tensor, "steps hidden"], Carry]
 class LayerInputs(NamedTuple):
     """One layer over one batch.
 
+    A `torch.autograd.Function` tracks only tensors that are arguments of their own, not those inside a tuple. Hence
+    `tensors`, and `from_tensors` for the backward pass.
+
     Attributes:
         cell: the kind of cell.
         order: the packed order of the steps.
@@ -107,6 +110,7 @@ class StackInputs:
     needs_grad: bool = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        # Attributes, not properties: choosing an engine reads each of these several times per batch.
         self.layers, self.directions = len(self.weights), len(self.weights[0])
         recurrent = self.weights[0][0][1]
         self.hidden = recurrent.shape[-1]
@@ -151,6 +155,7 @@ class LayeredEngine(Engine):
         for number, weights in enumerate(stack.weights):
             first = number * stack.directions
             initial = tuple(state[first : first + stack.directions] for state in stack.initial)
+            # Residuals start at the second layer: the input of the first one may have another size.
             output, states = self.run_layer(LayerInputs(stack.cell, stack.order, x, weights, initial))
             x = output + x if stack.residual and number else output
             if number < stack.layers - 1:
@@ -165,6 +170,7 @@ class LayeredEngine(Engine):
 
 def make_zeros(cell: Cell, like: Tensor, *shape: int) -> Carry:
     """Return initial states of zeros."""
+    # One allocation for both states of an LSTM; engines never write to initial states, so sharing memory is safe.
     return tuple(like.new_zeros(STATES[cell], *shape).unbind())
 
 

@@ -20,8 +20,9 @@ from pipeline_recurrent.engines.engine import (
     make_zeros,
 )
 
+# Added to the sum of a gate, this makes its sigmoid exactly 0 or 1: exp(-1e4) is 0 in float32 and in float64. Infinity
+# would do so too, but it is multiplied by the mark, which is 0 at real steps, and infinity times zero is NaN.
 _SATURATED: Final = 1e4
-"""Added to the sum of a gate, it makes its sigmoid exactly 0 or 1, in float32 and float64."""
 
 _LOOKS_NOTHING_UP: Final = "it cannot look up precomputed input products"
 """Why torch's kernels do not take ids: they multiply the input by the input weights themselves."""
@@ -100,6 +101,8 @@ def _call_packed(
     dropout: float = 0.0,
 ) -> LayerOutputs:
     """Call torch's function of each cell; the states are two tensors for an LSTM and one for the others."""
+    # Torch's functions, not its modules: these would build a PackedSequence, and check and sort what is sorted already.
+    # `train` makes them keep buffers for the backward pass, and switches on dropout between layers.
     flat = [weight for own in weights for weight in own if weight is not None]
     bias, train, both = weights[0][2] is not None, train or dropout > 0, len(weights) == 2 * layers
     if cell == "lstm":
@@ -144,6 +147,7 @@ class Dense(LayeredEngine):
     def run_layer(self, inputs: LayerInputs) -> LayerOutputs:
         cell, order, steps, weights, initial = inputs
         outputs, carries = list[Tensor](), list[Carry]()
+        # Torch's own backward direction would start in the padding, so each direction is a forward layer by itself.
         for direction, own in enumerate(weights):
             start = tuple(state[direction] for state in initial)
             seen = steps.index_select(0, order.reversal) if direction else steps
@@ -157,6 +161,7 @@ def _run_dense(cell: Cell, steps: Tensor, order: PackingOrder, weights: Weights,
     """Compute one direction over packed steps, given in its reading order."""
     rows, time, hidden = order.nonempty_count, order.longest, weights[1].shape[-1]
     start = initial or make_zeros(cell, steps, rows, hidden)
+    # Rows of one length fill the rectangle: their packed order is its time-major order, and nothing is copied.
     ragged = order.steps < rows * time
     if ragged:
         if cell == "lstm":
@@ -170,6 +175,7 @@ def _run_dense(cell: Cell, steps: Tensor, order: PackingOrder, weights: Weights,
     states = [state.unsqueeze(0) for state in start]
     bias, train = weights[2] is not None, torch.is_grad_enabled()
     if cell == "lstm":
+        # The final hidden states are those of the last column too, but each row's own are in the output.
         output, _, cells = torch.lstm(sequence, states, flat, bias, 1, 0.0, train, False, False)  # noqa: FBT003
     else:
         call = torch.gru if cell == "gru" else torch.rnn_tanh if cell == "rnn_tanh" else torch.rnn_relu

@@ -21,6 +21,7 @@ _Function = Callable[[ctypes.Array["Job"], int, int, int, int, int | None], None
 class Job(ctypes.Structure):
     """One direction of one layer: the struct of the same name in kernels.c, where the fields are described."""
 
+    # Fields that a job does not set are zero: null pointers for tensors that its cell does not have.
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("cell", "reverse", "depth", "wide", "times", "rows", "steps", "keep")),
         *((name, ctypes.c_int64) for name in ("gate_stride", "state_stride")),
@@ -95,6 +96,7 @@ def load_kernels(instruction_set: str | None = None) -> Kernels:
     except AttributeError as error:
         msg = f"{LIBRARY} has no kernels for {name}"
         raise UnavailableError(msg) from error
+    # Without these, ctypes would pass Python integers as 32-bit ints, and cut addresses in half.
     function.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 4, ctypes.c_void_p]
     function.restype = None
     lanes.restype = ctypes.c_int64

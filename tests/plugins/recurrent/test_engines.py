@@ -22,8 +22,8 @@ from pipeline_recurrent import GRU, LSTM, RNN, EngineName
 from pipeline_recurrent.engines import ENGINES, StackInputs, Weights, plain
 from pipeline_recurrent.native import available, library
 from pipeline_recurrent.recurrent import Recurrent
-from support.oracles import recurrent
-from support.untyped import graphed, loosely, seed
+from support.oracles import run_recurrent
+from support.untyped import compile_graph, seed, untyped
 
 Name = Literal["lstm", "gru", "rnn_tanh", "rnn_relu"]
 CELLS: tuple[Name, ...] = ("lstm", "gru", "rnn_tanh", "rnn_relu")
@@ -98,7 +98,7 @@ def run_loop(case: Case) -> list[Tensor]:
     states: list[Tensor] = []
     ended: list[list[Tensor]] = []
     for index, row in enumerate(rows):
-        steps, carried = recurrent(module, row, initial and [state[:, index] for state in initial])
+        steps, carried = run_recurrent(module, row, initial and [state[:, index] for state in initial])
         states.append(torch.cat(steps, dim=1))
         ended.append(carried)
     results = [*states, *(torch.stack(each, dim=1) for each in zip(*ended, strict=True))]
@@ -335,14 +335,14 @@ def test_copies_keep_their_engine(engine: EngineName) -> None:
 def test_a_model_around_it_compiles(engine: EngineName) -> None:
     """The graph breaks at the engine; results and gradients are the same."""
     model = Encode(LSTM(3, 4, num_layers=2, bidirectional=True, engine=engine)) >> Pool("max") >> Classify(2)
-    compiled = graphed(model, backend="eager")
+    compiled = compile_graph(model, backend="eager")
     weights = list(model.parameters())
     for lengths in ([2, 3], [4, 0, 1]):
         batch = Packed(Vectors, torch.randn(5, 3), torch.tensor(lengths))
         with warnings.catch_warnings():
             # Torch's own warnings while it traces a graph.
             warnings.simplefilter("ignore")
-            ours, eager = loosely(compiled)(batch), model(batch)
+            ours, eager = untyped(compiled)(batch), model(batch)
         assert isinstance(ours, type(eager))
         torch.testing.assert_close(ours.values, eager.values)
         torch.testing.assert_close(

@@ -37,7 +37,7 @@ from pipeline.models import classifier, language_model
 from pipeline_recurrent import GRU, LSTM, RNN, EngineName, precompute_inputs
 from pipeline_recurrent.native import available
 from pipeline_recurrent.recurrent import Recurrent
-from support.oracles import recurrent
+from support.oracles import run_recurrent
 from support.untyped import seed
 
 LENGTHS = (3, 0, 5, 1, 5)
@@ -109,7 +109,7 @@ def run_loop(embed: Embed, module: nn.LSTM | nn.GRU | nn.RNN, initial: Carry | N
     rows, found, ended = make_ids(padded=True), list[Tensor](), list[list[Tensor]]()
     for index, time in enumerate(LENGTHS):
         row = embed.weight[rows.values[index, :time]].double()
-        steps, carried = recurrent(module, row, initial and [state[:, index] for state in initial])
+        steps, carried = run_recurrent(module, row, initial and [state[:, index] for state in initial])
         found.append(torch.cat(steps, dim=1))
         ended.append(carried)
     return [*found, *(torch.stack(each, dim=1) for each in zip(*ended, strict=True))]

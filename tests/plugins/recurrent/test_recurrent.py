@@ -14,9 +14,9 @@ from pipeline.registry import registry
 from pipeline.testing import adapt_encoder, check_against_oracle, make_batch
 from pipeline_recurrent import GRU, LSTM, Merge
 from pipeline_recurrent.recurrent import Recurrent
-from support.oracles import merge as merge_loop
-from support.oracles import recurrent
-from support.strategies import ragged
+from support.oracles import merge_directions as merge_loop
+from support.oracles import run_recurrent
+from support.strategies import ragged_rows
 from support.untyped import seed
 
 MERGES: tuple[Merge, ...] = ("concat", "mean", "sum", "max", "mul")
@@ -35,14 +35,14 @@ def make_encoder(
 
 def run_loop(encoder: Recurrent[MaybeCausal], row: Tensor) -> Tensor:
     """Return one row's hidden vectors and, below them, its final state."""
-    steps, carried = recurrent(encoder.rnn, row)
+    steps, carried = run_recurrent(encoder.rnn, row)
     last = carried[0].reshape(encoder.num_layers, -1, encoder.hidden_size)[-1]
     return torch.cat([merge_loop(steps, encoder.merge), merge_loop(list(last), encoder.merge).unsqueeze(0)])
 
 
 @pytest.mark.parametrize("merge", MERGES)
 @pytest.mark.parametrize("name", ["lstm", "gru"])
-@given(rows=ragged())
+@given(rows=ragged_rows())
 def test_both_directions_equal_the_loop(name: Name, merge: Merge, rows: list[Tensor]) -> None:
     """Hidden vectors, final states and all gradients, for every way to merge the directions."""
     encoder = make_encoder(name, both=True, merge=merge)
@@ -51,7 +51,7 @@ def test_both_directions_equal_the_loop(name: Name, merge: Merge, rows: list[Ten
 
 @pytest.mark.parametrize("both", [False, True])
 @pytest.mark.parametrize("name", ["lstm", "gru"])
-@given(rows=ragged())
+@given(rows=ragged_rows())
 def test_stacks_equal_the_loop(name: Name, both: bool, rows: list[Tensor]) -> None:
     """With several layers. Between layers the directions are concatenated, for every `merge`."""
     encoder = make_encoder(name, layers=3, both=both, merge="mean")
@@ -59,7 +59,7 @@ def test_stacks_equal_the_loop(name: Name, both: bool, rows: list[Tensor]) -> No
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru"])
-@given(rows=ragged())
+@given(rows=ragged_rows())
 def test_initial_states_are_each_rows_own(name: Name, rows: list[Tensor]) -> None:
     """Every row starts from its own initial state and ends in its own; for an empty row they are equal."""
     encoder = make_encoder(name, layers=2, both=True)
@@ -69,7 +69,7 @@ def test_initial_states_are_each_rows_own(name: Name, rows: list[Tensor]) -> Non
     states = encoder(batch.packed())
     assert states.carry is not None
     for index, row in enumerate(rows):
-        steps, carried = recurrent(encoder.rnn, row, [state[:, index] for state in initial])
+        steps, carried = run_recurrent(encoder.rnn, row, [state[:, index] for state in initial])
         torch.testing.assert_close(states.padded().values[index, : len(row)], torch.cat(steps, dim=1))
         for ours, plain in zip(states.carry, carried, strict=True):
             torch.testing.assert_close(ours[:, index], plain)
