@@ -135,9 +135,9 @@ class Forecast:
             f"{self.histogram.rows:,} rows of {shortest:,} to {self.histogram.longest:,} steps, "
             f"{self.histogram.steps:,} in total; {self.world_size:,} {'rank' if self.world_size == 1 else 'ranks'}"
         )
-        return Table(columns, rows, title=title, notes=list(self._notes()))
+        return Table(columns, rows, title=title, notes=list(self._list_notes()))
 
-    def _notes(self) -> Iterator[str]:
+    def _list_notes(self) -> Iterator[str]:
         forecasts = self.policies.values()
         yield from _EXPLANATIONS
         if any(not forecast.exact for forecast in forecasts):
@@ -292,11 +292,11 @@ def _add_memory(forecasts: Mapping[str, PolicyForecast], model: Model) -> dict[s
             measured[shape] = measure_memory(model, *shape)
     return {
         name: attrs.evolve(
-            forecast, memory=max((measured[shape] for shape in forecast.extreme_shapes), key=_peak, default=None)
+            forecast, memory=max((measured[shape] for shape in forecast.extreme_shapes), key=_get_peak, default=None)
         )
         for name, forecast in forecasts.items()
     }
 
 
-def _peak(memory: Memory) -> float:
+def _get_peak(memory: Memory) -> float:
     return float("inf") if memory.peak is None else memory.peak

@@ -14,13 +14,14 @@ from torch.utils import _pytree as pytree
 
 from pipeline.checks.hints import describe
 from pipeline.core.chain import Chain
+from pipeline.core.contexts import temporary_mode
 from pipeline.core.stage import Stage, StageBase
 from pipeline.data.batches import Padded, is_batch
 from pipeline.data.rows import Ids, Kind, Vectors
 from pipeline.data.scores import Scores, StepScores
 from pipeline.errors import OptionError
 from pipeline.summary.dry_run import list_input_types, prepare_stages
-from pipeline.summary.meta import make_sample, preserve_random_state
+from pipeline.summary.meta import isolate_run, make_sample
 
 Model: TypeAlias = Stage[Padded[Ids], object] | Stage[Padded[Vectors], object]
 """A model that takes padded batches."""
@@ -92,7 +93,7 @@ def measure_memory(model: Model, rows: int, steps: int) -> Memory:
     device = next((weight.device for weight in module.parameters()), torch.device("cpu"))
     measure = _measure_on_gpu if device.type == "cuda" else _measure_on_cpu
     method = f"measured on {device.type}: one training step of a full batch, without an optimizer's state"
-    with _training_restored(module, device):
+    with _training_restored(module):
         try:
             peak = measure(lambda: _train_step(module, rows, steps, device), device)
             # The weights were there before the step; those of other models on the device do not count.
@@ -105,7 +106,7 @@ def measure_memory(model: Model, rows: int, steps: int) -> Memory:
 
 
 def _measure_on_cpu(run: Callable[[], object], _: torch.device) -> int:
-    return peak_bytes(run)
+    return measure_peak_bytes(run)
 
 
 def _measure_on_gpu(run: Callable[[], object], device: torch.device) -> int:
@@ -123,7 +124,7 @@ _MEMORY_EVENT: Final = "[memory]"
 """The profiler's name for an allocation or a release of memory."""
 
 
-def peak_bytes(run: Callable[[], object]) -> int:
+def measure_peak_bytes(run: Callable[[], object]) -> int:
     """Return the peak size of the CPU tensors that a function allocates, in bytes.
 
     All allocations and releases of torch's allocator are added up, so the result is exact and repeatable; the size of
@@ -132,7 +133,7 @@ def peak_bytes(run: Callable[[], object]) -> int:
 
     Example:
         >>> import torch
-        >>> peak_bytes(lambda: torch.zeros(256) + torch.ones(256))
+        >>> measure_peak_bytes(lambda: torch.zeros(256) + torch.ones(256))
         3072
     """
     profiled = profile(profile_memory=True)
@@ -196,23 +197,16 @@ def _compute_loss(output: object) -> Tensor:
 
 
 @contextmanager
-def _training_restored(module: nn.Module, device: torch.device) -> Generator[None]:
+def _training_restored(module: nn.Module) -> Generator[None]:
     """Switch to training mode without gradients; afterwards restore the module and the random generators."""
-    modes = {child: child.training for child in module.modules()}
     gradients = [(weight, weight.grad) for weight in module.parameters()]
     buffers = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
-    cuda_state = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-    with preserve_random_state(), torch.enable_grad():
+    with isolate_run(), torch.enable_grad(), temporary_mode(module, training=True):
         try:
             for weight, _ in gradients:
                 weight.grad = None
-            module.train()
             yield
         finally:
-            if cuda_state is not None:
-                torch.cuda.set_rng_state(cuda_state, device)
-            for child, training in modes.items():
-                child.training = training
             for weight, gradient in gradients:
                 weight.grad = gradient
             with torch.no_grad():
@@ -222,10 +216,12 @@ def _training_restored(module: nn.Module, device: torch.device) -> Generator[Non
 
 def _is_out_of_memory(error: BaseException) -> bool:
     # On a CPU, torch raises a RuntimeError with this text, which our own errors may have as their cause.
-    return isinstance(error, torch.OutOfMemoryError) or any("can't allocate memory" in text for text in _texts(error))
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        "can't allocate memory" in text for text in _iterate_messages(error)
+    )
 
 
-def _texts(error: BaseException | None) -> Iterator[str]:
+def _iterate_messages(error: BaseException | None) -> Iterator[str]:
     while error is not None:
         yield str(error)
         error = error.__cause__

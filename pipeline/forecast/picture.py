@@ -102,7 +102,7 @@ def _set_length_axis(axes: Any, shortest: int, longest: int, *, is_log: bool) ->
 def _draw_batches(axes: Any, name: str, forecast: PolicyForecast, most: float) -> None:  # noqa: ANN401 - as above
     widths, shares = np.maximum(forecast.shown_batches[:, 0], 1), forecast.shown_batches[:, 1]
     # A square-root scale: most batches have little padding, and a few with much must not flatten them.
-    axes.set_yscale("function", functions=(_root, np.square))
+    axes.set_yscale("function", functions=(_take_root, np.square))
     axes.set_ylim(0, most * 1.05)
     axes.set_yticks([tick for tick in _TICKS if tick <= most * 1.05])
     axes.yaxis.set_major_formatter(_format_share)
@@ -118,7 +118,7 @@ def _draw_batches(axes: Any, name: str, forecast: PolicyForecast, most: float) -
     axes.set_title(summary, loc="right", fontsize=9, color=_MEAN_COLOR)
 
 
-def _root(share: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _take_root(share: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.sqrt(np.maximum(share, 0))
 
 

@@ -5,8 +5,7 @@ from typing import Any, Final, Generic, Literal, TypeVar, cast, final
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
-from typing_extensions import override
+from torch.utils.data import DataLoader
 
 from pipeline.batching.plan import Plan
 from pipeline.checks.hints import describe
@@ -21,6 +20,7 @@ from pipeline.loading.sampler import PlannedBatches
 from pipeline.loading.workers import (
     MonitoredCollate,
     MonitoredDataset,
+    NumberedBatches,
     WorkerFailure,
     WorkerMonitor,
     check_worker_options,
@@ -151,8 +151,9 @@ class Loader(Generic[T]):
         counted = iter(self.batch_sampler)
         loader = self._start(self.batch_sampler.plan)
         self.report = Report()
+        plan = loader.batches.plan
         for number, (batch, _) in enumerate(zip(loader, counted, strict=True)):
-            self.report += batch.report() if is_batch(batch) else _planned_report(loader.plan, number)
+            self.report += batch.report() if is_batch(batch) else _planned_report(plan, number)
             yield self._move_to_device(batch)
 
     def _start(self, plan: Plan) -> "_MonitoredLoader[T]":
@@ -164,7 +165,7 @@ class Loader(Generic[T]):
             )
             raise OptionError(msg, rows=len(self.dataset), lengths=plan.rows)
         if self._persistent is not None:
-            self._persistent.set_plan(plan)
+            self._persistent.batches.plan = plan
             return self._persistent
         loader = _MonitoredLoader(self.dataset, plan, self._collate, self._options)
         if self._options["persistent_workers"]:
@@ -197,28 +198,17 @@ class _MonitoredLoader(Generic[T]):
         collate: Callable[[Any], T | WorkerFailure],
         options: dict[str, Any],
     ) -> None:
-        self._batches: Final = _NumberedBatches(plan)
+        self.batches: Final = NumberedBatches(plan)
         self._dataset: Final = dataset
         self._keep_workers: Final[bool] = options["persistent_workers"]
         workers: int = options["num_workers"]
         progress = ProgressTable(workers) if workers else None
-        self._monitor: Final = None if progress is None else WorkerMonitor(progress, dataset, plan)
+        self._monitor: Final = None if progress is None else WorkerMonitor(progress, dataset, self.batches)
         # Rows are cut in the workers. The monitor gets the whole dataset, which knows the records by their numbers.
         rows = dataset if plan.splits.limit is None else CutRows(_check_rows(dataset), plan.splits)
         self._loader: Final = DataLoader[Any](
-            MonitoredDataset(rows, progress), batch_sampler=self._batches, collate_fn=collate, **options
+            MonitoredDataset(rows, progress), batch_sampler=self.batches, collate_fn=collate, **options
         )
-
-    @property
-    def plan(self) -> Plan:
-        """The plan whose batches are loaded."""
-        return self._batches.plan
-
-    def set_plan(self, plan: Plan) -> None:
-        """Load the batches of another plan from now on."""
-        self._batches.plan = plan
-        if self._monitor is not None:
-            self._monitor.plan = plan
 
     def __iter__(self) -> Iterator[T]:
         batches = iter(self._loader)
@@ -226,7 +216,7 @@ class _MonitoredLoader(Generic[T]):
             # After the workers have started: torch installs its own handler with the first ones.
             install_sigchld_handler()
         try:
-            for number in range(len(self.plan)):
+            for number in range(len(self.batches.plan)):
                 yield self._next_batch(batches, number)
             next(batches, None)  # the iterator must reach its end before persistent workers can start the next epoch
         finally:
@@ -252,21 +242,8 @@ class _MonitoredLoader(Generic[T]):
         return batch
 
     def _add_batch_note(self, error: Exception, number: int) -> None:
-        records = self.plan.splits.rows_of(self.plan[number]).tolist()
+        records = self.batches.get_records(number)
         error.add_note(f"It was raised for batch {number}, which holds {describe_records(self._dataset, records)}.")
-
-
-@final
-class _NumberedBatches(Sampler[list[int]]):
-    """Batch sampler that puts each batch's number in the plan before its rows, as `MonitoredDataset` expects."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-
-    @override
-    def __iter__(self) -> Iterator[list[int]]:
-        for number, batch in enumerate(self.plan):
-            yield [number, *batch.tolist()]
 
 
 def _check_rows(dataset: Indexable[object]) -> Indexable[Row[Kind]]:

@@ -15,7 +15,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import active_children
 from types import FrameType
@@ -23,7 +23,7 @@ from typing import Final, Generic, TypeVar, final
 from weakref import WeakSet
 
 import attrs
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset, Sampler, get_worker_info
 from typing_extensions import override
 
 from pipeline.batching.plan import Plan
@@ -127,11 +127,30 @@ def _survives_pickling(error: Exception) -> bool:
 
 
 @final
-class MonitoredDataset(Dataset[R]):
-    """Dataset that reports its progress in a worker, and returns an error instead of raising it.
+class NumberedBatches(Sampler[list[int]]):
+    """Batch sampler that puts each batch's number in the plan before its rows, for a `MonitoredDataset`.
 
-    Its indices are a batch's number in the plan, followed by the batch's records.
+    Args:
+        plan: the batches. With persistent workers, it is replaced before each epoch.
     """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+
+    @override
+    def __iter__(self) -> Iterator[list[int]]:
+        for number, batch in enumerate(self.plan):
+            yield [number, *batch.tolist()]
+
+    def get_records(self, batch: int) -> list[int]:
+        """Return the records that a batch holds, whole or in part."""
+        records: list[int] = self.plan.splits.rows_of(self.plan[batch]).tolist()
+        return records
+
+
+@final
+class MonitoredDataset(Dataset[R]):
+    """Dataset that reports its progress in a worker, and returns an error instead of raising it."""
 
     def __init__(self, dataset: Indexable[R], progress: ProgressTable | None) -> None:
         self._dataset: Final = dataset
@@ -142,7 +161,11 @@ class MonitoredDataset(Dataset[R]):
         return self._dataset[index]
 
     def __getitems__(self, indices: Sequence[int]) -> list[R] | WorkerFailure:
-        """Return the records of a batch, or the error that reading them raised in a worker."""
+        """Return the rows of a batch, or the error that reading them raised in a worker.
+
+        Args:
+            indices: the batch's number, and its rows, from `NumberedBatches`.
+        """
         batch, *records = indices
         worker = get_worker_info()
         if worker is None or self._progress is None:
@@ -185,13 +208,13 @@ class WorkerMonitor:
     Args:
         progress: the table in which the workers report.
         dataset: the dataset, which names records.
-        plan: the plan whose batches the workers make.
+        batches: the batches that the workers make.
     """
 
-    def __init__(self, progress: ProgressTable, dataset: object, plan: Plan) -> None:
+    def __init__(self, progress: ProgressTable, dataset: object, batches: NumberedBatches) -> None:
         self._progress: Final = progress
         self._dataset: Final = dataset
-        self.plan = plan
+        self._batches: Final = batches
         self._reported: Final[set[int]] = set()
         _monitors.add(self)
 
@@ -237,7 +260,7 @@ class WorkerMonitor:
         if not blamed:
             return None
         details = "; ".join(f"worker {worker} {self._describe(progress)}" for worker, progress in blamed)
-        records = [record for _, progress in blamed for record in self._records(progress)]
+        records = [record for _, progress in blamed for record in self._get_records(progress)]
         return WorkerError(f"{message}: {details}.", workers=[worker for worker, _ in blamed], records=records)
 
     def _describe(self, progress: WorkerProgress) -> str:
@@ -248,14 +271,11 @@ class WorkerMonitor:
                 activity = "had just finished"
             case _:
                 activity = "was reading" if progress.phase is WorkerPhase.READING else "was collating"
-        records = describe_records(self._dataset, self._records(progress))
+        records = describe_records(self._dataset, self._get_records(progress))
         return f"{activity} batch {progress.batch}, which holds {records}"
 
-    def _records(self, progress: WorkerProgress) -> list[int]:
-        if progress.record is not None:
-            return [progress.record]
-        records: list[int] = self.plan.splits.rows_of(self.plan[progress.batch]).tolist()
-        return records
+    def _get_records(self, progress: WorkerProgress) -> list[int]:
+        return self._batches.get_records(progress.batch) if progress.record is None else [progress.record]
 
 
 def _find_pids(error: Exception) -> set[int]:

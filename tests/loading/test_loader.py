@@ -14,7 +14,7 @@ from pipeline import FromIds, Ids, Pad, Padded, Report
 from pipeline.batching import Budget, Policy, Rows
 from pipeline.errors import OptionError
 from pipeline.loading import CutRows, Loader, PlannedBatches, RowDataset
-from support.untyped import listed
+from support.untyped import to_list
 
 # Torch warns if there are more workers than processors.
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
@@ -36,7 +36,7 @@ def make_loader(policy: Policy = POLICY, **options: Any) -> Loader[Padded[Ids]]:
 
 def get_content(batch: Padded[Ids]) -> tuple[list[int], list[list[int]]]:
     """Return a batch's row ids and values."""
-    return listed(batch.metadata.row_ids), listed(batch.values)
+    return to_list(batch.metadata.row_ids), to_list(batch.values)
 
 
 def load_epochs(batches: Loader[Padded[Ids]], count: int = 2) -> list[list[Any]]:

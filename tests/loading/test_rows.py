@@ -15,7 +15,7 @@ from pipeline.loading import CutRows, PlannedBatches, RowDataset
 from pipeline.sources import Records
 from pipeline.stages.input_stage import InputStage
 from support.troubles import TroubledSource, TroubledStage
-from support.untyped import listed
+from support.untyped import to_list
 
 TEXTS = ["to be", "or not", "to be that is", ""]
 
@@ -30,7 +30,7 @@ def test_rows_are_those_of_the_input_stage(one_by_one: bool) -> None:
         rows = RowDataset(source, tokenize, one_by_one=one_by_one)
         assert len(rows) == 4
         for row, number in zip(rows.__getitems__([2, 0, 3]), [2, 0, 3], strict=True):
-            assert listed(row.sequence.values) == listed(wanted[number].sequence.values)
+            assert to_list(row.sequence.values) == to_list(wanted[number].sequence.values)
             assert (row.target, row.row_id) == (number, number)
         assert rows[1].row_id == 1
         with pytest.raises(IndexError):
@@ -63,9 +63,9 @@ def test_a_part_of_a_row_has_the_fields_of_its_steps() -> None:
     offsets = torch.tensor([[0, 1], [1, 2], [2, 3], [3, 4]])
     row = Row(Ids(torch.arange(4), offsets), ["a", None, "c", "d"], 7, [True, False, True, True])
     part = cut_row(row, 1, 3)
-    assert listed(part.sequence.values) == [1, 2]
+    assert to_list(part.sequence.values) == [1, 2]
     assert part.sequence.offsets is not None
-    assert listed(part.sequence.offsets) == [[1, 2], [2, 3]]
+    assert to_list(part.sequence.offsets) == [[1, 2], [2, 3]]
     assert (part.target, part.row_id, part.answer_mask) == ([None, "c"], 7, [False, True])
     labeled = cut_row(Row(Vectors(torch.zeros(4, 2)), target="spam"), 3, 9)
     assert (len(labeled), labeled.target, labeled.answer_mask) == (1, "spam", None)
@@ -79,7 +79,7 @@ def test_the_parts_of_split_rows_add_up_to_the_rows() -> None:
     parts = CutRows(rows, batches.splits)
     found: dict[int, list[int]] = {row: [] for row in range(5)}
     for number in sorted(number for batch in batches for number in batch):
-        found[parts[number].row_id] += listed(parts[number].sequence.values)
+        found[parts[number].row_id] += to_list(parts[number].sequence.values)
     assert found == {row: list(range(count)) for row, count in enumerate(counts)}
     short = CutRows(rows, PlannedBatches(counts, Budget(4, too_long="truncate")).splits)
     assert [len(short[number]) for number in range(len(short))] == [4, 0, 3, 4, 2]

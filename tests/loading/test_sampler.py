@@ -18,7 +18,7 @@ from pipeline import FromIds, Pad
 from pipeline.batching import Boundaries, Budget, Plan, Policy, Rows, Shapes
 from pipeline.errors import OptionError
 from pipeline.loading import PlannedBatches, RowDataset
-from support.untyped import listed
+from support.untyped import to_list
 
 POLICIES: list[Policy] = [
     Rows(3),
@@ -215,7 +215,7 @@ def test_a_stock_loader_takes_planned_batches() -> None:
     rows = RowDataset([[7] * count for count in counts], FromIds())
     loader = DataLoader(rows, batch_sampler=make_sampler(counts, Budget(24)), collate_fn=Pad())
     wanted = take(make_sampler(counts, Budget(24)))
-    assert [listed(batch.metadata.row_ids) for batch in loader] == wanted
+    assert [to_list(batch.metadata.row_ids) for batch in loader] == wanted
     assert len(loader) == len(wanted)
 
 

@@ -12,7 +12,7 @@ from pipeline import FromIds, Pad
 from pipeline.batching import Budget
 from pipeline.loading import PlannedBatches, RowDataset
 from support.needs import needs
-from support.untyped import listed
+from support.untyped import to_list
 
 # torchdata calls a deprecated function of torch.
 pytestmark = [
@@ -33,7 +33,7 @@ def make_loader(workers: int) -> Any:
 
 def take(batches: Any, count: int | None = None) -> list[list[int]]:
     """Return the row ids of the next `count` batches, or of all that are left."""
-    return [listed(batch.metadata.row_ids) for batch in islice(iter(batches), count)]
+    return [to_list(batch.metadata.row_ids) for batch in islice(iter(batches), count)]
 
 
 @pytest.fixture(scope="module")

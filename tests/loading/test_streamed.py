@@ -21,7 +21,7 @@ from pipeline.loading.streamed import Ranks, Shard
 from pipeline.stages.input_stage import IdSequence
 from pipeline.stages.resumable import Resumable
 from support.needs import needs
-from support.untyped import listed, loosely
+from support.untyped import to_list, untyped
 
 # Torch warns if there are more workers than processors.
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
@@ -172,7 +172,7 @@ class Skippable:
 def test_a_shard_is_every_nth_record(kind: Callable[[list[list[int]]], object], first: int, every: int) -> None:
     """The same records by index, by skipping, or by reading from the beginning."""
     records = [[number] for number in range(8)]
-    shard = cast("Shard[list[int]]", loosely(Shard)(kind(records), first, every))
+    shard = cast("Shard[list[int]]", untyped(Shard)(kind(records), first, every))
     assert list(shard) == records[first::every]
 
 
@@ -187,7 +187,7 @@ def make_data(seed: int = 0) -> Stream[IdSequence | Example[IdSequence], Padded[
 
 def get_values(batch: Padded[Ids]) -> tuple[list[int], list[list[int]]]:
     """Return a batch as tests compare it: row ids and values."""
-    return listed(batch.metadata.row_ids), listed(batch.values)
+    return to_list(batch.metadata.row_ids), to_list(batch.values)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 4])
@@ -295,7 +295,7 @@ def test_row_ids_count_the_records_of_the_whole_source() -> None:
     texts = [f"a {'b ' * (row % 5)}" for row in range(20)]
     tokenize = Tokenize.train(texts)
     stream = Streamed(texts, tokenize >> Bucket(rows=3) >> Pad(), rank=1, world_size=2, ranks="apart")
-    assert sorted(row for batch in stream for row in listed(batch.metadata.row_ids)) == list(range(1, 20, 2))
+    assert sorted(row for batch in stream for row in to_list(batch.metadata.row_ids)) == list(range(1, 20, 2))
     rows = [Row(Ids(torch.zeros(2, dtype=torch.int64)), row_id=row) for row in (5, 9)]
     assert sorted(row.row_id for batch in Streamed(rows, Bucket(rows=2)) for row in batch) == [5, 9]
 

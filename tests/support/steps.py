@@ -1,4 +1,4 @@
-"""Training, as a rank of several does it: for processes that import it by name."""
+"""Train on one of several ranks; the processes of the ranks import this module."""
 
 from typing import Any
 
@@ -9,34 +9,34 @@ from torch.nn.parallel import DistributedDataParallel
 from pipeline import FromIds, Pad
 from pipeline.batching import Budget
 from pipeline.loading import Loader, PlannedBatches, RowDataset
-from support.untyped import learn, listed, seed
+from support.untyped import seed, to_list, train_step
 
 
-class Sums(nn.Module):
-    """A loss of one number a row, so that every batch has a gradient."""
+class MeanSquare(nn.Module):
+    """A model whose output is a loss, so that every batch has a gradient."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weights = nn.Embedding(13, 2)
 
     def forward(self, values: Tensor) -> Tensor:
-        """The mean of what the ids are embedded to."""
+        """Return the mean square of the embedded ids."""
         embedded: Tensor = self.weights(values % 13)
         return embedded.square().mean()
 
 
-def trained_on_a_rank(counts: list[int], workers: int) -> dict[str, Any]:
-    """Two epochs: the places of each batch, the state of the loader, and the weights in the end."""
+def train_on_rank(counts: list[int], workers: int) -> dict[str, Any]:
+    """Train for two epochs; return the row ids of each batch, the state of the loader, and the final weights."""
     seed(0)
-    rows = RowDataset([[place] * count for place, count in enumerate(counts)], FromIds())
+    rows = RowDataset([[row] * count for row, count in enumerate(counts)], FromIds())
     loader = Loader(rows, PlannedBatches(counts, Budget(40), seed=3), Pad(), num_workers=workers)
-    model = DistributedDataParallel(Sums())
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
-    places: list[list[list[int]]] = []
+    model = DistributedDataParallel(MeanSquare())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    row_ids: list[list[list[int]]] = []
     for _ in range(2):
-        places.append([])
+        row_ids.append([])
         for batch in loader:
-            learn(model(batch.values), optimiser)
-            places[-1].append(listed(batch.metadata.row_ids))
+            train_step(model(batch.values), optimizer)
+            row_ids[-1].append(to_list(batch.metadata.row_ids))
     weights = [weight.detach().clone() for weight in model.parameters()]
-    return {"places": places, "state": loader.state_dict(), "weights": weights}
+    return {"row_ids": row_ids, "state": loader.state_dict(), "weights": weights}
