@@ -12,7 +12,7 @@ from bench.timing.spread import Spread
 from bench.timing.threads import on_threads
 from bench.timing.times import Times
 from bench.timing.turns import Turns, by_turns
-from pipeline.forecast.peak import peak_bytes
+from pipeline.forecast.memory import measure_peak_bytes
 
 FEW = Turns(most=2, fewest=2)
 
@@ -104,8 +104,8 @@ def test_the_peak_of_memory_is_what_is_held_at_once() -> None:
     def at_once() -> None:
         _ = [before[:250] + 1 for _ in range(3)]
 
-    assert 1_000_000 <= peak_bytes(one_after_the_other) <= 2_100_000
-    assert 3_000_000 <= peak_bytes(at_once) <= 3_100_000
+    assert 1_000_000 <= measure_peak_bytes(one_after_the_other) <= 2_100_000
+    assert 3_000_000 <= measure_peak_bytes(at_once) <= 3_100_000
 
 
 def test_threads_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from bench.timing.step import step_of
 from bench.timing.threads import Threads, on_threads
 from bench.timing.turns import Turns, by_turns, first_times
 from pipeline import AttendEarlier, Attention, States
-from pipeline.forecast.peak import peak_bytes
+from pipeline.forecast.memory import measure_peak_bytes
 from pipeline_attention import Additive, General
 
 ROWS: Final = 16
@@ -125,7 +125,7 @@ def measured(case: Case, threads: int, turns: Turns, *, rows: int = ROWS, hidden
     notes = ["masked: not run, its scores would take gigabytes"] if case.too_large else []
     traits: dict[str, Trait] = {"score": case.score, "steps": case.steps, "learning": case.learning}
     traits |= {"rows": rows, "hidden": hidden, "threads": case.threads}
-    memory = {name: peak_bytes(step) for name, step in steps.items()}
+    memory = {name: measure_peak_bytes(step) for name, step in steps.items()}
     return Finding("attend", str(case), threads, traits, times, memory, notes=notes)
 
 

@@ -25,7 +25,7 @@ from bench.timing.step import Step
 from bench.timing.threads import on_threads
 from bench.timing.times import Times
 from bench.timing.turns import SLOW, Turns, by_turns, timed
-from pipeline.forecast.peak import peak_bytes
+from pipeline.forecast.memory import measure_peak_bytes
 from pipeline_recurrent.native import available
 
 _UNHURRIED: Final = 10.0
@@ -66,7 +66,7 @@ def measured(point: Point, threads: int, turns: Turns, slow: float = SLOW) -> Fi
     times = _by_turns({**candidates, **strangers}, first, turns, slow)
     notes += [f"{name}: once, its first step took {first[name]:.0f} s" for name in first if first[name] > slow]
     memory = {
-        name: peak_bytes(step) for name, step in candidates.items() if point.learning and first[name] < _UNHURRIED
+        name: measure_peak_bytes(step) for name, step in candidates.items() if point.learning and first[name] < _UNHURRIED
     }
     return Finding("encode", str(point), threads, point.traits, times, memory, point.operations(problem.steps), notes)
 
