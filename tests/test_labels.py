@@ -1,10 +1,12 @@
 """Labels: names and ids, and the errors for invalid names."""
 
+import pickle
+
 import pytest
 
 from pipeline import Labels
 from pipeline.errors import LabelError
-from support.untyped import loosely
+from support.untyped import untyped
 
 
 def test_labels_from_targets_are_sorted_and_unique() -> None:
@@ -27,7 +29,7 @@ def test_labels_from_targets_are_sorted_and_unique() -> None:
 def test_invalid_names_raise(names: object, message: str) -> None:
     """Each with the value and a fix."""
     with pytest.raises(LabelError, match=message):
-        loosely(Labels)(names)
+        untyped(Labels)(names)
 
 
 def test_invalid_targets_raise() -> None:
@@ -45,3 +47,12 @@ def test_unknown_targets_raise_with_the_row() -> None:
         labels.to_id("c", row=7)
     with pytest.raises(LabelError, match="target must be one of the 2 labels, got 2"):
         labels.to_id(2)
+
+
+def test_labels_are_a_sequence_that_can_be_pickled() -> None:
+    """They are sorted if taken from targets; None is not a class."""
+    assert Labels.from_targets(["b", "a", "b"]).names == ("a", "b")
+    assert list(Labels.from_targets([["N", None], ["V"]])) == ["N", "V"]
+    labels = Labels(["b", "a"])
+    assert (labels[0], labels[:], labels.to_id("a"), labels.to_id(1), len(labels)) == ("b", ("b", "a"), 1, 1, 2)
+    assert pickle.loads(pickle.dumps(labels)) == labels

@@ -1,4 +1,4 @@
-"""Every pool equals a plain loop over each row, looks at real steps alone, and gives zeros for a row of none."""
+"""Tests of poolings: each equals a plain loop over the rows, and gives zeros for an empty row."""
 
 from collections.abc import Callable
 
@@ -12,8 +12,8 @@ from pipeline.errors import CompositionError, ShapeError, UnknownNameError, Unkn
 from pipeline.testing import adapt_pool, check_against_oracle
 from pipeline_attention import AttentionPool
 from pipeline_recurrent import LSTM
-from support.strategies import ragged
-from support.untyped import listed, seed
+from support.strategies import ragged_rows
+from support.untyped import seed, to_list
 
 PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
     "final": lambda row: row[-1],
@@ -26,62 +26,62 @@ PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("name", PLAIN)
-@given(rows=ragged())
+@given(rows=ragged_rows())
 def test_pools_equal_the_loop(name: str, rows: list[Tensor]) -> None:
-    """Values and gradients of every pool without weights."""
+    """Values and gradients of every pooling without weights."""
     check_against_oracle(adapt_pool(Pool(name)), lambda row: PLAIN[name](row) if len(row) else row.new_zeros(3), rows)
 
 
-def attention_pool() -> AttentionPool:
-    """A small pool in float64, the same at every call."""
+def make_attention_pool() -> AttentionPool:
+    """Return a small pooling in float64, the same at every call."""
     seed(3)
     return AttentionPool(3).double()
 
 
-@given(rows=ragged())
+@given(rows=ragged_rows())
 def test_attention_pool_equals_the_loop(rows: list[Tensor]) -> None:
-    """A learned query asks each step: values, and gradients of rows, projection and query."""
-    pool = attention_pool()
+    """Values, and gradients of rows, projection and query."""
+    pool = make_attention_pool()
 
-    def plainly(row: Tensor) -> Tensor:
+    def pool_row(row: Tensor) -> Tensor:
         if not len(row):
             return row.new_zeros(3)
-        asked = [torch.tanh(pool.projection.weight @ step + pool.projection.bias) @ pool.query for step in row]
-        return torch.softmax(torch.stack(asked), dim=0) @ row
+        scores = [torch.tanh(pool.projection.weight @ step + pool.projection.bias) @ pool.query for step in row]
+        return torch.softmax(torch.stack(scores), dim=0) @ row
 
-    check_against_oracle(adapt_pool(Pool(pool)), plainly, rows, list(pool.parameters()))
+    check_against_oracle(adapt_pool(Pool(pool)), pool_row, rows, list(pool.parameters()))
 
 
 def test_equal_maxima_share_the_gradient() -> None:
-    """As torch's amax has it, whatever the order of the steps."""
+    """As in torch's amax, in any order of the steps."""
     values = torch.tensor([[[2.0], [2.0], [1.0], [9.0]]], requires_grad=True)
     pooled_rows = Pool("max")(States.from_padded(values, torch.tensor([3])))
     (gradient,) = torch.autograd.grad(pooled_rows.values.sum(), values)
-    assert listed(gradient.flatten()) == [0.5, 0.5, 0.0, 0.0]
+    assert to_list(gradient.flatten()) == [0.5, 0.5, 0.0, 0.0]
 
 
-def test_final_is_not_last_for_two_directions() -> None:
+def test_final_differs_from_last_if_bidirectional() -> None:
     """The backward half of the final state belongs to the first step, not to the last."""
     states = Encode(LSTM(3, 4, bidirectional=True))(Padded(Vectors, torch.randn(2, 5, 3), torch.tensor([5, 2])))
-    final, last, first = (Pool(how)(states).values for how in ("final", "last", "first"))
+    final, last, first = (Pool(name)(states).values for name in ("final", "last", "first"))
     assert torch.equal(final[:, :4], last[:, :4])
     assert torch.equal(final[:, 4:], first[:, 4:])
     assert not torch.equal(final, last)
 
 
-def test_attention_pool_weights_are_given_on_request() -> None:
-    """They sum to 1 over each row that has steps."""
+def test_attention_pool_weights_sum_to_one() -> None:
+    """Over each row that has steps."""
     states = States.from_padded(torch.randn(2, 4, 3).double(), torch.tensor([3, 0]))
-    weights = attention_pool().weights(states)
+    weights = make_attention_pool().weights(states)
     torch.testing.assert_close(weights.sum(1), torch.tensor([1.0, 0.0]).double())
 
 
-def test_a_stranger_may_pool_to_another_size() -> None:
-    """A pool that gives more features than come in says so, and the head behind it learns its size."""
+def test_a_pooling_may_change_the_size() -> None:
+    """It declares its output size, which becomes the input size of the head after it."""
 
     class MeanAndMax(Pooling):
         def forward(self, states: States) -> Tensor:
-            return torch.cat([Pool(how)(states).values for how in ("mean", "max")], dim=1)
+            return torch.cat([Pool(name)(states).values for name in ("mean", "max")], dim=1)
 
         def output_size(self, input_size: int) -> int:
             return 2 * input_size
@@ -91,22 +91,22 @@ def test_a_stranger_may_pool_to_another_size() -> None:
     assert model(Padded(Vectors, torch.zeros(1, 2, 3), torch.tensor([2]))).values.shape == (1, 2)
 
 
-def test_bad_names_and_options_are_refused() -> None:
-    """With the list of what exists."""
-    with pytest.raises(
-        UnknownNameError, match="'avg' is no pool that is installed; there are: attention, final, first"
-    ):
+def test_unknown_names_and_options_raise() -> None:
+    """With the known names or options."""
+    with pytest.raises(UnknownNameError, match="'avg' is not the name of an installed pool.*: attention, final, first"):
         Pool("avg")
-    with pytest.raises(UnknownOptionError, match="pool 'mean' .* takes no option 'dim'; it takes: none"):
+    with pytest.raises(UnknownOptionError, match="pool 'mean' .* does not take option 'dim'; its options: none"):
         Pool("mean", dim=1)
 
 
-def test_sizes_that_do_not_fit_are_refused() -> None:
-    """At the join, and at the call of a pool by itself."""
+def test_unequal_sizes_raise() -> None:
+    """When stages are joined, and when a pooling is called alone."""
     states = States.from_padded(torch.zeros(1, 2, 3), torch.tensor([2]))
     with pytest.raises(CompositionError, match="pool 'attention' does not know its input size yet"):
         Pool("attention")(states)
-    with pytest.raises(ShapeError, match="pool 'attention' reads 5 features, but 3 arrived"):
+    with pytest.raises(ShapeError, match="pool 'attention' has input_size=5, got values with 3 features"):
         Pool("attention", input_size=5)(states)
-    with pytest.raises(CompositionError, match="between stage 1 `Encode` and stage 2 `Pool`: 4 features come in, but"):
+    with pytest.raises(
+        CompositionError, match="between stage 1 `Encode` and stage 2 `Pool`: the input has size 4 along"
+    ):
         _ = Encode(LSTM(3, 4)) >> Pool("attention", input_size=5)

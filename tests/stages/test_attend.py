@@ -1,273 +1,174 @@
-"""Attention in pieces and by torch's fused kernel: the same answers whichever way is taken, within the memory said."""
+"""Tests of `Attend` and `AttendEarlier` against a plain loop over each row."""
 
+import math
 from collections.abc import Callable
-from functools import partial
 
 import pytest
 import torch
 from hypothesis import given
-from hypothesis import strategies as st
-from jaxtyping import Bool, Float
-from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from typing_extensions import override
+from torch import Tensor, nn
 
-from pipeline import Attend, AttendEarlier, Attention, States
-from pipeline.errors import OptionError
-from pipeline.forecast.memory import peak_bytes
-from pipeline.functional.attention import causal_dot_product_attention, dot_product_attention
+from pipeline import Attend, AttendEarlier, Attention, Encode, Padded, States, Vectors
+from pipeline.errors import CompositionError, OptionError, ShapeError, UnknownOptionError
 from pipeline.parts.attention import masked_softmax
-from pipeline.stages.query_chunks import MEMORY
-from pipeline.testing import adapt_attend, check_against_oracle
+from pipeline.testing import MODULE_LAWS, Law, PlainModule, adapt_attend, check_against_oracle
 from pipeline_attention import Additive, Dot, General, ScaledDot
-from support.oracles import attend
-from support.strategies import ragged
+from pipeline_recurrent import LSTM
+from support.oracles import attend_by_softmax
+from support.strategies import ragged_rows
 from support.untyped import seed
 
-MAKERS: dict[str, Callable[[], Attention]] = {
-    "dot": lambda: Dot(3),
-    "scaled_dot": lambda: ScaledDot(3),
-    "general": lambda: General(3),
-    "additive": lambda: Additive(3, hidden_size=2),
-    "stranger": lambda: Stranger(),  # noqa: PLW0108 - the class comes further down
-    "own way": lambda: Sharper(3),
-}
+NAMES = ("dot", "scaled_dot", "general", "additive")
 
 
-class Stranger(Attention):
-    """Has a score, and nothing else."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.input_size = 3
-
-    @override
-    def score(
-        self, query: Float[Tensor, "batch query hidden"], key: Float[Tensor, "batch key hidden"]
-    ) -> Float[Tensor, "batch query key"]:
-        return query @ key.transpose(1, 2) - key.square().sum(-1).unsqueeze(1) / 2
-
-
-class Sharper(Attention):
-    """Declares an inner product, but has weights of its own, which count."""
-
-    inner_product = True
-
-    def __init__(self, input_size: int) -> None:
-        super().__init__()
-        self.input_size = input_size
-
-    @override
-    def score(
-        self, query: Float[Tensor, "batch query hidden"], key: Float[Tensor, "batch key hidden"]
-    ) -> Float[Tensor, "batch query key"]:
-        return query @ key.transpose(1, 2)
-
-    @override
-    def weights(
-        self,
-        query: Float[Tensor, "batch query hidden"],
-        key: Float[Tensor, "batch key hidden"],
-        mask: Bool[Tensor, "#batch #query key"],
-    ) -> Float[Tensor, "batch query key"]:
-        return masked_softmax(2 * self.score(query, key), mask)
-
-
-def made(name: str) -> Attention:
-    """A small attention in float64, the same at every call."""
+def make_attention(name: str) -> Attention:
+    """Return a small attention in float64, the same at every call."""
     seed(3)
-    return MAKERS[name]().double()
+    makers: dict[str, Callable[[], Attention]] = {
+        "dot": lambda: Dot(3),
+        "scaled_dot": lambda: ScaledDot(3),
+        "general": lambda: General(3),
+        "additive": lambda: Additive(3, hidden_size=2),
+    }
+    return makers[name]().double()
 
 
-def scores_of(attention: Attention, row: Tensor) -> Tensor:
-    """A row's scores, from the definition that `score` is."""
-    scores = attention.score(row.unsqueeze(0), row.unsqueeze(0))[0]
-    return 2 * scores if isinstance(attention, Sharper) else scores
+def compute_score(attention: Attention, query: Tensor, key: Tensor) -> Tensor:
+    """Return the score of one query and one key, from the definition."""
+    match attention:
+        case ScaledDot():
+            return query @ key / math.sqrt(len(key))
+        case General():
+            return (attention.linear.weight @ query + attention.linear.bias) @ key
+        case Additive():
+            inside = attention.query.weight @ query + attention.query.bias + attention.key.weight @ key
+            return attention.value.weight[0] @ torch.tanh(inside)
+        case _:
+            return query @ key
 
 
-@pytest.mark.parametrize("memory", [1, 400, 3_000, MEMORY])
-@pytest.mark.parametrize("window", [None, 1, 2, 9])
-@pytest.mark.parametrize("name", MAKERS)
-@given(rows=ragged())
-def test_earlier_steps_in_pieces_equal_the_loop(name: str, window: int | None, memory: int, rows: list[Tensor]) -> None:
-    """However little memory there is: values and all gradients."""
-    attention = made(name)
+def compute_scores(attention: Attention, row: Tensor) -> Tensor:
+    """Return all scores of a row, computed one by one."""
+    cells = [compute_score(attention, query, key) for query in row for key in row]
+    return torch.stack(cells).reshape(len(row), len(row)) if cells else row.new_zeros(0, 0)
 
-    def plainly(row: Tensor) -> Tensor:
+
+@pytest.mark.parametrize("name", NAMES)
+@given(rows=ragged_rows())
+def test_whole_rows_equal_the_loop(name: str, rows: list[Tensor]) -> None:
+    """Each step attends to every step of its row: values and all gradients."""
+    attention = make_attention(name)
+
+    def attend_row(row: Tensor) -> Tensor:
+        return attend_by_softmax(compute_scores(attention, row), row, [range(len(row))] * len(row))
+
+    check_against_oracle(adapt_attend(Attend(attention)), attend_row, rows, list(attention.parameters()))
+
+
+@pytest.mark.parametrize("window", [None, 1, 2])
+@pytest.mark.parametrize("name", NAMES)
+@given(rows=ragged_rows())
+def test_earlier_steps_equal_the_loop(name: str, window: int | None, rows: list[Tensor]) -> None:
+    """Each step attends to those before it, the first to itself only: values and all gradients."""
+    attention = make_attention(name)
+
+    def attend_row(row: Tensor) -> Tensor:
         reach = len(row) if window is None else window
-        return attend(
-            scores_of(attention, row), row, [range(max(0, step - reach), step) or [0] for step in range(len(row))]
-        )
+        allowed = [range(max(0, step - reach), step) or [0] for step in range(len(row))]
+        return attend_by_softmax(compute_scores(attention, row), row, allowed)
 
-    stage = AttendEarlier(attention, window=window, memory=memory)
-    check_against_oracle(adapt_attend(stage), plainly, rows, list(attention.parameters()))
-
-
-@pytest.mark.parametrize("memory", [1, 400, MEMORY])
-@pytest.mark.parametrize("name", MAKERS)
-@given(rows=ragged())
-def test_whole_rows_in_pieces_equal_the_loop(name: str, memory: int, rows: list[Tensor]) -> None:
-    """As for earlier steps."""
-    attention = made(name)
-
-    def plainly(row: Tensor) -> Tensor:
-        return attend(scores_of(attention, row), row, [range(len(row))] * len(row))
-
-    check_against_oracle(adapt_attend(Attend(attention, memory=memory)), plainly, rows, list(attention.parameters()))
-
-
-@pytest.mark.parametrize("window", [None, 1, 40, 128, 200, 1_000])
-@pytest.mark.parametrize("name", MAKERS)
-def test_long_rows_equal_weights_and_keys(name: str, window: int | None) -> None:
-    """Rows longer than the steps that look back at a time: contexts and gradients are those of the weights."""
-    attention = made(name)
-    generator = torch.Generator().manual_seed(1)
-    values = torch.randn(2, 300, 3, dtype=torch.float64, generator=generator).requires_grad_()
-    states = States.from_padded(values, torch.tensor([300, 170]))
     stage = AttendEarlier(attention, window=window)
-    wanted = stage.weights(states) @ states.padded().values
-    found = stage(states).padded().values
-    torch.testing.assert_close(found, wanted * states.mask.unsqueeze(-1))
-    slopes = [torch.autograd.grad((each * each.detach().cos()).sum(), values)[0] for each in (found, wanted)]
-    torch.testing.assert_close(*slopes)
+    check_against_oracle(adapt_attend(stage), attend_row, rows, list(attention.parameters()))
 
 
+class Contexts(nn.Module):
+    """A stage as a plain module, from values and lengths to values."""
+
+    def __init__(self, stage: Attend | AttendEarlier) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def forward(self, values: Tensor, lengths: Tensor) -> Tensor:
+        """Return each step's context."""
+        return self.stage(States.from_padded(values, lengths)).padded().values
+
+
+@pytest.mark.parametrize("law", MODULE_LAWS)
 @pytest.mark.parametrize("stage", [Attend, AttendEarlier])
-@pytest.mark.parametrize("name", MAKERS)
-def test_weights_in_pieces_are_the_weights(name: str, stage: type[Attend] | type[AttendEarlier]) -> None:
-    """And they mix the contexts."""
-    states = States.from_padded(torch.randn(3, 5, 3).double(), torch.tensor([5, 0, 2]))
-    whole, few = (stage(made(name), memory=memory) for memory in (MEMORY, 1))
-    torch.testing.assert_close(few.weights(states), whole.weights(states))
-    torch.testing.assert_close(few.weights(states) @ states.padded().values, whole(states).padded().values)
-
-
-@pytest.mark.parametrize("memory", [1, MEMORY])
-@pytest.mark.parametrize("stage", [Attend, AttendEarlier])
-@pytest.mark.parametrize("name", MAKERS)
-def test_nothing_leaks_out_of_padding_or_mates(
-    name: str, stage: type[Attend] | type[AttendEarlier], memory: int
-) -> None:
-    """NaN and 1e38 in padding, in float32, and a mate of NaN: the same bits, the same finite gradients."""
-    attention = made(name).float()
-    attending = stage(attention, memory=memory)
-    lengths = torch.tensor([4, 0, 1, 6])
-    values = torch.randn(4, 6, 3, generator=torch.Generator().manual_seed(2))
-    real = torch.arange(6) < lengths.unsqueeze(1)
-    wanted: list[Tensor] = []
-    for filling in (0.0, torch.nan, torch.inf, 1e38):
-        filled = values.masked_fill(~real.unsqueeze(-1), filling).requires_grad_()
-        found = attending(States.from_padded(filled, lengths)).padded().values
-        (slope,) = torch.autograd.grad(found.square().sum(), filled)
-        assert found.isfinite().all()
-        assert slope.isfinite().all()
-        assert not slope[~real].any()
-        wanted = wanted or [found, slope]
-        assert torch.equal(found, wanted[0])
-        assert torch.equal(slope, wanted[1])
-    mate = values.clone()
-    mate[3] = torch.nan
-    found = attending(States.from_padded(mate, lengths)).padded().values
-    assert torch.equal(found[:3], wanted[0][:3])
-
-
-def test_masked_keys_may_hold_anything() -> None:
-    """In a direct call too, in float32: what no query may attend to is not looked at."""
-    query, key = torch.randn(1, 2, 3), torch.randn(1, 4, 3)
-    mask = torch.tensor([[[True, False, True, False], [True, False, False, False]]])
-    wanted = Dot(3)(query, key, mask)
-    for filling in (torch.nan, torch.inf, 1e38):
-        other = key.clone()
-        other[:, [1, 3]] = filling
-        assert torch.equal(Dot(3)(query, other, mask), wanted)
-
-
-@given(rows=ragged(), times=st.integers(0, 5))
-def test_the_two_fused_ways_agree(rows: list[Tensor], times: int) -> None:
-    """By torch's triangle, as a GPU takes it, and by a mask."""
-    values = torch.cat([*rows, torch.zeros(times, 3, dtype=torch.float64)]).unsqueeze(0)
-    behind = torch.ones(values.shape[1], values.shape[1], dtype=torch.bool).tril(-1)
-    behind[:1, :1] = True
-    one = causal_dot_product_attention(values * 2, values, values)
-    torch.testing.assert_close(one, dot_product_attention(values * 2, values, values, behind.unsqueeze(0)))
-
-
-@pytest.mark.parametrize("memory", [1, MEMORY])
-@pytest.mark.parametrize("stage", [Attend, AttendEarlier])
-@pytest.mark.parametrize("name", MAKERS)
-def test_gradients_are_right(name: str, stage: type[Attend] | type[AttendEarlier], memory: int) -> None:
-    """By finite differences; and a second time too, for which torch's fused kernel must stand aside."""
-    attending = stage(made(name), memory=memory)
-    values = torch.randn(2, 3, 3, dtype=torch.float64, requires_grad=True)
-
-    def contexts(values: Tensor) -> Tensor:
-        return attending(States.from_padded(values, torch.tensor([3, 2]))).padded().values
-
-    assert torch.autograd.gradcheck(contexts, values)
-    with sdpa_kernel(SDPBackend.MATH):
-        assert torch.autograd.gradgradcheck(contexts, values)
-
-
-def test_a_second_derivative_is_refused_by_the_fused_kernel() -> None:
-    """In torch's words, and not by a wrong number."""
-    values = torch.randn(1, 3, 3, requires_grad=True)
-    found = Attend(Dot(3))(States.from_padded(values, torch.tensor([3]))).padded().values
-    (slope,) = torch.autograd.grad(found.square().sum(), values, create_graph=True)
-    with pytest.raises(RuntimeError, match="is not implemented"):
-        torch.autograd.grad(slope.sum(), values)
-
-
-@pytest.mark.parametrize("memory", [1, MEMORY])
-@pytest.mark.parametrize("stage", [Attend, AttendEarlier])
-@pytest.mark.parametrize("name", MAKERS)
-def test_autocast_gives_nearly_the_same(name: str, stage: type[Attend] | type[AttendEarlier], memory: int) -> None:
-    """In bfloat16, forward and backward."""
-    attending = stage(made(name).float(), memory=memory)
-    values = torch.randn(2, 5, 3, requires_grad=True)
-    states = States.from_padded(values, torch.tensor([5, 3]))
-    wanted = attending(states).padded().values
-    with torch.autocast("cpu", torch.bfloat16):
-        found = attending(states).padded().values
-    slopes = [torch.autograd.grad(each.float().sum(), values, retain_graph=True)[0] for each in (found, wanted)]
-    torch.testing.assert_close(found.float(), wanted, rtol=0.1, atol=0.1)
-    torch.testing.assert_close(*slopes, rtol=0.2, atol=0.2)
-
-
-@pytest.mark.parametrize("window", [None, 30])
-@pytest.mark.parametrize("memory", [2**20, 2**22])
-def test_memory_is_kept_to(memory: int, window: int | None) -> None:
-    """In training, with what is as large as the steps beside it: inputs and outputs of pieces, and their gradients."""
-    attention = Additive(16)
-    values = torch.randn(4, 200, 16, requires_grad=True)
-    states = States.from_padded(values, torch.full((4,), 200))
-
-    def train(stage: Attend | AttendEarlier) -> object:
-        return torch.autograd.grad(stage(states).padded().values.sum(), [values, *attention.parameters()])
-
-    for stage in (Attend(attention, memory=memory), AttendEarlier(attention, window=window, memory=memory)):
-        beside = 20 * values.numel() * values.element_size()
-        assert peak_bytes(partial(train, stage)) <= memory + beside
-    assert peak_bytes(lambda: train(Attend(attention, memory=2**40))) > 6 * 2**22
-
-
-def test_inner_products_take_memory_linear_in_time() -> None:
-    """Twice the steps take about twice the memory, and no square of scores."""
-    general = General(8)
-
-    def train(steps: int) -> int:
-        values = torch.randn(2, steps, 8, requires_grad=True)
-        states = States.from_padded(values, torch.full((2,), steps))
-        return peak_bytes(
-            lambda: torch.autograd.grad(AttendEarlier(general, window=50)(states).padded().values.sum(), values)
+@pytest.mark.parametrize("name", NAMES)
+def test_laws_hold(name: str, stage: type[Attend] | type[AttendEarlier], law: Law[PlainModule]) -> None:
+    """Padding and batchmates have no effect, the stages can be exported, and `AttendEarlier` is causal."""
+    law(
+        lambda: PlainModule(
+            Contexts(stage(make_attention(name))),
+            input_size=3,
+            causal=stage is AttendEarlier,
+            exportable=name == "general",
         )
+    )
 
-    assert train(8_000) < 2.2 * train(4_000)
+
+@given(rows=ragged_rows())
+def test_earlier_attention_is_causal(rows: list[Tensor]) -> None:
+    """Changing a row's last step changes no other context."""
+    stage = AttendEarlier(make_attention("general"))
+    for row in rows:
+        if not len(row):
+            continue
+        changed = torch.cat([row[:-1], row[-1:] + 1])
+        lengths = torch.tensor([len(row)])
+        before, after = (stage(States.from_padded(x.unsqueeze(0), lengths)).packed().values for x in (row, changed))
+        last = len(row) - 1
+        assert torch.equal(before[:last], after[:last])
+        weights = stage.weights(States.from_padded(row.unsqueeze(0), lengths))[0]
+        assert not weights.diagonal()[1:].any(), "only the first step attends to itself"
 
 
-def test_bad_memory_is_refused() -> None:
-    """With the rule and what arrived."""
-    for stage in (Attend, AttendEarlier):
-        with pytest.raises(
-            OptionError, match="memory must be 1 byte or more, got 0; leave it out for 67108864"
-        ):
-            stage("dot", memory=0)
+def test_weights_sum_to_one_at_real_steps() -> None:
+    """Padding neither attends nor is attended to."""
+    states = States.from_padded(torch.randn(2, 4, 3).double(), torch.tensor([4, 2]))
+    for stage in (Attend(make_attention("general")), AttendEarlier(make_attention("general"))):
+        weights = stage.weights(states)
+        assert weights.shape == (2, 4, 4)
+        torch.testing.assert_close(weights.sum(-1), states.mask.double())
+        assert not weights[1, :, 2:].any()
+
+
+def test_a_fully_masked_query_gives_zeros() -> None:
+    """With finite gradients, unlike a plain softmax, which gives NaN."""
+    values = torch.full((1, 3), 1e38, requires_grad=True)
+    weights = masked_softmax(values, torch.tensor([[False, False, False]]))
+    (gradient,) = torch.autograd.grad(weights.sum(), values)
+    assert not weights.any()
+    assert not gradient.any()
+
+
+def test_final_states_are_not_changed() -> None:
+    """Attention changes the steps only."""
+    states = Encode(LSTM(3, 4))(Padded(Vectors, torch.randn(2, 5, 3), torch.tensor([5, 2])))
+    found = Attend("general", input_size=4)(states)
+    assert torch.equal(found.final, states.final)
+    assert found.carry is states.carry
+    assert not torch.equal(found.packed().values, states.packed().values)
+
+
+def test_the_input_size_is_inferred_or_given() -> None:
+    """An attention given by name waits for its input size, and rejects another."""
+    lazy = Attend("general")
+    states = States.from_padded(torch.zeros(1, 2, 3), torch.tensor([2]))
+    with pytest.raises(CompositionError, match=r'does not know its input size yet.*Attend\("general", input_size=3\)'):
+        lazy(states)
+    with pytest.raises(ShapeError, match="attention 'general' has input_size=4, got values with 3 features"):
+        Attend("general", input_size=4)(states)
+    joined = Encode(LSTM(3, 5)) >> lazy
+    assert sorted(joined.state_dict())[:2] == ["attend.attention.linear.bias", "attend.attention.linear.weight"]
+
+
+def test_invalid_options_raise() -> None:
+    """Each with the rule, the value and a fix."""
+    with pytest.raises(OptionError, match="window must be 1 or more, got 0"):
+        AttendEarlier("dot", window=0)
+    with pytest.raises(OptionError, match=r"options \['bias'\] need a registered name, got a General object"):
+        Attend(General(3), bias=False)
+    with pytest.raises(UnknownOptionError, match="attention 'dot' of ragged-pipeline .* does not take option 'bias'"):
+        Attend("dot", bias=False)

@@ -1,6 +1,7 @@
-"""Batches of a few fixed shapes: padded to one of them exactly, in rows too, and never more graphs than shapes."""
+"""Tests of `Pad`: values, targets and fixed shapes."""
 
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from pipeline import (
     Embed,
     Encode,
     Example,
+    FromFeatures,
     FromIds,
     Ids,
     Labels,
@@ -24,19 +26,139 @@ from pipeline import (
     Report,
     Row,
     Tag,
+    Target,
+    Vectors,
 )
 from pipeline.batching import Boundaries, Budget, Plan, Policy, Rows, Shapes
 from pipeline.data.metadata import IGNORED
 from pipeline.data.rows import FILLER
-from pipeline.errors import LengthError, OptionError
+from pipeline.errors import (
+    EmptyBatchError,
+    LabelError,
+    LengthError,
+    OptionError,
+    PipelineError,
+    ShapeError,
+    TargetError,
+)
 from pipeline_recurrent import LSTM
-from support.untyped import graphed, listed, seed
+from support.strategies import row_lengths
+from support.untyped import compile_graph, seed, to_list
+
+
+def make_rows_of_ids(counts: list[int]) -> list[Row[Ids]]:
+    """Return rows of these lengths; every id is the row id."""
+    return list(FromIds().map([[place] * count for place, count in enumerate(counts)]))
+
+
+@given(counts=row_lengths(), multiple=st.integers(1, 4))
+def test_values_are_kept_and_padded(counts: list[int], multiple: int) -> None:
+    """Real steps come first, then the padding value; the width is rounded up."""
+    batch = Pad(value=-7, multiple_of=multiple)(make_rows_of_ids(counts))
+    assert batch.width % multiple == 0
+    assert max(counts) <= batch.width < max(counts) + multiple
+    wanted = [[row] * count + [-7] * (batch.width - count) for row, count in enumerate(counts)]
+    assert to_list(batch.values) == wanted
+    assert to_list(batch.lengths) == counts
+
+
+def test_long_rows_raise_or_are_truncated_with_their_targets() -> None:
+    """The answer mask is truncated too."""
+    rows = [Row(Ids(torch.arange(4)), target=[1, None, 2, 3], row_id=8, answer_mask=[True, False, True, True])]
+    with pytest.raises(LengthError, match="row 8 has 4 steps, but max_length is 3; raise max_length, or truncate"):
+        Pad(max_length=3)(rows)
+    batch = Pad(max_length=3, too_long="truncate")(rows)
+    assert to_list(batch.values) == [[0, 1, 2]]
+    assert batch.metadata.targets is not None
+    assert batch.metadata.answer_mask is not None
+    assert to_list(batch.metadata.targets) == [[1, IGNORED, 2]]
+    assert to_list(batch.metadata.answer_mask) == [[True, False, True]]
+
+
+def test_targets_become_class_ids() -> None:
+    """Names are looked up in the labels; empty rows and the padding of step targets are ignored."""
+    labels = Labels(["ham", "spam"])
+    rows = [Row(Ids(torch.arange(n)), target=name) for n, name in ((2, "spam"), (0, "ham"), (1, "ham"))]
+    batch = Pad(labels=labels)(rows)
+    assert batch.metadata.targets is not None
+    assert to_list(batch.metadata.targets) == [1, IGNORED, 0]
+    assert batch.metadata.weight == 2
+    steps = Pad(labels=labels)(
+        [Row(Ids(torch.arange(2)), target=["ham", None]), Row(Ids(torch.arange(1)), target=["spam"])]
+    )
+    assert steps.metadata.targets is not None
+    assert to_list(steps.metadata.targets) == [[0, IGNORED], [1, IGNORED]]
+
+
+def ids(target: object = None) -> Row[Ids]:
+    """Return a row of two steps with row id 5 and any target."""
+    return Row(Ids(torch.zeros(2, dtype=torch.int64)), cast("Target", target), 5)
+
+
+TARGETS: list[tuple[type[PipelineError], str, list[Row[Ids]]]] = [
+    (
+        TargetError,
+        "row 5 has no target, but other rows of its batch have one; give all examples a target",
+        [ids(1), ids()],
+    ),
+    (TargetError, "row 5 has 2 steps but 3 targets, in a batch with targets per step", [ids([1, 2, 3])]),
+    (
+        TargetError,
+        "row 5 has 2 steps but one target for the whole row, in a batch with targets per step",
+        [ids([1, 2]), ids(1)],
+    ),
+    (TargetError, "the target of row 5 is a class name, 'ham', but Pad has no labels", [ids("ham")]),
+    (TargetError, "the target of row 5 must be 0 or more, got -1", [ids(-1)]),
+    (TargetError, "the target of row 5 must be a class id or a class name, got 1.5", [ids(1.5)]),
+]
+
+
+@pytest.mark.parametrize(("error", "message", "rows"), TARGETS)
+def test_invalid_targets_raise(error: type[PipelineError], message: str, rows: list[Row[Ids]]) -> None:
+    """With the row id and a fix."""
+    with pytest.raises(error, match=message):
+        Pad()(rows)
+
+
+def test_unknown_labels_raise() -> None:
+    """With the known labels."""
+    with pytest.raises(
+        LabelError, match="target of row 5 must be one of the 2 labels, got 'eggs'; the labels are ham, spam"
+    ):
+        Pad(labels=Labels(["ham", "spam"]))([ids("eggs")])
+    with pytest.raises(LabelError, match="target of row 5 must be one of the 2 labels, got 2"):
+        Pad(labels=Labels(["ham", "spam"]))([ids(2)])
+
+
+def test_rows_of_different_kinds_raise() -> None:
+    """Mixed widths, dtypes and kinds, which torch's `pad_sequence` accepts or does not explain."""
+    narrow, wide = Row(Vectors(torch.zeros(2, 3))), Row(Vectors(torch.zeros(1, 4)), row_id=1)
+    with pytest.raises(
+        ShapeError,
+        match=r"row 1 must be floating-point vectors of time x feature, .* got float32 of shape \(1, 4\); row 0 is",
+    ):
+        Pad(Vectors)([narrow, wide])
+    with pytest.raises(ShapeError, match=r"row 1 must be .* got float64 of shape \(2, 3\)"):
+        Pad(Vectors)([narrow, Row(Vectors(torch.zeros(2, 3).double()), row_id=1)])
+    with pytest.raises(ShapeError, match=r"row 0 must hold Ids, got Vectors; make it Pad\(Vectors\)"):
+        Pad()(cast("list[Row[Ids]]", list(FromFeatures().map([torch.zeros(2, 3)]))))
+    with pytest.raises(EmptyBatchError, match="rows is empty, but a batch needs at least one row"):
+        Pad()([])
+
+
+def test_invalid_options_raise() -> None:
+    """With the rule and the value."""
+    with pytest.raises(OptionError, match="multiple_of must be 1 or more, got 0"):
+        Pad(multiple_of=0)
+    with pytest.raises(OptionError, match="max_length must be 1 or more, got 0"):
+        Pad(max_length=0)
+
 
 SHAPES = Shapes([(2, 9), (5, 4), (3, 4), (8, 2)])
 
 
 def rows_of(counts: list[int]) -> list[Row[Ids]]:
-    """Rows of so many steps, with a class each."""
+    """Return rows of these lengths, each with a class."""
     return list(FromIds().map(Example([place % 7] * count, target=place % 3) for place, count in enumerate(counts)))
 
 
@@ -45,31 +167,31 @@ COUNTS = st.lists(st.integers(0, 9), min_size=1, max_size=40)
 
 @given(counts=COUNTS, seeded=st.booleans())
 def test_every_batch_has_one_of_the_shapes(counts: list[int], *, seeded: bool) -> None:
-    """Each row is in it once; what fills it up has no steps, no target and no place."""
+    """Each row is in exactly one batch; filler rows have no steps, no target and no row id."""
     rows, pad = rows_of(counts), Pad(policy=SHAPES, value=-1)
     batches = [pad(batch) for batch in Bucket(policy=SHAPES, seed=0 if seeded else None)(rows)]
     assert {tuple(batch.values.shape) for batch in batches} <= set(SHAPES.allowed)
-    places: list[int] = []
+    found: list[int] = []
     for batch in batches:
         assert batch.metadata.targets is not None
-        for place, length, target, values in zip(
-            *map(listed, (batch.metadata.row_ids, batch.lengths, batch.metadata.targets, batch.values)), strict=True
+        for row, length, target, values in zip(
+            *map(to_list, (batch.metadata.row_ids, batch.lengths, batch.metadata.targets, batch.values)), strict=True
         ):
-            if place == FILLER:
+            if row == FILLER:
                 assert (length, target) == (0, IGNORED)
                 assert set(values) == {-1}
             else:
-                places.append(place)
-                assert (length, values[:length]) == (counts[place], [place % 7] * length)
-    assert sorted(places) == list(range(len(counts)))
+                found.append(row)
+                assert (length, values[:length]) == (counts[row], [row % 7] * length)
+    assert sorted(found) == list(range(len(counts)))
     total = sum((batch.report() for batch in batches), start=Report())
     assert (total.rows, total.steps) == (len(counts), sum(counts))
     assert total.padded == sum(batch.values.numel() for batch in batches)
 
 
 @given(counts=COUNTS)
-def test_a_plan_reports_what_pad_makes(counts: list[int]) -> None:
-    """Rows, real and padded steps, for every policy that says what batches are padded to."""
+def test_a_plan_reports_the_padding_of_pad(counts: list[int]) -> None:
+    """Rows, real steps and padded steps, for every policy with a padded shape."""
     policies: list[Policy] = [SHAPES, Budget(40, multiple_of=4), Rows(3), Boundaries((2, 5), max_padded_steps=20)]
     for policy in policies:
         plan, rows = Plan.of(counts, policy), rows_of(counts)
@@ -78,8 +200,8 @@ def test_a_plan_reports_what_pad_makes(counts: list[int]) -> None:
 
 
 @pytest.mark.parametrize("head", [Classify, Tag])
-def test_what_fills_a_batch_up_has_no_answer(head: type[Classify[str] | Tag[str]]) -> None:
-    """Predictions are those without it, one a row; so is the loss."""
+def test_filler_rows_have_no_prediction(head: type[Classify[str] | Tag[str]]) -> None:
+    """Predictions are the same as without fixed shapes."""
     seed(0)
     labels = Labels(["a", "b", "c"])
     states = Pack() >> Embed(7, 4) >> Encode(LSTM(4, 5))
@@ -90,8 +212,8 @@ def test_what_fills_a_batch_up_has_no_answer(head: type[Classify[str] | Tag[str]
     assert list(filled.predict(inputs)) == list(plain.predict(inputs))
 
 
-def test_the_loss_is_that_of_the_rows() -> None:
-    """What fills up weighs nothing, with a class a row and with one a step."""
+def test_filler_rows_have_no_weight_in_the_loss() -> None:
+    """With one class per row, and with one per step."""
     seed(0)
     states = Embed(7, 4) >> Encode(LSTM(4, 5))
     classify, tag = states >> Pool("max") >> Classify(3), states >> Tag(3)
@@ -102,14 +224,14 @@ def test_the_loss_is_that_of_the_rows() -> None:
     assert shapes(rows).metadata.weight == 3
 
 
-def lengths_at_random() -> Iterator[int]:
-    """Lengths at random, the same at every call."""
+def draw_lengths() -> Iterator[int]:
+    """Return random lengths, the same at every call."""
     generator = torch.Generator().manual_seed(3)
-    return iter(listed(torch.randint(0, 10, (300,), generator=generator)))
+    return iter(to_list(torch.randint(0, 10, (300,), generator=generator)))
 
 
-def test_as_many_graphs_as_shapes() -> None:
-    """A compiler that makes a graph for each shape makes no more than there are."""
+def test_there_is_one_graph_per_shape() -> None:
+    """A compiler that makes a graph for each shape makes no more graphs than there are shapes."""
     graphs: list[object] = []
 
     def counting(graph: object, _: object) -> object:
@@ -125,33 +247,35 @@ def test_as_many_graphs_as_shapes() -> None:
         total: Tensor = embedding(ids).masked_fill(~mask, 0).sum(1)
         return total / lengths.clamp(min=1).unsqueeze(-1)
 
-    compiled = graphed(mean, fullgraph=True, backend=counting, dynamic=False)
+    compiled = compile_graph(mean, fullgraph=True, backend=counting, dynamic=False)
     pad = Pad(policy=SHAPES)
-    batches = [pad(batch) for batch in Bucket(policy=SHAPES)(rows_of(list(lengths_at_random())))]
+    batches = [pad(batch) for batch in Bucket(policy=SHAPES)(rows_of(list(draw_lengths())))]
     assert len(batches) > 40
     for batch in batches:
         torch.testing.assert_close(compiled(batch.values, batch.lengths), mean(batch.values, batch.lengths))
     assert len(graphs) == len({tuple(batch.values.shape) for batch in batches}) <= len(SHAPES.allowed)
 
 
-def test_a_long_row_stands_alone_in_its_own_shape() -> None:
-    """The one exception, as stated."""
+def test_a_long_row_is_alone_in_its_own_shape() -> None:
+    """With `too_long="alone"`."""
     shapes = Shapes([(4, 4)], too_long="alone")
     batches = [Pad(policy=shapes)(batch) for batch in Bucket(policy=shapes)(rows_of([2, 9, 3]))]
     assert sorted(tuple(batch.values.shape) for batch in batches) == [(1, 9), (4, 4)]
 
 
-def test_batches_that_are_not_the_policys_are_refused() -> None:
-    """Too many rows for the longest of them; and two that say what is padded to."""
-    with pytest.raises(LengthError, match=r"a batch of 3 rows of up to 5 steps is more than Shapes\(.*\) has room for"):
+def test_batches_of_another_policy_raise() -> None:
+    """With too many rows for the longest of them. A policy and `multiple_of` contradict each other."""
+    with pytest.raises(LengthError, match=r"a batch of 3 rows of up to 5 steps exceeds the limits of Shapes\(.*\)"):
         Pad(policy=SHAPES)(rows_of([5, 1, 2]))
-    with pytest.raises(OptionError, match="Pad has a policy, and multiple_of=8 beside it; say it in the policy alone"):
+    with pytest.raises(
+        OptionError, match="Pad takes a policy or multiple_of, got both; pass multiple_of=8 to the policy"
+    ):
         Pad(policy=SHAPES, multiple_of=8)
 
 
 @given(counts=st.lists(st.integers(0, 24), max_size=40), multiple=st.integers(1, 9))
 def test_a_budget_counts_rounded_steps(counts: list[int], multiple: int) -> None:
-    """No rectangle is over the budget, and every width is a multiple."""
+    """No padded batch is over the budget, and every width is a multiple."""
     policy = Budget(30, multiple_of=multiple, too_long="split")
     for batch in Bucket(policy=policy)(rows_of(counts)):
         padded = Pad(policy=policy)(batch)
@@ -159,11 +283,11 @@ def test_a_budget_counts_rounded_steps(counts: list[int], multiple: int) -> None
         assert padded.width % multiple == 0
 
 
-def test_multiples_that_cannot_be_kept_are_refused() -> None:
-    """Of more steps than the budget; and of two lengths a row."""
+def test_impossible_multiples_raise() -> None:
+    """More steps than the budget, and rows with two lengths."""
     with pytest.raises(
-        OptionError, match="multiple_of=16 leaves no room for a row within max_padded_steps=10; lower it"
+        OptionError, match="max_padded_steps must hold a row of 16 steps, which counts as 16, got 10; raise it"
     ):
         Budget(10, multiple_of=16)
-    with pytest.raises(OptionError, match="multiple_of=4 needs one length a row, but two arrived"):
+    with pytest.raises(OptionError, match="multiple_of=4 needs one length per row, got two"):
         Plan.of([(1, 2), (3, 4)], Budget(100, multiple_of=4))
