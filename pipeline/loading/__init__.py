@@ -5,8 +5,8 @@ from pipeline.loading.loader import Loader as Loader
 from pipeline.loading.rows import CutRows as CutRows
 from pipeline.loading.rows import RowDataset as RowDataset
 from pipeline.loading.sampler import PlannedBatches as PlannedBatches
+from pipeline.loading.stream_dataset import StreamDataset as StreamDataset
 from pipeline.loading.stream_loader import StreamLoader as StreamLoader
-from pipeline.loading.streamed import Streamed as Streamed
 
 __all__ = [
     "CutRows",
@@ -14,6 +14,6 @@ __all__ = [
     "Loader",
     "PlannedBatches",
     "RowDataset",
+    "StreamDataset",
     "StreamLoader",
-    "Streamed",
 ]

@@ -11,7 +11,7 @@ from pipeline.data.batches import is_batch
 from pipeline.data.report import Report
 from pipeline.errors import OptionError
 from pipeline.loading.loader import Start
-from pipeline.loading.streamed import ShardCursor, Streamed
+from pipeline.loading.stream_dataset import ShardCursor, StreamDataset
 from pipeline.loading.workers import check_worker_options, shut_down_workers
 
 X = TypeVar("X")
@@ -40,7 +40,7 @@ class StreamLoader(Generic[B]):
     Example:
         >>> from pipeline import Bucket, FromIds, Pad
         >>> source = [[1, 2, 3, 4], [5], [6, 7, 8, 9, 10]]
-        >>> loader = StreamLoader(Streamed(source, FromIds() >> Bucket(max_padded_steps=10) >> Pad()))
+        >>> loader = StreamLoader(StreamDataset(source, FromIds() >> Bucket(max_padded_steps=10) >> Pad()))
         >>> sorted(row for batch in loader for row in batch.metadata.row_ids.tolist())
         [0, 1, 2]
         >>> loader.report.rows, loader.report.batches, loader.report.steps
@@ -51,7 +51,7 @@ class StreamLoader(Generic[B]):
 
     def __init__(
         self,
-        stream: Streamed[X, B],
+        stream: StreamDataset[X, B],
         *,
         num_workers: int = 0,
         multiprocessing_context: Start | None = None,
@@ -65,7 +65,7 @@ class StreamLoader(Generic[B]):
             "prefetch_factor": prefetch_factor,
         }
         check_worker_options(num_workers, options)
-        self.stream: Final[Streamed[object, B]] = cast("Streamed[object, B]", stream)
+        self.stream: Final[StreamDataset[object, B]] = cast("StreamDataset[object, B]", stream)
         self._options: Final[dict[str, Any]] = {**options, "num_workers": num_workers, "pin_memory": pin_memory}
         self._workers: Final = max(num_workers, 1)
         self._positions: list[ShardCursor] = self._start_cursors(0)
@@ -147,7 +147,7 @@ def _list_shards(shards: Sequence[tuple[int, int]]) -> str:
 class _Shards(IterableDataset[Any]):
     """Batches of the worker's shard, each with the worker's number and the position after it."""
 
-    def __init__(self, stream: Streamed[object, B], starts: Sequence[ShardCursor]) -> None:
+    def __init__(self, stream: StreamDataset[object, B], starts: Sequence[ShardCursor]) -> None:
         self._stream = stream
         self._starts = starts
 

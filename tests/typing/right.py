@@ -68,7 +68,7 @@ from pipeline.hooks import (
     OffersPools,
     PoolingFactory,
 )
-from pipeline.loading import PlannedBatches, Streamed, StreamLoader
+from pipeline.loading import PlannedBatches, StreamDataset, StreamLoader
 from pipeline_attention import AttentionPool, General
 from pipeline_recurrent import GRU, LSTM
 
@@ -136,7 +136,7 @@ reader = Pack() >> Embed(9, 9) >> Encode(LSTM(9, 9))
 before: States[Causal] | None = None
 for window in lanes(texts):
     before = reader(window.with_carry(before))
-assert_type(list(StreamLoader(Streamed(texts, lanes))), list[Padded[Ids]])
+assert_type(list(StreamLoader(StreamDataset(texts, lanes))), list[Padded[Ids]])
 
 # Taggers
 tag = Embed(9, 9) >> Encode(bi) >> AttendEarlier() >> Tag(3)

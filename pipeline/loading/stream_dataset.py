@@ -67,7 +67,7 @@ class ShardCursor:
 
 
 @final
-class Streamed(IterableDataset[B], Generic[X, B]):
+class StreamDataset(IterableDataset[B], Generic[X, B]):
     """Iterable dataset of the batches of a source that is read in its order, endless or not, in bounded memory.
 
     It is for a `DataLoader` with `batch_size=None`, and for torchdata's `StatefulDataLoader`, which keeps the state of
@@ -94,7 +94,8 @@ class Streamed(IterableDataset[B], Generic[X, B]):
 
     Example:
         >>> from pipeline import Bucket, FromIds, Pad
-        >>> stream = Streamed([[1, 2, 3, 4], [5], [6, 7, 8, 9, 10]], FromIds() >> Bucket(max_padded_steps=10) >> Pad())
+        >>> data = FromIds() >> Bucket(max_padded_steps=10) >> Pad()
+        >>> stream = StreamDataset([[1, 2, 3, 4], [5], [6, 7, 8, 9, 10]], data)
         >>> batches = iter(stream)
         >>> first, state = next(batches), stream.state_dict()
         >>> stream.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""`Streamed` and `StreamLoader`: exact resumption at any batch; workers and ranks lose and duplicate no record."""
+"""`StreamDataset` and `StreamLoader`: exact resumption at any batch; workers and ranks lose and duplicate no record."""
 
 import importlib
 import itertools
@@ -15,9 +15,9 @@ from typing_extensions import override
 from pipeline import BPTTWindows, Bucket, Example, FromIds, Ids, Pad, Padded, Row, Stream, Tokenize
 from pipeline.batching import Boundaries, Budget, Policy, Rows, Shapes, StreamCursor, Uneven
 from pipeline.errors import CompositionError, LengthError, OptionError, ValuesError
-from pipeline.loading import Streamed, StreamLoader
+from pipeline.loading import StreamDataset, StreamLoader
 from pipeline.loading.loader import Start
-from pipeline.loading.streamed import Ranks, Shard
+from pipeline.loading.stream_dataset import Ranks, Shard
 from pipeline.stages.input_stage import IdSequence
 from pipeline.stages.resumable import Resumable
 from support.needs import needs
@@ -198,7 +198,7 @@ def test_workers_and_ranks_serve_each_record_once(workers: int, ranks: Ranks) ->
     given: list[int] = []
     steps: list[int] = []
     for rank in range(world_size):
-        stream = Streamed(SOURCE, make_data(), rank=rank, world_size=world_size, ranks=ranks)
+        stream = StreamDataset(SOURCE, make_data(), rank=rank, world_size=world_size, ranks=ranks)
         loader = StreamLoader(stream, num_workers=workers)
         batches = list(loader)
         steps.append(len(batches))
@@ -218,7 +218,7 @@ def test_workers_and_ranks_serve_each_record_once(workers: int, ranks: Ranks) ->
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_batches_do_not_depend_on_the_start_method(start: Start) -> None:
     """Forked and spawned workers make the same batches in the same order."""
-    stream = Streamed(SOURCE, make_data())
+    stream = StreamDataset(SOURCE, make_data())
     one = StreamLoader(stream, num_workers=2, multiprocessing_context=start)
     other = StreamLoader(stream, num_workers=2)
     assert [get_values(batch) for batch in one] == [get_values(batch) for batch in other]
@@ -227,7 +227,7 @@ def test_batches_do_not_depend_on_the_start_method(start: Start) -> None:
 @pytest.mark.parametrize(("workers", "cuts"), [(0, (1, 7, 20)), (1, (3,)), (2, (1, 2, 9, 21)), (4, (2, 5))])
 def test_a_loader_resumes_exactly_where_training_stopped(workers: int, cuts: tuple[int, ...]) -> None:
     """One to four times, whatever workers had prepared ahead; the next epoch is the same too."""
-    stream = Streamed(SOURCE, make_data())
+    stream = StreamDataset(SOURCE, make_data())
 
     def make_loader() -> StreamLoader[Padded[Ids]]:
         return StreamLoader(stream, num_workers=workers)
@@ -250,7 +250,7 @@ def test_a_loader_resumes_exactly_where_training_stopped(workers: int, cuts: tup
 
 def test_each_epoch_of_a_stream_has_its_own_order() -> None:
     """The epoch is set in all workers, even in persistent ones that already run."""
-    stream = Streamed(SOURCE, make_data())
+    stream = StreamDataset(SOURCE, make_data())
     loader = DataLoader(stream, batch_size=None, num_workers=1, persistent_workers=True)
     first, same = [get_values(batch) for batch in loader], [get_values(batch) for batch in loader]
     stream.set_epoch(1)
@@ -262,7 +262,7 @@ def test_each_epoch_of_a_stream_has_its_own_order() -> None:
 
 def test_an_endless_source_is_read_with_bounded_memory() -> None:
     """Each worker reads a few pools ahead; iteration is interrupted and resumed."""
-    stream = Streamed(Endless(), make_data())
+    stream = StreamDataset(Endless(), make_data())
     loader = StreamLoader(stream, num_workers=2)
     wanted = [get_values(batch) for batch in itertools.islice(loader, 40)]
     fresh = StreamLoader(stream, num_workers=2)
@@ -281,10 +281,10 @@ class Endless:
 
 def test_a_stream_is_resumed_without_a_loader() -> None:
     """From its own state, which `StatefulDataLoader` reads."""
-    wanted = [get_values(batch) for batch in Streamed(SOURCE, make_data())]
-    stream = Streamed(SOURCE, make_data())
+    wanted = [get_values(batch) for batch in StreamDataset(SOURCE, make_data())]
+    stream = StreamDataset(SOURCE, make_data())
     got = [get_values(batch) for batch in itertools.islice(stream, 5)]
-    other = Streamed(SOURCE, make_data())
+    other = StreamDataset(SOURCE, make_data())
     other.load_state_dict(stream.state_dict())
     assert got + [get_values(batch) for batch in other] == wanted
     assert [get_values(batch) for batch in other] == wanted
@@ -294,10 +294,10 @@ def test_row_ids_count_the_records_of_the_whole_source() -> None:
     """Text gets row ids from its input stage; rows that come without an input stage keep theirs."""
     texts = [f"a {'b ' * (row % 5)}" for row in range(20)]
     tokenize = Tokenize.train(texts)
-    stream = Streamed(texts, tokenize >> Bucket(rows=3) >> Pad(), rank=1, world_size=2, ranks="apart")
+    stream = StreamDataset(texts, tokenize >> Bucket(rows=3) >> Pad(), rank=1, world_size=2, ranks="apart")
     assert sorted(row for batch in stream for row in to_list(batch.metadata.row_ids)) == list(range(1, 20, 2))
     rows = [Row(Ids(torch.zeros(2, dtype=torch.int64)), row_id=row) for row in (5, 9)]
-    assert sorted(row.row_id for batch in Streamed(rows, Bucket(rows=2)) for row in batch) == [5, 9]
+    assert sorted(row.row_id for batch in StreamDataset(rows, Bucket(rows=2)) for row in batch) == [5, 9]
 
 
 def test_an_error_names_the_record_in_the_whole_source() -> None:
@@ -307,40 +307,40 @@ def test_an_error_names_the_record_in_the_whole_source() -> None:
         ValuesError,
         match=r"record 3 of the source, row 1 of this shard: row 1, step 1 is -1, but ids must be 0 or more",
     ) as info:
-        list(Streamed(source, make_data(), rank=1, world_size=2, ranks="apart"))
+        list(StreamDataset(source, make_data(), rank=1, world_size=2, ranks="apart"))
     assert info.value.details["record"] == 3
     long: list[IdSequence] = [[1], [2], [3] * 40]
     with pytest.raises(LengthError, match="row 2 has 40 steps"):
-        list(Streamed(long, make_data(), rank=0, world_size=2, ranks="apart"))
+        list(StreamDataset(long, make_data(), rank=0, world_size=2, ranks="apart"))
 
 
 def load_into_two_workers(state: Mapping[str, object]) -> None:
     """Load a state into a loader of two workers."""
-    StreamLoader(Streamed(SOURCE, make_data()), num_workers=2).load_state_dict(state)
+    StreamLoader(StreamDataset(SOURCE, make_data()), num_workers=2).load_state_dict(state)
 
 
 def test_states_of_other_streams_are_rejected() -> None:
     """Another number of workers, other options, an iterator that was already read, a bad state."""
-    one = StreamLoader(Streamed(SOURCE, make_data()))
+    one = StreamLoader(StreamDataset(SOURCE, make_data()))
     with pytest.raises(OptionError, match="the state must be of the shards 0 of 2, 1 of 2, got 0 of 1"):
         load_into_two_workers(one.state_dict())
     with pytest.raises(OptionError, match="state must have workers and next, got {}"):
         load_into_two_workers({})
     with pytest.raises(OptionError, match="state must have shard, num_shards and cursor, got {}"):
-        Streamed(SOURCE, make_data()).load_state_dict({})
+        StreamDataset(SOURCE, make_data()).load_state_dict({})
     next(iter(one))
-    other = StreamLoader(Streamed(SOURCE, make_data(seed=1)))
+    other = StreamLoader(StreamDataset(SOURCE, make_data(seed=1)))
     list(itertools.islice(one, 1))
     other.load_state_dict(one.state_dict())
     with pytest.raises(OptionError, match="the cursor belongs to another Bucket, seed or number of ranks"):
         list(other)
-    once = Streamed(iter(SOURCE), make_data())
+    once = StreamDataset(iter(SOURCE), make_data())
     assert len(list(once)) > 1
     with pytest.raises(OptionError, match="source must be an iterable that can be read again, got a list_iterator"):
         list(once)
     with pytest.raises(OptionError, match="this process has read nothing"):
-        Streamed(SOURCE, make_data()).state_dict()
-    shared = Streamed(SOURCE, make_data(), rank=0, world_size=2, ranks="apart")
+        StreamDataset(SOURCE, make_data()).state_dict()
+    shared = StreamDataset(SOURCE, make_data(), rank=0, world_size=2, ranks="apart")
     shared.load_state_dict({"shard": 1, "num_shards": 2, "cursor": StreamCursor().to_dict()})
     with pytest.raises(OptionError, match="the state must be of shard 0 of 2, got shard 1 of 2"):
         iter(shared)
@@ -349,7 +349,7 @@ def test_states_of_other_streams_are_rejected() -> None:
 def test_data_without_a_resumable_stream_is_rejected() -> None:
     """A stream needs cursors to be resumed."""
     with pytest.raises(CompositionError, match="data must have exactly one resumable stream, got Forgetful"):
-        Streamed(SOURCE, FromIds() >> Forgetful())
+        StreamDataset(SOURCE, FromIds() >> Forgetful())
 
 
 class Forgetful(Stream[Row[Ids], list[Row[Ids]]]):
@@ -371,7 +371,7 @@ def test_a_stateful_loader_keeps_the_state_of_each_worker(workers: int) -> None:
     def make_loader() -> StatefulLoader:
         return cast(
             "StatefulLoader",
-            stateful.StatefulDataLoader(Streamed(SOURCE, make_data()), batch_size=None, num_workers=workers),
+            stateful.StatefulDataLoader(StreamDataset(SOURCE, make_data()), batch_size=None, num_workers=workers),
         )
 
     wanted = [get_values(batch) for batch in make_loader()]
