@@ -19,6 +19,7 @@ from pipeline.errors import OptionError
 from pipeline.registry.choice import normalize_name
 from pipeline.text import format_error
 
+# Each file of a package, with its template; None for an empty file.
 _FILES: Final = {
     "pyproject.toml": "pyproject.toml.in",
     "README.md": "README.md.in",
@@ -26,7 +27,6 @@ _FILES: Final = {
     "$module/py.typed": None,
     "tests/test_$name.py": "test.py.in",
 }
-"""Each file of a package, with its template; None for an empty file."""
 
 
 @attrs.frozen

@@ -22,11 +22,11 @@ Unit: TypeAlias = Literal["lengths", "words", "characters", "tokens"]
 LengthCounts: TypeAlias = npt.NDArray[np.integer] | Mapping[int, int]
 """The length of each row, or the number of rows of each length."""
 
+# Files that contain lengths, unless --unit says that they contain text.
 _LENGTH_FILES: Final = (".npy", ".txt")
-"""Files that contain lengths, unless --unit says that they contain text."""
 
+# Longer numbers are neither lengths nor counts, and int() takes quadratic time for a million digits.
 _MAX_DIGITS: Final = 15
-"""Longer numbers are neither lengths nor counts, and int() takes quadratic time for a million digits."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,6 +99,7 @@ def _read_lengths(options: argparse.Namespace) -> LengthCounts:
 
 def _load_array(file: Path) -> npt.NDArray[np.integer]:
     try:
+        # Mapped, because a file of lengths may have a billion rows; without pickle, which could run code.
         return cast("npt.NDArray[np.integer]", np.load(file, mmap_mode="r", allow_pickle=False))
     except OSError as error:
         msg = f"{file} cannot be read: {error.strerror or error}."

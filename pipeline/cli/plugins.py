@@ -3,7 +3,7 @@
 import inspect
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stdout
 from typing import Final, TypedDict
 
@@ -24,20 +24,12 @@ _STYLES: Final = {
     "not chosen": "dim",
 }
 
+# The capabilities for which the table has room.
 _BRIEF: Final = ("causal", "bidirectional", "stateful", "exportable")
-"""The capabilities for which the table has room."""
 
 
 class PluginRecord(TypedDict):
-    """An installed plugin.
-
-    Attributes:
-        package: the distribution that contains it; a question mark if its metadata has no name.
-        version: the distribution's version; likewise.
-        entry: the name of its entry point.
-        state: `ok`, `failed`, `empty` (it offers nothing), `blocked` or `not chosen`.
-        failure: the reason why it failed to load, or null.
-    """
+    """An installed plugin; `docs/plugins.md` explains the fields of all records."""
 
     package: str
     version: str
@@ -47,15 +39,7 @@ class PluginRecord(TypedDict):
 
 
 class OptionRecord(TypedDict):
-    """An option of a part.
-
-    Attributes:
-        name: the keyword.
-        required: whether it has no default.
-        filled_in: whether a stage fills it in if it is left out: an input size, or the texts to train on.
-        default: null if it is required; a value that JSON cannot represent is given as its `repr`.
-        annotation: its type as text, or null.
-    """
+    """An option of a part."""
 
     name: str
     required: bool
@@ -65,19 +49,7 @@ class OptionRecord(TypedDict):
 
 
 class PartRecord(TypedDict):
-    """A part that a plugin offers.
-
-    Attributes:
-        kind: `encoder`, `attention`, `pool` or `tokenizer`.
-        name: the name that users write.
-        hook: the hook through which it is offered.
-        package: the distribution of the plugin that offers it.
-        entry: the entry point of that plugin.
-        state: `ok`, or `conflict` if another plugin offers the name too.
-        options: in the order of its signature; null if the signature cannot be read, or breaks a rule.
-        capabilities: the attributes that it declares if it is created with small options; null if it cannot be; empty
-            for a kind that declares nothing, as tokenizers.
-    """
+    """A part that a plugin offers."""
 
     kind: str
     name: str
@@ -90,14 +62,7 @@ class PartRecord(TypedDict):
 
 
 class Inventory(TypedDict):
-    """Everything that is installed.
-
-    Attributes:
-        schema: 1; it changes when a field changes its meaning or is removed, not when a field is added.
-        versions: of the library, torch and Python, as one text.
-        plugins: in the order in which they are loaded.
-        parts: sorted by kind and name.
-    """
+    """Everything that is installed."""
 
     schema: int
     versions: str
@@ -238,12 +203,7 @@ def _format_annotation(parameter: inspect.Parameter) -> str | None:
     annotation: object = parameter.annotation
     if annotation is parameter.empty:
         return None
-    if isinstance(annotation, str):
-        return annotation
-    try:
-        return inspect.formatannotation(annotation)
-    except Exception:  # noqa: BLE001 - the repr of a plugin's object may fail
-        return f"<{type(annotation).__name__}>"
+    return annotation if isinstance(annotation, str) else _format(annotation, inspect.formatannotation)
 
 
 def _to_json(value: object) -> object:
@@ -251,8 +211,12 @@ def _to_json(value: object) -> object:
     try:
         json.dumps(value, allow_nan=False)
     except Exception:  # noqa: BLE001 - a default may be any object
-        try:
-            return repr(value)
-        except Exception:  # noqa: BLE001
-            return f"<{type(value).__name__}>"
+        return _format(value, repr)
     return value
+
+
+def _format(value: object, show: Callable[[object], str]) -> str:
+    try:
+        return show(value)
+    except Exception:  # noqa: BLE001 - the repr of a plugin's object may fail
+        return f"<{type(value).__name__}>"

@@ -118,6 +118,7 @@ def masked_keys_have_no_effect(make: MakeAttention) -> None:
         condition = f"with {filling} in the masked keys"
         found = attention.weights(other.query, other.key, other.mask)
         check_equal(list(found), list(first), f"{condition}, weights", fix=_MASKED, rounding=0)
+        # A context sums over all keys, and 0 times NaN is NaN. Stages fill padding, so contexts need not survive it.
         if not math.isfinite(filling):
             continue
         contexts, *others = _context_and_gradients(attention, other)
@@ -151,6 +152,7 @@ def fully_masked_queries_give_zeros(make: MakeAttention) -> None:
     if not all(bool(slope.isfinite().all()) for slope in slopes):
         msg = f"a fully masked query causes gradients that are not finite. {_MASKED}"
         raise FaultError(msg)
+    # Axes of size 0: a batch of empty rows reaches an attention like this.
     for queries, keys in ((_QUERIES, 0), (0, _KEYS), (0, 0)):
         found = attention(sample.query[:, :queries], sample.key[:, :keys], mask[:, :queries, :keys])
         if found.shape != sample.query[:, :queries].shape or found.count_nonzero():
@@ -184,10 +186,11 @@ def score_size_bounds_memory(make: MakeAttention) -> None:
         raise FaultError(msg, argument="score_size")
     if size == 0 and attention.overrides_mixing:
         return
-    # With so many queries and keys, tensors per step or per weight are smaller than one number per pair.
+    # With that many queries and keys, tensors per step or per weight are smaller than one number per pair.
     count = 8 * max(size_of(attention), size) + 8
     query, key = (torch.stack(draw_rows((count,), size_of(attention), seed=seed)) for seed in (1, 2))
     projected = attention.project(query, key)
+    # Only `compare` counts: `project` works on single steps, whose number does not grow with the square.
     with torch.no_grad(), _LargestTensor() as largest:
         attention.compare(*projected)
     pairs = count * count

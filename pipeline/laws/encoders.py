@@ -27,8 +27,8 @@ from pipeline.parts.encoder import Encoder
 
 MakeEncoder: TypeAlias = Callable[[], Encoder[MaybeCausal]]
 
+# Random changes to try before a step counts as unseen: one change may be too small to show, for example under relu.
 _TRIES: Final = 3
-"""Random changes to try before a step counts as unseen: one change may be too small to show, for example under relu."""
 
 
 @law
@@ -80,6 +80,7 @@ def metadata_is_passed_on(make: MakeEncoder) -> None:
     """Lengths, width, order, row ids, targets and the answer mask of the output are those of the input."""
     encoder = prepare(make)
     rows = make_batch(draw_rows((4, 1, 3), size_of(encoder)), extra=2)
+    # Values that occur nowhere else (row ids out of order, a target per cell), so that a swap or a default shows.
     answer_mask = rows.order.mask(rows.width) & (torch.arange(rows.width) % 2 == 0)
     targets = torch.arange(3 * rows.width).reshape(3, -1)
     metadata = BatchMetadata(torch.tensor([7, 3, 5]), targets, answer_mask)
@@ -148,6 +149,8 @@ def bidirectional_reads_from_both_ends(make: MakeEncoder) -> None:
         return
     rows = draw_rows((3, 4), size_of(encoder))
     before = states_by_row(encoder(make_batch(rows)))[0]
+    # The ends of a row of 3: a bidirectional encoder that turns the batch instead of the row fails other laws, but one
+    # that reads in one direction only fails here.
     for step, other in ((0, 2), (2, 0)):
         changed = (make_batch(redraw_steps(rows, 0, step, step + 1, seed)) for seed in range(_TRIES))
         if all(torch.equal(states_by_row(encoder(batch))[0][other], before[other]) for batch in changed):
@@ -221,6 +224,8 @@ def carry_matches_declared(make: MakeEncoder) -> None:
         shapes = [tuple(state.shape) for state in carry]
         msg = f"carry must be tensors of layers x batch x size, with a batch of 3, got shapes {shapes}."
         raise FaultError(msg, shapes=shapes)
+    # An encoder that starts from anything else than zeros would give other results at the first batch of a text than
+    # after a reset of the carry.
     zeros = tuple(torch.zeros_like(state) for state in carry)
     found = states_by_row(encoder(attrs.evolve(batch, initial_carry=zeros)))
     check_equal(found, states_by_row(states), "with an initial carry of zeros instead of none")
@@ -234,6 +239,7 @@ def rows_start_from_initial_carry(make: MakeEncoder) -> None:
         return
     rows = draw_rows((4, 4, 4), size_of(encoder))
     batch = make_batch(rows)
+    # Random and different for each row, so that swapped rows or ignored states show.
     initial = _draw_carry(encoder, batch)
     found = states_by_row(encoder(attrs.evolve(batch, initial_carry=initial)))
     for index, (result, without) in enumerate(zip(found, states_by_row(encoder(batch)), strict=True)):

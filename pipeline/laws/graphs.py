@@ -76,8 +76,8 @@ def _explain_errors(action: str) -> Generator[None]:
         raise FaultError(msg) from error
 
 
+# torch does not annotate it.
 _compile: Callable[..., Callable[..., tuple[Tensor, ...]]] = getattr(torch, "compile")  # noqa: B009
-"""torch does not annotate it."""
 
 
 @law
@@ -88,6 +88,7 @@ def exported_part_is_equal(make: Callable[[], AnyModule]) -> None:
         return
     first, *others = _make_batches(part)
     module = _TensorModule(part)
+    # Dynamic axes. The lengths' axis must be the same symbol as the batch axis of the values.
     rows, time = Dim("rows"), Dim("time")
     for strict in (False, True):
         with _explain_errors(f"exporting (strict={strict})"):
@@ -97,6 +98,7 @@ def exported_part_is_equal(make: Callable[[], AnyModule]) -> None:
                 dynamic_shapes={"values": {0: rows, 1: time}, "lengths": {0: rows}},
                 strict=strict,
             ).module()
+        # Other sizes than the traced one: a graph that stored a size as a constant fails here.
         for batch in (first, *others):
             with _explain_errors(f"running the exported part (strict={strict})"):
                 _check_graph(exported, module, batch, f"exported (strict={strict})")

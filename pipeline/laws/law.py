@@ -9,7 +9,7 @@ from typing import Final, TypeAlias, TypeVar
 import torch
 from torch import Tensor, nn
 
-from pipeline.core.contexts import preserve_random_state
+from pipeline.core.contexts import seeded
 from pipeline.data.tensors import to_ints
 from pipeline.errors import OptionError, PipelineError
 from pipeline.text import to_one_line
@@ -46,7 +46,9 @@ def law(body: Law[P]) -> Law[P]:
         __tracebackhide__ = True  # pytest then shows the test, not this function
         reject_instance(make, name)
         try:
-            with preserve_random_state(seed=0), torch.enable_grad():
+            # Seeded, so that a law that passes once passes always. With gradients, because some laws differentiate, and
+            # the caller may be inside torch.no_grad().
+            with seeded(0), torch.enable_grad():
                 body(make)
         except Exception as error:  # noqa: BLE001 - KeyboardInterrupt and pytest.skip are no Exception, and pass through
             raise _broken(name, error) from (error.__cause__ if isinstance(error, FaultError) else error)
@@ -152,7 +154,10 @@ def check_equal(
         if not other.numel():
             continue
         gap = (ours - other).detach().abs()
+        # Relative to the largest expected number, but never below 1: a result near 0 is often the difference of larger
+        # numbers, and has their rounding error.
         allowed = rounding * max(1.0, float(other.detach().abs().max()))
+        # `<=` is False for NaN, so NaN never counts as equal.
         equal = gap <= allowed
         if not bool(equal.all()):
             at = tuple(to_ints((~equal).nonzero()[0]))
@@ -177,6 +182,7 @@ def weighted_sum(results: Sequence[Tensor]) -> Tensor:
 
 def compute_gradients(results: Sequence[Tensor], inputs: Sequence[Tensor]) -> Sequence[Tensor]:
     """Return the gradients of the results' weighted sum; zeros for inputs that do not influence it."""
+    # One backward pass for all results. A gradient for each result would take one pass per number.
     total = weighted_sum(results)
     if not total.requires_grad:
         return [torch.zeros_like(tensor) for tensor in inputs]

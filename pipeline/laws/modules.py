@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError
 from typing_extensions import override
 
-from pipeline.core.contexts import preserve_random_state
+from pipeline.core.contexts import seeded
 from pipeline.data.batches import Padded
 from pipeline.data.rows import Vectors
 from pipeline.laws.law import FaultError, Law, check_equal, law, weighted_sum
@@ -21,8 +21,8 @@ from pipeline.text import format_error, to_one_line
 
 V = TypeVar("V")
 
+# Allowed relative difference between float32 and float64 results. float32 has 7 digits; recurrences lose a few.
 _FLOAT32: Final = 1e-3
-"""Allowed relative difference between float32 and float64 results. float32 has 7 digits; recurrences lose a few."""
 
 _UNREGISTERED: Final = (
     "Usually a tensor that is not a nn.Parameter, a buffer or part of a submodule, so that nn.Module cannot see it."
@@ -55,6 +55,8 @@ def check_gradients(compute: Callable[..., Tensor], inputs: Sequence[Tensor], na
     """
     floats = [tensor.requires_grad_(tensor.is_floating_point()) for tensor in inputs]
     try:
+        # fast_mode compares a random projection of the Jacobian instead of each entry. It takes seconds instead of
+        # minutes, and a wrong gradient is in the projection almost surely.
         torch.autograd.gradcheck(compute, floats, fast_mode=True)
     except GradcheckError as error:
         msg = (
@@ -71,6 +73,8 @@ def output_dtype_follows_part(make: Callable[[], AnyModule]) -> None:
     part = prepare(make)
     batch = _batch_for(part)
     wanted = run_rows(part, batch)
+    # Back to float64 as well: a tensor that `.to` does not reach is still float64 after the first move, but has
+    # mixed with float32 by then.
     for dtype in (torch.float32, torch.float64):
         part.to(dtype)
         found = run_rows(part, Padded(Vectors, batch.values.to(dtype), batch.lengths))
@@ -101,6 +105,7 @@ def output_device_follows_part(make: Callable[[], AnyModule]) -> None:
         check_equal([result.cpu() for result in found], wanted, "on cuda", fix=fix, rounding=1e-8)
     if isinstance(part, PlainModule):
         return
+    # On meta, reading a number from a tensor is an error. So this runs everywhere what would need a GPU to show.
     found = run_rows(part.to("meta"), batch.to("meta"))
     _check_device(found, "meta", fix)
     shapes, expected = ([tuple(result.shape) for result in results] for results in (found, wanted))
@@ -119,6 +124,7 @@ def _check_device(found: list[Tensor], device: str, fix: str) -> None:
 @law
 def state_dict_restores_results(make: Callable[[], AnyModule]) -> None:
     """A part that loads the state dict of another, strictly, gives bitwise the same results."""
+    # Two seeds, or both parts would have equal weights before anything is loaded.
     source, target = _make_seeded(make, 1), _make_seeded(make, 2)
     target.load_state_dict(source.state_dict(), strict=True)
     batch = _batch_for(source)
@@ -153,6 +159,7 @@ def _check_copy(part: M, copied: M, which: str) -> None:
     wanted = run_rows(part, batch)
     check_equal(run_rows(copied, batch), wanted, which, rounding=0)
     with torch.no_grad():
+        # In place: a weight that the copy shares changes the results of the original.
         for weight in copied.parameters():
             weight.add_(1)
     condition = f"the original, after the weights of {which} changed"
@@ -190,6 +197,7 @@ def training_without_randomness_equals_evaluation(make: Callable[[], AnyModule])
     wanted = run_rows(part, batch)
     part.train()
     first, second = (_run_training(part, batch, seed) for seed in (1, 2))
+    # Different results for two seeds show that the part draws random numbers. Then there is nothing to compare.
     is_random = any(not torch.equal(one, other) for one, other in zip(first, second, strict=True))
     fix = "Usually normalization over the batch, as in nn.BatchNorm1d; nn.LayerNorm uses each step by itself."
     if not is_random:
@@ -198,7 +206,7 @@ def training_without_randomness_equals_evaluation(make: Callable[[], AnyModule])
 
 
 def _run_training(part: AnyModule, batch: Padded[Vectors], seed: int) -> list[Tensor]:
-    with preserve_random_state(seed=seed):
+    with seeded(seed):
         found = run_rows(part, Padded(Vectors, batch.values.detach().requires_grad_(), batch.lengths))
     total = weighted_sum(found)
     if total.requires_grad:
@@ -208,7 +216,7 @@ def _run_training(part: AnyModule, batch: Padded[Vectors], seed: int) -> list[Te
 
 
 def _make_seeded(make: Callable[[], M], seed: int) -> M:
-    with preserve_random_state(seed=seed):
+    with seeded(seed):
         return prepare(make)
 
 

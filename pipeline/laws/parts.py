@@ -32,8 +32,8 @@ LENGTHS: Final = ((4, 1, 6, 4, 2), (3, 5), (1, 1), (3,))
 FILLINGS: Final = (0.0, math.nan, math.inf, 1e38)
 """Values of the padding. 1e38 is finite, but its square overflows float32: it shows a product that is masked late."""
 
+# Features for a part that takes any number of them.
 _DEFAULT_SIZE: Final = 3
-"""Features for a part that takes any number of them."""
 
 
 def draw_rows(lengths: Sequence[int], features: int, *, seed: int = 5) -> list[Float[Tensor, "time feature"]]:
@@ -127,6 +127,7 @@ M = TypeVar("M", bound=AnyModule)
 def prepare(make: Callable[[], M]) -> M:
     """Create a part, and set it to float64 and evaluation mode."""
     part = make()
+    # float64, because laws compare results up to rounding: in float32, a wrong term of 1e-6 would pass as rounding.
     part.double()
     part.eval()
     return part
@@ -155,6 +156,7 @@ def run_rows(part: AnyModule, batch: Batch[Vectors]) -> list[Tensor]:
     if isinstance(part, PlainModule):
         return part.run_rows(batch.padded())
     rows = batch.padded().fill_padding(0)
+    # Queries must differ from their keys, or a part that confuses the two would pass.
     mask = rows.order.mask(rows.width).unsqueeze(1).expand(-1, rows.width, -1)
     contexts = part(rows.values.flip(-1), rows.values, mask)
     return [row[:length] for row, length in zip(contexts, to_ints(batch.lengths), strict=True)]
@@ -175,6 +177,7 @@ def steps_by_row(batch: Batch[Hidden]) -> list[Float[Tensor, "time hidden"]]:
 
 def make_states(batch: Batch[Vectors]) -> States[MaybeCausal]:
     """Make states of a batch. The final states belong to the rows, but equal none of their steps."""
+    # Half the sum, because a final state that equals a step would hide a pooling that confuses the two.
     return States(batch, sum_by_row(batch) / 2)
 
 

@@ -49,6 +49,8 @@ def padding_values_have_no_effect(make: Callable[[], Encoder | Pooling | PlainMo
     part = prepare(make)
     for lengths in LENGTHS:
         rows = draw_rows(lengths, size_of(part))
+        # Wider than the longest row, so that every row has padding. Bitwise equality is possible here, because the
+        # shapes, and so the order of all sums, stay the same.
         first = run_rows(part, make_batch(rows, extra=2))
         for filling in FILLINGS:
             found = run_rows(part, make_batch(rows, extra=2, filling=filling))
@@ -87,6 +89,7 @@ def amount_of_padding_has_no_effect(make: Callable[[], AnyModule]) -> None:
     for lengths in LENGTHS:
         rows = draw_rows(lengths, size_of(part))
         first = run_rows(part, make_batch(rows))
+        # Another width may change the order of sums inside kernels, so results are equal up to rounding only.
         for extra in (1, 7):
             found = run_rows(part, make_batch(rows, extra=extra))
             check_equal(found, first, f"in a batch that is {extra} wider than its longest row", fix=_WIDTH)
@@ -102,6 +105,7 @@ def batchmates_have_no_effect(make: Callable[[], AnyModule]) -> None:
         for index, row in enumerate(rows):
             which = f"row {index} of lengths {lengths}"
             check_equal(run_rows(part, make_batch([row])), [together[index]], f"{which}, alone", fix=_BATCHMATES)
+            # NaN shows a dependence of any size: a result that uses one NaN is NaN.
             spoiled = [mate if place == index else torch.full_like(mate, math.nan) for place, mate in enumerate(rows)]
             found = run_rows(part, make_batch(spoiled))[index]
             check_equal([found], [together[index]], f"{which}, among rows of NaN", fix=_BATCHMATES)
@@ -114,6 +118,7 @@ def row_order_has_no_effect(make: Callable[[], AnyModule]) -> None:
     for lengths in LENGTHS:
         rows = draw_rows(lengths, size_of(part))
         first = run_rows(part, make_batch(rows))
+        # All rotations, so that every row has been at every position.
         for shift in range(1, len(rows)):
             found = run_rows(part, make_batch([*rows[shift:], *rows[:shift]]))
             restored = [*found[-shift:], *found[:-shift]]
@@ -170,6 +175,7 @@ def empty_rows_have_no_effect(make: Callable[[], AnyModule]) -> None:
         sees_padding = isinstance(part, Encoder | Pooling | PlainModule)
         found = run_rows(part, make_batch(rows, extra=1, filling=filling)) if sees_padding else first
         check_equal(found, first, f"empty rows with {filling} in their padding", fix=_PADDING)
+    # A batch without any real step is a case of its own: many kernels reject empty input.
     alone = run_rows(part, make_batch(draw_rows((0,), size_of(part)), extra=2))
     for count, extra in ((1, 0), (3, 0), (3, 2)):
         empty = draw_rows((0,) * count, size_of(part))
@@ -201,6 +207,7 @@ def causal_steps_do_not_look_ahead(make: Callable[[], Encoder[MaybeCausal] | Pla
     whole = run_rows(part, make_batch(rows))
     for cut in range(1, 6):
         wanted = [whole[0][:cut]]
+        # Another future shows a part that reads later steps; no future shows a part that uses the row's length.
         found = run_rows(part, make_batch(redraw_steps(rows, 0, cut, 6, cut)))[0]
         check_equal([found[:cut]], wanted, f"after a change of the steps from {cut} on, earlier steps", fix=_FUTURE)
         found = run_rows(part, make_batch([rows[0][:cut], *rows[1:]]))[0]

@@ -170,6 +170,7 @@ def special_tokens_in_text_are_text(make: MakeTokenizer) -> None:
 def texts_are_independent(make: MakeTokenizer) -> None:
     """A text or row of words has the same tokens alone and among others; an empty batch gives an empty list."""
     tokenizer = make()
+    # Batched tokenizers often pad or truncate to a common length; one by one, they cannot.
     alone = [tokenizer.encode([text])[0] for text in TEXTS]
     _check_same(tokenizer.encode(TEXTS), alone, "texts in one batch instead of one by one")
     _check_same(tokenizer.encode(TEXTS[::-1])[::-1], alone, "texts in another order")
@@ -183,6 +184,7 @@ def texts_are_independent(make: MakeTokenizer) -> None:
 def empty_text_has_no_tokens(make: MakeTokenizer) -> None:
     """An empty text has no tokens, alone and among others; no ids decode to an empty text."""
     tokenizer = make()
+    # Alone and between others: a tokenizer that joins texts may attach the neighbor's tokens.
     for texts in ([""], ["a", "", "b"]):
         found = tokenizer.encode(texts)[texts.index("")]
         if len(found.ids) or len(found.offsets):

@@ -180,6 +180,8 @@ class Catalogue(Generic[P]):
             raise self._plugin_error(
                 offer, f"created a {type(part).__name__} instead of an object of class {self.base.__name__}"
             )
+        # The annotations of the base class are the attributes that every part must set. A missing one would otherwise
+        # show up as an AttributeError in some stage.
         unset = [attribute for attribute in inspect.get_annotations(self.base) if not hasattr(part, attribute)]
         if unset:
             raise self._plugin_error(offer, f"created a {type(part).__name__} that does not set {_join(unset)}")
@@ -212,6 +214,7 @@ class Catalogue(Generic[P]):
             signature = inspect.signature(offer.factory)
         except (TypeError, ValueError) as error:
             raise self._plugin_error(offer, "has a factory without a readable signature; offer a function") from error
+        # **options and positional-only parameters are left out: a typo in an option must be an error.
         named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         takes = {option: parameter for option, parameter in signature.parameters.items() if parameter.kind in named}
         if self.required and self.stage_option not in takes:

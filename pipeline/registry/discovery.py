@@ -18,14 +18,14 @@ from pipeline.parts.pooling import Pooling
 from pipeline.parts.tokenizer import Tokenizer
 from pipeline.registry.catalogue import Catalogue, Offer, Plugin, PluginWarning
 from pipeline.registry.choice import STRICT, Choice, normalize_name
-from pipeline.text import format_error
+from pipeline.text import format_error, to_one_line
 
 _Catalogues: TypeAlias = tuple[
     Catalogue[Encoder[MaybeCausal]], Catalogue[Attention], Catalogue[Pooling], Catalogue[Tokenizer]
 ]
 
+# The factories that a plugin returns from one hook, by name.
 _Factories: TypeAlias = Mapping[str, Callable[..., object]]
-"""The factories that a plugin returns from one hook, by name."""
 
 _STATUS: Final = "pipeline_status"
 
@@ -115,6 +115,7 @@ class Registry:
             raise PluginError(msg, package=plugin.package) from error
 
     def _add(self, module: object, plugin: Plugin) -> None:
+        # Everything is read before anything is added, so that a broken hook leaves no half of a plugin.
         *found, status = read_hooks(module, [*(catalogue.hook for catalogue in self.catalogues()), _STATUS])
         for each, factories in zip(self.catalogues(), found, strict=True):
             catalogue = cast("Catalogue[object]", each)
@@ -143,7 +144,7 @@ def read_hooks(module: object, names: Sequence[str]) -> list[_Factories]:
     try:
         manager.register(module)
     except pluggy.PluginValidationError as error:
-        msg = f"one of its hooks must take no arguments: {' '.join(str(error).split())}"
+        msg = f"one of its hooks must take no arguments: {to_one_line(error)}"
         raise PluginError(msg) from error
     try:
         manager.check_pending()
@@ -209,6 +210,7 @@ def list_plugins(found: Iterable[Distribution], choice: Choice) -> list[tuple[En
     for number, distribution in enumerate(found):
         name = _read_field(distribution, "Name")
         # A distribution without a name is never the same as another one.
+        # The path may contain two versions of a distribution. `import` takes the first, so its metadata counts.
         first.setdefault(f"?{number}" if name == "?" else normalize_name(name), distribution)
     plugins = [
         (entry, Plugin(_read_field(distribution, "Name"), _read_field(distribution, "Version"), entry.name))

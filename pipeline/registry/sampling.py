@@ -1,7 +1,6 @@
 """Create parts with small options that nobody asked for, to learn their properties; leave no trace of it."""
 
 import inspect
-import random
 import typing
 import warnings
 from collections.abc import Callable, Generator, Mapping
@@ -9,19 +8,17 @@ from contextlib import contextmanager, suppress
 from types import UnionType
 from typing import Annotated, Final, Literal, NewType, TypeVar, Union
 
-import numpy as np
 import torch
+
+from pipeline.core.contexts import preserve_random_state
 
 P = TypeVar("P")
 
+# One value per type.
 _SMALL_VALUES: Final[Mapping[object, object]] = {int: 4, float: 0.5, bool: False, None: None, type(None): None}
-"""One value per type."""
 
+# Types of annotations that are strings and cannot be evaluated.
 _TYPES_BY_NAME: Final = {"int": int, "float": float, "bool": bool, "None": None}
-"""Types of annotations that are strings and cannot be evaluated."""
-
-_is_cuda_initialized: Callable[[], bool] = torch.cuda.is_initialized
-"""torch does not annotate it."""
 
 
 def sample_options(factory: Callable[..., object], given: Mapping[str, object]) -> dict[str, object] | None:
@@ -94,23 +91,15 @@ def preserve_global_state() -> Generator[None]:
         >>> torch.equal(torch.get_rng_state(), before)
         True
     """
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - plugins may use the global generator
-    cpu = torch.get_rng_state()
-    # Reading the state would initialize CUDA, which takes seconds; nothing can have used it if nobody has.
-    cuda = torch.cuda.get_rng_state_all() if _is_cuda_initialized() else []
     dtype, grad, threads = torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads()
     try:
-        with warnings.catch_warnings():
+        with preserve_random_state(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
-        torch.set_rng_state(cpu)
-        torch.cuda.set_rng_state_all(cuda)
         torch.set_default_dtype(dtype)
         torch.set_grad_enabled(grad)
-        # Only if it changed: to set it starts torch's thread pool anew.
+        # Only if it changed, because setting it restarts torch's thread pool.
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
 

@@ -19,17 +19,18 @@ _Laws: TypeAlias = Sequence[law.Law[Any]]
 TIME_LIMIT: Final = 2.0
 """Seconds after which no further law starts: a user who writes `Encode("name")` is waiting."""
 
+# Texts for tokenizers, since the user's own texts may be an iterator that can be read only once.
 _TEXTS: Final = ("a fine film", "a dull film")
-"""Texts for tokenizers, since the user's own texts may be an iterator that can be read only once."""
 
+# Larger integers among the options are reduced to this, or to the next multiple that suits the smaller ones.
 _SIZE: Final = 8
-"""Larger integers among the options are reduced to this, or to the next multiple that suits the smaller ones."""
 
+# Options that count layers are reduced to this: two layers show as much as twelve.
 _LAYERS: Final = 2
-"""Options that count layers are reduced to this: two layers show as much as twelve."""
 
 _LAYER_WORDS: Final = ("layer", "block", "depth")
 
+# The laws about what a part declares, by hook. The other laws belong into the plugin's own tests.
 _LAWS: Final[Mapping[str, _Laws]] = {
     "pipeline_encoders": (
         encoders.declared_attributes_are_valid,
@@ -44,7 +45,6 @@ _LAWS: Final[Mapping[str, _Laws]] = {
     "pipeline_pools": (pools.pooled_sizes_match_declared, pools.empty_rows_give_zeros),
     "pipeline_tokenizers": (tokenizers.vocabulary_is_valid, tokenizers.ids_are_in_vocabulary),
 }
-"""The laws about what a part declares, by hook. The other laws belong into the plugin's own tests."""
 
 
 @attrs.frozen
@@ -85,10 +85,12 @@ def try_part(hook: str, factory: Callable[..., object], options: Mapping[str, ob
         else:
             exact = _without_placement(factory, options)
             reduced = reduce_sizes(factory, exact)
+        # The reduced sizes first. A factory may reject them, for example because two sizes no longer fit each other.
         make = next((make for make in (_bind(factory, reduced), _bind(factory, exact)) if _works(make)), None)
         if make is None:
             # Options that cannot be copied, such as an open file, allow no second part.
             return Outcome()
+        # Both objects exist at the same time here, so they cannot share an address by accident.
         if make() is make():
             return Outcome("returned the same object twice; create a new part at every call")
         return _run_laws(_LAWS[hook], make, _bind(factory, exact))
@@ -99,6 +101,7 @@ def _run_laws(laws: _Laws, make: Callable[[], object], make_exact: Callable[[], 
     for number, each in enumerate(laws):
         if time.monotonic() - start > TIME_LIMIT:
             return Outcome(not_run=[law.name_of(other) for other in laws[number:]])
+        # The second run takes place only if the first one fails, so a large part costs nothing if all is well.
         broken = _run_law(each, make) and _run_law(each, make_exact)
         if broken is not None:
             reason = str(broken).removeprefix("law broken: ").rstrip(".")
