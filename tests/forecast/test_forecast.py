@@ -14,7 +14,7 @@ from pipeline.batching import Boundaries, Budget, Plan, Policy, Randomness, Rows
 from pipeline.errors import LengthError, OptionError, ShapeError
 from pipeline.forecast import Forecast, Histogram
 from pipeline.forecast.policies import format_policy
-from support.untyped import loosely
+from support.untyped import untyped
 
 LENGTHS = [3, 5, 5, 9, 12, 40, 0, 7, 7, 2]
 
@@ -81,7 +81,7 @@ def test_every_suggested_policy_keeps_to_the_budget() -> None:
 def test_long_rows_are_handled_as_requested(too_long: str) -> None:
     """By every suggested policy, from lengths and from a histogram."""
     for lengths in ([5, 30, 7], Histogram.of([5, 30, 7])):
-        forecast = loosely(plan)(lengths, 10, too_long=too_long)
+        forecast = untyped(plan)(lengths, 10, too_long=too_long)
         assert isinstance(forecast, Forecast)
         for policy in forecast.policies.values():
             assert policy.problem is None
@@ -163,7 +163,7 @@ def test_bad_options_are_rejected() -> None:
     for options in ({"world_size": 0}, {"seed": -1}, {"policies": 0}, {"policies": 10, "rows": 0}):
         name = {"policies": "max_padded_steps"}.get(next(reversed(options)), next(reversed(options)))
         with pytest.raises(OptionError, match=f"{name} must be "):
-            loosely(plan)([3], **options)
+            untyped(plan)([3], **options)
     with pytest.raises(OptionError, match="policies must hold at least one policy, got none"):
         plan([3], [])
     with pytest.raises(OptionError, match="rows and too_long are options of a budget, but policies were given"):

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.errors import LengthError, OptionError, ShapeError
 from pipeline.forecast import Histogram
-from support.untyped import loosely
+from support.untyped import untyped
 
 
 @pytest.mark.parametrize("rows", [[], [4], [7, 7, 1, 1, 1, 20_000_000]])
@@ -28,11 +28,11 @@ def test_bad_counts_are_rejected() -> None:
     with pytest.raises(OptionError, match=r"counts\[3\] must be .*-1"):
         Histogram.from_counts({3: -1})
     with pytest.raises(OptionError, match=r"counts\[3\] must be .*1\.5"):
-        loosely(Histogram.from_counts)({3: 1.5})
+        untyped(Histogram.from_counts)({3: 1.5})
     with pytest.raises(LengthError, match=r"lengths\[0\] must be 0 or more, got -2"):
         Histogram.from_counts({-2: 1})
     with pytest.raises(ShapeError, match="lengths must be integers, got float64"):
-        loosely(Histogram.from_counts)({2.5: 1})
+        untyped(Histogram.from_counts)({2.5: 1})
     with pytest.raises(
         OptionError, match=r"counts must add up to at most 1,099,511,627,776 rows, got 10,000,000,000,000,000"
     ):

@@ -29,7 +29,7 @@ from pipeline.batching import Boundaries, Budget
 from pipeline.errors import OptionError
 from pipeline.forecast import Memory
 from pipeline.forecast.memory import measure_memory
-from support.untyped import listed, loosely, seed
+from support.untyped import seed, to_list, untyped
 
 MIB = 2**20
 
@@ -78,15 +78,15 @@ def test_the_model_is_left_as_it_was(make: Callable[[], Chain[Padded[Ids], objec
     next(model.parameters()).grad = torch.full_like(next(model.parameters()), 3.0)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     seed(3)
-    wanted = listed(torch.rand(4))
+    wanted = to_list(torch.rand(4))
     seed(3)
     memory = measure_memory(model, 4, 6)
-    assert listed(torch.rand(4)) == wanted
+    assert to_list(torch.rand(4)) == wanted
     assert memory.peak is not None
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     gradients = [weight.grad for weight in model.parameters()]
     assert gradients[0] is not None
-    assert set(listed(gradients[0].flatten())) == {3.0}
+    assert set(to_list(gradients[0].flatten())) == {3.0}
     assert gradients[1:] == [None] * (len(gradients) - 1)
     assert not any(module.training for module in model.modules())
 
@@ -108,7 +108,7 @@ def test_buffers_are_restored() -> None:
 
     model = Running()
     assert measure_memory(model, 3, 5).peak
-    assert listed(model.norm.running_mean if model.norm.running_mean is not None else torch.ones(4)) == [0.0] * 4
+    assert to_list(model.norm.running_mean if model.norm.running_mean is not None else torch.ones(4)) == [0.0] * 4
 
 
 def test_a_model_over_vectors_is_measured_too() -> None:
@@ -168,9 +168,9 @@ def test_out_of_memory_is_a_result() -> None:
 def test_models_that_cannot_be_measured_are_rejected() -> None:
     """The message says what to give instead."""
     with pytest.raises(OptionError, match="model must be a stage with weights that takes padded batches, such as"):
-        loosely(plan)([3], 10, model="lstm")
+        untyped(plan)([3], 10, model="lstm")
     with pytest.raises(OptionError, match="model must take padded batches of ids, or of vectors of a known size"):
-        loosely(measure_memory)(Pool("max") >> Classify(2, input_size=3), 2, 3)
+        untyped(measure_memory)(Pool("max") >> Classify(2, input_size=3), 2, 3)
     frozen = Pack() >> Embed(9, 4) >> Encode("lstm", hidden_size=4) >> Pool("max") >> Classify(2)
     with pytest.raises(OptionError, match="model needs one length per row.*, got two lengths per row"):
         plan([(3, 4)], 10, model=frozen)

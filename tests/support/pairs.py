@@ -6,6 +6,6 @@ from typing import Any
 from pipeline import Example
 
 
-def pairs(examples: Iterable[Example[Any]]) -> list[tuple[object, object]]:
+def to_pairs(examples: Iterable[Example[Any]]) -> list[tuple[object, object]]:
     """Return the inputs and targets of examples."""
     return [(example.input, example.target) for example in examples]
