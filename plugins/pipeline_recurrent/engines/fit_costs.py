@@ -116,11 +116,11 @@ def fit(points: Sequence[Point]) -> dict[str, float]:
     table = torch.tensor([[feature / taken for feature in row] for row, taken in points], dtype=torch.float64)
     scale = table.square().sum(0).sqrt().clamp(min=1e-30)
     table = table / scale
-    squares, wanted = _to_lists(table.mT @ table), _to_lists(table.sum(0).unsqueeze(0))[0]
-    weights = [0.0] * len(wanted)
+    squares, targets = _to_lists(table.mT @ table), _to_lists(table.sum(0).unsqueeze(0))[0]
+    weights = [0.0] * len(targets)
     for _ in range(_ROUNDS):
         for index, row in enumerate(squares):
-            rest = wanted[index] - sum(square * weight for square, weight in zip(row, weights, strict=True))
+            rest = targets[index] - sum(square * weight for square, weight in zip(row, weights, strict=True))
             weights[index] = max(0.0, weights[index] + rest / row[index]) if row[index] else 0.0
     unscaled = [weight / by for weight, by in zip(weights, _to_lists(scale.unsqueeze(0))[0], strict=True)]
     return {name: float(f"{weight:.4g}") for name, weight in zip(FEATURES, unscaled, strict=True)}

@@ -235,14 +235,14 @@ class _NativeLayer(Function):
     @override
     @staticmethod
     def backward(ctx: _Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        layout, wanted, saved = ctx.layout, ctx.needs_input_grad[2:], ctx.saved_tensors
-        inputs = LayerInputs.from_tensors(layout.cell, layout.order, layout.directions, saved[: len(wanted)])
+        layout, needed, saved = ctx.layout, ctx.needs_input_grad[2:], ctx.saved_tensors
+        inputs = LayerInputs.from_tensors(layout.cell, layout.order, layout.directions, saved[: len(needed)])
         # Grad mode is on in a backward pass if its gradients will be differentiated themselves.
         if torch.is_grad_enabled():
-            return None, None, *double_backward(inputs, gradients, wanted)
-        buffers = cast("Sequence[Tensor]", saved[len(wanted) :])
+            return None, None, *double_backward(inputs, gradients, needed)
+        buffers = cast("Sequence[Tensor]", saved[len(needed) :])
         with torch.autocast("cpu", enabled=False):
-            return None, None, *_differentiate(layout, inputs, gradients, buffers, wanted)
+            return None, None, *_differentiate(layout, inputs, gradients, buffers, needed)
 
 
 # Torch leaves the type of `apply` open.
@@ -321,9 +321,9 @@ def _differentiate(
     inputs: LayerInputs,
     gradients: Sequence[Tensor],
     buffers: Sequence[Tensor],
-    wanted: Sequence[bool],
+    needed: Sequence[bool],
 ) -> list[Tensor | None]:
-    """Return the gradients of all tensors, None where not wanted.
+    """Return the gradients of all tensors, None where not needed.
 
     The gradients of the gates are written over the gates if nothing reads these again.
     """
@@ -349,36 +349,36 @@ def _differentiate(
         if lstm:
             here |= {"cells": cells[direction], "c0": initial[1][direction], "d_c": by_carry[1][direction]}
         tensors.append(here)
-    layout.run(tensors, backward=True, keep=any(wanted[count + 1 :]))
+    layout.run(tensors, backward=True, keep=any(needed[count + 1 :]))
 
     by_x: Tensor | None = None
     by_weights: list[Tensor | None] = []
     for direction, here in enumerate(tensors):
-        if wanted[count]:
+        if needed[count]:
             w_ih = layout.pad_rows(weights[direction][0])
             for columns, rows in layout.slices(INPUT_GATES):
                 product = here["d_gates"][:, columns], w_ih[rows]
                 by_x = torch.mm(*product) if by_x is None else by_x.addmm_(*product)
-        by_weights += _weight_gradients(layout, here["d_gates"], (x, here["before"]), wanted[4 * direction :])
+        by_weights += _weight_gradients(layout, here["d_gates"], (x, here["before"]), needed[4 * direction :])
     by_initial = [
-        layout.unpad(grad) if want else None for grad, want in zip(by_carry, wanted[count + 1 :], strict=True)
+        layout.unpad(grad) if want else None for grad, want in zip(by_carry, needed[count + 1 :], strict=True)
     ]
     return [*by_weights, by_x, *by_initial]
 
 
 def _weight_gradients(
-    layout: Layout, by_gates: Tensor, factors: tuple[Tensor, Tensor], wanted: Sequence[bool]
+    layout: Layout, by_gates: Tensor, factors: tuple[Tensor, Tensor], needed: Sequence[bool]
 ) -> list[Tensor | None]:
     """Return the gradients of one direction: products of the gates' gradients with the input or the previous states."""
     found: list[Tensor | None] = [None] * 4
-    total = by_gates.sum(0) if wanted[2] or wanted[3] else None
+    total = by_gates.sum(0) if needed[2] or needed[3] else None
     for kind, (ranges, factor) in enumerate(zip((INPUT_GATES, RECURRENT_GATES), factors, strict=True)):
-        if wanted[kind]:
+        if needed[kind]:
             weight = factor.new_empty(layout.gates * layout.wide, factor.shape[1])
             for columns, rows in layout.slices(ranges):
                 torch.mm(by_gates[:, columns].t(), factor, out=weight[rows])
             found[kind] = layout.unpad_rows(weight)
-        if wanted[2 + kind] and total is not None:
+        if needed[2 + kind] and total is not None:
             bias = total.new_empty(layout.gates * layout.wide, 1)
             for columns, rows in layout.slices(ranges):
                 bias[rows, 0] = total[columns]

@@ -96,15 +96,15 @@ class _PlainLayer(Function):
     @override
     @staticmethod
     def backward(ctx: _Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        wanted, saved = ctx.needs_input_grad[1:], ctx.saved_tensors
-        inputs = LayerInputs.from_tensors(*ctx.layer, saved[: len(wanted)])
+        needed, saved = ctx.needs_input_grad[1:], ctx.saved_tensors
+        inputs = LayerInputs.from_tensors(*ctx.layer, saved[: len(needed)])
         # Grad mode is on in a backward pass if its gradients will be differentiated themselves.
         if torch.is_grad_enabled():
-            return None, *double_backward(inputs, gradients, wanted)
-        output, gates, *extras = cast("Sequence[Tensor]", saved[len(wanted) :])
+            return None, *double_backward(inputs, gradients, needed)
+        output, gates, *extras = cast("Sequence[Tensor]", saved[len(needed) :])
         if not may_overwrite_saved():
             gates, extras = gates.clone(), [extra.clone() for extra in extras]
-        return None, *_differentiate(inputs, _Scanned(gates, tuple(extras), output), gradients, wanted)
+        return None, *_differentiate(inputs, _Scanned(gates, tuple(extras), output), gradients, needed)
 
 
 # Torch leaves the type of `apply` open.
@@ -155,18 +155,18 @@ def _recurrent_weights(kernel: CellKernel, weights: Sequence[Weights], which: sl
 
 
 def _differentiate(
-    inputs: LayerInputs, made: _Scanned, gradients: Sequence[Tensor], wanted: Sequence[bool]
+    inputs: LayerInputs, made: _Scanned, gradients: Sequence[Tensor], needed: Sequence[bool]
 ) -> list[Tensor | None]:
     """Return the gradients of all tensors: one loop over time, then a product per weight. Overwrites `made`."""
     kernel, order, weights = KERNELS[inputs.cell], inputs.order, inputs.weights
     hidden, count = weights[0][1].shape[-1], 4 * len(weights)
-    by_gates, by_initial = _differentiate_time(inputs, made, gradients, by_initial=any(wanted[count + 1 :]))
+    by_gates, by_initial = _differentiate_time(inputs, made, gradients, by_initial=any(needed[count + 1 :]))
     found: list[Tensor | None] = []
     by_x: Tensor | None = None
     # The backward direction first: its part is a new tensor after reordering, to which the other part can be added.
     for direction, own in reversed(list(enumerate(weights))):
         by_input = kernel.input_columns(by_gates[direction], hidden)
-        w_in, w_state, b_in, b_state = wanted[4 * direction :][:4]
+        w_in, w_state, b_in, b_state = needed[4 * direction :][:4]
         total = by_gates[direction].sum(0) if b_in or b_state else by_gates.new_empty(0)
         found[:0] = [
             by_input.t() @ _read_by(direction, inputs.steps, order) if w_in else None,
@@ -175,7 +175,7 @@ def _differentiate(
             kernel.input_columns(total, hidden).clone() if b_in else None,
             kernel.restore_order(kernel.recurrent_columns(total, hidden), hidden) if b_state else None,
         ]
-        if wanted[count]:
+        if needed[count]:
             by_x = _read_by(direction, by_input @ own[0], order) if by_x is None else by_x.addmm_(by_input, own[0])
     return [*found, by_x, *by_initial]
 

@@ -113,7 +113,7 @@ def _call_packed(
     return output, (end,)
 
 
-def double_backward(inputs: LayerInputs, gradients: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor | None]:
+def double_backward(inputs: LayerInputs, gradients: Sequence[Tensor], needed: Sequence[bool]) -> list[Tensor | None]:
     """Return gradients that can be differentiated again, for engines with a backward pass of their own.
 
     The layer is computed once more by torch's packed kernel, which has second derivatives.
@@ -121,12 +121,14 @@ def double_backward(inputs: LayerInputs, gradients: Sequence[Tensor], wanted: Se
     Args:
         inputs: the layer.
         gradients: those of its output and of each final state.
-        wanted: for each of `inputs.tensors`, whether its gradient is needed.
+        needed: for each of `inputs.tensors`, whether its gradient is needed.
     """
     output, ended = run_packed_layer(inputs)
-    needed = [tensor for tensor, want in zip(inputs.tensors, wanted, strict=True) if want and tensor is not None]
-    found = iter(torch.autograd.grad((output, *ended), needed, gradients, create_graph=True, allow_unused=True))
-    return [next(found) if want else None for want in wanted]
+    needed_tensors = [
+        tensor for tensor, want in zip(inputs.tensors, needed, strict=True) if want and tensor is not None
+    ]
+    found = iter(torch.autograd.grad((output, *ended), needed_tensors, gradients, create_graph=True, allow_unused=True))
+    return [next(found) if want else None for want in needed]
 
 
 @final

@@ -1,5 +1,6 @@
 """LSTM and GRU over packed rows equal a plain loop over each row, for any mix of lengths."""
 
+import inspect
 from typing import Literal
 
 import attrs
@@ -12,8 +13,8 @@ from pipeline import Encoder, MaybeCausal, Packed, Padded, Vectors
 from pipeline.errors import OptionError, ShapeError
 from pipeline.registry import registry
 from pipeline.testing import adapt_encoder, check_against_oracle, make_batch
-from pipeline_recurrent import GRU, LSTM, Merge
-from pipeline_recurrent.recurrent import Recurrent
+from pipeline_recurrent import GRU, LSTM, RNN, Merge, bigru, bilstm
+from pipeline_recurrent.recurrent import Options, Recurrent
 from support.oracles import merge_directions as merge_loop
 from support.oracles import run_recurrent
 from support.strategies import ragged_rows
@@ -171,3 +172,20 @@ def test_dropout_acts_between_layers_only_in_training() -> None:
     assert not torch.equal(encoder(batch).packed().values, encoder(batch).packed().values)
     encoder.eval()
     assert torch.equal(encoder(batch).packed().values, encoder(batch).packed().values)
+
+
+def test_signatures_show_the_shared_options() -> None:
+    """With their defaults, which the registry reads there; type checkers read the same names from `Options`."""
+    base = inspect.signature(Recurrent.__init__).parameters
+    shared = {name: base[name].default for name in Options.__annotations__}
+    assert {*shared, "bidirectional"} == {name for name in base if base[name].kind is inspect.Parameter.KEYWORD_ONLY}
+    own: dict[str, object] = {"input_size": inspect.Parameter.empty, "hidden_size": inspect.Parameter.empty}
+    for factory, options in (
+        (LSTM, {"bidirectional": False}),
+        (GRU, {"bidirectional": False}),
+        (RNN, {"nonlinearity": "tanh", "bidirectional": False}),
+        (bilstm, {}),
+        (bigru, {}),
+    ):
+        shown = {name: option.default for name, option in inspect.signature(factory).parameters.items()}
+        assert shown == {**own, **options, **shared}
