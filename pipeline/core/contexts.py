@@ -13,33 +13,47 @@ _is_cuda_used: Callable[[], bool] = torch.cuda.is_initialized
 
 
 @contextmanager
-def preserve_random_state(*, seed: int | None = None) -> Generator[None]:
+def preserve_random_state() -> Generator[None]:
     """Restore the random number generators of Python, NumPy and torch (CPU and CUDA) at the end.
 
-    Args:
-        seed: a seed for torch's CPU generator inside the context; by default it continues from its current state.
-
     Example:
-        >>> with preserve_random_state(seed=3):
+        >>> with preserve_random_state():
         ...     first = torch.rand(3)
-        >>> with preserve_random_state(seed=3):
-        ...     torch.equal(torch.rand(3), first)
+        >>> torch.equal(torch.rand(3), first)
         True
     """
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the global generator that others use
     cpu = torch.get_rng_state()
-    # Asking CUDA for its state would initialize it, which takes seconds and forbids to fork.
+    # Asking CUDA for its state would initialize it, which takes seconds and makes it impossible to fork.
     cuda = torch.cuda.get_rng_state_all() if _is_cuda_used() else []
     try:
-        if seed is not None:
-            # Not `torch.manual_seed`, which seeds the generators of all devices.
-            torch.default_generator.manual_seed(seed)
         yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
         torch.set_rng_state(cpu)
         torch.cuda.set_rng_state_all(cuda)
+
+
+@contextmanager
+def seeded(seed: int) -> Generator[None]:
+    """Seed torch's CPU generator, and restore it at the end. Other generators are not touched.
+
+    Example:
+        >>> with seeded(3):
+        ...     first = torch.rand(3)
+        >>> with seeded(3):
+        ...     torch.equal(torch.rand(3), first)
+        True
+    """
+    # Not `torch.manual_seed`, which seeds the generators of all devices.
+    generator = torch.default_generator
+    state = generator.get_state()
+    generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        generator.set_state(state)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from pipeline.data.batches import Layout
 from pipeline.errors import PipelineError
 from pipeline.parts.encoder import Encoder
 from pipeline.summary.dry_run import PreparedStage, StageRun, get_modules, list_input_types, prepare_stages, run_stages
-from pipeline.summary.meta import preserve_random_state
+from pipeline.summary.meta import isolate_run
 from pipeline.summary.summary import StageEntry, Summary
 from pipeline.summary.types import TypeAndShape, combine, format_axes, format_type, mark_causal
 from pipeline.summary.work import Count, Work, fit_work
@@ -31,7 +31,7 @@ def summarize(parts: Mapping[str, StageBase]) -> Summary:
     Each stage with weights runs as a copy without content, in evaluation mode; the others are asked for their types.
     The stages are not changed: no weight is copied, no hook of the user's called, no random number drawn.
     """
-    with preserve_random_state(), torch.no_grad(), set_checks(True), set_padding_check(False):
+    with isolate_run(), torch.no_grad(), set_checks(True), set_padding_check(False):
         stages = prepare_stages(parts)
         floats = (p.dtype for module in get_modules(stages) for p in module.parameters() if p.is_floating_point())
         dtype = next(floats, torch.get_default_dtype())

@@ -21,7 +21,10 @@ from pipeline.errors import CompositionError, PipelineError, ShapeError
 from pipeline.summary.meta import copy_to_meta, make_sample
 from pipeline.summary.types import Observed, format_type, get_types, list_alternatives, may_fit, observe, pick_narrower
 from pipeline.summary.work import count_operations, get_multiply_adds
+from pipeline.text import format_error
 
+_MESSAGE_LENGTH: Final = 120
+"""The longest message of an error that a table shows."""
 _PROBE: Final = -1
 """A size that no part has: a stage whose output has it passes sizes on."""
 
@@ -212,7 +215,7 @@ class _Runner:
             except Exception as error:  # noqa: BLE001 - a plugin's stage may raise anything
                 self.value = _NOTHING
                 if _needs_data(error) or not (self.size_is_certain or isinstance(error, PipelineError)):
-                    return attrs.evolve(run, unknown=_summarize_error(error))
+                    return attrs.evolve(run, unknown=format_error(error, _MESSAGE_LENGTH))
                 return attrs.evolve(run, problem=_convert_error(error))
         return attrs.evolve(run, output=output, total=get_multiply_adds(counter))
 
@@ -227,7 +230,7 @@ def _try_copy(part: StageBase, memo: dict[int, Any]) -> tuple[nn.Module | None, 
     try:
         return copy_to_meta(part, memo), ""
     except Exception as error:  # noqa: BLE001 - a plugin's module may hold what cannot be copied
-        return None, f"cannot be copied: {_summarize_error(error)}"
+        return None, f"cannot be copied: {format_error(error, _MESSAGE_LENGTH)}"
 
 
 def _get_stand_in(part: StageBase, copied: nn.Module | None) -> StageBase:
@@ -289,14 +292,9 @@ def _convert_error(error: Exception) -> PipelineError:
     if isinstance(error, PipelineError):
         error.args = (str(error).replace(" on meta", ""), *error.args[1:])
         return error
-    converted = CompositionError(f"it cannot take its input: {_summarize_error(error)}")
+    converted = CompositionError(f"it cannot take its input: {format_error(error, _MESSAGE_LENGTH)}")
     converted.__cause__ = error
     return converted
-
-
-def _summarize_error(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text if len(text) <= 120 else text[:117] + '...'}"
 
 
 def _get_layout(value: object) -> Layout | None:

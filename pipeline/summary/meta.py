@@ -1,7 +1,6 @@
 """Copies of modules, and sample batches, that have shapes and no content: on torch's `meta` device."""
 
 import copy
-import random
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import chain
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter, is_lazy
 
+from pipeline.core.contexts import preserve_random_state
 from pipeline.data.batches import Packed, Padded
 from pipeline.data.rows import Hidden, Ids
 from pipeline.data.states import Pooled, States
@@ -21,18 +21,15 @@ META: Final = torch.device("meta")
 
 
 @contextmanager
-def preserve_random_state() -> Generator[None]:
-    """Restore the random generators of torch and Python afterwards, and use the CPU as default device meanwhile."""
-    state, python_state = torch.get_rng_state(), random.getstate()
+def isolate_run() -> Generator[None]:
+    """Use the CPU as default device, and restore the random generators at the end.
+
+    Torch draws from Python's generator too, while it imports what the meta device needs.
+    """
     # Entering the device context takes time, so only do it if it changes something.
     elsewhere = torch.get_default_device().type != "cpu"
-    try:
-        with torch.device("cpu") if elsewhere else nullcontext():
-            yield
-    finally:
-        torch.set_rng_state(state)
-        # Torch draws from Python's generator too, while it imports what the meta device needs.
-        random.setstate(python_state)
+    with preserve_random_state(), torch.device("cpu") if elsewhere else nullcontext():
+        yield
 
 
 def copy_to_meta(module: M, memo: dict[int, Any]) -> M:

@@ -1,14 +1,21 @@
 """The types of a stage's input and output, and the axes that their annotations name."""
 
 from collections.abc import Mapping, Sequence
-from types import NoneType, UnionType
-from typing import Any, Final, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Final, cast, get_args, get_origin
 
 import attrs
 from torch import Tensor
 from typing_extensions import get_original_bases
 
-from pipeline.checks.hints import format_hint
+from pipeline.checks.hints import (
+    format_hint,
+    get_axis_names,
+    is_shaped,
+    is_type_variable,
+    is_unconstrained,
+    resolve_hints,
+    split_union,
+)
 from pipeline.core.stage import Stage, StageBase, Stream, TypePreserving
 from pipeline.data.batches import Packed, is_batch
 from pipeline.data.rows import Example, Hidden, Ids, Kind, Row
@@ -54,7 +61,7 @@ def get_types(part: StageBase) -> tuple[object, object]:
         if issubclass(type(part), base) and (found := _find_type_arguments(type(part), base, ())):
             takes, gives = (_bind_kind(part, hint) for hint in (found[0], found[-1]))
             # An annotation of a tensor names its axes; the arguments of the base class seldom do.
-            return takes, annotated[1] if gives is Tensor and hasattr(annotated[1], "dim_str") else gives
+            return takes, annotated[1] if gives is Tensor and is_shaped(annotated[1]) else gives
     return annotated
 
 
@@ -65,11 +72,11 @@ def may_fit(gives: object, takes: object) -> bool:
         >>> may_fit(list[Row[Ids]], list[Row[Hidden]]), may_fit(States[MaybeCausal], States[Causal]), may_fit(Any, int)
         (False, True, True)
     """
-    left, right = _split_union(gives), _split_union(takes)
+    left, right = split_union(gives), split_union(takes)
     if len(left) > 1 or len(right) > 1:
         return any(may_fit(one, other) for one in left for other in right)
     origins = [get_origin(hint) or hint for hint in (gives, takes)]
-    if not all(isinstance(origin, type) for origin in origins) or any(hasattr(hint, "dim_str") for hint in origins):
+    if not all(isinstance(origin, type) for origin in origins) or any(map(is_shaped, origins)):
         return True
     return _are_related(*origins) and all(map(may_fit, get_args(gives), get_args(takes)))
 
@@ -91,7 +98,7 @@ def pick_narrower(one: object, other: object) -> object | None:
 def list_alternatives(hint: object) -> Sequence[object]:
     """Return the members of a union, or the type itself; type variables are replaced by their bounds."""
     variables: Sequence[Any] = getattr(hint, "__parameters__", ())
-    return _split_union(_substitute(hint, {variable: variable.__bound__ or Any for variable in variables}))
+    return split_union(_substitute(hint, {variable: variable.__bound__ or Any for variable in variables}))
 
 
 def format_type(hint: object) -> str:
@@ -101,12 +108,12 @@ def format_type(hint: object) -> str:
         >>> format_type(States[MaybeCausal]), format_type(str | Example[str]), format_type(Row[Ids] | None)
         ('States', 'str', 'Row[Ids] or None')
     """
-    members = _split_union(hint)
+    members = split_union(hint)
     if len(members) > 1:
         return " or ".join(dict.fromkeys(format_type(one) for one in members if get_origin(one) is not Example))
-    args = [arg for arg in get_args(hint) if not _is_variable(arg) and arg is not MaybeCausal]
-    if get_origin(hint) is None or hasattr(hint, "dim_str"):
-        return "Tensor" if hasattr(hint, "dim_str") else "anything" if _is_open(hint) else format_hint(hint)
+    args = [arg for arg in get_args(hint) if not is_type_variable(arg) and arg is not MaybeCausal]
+    if get_origin(hint) is None or is_shaped(hint):
+        return "Tensor" if is_shaped(hint) else "anything" if is_unconstrained(hint) else format_hint(hint)
     origin = format_type(get_origin(hint))
     return f"{origin}[{', '.join(map(format_type, args))}]" if args else origin
 
@@ -168,10 +175,7 @@ def mark_causal(output: TypeAndShape, known: bool | None, hint: object) -> TypeA
 
 def _read_annotations(part: StageBase) -> tuple[object, object]:
     plain = getattr(type(part), "forward", None) or type(part).__call__
-    try:
-        hints = get_type_hints(plain, include_extras=True)
-    except Exception:  # noqa: BLE001 - a plugin's annotation may name anything
-        return Any, Any
+    hints = {**resolve_hints(plain)}
     gives = hints.pop("return", Any)
     return next(iter(hints.values()), Any), gives
 
@@ -195,7 +199,7 @@ def _find_type_arguments(cls: type, base: type, args: Sequence[object]) -> Seque
 
 
 def _substitute(hint: Any, filled: Mapping[Any, object]) -> Any:  # noqa: ANN401 - annotations may be anything
-    if _is_variable(hint):
+    if is_type_variable(hint):
         return filled.get(hint, hint)
     variables: Sequence[Any] = getattr(hint, "__parameters__", ())
     if not variables or isinstance(hint, type):
@@ -212,12 +216,8 @@ def _bind_kind(part: StageBase, hint: object) -> object:
     return _substitute(hint, {v: kind for v in variables if v.__bound__ is not None and issubclass(kind, v.__bound__)})
 
 
-def _split_union(hint: object) -> Sequence[object]:
-    return get_args(hint) if get_origin(hint) in (Union, UnionType) else [hint]
-
-
 def _are_related(one: Any, other: Any) -> bool:  # noqa: ANN401 - classes of any kind
-    if _is_open(one) or _is_open(other) or {one, other} <= {int, float, complex, bool}:
+    if is_unconstrained(one) or is_unconstrained(other) or {one, other} <= {int, float, complex, bool}:
         return True
     try:
         return issubclass(one, other) or issubclass(other, one)
@@ -226,24 +226,11 @@ def _are_related(one: Any, other: Any) -> bool:  # noqa: ANN401 - classes of any
         return True
 
 
-def _is_open(hint: object) -> bool:
-    return hint is Any or hint is object or _is_variable(hint)
-
-
-def _is_variable(hint: object) -> bool:
-    # By name: the TypeVar of typing_extensions, which may have a default, is another class in some Python versions.
-    return type(hint).__name__ == "TypeVar"
-
-
 def _get_axis_names(owner: object) -> Sequence[str]:
     """Return the names of the axes of a tensor's annotation, or of the annotation of a class's `values`."""
-    dims: object = getattr(owner, "dim_str", None)
-    if dims is None and isinstance(owner, type) and owner is not NoneType:
-        try:
-            dims = getattr(get_type_hints(owner, include_extras=True).get("values"), "dim_str", None)
-        except Exception:  # noqa: BLE001 - a plugin's annotation may name anything
-            return ()
-    return str(dims or "").replace("*", "").replace("#", "").split()
+    if isinstance(owner, type) and not is_shaped(owner):
+        return get_axis_names(resolve_hints(owner).get("values"))
+    return get_axis_names(owner)
 
 
 def _zip_axes(names: Sequence[str], tensor: Tensor) -> Sequence[tuple[str, int]]:

@@ -35,7 +35,7 @@ from bench.timing.alike import UnequalError
 from bench.timing.times import Times
 from bench.timing.turns import Turns
 from pipeline.batching import Budget, Plan, Randomness, Rows
-from pipeline.data.order import to_ints
+from pipeline.data.tensors import to_ints
 
 FEW = Turns(most=2, fewest=2)
 SMALL = Room(rows=7, max_padded_steps=600)
@@ -53,7 +53,7 @@ def test_figures_are_those_of_plans(policy: Budget | Rows) -> None:
     assert epoch.wasted == pytest.approx(plan.report().wasted)
     wanted = Randomness.of(plan, following)
     assert epoch.correlation == pytest.approx(wanted.correlation)
-    assert epoch.mates_again(then) == pytest.approx(wanted.mates)
+    assert epoch.mates_again(then) == pytest.approx(wanted.repeated_batchmates)
     assert epoch.astray == 0
 
 

@@ -10,7 +10,7 @@ import torch
 from torch.testing import assert_close
 
 from bench.encoders.dense import dense
-from bench.encoders.lengths import draw_lengths
+from bench.encoders.lengths import Lengths, draw_lengths
 from bench.encoders.ours import ours, switched_off
 from bench.encoders.packed import packed
 from bench.encoders.point import Cell, Point
@@ -21,9 +21,9 @@ from bench.timing.alike import UnequalError
 from bench.timing.product import PRODUCT
 from bench.timing.step import Step
 from bench.timing.turns import Turns
-from pipeline.data.order import to_ints
+from pipeline.data.tensors import to_ints
 from pipeline_recurrent.native import available
-from support.oracles import recurrent
+from support.oracles import run_recurrent
 
 FEW = Turns(most=2, fewest=2)
 CELLS: Sequence[Cell] = ("LSTM", "GRU")
@@ -77,12 +77,12 @@ def test_lengths_are_what_they_are_called() -> None:
     """Their means, their extremes, and the same at every call."""
     assert 18 <= draw_lengths("~20", 4_000).float().mean() <= 22
     assert 215 <= draw_lengths("~230", 4_000).float().mean() <= 245
-    assert (int(drawn("1-512", 9_000).min()), int(drawn("1-512", 9_000).max())) == (1, 512)
-    assert to_ints(drawn("2,000", 1)) == [2_000]
-    assert to_ints(draw_lengths("~20 and 2,000", 4)) == [2_000, *to_ints(drawn("~20", 4))[1:]]
-    assert to_ints(drawn("even 128", 2)) == [128, 128]
-    assert to_ints(drawn("even 1,024", 2)) == [1_024, 1_024]
-    assert torch.equal(draw_lengths("~230", 9), drawn("~230", 9))
+    assert (int(draw_lengths("1-512", 9_000).min()), int(draw_lengths("1-512", 9_000).max())) == (1, 512)
+    assert to_ints(draw_lengths("2,000", 1)) == [2_000]
+    assert to_ints(draw_lengths("~20 and 2,000", 4)) == [2_000, *to_ints(draw_lengths("~20", 4))[1:]]
+    assert to_ints(draw_lengths("even 128", 2)) == [128, 128]
+    assert to_ints(draw_lengths("even 1,024", 2)) == [1_024, 1_024]
+    assert torch.equal(draw_lengths("~230", 9), draw_lengths("~230", 9))
 
 
 @pytest.mark.parametrize("point", SMALL, ids=str)
@@ -92,7 +92,7 @@ def test_every_candidate_equals_the_oracle(point: Point) -> None:
     module = problem.weights.double()
     values = problem.values.detach().double().requires_grad_()
     rows = [row[:length] for row, length in zip(values, to_ints(problem.lengths), strict=True)]
-    states = [torch.cat(recurrent(module, row)[0], dim=1) for row in rows]
+    states = [torch.cat(run_recurrent(module, row)[0], dim=1) for row in rows]
     total = torch.stack([row.square().sum() for row in states]).sum()
     wanted = torch.autograd.grad(total, [values, *module.parameters()])
     problem.weights.float()
@@ -172,3 +172,12 @@ def test_a_point_is_found_whole() -> None:
     assert all(held > 0 for held in found.bytes.values())
     assert any(note.startswith("uncompiled: ") for note in found.notes)
     assert found.operations == SMALL[0].operations(int(draw_lengths("~20", 3).sum()))
+
+
+@pytest.mark.parametrize("lengths", ["~20, bucketed", "~230, bucketed"])
+def test_a_bucketed_batch_has_nearly_even_rows(lengths: Lengths) -> None:
+    """Its padded share is a few percent; that of a random batch of the same distribution is far larger."""
+    bucketed, random = draw_lengths(lengths, 32), draw_lengths("~20" if lengths.startswith("~20") else "~230", 32)
+    shares = [1 - int(drawn.sum()) / (32 * int(drawn.max())) for drawn in (bucketed, random)]
+    assert len(bucketed) == 32
+    assert shares[0] < 0.05 < 0.4 < shares[1]

@@ -48,16 +48,16 @@ def test_classes_of_a_hint(hint: object, classes: tuple[type, ...] | None) -> No
     assert get_classes(hint) == classes
 
 
-@pytest.mark.parametrize(
-    ("hint", "text"),
-    [
-        (Float[Tensor, "batch time"] | None, "Float[Tensor, 'batch time'] or None"),
-        (Padded[Vectors], "Padded[Vectors]"),
-        (B, "int"),
-        (A, "~A"),
-        (Any, "Any"),
-    ],
-)
+TEXTS: list[tuple[object, str]] = [
+    (Optional[Float[Tensor, "batch time"]], "Float[Tensor, 'batch time'] or None"),  # noqa: UP045 - for pyright
+    (Padded[Vectors], "Padded[Vectors]"),
+    (B, "int"),
+    (A, "~A"),
+    (Any, "Any"),
+]
+
+
+@pytest.mark.parametrize(("hint", "text"), TEXTS)
 def test_hints_are_written_as_in_the_source(hint: object, text: str) -> None:
     """Type variables are written as their bounds."""
     assert format_hint(hint) == text
@@ -94,4 +94,5 @@ def test_values_are_described_briefly() -> None:
     """Tensors by dtype, shape and device; other values by their type."""
     assert describe(torch.zeros(2, 3)) == "float32 of shape (2, 3)"
     assert describe(torch.zeros(2, device="meta")) == "float32 of shape (2,) on meta"
-    assert [describe(value) for value in (None, 3, [], "a")] == ["None", "an int", "a list", "a str"]
+    values: list[object] = [None, 3, [], "a"]
+    assert [describe(value) for value in values] == ["None", "an int", "a list", "a str"]

@@ -11,7 +11,7 @@ from pipeline import Ids, Packed, Padded, Pooled, Scores, States, StepScores, Ve
 from pipeline.data.metadata import BatchMetadata
 from pipeline.data.packing_order import PackingOrder
 from pipeline.errors import PipelineError, ShapeError
-from support.untyped import loosely
+from support.untyped import untyped
 
 L = torch.tensor([2, 1])
 FLAT, PLANE, CUBE = torch.zeros(2), torch.zeros(2, 3), torch.zeros(2, 2, 3)
@@ -21,7 +21,7 @@ THREE = BatchMetadata(torch.arange(3))
 
 # For each field of each data class: a call in which only that field is invalid, and the error.
 FIELDS: Mapping[tuple[type, str], tuple[Callable[[], object], str]] = {
-    (Padded, "kind"): (lambda: loosely(Padded)("Ids", CUBE, L), "Padded: kind must be type"),
+    (Padded, "kind"): (lambda: untyped(Padded)("Ids", CUBE, L), "Padded: kind must be type"),
     (Padded, "values"): (lambda: Padded(Vectors, FLAT, L), r"Padded: values must be Shaped\[Tensor, 'batch time \*"),
     (Padded, "lengths"): (lambda: Padded(Vectors, CUBE, L.float()), "Padded: lengths must be Int64.*float32"),
     (Padded, "initial_carry"): (
@@ -36,12 +36,12 @@ FIELDS: Mapping[tuple[type, str], tuple[Callable[[], object], str]] = {
         lambda: Padded(Vectors, CUBE, L, order=PackingOrder(L + 1)),
         "order must be computed from the same lengths",
     ),
-    (Packed, "kind"): (lambda: loosely(Packed)(3, PLANE, L), "Packed: kind must be type"),
+    (Packed, "kind"): (lambda: untyped(Packed)(3, PLANE, L), "Packed: kind must be type"),
     (Packed, "values"): (lambda: Packed(Ids, torch.tensor(1), L), r"Packed: values must be Shaped\[Tensor, 'steps"),
     (Packed, "lengths"): (lambda: Packed(Vectors, CUBE, L.int()), "Packed: lengths must be Int64.*int32"),
     (Packed, "width"): (lambda: Packed(Vectors, torch.zeros(3, 1), L, width=1), r"lengths\[0\] is 2, but .* 1 steps"),
     (Packed, "initial_carry"): (
-        lambda: loosely(Packed)(Vectors, torch.zeros(3, 1), L, initial_carry=[CUBE]),
+        lambda: untyped(Packed)(Vectors, torch.zeros(3, 1), L, initial_carry=[CUBE]),
         "initial_carry must be tup",
     ),
     (Packed, "metadata"): (
@@ -52,10 +52,10 @@ FIELDS: Mapping[tuple[type, str], tuple[Callable[[], object], str]] = {
         lambda: Packed(Vectors, torch.zeros(3, 1), L, order=PackingOrder(L.flip(0))),
         "order must be computed from the",
     ),
-    (States, "steps"): (lambda: loosely(States)(CUBE, PLANE), "States: steps must be .*got float32 of shape"),
+    (States, "steps"): (lambda: untyped(States)(CUBE, PLANE), "States: steps must be .*got float32 of shape"),
     (States, "final"): (lambda: States(ROWS, PLANE[:, :2]), r"States: final must be batch x hidden, \(2, 3\)"),
-    (States, "carry"): (lambda: loosely(States)(ROWS, PLANE, carry=[PLANE]), "States: carry must be tuple"),
-    (States, "engine"): (lambda: loosely(States)(ROWS, PLANE, engine=3), "States: engine must be str or None"),
+    (States, "carry"): (lambda: untyped(States)(ROWS, PLANE, carry=[PLANE]), "States: carry must be tuple"),
+    (States, "engine"): (lambda: untyped(States)(ROWS, PLANE, engine=3), "States: engine must be str or None"),
     (Pooled, "values"): (lambda: Pooled(CUBE), r"Pooled: values must be Float\[Tensor, 'batch hidden'\]"),
     (Pooled, "metadata"): (
         lambda: Pooled(PLANE, metadata=THREE),

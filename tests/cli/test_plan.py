@@ -200,7 +200,12 @@ ERRORS: list[tuple[str, str | None, list[str], str]] = [
         ["--max-padded-steps", "0"],
         "max_padded_steps must be an integer of at least 1, got 0.",
     ),
-    ("a.txt", "30\n", ["--picture", "a.jpg"], "path must end in .svg, .png, .pdf, got 'a.jpg'; its suffix determines the format."),
+    (
+        "a.txt",
+        "30\n",
+        ["--picture", "a.jpg"],
+        "path must end in .svg, .png, .pdf, got 'a.jpg'; its suffix determines the format.",
+    ),
     ("a.jsonl", '{"text": "a"}\n{"no": 1}\n', [], "a.jsonl, line 2: "),
     ("a.jsonl", "", ["--text", "a", "--words", "b"], "--text and --words exclude each other, got both"),
     (

@@ -43,7 +43,7 @@ def needy(input_size: int, name: str):
 class Lying(LSTM):
     causal = property(lambda self: 1 / 0, lambda self, value: None)
 
-class Told(Attention):
+class Declares(Attention):
     exportable = {1}
     def __init__(self, input_size):
         super().__init__()
@@ -58,7 +58,7 @@ def pipeline_encoders():
 
 @hookimpl
 def pipeline_attentions():
-    return {"output": Told}
+    return {"declares": Declares}
 """
 
 
@@ -221,7 +221,7 @@ def test_output_is_valid_ascii_json(odd: Registry) -> None:
 
     read = json.loads(written, parse_constant=refuse)
     assert [each["name"] for each in read["parts"]] == [each["name"] for each in make_inventory(odd)["parts"]]
-    (record,) = (each for each in read["parts"] if each["name"] == "output")
+    (record,) = (each for each in read["parts"] if each["name"] == "declares")
     assert record["capabilities"] == {"exportable": "{1}", "inner_product": False}
 
 

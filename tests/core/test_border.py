@@ -53,7 +53,7 @@ from pipeline.core.stage import StageBase
 from pipeline.errors import CompositionError, LengthError, PipelineError, ShapeError, TextError
 from pipeline.parts.tokenizer import Tokens
 from pipeline_attention import Dot
-from support.untyped import loosely
+from support.untyped import untyped
 
 L = torch.tensor([2, 1])
 FLAT, PLANE, CUBE = torch.zeros(2), torch.zeros(2, 3), torch.zeros(2, 2, 3)
@@ -242,7 +242,7 @@ def test_results_of_tokenizers_are_checked() -> None:
         with pytest.raises(
             ShapeError, match="tokenizer 'SilentTokenizer' must return one result per input, got 0 for 2"
         ):
-            list(cast("Iterable[object]", loosely(tokenize.map)(inputs)))
+            list(cast("Iterable[object]", untyped(tokenize.map)(inputs)))
 
 
 def test_inputs_that_an_encoder_does_not_support_raise() -> None:
@@ -270,7 +270,7 @@ def test_an_error_names_the_stage_and_its_position_once() -> None:
     with pytest.raises(PipelineError, match=r"^stage 5 `Embed`: row 0, step 0 (is|holds id) 7"):
         list((data >> model)([[7], [1]]))
     with pytest.raises(PipelineError, match=r"^stage 1 `FromIds`: row 1 must be a sequence of integers"):
-        list(cast("Iterable[object]", loosely(data >> model)([[1], "a"])))
+        list(cast("Iterable[object]", untyped(data >> model)([[1], "a"])))
 
 
 class WrongResult(ModuleStage[Pooled, Pooled]):
@@ -300,7 +300,7 @@ class OpenStage(Stage[Any, Any]):
 def test_annotations_of_user_stages_are_checked() -> None:
     """Input and output, by class or by shape; `Any` accepts everything."""
     with pytest.raises(ShapeError, match="WrongResult takes Pooled, got a States"):
-        loosely(WrongResult())(STATES)
+        untyped(WrongResult())(STATES)
     with pytest.raises(ShapeError, match=r"WrongResult must return Pooled as annotated, got float32 of shape \(2, 3\)"):
         WrongResult()(Pooled(PLANE))
     assert ShapedStage()(torch.ones(2, 3)).shape == (2, 1)
@@ -331,11 +331,11 @@ def test_unpacked_states_are_not_causal_again() -> None:
     for before in (Encode("bilstm", hidden_size=3), Encode("lstm", hidden_size=3) >> Attend("dot")):
         rows = Embed(9, 3) >> before >> Unpack()
         with pytest.raises(CompositionError, match="the input of NextToken must be causal states"):
-            _ = loosely(rows.__rshift__)(Encode("gru", Hidden, hidden_size=3, name="b") >> cast("Any", NextToken(9)))
+            _ = untyped(rows.__rshift__)(Encode("gru", Hidden, hidden_size=3, name="b") >> cast("Any", NextToken(9)))
         with pytest.raises(CompositionError, match=r"the input of Unpack\(Vectors\) must be causal"):
             _ = (Embed(9, 3) >> before) >> cast("Any", Unpack(Vectors))
     states = Encode("gru", input_size=3, hidden_size=3)(ROWS)
     with pytest.raises(ShapeError, match=r"the input of Encode must be Vectors, got Hidden; make it Encode\("):
-        loosely(Encode("gru", input_size=3, hidden_size=3))(Unpack()(states))
+        untyped(Encode("gru", input_size=3, hidden_size=3))(Unpack()(states))
     assert Encode("gru", Hidden, input_size=3, hidden_size=3)(Unpack()(states)).final.shape == (2, 3)
     assert Encode("gru", input_size=3, hidden_size=3)(Unpack(Vectors)(cast("States[Causal]", states))).width == 2

@@ -32,7 +32,7 @@ from pipeline.core.border import PADDING_ID, mark_padding
 from pipeline.data.states import last_by_row
 from pipeline.errors import PaddingLeakError
 from pipeline_recurrent import LSTM
-from support.untyped import listed
+from support.untyped import to_list
 
 VALUES, LENGTHS = torch.arange(18.0).reshape(2, 3, 3), torch.tensor([3, 1])
 ROWS = Padded(Vectors, VALUES, LENGTHS)
@@ -76,7 +76,7 @@ def test_only_padding_is_marked() -> None:
     vectors, ids = mark_padding(ROWS), mark_padding(Padded(Ids, torch.tensor([[1, 2], [3, 4]]), torch.tensor([2, 1])))
     assert vectors.values.isnan().sum() == 6
     assert torch.equal(vectors.packed().values, ROWS.packed().values)
-    assert listed(ids.values.flatten()) == [1, 2, 3, PADDING_ID]
+    assert to_list(ids.values.flatten()) == [1, 2, 3, PADDING_ID]
     states = States.from_padded(VALUES, LENGTHS)
     assert mark_padding(states).steps.values.isnan().sum() == 6
     assert mark_padding(states).final is states.final

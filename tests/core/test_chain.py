@@ -53,7 +53,7 @@ from pipeline.core.stage import StageBase
 from pipeline.errors import CompositionError, OptionError, ShapeError
 from pipeline.stages.input_stage import IdSequence
 from pipeline_recurrent import LSTM
-from support.untyped import learn, listed, loosely, seed
+from support.untyped import seed, to_list, train_step, untyped
 
 TEXTS = ["a b c", "", "c", "b a b a", "a a", "c b"]
 
@@ -231,9 +231,9 @@ def test_next_token_after_a_bidirectional_encoder_raises_without_types_too() -> 
         with pytest.raises(
             CompositionError, match=r"between stage 2 `Encode` and stage 3 `NextToken`: .*must be causal states"
         ):
-            loosely((Embed(9, 4) >> encode).__rshift__)(NextToken(9))
+            untyped((Embed(9, 4) >> encode).__rshift__)(NextToken(9))
     with pytest.raises(CompositionError, match="`Attend` and stage 4 `NextToken`"):
-        loosely((Embed(9, 4) >> Encode(LSTM(4, 4)) >> Attend()).__rshift__)(NextToken(9))
+        untyped((Embed(9, 4) >> Encode(LSTM(4, 4)) >> Attend()).__rshift__)(NextToken(9))
     with pytest.raises(CompositionError, match="encoder 'bigru'.*causal"):
         Encode("bigru", causal=True, hidden_size=4)
 
@@ -243,7 +243,7 @@ def test_joining_a_plain_module_raises() -> None:
     with pytest.raises(
         CompositionError, match=r"`Embed >> ...` must be followed by a stage, got Linear; derive it from Stage"
     ):
-        loosely(Embed(9, 4).__rshift__)(nn.Linear(4, 4))
+        untyped(Embed(9, 4).__rshift__)(nn.Linear(4, 4))
 
 
 def test_a_head_without_an_input_size_raises() -> None:
@@ -361,7 +361,7 @@ def test_a_classifier_learns_from_examples() -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
     losses: list[float] = []
     for _ in range(30):
-        losses.extend(learn(model(batch).loss(), optimizer) for batch in data(examples))
+        losses.extend(train_step(model(batch).loss(), optimizer) for batch in data(examples))
     assert losses[-1] < losses[0] / 4
     found = dict(zip(TEXTS, (data >> model).predict(TEXTS), strict=True))
     # An empty row has no weight in training, so its prediction may be any class.
@@ -407,7 +407,7 @@ def test_a_language_model_learns_the_next_token() -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
     for _ in range(60):
         for batch in data(["abc", "bca"]):
-            learn(model(batch).loss(), optimizer)
+            train_step(model(batch).loss(), optimizer)
     (predicted,) = (data >> model).predict(["abc"])
     assert len(predicted) == 5, "bos, a, b, c and eos are predicted"
     assert tokenize.decode(predicted[2:4]) == "ca" or tokenize.decode(predicted[1:4]) == "bc"
@@ -426,17 +426,17 @@ def test_scores_of_a_language_model_do_not_depend_on_later_ids(attention: str) -
 def test_unpack_restores_the_padded_width() -> None:
     """Of ids, of vectors, and of states, whose final states it drops."""
     ids = Padded(Ids, torch.tensor([[1, 9, 9, 9], [2, 3, 9, 9]]), torch.tensor([1, 2]))
-    assert listed(Unpack(Ids)(Pack()(ids)).values) == [[1, 0, 0, 0], [2, 3, 0, 0]]
+    assert to_list(Unpack(Ids)(Pack()(ids)).values) == [[1, 0, 0, 0], [2, 3, 0, 0]]
     vectors = Padded(Vectors, torch.randn(2, 4, 3), torch.tensor([1, 2]))
     states = Encode(LSTM(3, 5))(vectors)
     assert Unpack()(states).values.shape == (2, 4, 5)
     assert Unpack(Vectors)(Pack(Vectors)(vectors)).width == 4
     with pytest.raises(ShapeError, match=r"the input of Unpack must be Hidden, got Ids; make it Unpack\(Ids\)"):
-        loosely(Unpack())(ids.packed())
+        untyped(Unpack())(ids.packed())
     with pytest.raises(ShapeError, match=r"the input of Pack must be Ids, got Vectors; make it Pack\(Vectors\)"):
-        loosely(Pack())(vectors)
+        untyped(Pack())(vectors)
     with pytest.raises(ShapeError, match="the input of Unpack must be Packed or States, got Padded"):
-        loosely(Unpack())(vectors)
+        untyped(Unpack())(vectors)
 
 
 def test_encode_accepts_both_layouts_and_no_ids() -> None:
@@ -446,7 +446,7 @@ def test_encode_accepts_both_layouts_and_no_ids() -> None:
     assert torch.equal(encode(vectors).packed().values, encode(vectors.packed()).packed().values)
     ids = Packed(Ids, torch.tensor([1, 2]), torch.tensor([2]))
     with pytest.raises(ShapeError, match=r"the input of Encode must be vectors, got Ids; embed ids first"):
-        loosely(encode)(ids)
+        untyped(encode)(ids)
     with pytest.raises(CompositionError, match=r'does not know its input size yet; .* Encode\("lstm", input_size=3\)'):
         Encode("lstm", hidden_size=4)(vectors)
 

@@ -33,7 +33,7 @@ from pipeline import (
 )
 from pipeline.data.states import last_by_row
 from pipeline.errors import ShapeError
-from support.untyped import graphed, seed
+from support.untyped import compile_graph, seed
 
 TOKENS, CLASSES = 30, 3
 POOLS = ["final", "first", "last", "max", "mean", "sum", "attention"]
@@ -99,7 +99,7 @@ def ignore_warnings() -> Generator[None]:
 def compile_model(model: nn.Module, backend: str | Callable[..., object] = "eager") -> Callable[..., Tensor]:
     """Return the model compiled to one graph, for any batch and time."""
     torch.compiler.reset()
-    return graphed(model, fullgraph=True, backend=backend, dynamic=True)
+    return compile_graph(model, fullgraph=True, backend=backend, dynamic=True)
 
 
 @pytest.mark.parametrize("pool", POOLS)
@@ -156,7 +156,7 @@ def test_a_head_with_labels_compiles() -> None:
         return model(Padded(Ids, ids, lengths)).values
 
     ids, lengths = make_inputs(4, 7)
-    graph = graphed(scores, fullgraph=True, backend="eager")
+    graph = compile_graph(scores, fullgraph=True, backend="eager")
     with ignore_warnings():
         torch.testing.assert_close(graph(ids, lengths), scores(ids, lengths))
 

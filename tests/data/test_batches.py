@@ -9,11 +9,11 @@ from pipeline import Causal, Ids, Packed, Padded, Report, States, StepScores, Ve
 from pipeline.data.metadata import BatchMetadata
 from pipeline.errors import EmptyBatchError, LengthError, OptionError, PipelineError, ShapeError
 from pipeline.testing import check_packing_round_trip, make_batch
-from support.strategies import ragged
-from support.untyped import listed, loosely
+from support.strategies import ragged_rows
+from support.untyped import to_list, untyped
 
 
-@given(rows=ragged())
+@given(rows=ragged_rows())
 def test_unpacking_inverts_packing(rows: list[Tensor]) -> None:
     """Values, lengths and the padded width are restored."""
     check_packing_round_trip(make_batch(rows, extra=2, filling=torch.nan))
@@ -51,7 +51,7 @@ def test_batches_have_targets_row_ids_and_mask() -> None:
     assert batch.targets is batch.packed().targets is metadata.targets
     assert batch.row_ids is batch.packed().row_ids is metadata.row_ids
     for data in (batch, batch.packed(), states):
-        assert listed(data.mask) == [[True, True, True], [True, False, False]]
+        assert to_list(data.mask) == [[True, True, True], [True, False, False]]
 
 
 VECTORS = torch.zeros(2, 3, 4)
@@ -89,7 +89,7 @@ def test_invalid_arguments_raise(error: type[PipelineError], message: str, wrong
     """Each error has the argument, the rule, the value and a fix; torch accepts most of them silently."""
     arguments = {"kind": Vectors, "values": VECTORS, "lengths": SIZES, **wrong}
     with pytest.raises(error, match=message):
-        loosely(Padded)(**arguments)
+        untyped(Padded)(**arguments)
 
 
 def test_packed_steps_must_equal_the_sum_of_lengths() -> None:
@@ -123,7 +123,7 @@ def test_carry_continues_rows_and_starts_others_from_zeros() -> None:
     batch = Padded(Vectors, VECTORS, SIZES, metadata=metadata)
     carry = batch.with_carry(before).initial_carry
     assert carry is not None
-    assert listed(carry[0]) == [[[1.0, 2.0], [0.0, 0.0]]]
+    assert to_list(carry[0]) == [[[1.0, 2.0], [0.0, 0.0]]]
     assert not carry[0].requires_grad
     with pytest.raises(OptionError, match="before must be the states of the preceding batch, got None, but row 0 cont"):
         batch.with_carry(None)

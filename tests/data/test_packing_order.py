@@ -6,11 +6,11 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from pipeline import Ids, Padded
 from pipeline.data.packing_order import PackingOrder
-from support.strategies import lengths
-from support.untyped import listed
+from support.strategies import row_lengths
+from support.untyped import to_list
 
 
-@given(counts=lengths())
+@given(counts=row_lengths())
 def test_packed_order_equals_torch(counts: list[int]) -> None:
     """Packed steps and batch sizes are those of `pack_padded_sequence`, with empty rows left out."""
     sizes = torch.tensor(counts)
@@ -20,42 +20,42 @@ def test_packed_order_equals_torch(counts: list[int]) -> None:
         assert packed.values.shape == (0,)
         return
     expected = pack_padded_sequence(values[sizes > 0], sizes[sizes > 0], batch_first=True, enforce_sorted=False)
-    assert listed(packed.values) == listed(expected.data)
-    assert listed(packed.order.batch_sizes) == listed(expected.batch_sizes)
+    assert to_list(packed.values) == to_list(expected.data)
+    assert to_list(packed.order.batch_sizes) == to_list(expected.batch_sizes)
 
 
 def index_steps(order: PackingOrder) -> dict[tuple[int, int], int]:
     """Return the packed index of each (row, time)."""
-    steps = zip(listed(order.row_of_step), listed(order.time_of_step), strict=True)
+    steps = zip(to_list(order.row_of_step), to_list(order.time_of_step), strict=True)
     return {step: index for index, step in enumerate(steps)}
 
 
-@given(counts=lengths())
+@given(counts=row_lengths())
 def test_indices_in_reading_order_equal_a_loop(counts: list[int]) -> None:
     """First, last and reading-order indices agree with a loop over the rows."""
     order = PackingOrder(torch.tensor(counts))
     index = index_steps(order)
     nonempty = [row for row, count in enumerate(counts) if count]
-    assert listed(order.nonempty_rows) == nonempty
-    assert listed(order.reading_order) == [
+    assert to_list(order.nonempty_rows) == nonempty
+    assert to_list(order.reading_order) == [
         index[row, time] for row, count in enumerate(counts) for time in range(count)
     ]
-    assert listed(order.first_steps) == [index[row, 0] for row in nonempty]
-    assert listed(order.last_steps) == [index[row, counts[row] - 1] for row in nonempty]
-    assert listed(order.mask(7).sum(1)) == counts
-    assert listed(order.flat_indices(7)) == [row * 7 + time for row, time in index]
-    assert order.batch_size_list == listed(order.batch_sizes)
+    assert to_list(order.first_steps) == [index[row, 0] for row in nonempty]
+    assert to_list(order.last_steps) == [index[row, counts[row] - 1] for row in nonempty]
+    assert to_list(order.mask(7).sum(1)) == counts
+    assert to_list(order.flat_indices(7)) == [row * 7 + time for row, time in index]
+    assert order.batch_size_list == to_list(order.batch_sizes)
 
 
-@given(counts=lengths())
+@given(counts=row_lengths())
 def test_indices_in_sorted_order_equal_a_loop(counts: list[int]) -> None:
     """Previous steps, the reversal, sorted last steps and time-major indices agree with a loop over the steps."""
     order = PackingOrder(torch.tensor(counts))
     index = index_steps(order)
-    longest_first = listed(order.sorted_indices)[: order.nonempty_count]
-    assert listed(order.previous_steps) == [index[row, time - 1] for row, time in index if time]
-    assert listed(order.reversal) == [index[row, counts[row] - 1 - time] for row, time in index]
-    assert listed(order.sorted_last_steps) == [index[row, counts[row] - 1] for row in longest_first]
-    assert listed(order.sorted_flat_indices) == [
+    longest_first = to_list(order.sorted_indices)[: order.nonempty_count]
+    assert to_list(order.previous_steps) == [index[row, time - 1] for row, time in index if time]
+    assert to_list(order.reversal) == [index[row, counts[row] - 1 - time] for row, time in index]
+    assert to_list(order.sorted_last_steps) == [index[row, counts[row] - 1] for row in longest_first]
+    assert to_list(order.sorted_flat_indices) == [
         time * order.nonempty_count + longest_first.index(row) for row, time in index
     ]

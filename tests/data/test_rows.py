@@ -10,7 +10,8 @@ from pipeline import Example, FromIds, Ids, Row, Tokenize, Vectors
 from pipeline.data.rows import FILLER, cut_row, make_filler
 from pipeline.data.tensors import to_ints
 from pipeline.errors import TargetError
-from support.untyped import listed, loosely
+from pipeline.labels import Target
+from support.untyped import to_list, untyped
 
 
 def test_a_row_is_pickled_without_its_neighbors() -> None:
@@ -22,10 +23,10 @@ def test_a_row_is_pickled_without_its_neighbors() -> None:
         assert (to_ints(copied.sequence.values), copied.target, copied.row_id) == ([4, 7], 4, 4)
     texts = list(Tokenize.train(["to be"]).map(["to be", "be"]))
     offsets = pickle.loads(pickle.dumps(texts[1])).sequence.offsets
-    assert listed(offsets) == [[0, 2]]
+    assert to_list(offsets) == [[0, 2]]
     shared = torch.arange(6)
-    loosely(shared.share_memory_)()
-    assert loosely(Ids(shared[2:4]).__reduce__()[1][0].is_shared)()
+    untyped(shared.share_memory_)()
+    assert untyped(Ids(shared[2:4]).__reduce__()[1][0].is_shared)()
 
 
 def test_cut_rows_keep_targets_masks_and_offsets_of_their_steps() -> None:
@@ -34,7 +35,7 @@ def test_cut_rows_keep_targets_masks_and_offsets_of_their_steps() -> None:
     row = Row(ids, target=["A", None, "B"], row_id=4, answer_mask=[True, False, True], start_step=10)
     part = cut_row(row, 1, 3)
     assert part.sequence.offsets is not None
-    assert (to_ints(part.sequence.values), listed(part.sequence.offsets)) == ([6, 7], [[1, 2], [2, 4]])
+    assert (to_ints(part.sequence.values), to_list(part.sequence.offsets)) == ([6, 7], [[1, 2], [2, 4]])
     assert (part.target, part.answer_mask, part.row_id, part.start_step) == ([None, "B"], [False, True], 4, 11)
     assert cut_row(Row(Vectors(torch.ones(3, 2)), target="C"), 0, 2).target == "C"
     with pytest.raises(TargetError, match="target of row 4 must have one entry per step, got 2 for 3 steps; use None"):
@@ -43,6 +44,7 @@ def test_cut_rows_keep_targets_masks_and_offsets_of_their_steps() -> None:
 
 def test_a_filler_is_empty_and_has_the_same_sort_of_target() -> None:
     """So a batch with fillers has targets of one sort."""
-    for target, expected in (([1, 2], []), (3, 3), (None, None)):
+    targets: list[tuple[Target, Target]] = [([1, 2], []), (3, 3), (None, None)]
+    for target, expected in targets:
         filler = make_filler(Row(Ids(torch.tensor([5, 6])), target=target, row_id=4))
         assert (len(filler), filler.target, filler.row_id) == (0, expected, FILLER)

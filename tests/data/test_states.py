@@ -8,15 +8,15 @@ from torch import Tensor
 from pipeline import Packed, Padded, States, Vectors
 from pipeline.data.states import first_by_row, last_by_row
 from pipeline.errors import ShapeError
-from support.strategies import ragged
-from support.untyped import listed
+from support.strategies import ragged_rows
+from support.untyped import to_list
 
 VALUES, LENGTHS = torch.arange(12.0).reshape(2, 3, 2), torch.tensor([1, 3])
 
 
 def test_states_from_a_rectangle_end_with_the_last_real_step() -> None:
     """The final state of each row is its last real step, not the last column."""
-    assert listed(States.from_padded(VALUES, LENGTHS).final) == [[0, 1], [10, 11]]
+    assert to_list(States.from_padded(VALUES, LENGTHS).final) == [[0, 1], [10, 11]]
 
 
 def test_with_values_keeps_the_layout() -> None:
@@ -24,7 +24,7 @@ def test_with_values_keeps_the_layout() -> None:
     states = States.from_padded(VALUES, LENGTHS)
     replaced = states.with_values(states.padded().with_values(VALUES + 100))
     assert isinstance(replaced.steps, Padded)
-    assert listed(replaced.padded().values[0]) == [[100, 101], [0, 0], [0, 0]]
+    assert to_list(replaced.padded().values[0]) == [[100, 101], [0, 0], [0, 0]]
     packed = States(states.packed(), states.final).with_values(states.padded().with_values(VALUES + 100))
     assert isinstance(packed.steps, Packed)
     assert torch.equal(packed.padded().values, replaced.padded().values)
@@ -38,7 +38,7 @@ def test_final_states_must_fit_the_steps() -> None:
         States(Packed(Vectors, torch.zeros(4, 2), torch.tensor([3, 1])), torch.zeros(3, 2))
 
 
-@given(rows=ragged())
+@given(rows=ragged_rows())
 def test_first_and_last_step_equal_a_loop(rows: list[Tensor]) -> None:
     """In both layouts; an empty row gives zeros."""
     lengths = torch.tensor([len(row) for row in rows])
@@ -56,6 +56,6 @@ def test_filled_padding_has_no_gradient() -> None:
     """States in a rectangle have zeros in the padding; the padding of their input gets zero gradient."""
     values = torch.full((3, 2, 1), torch.nan, requires_grad=True)
     filled = States.from_padded(values, torch.tensor([1, 0, 2])).padded().values
-    assert listed(filled.isnan().squeeze(2)) == [[True, False], [False, False], [True, True]]
+    assert to_list(filled.isnan().squeeze(2)) == [[True, False], [False, False], [True, True]]
     (gradient,) = torch.autograd.grad(filled.sum(), values)
-    assert listed(gradient.squeeze(2)) == [[1, 0], [0, 0], [1, 1]]
+    assert to_list(gradient.squeeze(2)) == [[1, 0], [0, 0], [1, 1]]

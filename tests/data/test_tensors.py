@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pipeline import Example, FromIds, Ids, Pad, Row, Tokenize, TokenizeWords
 from pipeline.data.tensors import to_ints, to_tensors
 from pipeline.errors import ShapeError, TargetError, ValuesError
-from support.untyped import listed
+from support.untyped import to_list
 
 
 @given(st.lists(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=90), max_size=80))
@@ -35,11 +35,11 @@ def test_padded_batch_equals_rows_padded_one_by_one(lists: list[list[int]], mult
     rows = list(FromIds().map([Example(numbers, target=[9 - number for number in numbers]) for numbers in lists]))
     batch = Pad(value=11, multiple_of=multiple)(rows)
     width = -(-max(map(len, lists)) // multiple) * multiple
-    assert listed(batch.values) == [numbers + [11] * (width - len(numbers)) for numbers in lists]
+    assert to_list(batch.values) == [numbers + [11] * (width - len(numbers)) for numbers in lists]
     assert to_ints(batch.lengths) == list(map(len, lists))
     targets = [[9 - number for number in numbers] + [-100] * (width - len(numbers)) for numbers in lists]
     assert batch.targets is not None
-    assert listed(batch.targets) == targets
+    assert to_list(batch.targets) == targets
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 
 from pipeline import Padded, Pooled, Scores, States, StepScores, Vectors
 from pipeline.data.metadata import BatchMetadata
-from support.untyped import listed
+from support.untyped import to_list
 
 
 def make_batch() -> Padded[Vectors]:
@@ -30,7 +30,7 @@ def test_batches_survive_copies_and_pickling() -> None:
     states = States.from_padded(batch.values, batch.lengths)
     for copied in (copy.deepcopy(batch), pickle.loads(pickle.dumps(batch))):
         assert torch.equal(copied.values, batch.values)
-        assert listed(copied.row_ids) == [5, 6]
+        assert to_list(copied.row_ids) == [5, 6]
         assert copied.kind is Vectors
     assert torch.equal(pickle.loads(pickle.dumps(states)).steps.values, states.steps.values)
 

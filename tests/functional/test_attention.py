@@ -11,11 +11,11 @@ from torch import Tensor
 
 from pipeline import AttendEarlier, States
 from pipeline.data.tensors import to_ints
-from pipeline.forecast.memory import peak_bytes
+from pipeline.forecast.memory import measure_peak_bytes
 from pipeline.functional import attention as blocks
 from pipeline.functional.attention import attend_earlier_in_blocks, restore_order, sort_by_length, supports_blocks
 from pipeline_attention import Dot, General
-from support.oracles import attend
+from support.oracles import attend_by_softmax
 
 LENGTHS = torch.tensor([3, 0, 11, 7, 11])
 
@@ -42,7 +42,7 @@ def make_rectangles(lengths: Tensor, count: int) -> list[Tensor]:
 def attend_by_loop(query: Tensor, key: Tensor, values: Tensor, window: int | None) -> Tensor:
     """Return the contexts of one row, with one softmax per step."""
     reach = len(query) if window is None else window
-    return attend(query @ key.mT, values, [range(max(0, t - reach), t) or [0] for t in range(len(query))])
+    return attend_by_softmax(query @ key.mT, values, [range(max(0, t - reach), t) or [0] for t in range(len(query))])
 
 
 @pytest.mark.usefixtures("_division")
@@ -135,7 +135,7 @@ def test_memory_limit_decides_whether_weights_are_saved() -> None:
         values = torch.randn(2, steps, 8, requires_grad=True)
         states = States.from_padded(values, torch.full((2,), steps))
         stage = AttendEarlier(dot, memory=memory)
-        return peak_bytes(lambda: torch.autograd.grad(stage(states).padded().values.sum(), values))
+        return measure_peak_bytes(lambda: torch.autograd.grad(stage(states).padded().values.sum(), values))
 
     assert train(2_000, 1) < 2.5 * train(1_000, 1)
     assert train(2_000, 1) < 6 * 2**20

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from pipeline import Packed, Padded, Vectors
 from pipeline.functional.segments import max_by_row, segment_max, softmax_by_row, sum_by_row
-from support.strategies import ragged
-from support.untyped import listed
+from support.strategies import ragged_rows
+from support.untyped import to_list
 
 
 def pad(rows: list[Tensor]) -> Padded[Vectors]:
@@ -20,7 +20,7 @@ def pad(rows: list[Tensor]) -> Padded[Vectors]:
     return Padded(Vectors, values, lengths)
 
 
-@given(rows=ragged())
+@given(rows=ragged_rows())
 def test_sum_and_max_equal_a_loop(rows: list[Tensor]) -> None:
     """An empty row gives zeros, and padding has no influence."""
     zeros = torch.zeros(3, dtype=torch.float64)
@@ -31,7 +31,7 @@ def test_sum_and_max_equal_a_loop(rows: list[Tensor]) -> None:
         assert torch.equal(max_by_row(steps), expected)
 
 
-@given(rows=ragged())
+@given(rows=ragged_rows())
 def test_softmax_equals_a_loop(rows: list[Tensor]) -> None:
     """Also of scores whose exponential overflows."""
     packed = pad(rows).packed()
@@ -45,9 +45,9 @@ def test_equal_maxima_share_the_gradient() -> None:
     """Each gets the same part; smaller values get none."""
     values = torch.tensor([[2.0], [5.0], [2.0], [1.0]], requires_grad=True)
     maximum = max_by_row(Packed(Vectors, values, torch.tensor([1, 3])))
-    assert listed(maximum.detach()) == [[5.0], [2.0]]
+    assert to_list(maximum.detach()) == [[5.0], [2.0]]
     (gradient,) = torch.autograd.grad(maximum.sum(), values)
-    assert listed(gradient.squeeze(1)) == [0.5, 1.0, 0.5, 0.0]
+    assert to_list(gradient.squeeze(1)) == [0.5, 1.0, 0.5, 0.0]
 
 
 @pytest.mark.parametrize("rows", [2, 4])

@@ -54,7 +54,7 @@ from pipeline.testing import (
 )
 from pipeline_attention import Additive, Dot, General, ScaledDot
 from pipeline_recurrent import GRU, LSTM
-from support.untyped import loosely, seed
+from support.untyped import seed, untyped
 
 ROWS = draw_rows((4, 0, 1, 6), 3)
 TEXTS = ["The quick brown fox", "jumps over\nthe lazy dog.", "naïve café — 東京 🦊", "<pad> <unk> is text"]
@@ -329,9 +329,9 @@ def test_random_generator_is_restored() -> None:
 def test_part_instead_of_a_factory_raises() -> None:
     """A module is callable too, so the mistake must be found early."""
     with pytest.raises(OptionError, match=r"takes a function that creates parts, got a Leaky; write lambda: L"):
-        loosely(ENCODER_LAWS[0])(Leaky())
+        untyped(ENCODER_LAWS[0])(Leaky())
     with pytest.raises(OptionError, match="check_module takes a function that creates parts, got a Scores"):
-        loosely(check_module)(Scores(), input_size=3)
+        untyped(check_module)(Scores(), input_size=3)
 
 
 def test_factory_must_create_new_parts() -> None:
@@ -346,7 +346,7 @@ def test_object_of_another_class_is_reported() -> None:
     with pytest.raises(
         LawBrokenError, match="the factory created a Linear, not a pipeline.Encoder; derive from Encoder"
     ):
-        loosely(ENCODER_LAWS[0])(lambda: nn.Linear(3, 4))
+        untyped(ENCODER_LAWS[0])(lambda: nn.Linear(3, 4))
 
     class Plain(Leaky):
         def forward(self, batch: Batch[Vectors]) -> States[MaybeCausal]:

@@ -58,15 +58,15 @@ def starred(*args: int, size: int, **options: int) -> None:
 
 
 def by_place(size: int, /) -> None:
-    """Nothing that is called by keywords."""
+    """Have a parameter that cannot be passed by keyword."""
 
 
 def given_by_place(input_size: int, /) -> None:
-    """Nor this, though it is known what it takes."""
+    """Have a parameter by position, next to one that is known."""
 
 
 def by_place_with_default(size: int = 3, /, *, other: int) -> None:
-    """By keywords all the same."""
+    """Have a positional parameter with a default."""
 
 
 unannotated: Callable[..., object] = eval("lambda input_size, hidden_size: None")  # noqa: S307

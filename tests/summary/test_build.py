@@ -50,7 +50,7 @@ from pipeline.errors import CompositionError, PipelineError, ShapeError
 from pipeline.summary.types import may_fit
 from pipeline_recurrent import GRU, LSTM
 from support.summaries import Best, Rectangular, Widened, gives, notes, small
-from support.untyped import loosely
+from support.untyped import untyped
 
 html: Callable[[object], str] = methodcaller("_repr_html_")
 """The HTML that a notebook shows."""
@@ -175,7 +175,7 @@ def test_dtypes_and_devices_do_not_matter() -> None:
             >> Pool("mean")
             >> Classify(2)
         )
-        loosely(pipe.to)(**change)
+        untyped(pipe.to)(**change)
         assert gives(pipe.check()) == [
             "Row[Vectors] time x 3",
             "list[Row[Vectors]] batch of time x 3",
@@ -248,7 +248,7 @@ def test_a_misfit_of_stages_that_do_not_run_is_found_by_their_types() -> None:
         ShapeError, match=r"stage 1 `FromIds` and stage 2 `Pad`: the input of Pad must be list\[Row\[Ids\]\], got Row\[Ids\];"
     ):
         (FromIds() >> cast("Stage[Row[Ids], Padded[Ids]]", Pad())).check()
-    frames = cast("StreamChain[Tensor, object]", loosely(FromFeatures().__rshift__)(Bucket(rows=2)))
+    frames = cast("StreamChain[Tensor, object]", untyped(FromFeatures().__rshift__)(Bucket(rows=2)))
     with pytest.raises(
         ShapeError, match=r"`FromFeatures` and stage 2 `Bucket`: the input of Bucket must be Row\[Ids\], got Row\[Vectors\]"
     ):

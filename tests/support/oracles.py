@@ -1,4 +1,4 @@
-"""What every part is held against: plain loops over one row, a step at a time, written from the definitions."""
+"""Reference implementations: plain loops over one row, one step at a time, written from the definitions."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def lstm_step(x: Tensor, h: Tensor, c: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """One step of an LSTM: gates in torch's order input, forget, cell, output."""
+    """Compute one step of an LSTM, with gates in torch's order: input, forget, cell, output."""
     w_in, w_state, b_in, b_state = weights
     i, f, g, o = (w_in @ x + b_in + w_state @ h + b_state).reshape(4, -1)
     c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
@@ -15,7 +15,7 @@ def lstm_step(x: Tensor, h: Tensor, c: Tensor, weights: Sequence[Tensor]) -> tup
 
 
 def gru_step(x: Tensor, h: Tensor, weights: Sequence[Tensor]) -> Tensor:
-    """One step of a GRU: gates in torch's order reset, update, new; reset behind the recurrent product."""
+    """Compute one step of a GRU, with gates in torch's order (reset, update, new), reset after the recurrent product."""
     w_in, w_state, b_in, b_state = weights
     r_in, z_in, n_in = (w_in @ x + b_in).reshape(3, -1)
     r_state, z_state, n_state = (w_state @ h + b_state).reshape(3, -1)
@@ -24,25 +24,28 @@ def gru_step(x: Tensor, h: Tensor, weights: Sequence[Tensor]) -> Tensor:
 
 
 def rnn_step(x: Tensor, h: Tensor, weights: Sequence[Tensor], nonlinearity: str) -> Tensor:
-    """One step of a plain RNN."""
+    """Compute one step of a plain RNN."""
     w_in, w_state, b_in, b_state = weights
     total = w_in @ x + b_in + w_state @ h + b_state
     return torch.relu(total) if nonlinearity == "relu" else torch.tanh(total)
 
 
-def weights_of(module: nn.LSTM | nn.GRU | nn.RNN, layer: int, *, backward: bool) -> list[Tensor]:
-    """One direction's weights; biases of zero where it has none."""
+def get_weights(module: nn.LSTM | nn.GRU | nn.RNN, layer: int, *, backward: bool) -> list[Tensor]:
+    """Return the weights of one direction; zeros for missing biases."""
     suffix = f"l{layer}{'_reverse' if backward else ''}"
-    found: list[Tensor] = [getattr(module, f"{name}_{suffix}") for name in ("weight_ih", "weight_hh")]
-    none = found[0].new_zeros(len(found[0]))
-    return [*found, *(getattr(module, f"{name}_{suffix}") if module.bias else none for name in ("bias_ih", "bias_hh"))]
+    weights: list[Tensor] = [getattr(module, f"{name}_{suffix}") for name in ("weight_ih", "weight_hh")]
+    zeros = weights[0].new_zeros(len(weights[0]))
+    return [
+        *weights,
+        *(getattr(module, f"{name}_{suffix}") if module.bias else zeros for name in ("bias_ih", "bias_hh")),
+    ]
 
 
-def one_direction(
+def run_direction(
     module: nn.LSTM | nn.GRU | nn.RNN, row: Tensor, layer: int, *, backward: bool, initial: Sequence[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
-    """One direction of one layer over one row: its states in reading order, and where it ended."""
-    weights = weights_of(module, layer, backward=backward)
+    """Run one direction of one layer over one row; return its states in reading order, and its final state."""
+    weights = get_weights(module, layer, backward=backward)
     state = list(initial)
     steps: list[Tensor] = []
     for x in reversed(list(row)) if backward else list(row):
@@ -53,45 +56,45 @@ def one_direction(
         else:
             state = [rnn_step(x, state[0], weights, module.mode.removeprefix("RNN_").lower())]
         steps.append(state[0])
-    found = torch.stack(steps[::-1] if backward else steps) if steps else row.new_zeros(0, module.hidden_size)
-    return found, state
+    states = torch.stack(steps[::-1] if backward else steps) if steps else row.new_zeros(0, module.hidden_size)
+    return states, state
 
 
-def recurrent(
+def run_recurrent(
     module: nn.LSTM | nn.GRU | nn.RNN, row: Tensor, initial: Sequence[Tensor] | None = None
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """All layers over one row.
+    """Run all layers over one row.
 
-    Gives the last layer's states, a tensor a direction, and what is carried: tensors of layers x
-    directions by hidden, `[h, c]` for an LSTM and `[h]` for the others.
+    Returns the last layer's states, one tensor per direction, and the carry: tensors of (layers x directions) x hidden,
+    `[h, c]` for an LSTM and `[h]` for the others.
     """
     count = 2 if isinstance(module, nn.LSTM) else 1
     directions = 2 if module.bidirectional else 1
     if initial is None:
         initial = [row.new_zeros(module.num_layers * directions, module.hidden_size)] * count
-    carried: list[list[Tensor]] = [[] for _ in range(count)]
+    carry: list[list[Tensor]] = [[] for _ in range(count)]
     outputs: list[Tensor] = []
     for layer in range(module.num_layers):
         outputs = []
         for direction in range(directions):
             start = [state[layer * directions + direction] for state in initial]
-            steps, ended = one_direction(module, row, layer, backward=direction == 1, initial=start)
+            steps, ended = run_direction(module, row, layer, backward=direction == 1, initial=start)
             outputs.append(steps)
-            for kept, end in zip(carried, ended, strict=True):
-                kept.append(end)
+            for finals, end in zip(carry, ended, strict=True):
+                finals.append(end)
         row = torch.cat(outputs, dim=1)
-    return outputs, [torch.stack(kept) for kept in carried]
+    return outputs, [torch.stack(finals) for finals in carry]
 
 
-def merge(parts: Sequence[Tensor], how: str) -> Tensor:
-    """Two directions as one."""
-    stacked = torch.stack(list(parts))
-    ways = {"mean": stacked.mean(0), "sum": stacked.sum(0), "max": stacked.amax(0), "mul": stacked.prod(0)}
-    return torch.cat(list(parts), dim=-1) if how == "concat" else ways[how]
+def merge_directions(directions: Sequence[Tensor], merge: str) -> Tensor:
+    """Merge two directions."""
+    stacked = torch.stack(list(directions))
+    merged = {"mean": stacked.mean(0), "sum": stacked.sum(0), "max": stacked.amax(0), "mul": stacked.prod(0)}
+    return torch.cat(list(directions), dim=-1) if merge == "concat" else merged[merge]
 
 
-def attend(scores: Tensor, row: Tensor, allowed: Sequence[Sequence[int]]) -> Tensor:
-    """Each step's context, a softmax at a time over the steps that it may attend."""
+def attend_by_softmax(scores: Tensor, row: Tensor, allowed: Sequence[Sequence[int]]) -> Tensor:
+    """Return the context of each step, with one softmax per step over the steps that it may attend to."""
     contexts: list[Tensor] = []
     for step, steps in enumerate(allowed):
         weights = torch.softmax(torch.stack([scores[step, j] for j in steps]), dim=0)

@@ -1,4 +1,4 @@
-"""Functions of torch whose types torch leaves open, with types."""
+"""Functions that torch leaves untyped, with types."""
 
 from collections.abc import Callable
 from operator import methodcaller
@@ -7,33 +7,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
-listed: Callable[[Tensor], Any] = methodcaller("tolist")
-"""A tensor's numbers as lists."""
+to_list: Callable[[Tensor], Any] = methodcaller("tolist")
+"""Return a tensor as nested lists."""
 
 seed: Callable[[int], object] = getattr(torch, "manual_seed")  # noqa: B009
-"""Fix what torch draws."""
+"""Seed torch's random numbers."""
 
 
-graphed: Callable[..., Callable[..., Tensor]] = getattr(torch, "compile")  # noqa: B009
-"""A model or function as a compiled graph."""
+compile_graph: Callable[..., Callable[..., Tensor]] = getattr(torch, "compile")  # noqa: B009
+"""Compile a model or function with torch.compile."""
 
 
-def loosely(function: Callable[..., object]) -> Callable[..., object]:
-    """A function as a caller without a type checker sees it: it takes anything."""
+def untyped(function: Callable[..., object]) -> Callable[..., object]:
+    """Return a function without the types of its parameters, to call it as code without a type checker would."""
     return function
 
 
 _step: Callable[[torch.optim.Optimizer], object] = methodcaller("step")
 
 
-def learn(loss: Tensor, optimiser: torch.optim.Optimizer) -> float:
-    """Take one step down a loss, and give the loss back as a number."""
-    optimiser.zero_grad()
+def train_step(loss: Tensor, optimizer: torch.optim.Optimizer) -> float:
+    """Take one optimizer step, and return the loss as a number."""
+    optimizer.zero_grad()
     torch.autograd.backward(loss)
-    _step(optimiser)
+    _step(optimizer)
     return float(loss.detach())
 
 
-def distinct(values: Tensor) -> int:
-    """How many different rows a matrix has."""
-    return len({tuple(row) for row in listed(values)})
+def count_distinct_rows(values: Tensor) -> int:
+    """Return the number of distinct rows of a matrix."""
+    return len({tuple(row) for row in to_list(values)})
