@@ -1,6 +1,6 @@
-"""Parts that are wrong in one way each, and the laws that they break by it: what the kit must catch, and no more.
+"""Broken parts, and the laws that each breaks. The laws must catch these, and nothing else.
 
-Each is an honest part but for the lines of its class, so that the laws that it breaks are broken by those lines.
+Each is a correct part except for the lines of its class, so those lines break the laws.
 """
 
 from typing import Final

@@ -1,4 +1,4 @@
-"""Attentions that are wrong in one way each."""
+"""Attentions with one mistake each."""
 
 from typing import Final
 
@@ -14,7 +14,7 @@ from pipeline.testing import ATTENTION_LAWS
 
 
 class Closest(Attention):
-    """An honest attention: minus half the squared distance, as a product and the keys' own part of it."""
+    """A correct attention: minus half the squared distance, without the term that depends on the query only."""
 
     exportable = False
 
@@ -30,7 +30,7 @@ class Closest(Attention):
 
 
 class InfinitelyMasked(Closest):
-    """Fills with minus infinity, of which a softmax over nothing else makes NaN."""
+    """Masks with minus infinity, so that the softmax of a fully masked query is NaN."""
 
     @override
     def weights(
@@ -43,7 +43,7 @@ class InfinitelyMasked(Closest):
 
 
 class AddsTheMask(Closest):
-    """Adds a large negative number to masked scores, as many do, which NaN survives; it makes no zeros either."""
+    """Adds a large negative number to masked scores: NaN survives, and fully masked queries get no zeros."""
 
     @override
     def weights(
@@ -56,7 +56,7 @@ class AddsTheMask(Closest):
 
 
 class OverQueries(Closest):
-    """Takes its softmax over the queries."""
+    """Takes the softmax over the queries."""
 
     @override
     def weights(
@@ -69,8 +69,8 @@ class OverQueries(Closest):
         return masked_softmax(scores.transpose(1, 2), mask.expand_as(scores).transpose(1, 2)).transpose(1, 2)
 
 
-class Placed(Closest):
-    """Prefers earlier keys."""
+class UsesPositions(Closest):
+    """Depends on the positions of keys."""
 
     @override
     def score(
@@ -80,7 +80,7 @@ class Placed(Closest):
 
 
 class ScaledContexts(Closest):
-    """Gives twice what its weights mix."""
+    """Returns twice the weighted sums."""
 
     @override
     def forward(
@@ -92,8 +92,8 @@ class ScaledContexts(Closest):
         return 2 * super().forward(query, key, mask)
 
 
-class WholeMasksAlone(Closest):
-    """Wants a mask of every row and query."""
+class RejectsBroadcastMasks(Closest):
+    """Needs a mask that is not broadcast."""
 
     @override
     def weights(
@@ -107,7 +107,7 @@ class WholeMasksAlone(Closest):
 
 
 class WithHeads(Closest):
-    """Gives its weights an axis of heads, of which there is one."""
+    """Returns weights with an axis for a single head."""
 
     @override
     def weights(
@@ -128,8 +128,8 @@ class WithHeads(Closest):
         return super().weights(query, key, mask) @ key
 
 
-class Crowded(Closest):
-    """Holds a number a feature for every pair, and does not say so."""
+class NeedsMoreMemory(Closest):
+    """Needs one number per feature for every pair, but does not declare it."""
 
     @override
     def score(
@@ -138,14 +138,14 @@ class Crowded(Closest):
         return -(query.unsqueeze(2) - key.unsqueeze(1)).square().sum(-1) / 2
 
 
-class NoProduct(Closest):
-    """Declares an inner product, and takes something off it."""
+class NoInnerProduct(Closest):
+    """Declares an inner product, but subtracts something from it."""
 
     inner_product = True
 
 
 class ForgetsToProject(Closest):
-    """Scores by a projection that what is projected has not gone through."""
+    """Projects in `project`, but not in `score`."""
 
     @override
     def project(
@@ -160,36 +160,36 @@ TRIALS: Final[tuple[Trial, ...]] = (
         AddsTheMask,
         ATTENTION_LAWS,
         "masked_keys_have_no_effect fully_masked_queries_give_zeros",
-        "where all is masked alike, nothing is",
+        "adding one number to all scores masks nothing",
     ),
     trial(
         OverQueries,
         ATTENTION_LAWS,
         "weights_sum_to_one queries_are_independent batchmates_have_no_effect amount_of_padding_has_no_effect",
-        "queries of padding have their share as well",
+        "queries in the padding get weight as well",
     ),
-    trial(Crowded, ATTENTION_LAWS, "score_size_bounds_memory"),
+    trial(NeedsMoreMemory, ATTENTION_LAWS, "score_size_bounds_memory"),
     trial(
-        NoProduct,
+        NoInnerProduct,
         ATTENTION_LAWS,
         "compare_of_project_equals_score contexts_are_weighted_sums_of_keys",
-        "contexts are made without the scores",
+        "contexts are computed without the scores",
     ),
     trial(
         ForgetsToProject,
         ATTENTION_LAWS,
         "compare_of_project_equals_score contexts_are_weighted_sums_of_keys",
-        "contexts are made of what is projected, weights are not",
+        "contexts use project, weights do not",
     ),
-    trial(Placed, ATTENTION_LAWS, "key_order_has_no_effect"),
+    trial(UsesPositions, ATTENTION_LAWS, "key_order_has_no_effect"),
     trial(ScaledContexts, ATTENTION_LAWS, "contexts_are_weighted_sums_of_keys"),
-    trial(WholeMasksAlone, ATTENTION_LAWS, "masks_broadcast"),
+    trial(RejectsBroadcastMasks, ATTENTION_LAWS, "masks_broadcast"),
     trial(
         WithHeads,
         ATTENTION_LAWS,
         """attention_sizes_match_declared weights_sum_to_one contexts_are_weighted_sums_of_keys
         fully_masked_queries_give_zeros""",
-        "weights of another shape answer no question about weights",
+        "every law about weights needs their shape",
     ),
 )
-"""All of them, and the laws that each breaks."""
+"""All of them, with the laws that each breaks."""

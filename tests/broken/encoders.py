@@ -1,4 +1,4 @@
-"""Encoders that are wrong in one way each."""
+"""Encoders with one mistake each."""
 
 import random
 from collections.abc import Callable
@@ -13,12 +13,14 @@ from broken.trial import Trial, trial
 from pipeline import Batch, Encoder, Hidden, MaybeCausal, Padded, States, Vectors
 from pipeline.testing import ENCODER_LAWS
 
-_ALONE: Final = "what depends on mates or width also differs for a row alone, for prefixes, or beside empty rows"
-_EVERY: Final = "a part that gives something else at every call breaks whatever compares two calls"
+_ALONE: Final = (
+    "a result that depends on batchmates or the width also differs alone, for prefixes, or next to empty rows"
+)
+_EVERY: Final = "a part with different results at every call breaks every law that compares two calls"
 
 
 class Leaky(Encoder[MaybeCausal]):
-    """An honest encoder: h[t] = h[t-1] / 2 + tanh(W x[t] + b), the rows in a rectangle whose padding is cleared."""
+    """A correct encoder: h[t] = h[t-1] / 2 + tanh(W x[t] + b), on padded rows filled with zeros."""
 
     causal = True
     stateful = True
@@ -34,30 +36,30 @@ class Leaky(Encoder[MaybeCausal]):
         rows = self.rows(batch.padded())
         start = self.start(batch)
         hidden = self.run(self.linear(rows.values).tanh(), start)
-        final = ended(hidden, start, rows.lengths)
+        final = select_last(hidden, start, rows.lengths)
         return self.states(rows, hidden, final)
 
     def rows(self, batch: Padded[Vectors]) -> Padded[Vectors]:
-        """What is read."""
+        """Return the input rows."""
         return batch.fill_padding(0)
 
     def start(self, batch: Batch[Vectors]) -> Tensor:
-        """What each row starts from."""
+        """Return each row's initial state."""
         return (
             batch.values.new_zeros(len(batch.lengths), 4) if batch.initial_carry is None else batch.initial_carry[0][0]
         )
 
     def run(self, update: Tensor, start: Tensor) -> Tensor:
-        """Every step's state."""
-        return leaked(update, start)
+        """Return the state of every step."""
+        return decay(update, start)
 
     def states(self, rows: Padded[Vectors], hidden: Tensor, final: Tensor) -> States[MaybeCausal]:
-        """What is given."""
+        """Return the output."""
         return States(rows.with_values(hidden), final, carry=(final.unsqueeze(0),) if self.stateful else None)
 
 
-def leaked(update: Tensor, start: Tensor) -> Tensor:
-    """A decaying sum over time."""
+def decay(update: Tensor, start: Tensor) -> Tensor:
+    """Compute a decaying sum over time."""
     state = start
     steps: list[Tensor] = []
     for step in update.unbind(1):
@@ -66,14 +68,14 @@ def leaked(update: Tensor, start: Tensor) -> Tensor:
     return torch.stack(steps, 1) if steps else update
 
 
-def ended(hidden: Tensor, start: Tensor, lengths: Tensor) -> Tensor:
-    """Each row's last real state; what it started from if it has none."""
+def select_last(hidden: Tensor, start: Tensor, lengths: Tensor) -> Tensor:
+    """Return each row's last real state, or its initial state if it is empty."""
     last = lengths.to(hidden.device).reshape(-1, 1, 1).expand(-1, 1, hidden.shape[2])
     return torch.cat([start.unsqueeze(1), hidden], 1).gather(1, last).squeeze(1)
 
 
 class Both(Leaky):
-    """An honest encoder of two directions: the backward one begins at each row's own last step."""
+    """A correct bidirectional encoder: the backward direction starts at each row's own last step."""
 
     causal = False
     bidirectional = True
@@ -84,21 +86,21 @@ class Both(Leaky):
         rows = batch.padded().fill_padding(0)
         update = self.linear(rows.values).tanh()
         zeros = update.new_zeros(len(update), 4)
-        back = self.turned(leaked(self.turned(update, rows), zeros), rows)
-        hidden = leaked(update, zeros) + back
-        return self.states(rows, hidden, self.ending(hidden, zeros, rows, back))
+        back = self.reverse(decay(self.reverse(update, rows), zeros), rows)
+        hidden = decay(update, zeros) + back
+        return self.states(rows, hidden, self.select_final(hidden, zeros, rows, back))
 
-    def turned(self, values: Tensor, rows: Padded[Vectors]) -> Tensor:
-        """Each row backwards within its own length; its padding stays where it is."""
+    def reverse(self, values: Tensor, rows: Padded[Vectors]) -> Tensor:
+        """Reverse each row within its own length; its padding stays in place."""
         time = torch.arange(rows.width, device=values.device)
         lengths = rows.order.lengths_on_device.unsqueeze(1)
         places = torch.where(time < lengths, lengths - 1 - time, time)
         return values.gather(1, places.unsqueeze(-1).expand_as(values))
 
-    def ending(self, hidden: Tensor, zeros: Tensor, rows: Padded[Vectors], back: Tensor) -> Tensor:
-        """The forward state at the last real step, and the backward state at the first."""
+    def select_final(self, hidden: Tensor, zeros: Tensor, rows: Padded[Vectors], back: Tensor) -> Tensor:
+        """Return the forward state at the last real step plus the backward state at the first."""
         first = back[:, 0].masked_fill((rows.lengths == 0).to(back.device).unsqueeze(1), 0) if rows.width else zeros
-        return ended(hidden - back, zeros, rows.lengths) + first
+        return select_last(hidden - back, zeros, rows.lengths) + first
 
 
 class TimesTheMask(Leaky):
@@ -110,7 +112,7 @@ class TimesTheMask(Leaky):
 
 
 class MeanOfTheWidth(Leaky):
-    """Takes the mean of the whole rectangle from each row, padding and future included, and yet says causal."""
+    """Subtracts the mean over the width, padding and future included, but declares causal."""
 
     @override
     def rows(self, batch: Padded[Vectors]) -> Padded[Vectors]:
@@ -119,7 +121,7 @@ class MeanOfTheWidth(Leaky):
 
 
 class LastColumn(Leaky):
-    """Ends in the rectangle's last column."""
+    """Returns the last column as the final state."""
 
     @override
     def states(self, rows: Padded[Vectors], hidden: Tensor, final: Tensor) -> States[MaybeCausal]:
@@ -127,7 +129,7 @@ class LastColumn(Leaky):
 
 
 class CarriesTheLastColumn(Leaky):
-    """Ends right, but carries the rectangle's last column."""
+    """Returns the right final state, but the last column as the carry."""
 
     @override
     def states(self, rows: Padded[Vectors], hidden: Tensor, final: Tensor) -> States[MaybeCausal]:
@@ -137,36 +139,38 @@ class CarriesTheLastColumn(Leaky):
 
 
 class BackFromThePadding(Both):
-    """Turns the whole rectangle, so that its backward direction begins in the padding."""
+    """Reverses the whole width, so that the backward direction starts in the padding."""
 
     @override
-    def turned(self, values: Tensor, rows: Padded[Vectors]) -> Tensor:
+    def reverse(self, values: Tensor, rows: Padded[Vectors]) -> Tensor:
         return values.flip(1)
 
 
 class EndsAtTheLastStep(Both):
-    """Ends both directions at the last step, of which the backward one has seen nothing else."""
+    """Takes the backward state at the last step, which has seen only that step."""
 
     @override
-    def ending(self, hidden: Tensor, zeros: Tensor, rows: Padded[Vectors], back: Tensor) -> Tensor:
-        return torch.cat([ended(hidden - back, zeros, rows.lengths)[:, :2], ended(back, zeros, rows.lengths)[:, 2:]], 1)
+    def select_final(self, hidden: Tensor, zeros: Tensor, rows: Padded[Vectors], back: Tensor) -> Tensor:
+        return torch.cat(
+            [select_last(hidden - back, zeros, rows.lengths)[:, :2], select_last(back, zeros, rows.lengths)[:, 2:]], 1
+        )
 
 
 class OneWay(Leaky):
-    """Says that it is bidirectional, and reads forward alone."""
+    """Declares bidirectional, but reads forward only."""
 
     causal = False
     bidirectional = True
 
 
 class LooksAhead(Leaky):
-    """Adds the next step's update to each, and says causal."""
+    """Adds the next step's update to each step, but declares causal."""
 
     stateful = False
 
     def __init__(self) -> None:
         super().__init__()
-        self.linear = nn.Linear(3, 4, bias=False)  # what follows the last step adds nothing
+        self.linear = nn.Linear(3, 4, bias=False)  # so that the padding after the last step adds nothing
 
     @override
     def run(self, update: Tensor, start: Tensor) -> Tensor:
@@ -174,7 +178,7 @@ class LooksAhead(Leaky):
 
 
 class ForgetsInitial(Leaky):
-    """Starts from zeros, whatever came."""
+    """Ignores the initial carry."""
 
     @override
     def start(self, batch: Batch[Vectors]) -> Tensor:
@@ -182,7 +186,7 @@ class ForgetsInitial(Leaky):
 
 
 class StartsFromOnes(Leaky):
-    """Takes ones where no initial state came; so it ends, too, a row of no steps."""
+    """Starts from ones without an initial carry, so an empty row ends in ones too."""
 
     @override
     def start(self, batch: Batch[Vectors]) -> Tensor:
@@ -190,7 +194,7 @@ class StartsFromOnes(Leaky):
 
 
 class CarriesInSecret(Leaky):
-    """Carries its states, and does not say so."""
+    """Returns a carry, but does not declare it."""
 
     stateful = False
 
@@ -200,7 +204,7 @@ class CarriesInSecret(Leaky):
 
 
 class WrongSize(Leaky):
-    """Says one feature more than it gives."""
+    """Declares one feature too many."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -208,13 +212,13 @@ class WrongSize(Leaky):
 
 
 class CausalBothWays(Leaky):
-    """Says causal and bidirectional at once."""
+    """Declares both causal and bidirectional."""
 
     bidirectional = True
 
 
-class DropsRiders(Leaky):
-    """Makes a new batch by hand, in which places and targets are lost."""
+class DropsMetadata(Leaky):
+    """Makes a new batch by hand, without row ids and targets."""
 
     @override
     def states(self, rows: Padded[Vectors], hidden: Tensor, final: Tensor) -> States[MaybeCausal]:
@@ -222,7 +226,7 @@ class DropsRiders(Leaky):
 
 
 class StaysSorted(Leaky):
-    """Sorts its rows by length and forgets to put them back."""
+    """Sorts rows by length, and does not restore their order."""
 
     @override
     def states(self, rows: Padded[Vectors], hidden: Tensor, final: Tensor) -> States[MaybeCausal]:
@@ -230,7 +234,7 @@ class StaysSorted(Leaky):
 
 
 class Indexed(Leaky):
-    """Adds each row's place in the batch."""
+    """Adds each row's index in the batch."""
 
     @override
     def run(self, update: Tensor, start: Tensor) -> Tensor:
@@ -239,7 +243,7 @@ class Indexed(Leaky):
 
 
 class LessTheBatchMean(Leaky):
-    """Normalises each step over the real steps of the whole batch."""
+    """Normalizes each step over the real steps of the whole batch."""
 
     @override
     def rows(self, batch: Padded[Vectors]) -> Padded[Vectors]:
@@ -249,7 +253,7 @@ class LessTheBatchMean(Leaky):
 
 
 class BatchNormed(Leaky):
-    """Normalises as nn.BatchNorm1d does: in training by the batch, whose statistics it keeps for evaluation."""
+    """Normalizes like nn.BatchNorm1d: by the batch in training, by running statistics in evaluation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -262,7 +266,7 @@ class BatchNormed(Leaky):
 
 
 class NeverEvaluates(Leaky):
-    """Leaves its dropout on in evaluation."""
+    """Applies dropout in evaluation too."""
 
     @override
     def run(self, update: Tensor, start: Tensor) -> Tensor:
@@ -270,7 +274,7 @@ class NeverEvaluates(Leaky):
 
 
 class Lambda(Leaky):
-    """TypePreserving a lambda."""
+    """Stores a lambda."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -278,7 +282,7 @@ class Lambda(Leaky):
 
 
 class Unregistered(Leaky):
-    """TypePreserving weights in a list, where torch does not see them."""
+    """Stores weights in a list, where torch does not see them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -290,7 +294,7 @@ class Unregistered(Leaky):
 
 
 class Detaches(Leaky):
-    """Cuts the gradient of half of what it reads."""
+    """Detaches half of its input."""
 
     @override
     def run(self, update: Tensor, start: Tensor) -> Tensor:
@@ -298,7 +302,7 @@ class Detaches(Leaky):
 
 
 class InSingle(Leaky):
-    """Computes in float32, whatever came."""
+    """Returns float32 for any input."""
 
     @override
     def states(self, rows: Padded[Vectors], hidden: Tensor, final: Tensor) -> States[MaybeCausal]:
@@ -306,11 +310,11 @@ class InSingle(Leaky):
 
 
 class InDouble(Leaky):
-    """Adds a constant that is always float64."""
+    """Multiplies by a constant that is always float64."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.ones: Callable[[Tensor], Tensor] = in_double
+        self.ones: Callable[[Tensor], Tensor] = make_float64_ones
 
     @override
     def run(self, update: Tensor, start: Tensor) -> Tensor:
@@ -321,13 +325,13 @@ class InDouble(Leaky):
         return super().states(rows, hidden, final.to(hidden.dtype))
 
 
-def in_double(like: Tensor) -> Tensor:
-    """Ones, in float64."""
+def make_float64_ones(like: Tensor) -> Tensor:
+    """Return ones in float64."""
     return torch.ones(like.shape[-1], dtype=torch.float64, device=like.device)
 
 
 class OnTheCpu(Leaky):
-    """Adds a constant that is always on the CPU."""
+    """Multiplies by a constant that is always on the CPU."""
 
     @override
     def run(self, update: Tensor, start: Tensor) -> Tensor:
@@ -335,7 +339,7 @@ class OnTheCpu(Leaky):
 
 
 class ReadsBack(Leaky):
-    """Looks at a number on its device to choose its way."""
+    """Branches on a number that it reads from a tensor."""
 
     @override
     def run(self, update: Tensor, start: Tensor) -> Tensor:
@@ -343,31 +347,31 @@ class ReadsBack(Leaky):
 
 
 class ByLength(Leaky):
-    """Loops over time in Python, and yet says exportable: a graph of it is of one width alone."""
+    """Loops over time in Python, but declares exportable: its graph has a fixed width."""
 
     exportable = True
 
 
 class NotForCompilers(Leaky):
-    """Calls what no graph can hold, and yet says exportable."""
+    """Calls a function that no graph can contain, but declares exportable."""
 
     exportable = True
 
     @override
     def run(self, update: Tensor, start: Tensor) -> Tensor:
-        return super().run(apart(update), start)
+        return super().run(run_outside_graphs(update), start)
 
 
-def _same(values: Tensor) -> Tensor:
+def _identity(values: Tensor) -> Tensor:
     return values
 
 
-apart: Callable[[Tensor], Tensor] = getattr(torch.compiler, "disable")(_same)  # noqa: B009
-"""Torch leaves its type open."""
+run_outside_graphs: Callable[[Tensor], Tensor] = getattr(torch.compiler, "disable")(_identity)  # noqa: B009
+"""torch does not annotate it."""
 
 
 class Remembers(Leaky):
-    """TypePreserving a count from call to call."""
+    """Keeps a count from call to call."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -380,7 +384,7 @@ class Remembers(Leaky):
 
 
 class WritesIntoItsInput(Leaky):
-    """Clears the padding of the very batch that came."""
+    """Fills the padding of the input batch in place."""
 
     @override
     def rows(self, batch: Padded[Vectors]) -> Padded[Vectors]:
@@ -390,7 +394,7 @@ class WritesIntoItsInput(Leaky):
 
 
 class DrawsElsewhere(Leaky):
-    """Draws a weight from Python's generator, which torch's seed does not reach."""
+    """Draws a weight from Python's generator, which torch's seed does not affect."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -398,14 +402,14 @@ class DrawsElsewhere(Leaky):
 
 
 class CopiesItself(Leaky):
-    """Takes itself for its own deep copy."""
+    """Returns itself as its deep copy."""
 
     def __deepcopy__(self, _: object) -> "CopiesItself":
         return self
 
 
 class DividesByLength(Leaky):
-    """Ends in the sum of a row's states over its length, which may be 0."""
+    """Returns the sum of a row's states divided by its length, which may be 0."""
 
     stateful = False
 
@@ -416,7 +420,7 @@ class DividesByLength(Leaky):
 
 
 class ReadsOneLayout(Leaky):
-    """Takes every batch for a padded one."""
+    """Treats every batch as padded."""
 
     @override
     def forward(self, batch: Batch[Vectors]) -> States[MaybeCausal]:
@@ -455,13 +459,13 @@ TRIALS: Final[tuple[Trial, ...]] = (
         ForgetsInitial,
         ENCODER_LAWS,
         "empty_rows_return_initial_carry rows_start_from_initial_carry carry_continues_the_sequence",
-        "an initial state that is forgotten is missing at every start: of empty rows and of second halves, too",
+        "the initial carry is also needed for empty rows and for second halves",
     ),
     trial(
         StartsFromOnes,
         ENCODER_LAWS,
         "empty_rows_return_initial_carry carry_matches_declared",
-        "no initial state means zeros, in which empty rows end",
+        "without an initial carry, empty rows must end in zeros",
     ),
     trial(CarriesInSecret, ENCODER_LAWS, "carry_matches_declared"),
     trial(WrongSize, ENCODER_LAWS, "output_sizes_match_declared"),
@@ -469,22 +473,22 @@ TRIALS: Final[tuple[Trial, ...]] = (
         CausalBothWays,
         ENCODER_LAWS,
         "declared_attributes_are_valid bidirectional_reads_from_both_ends",
-        "of two declarations that exclude each other, one is false",
+        "one of two declarations that exclude each other is false",
     ),
-    trial(DropsRiders, ENCODER_LAWS, "metadata_is_passed_on"),
+    trial(DropsMetadata, ENCODER_LAWS, "metadata_is_passed_on"),
     trial(
         StaysSorted,
         ENCODER_LAWS,
         """row_order_has_no_effect batchmates_have_no_effect empty_rows_have_no_effect causal_steps_do_not_look_ahead
         carry_continues_the_sequence""",
-        "rows in the wrong places are wrong wherever rows of unlike lengths are compared",
+        "swapped rows show wherever rows of different lengths are compared",
     ),
     trial(
         Indexed,
         ENCODER_LAWS,
         """row_order_has_no_effect batchmates_have_no_effect empty_rows_have_no_effect rows_start_from_initial_carry
         carry_continues_the_sequence""",
-        "a row alone is always the first",
+        "a row alone always has index 0",
     ),
     trial(
         LessTheBatchMean,
@@ -519,7 +523,7 @@ TRIALS: Final[tuple[Trial, ...]] = (
         Unregistered,
         ENCODER_LAWS,
         "state_dict_restores_results output_device_follows_part",
-        "what torch does not see, it neither saves nor moves",
+        "torch neither saves nor moves tensors that it does not see",
     ),
     trial(Detaches, ENCODER_LAWS, "gradients_are_correct"),
     trial(
@@ -527,7 +531,7 @@ TRIALS: Final[tuple[Trial, ...]] = (
         ENCODER_LAWS,
         """output_dtype_follows_part gradients_are_correct rows_start_from_initial_carry
         carry_continues_the_sequence""",
-        "finite differences, and states that are handed on, need all of their digits",
+        "finite differences and carries need all digits of float64",
     ),
     trial(InDouble, ENCODER_LAWS, "output_dtype_follows_part"),
     trial(OnTheCpu, ENCODER_LAWS, "output_device_follows_part"),
@@ -537,7 +541,7 @@ TRIALS: Final[tuple[Trial, ...]] = (
         NotForCompilers,
         ENCODER_LAWS,
         "compiled_part_is_equal exported_part_is_equal",
-        "strict exporting compiles first",
+        "a strict export compiles first",
     ),
     trial(WritesIntoItsInput, ENCODER_LAWS, "input_is_not_modified"),
     trial(DrawsElsewhere, ENCODER_LAWS, "same_seed_makes_equal_parts"),
@@ -552,7 +556,7 @@ TRIALS: Final[tuple[Trial, ...]] = (
         ReadsOneLayout,
         ENCODER_LAWS,
         "packed_and_padded_agree output_sizes_match_declared metadata_is_passed_on empty_rows_return_initial_carry",
-        "it raises wherever a packed batch comes",
+        "it raises for every packed batch",
     ),
 )
-"""All of them, and the laws that each breaks."""
+"""All of them, with the laws that each breaks."""

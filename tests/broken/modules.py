@@ -1,4 +1,4 @@
-"""Modules of one's own that are wrong in one way each."""
+"""Plain modules with one mistake each."""
 
 from typing import Final
 
@@ -12,7 +12,7 @@ from pipeline.testing import MODULE_LAWS, PlainModule
 
 
 class Scores(nn.Module):
-    """An honest module of one's own: scores of each row, from the mean of its real steps."""
+    """A correct module: scores of each row from the mean of its real steps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class Scores(nn.Module):
     def forward(
         self, values: Float[Tensor, "batch time feature"], lengths: Int64[Tensor, " batch"]
     ) -> Float[Tensor, "batch classes"]:
-        """Scores of rows."""
+        """Return scores of rows."""
         beside = lengths.to(values.device).unsqueeze(1)
         mask = self.mask(torch.arange(values.shape[1], device=values.device), beside)
         total = values.masked_fill(~mask.unsqueeze(-1), 0).sum(1)
@@ -29,12 +29,12 @@ class Scores(nn.Module):
         return scores
 
     def mask(self, time: Tensor, lengths: Tensor) -> Tensor:
-        """Which steps are real."""
+        """Return a mask of real steps."""
         return time < lengths
 
 
 class OffByOne(Scores):
-    """Takes the step behind the last real one for real."""
+    """Treats the step after the last real one as real."""
 
     @override
     def mask(self, time: Tensor, lengths: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ class OffByOne(Scores):
 
 
 class IgnoresLengths(Scores):
-    """Does not look at the lengths."""
+    """Ignores the lengths."""
 
     @override
     def mask(self, time: Tensor, lengths: Tensor) -> Tensor:
@@ -50,29 +50,29 @@ class IgnoresLengths(Scores):
 
 
 class Smoothed(nn.Module):
-    """Each step's mean with its neighbours', the padding cleared: right, but not causal."""
+    """Averages each step with its neighbors, without padding: correct, but not causal."""
 
     def forward(
         self, values: Float[Tensor, "batch time feature"], lengths: Int64[Tensor, " batch"]
     ) -> Float[Tensor, "batch time feature"]:
-        """Smoothed steps."""
+        """Return smoothed steps."""
         mask = torch.arange(values.shape[1], device=values.device) < lengths.to(values.device).unsqueeze(1)
         rows = nn.functional.pad(values.masked_fill(~mask.unsqueeze(-1), 0), (0, 0, 1, 1))
         return (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / 3
 
 
 def off_by_one() -> PlainModule:
-    """See `OffByOne`."""
+    """Wrap `OffByOne`."""
     return PlainModule(OffByOne(), input_size=3)
 
 
 def ignores_lengths() -> PlainModule:
-    """See `IgnoresLengths`."""
+    """Wrap `IgnoresLengths`."""
     return PlainModule(IgnoresLengths(), input_size=3)
 
 
 def smoothed() -> PlainModule:
-    """See `Smoothed`; it is said to be causal."""
+    """Wrap `Smoothed`, which is declared causal."""
     return PlainModule(Smoothed(), input_size=3, causal=True)
 
 
@@ -91,4 +91,4 @@ TRIALS: Final[tuple[Trial, ...]] = (
     ),
     trial(smoothed, MODULE_LAWS, "causal_steps_do_not_look_ahead"),
 )
-"""All of them, and the laws that each breaks."""
+"""All of them, with the laws that each breaks."""

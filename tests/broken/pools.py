@@ -1,4 +1,4 @@
-"""Poolings that are wrong in one way each."""
+"""Poolings with one mistake each."""
 
 from typing import Final
 
@@ -11,11 +11,13 @@ from broken.trial import Trial, trial
 from pipeline import MaybeCausal, Pooling, States
 from pipeline.testing import POOL_LAWS
 
-_ALONE: Final = "what depends on mates or width also differs for a row alone, for prefixes, or beside empty rows"
+_ALONE: Final = (
+    "a result that depends on batchmates or the width also differs alone, for prefixes, or next to empty rows"
+)
 
 
 class MeanOverTheWidth(Pooling):
-    """What `out.mean(1)` does."""
+    """Averages over the width, as `out.mean(1)` does."""
 
     @override
     def forward(self, states: States[MaybeCausal]) -> Float[Tensor, "batch hidden"]:
@@ -23,7 +25,7 @@ class MeanOverTheWidth(Pooling):
 
 
 class MaxWithThePadding(Pooling):
-    """Takes the zeros of the padding into the maximum."""
+    """Includes the zeros of the padding in the maximum."""
 
     @override
     def forward(self, states: States[MaybeCausal]) -> Float[Tensor, "batch hidden"]:
@@ -40,7 +42,7 @@ class MeanOfNothing(Pooling):
 
 
 class WithABias(Pooling):
-    """The sum of each row and a bias, which is there for an empty row as well."""
+    """Adds a bias to the sum of each row, also to an empty one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +55,7 @@ class WithABias(Pooling):
 
 
 class TwiceAsLarge(Pooling):
-    """Mean and sum, side by side, and says that it gives as many features as come in."""
+    """Concatenates mean and sum, but declares the size of one of them."""
 
     @override
     def forward(self, states: States[MaybeCausal]) -> Float[Tensor, "batch hidden"]:
@@ -69,8 +71,10 @@ TRIALS: Final[tuple[Trial, ...]] = (
         _ALONE,
     ),
     trial(MaxWithThePadding, POOL_LAWS, "amount_of_padding_has_no_effect batchmates_have_no_effect", _ALONE),
-    trial(MeanOfNothing, POOL_LAWS, "empty_rows_give_zeros empty_rows_have_no_effect", "NaN is neither finite nor zero"),
+    trial(
+        MeanOfNothing, POOL_LAWS, "empty_rows_give_zeros empty_rows_have_no_effect", "NaN is neither finite nor zero"
+    ),
     trial(WithABias, POOL_LAWS, "empty_rows_give_zeros"),
     trial(TwiceAsLarge, POOL_LAWS, "pooled_sizes_match_declared"),
 )
-"""All of them, and the laws that each breaks."""
+"""All of them, with the laws that each breaks."""

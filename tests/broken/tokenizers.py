@@ -1,4 +1,4 @@
-"""Tokenizers that are wrong in one way each."""
+"""Tokenizers with one mistake each."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Final
@@ -13,7 +13,7 @@ from pipeline.testing import TOKENIZER_LAWS
 
 
 class Letters(Tokenizer):
-    """An honest tokenizer: bytes are tokens, each a part of its character."""
+    """A correct tokenizer: bytes are tokens, with the offsets of their characters."""
 
     def __init__(self) -> None:
         self.pad_token, self.bos_token, self.eos_token = "<pad>", "<bos>", "<eos>"
@@ -42,12 +42,12 @@ class Letters(Tokenizer):
         return bytes(number - 3 for number in ids if number > 2).decode(errors="replace")
 
     def cut(self, text: str, *, offsets: bool) -> Tokens:
-        """The tokens of one text."""
+        """Return the tokens of one text."""
         ids = [byte + 3 for byte in text.encode()]
         return Tokens(ids, self.spans(text) if offsets else ())
 
     def spans(self, text: str) -> list[tuple[int, int]]:
-        """Where each token stands."""
+        """Return the offsets of each token."""
         return [(place, place + 1) for place, letter in enumerate(text) for _ in letter.encode()]
 
 
@@ -60,15 +60,15 @@ class CountsBytes(Letters):
 
 
 class LosesSpaces(Letters):
-    """Leaves spaces out of what it decodes."""
+    """Drops spaces when it decodes."""
 
     @override
     def decode(self, ids: Sequence[int]) -> str:
         return super().decode(ids).replace(" ", "")
 
 
-class TakesSpecials(Letters):
-    """Takes what spells a special token for that."""
+class ParsesSpecialTokens(Letters):
+    """Treats the name of a special token in a text as that token."""
 
     @override
     def cut(self, text: str, *, offsets: bool) -> Tokens:
@@ -78,7 +78,7 @@ class TakesSpecials(Letters):
 
 
 class AddsAnEnd(Letters):
-    """Ends each text in a token of its own."""
+    """Adds an end token to each text."""
 
     @override
     def cut(self, text: str, *, offsets: bool) -> Tokens:
@@ -88,15 +88,15 @@ class AddsAnEnd(Letters):
 
 
 class DecodesSpecials(Letters):
-    """Writes special tokens out."""
+    """Decodes special tokens."""
 
     @override
     def decode(self, ids: Sequence[int]) -> str:
         return super().decode(ids) + "<eos>" * list(ids).count(2)
 
 
-class NumbersOutside(Letters):
-    """Gives a number that no token has."""
+class ReturnsUnknownIds(Letters):
+    """Returns an id that no token has."""
 
     @override
     def cut(self, text: str, *, offsets: bool) -> Tokens:
@@ -108,8 +108,8 @@ class NumbersOutside(Letters):
         return super().decode([13 if number == 999 else number for number in ids])
 
 
-class LooksAtMates(Letters):
-    """Leaves out the last token of each text that has mates."""
+class DependsOnBatchmates(Letters):
+    """Drops the last token of each text in a batch of several."""
 
     @override
     def encode(self, texts: Sequence[str], *, offsets: bool = True) -> list[Tokens]:
@@ -118,15 +118,15 @@ class LooksAtMates(Letters):
 
 
 class HoldsALambda(Letters):
-    """TypePreserving a lambda."""
+    """Stores a lambda."""
 
     def __init__(self) -> None:
         super().__init__()
         self.fold: Callable[[str], str] = lambda text: text
 
 
-class CountsPieces(Letters):
-    """Numbers the pieces of words instead of the words."""
+class CountsTokensInsteadOfWords(Letters):
+    """Returns the indices of tokens instead of words."""
 
     @override
     def encode_words(self, rows: Sequence[Sequence[str]], *, offsets: bool = True) -> list[Tokens]:
@@ -135,7 +135,7 @@ class CountsPieces(Letters):
 
 
 class NeverTheSame(Letters):
-    """Has a token more each time that one is made."""
+    """Has one more token each time a tokenizer is created."""
 
     made: ClassVar[int] = 0
 
@@ -145,8 +145,8 @@ class NeverTheSame(Letters):
         self.vocabulary = {**self.vocabulary, "more": 300 + self.made}
 
 
-class SharesNumbers(Letters):
-    """Has two tokens of one number."""
+class SharesIds(Letters):
+    """Has two tokens with one id."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -156,19 +156,19 @@ class SharesNumbers(Letters):
 TRIALS: Final[tuple[Trial, ...]] = (
     trial(CountsBytes, TOKENIZER_LAWS, "offsets_are_within_text"),
     trial(LosesSpaces, TOKENIZER_LAWS, "decoded_text_has_same_tokens"),
-    trial(TakesSpecials, TOKENIZER_LAWS, "special_tokens_in_text_are_text"),
+    trial(ParsesSpecialTokens, TOKENIZER_LAWS, "special_tokens_in_text_are_text"),
     trial(
         AddsAnEnd,
         TOKENIZER_LAWS,
         "empty_text_has_no_tokens special_tokens_in_text_are_text",
-        "a token that is added stands in every text",
+        "an added token is in every text",
     ),
     trial(DecodesSpecials, TOKENIZER_LAWS, "decoding_skips_special_tokens"),
-    trial(NumbersOutside, TOKENIZER_LAWS, "ids_are_in_vocabulary"),
-    trial(LooksAtMates, TOKENIZER_LAWS, "texts_are_independent"),
+    trial(ReturnsUnknownIds, TOKENIZER_LAWS, "ids_are_in_vocabulary"),
+    trial(DependsOnBatchmates, TOKENIZER_LAWS, "texts_are_independent"),
     trial(HoldsALambda, TOKENIZER_LAWS, "copied_tokenizer_is_equal"),
-    trial(CountsPieces, TOKENIZER_LAWS, "tokens_know_their_word"),
+    trial(CountsTokensInsteadOfWords, TOKENIZER_LAWS, "tokens_know_their_word"),
     trial(NeverTheSame, TOKENIZER_LAWS, "encoding_is_deterministic"),
-    trial(SharesNumbers, TOKENIZER_LAWS, "vocabulary_is_valid"),
+    trial(SharesIds, TOKENIZER_LAWS, "vocabulary_is_valid"),
 )
-"""All of them, and the laws that each breaks."""
+"""All of them, with the laws that each breaks."""

@@ -1,30 +1,18 @@
-"""A broken part, and the laws that it breaks."""
+"""A broken part, and the laws that it must break."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import attrs
-import torch
-from torch import Tensor
 
 from pipeline.testing import Law, LawBrokenError
 
 P = TypeVar("P")
 
 
-def leaked(update: Tensor, start: Tensor) -> Tensor:
-    """A decaying sum over time."""
-    state = start
-    steps: list[Tensor] = []
-    for step in update.unbind(1):
-        state = state / 2 + step
-        steps.append(state)
-    return torch.stack(steps, 1) if steps else update
-
-
 @attrs.frozen
 class Trial:
-    """A part, the names of the laws that it breaks, and those that it was found to break."""
+    """A part, the laws that it must break, and a function that finds those that it breaks."""
 
     name: str
     breaks: frozenset[str]
@@ -33,13 +21,13 @@ class Trial:
 
 
 def trial(make: Callable[[], P], laws: Sequence[Law[P]], breaks: str, because: str = "") -> Trial:
-    """A part that breaks the laws named, all others of its kind holding.
+    """Describe a part that breaks the named laws, and obeys all others of its kind.
 
     Args:
-        make: makes one.
-        laws: those of its kind.
-        breaks: the names of those that it breaks.
-        because: why there are more than one.
+        make: creates the part.
+        laws: the laws of its kind.
+        breaks: the names of the laws that it breaks.
+        because: the reason if there are several.
     """
 
     def found() -> frozenset[str]:
@@ -49,12 +37,12 @@ def trial(make: Callable[[], P], laws: Sequence[Law[P]], breaks: str, because: s
 
 
 def name_of(function: Callable[..., object]) -> str:
-    """What a function or class is called."""
+    """Return the name of a function or class."""
     return str(getattr(function, "__name__", function))
 
 
 def is_broken(law: Law[P], make: Callable[[], P]) -> bool:
-    """Whether a part breaks a law."""
+    """Return whether a part breaks a law."""
     try:
         law(make)
     except LawBrokenError:
