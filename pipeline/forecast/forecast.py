@@ -30,6 +30,7 @@ _HEADINGS: Final = (
     "largest batch",
     "correlation",
     "repeated batchmates",
+    "peak memory",
 )
 
 _EXPLANATIONS: Final = (
@@ -124,12 +125,10 @@ class Forecast:
     def table(self) -> Table:
         """Return the figures as a table with one row per policy."""
         with_memory = any(forecast.memory is not None for forecast in self.policies.values())
-        headings = (*_HEADINGS, *(["peak memory"] if with_memory else []))
+        # The memory is in the last column, which is left out if no model was given.
+        headings = _HEADINGS if with_memory else _HEADINGS[:-1]
         columns = [Column("policy"), *(Column(heading, "right") for heading in headings)]
-        rows = [
-            [name, *(["-"] * len(headings) if forecast.problem is not None else _format(forecast))][: len(columns)]
-            for name, forecast in self.policies.items()
-        ]
+        rows = [[name, *_format(forecast)[: len(headings)]] for name, forecast in self.policies.items()]
         shortest = int(self.histogram.lengths[0]) if self.histogram.rows else 0
         title = (
             f"{self.histogram.rows:,} rows of {shortest:,} to {self.histogram.longest:,} steps, "
@@ -161,7 +160,9 @@ class Forecast:
 
 
 def _format(forecast: PolicyForecast) -> list[str]:
-    """Return the cells of a policy, the peak memory last."""
+    """Return the cells of a policy under `_HEADINGS`."""
+    if forecast.problem is not None:
+        return ["-"] * len(_HEADINGS)
     rows, *steps = forecast.largest
     return [
         f"{forecast.report.wasted:.1%}",

@@ -43,6 +43,7 @@ def suggest_policies(
         Boundaries((8, 16, ...), max_padded_steps=256)
         Shapes(((32, 8), (16, 16), ...))
     """
+    # Rows over the budget are cut or left alone, so none is longer than it where batches have several rows.
     longest = min(max(histogram.longest, 1), max_padded_steps)
     fixed_rows = max_padded_steps // longest if rows is None else min(rows, max_padded_steps // longest)
     limit = max_padded_steps if histogram.longest > max_padded_steps else None

@@ -72,8 +72,9 @@ def sample_batches(histogram: Histogram, policy: Policy, world_size: int, seed: 
     complete = len(counts) == pools
     batches = runs.make_batches(policy, world_size if complete else 1)
     # Drawing again gives the pools of another epoch; a single pool always holds all rows.
-    following = LengthRuns.of(rows.lengths, following_counts := _draw_pools(rows, pools, generator), policy)
-    repeated = _estimate_repeated(rows.lengths, runs, following, following_counts, policy, generator)
+    following = _draw_pools(rows, pools, generator)
+    repeated = _estimate_repeated(rows.lengths, runs, following, policy, generator)
+    # Two rows are in the same pool of the next epoch with a probability of one to the number of pools.
     return SampledBatches(batches, rows, complete, repeated / pools)
 
 
@@ -267,12 +268,11 @@ def _list_positions(found: list[_Series]) -> Int64Array:
 def _estimate_repeated(
     lengths: Int64Array,
     runs: LengthRuns,
-    following: LengthRuns,
     counts: Int64Array,
     policy: Policy,
     generator: np.random.Generator,
 ) -> float:
-    """Estimate the share of batchmates that meet again in the following epoch, given that they share a pool there.
+    """Estimate the share of batchmates that meet again in the next epoch, given that they share a pool there.
 
     Rows of one length are interchangeable, so the two rows of a pair are placed at random among the rows of their
     lengths in a random pool; then their batches are compared.
@@ -280,8 +280,7 @@ def _estimate_repeated(
     Args:
         lengths: the lengths that occur, ascending.
         runs: the rows of this epoch.
-        following: the rows of the following epoch.
-        counts: the numbers of rows from which `following` was made.
+        counts: the number of rows of each length in each pool of the next epoch, of shape (pools, lengths).
         policy: what a batch may hold.
         generator: the source of random numbers.
     """
@@ -289,10 +288,11 @@ def _estimate_repeated(
     if pairs is None:
         return 0.0
     pool = generator.integers(len(counts), size=len(pairs))[:, None]
-    # Pools are sorted from longest to shortest, so reversed columns add up to positions.
-    ends = np.cumsum(counts[:, ::-1].ravel()).reshape(counts.shape)
-    column = len(lengths) - 1 - np.searchsorted(lengths, pairs)
-    size = counts[pool, len(lengths) - 1 - column]
+    # Rows stand pool by pool, from longest to shortest, while the columns of `counts` ascend: adding up the reversed
+    # columns gives the position after the rows of each length in each pool.
+    ends = np.cumsum(counts[:, ::-1].ravel()).reshape(counts.shape)[:, ::-1]
+    column = np.searchsorted(lengths, pairs)
+    size = counts[pool, column]
     start = ends[pool, column] - size
     # Two rows of one length need two different positions: draw the second among one less, and skip the first.
     is_equal = column[:, 0] == column[:, 1]
@@ -300,6 +300,7 @@ def _estimate_repeated(
     choices[is_equal, 1] = np.maximum(choices[is_equal, 1] - 1, 0)
     offset = (generator.random(pairs.shape) * choices).astype(np.int64)
     offset[:, 1] += is_equal & (offset[:, 1] >= offset[:, 0])
+    following = LengthRuns.of(lengths, counts, policy)
     starts = following.split_into_batches(policy)
     batch = np.searchsorted(starts, np.clip(start + offset, 0, following.rows - 1), side="right")
     return float((batch[:, 0] == batch[:, 1]).mean())

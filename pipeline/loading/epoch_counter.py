@@ -52,6 +52,8 @@ class EpochCounter:
         self.max_outliers: int = check_int("max_outliers", max_outliers, minimum=0)
         self._lengths: npt.NDArray[np.int64] | None = None if lengths is None else _check_one_per_row(lengths)
         rows = 0 if self._lengths is None else len(self._lengths)
+        # Steps and times served, of each row. A split row is served in several parts, so its steps must add up to its
+        # length; an empty row has no steps to count, so its times are.
         self._steps: npt.NDArray[np.int64] = np.zeros(rows, np.int64)
         self._times: npt.NDArray[np.int64] = np.zeros(rows, np.int64)
         # A heap of (padding, -batch, row, length), the smallest first.

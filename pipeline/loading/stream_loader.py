@@ -68,6 +68,7 @@ class StreamLoader(Generic[B]):
         self.stream: Final[StreamDataset[object, B]] = cast("StreamDataset[object, B]", stream)
         self._options: Final[dict[str, Any]] = {**options, "num_workers": num_workers, "pin_memory": pin_memory}
         self._workers: Final = max(num_workers, 1)
+        # The position of training in each worker's shard, and the shard whose batch comes next.
         self._positions: list[ShardCursor] = self._start_cursors(0)
         self._next = 0
         self.report: Report = Report()
@@ -132,6 +133,7 @@ class StreamLoader(Generic[B]):
         self._positions, self._next = positions, following % self._workers
 
     def _start_cursors(self, epoch: int) -> list[ShardCursor]:
+        # Without workers, this process reads the only shard.
         return [self.stream.start_cursor(worker, self._workers, epoch) for worker in range(self._workers)]
 
 
