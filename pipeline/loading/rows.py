@@ -51,11 +51,7 @@ class RowDataset(Dataset[Row[K]], Generic[X, K]):
 
     @override
     def __getitem__(self, index: int) -> Row[K]:
-        """Return the row of one record.
-
-        Raises:
-            IndexError: if there is no record of that number.
-        """
+        """Return the row of one record."""
         return self._make_row(index)
 
     def __getitems__(self, indices: Sequence[int]) -> list[Row[K]]:
@@ -136,11 +132,7 @@ class CutRows(Dataset[Row[K]], Generic[K]):
 
     @override
     def __getitem__(self, index: int) -> Row[K]:
-        """Return one row or part of a row.
-
-        Raises:
-            IndexError: if the plan has no such number.
-        """
+        """Return one row or part of a row."""
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Row[K]]:

@@ -82,8 +82,8 @@ class TroubledStage(InputStage[list[int], Ids]):
             if self.at in example.input:
                 cause_trouble(self.trouble)
         return [
-            Row(Ids(torch.tensor(example.input, dtype=torch.int64)), example.target, place)
-            for example, place in zip(examples, row_ids, strict=True)
+            Row(Ids(torch.tensor(example.input, dtype=torch.int64)), example.target, row_id)
+            for example, row_id in zip(examples, row_ids, strict=True)
         ]
 
 
