@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from support.untyped import listed
+from support.untyped import to_list
 
 
 def _init(self: Any, folder: Path) -> None:
@@ -19,7 +19,7 @@ def _init(self: Any, folder: Path) -> None:
 
 def _training_step(self: Any, batch: Any, _: int) -> Any:
     with (self.folder / str(self.global_rank)).open("a") as log:
-        log.write(json.dumps([self.current_epoch, listed(batch.metadata.row_ids)]) + "\n")
+        log.write(json.dumps([self.current_epoch, to_list(batch.metadata.row_ids)]) + "\n")
     return self.weights(batch.values % 13).square().mean()
 
 

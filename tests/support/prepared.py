@@ -10,7 +10,7 @@ from pipeline import FromIds, Ids, Pad, Padded
 from pipeline.batching import Budget
 from pipeline.errors import OptionError
 from pipeline.loading import Loader, PlannedBatches, RowDataset
-from support.untyped import listed
+from support.untyped import to_list
 
 
 def make_rows(counts: list[int]) -> RowDataset[Any, Ids]:
@@ -42,8 +42,8 @@ def prepare_on_rank(counts: list[int], even: bool) -> dict[str, Any]:
     ours = Loader(make_rows(counts), PlannedBatches(counts, Budget(40), seed=3), Pad())
     splitting = partial(accelerate.data_loader.prepare_data_loader, split_batches=True)
     return {
-        "prepared": [[listed(batch.metadata.row_ids) for batch in prepared] for _ in range(2)],
-        "ours": [[listed(batch.metadata.row_ids) for batch in ours] for _ in range(2)],
+        "prepared": [[to_list(batch.metadata.row_ids) for batch in prepared] for _ in range(2)],
+        "ours": [[to_list(batch.metadata.row_ids) for batch in ours] for _ in range(2)],
         "unchanged": accelerator.prepare(ours) is ours,
         "twice": get_rejection(accelerator.prepare, make_stock_loader(counts)),
         "split": get_rejection(splitting, make_stock_loader(counts, split_by_rank=False)),
