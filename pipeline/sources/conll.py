@@ -29,13 +29,13 @@ class Conllu(FileSource[Sequence[str]]):
     r"""Sentences in CoNLL-U or CoNLL-U Plus, with one annotation per word as targets.
 
     The words are the syntactic words, numbered 1, 2, 3. Multiword tokens (`1-2`) and empty nodes (`1.1`) are left out.
-    Comments are left out, too; errors show the `sent_id`. A word with the annotation `_` has no target, but `_` may be a
-    form or a lemma. In CoNLL-U Plus, the first line names the columns: `# global.columns = ID FORM UPOS PARSEME:MWE`.
+    Comments are left out, too; errors show the `sent_id`. A word with the annotation `_` has no target; as a form or a
+    lemma, `_` is text. In CoNLL-U Plus, the first line names the columns: `# global.columns = ID FORM UPOS MISC`.
 
     Args:
         file: the path, "-" for standard input, or an open file. May be compressed by gzip.
         words: the column of the words.
-        target: the column of the targets: `upos`, `xpos`, `feats`, `head` (as numbers), `deprel`, ..., or another column
+        target: the column of the targets: `upos`, `xpos`, `feats`, `head` (as numbers), `deprel`, ..., or another one
             of CoNLL-U Plus; None for no targets.
         options: `encoding`, `on_bad_record` and `cache`, see `FileOptions`. A sentence
             is malformed without words, with a wrong number of columns or wrong ids, and with heads that are not words.
@@ -172,7 +172,8 @@ class Conll2003(FileSource[Sequence[str]]):
                 if fields[0] == "-DOCSTART-":
                     continue
                 if len(fields) != len(self._columns):
-                    msg = f"a word must have {len(self._columns)} columns, but line {number} of the sentence has {len(fields)}"
+                    wanted = len(self._columns)
+                    msg = f"a word must have {wanted} columns, but line {number} of the sentence has {len(fields)}"
                     raise MalformedError("columns", msg)
                 found.append(fields)
             if not found:
@@ -188,7 +189,7 @@ class Conll2003(FileSource[Sequence[str]]):
 
 
 def _read_sentence(lines: Lines) -> list[str] | None:
-    """Read the lines up to a blank one, without their ends; None if there are none."""
+    """Read the lines up to a blank line, without their ends; return None if the first line is blank."""
     sentence: list[str] = []
     for line in lines:
         if not line.strip():
@@ -208,15 +209,18 @@ def _split_words(sentence: Sequence[str], columns: Sequence[str]) -> list[list[s
             continue
         fields = line.split("\t")
         if len(fields) != len(columns):
-            msg = f"a word must have {len(columns)} tab-separated columns, but line {number} of the sentence has {len(fields)}"
+            wanted = len(columns)
+            msg = (
+                f"a word must have {wanted} tab-separated columns, but line {number} of the sentence has {len(fields)}"
+            )
             raise MalformedError("columns", msg)
         if place is not None:
             if _NOT_SYNTACTIC.fullmatch(fields[place]):
                 continue
             if fields[place] != str(len(found) + 1):
                 msg = (
-                    f"words must be numbered from 1, but line {number} of the sentence, word {len(found) + 1}, has the id "
-                    f"{fields[place]!r}"
+                    f"words must be numbered from 1, but line {number} of the sentence, word {len(found) + 1}, has the "
+                    f"id {fields[place]!r}"
                 )
                 raise MalformedError("ids", msg)
         found.append(fields)

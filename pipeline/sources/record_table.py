@@ -38,7 +38,7 @@ class Parsed(NamedTuple):
         file: number of its file.
         line: number of its first line or row, from 1.
         name: name that the record gives itself; empty for none.
-        record: the example, or the reason why there is none.
+        record: the example, or the problem of a malformed record.
     """
 
     file: int
@@ -92,7 +92,7 @@ def read_table(path: Path) -> RecordTable:
     """Map a table that was written before.
 
     Raises:
-        OSError: if there is none.
+        OSError: if the file does not exist.
         ArrayFileError: if it is damaged.
     """
     return RecordTable(read_arrays(path).arrays, path)

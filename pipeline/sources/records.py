@@ -43,8 +43,8 @@ class Records(Validated[X_co]):
         text: the field of the input if it is text: by name, or by number in a tuple.
         words: the field of the input if it is a list of words.
         target: the field of the target: a class by name or number, a list with a class per step, or None.
-        on_bad_record: rule for records in which a field is missing or has a wrong type: "raise", "skip", or a function of
-            a `Problem` that returns a replacement or None. Inputs without fields are checked by the input stage.
+        on_bad_record: rule for records in which a field is missing or has a wrong type, see `FileOptions`. Inputs
+            without fields are checked by the input stage.
 
     Raises:
         OptionError: if `values` is an iterator, a table or several splits, or has no field of that name.

@@ -170,7 +170,8 @@ class Source(Dataset[Example[X_co]], ABC, Generic[X_co]):
         return (example.input for example in self)
 
     def _iterate_targets(self) -> Iterator[Target]:
-        return (example.target for example in self)
+        for example in self:
+            yield example.target
 
     def __getitems__(self, indices: Sequence[int]) -> list[Example[X_co]]:
         """Read several records; `DataLoader` calls this."""
@@ -191,11 +192,12 @@ class Selection(Source[X_co]):
 
     @override
     def __iter__(self) -> Iterator[Example[X_co]]:
-        return (self.source[number] for number in self.indices.tolist())
+        numbers: list[int] = self.indices.tolist()
+        return map(self.source.read, numbers)
 
     @override
     def read(self, number: int) -> Example[X_co]:
-        return self.source[int(self.indices[number])]
+        return self.source.read(int(self.indices[number]))
 
     @override
     def where(self, index: int) -> str:

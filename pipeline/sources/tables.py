@@ -107,7 +107,7 @@ class TableSource(ParsedSource[X_co]):
             yield
         except Exception as error:
             # pyarrow raises its own classes and, for some damaged files, built-in ones.
-            is_foreign = isinstance(error, OSError | ValueError) or type(error).__module__.startswith("pyarrow")
+            is_foreign = isinstance(error, OSError | ValueError | SystemError) or "pyarrow" in type(error).__module__
             if isinstance(error, PipelineError) or not is_foreign:
                 raise
             where = self._file.name if row is None else f"{self._file.name}, row {row} or later"
@@ -119,7 +119,7 @@ class TableSource(ParsedSource[X_co]):
 class Arrow(TableSource[X_co]):
     """Rows of an Arrow file, in the file format or the stream format, memory-mapped.
 
-    Needs pyarrow: `pip install 'pipeline[arrow]'`. Rows are read by number where they are; nothing is copied.
+    Needs pyarrow: `pip install 'ragged-pipeline[arrow]'`. Rows are read by number where they are; nothing is copied.
     Compressed columns are decompressed into memory.
 
     Args:
@@ -227,9 +227,9 @@ class Arrow(TableSource[X_co]):
 class Parquet(TableSource[X_co]):
     """Rows of a Parquet file.
 
-    Needs pyarrow: `pip install 'pipeline[arrow]'`. Read in order, the file is streamed. Parquet cannot read a single row
-    without its whole row group, so at the first access by number the selected columns are stored in a memory-mapped
-    file.
+    Needs pyarrow: `pip install 'ragged-pipeline[arrow]'`. Read in order, the file is streamed. Parquet cannot read a single
+    row without its whole row group, so at the first access by number the selected columns are stored as those of text
+    files are.
 
     Args:
         file, text, words, target, on_bad_record: as for `Arrow`.

@@ -1,4 +1,4 @@
-"""Tokenized sources: lengths for planning batches and rows of ids, stored in a cache so that no text is tokenized twice."""
+"""Tokenized sources: lengths for planning batches, and rows of ids, cached so that no text is tokenized twice."""
 
 import hashlib
 import json
@@ -35,9 +35,9 @@ _CHUNK: Final = 4_096
 def lengths_of(source: Source[X], tokenize: TextInputStage[X], *, cache: str | PathLike[str] | None = None) -> Lengths:
     """Return the number of steps of each row of a source, for planning batches.
 
-    The first call tokenizes all records. With a `cache`, the lengths are stored there, 20 bytes per record. A later call
-    with the same records and the same tokenizer reads them; if records were added or changed, only those are tokenized.
-    Records are recognized by the fingerprint of their source, or by a digest of all inputs if it has none.
+    The first call tokenizes all records. With a `cache`, the lengths are stored there, 20 bytes per record. A later
+    call with the same records and the same tokenizer reads them; if records were added or changed, only those are
+    tokenized. Records are recognized by the fingerprint of their source, or by a digest of all inputs if it has none.
 
     Args:
         source: the records.
@@ -154,7 +154,7 @@ class _TokenCache(Generic[X]):
         if key is None:
             name = type(tokenize.tokenizer).__name__
             msg = (
-                f"tokens of {name!r} cannot be cached, because tokens of another tokenizer could not be told apart; "
+                f"tokens of {name!r} cannot be cached, because another tokenizer would get the same tokens from the cache; "
                 "write its method `cache_key`, or leave out the cache."
             )
             raise OptionError(msg)

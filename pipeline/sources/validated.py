@@ -89,8 +89,8 @@ class Validated(Source[X_co]):
         example = self._replace(record)
         if example is None:
             msg = (
-                f"{record.where}: the function given as on_bad_record= returned None for this record, but a replacement "
-                "before; it must return the same for the same record."
+                f"{record.where}: the function given as on_bad_record= returned None for this record, but before it "
+                "returned a replacement; it must return the same for the same record."
             )
             raise SourceError(msg)
         return example

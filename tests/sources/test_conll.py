@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.errors import OptionError, RecordError
 from pipeline.sources import Conll2003, Conllu
-from support.pairs import pairs
+from support.pairs import to_pairs
 from support.source_files import sentences, write, write_word
 
 pytestmark = pytest.mark.usefixtures("storage")
@@ -17,11 +17,11 @@ def test_any_column_may_be_the_target(tmp_path: Path) -> None:
     """Heads are numbers; `_` is text in forms and lemmas, and no target elsewhere."""
     word = write_word(1, "_", head="2").replace("\n", "\r\n")
     file = write(tmp_path / "a", f"# text = x\r\n{word}{write_word(2, 'b')}".encode())
-    assert pairs(Conllu(file, target="head")) == [(["_", "b"], [2, 0])]
-    assert pairs(Conllu(file, target=None)) == [(["_", "b"], None)]
-    assert pairs(Conllu(file, target="form")) == [(["_", "b"], ["_", "b"])]
-    assert pairs(Conllu(file, target="feats")) == [(["_", "b"], [None, None])]
-    assert pairs(Conllu(file, words="lemma", target="deprel")) == [(["_", "_"], ["dep", "dep"])]
+    assert to_pairs(Conllu(file, target="head")) == [(["_", "b"], [2, 0])]
+    assert to_pairs(Conllu(file, target=None)) == [(["_", "b"], None)]
+    assert to_pairs(Conllu(file, target="form")) == [(["_", "b"], ["_", "b"])]
+    assert to_pairs(Conllu(file, target="feats")) == [(["_", "b"], [None, None])]
+    assert to_pairs(Conllu(file, words="lemma", target="deprel")) == [(["_", "_"], ["dep", "dep"])]
     bad = write(tmp_path / "b", write_word(1, head="7").encode())
     with pytest.raises(RecordError, match="a head must be the number of a word, 1 to 1, or 0, got '7'"):
         Conllu(bad, target="head")[0]
@@ -32,7 +32,9 @@ def test_errors_name_the_sentence(tmp_path: Path) -> None:
     message = r"a\.conllu, line 9 \(sent_id = s3\): words must be numbered from 1, but line 3 of the sentence, word 2"
     with pytest.raises(RecordError, match=message):
         sentences(tmp_path)[2]
-    with pytest.raises(RecordError, match="a word must have 10 tab-separated columns, but line 1 of the sentence has 2"):
+    with pytest.raises(
+        RecordError, match="a word must have 10 tab-separated columns, but line 1 of the sentence has 2"
+    ):
         sentences(tmp_path)[1]
 
 
@@ -40,12 +42,12 @@ def test_conllu_plus(tmp_path: Path) -> None:
     """The first line names the columns; without ids, each line is a word."""
     plus = "# global.columns = ID FORM PARSEME:MWE UPOS\n"
     file = write(tmp_path / "a", f"{plus}# sent_id = 1\n1-2\tim\t*\t_\n1\tin\t1:LVC\tADP\n2\tdem\t_\tDET\n\n".encode())
-    assert pairs(Conllu(file)) == [(["in", "dem"], ["ADP", "DET"])]
-    assert pairs(Conllu(file, target="parseme:mwe")) == pairs(Conllu(file, target="PARSEME:MWE"))
-    assert pairs(Conllu(file, target="parseme:mwe")) == [(["in", "dem"], ["1:LVC", None])]
+    assert to_pairs(Conllu(file)) == [(["in", "dem"], ["ADP", "DET"])]
+    assert to_pairs(Conllu(file, target="parseme:mwe")) == to_pairs(Conllu(file, target="PARSEME:MWE"))
+    assert to_pairs(Conllu(file, target="parseme:mwe")) == [(["in", "dem"], ["1:LVC", None])]
     alone = write(tmp_path / "b", b"# global.columns = FORM NER\n\nto\tO\nUlm\tLOC\n")
     source = Conllu(alone, target="ner")
-    assert pairs(source) == pairs([source[0]]) == [(["to", "Ulm"], ["O", "LOC"])]
+    assert to_pairs(source) == to_pairs([source[0]]) == [(["to", "Ulm"], ["O", "LOC"])]
     assert source.where(0) == f"{alone}, line 3"
     with pytest.raises(OptionError, match=r"target must be a column of .*b, 'form', 'ner', got 'upos'"):
         Conllu(alone)
@@ -61,8 +63,8 @@ def test_conll_2003(tmp_path: Path) -> None:
     )
     file = write(tmp_path / "eng.train", content)
     source = Conll2003(file, on_bad_record="skip")
-    assert pairs(source) == [(["EU", "rejects"], ["B-ORG", "O"]), (["Peter"], ["B-PER"])]
-    assert pairs(source) == pairs(source[number] for number in range(2))
+    assert to_pairs(source) == [(["EU", "rejects"], ["B-ORG", "O"]), (["Peter"], ["B-PER"])]
+    assert to_pairs(source) == to_pairs(source[number] for number in range(2))
     assert source.skipped.kinds == {"columns": 1}
     assert [source.where(0), source.where(1)] == [f"{file}, line 3", f"{file}, line 10"]
     assert source.skipped.first[0].number == 7
@@ -71,7 +73,7 @@ def test_conll_2003(tmp_path: Path) -> None:
     assert Conll2003(file, target="pos")[0].target == ["NNP", "VBZ"]
     assert Conll2003(file, target=None)[0].target is None
     words = Conll2003(write(tmp_path / "b", b"O to\nLOC Ulm\n"), columns=("ner", "form"))
-    assert pairs(words) == [(["to", "Ulm"], ["O", "LOC"])]
+    assert to_pairs(words) == [(["to", "Ulm"], ["O", "LOC"])]
 
 
 WRONG: Any = "wrong"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pipeline import Labels
 from pipeline.errors import OptionError, RecordError
 from pipeline.sources import Csv, Delimited, Tsv
-from support.pairs import pairs
+from support.pairs import to_pairs
 from support.source_files import write
 
 pytestmark = pytest.mark.usefixtures("storage")
@@ -42,12 +42,12 @@ def test_tables_that_the_csv_module_writes_are_read(
     text = io.StringIO()
     csv.writer(text, lineterminator=form[0], quoting=form[1]).writerows(rows)
     source = Csv(write(folder / "a", text.getvalue().encode()), text=0, target=1, header=False, empty_target="keep")
-    assert pairs(source) == pairs(source[number] for number in range(len(rows))) == rows
+    assert to_pairs(source) == to_pairs(source[number] for number in range(len(rows))) == rows
 
 
 @given(text=st.text(alphabet='ab,"\n\r\u2028\x85', max_size=40), width=st.integers(1, 3))
 def test_any_text_is_read_as_by_the_csv_module(folder: Path, text: str, width: int) -> None:
-    """Whatever the csv module reads is read; what it rejects is one malformed record, and the next line is read."""
+    """All records of the csv module are read; one that it rejects is malformed, and the next line is read."""
     first = ",".join("a" * width)
     file = write(folder / "b", f"{first}\n{text}".encode())
     source = Csv(file, text=0, target=width - 1, header=False, on_bad_record="skip", empty_target="keep")
@@ -57,9 +57,9 @@ def test_any_text_is_read_as_by_the_csv_module(folder: Path, text: str, width: i
         assert source.skipped.kinds["quote"] > 0
     else:
         good = [(row[0], row[width - 1]) for row in wanted if len(row) == width]
-        assert pairs(source)[1:] == good
+        assert to_pairs(source)[1:] == good
         assert source.skipped.total == len(wanted) - len(good)
-    assert pairs(source) == pairs(source[number] for number in range(len(source)))
+    assert to_pairs(source) == to_pairs(source[number] for number in range(len(source)))
 
 
 @given(text=st.text(alphabet='ab\t"\n\r\u2028', max_size=40))
@@ -74,7 +74,7 @@ def test_quotes_are_text_in_tab_separated_values(folder: Path, text: str) -> Non
 def test_a_carriage_return_ends_a_record(tmp_path: Path) -> None:
     """Files of old Macs have no other line end. A quoted one is text."""
     mac = Csv(write(tmp_path / "a", b'text,label\rgood,1\r"b\rad",0\r'), target="label")
-    assert pairs(mac) == [("good", "1"), ("b\rad", "0")]
+    assert to_pairs(mac) == [("good", "1"), ("b\rad", "0")]
     assert mac.where(1) == f"{tmp_path / 'a'}, line 3"
 
 
@@ -87,12 +87,14 @@ def test_an_open_quote_loses_one_record(tmp_path: Path) -> None:
     assert source.skipped.kinds == {"quote": 1}
     assert source[1].input == "w0"
     assert source.where(1) == f"{file}, line 4"
-    with pytest.raises(RecordError, match=r"a, line 3: the quote that opens in this line is not closed correctly in 1001 lines"):
+    with pytest.raises(
+        RecordError, match=r"a, line 3: the quote that opens in this line is not closed correctly in 1001 lines"
+    ):
         list(Csv(file))
     closed = write(tmp_path / "b", f'text,y\n"b,2\n{rows}c,"4"\nd,5\n'.encode())
     source = Csv(closed, target="y", on_bad_record="skip")
     assert source.skipped.kinds == {"quote": 1}
-    assert pairs(source[-2:]) == [("c", "4"), ("d", "5")]
+    assert to_pairs(source[-2:]) == [("c", "4"), ("d", "5")]
 
 
 def test_many_open_quotes_take_linear_time(tmp_path: Path) -> None:
@@ -122,7 +124,9 @@ def test_a_field_of_any_length_is_read(tmp_path: Path, monkeypatch: pytest.Monke
         csv.field_size_limit(before)
 
 
-@pytest.mark.parametrize(("option", "labels"), [("none", ["", " pos", "neg", "pos"][1:]), ("keep", ["", " pos", "neg", "pos"])])
+@pytest.mark.parametrize(
+    ("option", "labels"), [("none", ["", " pos", "neg", "pos"][1:]), ("keep", ["", " pos", "neg", "pos"])]
+)
 def test_an_empty_target_is_not_a_class_by_default(tmp_path: Path, option: Any, labels: list[str]) -> None:
     """It is no target, a class or malformed, as chosen. White space is kept."""
     file = write(tmp_path / "a", b"text,y\na,pos\nb,\nc,neg\n d , pos\n")
@@ -142,20 +146,40 @@ def test_columns_are_chosen_by_name_or_number(tmp_path: Path) -> None:
     assert Csv(file, text="id")[0].input == "1"
     assert Csv(file, text="id").columns == ["id", "text", "text"]
     file = write(tmp_path / "b", b"'a;b';c\n")
-    assert pairs(Delimited(file, text=1, target=0, header=False, delimiter=";", quote="'")) == [("c", "a;b")]
+    assert to_pairs(Delimited(file, text=1, target=0, header=False, delimiter=";", quote="'")) == [("c", "a;b")]
 
 
 WRONG: Any = "wrong"
 BAD_OPTIONS: list[tuple[Callable[[Path], object], type[Exception], str]] = [
-    (Csv, RecordError, r"more than one column 'text'; its header is 'id', 'text', 'text'\. Give one of these, or a number"),
+    (
+        Csv,
+        RecordError,
+        r"more than one column 'text'; its header is 'id', 'text', 'text'\. Give one of these, or a number",
+    ),
     (lambda f: Csv(f, text="no"), RecordError, "has no column 'no'; its header is"),
     (lambda f: Csv(f, text=3), RecordError, "has 3 columns, numbered from 0, got column 3"),
-    (lambda f: Csv(f, header=False), OptionError, "with header=False a column must be given by number, from 0, got 'text'"),
+    (
+        lambda f: Csv(f, header=False),
+        OptionError,
+        "with header=False a column must be given by number, from 0, got 'text'",
+    ),
     (lambda f: Delimited(f, text=0, delimiter=",,"), OptionError, "delimiter must be one ASCII character"),
-    (lambda f: Delimited(f, text=0, quote="\n"), OptionError, "quote must be one ASCII character that is not a line end"),
+    (
+        lambda f: Delimited(f, text=0, quote="\n"),
+        OptionError,
+        "quote must be one ASCII character that is not a line end",
+    ),
     (lambda f: Delimited(f, text=0, quote=","), OptionError, "delimiter and quote must differ, got ',' for both"),
-    (lambda f: Csv(f, text=0, empty_target=WRONG), OptionError, "empty_target must be one of 'none', 'keep', 'raise', got"),
-    (lambda f: Csv(f, text=0, on_bad_record=WRONG), OptionError, '"raise", "skip" or a function of a Problem, got \'wrong\''),
+    (
+        lambda f: Csv(f, text=0, empty_target=WRONG),
+        OptionError,
+        "empty_target must be one of 'none', 'keep', 'raise', got",
+    ),
+    (
+        lambda f: Csv(f, text=0, on_bad_record=WRONG),
+        OptionError,
+        '"raise", "skip" or a function of a Problem, got \'wrong\'',
+    ),
 ]
 
 

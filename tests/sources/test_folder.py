@@ -11,7 +11,7 @@ from pipeline.batching import Budget
 from pipeline.errors import RecordError, SourceError
 from pipeline.loading import Loader, PlannedBatches, RowDataset
 from pipeline.sources import TextFolder, lengths_of, lines_of
-from support.pairs import pairs
+from support.pairs import to_pairs
 from support.source_files import write
 
 pytestmark = pytest.mark.usefixtures("storage")
@@ -22,8 +22,8 @@ def test_lines_of_a_folder(tmp_path: Path) -> None:
     for name, content in (("b.txt", b"1\n2\n"), ("a/c.txt", b"3"), ("B.txt", b"\xff\n4\n"), ("a.txt", b"")):
         write(tmp_path / name, content)
     source = lines_of(tmp_path, target="file", on_bad_record="skip")
-    assert pairs(source) == [("4", "B"), ("3", "c"), ("1", "b"), ("2", "b")]
-    assert pairs(source[i] for i in range(4)) == pairs(source)
+    assert to_pairs(source) == [("4", "B"), ("3", "c"), ("1", "b"), ("2", "b")]
+    assert to_pairs(source[i] for i in range(4)) == to_pairs(source)
     assert list(source.targets()) == [source.target(i) for i in range(4)] == ["B", "c", "b", "b"]
     assert source.where(3) == f"{tmp_path / 'b.txt'}, line 2"
     assert source.skipped.kinds == {"encoding": 1}
@@ -32,7 +32,7 @@ def test_lines_of_a_folder(tmp_path: Path) -> None:
     assert source.fingerprint != lines_of(tmp_path, target=None, on_bad_record="skip").fingerprint
 
 
-def test_many_files_need_one_open_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_files_need_one_open_file(tmp_path: Path) -> None:
     """A folder may have more files than a process may open."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     names = [f"{number:03}" for number in range(200)]
@@ -75,15 +75,15 @@ def test_a_file_that_changes_while_in_use_is_noticed(tmp_path: Path) -> None:
         list(Loader(RowDataset(source, tokenize), batches, Pad()))
 
 
-@pytest.mark.parametrize(
-    ("make", "kind", "message"),
-    [
-        (lambda folder: TextFolder(folder / "no"), SourceError, "no' is not a folder; check the path"),
-        (lambda folder: TextFolder(folder), SourceError, r"has no file '\*\*/\*\.txt'; select others with pattern="),
-        (lambda folder: TextFolder(folder, pattern="*", target="folder"), RecordError, "must be in a subfolder of"),
-        (lambda folder: lines_of(folder / "no"), SourceError, "is not a folder"),
-    ],
-)
+BAD_FOLDERS: list[tuple[Callable[[Path], object], type[Exception], str]] = [
+    (lambda folder: TextFolder(folder / "no"), SourceError, "no' is not a folder; check the path"),
+    (TextFolder, SourceError, r"has no file '\*\*/\*\.txt'; select others with pattern="),
+    (lambda folder: TextFolder(folder, pattern="*", target="folder"), RecordError, "must be in a subfolder of"),
+    (lambda folder: lines_of(folder / "no"), SourceError, "is not a folder"),
+]
+
+
+@pytest.mark.parametrize(("make", "kind", "message"), BAD_FOLDERS)
 def test_wrong_folders_are_rejected(
     tmp_path: Path, make: Callable[[Path], object], kind: type[Exception], message: str
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 from pipeline import Example, Tokenize, TokenizeWords
 from pipeline.errors import OptionError, RecordError
 from pipeline.sources import Concat, Csv, JsonLines, Records, Source, TextLines
-from support.pairs import pairs
+from support.pairs import to_pairs
 from support.source_files import write
 
 pytestmark = pytest.mark.usefixtures("storage")
@@ -24,7 +24,7 @@ def test_blank_lines_are_kept_or_dropped(tmp_path: Path) -> None:
     file = write(tmp_path / "a", b"\na\n\r\n \nb \n\n")
     assert list(TextLines(file, target=3).inputs()) == ["", "a", "", " ", "b ", ""]
     dropped = TextLines(file, blank="drop", target=3)
-    assert pairs(dropped) == pairs(dropped[i] for i in range(3)) == [("a", 3), (" ", 3), ("b ", 3)]
+    assert to_pairs(dropped) == to_pairs(dropped[i] for i in range(3)) == [("a", 3), (" ", 3), ("b ", 3)]
     assert dropped.where(2) == f"{file}, line 5"
     with pytest.raises(OptionError, match="blank must be one of 'keep', 'drop', got 'wrong'"):
         TextLines(file, blank=WRONG)
@@ -61,8 +61,8 @@ def test_words_and_their_targets_in_json(tmp_path: Path) -> None:
     ]
     file = write(tmp_path / "a", "\n".join(map(json.dumps, rows)).encode())
     source = JsonLines(file, words="w", target="t", on_bad_record="skip")
-    wanted = [(["a", "b"], ["X", None]), ([], [1, 3]), (["a"], 10**30)]
-    assert pairs(source) == pairs(source[number] for number in range(3)) == wanted
+    wanted: list[tuple[object, object]] = [(["a", "b"], ["X", None]), ([], [1, 3]), (["a"], 10**30)]
+    assert to_pairs(source) == to_pairs(source[number] for number in range(3)) == wanted
     assert source.skipped.kinds == {"type": 2, "surrogate": 1}
     assert next(iter(TokenizeWords.train([["a", "b"]]).map([source[0]]))).target == ["X", None]
     with pytest.raises(OptionError, match="exactly one of text= .* and words= .*, got text='a' and words='b'"):

@@ -14,7 +14,7 @@ from pipeline.errors import RecordError, SourceError
 from pipeline.sources import Csv, JsonLines, Problem, Source, TextFolder, TextLines
 from pipeline.sources.parsed import ParsedSource
 from pipeline.sources.text_file import InputFile
-from support.pairs import pairs
+from support.pairs import to_pairs
 from support.source_files import FIRST_LINES, GOOD, KINDS, Make, files, lines, objects, sentences, table, write
 
 every_format = pytest.mark.parametrize("make", GOOD, ids=lambda make: make.__name__)
@@ -28,17 +28,17 @@ def test_malformed_records_are_skipped_and_counted(tmp_path: Path, make: Make, c
     cache = tmp_path / "cache" if cached else None
     for _ in range(2):
         source = make(tmp_path, on_bad_record="skip", cache=cache)
-        assert pairs(source) == GOOD[make]
+        assert to_pairs(source) == GOOD[make]
         assert len(source) == len(GOOD[make])
-        assert pairs(source[number] for number in range(len(source))) == GOOD[make]
-        assert pairs(source) == GOOD[make]
+        assert to_pairs(source[number] for number in range(len(source))) == GOOD[make]
+        assert to_pairs(source) == GOOD[make]
         assert [source.target(number) for number in range(len(source))] == [target for _, target in GOOD[make]]
         assert source.skipped.kinds == KINDS[make]
         assert [problem.number for problem in source.skipped.first] == FIRST_LINES[make]
         assert str(source.skipped).startswith(f"{sum(KINDS[make].values())} records skipped: ")
         with pytest.raises(IndexError, match="records, numbered from 0, got index 99"):
             source[99]
-        assert pairs([source[-1]]) == GOOD[make][-1:]
+        assert to_pairs([source[-1]]) == GOOD[make][-1:]
 
 
 @every_format
@@ -69,12 +69,12 @@ def test_a_function_replaces_malformed_records(tmp_path: Path, make: Make) -> No
         return Example("fixed") if problem.number == FIRST_LINES[make][0] else None
 
     source = make(tmp_path, on_bad_record=replace)
-    given = pairs(source)
+    given = to_pairs(source)
     assert [problem.number for problem in seen] == FIRST_LINES[make]
     assert len(given) == len(GOOD[make]) + 1 == len(source)
     assert given.count(("fixed", None)) == 1
     assert [pair for pair in given if pair[0] != "fixed"] == GOOD[make]
-    assert pairs(source[number] for number in range(len(source))) == given
+    assert to_pairs(source[number] for number in range(len(source))) == given
     assert source.skipped.total == len(FIRST_LINES[make]) - 1
     assert source.fingerprint is None
 
@@ -95,12 +95,12 @@ def test_workers_read_the_same(tmp_path: Path, make: Make, context: str, storage
     if context == "spawn" and (make not in {table, files} or storage == "in memory"):
         pytest.skip("starting a spawned process takes seconds; two formats represent all")
     source = make(tmp_path, on_bad_record="skip", cache=tmp_path / "cache" if make is table else None)
-    assert pairs([source[0]]) == GOOD[make][:1]
+    assert to_pairs([source[0]]) == GOOD[make][:1]
     loader = DataLoader(
-        source, batch_size=2, num_workers=2, collate_fn=pairs, multiprocessing_context=context, shuffle=False
+        source, batch_size=2, num_workers=2, collate_fn=to_pairs, multiprocessing_context=context, shuffle=False
     )
     assert [pair for batch in loader for pair in batch] == GOOD[make]
-    assert pairs(pickle.loads(pickle.dumps(source))) == GOOD[make]
+    assert to_pairs(pickle.loads(pickle.dumps(source))) == GOOD[make]
 
 
 @pytest.mark.usefixtures("storage")
@@ -142,9 +142,9 @@ CHANGES = {
 def reopen(source: Source[Any]) -> Source[Any]:
     """Make the same source of the files as they are now."""
     state: Any = vars(source)
-    again: Any = copy.copy(source)
-    again.__dict__ = {**state, "_files": [InputFile(file.path) for file in state["_files"]], "_table": None}
-    again.__dict__["_screening"] = None
+    again = copy.copy(source)
+    files = [InputFile(file.path) for file in state["_files"]]
+    vars(again).update(_files=files, _table=None, _screening=None)
     return again
 
 
@@ -152,7 +152,7 @@ def reopen(source: Source[Any]) -> Source[Any]:
 def test_other_content_of_the_same_size_and_time_is_noticed(tmp_path: Path, make: Make) -> None:
     """Restoring the modification time, as `cp -p` does, does not hide a change; nor does it find cached records."""
     source = make(tmp_path, on_bad_record="skip", cache=tmp_path / "cache")
-    before, everything = source.fingerprint, pairs(source[:])
+    before, everything = source.fingerprint, to_pairs(source[:])
     name = source.files[0] if isinstance(source, TextFolder) else next(tmp_path.glob("a.*"))
     content, status = name.read_bytes(), name.stat()
     name.write_bytes(content.replace(*CHANGES[make]))
@@ -161,10 +161,10 @@ def test_other_content_of_the_same_size_and_time_is_noticed(tmp_path: Path, make
         source[0]
     again = reopen(source)
     assert again.fingerprint != before
-    assert pairs(again) != everything
+    assert to_pairs(again) != everything
     name.write_bytes(content)
     os.utime(name, ns=(1, 1))
-    assert pairs(source[:]) == everything  # the content is the same again, so another time does not matter
+    assert to_pairs(source[:]) == everything  # the content is the same again, so another time does not matter
     assert source.fingerprint == before
 
 
@@ -222,7 +222,7 @@ def test_the_table_is_the_same_in_memory_and_mapped(tmp_path: Path, monkeypatch:
         monkeypatch.setattr("pipeline.sources.record_table.MAX_IN_MEMORY", size)
         source = Csv(file, text=0, target=1, header=False, on_bad_record="skip")
         assert isinstance(source, ParsedSource)
-        assert pairs(source[number] for number in range(100)) == wanted
+        assert to_pairs(source[number] for number in range(100)) == wanted
         assert source.where(99) == f"{file}, line 298"
         assert source.skipped.first[0].number == 301
 

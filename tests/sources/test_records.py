@@ -1,4 +1,4 @@
-"""What is there already, as a source: lists, iterables, torch's data sets and those of Hugging Face."""
+"""Records of lists, iterables, torch data sets and data sets of Hugging Face."""
 
 from collections.abc import Iterator
 from importlib import import_module
@@ -11,13 +11,13 @@ from typing_extensions import override
 
 from pipeline import Example, Tokenize
 from pipeline.errors import OptionError, RecordError, TextError, UnsizedError
-from pipeline.sources import Problem, Records, Together, Tokenized, lengths_of
+from pipeline.sources import Problem, Records, Tokenized, lengths_of
 from support.needs import needs
-from support.pairs import pairs
+from support.pairs import to_pairs
 
 
-class Numbered(Dataset[tuple[str, int]]):
-    """By number, and past its end it never raises."""
+class MapStyle(Dataset[tuple[str, int]]):
+    """Records by number, without iteration, and without an error past the end."""
 
     def __len__(self) -> int:
         return 3
@@ -28,7 +28,7 @@ class Numbered(Dataset[tuple[str, int]]):
 
 
 class Streamed(IterableDataset[str]):
-    """From its beginning alone."""
+    """Records that can be read only in order."""
 
     @override
     def __iter__(self) -> Iterator[str]:
@@ -36,54 +36,54 @@ class Streamed(IterableDataset[str]):
 
 
 def test_inputs_bare_and_in_examples() -> None:
-    """As doors take them; a row of words is one too."""
-    assert pairs(Records(["a", Example("b", 1)])) == [("a", None), ("b", 1)]
-    assert pairs(Records([("a", "b")])) == [(("a", "b"), None)]
-    assert pairs(Records({"a": 1}.keys())) == [("a", None)]
+    """Inputs may be bare; a list of words is one, too."""
+    assert to_pairs(Records(["a", Example("b", 1)])) == [("a", None), ("b", 1)]
+    assert to_pairs(Records([("a", "b")])) == [(("a", "b"), None)]
+    assert to_pairs(Records({"a": 1}.keys())) == [("a", None)]
 
 
 def test_fields_by_name_and_by_number() -> None:
-    """Of mappings and of tuples."""
-    assert pairs(Records([{"t": "a", "c": "x"}], text="t", target="c")) == [("a", "x")]
-    assert pairs(Records([(3, ["a", "b"])], words=1, target=0)) == [(["a", "b"], 3)]
+    """Mappings have names, tuples numbers."""
+    assert to_pairs(Records([{"t": "a", "c": "x"}], text="t", target="c")) == [("a", "x")]
+    assert to_pairs(Records([(3, ["a", "b"])], words=1, target=0)) == [(["a", "b"], 3)]
 
 
 def test_a_torch_data_set_is_read_by_number() -> None:
-    """Neither more nor less than it says it has."""
-    source = Records(Numbered(), text=0, target=1)
-    assert pairs(source) == pairs(source[i] for i in range(3)) == [(f"text {i}", i) for i in range(3)]
+    """Exactly as many records are read as it has by its length."""
+    source = Records(MapStyle(), text=0, target=1)
+    assert to_pairs(source) == to_pairs(source[i] for i in range(3)) == [(f"text {i}", i) for i in range(3)]
     assert source.target(-1) == 2
-    with pytest.raises(IndexError, match="Records has 3 records, 0 to 2, but number 3"):
+    with pytest.raises(IndexError, match="Records has 3 records, numbered from 0, got index 3"):
         source[3]
 
 
-def test_what_has_no_size_is_read_from_its_beginning() -> None:
-    """As often as one likes; nothing else is known of it."""
+def test_values_without_a_length_are_read_in_order() -> None:
+    """Any number of times, but not by number."""
     source = Records(Streamed())
-    assert pairs(source) == pairs(source) == [("a", None), ("b", None)]
-    with pytest.raises(UnsizedError, match="Streamed does not know how many records it has"):
+    assert to_pairs(source) == to_pairs(source) == [("a", None), ("b", None)]
+    with pytest.raises(UnsizedError, match="Streamed must have a length for this; iterate over it"):
         len(source)
-    with pytest.raises(UnsizedError, match="Streamed does not know how many"):
+    with pytest.raises(UnsizedError, match="Streamed must have a length"):
         source[0]
-    with pytest.raises(UnsizedError, match="set gives no record by number"):
+    with pytest.raises(UnsizedError, match="set cannot be read by number; iterate over it"):
         Records({"a"})[0]
 
 
 def test_malformed_records_are_named_by_number() -> None:
-    """Stopped at, skipped and counted, or mended."""
+    """They raise, are skipped and counted, or replaced."""
     values: list[object] = [{"t": "a"}, {}, {"t": 3}, "tea", {"t": "b"}]
-    with pytest.raises(RecordError, match=r"list, record 2: a record must have a field 't', but it has none; the"):
+    with pytest.raises(RecordError, match=r"list, record 2: a record must have a field 't', got an empty record; the"):
         list(Records(values, text="t"))
     source = Records(values, text="t", on_bad_record="skip")
-    assert pairs(source) == pairs(source[i] for i in range(2)) == [("a", None), ("b", None)]
+    assert to_pairs(source) == to_pairs(source[i] for i in range(2)) == [("a", None), ("b", None)]
     assert source.skipped.kinds == {"missing": 2, "type": 1}
-    with pytest.raises(RecordError, match="record 4: a record must have a field 0, but a str arrived"):
+    with pytest.raises(RecordError, match="record 4: a record must have a field 0, got a str"):
         Records(values, text=0)[3]
 
-    def mend(problem: Problem) -> Example[str]:
+    def replace(problem: Problem) -> Example[str]:
         return Example(problem.text)
 
-    assert pairs(Records(values, text="t", on_bad_record=mend))[1:4] == [
+    assert to_pairs(Records(values, text="t", on_bad_record=replace))[1:4] == [
         ("{}", None),
         ("{'t': 3}", None),
         ("'tea'", None),
@@ -93,34 +93,87 @@ def test_malformed_records_are_named_by_number() -> None:
 @pytest.mark.parametrize(
     ("values", "kind", "message"),
     [
-        ("text", TextError, "inputs must be many, but one text arrived"),
+        ("text", TextError, "inputs must be "),
         (
             {"train": [], "test": []},
             OptionError,
-            r"a mapping of 'train', 'test' arrived; take one of them: values\[...\]",
+            r"values must be records, got a mapping of 'train', 'test'; choose one of them: values\[...\]",
         ),
-        (iter(["a"]), OptionError, "must begin anew each time it is read, but a list_iterator is used up by the first"),
-        (3, OptionError, "must be iterable, or have a length and records by number, but an int arrived"),
+        (
+            iter(["a"]),
+            OptionError,
+            "each iteration over values must start at the first record, but a list_iterator can be read only once",
+        ),
+        (3, OptionError, "values must be iterable, or have a length and records by number, got an int"),
     ],
 )
-def test_what_is_no_source(values: Any, kind: type[Exception], message: str) -> None:
-    """What to do is said."""
+def test_other_values_are_rejected(values: Any, kind: type[Exception], message: str) -> None:
+    """The error names the rule and the fix."""
     with pytest.raises(kind, match=message):
         Records(values)
 
 
-def test_several_together() -> None:
-    """Sized if all are, and found by number across their borders, empty ones among them."""
-    source = Together(Records(["a"]), Records(list[str]()), Records(["b", "c"]))
-    assert [source[i].input for i in range(-3, 3)] == ["a", "b", "c"] * 2
-    assert source.fingerprint is None
-    with pytest.raises(UnsizedError):
-        len(Together(Records(["a"]), Records(Streamed())))
+class Labelled:
+    """Like a pandas Series: `[3]` is the record labelled 3, `.iloc[3]` the fourth one."""
+
+    def __init__(self, values: dict[int, str]) -> None:
+        self.values = values
+        self.iloc = list(values.values())
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.iloc)
+
+    def __getitem__(self, label: int) -> str:
+        return self.values[label]
+
+
+def test_a_series_is_read_by_position() -> None:
+    """Labels that are numbers in another order, as after sorting or sampling, are not positions."""
+    source = Records(Labelled({2: "a", 0: "b", 1: "c"}))
+    assert (
+        to_pairs(source) == to_pairs(source[number] for number in range(3)) == [("a", None), ("b", None), ("c", None)]
+    )
+    assert to_pairs(source[1:]) == [("b", None), ("c", None)]
+
+
+@needs("pandas")
+def test_series_and_frames_of_pandas() -> None:
+    """A series is read by position; a frame, which would give its columns, is rejected."""
+    pandas: Any = import_module("pandas")
+    frame = pandas.DataFrame({"text": ["a", "b", "c"], "y": [0, 1, 2]}).iloc[[2, 0, 1]]
+    source = Records[str](frame.text)
+    assert (
+        to_pairs(source) == to_pairs(source[number] for number in range(3)) == [("c", None), ("a", None), ("b", None)]
+    )
+    with pytest.raises(OptionError, match=r'iterating over .* gives its columns; .* frame.to_dict\("records"\)'):
+        Records(frame, text="text")
+    rows = Records(frame.to_dict("records"), text="text", target="y")
+    assert to_pairs(rows) == [("c", 2), ("a", 0), ("b", 1)]
+
+
+class Raising(Dataset[tuple[str]]):
+    """Raises an IndexError of its own."""
+
+    def __len__(self) -> int:
+        return 2
+
+    @override
+    def __getitem__(self, index: int) -> tuple[str]:
+        return (["a"][index],)
+
+
+def test_an_index_error_of_a_data_set_is_an_error() -> None:
+    """It does not end the iteration."""
+    with pytest.raises(IndexError, match="list index out of range"):
+        list(iter(Records(Raising(), text=0)))
 
 
 @needs("datasets")
-def test_hugging_face_data_sets_as_they_are(tmp_path: Path) -> None:
-    """By number, in batches, streamed; other columns are never decoded, and its fingerprint is ours."""
+def test_data_sets_of_hugging_face(tmp_path: Path) -> None:
+    """By number, in batches and streamed; other columns are not decoded, and its fingerprint is used."""
     datasets: Any = import_module("datasets")
     label = datasets.ClassLabel(names=["ham", "spam"])
     features = datasets.Features({"text": datasets.Value("string"), "label": label, "n": datasets.Value("int64")})
@@ -130,8 +183,8 @@ def test_hugging_face_data_sets_as_they_are(tmp_path: Path) -> None:
     )
     source = Records(found, text="text", target="label")
     wanted: list[tuple[object, object]] = [(f"text {i}", i % 2) for i in range(9)]
-    assert pairs(source) == pairs(source[i] for i in range(9)) == wanted
-    loader = DataLoader(source, batch_size=4, num_workers=2, collate_fn=pairs, multiprocessing_context="fork")
+    assert to_pairs(source) == to_pairs(source[i] for i in range(9)) == wanted
+    loader = DataLoader(source, batch_size=4, num_workers=2, collate_fn=to_pairs, multiprocessing_context="fork")
     assert [pair for batch in loader for pair in batch] == wanted
     tokenize = Tokenize.train(one.input for one in source)
     assert lengths_of(source, tokenize, cache=tmp_path).tolist() == [2] * 9
@@ -139,10 +192,10 @@ def test_hugging_face_data_sets_as_they_are(tmp_path: Path) -> None:
     assert again.fingerprint == source.fingerprint != Records(found.shuffle(seed=0), text="text").fingerprint
     assert [row.target for row in Tokenized(again, tokenize, cache=tmp_path)] == [i % 2 for i in range(9)]
     streamed = Records(found.to_iterable_dataset(), text="text", target="label")
-    assert pairs(streamed) == pairs(streamed) == wanted
+    assert to_pairs(streamed) == to_pairs(streamed) == wanted
     with pytest.raises(UnsizedError):
         len(streamed)
     with pytest.raises(OptionError, match="Dataset has no column 'no'; its columns are 'text', 'label', 'n'"):
         Records(found, text="no")
-    with pytest.raises(OptionError, match="a mapping of 'train' arrived"):
+    with pytest.raises(OptionError, match="got a mapping of 'train'"):
         Records(datasets.DatasetDict({"train": found}), text="text")

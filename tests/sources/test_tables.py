@@ -10,28 +10,28 @@ from typing import Any
 import pytest
 from torch.utils.data import DataLoader
 
+from pipeline import Tokenize
 from pipeline.errors import MissingExtraError, OptionError, RecordError, SourceError
 from pipeline.sources import Arrow, Parquet, Source, lengths_of
-from pipeline.stages.tokenize import Tokenize
 from support.needs import needs
-from support.pairs import pairs
+from support.pairs import to_pairs
 
 TEXTS = [None if number % 7 == 3 else f"text {number}\u2028" for number in range(50)]
 WORDS = [None if number % 5 == 0 else ["w"] * (number % 4) for number in range(50)]
 GOOD = [(text, f"class {number % 3}") for number, text in enumerate(TEXTS) if text is not None]
 
-Made = Callable[..., Source[Any]]
+Make = Callable[..., Source[Any]]
 
 
-def table(**columns: Any) -> Any:
-    """A table of pyarrow."""
+def build_table(**columns: Any) -> Any:
+    """Build a table of pyarrow."""
     arrow = import_module("pyarrow")
     names = arrow.array([f"class {number % 3}" for number in range(50)]).dictionary_encode()
     return arrow.table({"other": list(range(50)), "label": names, "text": TEXTS, "words": WORDS, **columns})
 
 
-def written_arrow(file: Path, content: Any, kind: str = "file") -> Path:
-    """An Arrow file of batches of seven rows."""
+def write_arrow(file: Path, content: Any, kind: str = "file") -> Path:
+    """Write an Arrow file in batches of seven rows."""
     ipc = import_module("pyarrow.ipc")
     with getattr(ipc, f"new_{kind}")(str(file), content.schema) as writer:
         writer.write_table(content, max_chunksize=7)
@@ -39,56 +39,57 @@ def written_arrow(file: Path, content: Any, kind: str = "file") -> Path:
 
 
 def stream(folder: Path, **options: Any) -> Source[Any]:
-    """In the stream format."""
-    return Arrow(once(folder / "stream.arrow", lambda file: written_arrow(file, table(), "stream")), **options)
+    """An Arrow file in the stream format."""
+    return Arrow(once(folder / "stream.arrow", lambda file: write_arrow(file, build_table(), "stream")), **options)
 
 
 def mapped(folder: Path, **options: Any) -> Source[Any]:
-    """In the file format."""
-    return Arrow(once(folder / "file.arrow", lambda file: written_arrow(file, table())), **options)
+    """An Arrow file in the file format."""
+    return Arrow(once(folder / "file.arrow", lambda file: write_arrow(file, build_table())), **options)
 
 
 def grouped(folder: Path, **options: Any) -> Source[Any]:
-    """Row groups of eight."""
+    """A Parquet file with row groups of eight rows."""
     parquet = import_module("pyarrow.parquet")
     return Parquet(
-        once(folder / "a.parquet", lambda file: parquet.write_table(table(), file, row_group_size=8)), **options
+        once(folder / "a.parquet", lambda file: parquet.write_table(build_table(), file, row_group_size=8)), **options
     )
 
 
-def unpacked(folder: Path, **options: Any) -> Source[Any]:
-    """Row groups, unpacked into a folder once."""
-    return grouped(folder, **{"cache": folder / "kept", **options})
+def cached(folder: Path, **options: Any) -> Source[Any]:
+    """A Parquet file whose rows are cached."""
+    return grouped(folder, **{"cache": folder / "cache", **options})
 
 
 def once(file: Path, write: Callable[[Path], object]) -> Path:
-    """A file that is written if it is not there."""
+    """Write a file if it does not exist."""
     if not file.exists():
         write(file)
     return file
 
 
-every = pytest.mark.parametrize("made", [stream, mapped, grouped, unpacked], ids=lambda made: made.__name__)
+pytestmark = pytest.mark.usefixtures("storage")
+every_kind = pytest.mark.parametrize("make", [stream, mapped, grouped, cached], ids=lambda make: make.__name__)
 
 
 @needs("pyarrow")
-@every
-def test_rows_in_order_and_by_number(tmp_path: Path, made: Made) -> None:
-    """Null inputs are malformed; dictionaries are what they stand for."""
+@every_kind
+def test_rows_in_order_and_by_number(tmp_path: Path, make: Make) -> None:
+    """Null inputs are malformed; dictionary-encoded values are decoded."""
     for _ in range(2):
-        source = made(tmp_path, target="label", on_bad_record="skip")
-        assert pairs(source) == GOOD
-        assert pairs(source[number] for number in reversed(range(len(source)))) == GOOD[::-1]
+        source = make(tmp_path, target="label", on_bad_record="skip")
+        assert to_pairs(source) == GOOD
+        assert to_pairs(source[number] for number in reversed(range(len(source)))) == GOOD[::-1]
         assert source.skipped.kinds == {"null": 7}
         assert source.where(3).endswith(", row 5")
 
 
 @needs("pyarrow")
-@every
-def test_a_null_stops(tmp_path: Path, made: Made) -> None:
-    """And is named by file and row."""
-    source = made(tmp_path)
-    with pytest.raises(RecordError, match=r", row 4: field 'text' must be there, but is null; the record begins"):
+@every_kind
+def test_a_null_input_raises(tmp_path: Path, make: Make) -> None:
+    """The error names the file and the row."""
+    source = make(tmp_path)
+    with pytest.raises(RecordError, match=r", row 4: field 'text' must not be null; the record begins"):
         list(source)
     with pytest.raises(RecordError, match=", row 11: "):
         source[10]
@@ -96,29 +97,29 @@ def test_a_null_stops(tmp_path: Path, made: Made) -> None:
 
 
 @needs("pyarrow")
-@every
-def test_workers_read_rows(tmp_path: Path, made: Made) -> None:
-    """What is mapped is mapped again there."""
-    source = made(tmp_path, target="label", on_bad_record="skip")
-    assert pairs([source[0]]) == GOOD[:1]
-    assert pairs(pickle.loads(pickle.dumps(source))) == GOOD
-    loader = DataLoader(source, batch_size=4, num_workers=2, collate_fn=pairs, multiprocessing_context="fork")
+@every_kind
+def test_workers_read_rows(tmp_path: Path, make: Make) -> None:
+    """Mapped files are mapped again in a worker."""
+    source = make(tmp_path, target="label", on_bad_record="skip")
+    assert to_pairs([source[0]]) == GOOD[:1]
+    assert to_pairs(pickle.loads(pickle.dumps(source))) == GOOD
+    loader = DataLoader(source, batch_size=4, num_workers=2, collate_fn=to_pairs, multiprocessing_context="fork")
     assert [pair for batch in loader for pair in batch] == GOOD
 
 
 @needs("pyarrow")
-@every
-def test_lists_of_words(tmp_path: Path, made: Made) -> None:
-    """Columns of lists, of any length."""
-    source = made(tmp_path, words="words", target="other", on_bad_record="skip")
-    assert pairs(source) == [(words, number) for number, words in enumerate(WORDS) if words is not None]
+@every_kind
+def test_lists_of_words(tmp_path: Path, make: Make) -> None:
+    """Columns of lists of any length."""
+    source = make(tmp_path, words="words", target="other", on_bad_record="skip")
+    assert to_pairs(source) == [(words, number) for number, words in enumerate(WORDS) if words is not None]
 
 
 @needs("pyarrow")
-@every
-def test_a_changed_table_is_refused(tmp_path: Path, made: Made) -> None:
-    """Nothing is read from another file than the one that was looked up."""
-    source = made(tmp_path)
+@every_kind
+def test_a_changed_file_is_noticed(tmp_path: Path, make: Make) -> None:
+    """Rows are never read from another file than the first one."""
+    source = make(tmp_path)
     assert len(source) == 50
     name = next(file for file in tmp_path.iterdir() if file.is_file())
     name.write_bytes(name.read_bytes() + b"\0")
@@ -128,67 +129,111 @@ def test_a_changed_table_is_refused(tmp_path: Path, made: Made) -> None:
 
 @needs("pyarrow")
 @pytest.mark.parametrize("kind", [Arrow, Parquet])
-def test_what_is_refused(tmp_path: Path, kind: Any) -> None:
-    """Another format, and columns that are not there."""
+def test_other_formats_and_options_are_rejected(tmp_path: Path, kind: Any) -> None:
+    """The error names the file and the format."""
     file = tmp_path / "a"
     file.write_bytes(b"text\nno table at all\n" * 10)
-    with pytest.raises(RecordError, match="file, but pyarrow refuses it: "):
+    with pytest.raises(RecordError, match=r"a must be an? (Arrow|Parquet) file, but pyarrow cannot read it: "):
         kind(file)
     file.write_bytes(b"")
-    with pytest.raises(RecordError, match="file, but pyarrow refuses it: "):
+    with pytest.raises(RecordError, match=r"a must be an? (Arrow|Parquet) file, but pyarrow cannot read it: "):
         kind(file)
-    with pytest.raises(OptionError, match="one of them must name the field"):
+    with pytest.raises(OptionError, match="exactly one of text= .* must name the field of the input"):
         kind(file, text="a", words="b")
 
 
 @needs("pyarrow")
-@every
-def test_columns_that_are_not_there(tmp_path: Path, made: Made) -> None:
-    """The error names those that are."""
+@every_kind
+def test_missing_columns_are_rejected(tmp_path: Path, make: Make) -> None:
+    """The error names the existing columns."""
     with pytest.raises(RecordError, match="has no column 'no'; its columns are 'other', 'label', 'text', 'words'"):
-        made(tmp_path, text="no")
-    with pytest.raises(RecordError, match="row 1: field 'other' must be text, but an int arrived"):
-        made(tmp_path, text="other")[0]
+        make(tmp_path, text="no")
+    with pytest.raises(RecordError, match="row 1: field 'other' must be text, got an int"):
+        make(tmp_path, text="other")[0]
 
 
 @needs("pyarrow")
-def test_text_that_is_no_utf_8(tmp_path: Path) -> None:
-    """Arrow does not look; the record is malformed, and its neighbours are not."""
+def test_text_that_is_not_utf_8(tmp_path: Path) -> None:
+    """Arrow does not validate text; the record is malformed, its neighbors are not."""
     arrow = import_module("pyarrow")
     raw = arrow.array([b"a", b"\xff", b"c"]).view(arrow.string())
-    source = Arrow(written_arrow(tmp_path / "a", arrow.table({"text": raw})), on_bad_record="skip")
+    source = Arrow(write_arrow(tmp_path / "a", arrow.table({"text": raw})), on_bad_record="skip")
     assert [one.input for one in source] == [source[0].input, source[1].input] == ["a", "c"]
     assert source.skipped.kinds == {"encoding": 1}
 
 
 @needs("pyarrow")
-def test_a_table_of_no_rows(tmp_path: Path) -> None:
-    """Is a source of no records."""
+def test_a_table_without_rows(tmp_path: Path) -> None:
+    """It is a source without records."""
     parquet = import_module("pyarrow.parquet")
-    parquet.write_table(table().slice(0, 0), tmp_path / "a")
-    for source in (Parquet(tmp_path / "a"), Arrow(written_arrow(tmp_path / "b", table().slice(0, 0)))):
+    parquet.write_table(build_table().slice(0, 0), tmp_path / "a")
+    for source in (Parquet(tmp_path / "a"), Arrow(write_arrow(tmp_path / "b", build_table().slice(0, 0)))):
         assert (len(source), list(source)) == (0, [])
 
 
 @needs("pyarrow")
-def test_a_row_group_is_unpacked_once(tmp_path: Path) -> None:
-    """Into one Arrow file, whatever is read and by whomever."""
-    source = unpacked(tmp_path, target="label")
-    assert source[0].target == unpacked(tmp_path, target="label")[0].target == "class 0"
-    assert [path.name.split("-")[0] for path in (tmp_path / "kept").iterdir()] == ["table"]
+def test_rows_are_cached_once(tmp_path: Path) -> None:
+    """In one file for the same columns."""
+    source = cached(tmp_path, target="label")
+    assert source[0].target == cached(tmp_path, target="label")[0].target == "class 0"
+    assert [path.name.split("-")[0] for path in (tmp_path / "cache").iterdir()] == ["records"]
 
 
 @needs("pyarrow")
-def test_lengths_of_a_table_are_kept(tmp_path: Path) -> None:
-    """By its fingerprint."""
+def test_lengths_of_a_table_are_cached(tmp_path: Path) -> None:
+    """They are found by its fingerprint."""
     tokenize = Tokenize.train(text for text in TEXTS if text)
     source = mapped(tmp_path, on_bad_record="skip")
     found = lengths_of(source, tokenize, cache=tmp_path / "lengths")
     assert found.tolist() == lengths_of(source, tokenize).tolist() == [2] * 43
 
 
+@needs("pyarrow")
+def test_parts_with_other_dictionaries_are_read(tmp_path: Path) -> None:
+    """Each row group of a Parquet file may have its own dictionary, as pandas categories do."""
+    arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
+    parts = [
+        arrow.table({"text": ["1", "2"], "y": arrow.array(kinds).dictionary_encode()})
+        for kinds in (["a", "b"], ["c", "a"])
+    ]
+    with parquet.ParquetWriter(tmp_path / "a", parts[0].schema) as writer:
+        for part in parts:
+            writer.write_table(part)
+    for cache in (None, tmp_path / "cache"):
+        source = Parquet(tmp_path / "a", target="y", cache=cache)
+        assert list(source.targets()) == [source[number].target for number in range(4)] == ["a", "b", "c", "a"]
+
+
+@needs("pyarrow")
+@pytest.mark.parametrize("make", [mapped, grouped], ids=lambda make: make.__name__)
+def test_a_damaged_file_raises_our_error(tmp_path: Path, make: Make) -> None:
+    """Errors of pyarrow are never raised as they are; the error names the file and the row."""
+    make(tmp_path)
+    file = next(path for path in tmp_path.iterdir())
+    content = file.read_bytes()
+    # pyarrow validates the pages of Parquet files, but not the data in Arrow files, which may be cut off.
+    damaged = [content[:size] for size in range(0, len(content), 97)]
+    if make is grouped:
+        damaged += [content[:n] + b"\xff" * 8 + content[n + 8 :] for n in range(4, len(content) - 4_000, 10)]
+    failed = 0
+    for wrong in damaged:
+        file.write_bytes(wrong)
+        try:
+            list(iter(make(tmp_path, on_bad_record="skip")))
+        except RecordError as error:
+            failed += str(file) in str(error)
+    assert failed > len(damaged) // 3
+
+
+@needs("pyarrow")
+def test_a_stream_is_rejected() -> None:
+    """Pyarrow reads these formats from their end."""
+    with pytest.raises(OptionError, match="must be a regular file, because a Parquet file is read from its end"):
+        Parquet("/dev/null")
+
+
 def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And what needs it."""
+    """The error names the format that needs it."""
     (tmp_path / "a").write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)

@@ -22,7 +22,7 @@ from pipeline import Tokenize
 from pipeline.errors import OptionError, RecordError, SourceError
 from pipeline.sources import Conll2003, Conllu, Csv, JsonLines, Records, Source, TextLines, Tokenized, Tsv, lengths_of
 from pipeline.sources.text_file import InputFile, open_lines
-from support.pairs import pairs
+from support.pairs import to_pairs
 from support.source_files import write
 
 pytestmark = pytest.mark.usefixtures("storage")
@@ -65,7 +65,9 @@ def test_lines_are_those_of_python(tmp_path_factory: pytest.TempPathFactory, tex
         wanted = [line.removesuffix("\n") for line in oracle]
     source = TextLines(file)
     assert list(source.inputs()) == wanted
-    assert [source.where(number) for number in range(len(source))] == [f"{file}, line {n + 1}" for n in range(len(wanted))]
+    assert [source.where(number) for number in range(len(source))] == [
+        f"{file}, line {n + 1}" for n in range(len(wanted))
+    ]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "UTF8", "utf-16", "utf-16-le", "cp1252", "latin-1", "utf-32"])
@@ -73,7 +75,7 @@ def test_encodings(tmp_path: Path, encoding: str) -> None:
     """Text is decoded, and the encoding is part of the fingerprint."""
     content = 'text,label\n"Ärger, naïve\ncafé",ß\n'.encode(encoding)
     source = Csv(write(tmp_path / "a", content), target="label", encoding=encoding, cache=tmp_path / "cache")
-    assert pairs(source) == pairs([source[0]]) == [("Ärger, naïve\ncafé", "ß")]
+    assert to_pairs(source) == to_pairs([source[0]]) == [("Ärger, naïve\ncafé", "ß")]
     lines = write(tmp_path / "b", "é\nè".encode(encoding))
     assert list(TextLines(lines, encoding=encoding).inputs()) == ["é", "è"]
     if encoding == "cp1252":
@@ -84,12 +86,16 @@ def test_encodings(tmp_path: Path, encoding: str) -> None:
 def test_bytes_of_another_encoding_are_malformed(tmp_path: Path) -> None:
     """The error names the byte and the option."""
     file = write(tmp_path / "a", "a\ncafé au lait\n".encode("cp1252"))
-    message = rf'^{file}, line 2: a record must be UTF-8, but character 4 of a line is the byte 0xe9; .* encoding="cp1252"; '
+    message = (
+        rf'^{file}, line 2: a record must be UTF-8, but character 4 of a line is the byte 0xe9; .* encoding="cp1252"; '
+    )
     with pytest.raises(RecordError, match=message) as raised:
         TextLines(file)[1]
     assert raised.value.details["text"] == r"caf\xe9 au lait"
     wide = write(tmp_path / "b", "ab\n".encode("utf-16-le"))
-    with pytest.raises(RecordError, match='line 1: a record must be text, but character 2 .* NUL, .* encoding="utf-16"'):
+    with pytest.raises(
+        RecordError, match='line 1: a record must be text, but character 2 .* NUL, .* encoding="utf-16"'
+    ):
         TextLines(wide)[0]
     with pytest.raises(RecordError, match=r"after line 0: .*utf-16.*; say which encoding the file has"):
         TextLines(write(tmp_path / "c", b"\x00\xd8\x00\x00"), encoding="utf-16-le")[0]
@@ -132,7 +138,7 @@ def test_a_pipe_is_read_once(tmp_path: Path) -> None:
     with pipe(b"text,label\na,x\nb\nc,y\n", tmp_path) as path:
         source = Csv(path, target="label", on_bad_record="skip", cache=tmp_path / "cache")
         for one in (source, pickle.loads(pickle.dumps(source))):
-            assert pairs(one) == pairs(one) == [("a", "x"), ("c", "y")]
+            assert to_pairs(one) == to_pairs(one) == [("a", "x"), ("c", "y")]
             assert one.where(1) == f"{path}, line 4"
             assert one.skipped.kinds == {"fields": 1}
     same = Csv(write(tmp_path / "same", b"text,label\na,x\nb\nc,y\n"), target="label", on_bad_record="skip")
@@ -153,7 +159,7 @@ def test_open_files_are_read_once(tmp_path: Path) -> None:
     assert TextLines(io.StringIO("é"), encoding="cp1252")[0].input == "é"
     source = TextLines(io.BytesIO(b"a longer line"))
     assert pickle.loads(pickle.dumps(source))[0].input == "a longer line"
-    assert pairs(JsonLines(io.BytesIO(b'{"text": "a"}'))) == [("a", None)]
+    assert to_pairs(JsonLines(io.BytesIO(b'{"text": "a"}'))) == [("a", None)]
 
 
 def test_a_stream_alone_cannot_be_sent() -> None:
