@@ -29,15 +29,14 @@ class _Head(nn.Module, StageBase):
 
     linear: nn.Linear | None
 
-    def __init__(self, classes: int | Labels, **options: Unpack[HeadOptions]) -> None:
+    def __init__(self, classes: int | Labels, input_size: int | None, name: str | None) -> None:
         super().__init__()
-        self.name = options.get("name")
+        self.name = name
         self.names: ClassIds | Labels = ClassIds(classes) if isinstance(classes, int) else classes
         self.classes: int = len(self.names)
         if self.classes < 1:
             msg = f"{type(self).__name__} needs 1 class or more, got {classes}; pass the number of classes, or labels."
             raise OptionError(msg, classes=classes)
-        input_size = options.get("input_size")
         self.linear = None if input_size is None else nn.Linear(input_size, self.classes)
 
     @property
@@ -96,8 +95,8 @@ class Classify(_Head, ModuleStage[Pooled, Scores[N]]):
     def __init__(self: "Classify[int]", classes: int, **options: Unpack[HeadOptions]) -> None: ...
     @overload
     def __init__(self: "Classify[str]", classes: Labels, **options: Unpack[HeadOptions]) -> None: ...
-    def __init__(self, classes: int | Labels, **options: Unpack[HeadOptions]) -> None:
-        super().__init__(classes, **options)
+    def __init__(self, classes: int | Labels, *, input_size: int | None = None, name: str | None = None) -> None:
+        super().__init__(classes, input_size, name)
 
     @override
     def forward(self, value: Pooled) -> Scores[N]:
@@ -136,8 +135,8 @@ class Tag(_Head, ModuleStage[States[MaybeCausal], StepScores[N]]):
     def __init__(self: "Tag[int]", classes: int, **options: Unpack[HeadOptions]) -> None: ...
     @overload
     def __init__(self: "Tag[str]", classes: Labels, **options: Unpack[HeadOptions]) -> None: ...
-    def __init__(self, classes: int | Labels, **options: Unpack[HeadOptions]) -> None:
-        super().__init__(classes, **options)
+    def __init__(self, classes: int | Labels, *, input_size: int | None = None, name: str | None = None) -> None:
+        super().__init__(classes, input_size, name)
 
     @override
     def forward(self, value: States[MaybeCausal]) -> StepScores[N]:
@@ -183,13 +182,13 @@ class NextToken(_Head, ModuleStage[States[Causal], StepScores[int]]):
 
     def __init__(self, tokens: int | Embed, *, input_size: int | None = None, name: str | None = None) -> None:
         if isinstance(tokens, int):
-            super().__init__(tokens, input_size=input_size, name=name)
+            super().__init__(tokens, input_size, name)
             return
         size = tokens.weight.shape[1]
         if input_size not in (None, size):
             msg = f"input_size must be {size}, the size of the tied embedding, got {input_size}; leave it out."
             raise OptionError(msg, input_size=input_size, size=size)
-        super().__init__(len(tokens.weight), input_size=size, name=name)
+        super().__init__(len(tokens.weight), size, name)
         assert self.linear is not None
         self.linear.weight = tokens.weight
 

@@ -1,4 +1,4 @@
-"""Lines that type-check, each with the very type that it has. mypy and pyright check them, and all compose when run."""
+"""Lines that type-check, with their types. mypy and pyright check them, and a test runs them."""
 
 from collections.abc import Callable, Iterator
 from typing import TypeVar, assert_type
@@ -83,6 +83,11 @@ assert_type(data, StreamChain[str | Example[str], Padded[Ids]])
 assert_type(tokenize("a"), Row[Ids])
 assert_type(list(tokenize.map(texts)), list[Row[Ids]])
 assert_type(list(data(texts)), list[Padded[Ids]])
+assert_type(Bucket(rows=8, too_long="split"), Bucket[Ids])
+assert_type(Bucket(Vectors, policy=None, rows=8), Bucket[Vectors])
+assert_type(Pad(multiple_of=8), Pad[Ids])
+assert_type(Pad(Vectors, labels=labels), Pad[Vectors])
+assert_type(TokenizeWords.train([["a"]], pad_token="[PAD]"), TokenizeWords)
 
 # A model, and a pipe
 bi = LSTM(9, 9, bidirectional=True)
@@ -110,7 +115,7 @@ named_tags = Pack() >> Embed(9, 9) >> Encode(bi) >> Tag(labels)
 assert_type(named_tags, Chain[Padded[Ids], StepScores[str]])
 tags: Iterator[list[str]] = (data >> named_tags).predict(texts)
 
-# A language model: nothing in it sees the future
+# A causal language model
 lm = data >> Pack() >> Embed(9, 9) >> Encode(LSTM(9, 9)) >> AttendEarlier() >> NextToken(9)
 assert_type(lm, StreamChain[str | Example[str], StepScores])
 assert_type(Encode(LSTM(9, 9)), Encode[Causal])
@@ -123,7 +128,7 @@ assert_type(dense, StreamChain[str | Example[str], StepScores])
 following = tokenize >> Shift() >> Bucket(rows=8) >> Pad()
 assert_type(following, StreamChain[str | Example[str], Padded[Ids]])
 
-# Policies, fixed shapes, lanes and the states that go along
+# Policies, fixed shapes, windows and carried states
 fixed = Shapes([(4, 16), (16, 4)])
 shaped = tokenize >> Bucket(policy=fixed) >> Pad(policy=fixed)
 assert_type(shaped, StreamChain[str | Example[str], Padded[Ids]])
@@ -146,7 +151,7 @@ split = TokenizeWords.train([["a", "b"]]) >> Bucket(rows=2) >> Pad(labels=labels
 block = AttendEarlier() >> AttendEarlier("general", window=3, name="again") >> Tag(3)
 assert_type(block, Chain[States[MaybeCausal], StepScores])
 
-# Other doors
+# Other input stages
 frames = (
     FromFeatures()
     >> Bucket(Vectors, max_padded_steps=9)
@@ -159,7 +164,7 @@ frames = (
 assert_type(frames, StreamChain[Tensor | Example[Tensor], Scores])
 numbers = FromIds() >> Bucket(max_padded_steps=9) >> Pad() >> Pack() >> Unpack(Ids)
 
-# Layouts, there and back
+# Conversions between layouts
 assert_type(Pack() >> Unpack(Ids), Chain[Padded[Ids], Padded[Ids]])
 assert_type(Pack(Vectors) >> Encode(bi) >> Unpack(), Chain[Padded[Vectors], Padded[Hidden]])
 assert_type(Pack(Vectors) >> Encode(LSTM(1, 2)) >> Unpack(Vectors), Chain[Padded[Vectors], Padded[Vectors]])
@@ -171,11 +176,11 @@ stacked = Pack() >> Embed(9, 9) >> Encode(LSTM(9, 8)) >> Unpack(Vectors) >> Enco
 assert_type(stacked, Chain[Padded[Ids], StepScores])
 assert_type(Pack(Vectors) >> Unpack(Vectors), Chain[Padded[Vectors], Padded[Vectors]])
 
-# Dropout keeps the type that it takes
+# Dropout preserves the type of its input
 dropped = Embed(9, 9) >> Dropout() >> Encode(bi) >> Pool("max") >> Dropout() >> Classify(3)
 assert_type(dropped, Chain[Batch[Ids], Scores])
 
-# A keep before a stage: of the types that it keeps, the stage says which one comes
+# A type-preserving stage before another: the other one determines the type
 assert_type(Dropout() >> Classify(3), Chain[Pooled, Scores])
 assert_type(Dropout() >> Tag(labels), Chain[States[MaybeCausal], StepScores[str]])
 assert_type(Dropout() >> Encode(bi), Chain[Batch[Vectors], States[MaybeCausal]])
@@ -187,14 +192,14 @@ assert_type(AttendEarlier() >> Dropout(), TypePreserving[States[MaybeCausal]])
 assert_type(AttendEarlier() >> Dropout() >> NextToken(9), Chain[States[Causal], StepScores])
 assert_type(Encode(LSTM(9, 9)) >> (Dropout() >> AttendEarlier()), Chain[Batch[Vectors], States[Causal]])
 
-# Parts by themselves
+# Parts without a stage
 pool = Pool(AttentionPool(3))
 attend = Attend(General(3))
 encoder: Encoder[MaybeCausal] = LSTM(1, 2)
 
 
 def plain(values: Tensor, lengths: Tensor) -> Tensor:
-    """Any pool or attention works on a plain rectangle and its lengths."""
+    """Any pooling or attention works on a padded tensor and its lengths."""
     assert_type(Padded(Vectors, values, lengths), Padded[Vectors])
     assert_type(Padded(Ids, values, lengths).packed(), Packed[Ids])
     return pool(attend(States.from_padded(values, lengths))).values
@@ -208,7 +213,7 @@ assert_type(tagger(9, labels), Chain[Padded[Ids], StepScores[str]])
 assert_type(language_model(9), Chain[Padded[Ids], StepScores])
 
 
-# Ten stages and more
+# Chains of ten stages and more
 long_classifier = (
     tokenize
     >> Bucket(max_padded_steps=4096)
@@ -287,49 +292,49 @@ S = TypeVar("S", bound=MaybeCausal)
 
 
 def behind(first: Stage[A, B], second: Stage[B, C]) -> Chain[A, C]:
-    """Two stages, whatever they are."""
+    """Join any two stages."""
     return first >> second
 
 
 def fed(source: StreamChain[A, B], stage: Stage[B, C]) -> StreamChain[A, C]:
-    """A stage over a stream."""
+    """Join a stream and a stage."""
     return source >> stage
 
 
 def dropped_out(pooled: Stage[A, Pooled]) -> Chain[A, Pooled]:
-    """Dropout on one vector a row."""
+    """Add dropout to one vector per row."""
     return pooled >> Dropout()
 
 
 def attended(states: Stage[A, States[S]]) -> Chain[A, States[S]]:
-    """Attention that leaves the sight as it is."""
+    """Add attention, which leaves states causal."""
     return states >> AttendEarlier() >> AttendEarlier(name="again")
 
 
 def encoded(encoder: Encoder[S]) -> Chain[Batch[Ids], States[S]]:
-    """An encoder over embedded ids, whatever it sees."""
+    """Add an encoder, causal or not, to embedded ids."""
     return Embed(9, 9) >> Encode(encoder)
 
 
 def deep(states: Chain[A, States[Causal]], layers: int) -> Chain[A, States[Causal]]:
-    """As many layers as are asked for."""
+    """Add a number of layers."""
     for layer in range(layers):
         states = states >> AttendEarlier(name=f"layer_{layer}")
     return states
 
 
 def headed(states: Chain[A, States[Causal]]) -> Chain[A, StepScores]:
-    """A next-token head on states that have not seen it."""
+    """Add a next-token head to causal states."""
     return states >> Dropout() >> NextToken(9)
 
 
 def scored(classes: int | Labels) -> Chain[Pooled, Scores] | Chain[Pooled, Scores[str]]:
-    """A head whose answers are what the caller has."""
+    """Add a head whose predictions the caller chooses."""
     return Dropout() >> Classify(classes) if isinstance(classes, int) else Dropout() >> Classify(classes)
 
 
 def predicted(pipe: StreamChain[A, Scores[str]], inputs: list[A]) -> list[str]:
-    """All answers."""
+    """Return all predictions."""
     return list(pipe.predict(inputs))
 
 
@@ -347,9 +352,9 @@ assert_type(headed(deep(encoded(GRU(9, 9)), 3)), Chain[Batch[Ids], StepScores])
 assert_type(headed(attended(encoded(GRU(9, 9)))), Chain[Batch[Ids], StepScores])
 
 
-# Parts of one's own
+# Custom parts
 class Mine(Encoder[Causal]):
-    """An encoder that gives what it reads."""
+    """An encoder that returns its input."""
 
     def __init__(self, input_size: int) -> None:
         super().__init__()
@@ -365,7 +370,7 @@ class Mine(Encoder[Causal]):
 
 
 class Far(Encoder[MaybeCausal]):
-    """An encoder that does not say how far it sees."""
+    """An encoder that may not be causal."""
 
     def __init__(self, input_size: int) -> None:
         super().__init__()
@@ -392,7 +397,7 @@ class Near(Attention):
 
 
 class Ends(Pooling):
-    """A pool that takes final states."""
+    """A pooling that returns the final states."""
 
     @override
     def forward(self, states: States[MaybeCausal]) -> Tensor:
@@ -400,7 +405,7 @@ class Ends(Pooling):
 
 
 class Halved(ModuleStage[Pooled, Pooled]):
-    """A stage of one's own."""
+    """A custom stage."""
 
     @override
     def forward(self, value: Pooled) -> Pooled:
@@ -408,7 +413,7 @@ class Halved(ModuleStage[Pooled, Pooled]):
 
 
 class Upper(Stage[str, str]):
-    """A stage of one's own, without weights."""
+    """A custom stage without weights."""
 
     @override
     def __call__(self, value: str, /) -> str:
@@ -431,7 +436,7 @@ assert_type(plan([3, 5], 10, model=model), Forecast)
 assert_type(plan({3: 1}, {"mine": Budget(10)})["mine"].report, Report)
 less_said: Encode[MaybeCausal] = Encode(Mine(9))
 
-# Hooks, and what they give
+# Hooks and their results
 encoders: OffersEncoders = pipeline_recurrent
 attentions: OffersAttentions = pipeline_attention
 pools: OffersPools = pipeline_attention
@@ -443,7 +448,7 @@ assert_type(pipeline_recurrent.bilstm(9, 9), LSTM[MaybeCausal])
 
 
 def in_torch(rows: Dataset[Row[Ids]], lengths: list[int]) -> None:
-    """The data half in a stock loader."""
+    """Use the data stages in a stock loader."""
     for batch in DataLoader(rows, batch_sampler=PlannedBatches(lengths, Rows(8)), collate_fn=Pad()):
         assert_type(model(batch), Scores)
         assert_type(model(batch.to("cpu")).loss(), Tensor)

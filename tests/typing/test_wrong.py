@@ -20,23 +20,23 @@ ROOT = HERE.parents[1]
 CHECKERS = ["mypy", "pyright"]
 PACKAGES = ["pipeline", "pipeline_attention", "pipeline_recurrent"]
 CODES = {
-    "order": "a stage behind one that does not give what it takes",
+    "order": "a stage after one whose output it does not take",
     "kind": "ids where vectors are needed, or vectors where ids are",
     "layout": "a padded batch where a packed one is needed, or the reverse",
     "row": "one row where many are needed, or many where one is",
     "stream": "one thing where a stream of things is needed, or a stream where one thing is",
-    "future": "a next token from states that may have seen it",
-    "keeps": "a stage that keeps its type, where that type does not fit",
+    "future": "a next token from states that may not be causal",
+    "preserving": "a type-preserving stage, where that type does not fit",
     "hook": "a plugin's module without the hook that it should have",
-    "part": "something that is no stage, or no part of the kind that is needed",
+    "part": "an object that is not a stage, or not a part of the needed kind",
     "call": "an option that does not exist, or of a wrong type",
-    "answer": "an answer of another type than the model gives",
-    "value": "a row, a batch or states made or handed over wrongly",
+    "prediction": "a prediction of another type than the model gives",
+    "value": "a row, a batch or states made or passed wrongly",
 }
-"""What the code of a mark means. A line is marked `# E code: reason`."""
+"""The meaning of each code. A line is marked `# E code: reason`."""
 
 VAGUE = {"no-any-return", "no-untyped-call", "var-annotated", "reportUnknownVariableType", "reportUnknownArgumentType"}
-"""Errors that say only that a checker does not know a type. A line with no other is not rejected."""
+"""Errors that only say that a checker does not know a type. A line needs another error to count as rejected."""
 
 
 def needs(checker: str) -> None:
@@ -47,9 +47,9 @@ def needs(checker: str) -> None:
         pytest.skip(f"{checker} is not installed; the types session has it")
 
 
-def checked(*command: str, **env: str) -> str:
-    """What a checker prints."""
-    # pyright takes the first python on the path for the one whose packages count.
+def run_checker(*command: str, **env: str) -> str:
+    """Return the output of a checker."""
+    # pyright uses the packages of the first python on the path.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     run = subprocess.run(
         [sys.executable, "-m", *command],
@@ -64,8 +64,8 @@ def checked(*command: str, **env: str) -> str:
 
 
 def mypy(folder: Path, name: str) -> Iterator[tuple[int, str]]:
-    """The lines of a file in which mypy finds errors, and the kind of each."""
-    for line in checked(
+    """Yield the lines of a file in which mypy finds errors, with the kind of each."""
+    for line in run_checker(
         "mypy", "--output=json", "--no-error-summary", str(folder / name), MYPYPATH=str(folder)
     ).splitlines():
         error = json.loads(line)
@@ -74,7 +74,7 @@ def mypy(folder: Path, name: str) -> Iterator[tuple[int, str]]:
 
 
 def pyright(folder: Path, name: str) -> Iterator[tuple[int, str]]:
-    """The lines of a file in which pyright finds errors, and the kind of each."""
+    """Yield the lines of a file in which pyright finds errors, with the kind of each."""
     project = {
         "extends": str(ROOT / "pyproject.toml"),
         "include": [name],
@@ -82,17 +82,16 @@ def pyright(folder: Path, name: str) -> Iterator[tuple[int, str]]:
         "extraPaths": [str(ROOT / folder) for folder in (".", "plugins", "tests")],
     }
     (folder / "pyrightconfig.json").write_text(json.dumps(project))
-    report = checked("pyright", "--outputjson", "--pythonpath", sys.executable, "--project", str(folder))
+    report = run_checker("pyright", "--outputjson", "--pythonpath", sys.executable, "--project", str(folder))
     for error in json.loads(report)["generalDiagnostics"]:
         if error["severity"] == "error" and Path(error["file"]).name == name:
             yield error["range"]["start"]["line"] + 1, error.get("rule", "syntax")
 
 
-def reported(checker: str, file: Path, folder: Path) -> dict[int, set[str]]:
-    """The lines of a file in which a checker, set up as for the project, finds errors, and their kinds.
+def find_errors(checker: str, file: Path, folder: Path) -> dict[int, set[str]]:
+    """Return the lines of a file in which a checker with the project's settings finds errors, and their kinds.
 
-    A copy of it in `folder` is checked, with the modules that it imports beside it: the project's own run
-    leaves the wrong lines out, by name.
+    A copy in `folder` is checked, next to the modules that it imports: the project's own settings exclude the file.
     """
     needs(checker)
     shutil.copy(file, folder)
@@ -103,44 +102,44 @@ def reported(checker: str, file: Path, folder: Path) -> dict[int, set[str]]:
     return found
 
 
-def marked(file: Path) -> dict[int, str]:
-    """The lines of a file that end in a mark and a reason, and the code of each."""
+def find_marks(file: Path) -> dict[int, str]:
+    """Return the lines of a file that end in a mark and a reason, with the code of each."""
     lines = enumerate(file.read_text().splitlines(), start=1)
     marks = ((number, re.search(r"  # E (\w+): \w", line)) for number, line in lines)
     return {number: mark[1] for number, mark in marks if mark}
 
 
-def stages(expression: ast.expr) -> int:
-    """How many stages an expression joins, those within parentheses included."""
+def count_stages(expression: ast.expr) -> int:
+    """Return the number of stages that an expression joins, parentheses included."""
     if isinstance(expression, ast.BinOp) and isinstance(expression.op, ast.RShift):
-        return stages(expression.left) + stages(expression.right)
+        return count_stages(expression.left) + count_stages(expression.right)
     return 1
 
 
 @pytest.mark.parametrize("checker", CHECKERS)
 def test_wrong_lines_are_rejected(checker: str, tmp_path: Path) -> None:
-    """Every marked line is an error, and not for want of knowledge; no other line is."""
+    """Every marked line is an error, and not only because a type is unknown; no other line is."""
     file = HERE / "wrong.py"
-    found = reported(checker, file, tmp_path)
-    assert sorted(found) == sorted(marked(file))
+    found = find_errors(checker, file, tmp_path)
+    assert sorted(found) == sorted(find_marks(file))
     assert not [line for line, kinds in found.items() if kinds <= VAGUE]
 
 
 @pytest.mark.parametrize("checker", CHECKERS)
 def test_right_lines_are_accepted(checker: str, tmp_path: Path) -> None:
     """Chains that fit have the types that they should have."""
-    assert reported(checker, HERE / "right.py", tmp_path) == {}
+    assert find_errors(checker, HERE / "right.py", tmp_path) == {}
 
 
 def test_right_lines_compose() -> None:
-    """What type-checks is not refused when it is run."""
+    """Lines that type-check can be run."""
     runpy.run_path(str(HERE / "right.py"))
 
 
 def test_wrong_lines_are_many() -> None:
-    """Each mark has a code that is explained, and each code two lines or more."""
+    """Each mark has a known code, and each code two lines or more."""
     file = HERE / "wrong.py"
-    counts = Counter(marked(file).values())
+    counts = Counter(find_marks(file).values())
     assert set(counts) == set(CODES)
     assert min(counts.values()) >= 2
     assert counts.total() == file.read_text().count("# E ")
@@ -148,16 +147,16 @@ def test_wrong_lines_are_many() -> None:
 
 
 def test_right_lines_are_many() -> None:
-    """The file of right lines says the type of many, and of long chains."""
+    """The file asserts many types, some of long chains."""
     tree = ast.parse((HERE / "right.py").read_text())
     names = [call.func.id for call in ast.walk(tree) if isinstance(call, ast.Call) and isinstance(call.func, ast.Name)]
     assert names.count("assert_type") >= 80
-    chains = [stages(node.value) for node in ast.walk(tree) if isinstance(node, ast.Assign)]
+    chains = [count_stages(node.value) for node in ast.walk(tree) if isinstance(node, ast.Assign)]
     assert len([length for length in chains if length >= 10]) >= 3
 
 
-def test_wrong_lines_have_no_way_out() -> None:
-    """No line is silenced, and every wrong hook is tried."""
+def test_no_line_is_silenced() -> None:
+    """There are no ignore comments, and every wrong hook is used."""
     for file in [HERE / "right.py", HERE / "wrong.py", *(HERE / "wrong_hooks").glob("*.py")]:
         assert not re.search(r"#\s*(type|pyright|mypy)\s*:", file.read_text()), file
     wrong = (HERE / "wrong.py").read_text()
@@ -166,9 +165,9 @@ def test_wrong_lines_have_no_way_out() -> None:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_public_types_are_complete(package: str) -> None:
-    """Every public name has a type that needs no inference, so that all checkers see the same one."""
+    """Every public name has a type that needs no inference, so that all checkers agree on it."""
     needs("pyright")
-    report = json.loads(checked("pyright", "--verifytypes", package, "--ignoreexternal", "--outputjson"))
+    report = json.loads(run_checker("pyright", "--verifytypes", package, "--ignoreexternal", "--outputjson"))
     counted = report["typeCompleteness"]["exportedSymbolCounts"]
     assert counted["withKnownType"] > 0
     assert (counted["withAmbiguousType"], counted["withUnknownType"]) == (0, 0), report["typeCompleteness"]["symbols"]

@@ -98,7 +98,7 @@ causal = Encode(LSTM(100, 128))(batch)
 row = tokenize("one")
 e: object
 
-# A stage behind one that does not give what it takes
+# A stage after one whose output it does not take
 e = Pool("max") >> Pool("max")  # E order: a pool after a pool
 e = Pool("max") >> Dropout() >> Pool("mean")  # E order: a pool after a pool, with dropout between
 e = Pool("max") >> Tag(3)  # E order: a step head on pooled rows
@@ -117,15 +117,15 @@ e = Embed(9, 9) >> Pool("max")  # E order: vectors that were never encoded
 e = Embed(9, 9) >> AttendEarlier()  # E order: attention over vectors that were never encoded
 e = Classify(3) >> Classify(3)  # E order: a head after a head
 e = Tag(3) >> Pool("max")  # E order: a pool after a head
-e = NextToken(9) >> Embed(9, 9)  # E order: scores are no ids
+e = NextToken(9) >> Embed(9, 9)  # E order: scores are not ids
 e = Classify(3) >> Dropout()  # E order: dropout on scores
-e = Encode(bi) >> Encode(bi)  # E order: states are no batch, unpack them first
+e = Encode(bi) >> Encode(bi)  # E order: states are not batch, unpack them first
 e = model >> data  # E order: the model before its data
 e = Pad() >> tokenize  # E order: the data half backwards
 e = Bucket(rows=8) >> tokenize  # E order: the data half backwards
 e = tokenize >> Embed(9, 9)  # E order: rows that were never collated
-e = data >> tokenize  # E order: batches are no text
-e = data >> Shift()  # E order: targets are shifted before rows are collated
+e = data >> tokenize  # E order: batches are not text
+e = data >> Shift()  # E order: Shift must come before Pad
 e = (Pack() >> Embed(9, 9)) >> (Pool("max") >> Classify(3))  # E order: two chains, no encoder between
 e = (embedded >> Encode(bi)) >> (Dropout() >> Classify(3))  # E order: two chains, no pool between
 e = (embedded >> Encode(bi) >> Pool("max")) >> (Dropout() >> Tag(3))  # E order: a step head on pooled rows
@@ -139,7 +139,7 @@ e = Pack() >> Dropout()  # E kind: dropout on ids
 e = data >> Dropout()  # E kind: dropout on ids
 e = FromFeatures() >> Bucket(max_padded_steps=9)  # E kind: a bucket of ids
 e = FromFeatures() >> Bucket(Vectors, max_padded_steps=9) >> Pad()  # E kind: a pad of ids
-e = FromFeatures() >> Shift()  # E kind: vectors are no next tokens
+e = FromFeatures() >> Shift()  # E kind: vectors are not next tokens
 e = FromIds() >> Bucket(Vectors, rows=8)  # E kind: a bucket of vectors
 e = tokenize >> Bucket(rows=8) >> Pad(Vectors)  # E kind: a pad of vectors
 e = Pad(Vectors) >> Pack()  # E kind: a pack of ids
@@ -150,8 +150,8 @@ e = frames >> classifier(9, 3)  # E kind: a model of ids
 e = data >> Pack(Vectors)  # E kind: a pack of vectors
 e = Pack() >> Unpack()  # E kind: an unpack of vectors
 e = Pack(Vectors) >> Unpack(Ids)  # E kind: an unpack of ids
-e = Encode(bi) >> Unpack(Ids)  # E kind: states are no ids
-e = Encode(bi) >> Unpack() >> Embed(9, 9)  # E kind: unpacked states are no ids
+e = Encode(bi) >> Unpack(Ids)  # E kind: states are not ids
+e = Encode(bi) >> Unpack() >> Embed(9, 9)  # E kind: unpacked states are not ids
 e = Embed(9, 9) >> model  # E kind: a whole model, that embeds its ids itself
 
 # Packed and padded
@@ -179,154 +179,154 @@ e = data >> Pad()  # E row: batches where lists of rows are needed
 e = model(data)  # E stream: a chain where its batch is needed
 e = model(data(texts))  # E stream: a stream of batches where one is needed
 e = model(texts)  # E stream: texts where a batch is needed
-e = data(b"one")  # E stream: bytes are numbers, one after the other
+e = data(b"one")  # E stream: bytes are a sequence of numbers
 e = data(Example("one"))  # E stream: one example where many are needed
 e = (data >> model)(data(texts))  # E stream: batches where texts are needed
 e = Bucket(rows=8)(row)  # E stream: one row where many are needed
 e = (data >> model)(texts).loss()  # E stream: each batch of scores has a loss, the stream has none
 e = (data >> model)(texts)[0]  # E stream: a stream has no first
 e = len(data(texts))  # E stream: a stream has no length
-e = next(data)  # E stream: a chain gives nothing before it is called
+e = next(data)  # E stream: a chain is not an iterator before it is called
 e = data("one text, whose letters would be rows", 1)  # E stream: one argument too many
 e = Dropout() >> Bucket(rows=8)  # E stream: a batch where a stream of rows is needed
 e = Pool("max").map(Pool("max"))  # E stream: a stage where a stream is needed
-whole: Stage[str, Padded[Ids]] = data  # E stream: a chain over a stream is no stage
-streamed: StreamChain[Padded[Ids], Scores] = model  # E stream: a stage is no chain over a stream
+whole: Stage[str, Padded[Ids]] = data  # E stream: a chain over a stream is not a stage
+streamed: StreamChain[Padded[Ids], Scores] = model  # E stream: a stage is not a chain over a stream
 
-# What a next token must not have seen
+# Next tokens need causal states
 e = Embed(9, 9) >> Encode(bi) >> NextToken(9)  # E future: a bidirectional encoder
 e = Embed(9, 9) >> Encode(LSTM(9, 9)) >> Attend() >> NextToken(9)  # E future: attention over the whole row
-e = Embed(9, 9) >> Encode(bi) >> AttendEarlier() >> NextToken(9)  # E future: a bidirectional encoder under attention
-e = Embed(9, 9) >> Encode("lstm", hidden_size=4) >> NextToken(9)  # E future: a name without the promise
-e = Embed(9, 9) >> Encode("lstm", causal=False, hidden_size=4) >> NextToken(9)  # E future: a name without the promise
-e = Embed(9, 9) >> Encode("lstm", causal=flag, hidden_size=4) >> NextToken(9)  # E future: perhaps a promise
+e = Embed(9, 9) >> Encode(bi) >> AttendEarlier() >> NextToken(9)  # E future: then attention
+e = Embed(9, 9) >> Encode("lstm", hidden_size=4) >> NextToken(9)  # E future: a name without causal=True
+e = Embed(9, 9) >> Encode("lstm", causal=False, hidden_size=4) >> NextToken(9)  # E future: a name without causal=True
+e = Embed(9, 9) >> Encode("lstm", causal=flag, hidden_size=4) >> NextToken(9)  # E future: causal= may be False
 e = Embed(9, 9) >> Encode(GRU(9, 9, bidirectional=flag)) >> NextToken(9)  # E future: perhaps bidirectional
 e = Embed(9, 9) >> Encode(bi if flag else LSTM(9, 9)) >> NextToken(9)  # E future: perhaps bidirectional
 e = Embed(9, 9) >> Encode(LSTM.from_torch(nn.LSTM(9, 9))) >> NextToken(9)  # E future: torch's module does not say
-e = Embed(9, 9) >> Encode(bi) >> Dropout() >> NextToken(9)  # E future: a bidirectional encoder under dropout
-e = embedded >> Encode(bi) >> Dropout() >> AttendEarlier() >> Dropout() >> NextToken(9)  # E future: four stages down
+e = Embed(9, 9) >> Encode(bi) >> Dropout() >> NextToken(9)  # E future: then dropout
+e = embedded >> Encode(bi) >> Dropout() >> AttendEarlier() >> Dropout() >> NextToken(9)  # E future: four stages later
 e = Encode(LSTM(9, 9)) >> AttendEarlier() >> Attend() >> AttendEarlier() >> NextToken(9)  # E future: whole rows between
 e = (Embed(9, 9) >> Encode(bi)) >> (Dropout() >> NextToken(9))  # E future: two chains
 e = (Embed(9, 9) >> Encode(bi)) >> (AttendEarlier() >> NextToken(9))  # E future: two chains
-e = (Embed(9, 9) >> Encode(bi)) >> (Dropout() >> AttendEarlier() >> Dropout()) >> NextToken(9)  # E future: keeps only
+e = (Embed(9, 9) >> Encode(bi)) >> (Dropout() >> AttendEarlier() >> Dropout()) >> NextToken(9)  # E future: dropout too
 e = Embed(9, 9) >> (Encode(LSTM(9, 9)) >> (Attend() >> AttendEarlier())) >> NextToken(9)  # E future: a chain in a chain
 e = (data >> embedded >> Encode(bi)) >> (AttendEarlier() >> (Dropout() >> NextToken(9)))  # E future: a chain in a chain
 e = data >> (embedded >> (Encode(bi) >> Dropout())) >> NextToken(9)  # E future: a chain over a stream
 e = data >> embedded >> (Encode(LSTM(9, 9)) >> Attend()) >> Dropout() >> NextToken(9)  # E future: a chain over a stream
-e = NextToken(9)(states)  # E future: states that may have seen it
+e = NextToken(9)(states)  # E future: states that may not be causal
 e = NextToken(9)(Encode(bi)(batch))  # E future: a bidirectional encoder
-e = NextToken(9)(AttendEarlier()(states))  # E future: states that may have seen it, under attention
-e = NextToken(9)(Dropout()(states))  # E future: states that may have seen it, under dropout
+e = NextToken(9)(AttendEarlier()(states))  # E future: then attention
+e = NextToken(9)(Dropout()(states))  # E future: then dropout
 e = NextToken(9)(Attend()(causal))  # E future: attention over the whole row
 e = Encode[Causal](bi) >> NextToken(9)  # E future: a bidirectional encoder, whatever is written before
-e = Embed(9, 9) >> Encode[Causal]("lstm", hidden_size=4) >> NextToken(9)  # E future: a type is no promise
-e = Embed(9, 9) >> Encode(LSTM[Causal](9, 9, bidirectional=True)) >> NextToken(9)  # E future: a type is no direction
+e = Embed(9, 9) >> Encode[Causal]("lstm", hidden_size=4) >> NextToken(9)  # E future: the type does not make it causal
+e = Embed(9, 9) >> Encode(LSTM[Causal](9, 9, bidirectional=True)) >> NextToken(9)  # E future: bidirectional anyway
 declared: Encode[Causal] = Encode(bi)  # E future: a bidirectional encoder
-called: Encode[Causal] = Encode("lstm", hidden_size=4)  # E future: a name without the promise
+called: Encode[Causal] = Encode("lstm", hidden_size=4)  # E future: a name without causal=True
 forward_only: LSTM[Causal] = LSTM(9, 9, bidirectional=True)  # E future: it reads backwards
 perhaps: Encoder[Causal] = GRU(9, 9, bidirectional=flag)  # E future: perhaps it reads backwards
-head: Stage[States[MaybeCausal], StepScores] = NextToken(9)  # E future: a head that takes causal states alone
+head: Stage[States[MaybeCausal], StepScores] = NextToken(9)  # E future: a head that takes causal states only
 
 
 def rectangle(values: Tensor, lengths: Tensor) -> States[Causal]:
-    """A plain rectangle does not say who made it."""
-    return States.from_padded(values, lengths)  # E future: nobody says that the steps saw no later one
+    """Return states of unknown origin."""
+    return States.from_padded(values, lengths)  # E future: nothing says that the steps are causal
 
 
 def causal_states() -> Chain[Batch[Ids], States[Causal]]:
-    """What a function declares, it must give."""
-    return Embed(9, 9) >> Encode(bi) >> Dropout()  # E future: a bidirectional encoder under dropout
+    """Return a chain that is not of the declared type."""
+    return Embed(9, 9) >> Encode(bi) >> Dropout()  # E future: then dropout
 
 
 def causal_stream() -> StreamChain[str | Example[str], States[Causal]]:
-    """The same, over a stream."""
+    """Return a chain over a stream that is not of the declared type."""
     return data >> embedded >> Encode(LSTM(9, 9)) >> Attend()  # E future: attention over the whole row
 
 
 def next_token_of(states: Chain[Batch[Ids], States[Causal]]) -> Chain[Batch[Ids], StepScores]:
-    """A head on what is given."""
+    """Add a head to given states."""
     return states >> NextToken(9)
 
 
 def next_token_of_any(states: Chain[A, States[MaybeCausal]]) -> Chain[A, StepScores]:
-    """A head on what may have seen anything."""
-    return states >> AttendEarlier() >> NextToken(9)  # E future: states that may have seen it
+    """Add a head to states that may not be causal."""
+    return states >> AttendEarlier() >> NextToken(9)  # E future: states that may not be causal
 
 
 def next_token_of_some(states: Stage[A, States[S]]) -> Chain[A, StepScores]:
-    """A head on what the caller chooses."""
-    return states >> NextToken(9)  # E future: the caller may choose states that have seen it
+    """Add a head to states that the caller chooses."""
+    return states >> NextToken(9)  # E future: the caller may choose states that are not causal
 
 
 def next_token_by(encoder: Encoder[MaybeCausal]) -> Chain[Batch[Ids], StepScores]:
-    """A head on an encoder that the caller chooses."""
+    """Add a head to an encoder that the caller chooses."""
     return Embed(9, 9) >> Encode(encoder) >> NextToken(9)  # E future: the caller may choose a bidirectional one
 
 
-e = Embed(9, 9) >> Encode(bi) >> Unpack() >> Encode(LSTM(9, 9)) >> NextToken(9)  # E future: unpacked, it was still seen
+e = Embed(9, 9) >> Encode(bi) >> Unpack() >> Encode(LSTM(9, 9)) >> NextToken(9)  # E future: still not causal
 e = Embed(9, 9) >> Encode(LSTM(9, 9)) >> Attend() >> Unpack() >> Encode(LSTM(9, 9))  # E future: unpacked whole rows
-e = Encode(bi) >> Unpack(Vectors)  # E future: a promise that unpacked states do not keep
-e = Embed(9, 9) >> Encode(bi) >> Unpack(Hidden) >> Encode(LSTM(9, 9), Hidden) >> NextToken(9)  # E future: said, and so
-e = Encode(bi) >> Unpack() >> Pack(Vectors) >> Encode(LSTM(9, 9))  # E future: packed again, it was still seen
-e = Encode(bi) >> Unpack() >> Dropout() >> Encode("gru", causal=True, hidden_size=4)  # E future: under a promised name
+e = Encode(bi) >> Unpack(Vectors)  # E future: unpacked states that are not causal
+e = Embed(9, 9) >> Encode(bi) >> Unpack(Hidden) >> Encode(LSTM(9, 9), Hidden) >> NextToken(9)  # E future: Hidden
+e = Encode(bi) >> Unpack() >> Pack(Vectors) >> Encode(LSTM(9, 9))  # E future: packed again, but still not causal
+e = Encode(bi) >> Unpack() >> Dropout() >> Encode("gru", causal=True, hidden_size=4)  # E future: its input is not causal
 e = next_token_of(Embed(9, 9) >> Encode(bi))  # E future: a bidirectional encoder, by a function
 e = next_token_of(Embed(9, 9) >> Encode(LSTM(9, 9)) >> Attend() >> Dropout())  # E future: whole rows, by a function
 e = next_token_of(Embed(9, 9) >> (Encode("gru", hidden_size=4) >> AttendEarlier()))  # E future: a name, by a function
 
-# What gives back the type that it takes
-e = AttendEarlier() >> AttendEarlier() >> Classify(3)  # E keeps: steps for a row head
-e = (AttendEarlier() >> Dropout()) >> Classify(3)  # E keeps: steps for a row head
-e = Dropout() >> AttendEarlier() >> Classify(3)  # E keeps: steps for a row head
-e = Pool("max") >> (Dropout() >> AttendEarlier())  # E keeps: the second of two takes no pooled rows
-e = Embed(9, 9) >> (AttendEarlier() >> Dropout())  # E keeps: the first of two takes no vectors
-e = tokenize >> Dropout()  # E keeps: dropout on a row
-e = Dropout() >> tokenize  # E keeps: dropout on text
-e = Dropout() >> Pad()  # E keeps: dropout on a list of rows
-e = Dropout() >> Embed(9, 9)  # E keeps: dropout on ids
-e = Dropout() >> (Dropout() >> Embed(9, 9))  # E keeps: dropout on ids, twice
-e = AttendEarlier() >> Encode(bi)  # E keeps: states for an encoder
-wider: TypePreserving[Batch[Vectors]] = AttendEarlier()  # E keeps: attention keeps states alone
-kept: Stage[Pooled, Pooled] = Dropout()  # E keeps: no stage of one type
+# Type-preserving stages
+e = AttendEarlier() >> AttendEarlier() >> Classify(3)  # E preserving: steps for a row head
+e = (AttendEarlier() >> Dropout()) >> Classify(3)  # E preserving: steps for a row head
+e = Dropout() >> AttendEarlier() >> Classify(3)  # E preserving: steps for a row head
+e = Pool("max") >> (Dropout() >> AttendEarlier())  # E preserving: the second of two takes no pooled rows
+e = Embed(9, 9) >> (AttendEarlier() >> Dropout())  # E preserving: the first of two takes no vectors
+e = tokenize >> Dropout()  # E preserving: dropout on a row
+e = Dropout() >> tokenize  # E preserving: dropout on text
+e = Dropout() >> Pad()  # E preserving: dropout on a list of rows
+e = Dropout() >> Embed(9, 9)  # E preserving: dropout on ids
+e = Dropout() >> (Dropout() >> Embed(9, 9))  # E preserving: dropout on ids, twice
+e = AttendEarlier() >> Encode(bi)  # E preserving: states for an encoder
+wider: TypePreserving[Batch[Vectors]] = AttendEarlier()  # E preserving: attention preserves states only
+kept: Stage[Pooled, Pooled] = Dropout()  # E preserving: not a type-preserving stage
 
 # Hooks
-h01: OffersEncoders = missing  # E hook: there is none
+h01: OffersEncoders = missing  # E hook: the hook is missing
 h02: OffersEncoders = misspelt  # E hook: its name is another
 h03: OffersEncoders = argument  # E hook: it takes an argument
-h04: OffersEncoders = no_names  # E hook: it gives a list
-h05: OffersEncoders = other_keys  # E hook: its keys are no names
+h04: OffersEncoders = no_names  # E hook: it returns a list
+h05: OffersEncoders = other_keys  # E hook: its keys are not names
 h06: OffersEncoders = other_part  # E hook: its factories make attentions
 h07: OffersAttentions = other_part  # E hook: its factories make encoders
 h08: OffersPools = other_part  # E hook: its factories make attentions
-h09: OffersEncoders = made_already  # E hook: it gives an encoder where a factory should be
-h10: OffersAttentions = made_already  # E hook: it gives an attention where a factory should be
-h11: OffersPools = nothing  # E hook: it gives None
-h12: OffersPools = mapping  # E hook: a mapping is no function that gives one
+h09: OffersEncoders = made_already  # E hook: it returns an encoder instead of a factory
+h10: OffersAttentions = made_already  # E hook: it returns an attention instead of a factory
+h11: OffersPools = nothing  # E hook: it returns None
+h12: OffersPools = mapping  # E hook: a mapping instead of a function that returns one
 h13: OffersPools = functions  # E hook: its factories make tensors
 h14: OffersTokenizers = functions  # E hook: its factories make lists
 h15: OffersTokenizers = later  # E hook: it must be awaited
 h16: OffersAttentions = pipeline_recurrent  # E hook: another hook's module
 
 # Parts
-e = Encode(nn.LSTM(9, 9))  # E part: a torch module is no encoder
-e = Pool(nn.Linear(9, 9))  # E part: a torch module is no pooling
-e = Attend(nn.MultiheadAttention(9, 3))  # E part: a torch module is no attention
-e = Embed(9, 9) >> nn.Linear(9, 9)  # E part: a torch module is no stage
-e = nn.Linear(9, 9) >> Classify(3)  # E part: a torch module is no stage
-e = Embed(9, 9) >> torch.relu  # E part: a function is no stage
-e = Embed(9, 9) >> bi  # E part: an encoder is no stage before it stands in Encode
-e = Encode(Dot(9))  # E part: an attention is no encoder
-e = Attend(bi)  # E part: an encoder is no attention
-e = Pool(Dot(9))  # E part: an attention is no pooling
-e = Encode(LSTM)  # E part: a class where what it makes is needed
-e = Tokenize("words")  # E part: a name is no tokenizer that was trained
-e = Chain([Pool("max"), Pool("max")])  # E part: a list of stages is no chain, join them
-listed: Chain[Padded[Ids], Scores] = Chain([Pack(), Classify(3)])  # E part: a list of stages is no chain, join them
-e = Embed(9, 9) >> [Encode(bi), Pool("max")]  # E part: a list of stages is no stage
-e = Embed(9, 9) >> Encode  # E part: a class where what it makes is needed
+e = Encode(nn.LSTM(9, 9))  # E part: a torch module is not an encoder
+e = Pool(nn.Linear(9, 9))  # E part: a torch module is not a pooling
+e = Attend(nn.MultiheadAttention(9, 3))  # E part: a torch module is not an attention
+e = Embed(9, 9) >> nn.Linear(9, 9)  # E part: a torch module is not a stage
+e = nn.Linear(9, 9) >> Classify(3)  # E part: a torch module is not a stage
+e = Embed(9, 9) >> torch.relu  # E part: a function is not a stage
+e = Embed(9, 9) >> bi  # E part: an encoder is not a stage
+e = Encode(Dot(9))  # E part: an attention is not an encoder
+e = Attend(bi)  # E part: an encoder is not an attention
+e = Pool(Dot(9))  # E part: an attention is not a pooling
+e = Encode(LSTM)  # E part: a class where an instance is needed
+e = Tokenize("words")  # E part: a name is not a trained tokenizer
+e = Chain([Pool("max"), Pool("max")])  # E part: a list of stages is not a chain, join them
+listed: Chain[Padded[Ids], Scores] = Chain([Pack(), Classify(3)])  # E part: a list of stages is not a chain, join them
+e = Embed(9, 9) >> [Encode(bi), Pool("max")]  # E part: a list of stages is not a stage
+e = Embed(9, 9) >> Encode  # E part: a class where an instance is needed
 
 
 class OfTensors(Encoder[MaybeCausal]):
-    """An encoder as torch has them."""
+    """An encoder with the signature of torch's."""
 
     @override
     def forward(self, batch: Tensor) -> Tensor:  # E part: tensors for batches and states
@@ -334,7 +334,7 @@ class OfTensors(Encoder[MaybeCausal]):
 
 
 class OfPacked(Encoder[Causal]):
-    """An encoder that refuses rectangles."""
+    """An encoder that takes one layout only."""
 
     @override
     def forward(self, batch: Packed[Vectors]) -> States[Causal]:  # E part: one layout of two
@@ -342,7 +342,7 @@ class OfPacked(Encoder[Causal]):
 
 
 class OfIds(Encoder[Causal]):
-    """An encoder that embeds."""
+    """An encoder that takes ids."""
 
     @override
     def forward(self, batch: Batch[Ids]) -> States[Causal]:  # E part: ids for vectors
@@ -350,7 +350,7 @@ class OfIds(Encoder[Causal]):
 
 
 class Bare(Encoder[Causal]):
-    """An encoder that gives what is inside the states."""
+    """An encoder that returns a batch instead of states."""
 
     @override
     def forward(self, batch: Batch[Vectors]) -> Batch[Vectors]:  # E part: vectors for states
@@ -361,7 +361,7 @@ class Claims(Encoder[Causal]):
     """An encoder whose type is causal, but whose states are not."""
 
     @override
-    def forward(self, batch: Batch[Vectors]) -> States[MaybeCausal]:  # E future: a promise that the states do not keep
+    def forward(self, batch: Batch[Vectors]) -> States[MaybeCausal]:  # E future: states that are not causal
         raise NotImplementedError
 
 
@@ -374,7 +374,7 @@ class Wraps(Encoder[Causal]):
 
     @override
     def forward(self, batch: Batch[Vectors]) -> States[Causal]:
-        return self.inner(batch)  # E future: what is inside may look ahead
+        return self.inner(batch)  # E future: the inner encoder may not be causal
 
 
 class Idle(Encoder[Causal]):
@@ -382,7 +382,7 @@ class Idle(Encoder[Causal]):
 
 
 class Says(Encoder[Causal]):
-    """An encoder that describes itself in words."""
+    """An encoder whose attributes have wrong types."""
 
     causal = "yes"  # E part: a word where True or False is needed
 
@@ -392,7 +392,7 @@ class Says(Encoder[Causal]):
 
 
 class Scores3(Attention):
-    """An attention that forgets the keys."""
+    """An attention without keys."""
 
     @override
     def score(self, query: Tensor) -> Tensor:  # E part: a score without a key
@@ -408,7 +408,7 @@ class Rows(Pooling):
 
 
 class Upper(Stage[Row[Ids], Row[Ids]]):
-    """A stage that does not give what it says."""
+    """A stage whose output is not of the declared type."""
 
     @override
     def __call__(self, value: Row[Ids], /) -> str:  # E part: text for a row
@@ -416,7 +416,7 @@ class Upper(Stage[Row[Ids], Row[Ids]]):
 
 
 class Peeks(ModuleStage[States[Causal], States[Causal]]):
-    """A stage that says that it keeps the future out."""
+    """A stage that declares causal states, but returns others."""
 
     @override
     def forward(self, value: States[Causal]) -> States[Causal]:
@@ -424,7 +424,7 @@ class Peeks(ModuleStage[States[Causal], States[Causal]]):
 
 
 class Blurs(ModuleStage[States[MaybeCausal], States[MaybeCausal]]):
-    """A stage that does not say what a step has seen."""
+    """A stage that does not declare whether its states are causal."""
 
     @override
     def forward(self, value: States[MaybeCausal]) -> States[MaybeCausal]:
@@ -432,39 +432,44 @@ class Blurs(ModuleStage[States[MaybeCausal], States[MaybeCausal]]):
 
 
 e = Encode(Idle())  # E part: an encoder without forward
-e = Embed(9, 9) >> Encode(LSTM(9, 9)) >> Blurs() >> NextToken(9)  # E future: a stage of one's own that may see it
+e = Embed(9, 9) >> Encode(LSTM(9, 9)) >> Blurs() >> NextToken(9)  # E future: a custom stage that may not be causal
 
 # Calls
-e = Embed(9)  # E call: vectors of no size
+e = Embed(9)  # E call: the size of a vector is missing
 e = Embed("nine", 9)  # E call: a word where a number is needed
 e = Embed.from_vectors([[1.0]])  # E call: a list where a tensor is needed
 e = Bucket(size=3)  # E call: no such option
-e = Bucket(rows=8, too_long="cut")  # E call: no such way with long rows
-e = Bucket(Tensor, rows=8)  # E call: tensors are no kind of sequence
+e = Bucket(rows=8, too_long="cut")  # E call: not a rule for long rows
+e = Bucket(Tensor, rows=8)  # E call: Tensor is not a kind of sequence
 e = Bucket(policy=8)  # E call: a number where a policy is needed
-e = BPTTWindows(rows=8)  # E call: how many steps a window has is not said
-e = FromFeatures() >> BPTTWindows(rows=8, steps=9)  # E kind: lanes of ids
+e = BPTTWindows(rows=8)  # E call: the steps of a window are missing
+e = FromFeatures() >> BPTTWindows(rows=8, steps=9)  # E kind: windows of ids
 e = BPTTWindows(rows=8, steps=9) >> Pad(Vectors)  # E kind: a pad of vectors
-e = batch.with_carry(states)  # E future: states that have seen it
-e = Pad(too_long="cut")  # E call: no such way with long rows
-e = Pad(labels=["ham", "spam"])  # E call: names that are no labels
-e = Unpack(Tensor)  # E call: tensors are no kind of sequence
+e = batch.with_carry(states)  # E future: states that are not causal
+e = Pad(too_long="cut")  # E call: not a rule for long rows
+e = Pad(labels=["ham", "spam"])  # E call: names that are not labels
+e = Unpack(Tensor)  # E call: Tensor is not a kind of sequence
 e = LSTM(9, 9, merge="average")  # E call: no such merge
 e = LSTM(9, 9, num_layers="two")  # E call: a word where a number is needed
 e = LSTM(9, 9, True)  # E call: options are named
 e = Dropout("half")  # E call: a word where a number is needed
 e = Dropout(0.5, per="batch")  # E call: no such mask
 e = AttendEarlier(window="all")  # E call: a word where a number is needed
-e = Pool()  # E call: a pool of no kind
+e = Pool()  # E call: the pooling is missing
 e = Classify("three")  # E call: neither a number nor labels
-e = Tag(["ham", "spam"])  # E call: names that are no labels
+e = Tag(["ham", "spam"])  # E call: names that are not labels
 e = NextToken(labels)  # E call: tokens have no labels
 e = Labels([1, 2])  # E call: numbers need no labels
-e = Tokenize.read("tokenizer.json")  # E call: special tokens that are not said
+e = Tokenize.read("tokenizer.json", pad="[PAD]")  # E call: the option is named pad_token
+e = Tokenize.read("tokenizer.json", bos_token=True)  # E call: a flag where a token is needed
 e = tokenize.decode("ids")  # E call: text where ids are needed
+e = classifier(9, 3, hiden_size=2)  # E call: no such option
+e = tagger(9, 3, dropout="half")  # E call: a word where a number is needed
+e = Pad(Vectors, multiple="two")  # E call: no such option
+e = Classify(3, input_size="large")  # E call: a word where a number is needed
 e = classifier(9)  # E call: no classes
 e = classifier(9, "three")  # E call: neither a number nor labels
-e = classifier(9, ["ham", "spam"])  # E call: names that are no labels
+e = classifier(9, ["ham", "spam"])  # E call: names that are not labels
 e = classifier(9, 3, pooling=Pool("max"))  # E call: a stage where a name is needed
 e = classifier(9, 3)(texts)  # E call: texts where a batch is needed
 e = tagger(9, 3, pooling="max")  # E call: a tagger does not pool
@@ -474,32 +479,32 @@ e = language_model(9, pooling="max")  # E call: a language model does not pool
 e = language_model(texts)  # E call: texts where a number of ids is needed
 
 # Predictions
-e = data.predict(texts)  # E answer: padded batches are no answers
-e = (data >> embedded).predict(texts)  # E answer: vectors are no answers
-e = (data >> embedded >> Encode(bi) >> Pool("max")).predict(texts)  # E answer: pooled rows are no answers
-e = model.predict(texts)  # E answer: a model alone takes batches, not texts
-e = (data >> model).predict(data(texts))  # E answer: batches where texts are needed
-e = (data >> model).predict([3, 4])  # E answer: numbers where texts are needed
-a01: Iterator[str] = (data >> model).predict(texts)  # E answer: a head of numbers gives no names
-a02: Iterator[int] = (data >> named_model).predict(texts)  # E answer: a head of labels gives no numbers
-a03: list[int] = (data >> model).predict(texts)  # E answer: a stream of answers is no list
-a04: Iterator[list[str]] = (data >> tags).predict(texts)  # E answer: a head of numbers gives no names
-a05: Iterator[int] = (data >> tags).predict(texts)  # E answer: a step head gives lists
-a06: Iterator[list[int]] = (data >> model).predict(texts)  # E answer: a row head gives no lists
-a07: Chain[Padded[Ids], Scores[str]] = classifier(9, 3)  # E answer: a head of numbers gives no names
-a08: Chain[Padded[Ids], Scores[int]] = classifier(9, labels)  # E answer: a head of labels gives no numbers
-a09: Chain[Padded[Ids], Scores] = tagger(9, 3)  # E answer: a step head gives scores a step
-a10: Chain[Padded[Ids], StepScores[str]] = language_model(9)  # E answer: a next token is a number
-a11: Classify[str] = Classify(3)  # E answer: a head of numbers gives no names
-a12: Tag[int] = Tag(labels)  # E answer: a head of labels gives no numbers
-a13: Callable[[Padded[Ids]], Scores[str]] = model  # E answer: a head of numbers gives no names
+e = data.predict(texts)  # E prediction: padded batches are not predictions
+e = (data >> embedded).predict(texts)  # E prediction: vectors are not predictions
+e = (data >> embedded >> Encode(bi) >> Pool("max")).predict(texts)  # E prediction: pooled rows are not predictions
+e = model.predict(texts)  # E prediction: a model alone takes batches, not texts
+e = (data >> model).predict(data(texts))  # E prediction: batches where texts are needed
+e = (data >> model).predict([3, 4])  # E prediction: numbers where texts are needed
+a01: Iterator[str] = (data >> model).predict(texts)  # E prediction: a head of numbers gives no names
+a02: Iterator[int] = (data >> named_model).predict(texts)  # E prediction: a head of labels gives no numbers
+a03: list[int] = (data >> model).predict(texts)  # E prediction: a stream of predictions is not a list
+a04: Iterator[list[str]] = (data >> tags).predict(texts)  # E prediction: a head of numbers gives no names
+a05: Iterator[int] = (data >> tags).predict(texts)  # E prediction: a step head gives lists
+a06: Iterator[list[int]] = (data >> model).predict(texts)  # E prediction: a row head gives no lists
+a07: Chain[Padded[Ids], Scores[str]] = classifier(9, 3)  # E prediction: a head of numbers gives no names
+a08: Chain[Padded[Ids], Scores[int]] = classifier(9, labels)  # E prediction: a head of labels gives no numbers
+a09: Chain[Padded[Ids], Scores] = tagger(9, 3)  # E prediction: a step head gives scores per step
+a10: Chain[Padded[Ids], StepScores[str]] = language_model(9)  # E prediction: a next token is a number
+a11: Classify[str] = Classify(3)  # E prediction: a head of numbers gives no names
+a12: Tag[int] = Tag(labels)  # E prediction: a head of labels gives no numbers
+a13: Callable[[Padded[Ids]], Scores[str]] = model  # E prediction: a head of numbers gives no names
 
-# Values made by hand
+# Values made without a stage
 e = Padded(values, lengths)  # E value: no kind
 e = Padded(Ids, values)  # E value: no lengths
-e = Padded(float, values, lengths)  # E value: a dtype is no kind
+e = Padded(float, values, lengths)  # E value: a dtype is not a kind
 e = Padded(Ids, values, [3, 1])  # E value: a list where a tensor is needed
-e = Packed("Ids", values, lengths)  # E value: a name is no kind
+e = Packed("Ids", values, lengths)  # E value: a name is not a kind
 e = Row(values)  # E value: a tensor where ids or vectors are needed
 e = Row(row.sequence, target=0.5)  # E value: a target is a class
 e = Example("one", target=[0.5])  # E value: a target is a class
@@ -520,5 +525,5 @@ either: Packed[Vectors] = Padded(Vectors, values, lengths)  # E value: padded wh
 
 # Forecasts
 e = plan([3, 5], 10, model=Pool("max"))  # E value: a pool takes no padded batch
-e = plan([3, 5], Pool("max"))  # E value: a stage is no policy
-e = plan([3, 5], 10, too_long="drop")  # E value: no such way with long rows
+e = plan([3, 5], Pool("max"))  # E value: a stage is not a policy
+e = plan([3, 5], 10, too_long="drop")  # E value: not a rule for long rows
