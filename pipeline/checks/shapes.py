@@ -18,7 +18,7 @@ from jaxtyping import TypeCheckError
 from torch import Tensor
 
 from pipeline.checks.hints import describe, format_hint
-from pipeline.checks.switches import checks_enabled
+from pipeline.checks.switches import SWITCHES
 from pipeline.errors import ShapeError
 
 P = ParamSpec("P")
@@ -53,35 +53,33 @@ def checked(target: F, /) -> F:
     owner: object = target
     if not isinstance(owner, type):
         return cast("F", _check_calls(target, getattr(target, "__qualname__", repr(target))))
-    plain = cast("Callable[..., None]", owner.__dict__["__init__"])
-    checking = _check_calls(plain, owner.__name__, caches=True)
-    assigning = _make_traceable_init(cast("type[attrs.AttrsInstance]", owner))
-
-    @functools.wraps(plain)
-    def init(self: object, *args: object, **kwargs: object) -> None:
-        if torch.compiler.is_compiling():
-            assigning(self, *args, **kwargs)
-        else:
-            checking(self, *args, **kwargs)
-
+    traceable = _make_traceable_init(cast("type[attrs.AttrsInstance]", owner))
+    init = _check_calls(cast("Callable[..., None]", owner.__dict__["__init__"]), owner.__name__, traceable)
     setattr(owner, "__init__", init)  # noqa: B010 - type checkers reject the plain assignment
     return target
 
 
-def _check_calls(plain: Callable[P, R], owner: str, *, caches: bool = False) -> Callable[P, R]:
+def _check_calls(plain: Callable[P, R], owner: str, traceable: Callable[P, R] | None = None) -> Callable[P, R]:
     """Wrap a function so that its arguments and result are checked.
 
-    jaxtyping and beartype take ten times as long as building a batch does. What they check depends only on dtypes,
-    shapes and types, so with `caches` a call is not checked again if one with the same signature passed before.
+    Args:
+        plain: the function; for a class its `__init__`.
+        owner: its name, or that of its class, for errors.
+        traceable: for a class, an `__init__` to use while a graph is traced.
     """
+    # jaxtyping and beartype take ten times as long as building a batch does. Their verdict depends only on dtypes,
+    # shapes and types of the arguments. So an `__init__`, which returns nothing that needs a check, is not checked again
+    # if a call with the same signature passed before.
     typed: Callable[P, R] = _jaxtyped(plain, typechecker=beartype)
     passed: set[Hashable] = set()
 
     @functools.wraps(plain)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        if not checks_enabled():
+        if torch.compiler.is_compiling():
+            return (traceable or plain)(*args, **kwargs)
+        if not SWITCHES.checks:
             return plain(*args, **kwargs)
-        signature = (tuple(kwargs), _get_signature((*args, *kwargs.values()))) if caches else None
+        signature = (tuple(kwargs), _get_signature((*args, *kwargs.values()))) if traceable else None
         if signature in passed:
             return plain(*args, **kwargs)
         try:
@@ -89,7 +87,7 @@ def _check_calls(plain: Callable[P, R], owner: str, *, caches: bool = False) -> 
         except TypeCheckError as error:
             bound = inspect.signature(plain).bind(*args, **kwargs)
             raise _explain(plain, owner, bound.arguments) from error
-        if caches:
+        if traceable:
             if len(passed) >= _CACHED_SIGNATURES:
                 passed.clear()
             passed.add(signature)
@@ -100,18 +98,15 @@ def _check_calls(plain: Callable[P, R], owner: str, *, caches: bool = False) -> 
 
 def _get_signature(values: tuple[object, ...]) -> Hashable:
     """Return all that an annotation can check of arguments: dtypes and shapes of tensors, types of other values."""
-    return tuple(
-        [
-            (value.dtype, value.shape)
-            if isinstance(value, Tensor)
-            else _get_signature(cast("tuple[object, ...]", value))
-            if isinstance(value, tuple)
-            else value
-            if isinstance(value, type)
-            else type(value)
-            for value in values
-        ]
-    )
+    signature: list[Hashable] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            signature.append((value.dtype, value.shape))
+        elif isinstance(value, tuple):
+            signature.append(_get_signature(cast("tuple[object, ...]", value)))
+        else:
+            signature.append(value if isinstance(value, type) else type(value))
+    return tuple(signature)
 
 
 def _make_traceable_init(cls: type[attrs.AttrsInstance]) -> Callable[..., None]:

@@ -204,7 +204,7 @@ class StreamChain(_ChainBase, Stream[I_contra, O_co], border=False):
         device = next((tensor.device for tensor in self.parameters()), None)
         flow: Iterable[Any] = values
         # Neighbors that take one value at a time run in one loop: fewer nested generators.
-        for takes_one, group in groupby(self._numbered(), key=lambda each: _takes_one_value(each[1])):
+        for takes_one, group in groupby(self._numbered(), key=_takes_one_value):
             if takes_one:
                 flow = _map_stages(list(group), flow, device)
                 continue
@@ -221,9 +221,10 @@ _CHAINS: Final = (Chain, TypePreservingChain, StreamChain)
 _DEFAULT_MAP: Final[object] = cast("Any", Stage).map
 
 
-def _takes_one_value(stage: StageBase) -> bool:
+def _takes_one_value(numbered: NumberedStage) -> bool:
     """Return whether a stage has no implementation of its own for several values."""
-    return not is_stream(stage) and getattr(type(stage), "map", _DEFAULT_MAP) is _DEFAULT_MAP
+    _, stage = numbered
+    return not isinstance(stage, Stream) and getattr(type(stage), "map", _DEFAULT_MAP) is _DEFAULT_MAP
 
 
 def _run_stages(stages: Iterable[NumberedStage], value: Any, device: torch.device | None = None) -> Any:  # noqa: ANN401
@@ -233,7 +234,7 @@ def _run_stages(stages: Iterable[NumberedStage], value: Any, device: torch.devic
             value = cast("Any", stage)(value)
         return value
     for number, stage in stages:
-        if device is not None and is_batch(value) and value.values.device != device and isinstance(stage, nn.Module):
+        if device is not None and isinstance(stage, nn.Module) and is_batch(value) and value.values.device != device:
             value = value.to(device)
         try:
             value = cast("Any", stage)(value)
