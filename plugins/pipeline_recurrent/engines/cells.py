@@ -1,9 +1,8 @@
 """The cells of the plain engine in torch operations: a loop forward over time, and one backward.
 
 The loops do only what depends on the step before. Everything else happens once over all steps: the input product before
-the forward loop, the derivatives of the gates (`factors`) before the backward loop, the weight gradients after it. All
-operations are in place on slices prepared before the loop: over rows of 20 steps, most of the time of a naive loop goes
-into allocating tensors and slicing them.
+the forward loop, the derivatives of the gates (`factors`) before the backward loop, the weight gradients after it. In
+the loops all operations work in place, on slices made before, so that a step allocates nothing and slices little.
 """
 
 from abc import ABC, abstractmethod

@@ -52,8 +52,8 @@ class Plain(LayeredEngine):
         if needs_grad(tensors):
             output, *ended = _apply(inputs, *tensors)
             return output, tuple(ended)
-        made = _scan(inputs)
-        return made.output, made.ended
+        scanned = _scan(inputs)
+        return scanned.output, scanned.ended
 
 
 @attrs.define(eq=False)
@@ -88,10 +88,10 @@ class _PlainLayer(Function):
     @override
     @staticmethod
     def forward(ctx: _Context, inputs: LayerInputs, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        made = _scan(inputs)
-        ctx.save_for_backward(*tensors, made.output, made.gates, *made.extras)
+        scanned = _scan(inputs)
+        ctx.save_for_backward(*tensors, scanned.output, scanned.gates, *scanned.extras)
         ctx.layer = inputs.cell, inputs.order, len(inputs.weights)
-        return made.output, *made.ended
+        return scanned.output, *scanned.ended
 
     @override
     @staticmethod
@@ -155,12 +155,12 @@ def _recurrent_weights(kernel: CellKernel, weights: Sequence[Weights], which: sl
 
 
 def _differentiate(
-    inputs: LayerInputs, made: _Scanned, gradients: Sequence[Tensor], needed: Sequence[bool]
+    inputs: LayerInputs, scanned: _Scanned, gradients: Sequence[Tensor], needed: Sequence[bool]
 ) -> list[Tensor | None]:
-    """Return the gradients of all tensors: one loop over time, then a product per weight. Overwrites `made`."""
+    """Return the gradients of all tensors: one loop over time, then a product per weight. Overwrites `scanned`."""
     kernel, order, weights = KERNELS[inputs.cell], inputs.order, inputs.weights
     hidden, count = weights[0][1].shape[-1], 4 * len(weights)
-    by_gates, by_initial = _differentiate_time(inputs, made, gradients, by_initial=any(needed[count + 1 :]))
+    by_gates, by_initial = _differentiate_time(inputs, scanned, gradients, by_initial=any(needed[count + 1 :]))
     found: list[Tensor | None] = []
     by_x: Tensor | None = None
     # The backward direction first: its part is a new tensor after reordering, to which the other part can be added.
@@ -170,7 +170,7 @@ def _differentiate(
         total = by_gates[direction].sum(0) if b_in or b_state else by_gates.new_empty(0)
         found[:0] = [
             by_input.t() @ _read_by(direction, inputs.steps, order) if w_in else None,
-            _by_recurrent_weights(inputs, made, by_gates[direction], direction) if w_state else None,
+            _by_recurrent_weights(inputs, scanned, by_gates[direction], direction) if w_state else None,
             # A copy: gradients that share memory would be scaled twice by in-place clipping.
             kernel.input_columns(total, hidden).clone() if b_in else None,
             kernel.restore_order(kernel.recurrent_columns(total, hidden), hidden) if b_state else None,
@@ -180,30 +180,30 @@ def _differentiate(
     return [*found, by_x, *by_initial]
 
 
-def _by_recurrent_weights(inputs: LayerInputs, made: _Scanned, by_gates: Tensor, direction: int) -> Tensor:
+def _by_recurrent_weights(inputs: LayerInputs, scanned: _Scanned, by_gates: Tensor, direction: int) -> Tensor:
     """Return the gradient of recurrent weights. Before the first step of a row there is only its initial state."""
     kernel, rows, hidden = KERNELS[inputs.cell], inputs.order.nonempty_count, inputs.weights[0][1].shape[-1]
     by_state = kernel.recurrent_columns(by_gates, hidden)
-    found = by_state[rows:].t() @ _previous_states(inputs, made, direction)
+    found = by_state[rows:].t() @ _previous_states(inputs, scanned, direction)
     if inputs.initial:
         found.addmm_(by_state[:rows].t(), inputs.initial[0][direction])
     return kernel.restore_order(found, hidden)
 
 
-def _previous_states(inputs: LayerInputs, made: _Scanned, direction: int) -> Tensor:
+def _previous_states(inputs: LayerInputs, scanned: _Scanned, direction: int) -> Tensor:
     """Return the state before each step, except the first steps of rows."""
     order, hidden = inputs.order, inputs.weights[0][1].shape[-1]
-    own = made.output[:, direction * hidden : (direction + 1) * hidden]
+    own = scanned.output[:, direction * hidden : (direction + 1) * hidden]
     return own.index_select(0, order.reversal[order.previous_steps] if direction else order.previous_steps)
 
 
 def _differentiate_time(
-    inputs: LayerInputs, made: _Scanned, gradients: Sequence[Tensor], *, by_initial: bool
+    inputs: LayerInputs, scanned: _Scanned, gradients: Sequence[Tensor], *, by_initial: bool
 ) -> tuple[Tensor, Sequence[Tensor | None]]:
     """Return the gradients of the gates, and of the initial states if needed."""
     kernel, order, directions = KERNELS[inputs.cell], inputs.order, len(inputs.weights)
     # Before anything else: the factors overwrite what they read, so peak memory does not include both.
-    factors = kernel.factors(made.gates, _factor_input(inputs, made), made.extras)
+    factors = kernel.factors(scanned.gates, _factor_input(inputs, scanned), scanned.extras)
     by_output, by_end, *by_extras = gradients
     by_states = _split_directions(by_output, directions, order).index_add_(1, order.sorted_last_steps, by_end)
     by_carry = (torch.zeros_like(by_end), *(gradient.clone() for gradient in by_extras))
@@ -225,18 +225,18 @@ def _split_directions(output: Tensor, directions: int, order: PackingOrder) -> T
     return torch.stack([_read_by(direction, half, order) for direction, half in enumerate(halves)])
 
 
-def _factor_input(inputs: LayerInputs, made: _Scanned) -> Tensor:
+def _factor_input(inputs: LayerInputs, scanned: _Scanned) -> Tensor:
     """Return what the kernel's factors read besides the gates, in a tensor of its own."""
     kernel, order, initial, directions = KERNELS[inputs.cell], inputs.order, inputs.initial, len(inputs.weights)
     if kernel.factor_input == "state":
-        return _split_directions(made.output, directions, order)
-    found = made.gates.new_empty(directions, order.steps, inputs.weights[0][1].shape[-1])
+        return _split_directions(scanned.output, directions, order)
+    found = scanned.gates.new_empty(directions, order.steps, inputs.weights[0][1].shape[-1])
     cells = kernel.factor_input == "previous cell"
     found[:, : order.nonempty_count] = initial[int(cells)] if initial else 0
     for direction, own in enumerate(found):
         own[order.nonempty_count :] = (
-            made.extras[0][direction].index_select(0, order.previous_steps)
+            scanned.extras[0][direction].index_select(0, order.previous_steps)
             if cells
-            else _previous_states(inputs, made, direction)
+            else _previous_states(inputs, scanned, direction)
         )
     return found
