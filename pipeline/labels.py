@@ -34,12 +34,13 @@ def _reject_single_name(argument: str, value: object) -> None:
 
 
 def _check_names(_: object, __: object, names: tuple[object, ...]) -> None:
+    first: dict[str, int] = {}
     for index, name in enumerate(names):
         if not isinstance(name, str):
             msg = f"names[{index}] must be a class name, got {name!r}; classes that are numbers need no Labels."
             raise LabelError(msg, name=name)
-        if name in names[:index]:
-            msg = f"names[{index}] must be unique, got {name!r} like names[{names.index(name)}]; remove one of them."
+        if first.setdefault(name, index) < index:
+            msg = f"names[{index}] must be unique, got {name!r} like names[{first[name]}]; remove one of them."
             raise LabelError(msg, name=name)
     if not names:
         msg = "names must have at least one class, got none; list the classes, or use Labels.from_targets."

@@ -68,8 +68,8 @@ def _check_calls(plain: Callable[P, R], owner: str, traceable: Callable[P, R] | 
         traceable: for a class, an `__init__` to use while a graph is traced.
     """
     # jaxtyping and beartype take ten times as long as building a batch does. Their verdict depends only on dtypes,
-    # shapes and types of the arguments. So an `__init__`, which returns nothing that needs a check, is not checked again
-    # if a call with the same signature passed before.
+    # shapes and types of the arguments. So an `__init__`, which returns nothing that needs a check, is not checked
+    # again if a call with the same signature passed before.
     typed: Callable[P, R] = _jaxtyped(plain, typechecker=beartype)
     passed: set[Hashable] = set()
 

@@ -49,7 +49,8 @@ def add_border(plain: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S,
         ShapeError: from the wrapped method, if the input or the output is of another type.
         PaddingLeakError: while the padding check is on, if padding affected the output.
     """
-    # Read at the first call: an annotation may name a class that is defined after the stage.
+    # Read at the first call, and kept in a list as the only entry: an annotation may name a class that is defined after
+    # the stage.
     sides: list[tuple[str, _Side, _Side]] = []
     loose: Callable[..., R] = plain
 

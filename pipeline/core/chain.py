@@ -176,6 +176,7 @@ class StreamChain(_ChainBase, Stream[I_contra, O_co], border=False):
         """
         reject_single_text(inputs)
         batches = self.predict_batches(_number_rows(inputs))
+        # Batches arrive sorted by length. A prediction waits until all rows before it were predicted.
         waiting: dict[int, R] = {}
         due = 0
         while True:
@@ -280,6 +281,7 @@ def join(*stages: StageBase) -> StageBase:
         chain = cast("StageBase", TypePreservingChain(flat))
     else:
         chain = cast("StageBase", Chain(flat))
+    # Along the whole chain at every join: a size that only the new stages know may reach a stage that waited for it.
     chain.build(Spec())
     return chain
 

@@ -12,7 +12,9 @@ from pipeline.data.tensors import to_ints
 
 
 def _cached(compute: Callable[["PackingOrder"], Tensor]) -> "cached_property[Tensor]":
-    """Cache a tensor property. It is computed outside inference mode, so that autograd may save it for backward."""
+    """Cache a tensor property for as long as the order exists."""
+    # An order is shared by all batches of its rows. If a prediction in inference mode computes an index first, a later
+    # training step could not save it for backward. Therefore it is computed outside inference mode.
     outside: Callable[[PackingOrder], Tensor] = torch.inference_mode(mode=False)(compute)
     return cached_property(outside)
 
@@ -92,6 +94,8 @@ class PackingOrder:
     @_cached
     def batch_sizes(self) -> Int64[Tensor, " time"]:
         """The number of rows longer than t, for each time t; on the CPU, as torch's packed kernels need it."""
+        # `ended[t]` rows have the length t. At time t those that are still running are all but the ones with length <=
+        # t.
         ended = torch.bincount(self.lengths)
         return len(self.lengths) - ended.cumsum(0)[:-1]
 
@@ -170,6 +174,7 @@ class PackingOrder:
     @_cached
     def last_steps(self) -> Int64[Tensor, " nonempty"]:
         """The packed index of the last step of each nonempty row, in reading order."""
+        # The last step of a row is at the time length - 1.
         nonempty = self.lengths > 0
         return self._send(self._starts[self.lengths[nonempty] - 1] + self._ranks[nonempty])
 
@@ -185,6 +190,8 @@ class PackingOrder:
 
         First steps are the first `nonempty_count` packed steps, so entry i belongs to packed step `nonempty_count + i`.
         """
+        # A row keeps its rank, so its steps at times t and t + 1 are `starts[t + 1] - starts[t] = batch_sizes[t]`
+        # apart. `time` counts from 0 at the second time, which makes it the time of the preceding step.
         time = torch.repeat_interleave(self.batch_sizes[1:]) if self.steps else self.batch_sizes
         return self._send(torch.arange(self.nonempty_count, self.steps) - self.batch_sizes[time])
 
@@ -198,6 +205,7 @@ class PackingOrder:
             >>> PackingOrder(torch.tensor([1, 3])).reversal.tolist()
             [3, 1, 2, 0]
         """
+        # The step at time t goes to the time length - 1 - t of the same row, so only the time changes in the formula.
         time, rank = self._time_and_rank
         return self._send(self._starts[self.lengths[self.sorted_indices[rank]] - 1 - time] + rank)
 
@@ -210,6 +218,7 @@ class PackingOrder:
     @_cached
     def reading_order(self) -> Int64[Tensor, " steps"]:
         """The packed indices in reading order: all steps of the first row, then of the second, and so on."""
+        # In reading order the row is known by repetition, and its time by subtracting the steps of all earlier rows.
         row = torch.repeat_interleave(self.lengths)
         time = torch.arange(self.steps) - (self.lengths.cumsum(0) - self.lengths)[row]
         return self._send(self._starts[time] + self._ranks[row])

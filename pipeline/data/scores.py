@@ -129,6 +129,8 @@ class StepScores(Collated, Predictions[list[N]], Generic[N]):
         """Yield the row id of each row, and the best class of each of its steps that needs a prediction."""
         best = self.values.argmax(1).index_select(0, self.order.reading_order).cpu()
         answer_mask = self.metadata.answer_mask
+        # One transfer from the device for the whole batch; the steps of row r are then `best[ends[r] - lengths[r] :
+        # ends[r]]`.
         row_ids, lengths, ends = map(to_ints, (self.metadata.row_ids, self.lengths, self.lengths.cumsum(0)))
         for row, (row_id, length, end) in enumerate(zip(row_ids, lengths, ends, strict=True)):
             if row_id == FILLER:
@@ -155,6 +157,7 @@ class StepScores(Collated, Predictions[list[N]], Generic[N]):
         targets = self.metadata.targets
         if targets is None or targets.ndim != 2:
             raise _missing_targets("step", targets)
+        # Targets are padded in either layout; the scores are packed, so the targets are brought into packed order.
         steps = targets.flatten().index_select(0, self.order.flat_indices(targets.shape[1]))
         return _cross_entropy(self.values, steps, self.metadata.row_ids, over, rows=self.order.row_of_step)
 

@@ -75,6 +75,8 @@ def as_pytree(cls: T) -> T:
         >>> pytree.tree_map(lambda tensor: tensor + 1, batch).values.sum().item()
         12.0
     """
+    # torch.utils._pytree does not look into attrs classes. DataLoader, torch.export and functorch map over batches with
+    # it.
     names = [field.name for field in attrs.fields(cls)]
 
     def flatten_with_keys(value: object) -> tuple[list[tuple[Any, object]], dict[str, object]]:

@@ -233,6 +233,9 @@ class _Blocks:
 
     def mask_scores(self, scores: Float[Tensor, "rows query key"], block: _Block) -> None:
         """Set scores of later keys, and of keys before the window, to minus infinity; the first step keeps its own."""
+        # Keys end where queries end. So the last `steps` columns are a square around the diagonal, in which later keys
+        # are the upper triangle. Older keys fill the `offset` columns before it, all of them earlier. With a window,
+        # the first `steps` columns are another square, in which keys before the window are a lower triangle.
         _, queries, keys = block
         steps, offset = queries.stop - queries.start, queries.start - keys.start
         square = torch.ones(steps, steps, dtype=torch.bool, device=scores.device)
@@ -309,6 +312,8 @@ def _backward(
         if values is not key:
             return of_query, of_key, torch.bmm(weights.mT, gradient)
         return of_query, of_key.baddbmm_(weights.mT, gradient)
+    # A query is in one block per row, so its gradient is assigned; a key is in several blocks, so its gradients are
+    # summed.
     of_query, *of_others = (torch.zeros_like(tensor) for tensor in tensors)
     for index, block in enumerate(blocks):
         rows, queries, keys = block
@@ -328,6 +333,7 @@ def _backward(
 
 def _backward_to_scores(weights: Tensor, key: Tensor, values: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
     """Return the gradients of a block's queries and scores."""
+    # Softmax with weights P and gradient dP: dS = P * (dP - sum(P * dP)), in one pass over the block.
     of_scores = _softmax_backward(torch.bmm(gradient, values.mT), weights, -1, weights.dtype)
     return torch.bmm(of_scores, key), of_scores
 

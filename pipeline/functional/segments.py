@@ -46,6 +46,7 @@ def max_by_row(steps: Batch[Hidden]) -> Float[Tensor, "batch feature"]:
         return segment_max(steps.values, steps.order.row_of_step, len(steps.lengths))
     if steps.width == 0:
         return zeros_by_row(steps)
+    # Empty rows have a maximum of -inf, which is replaced by 0 afterwards.
     return steps.fill_padding(-math.inf).values.amax(1).masked_fill(empty_rows_mask(steps), 0)
 
 
@@ -108,8 +109,8 @@ class _SegmentMax(torch.autograd.Function):
         values, row, maximum = saved
         is_maximum = (values.detach() == maximum.detach().index_select(0, row)).to(values.dtype)
         count = torch.zeros_like(maximum).index_add_(0, row, is_maximum)
-        # Empty rows have no step that reads their gradient, but 0 / 0 would give NaN in the second derivative. Rows with
-        # a NaN, which equals nothing, keep the count 0: their gradient shall be NaN.
+        # Empty rows have no step that reads their gradient, but 0 / 0 would give NaN in the second derivative. Rows
+        # with a NaN, which equals nothing, keep the count 0: their gradient shall be NaN.
         count.masked_fill_((count == 0) & ~maximum.detach().isnan(), 1)
         return (gradients[0] / count).index_select(0, row).mul(is_maximum), None, None
 
