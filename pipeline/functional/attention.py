@@ -2,7 +2,7 @@
 
 `dot_product_attention` and `causal_dot_product_attention` call torch. `attend_earlier_in_blocks` is ours: it skips
 blocks of scores that are masked, or that lie after the end of shorter rows. For that it needs rows sorted by length,
-which `sort_by_length` and `restore_order` provide.
+as `sort_by_length` returns them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,9 +16,6 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
-
-from pipeline.data.batches import Padded
-from pipeline.data.states import MaybeCausal, S, States
 
 # Block sizes, measured on CPUs with 1 to 4 MiB of cache per core; the bench `attend` compares them.
 _BLOCKS_PER_ROW: Final = 16
@@ -87,37 +84,6 @@ def causal_dot_product_attention(
         scale=1.0,
     )
     return torch.cat([values[:, :1], contexts.squeeze(1)], dim=1)
-
-
-def sort_by_length(states: States[MaybeCausal]) -> Float[Tensor, "nonempty time hidden"]:
-    """Return the nonempty rows as a rectangle, the longest row first, with zeros in the padding.
-
-    If all rows have one length, the result is a view.
-
-    Example:
-        >>> states = States.from_padded(torch.tensor([[[1.0], [9.0]], [[2.0], [3.0]]]), torch.tensor([1, 2]))
-        >>> sort_by_length(states).squeeze(2).tolist()
-        [[2.0, 3.0], [1.0, 0.0]]
-    """
-    order, steps = states.order, states.steps
-    if isinstance(steps, Padded) and order.is_full(steps.width):
-        return steps.values
-    values, cells = steps.packed().values, order.longest * order.nonempty_count
-    if order.steps < cells:
-        values = values.new_zeros(cells, values.shape[1]).index_copy_(0, order.sorted_flat_indices, values)
-    return values.reshape(order.longest, order.nonempty_count, values.shape[1]).transpose(0, 1)
-
-
-def restore_order(values: Float[Tensor, "nonempty time hidden"], states: States[S]) -> States[S]:
-    """Return the states with the vectors of a rectangle in the order of `sort_by_length`."""
-    order, steps = states.order, states.steps
-    if isinstance(steps, Padded) and order.is_full(steps.width):
-        return states.with_values(steps.with_values(values))
-    flat = values.transpose(0, 1).flatten(0, 1)
-    if order.steps < len(flat):
-        flat = flat.index_select(0, order.sorted_flat_indices)
-    packed = steps.packed().with_values(flat)
-    return states.with_values(packed.padded() if isinstance(steps, Padded) else packed)
 
 
 def supports_blocks(values: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""Reductions of each row's steps to one vector, in either layout, over real steps only; zeros for an empty row."""
+"""Operations on the real steps of each row, in either layout: sum, maximum, softmax, and rows sorted by length."""
 
 import math
 from collections.abc import Callable
@@ -9,9 +9,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from pipeline.data.batches import Batch, Packed
+from pipeline.data.batches import Batch, Packed, Padded
 from pipeline.data.rows import Hidden
-from pipeline.data.states import empty_rows_mask, zeros_by_row
+from pipeline.data.states import MaybeCausal, S, States, empty_rows_mask, zeros_by_row
 
 
 def compact(steps: Batch[Hidden]) -> Batch[Hidden]:
@@ -63,6 +63,37 @@ def softmax_by_row(steps: Packed[Hidden], scores: Float[Tensor, " steps"]) -> Fl
     maximum = zeros.scatter_reduce(0, row, scores.detach(), reduce="amax", include_self=False)
     powers = (scores - maximum.index_select(0, row)).exp()
     return powers / zeros.index_add(0, row, powers).index_select(0, row)
+
+
+def sort_by_length(states: States[MaybeCausal]) -> Float[Tensor, "nonempty time hidden"]:
+    """Return the nonempty rows as a rectangle, the longest row first, with zeros in the padding.
+
+    If all rows have one length, the result is a view.
+
+    Example:
+        >>> states = States.from_padded(torch.tensor([[[1.0], [9.0]], [[2.0], [3.0]]]), torch.tensor([1, 2]))
+        >>> sort_by_length(states).squeeze(2).tolist()
+        [[2.0, 3.0], [1.0, 0.0]]
+    """
+    order, steps = states.order, states.steps
+    if isinstance(steps, Padded) and order.is_full(steps.width):
+        return steps.values
+    values, cells = steps.packed().values, order.longest * order.nonempty_count
+    if order.steps < cells:
+        values = values.new_zeros(cells, values.shape[1]).index_copy_(0, order.sorted_flat_indices, values)
+    return values.reshape(order.longest, order.nonempty_count, values.shape[1]).transpose(0, 1)
+
+
+def restore_order(values: Float[Tensor, "nonempty time hidden"], states: States[S]) -> States[S]:
+    """Return the states with the vectors of a rectangle in the order of `sort_by_length`."""
+    order, steps = states.order, states.steps
+    if isinstance(steps, Padded) and order.is_full(steps.width):
+        return states.with_values(steps.with_values(values))
+    flat = values.transpose(0, 1).flatten(0, 1)
+    if order.steps < len(flat):
+        flat = flat.index_select(0, order.sorted_flat_indices)
+    packed = steps.packed().with_values(flat)
+    return states.with_values(packed.padded() if isinstance(steps, Padded) else packed)
 
 
 def segment_max(

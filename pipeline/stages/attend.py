@@ -19,10 +19,9 @@ from pipeline.errors import OptionError, ShapeError
 from pipeline.functional.attention import (
     attend_earlier_in_blocks,
     causal_dot_product_attention,
-    restore_order,
-    sort_by_length,
     supports_blocks,
 )
+from pipeline.functional.segments import restore_order, sort_by_length
 from pipeline.parts.attention import Attention
 from pipeline.registry import registry
 from pipeline.registry.catalogue import Catalogue
@@ -118,6 +117,7 @@ class _AttentionStage(PartStage[Attention]):
         found: list[Tensor] = []
         for q, k, v, real in chunks.split_rows(query, key, values, states.mask):
             contexts: list[Tensor] = []
+            # Only keys that some query of the chunk may attend to: in AttendEarlier about half of all pairs.
             for queries in chunks.split_queries(values.shape[1]):
                 keys, mask = self._get_keys(real, queries)
                 if calls_forward:
@@ -237,6 +237,7 @@ class AttendEarlier(_AttentionStage, TypePreserving[States[MaybeCausal]]):
 
     @override
     def _get_keys(self, real: Bool[Tensor, "batch time"], queries: slice) -> _Keys:
+        # No key after the last query, and none before the first query's window.
         first = 0 if self.window is None else max(0, queries.start - self.window)
         time = torch.arange(first, queries.stop, device=real.device)
         return _Keys(slice(first, queries.stop), self._may_attend(time[queries.start - first :], time))

@@ -113,7 +113,7 @@ def test_new_values_must_fit_the_batch() -> None:
 
 
 def test_carry_continues_rows_and_starts_others_from_zeros() -> None:
-    """A row that starts anew is not affected by NaN in the carry at its index, and no gradient flows back."""
+    """A row that starts at its first step is not affected by NaN in the carry at its index, and no gradient flows back."""
     before: States[Causal] = States(
         Packed(Vectors, torch.zeros(4, 2), SIZES),
         torch.zeros(2, 2),

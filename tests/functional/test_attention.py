@@ -5,15 +5,13 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 
 from pipeline import AttendEarlier, States
 from pipeline.data.tensors import to_ints
 from pipeline.forecast.memory import measure_peak_bytes
 from pipeline.functional import attention as blocks
-from pipeline.functional.attention import attend_earlier_in_blocks, restore_order, sort_by_length, supports_blocks
+from pipeline.functional.attention import attend_earlier_in_blocks, supports_blocks
 from pipeline_attention import Dot, General
 from support.oracles import attend_by_softmax
 
@@ -97,34 +95,6 @@ def test_second_derivatives(window: int | None, shared: bool) -> None:
 
     assert torch.autograd.gradcheck(contexts, tensors)
     assert torch.autograd.gradgradcheck(contexts, tensors)
-
-
-@given(lengths=st.lists(st.integers(0, 6), min_size=1, max_size=5), extra=st.integers(0, 2))
-def test_restore_order_inverts_sort_by_length(lengths: list[int], extra: int) -> None:
-    """Sorted rows have the longest first and zeros in the padding; restored rows keep their layout."""
-    given_lengths = torch.tensor(lengths)
-    values = torch.randn(len(lengths), max(lengths) + extra, 2)
-    states = States.from_padded(values, given_lengths)
-    order = states.order
-    if not order.steps:
-        return
-    for each in (states, States(states.packed(), states.final)):
-        found = sort_by_length(each)
-        wanted = states.padded().values[order.sorted_indices[: order.nonempty_count], : order.longest]
-        assert torch.equal(found, wanted)
-        back = restore_order(found, each)
-        assert type(back.steps) is type(each.steps)
-        assert torch.equal(back.padded().values, states.padded().values)
-
-
-def test_rows_of_equal_length_are_not_copied() -> None:
-    """Rows without padding are sorted and restored as views, in both layouts."""
-    states = States.from_padded(torch.randn(3, 4, 2), torch.full((3,), 4))
-    assert states.padded().values is states.steps.values
-    for each in (states, States(states.packed(), states.final)):
-        rectangle = sort_by_length(each)
-        assert rectangle.data_ptr() == each.steps.values.data_ptr()
-        assert restore_order(rectangle, each).steps.values.data_ptr() == rectangle.data_ptr()
 
 
 def test_memory_limit_decides_whether_weights_are_saved() -> None:

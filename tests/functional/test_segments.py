@@ -1,12 +1,20 @@
-"""Reductions per row equal a loop over the rows, in both layouts, and their derivatives exist."""
+"""Reductions per row equal a loop over the rows, in both layouts; sorting rows can be inverted."""
 
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
-from pipeline import Packed, Padded, Vectors
-from pipeline.functional.segments import max_by_row, segment_max, softmax_by_row, sum_by_row
+from pipeline import Packed, Padded, States, Vectors
+from pipeline.functional.segments import (
+    max_by_row,
+    restore_order,
+    segment_max,
+    softmax_by_row,
+    sort_by_length,
+    sum_by_row,
+)
 from support.strategies import ragged_rows
 from support.untyped import to_list
 
@@ -61,3 +69,31 @@ def test_segment_max_has_second_derivatives(rows: int) -> None:
 
     assert torch.autograd.gradcheck(cubed, (values,))
     assert torch.autograd.gradgradcheck(cubed, (values,))
+
+
+@given(lengths=st.lists(st.integers(0, 6), min_size=1, max_size=5), extra=st.integers(0, 2))
+def test_restore_order_inverts_sort_by_length(lengths: list[int], extra: int) -> None:
+    """Sorted rows have the longest first and zeros in the padding; restored rows keep their layout."""
+    given_lengths = torch.tensor(lengths)
+    values = torch.randn(len(lengths), max(lengths) + extra, 2)
+    states = States.from_padded(values, given_lengths)
+    order = states.order
+    if not order.steps:
+        return
+    for each in (states, States(states.packed(), states.final)):
+        found = sort_by_length(each)
+        wanted = states.padded().values[order.sorted_indices[: order.nonempty_count], : order.longest]
+        assert torch.equal(found, wanted)
+        back = restore_order(found, each)
+        assert type(back.steps) is type(each.steps)
+        assert torch.equal(back.padded().values, states.padded().values)
+
+
+def test_rows_of_equal_length_are_not_copied() -> None:
+    """Rows without padding are sorted and restored as views, in both layouts."""
+    states = States.from_padded(torch.randn(3, 4, 2), torch.full((3,), 4))
+    assert states.padded().values is states.steps.values
+    for each in (states, States(states.packed(), states.final)):
+        rectangle = sort_by_length(each)
+        assert rectangle.data_ptr() == each.steps.values.data_ptr()
+        assert restore_order(rectangle, each).steps.values.data_ptr() == rectangle.data_ptr()
