@@ -31,6 +31,11 @@ PUBLIC = [
 ]
 
 
+def read_prose(page: Path) -> str:
+    """Read a page without its code."""
+    return re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each Python block of a page, from top to bottom, in a folder of its own."""
@@ -48,12 +53,12 @@ def test_there_are_pages() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_to_files_exist(page: Path) -> None:
     """Relative links and images of a page, and the headings that links to pages name."""
-    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-    for target, _, heading in (link.partition("#") for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", text)):
+    links = re.findall(r"\]\((?!https?:)([^)\s]+)\)", read_prose(page))
+    for target, _, heading in (link.partition("#") for link in links):
         file = (page.parent / target).resolve() if target else page
         assert file.exists(), target
         if heading:
-            titles = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            titles = re.findall(r"^#+ (.+)$", read_prose(file), flags=re.MULTILINE)
             anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
             assert heading in anchors
 
