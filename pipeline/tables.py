@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from pipeline.text import plain
+from pipeline.text import escape_control_characters
 
 # Half-transparent grey, so that lines show on light and on dark pages.
 _LINE: Final = "border-top:1px solid rgba(128,128,128,.4)"
@@ -30,7 +30,7 @@ class Column:
         style: the rich style of a cell, from its text; None for no style.
     """
 
-    heading: str = attrs.field(converter=plain)
+    heading: str = attrs.field(converter=escape_control_characters)
     align: Literal["left", "right"] = "left"
     overflow: Literal["fold", "never", "cut"] = "fold"
     style: Callable[[str], str] | None = None
@@ -41,11 +41,11 @@ def _to_columns(columns: Sequence[Column | str]) -> Sequence[Column]:
 
 
 def _escape_rows(rows: Sequence[Sequence[str]]) -> Sequence[Sequence[str]]:
-    return [[plain(cell) for cell in row] for row in rows]
+    return [[escape_control_characters(cell) for cell in row] for row in rows]
 
 
 def _escape_lines(lines: Sequence[str]) -> Sequence[str]:
-    return [plain(line) for line in lines]
+    return [escape_control_characters(line) for line in lines]
 
 
 @final
@@ -75,9 +75,9 @@ class Table:
     columns: Sequence[Column] = attrs.field(converter=_to_columns)
     rows: Sequence[Sequence[str]] = attrs.field(converter=_escape_rows)
     totals: Sequence[Sequence[str]] = attrs.field(default=(), converter=_escape_rows, kw_only=True)
-    title: str = attrs.field(default="", converter=plain, kw_only=True)
+    title: str = attrs.field(default="", converter=escape_control_characters, kw_only=True)
     notes: Sequence[str] = attrs.field(default=(), converter=_escape_lines, kw_only=True)
-    problem: str = attrs.field(default="", converter=plain, kw_only=True)
+    problem: str = attrs.field(default="", converter=escape_control_characters, kw_only=True)
 
     def text(self) -> str:
         """Return the table as plain text: aligned columns, two spaces apart."""

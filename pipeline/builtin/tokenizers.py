@@ -288,6 +288,7 @@ def _train_byte_pairs(
     special: SpecialTokens,
 ) -> Tokenizer:
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    # No prefix space: decoding must give the text back exactly.
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
     _set_normalizer(tokenizer, lowercase, normalization)
@@ -295,6 +296,7 @@ def _train_byte_pairs(
         vocab_size=vocab_size,
         min_frequency=min_frequency,
         special_tokens=_list_tokens(special),
+        # All 256 bytes, not only those of the texts: then no text is unknown.
         initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )

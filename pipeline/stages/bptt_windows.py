@@ -159,6 +159,7 @@ class _Lanes(Generic[K]):
         Its position holds the number of rows read since then, and for each lane its row's number, counted from 1 since
         then, and its next step; 0, 0 for a lane without a row.
         """
+        # Rows before the first one in use need not be read again; rows after it that have ended are skipped.
         first = min((lane.number for lane in self.lanes if lane is not None), default=self.read)
         position = [self.read - first]
         for lane in self.lanes:

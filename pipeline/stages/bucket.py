@@ -102,6 +102,7 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
             LengthError: for a row that is too long, with `too_long="raise"`.
         """
         at = StreamCursor(self.epoch)
+        # Counted at the call, not when the iterator is used up: two iterators must not have one epoch.
         self.epoch += 1
         return (batch for batch, _ in self.resume(values, at))
 
@@ -212,6 +213,7 @@ def _make_policy(
 
 def _fill_pool(rows: list[_RowAndLength[K]], values: Iterator[_RowAndLength[K]], batcher: PoolBatcher) -> bool:
     """Read rows until they fill a pool; return False if there are no more rows."""
+    # A row's share is the part of a batch that it takes; a pool is full when the shares add up to enough batches.
     shares = sum(batcher.estimate_share(length) for _, length in rows)
     for row in values:
         rows.append(row)

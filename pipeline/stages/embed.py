@@ -75,6 +75,7 @@ class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
             ValuesError: if an id is out of range (on a GPU, torch's kernel asserts instead).
         """
         batch = self.check_ids(value)
+        # Not nn.Embedding's padding_idx: padding may hold any id, and id 0 may be a real one.
         vectors = _replace_ids(batch, nn.functional.embedding(batch.values, self.weight))
         return vectors if isinstance(vectors, Packed) else vectors.fill_padding(0)
 

@@ -144,6 +144,7 @@ class Encode(PartStage[Encoder[S_co]], ModuleStage[Batch[H_contra], States[S_co]
             msg = "the input of Encode must be Vectors, got Hidden; make it Encode(..., Hidden), which is not causal."
             raise ShapeError(msg)
         encoder, rows = self.get_part(value.values.shape[-1]), cast("Batch[Vectors]", value)
+        # The checks read values, which would break a compiled graph.
         if torch.compiler.is_compiling():
             return encoder(rows)
         self._check_input(encoder, rows)
@@ -192,6 +193,7 @@ class Encode(PartStage[Encoder[S_co]], ModuleStage[Batch[H_contra], States[S_co]
         """Return the encoder, or, if its size is not known yet, one without memory that declares the same."""
         if self.part is not None:
             return self.part
+        # On the meta device nothing is allocated, so this is cheap for an encoder of any size.
         with torch.device("meta"):
             return self.get_catalogue().make(self.part_name, **{**self._options, "input_size": _PROBE_SIZE})
 

@@ -41,7 +41,7 @@ class _Head(nn.Module, StageBase):
 
     @property
     def is_lazy(self) -> bool:
-        """Whether the layer is not made yet, because its input size is not known."""
+        """True if the layer is not made yet, because its input size is not known."""
         return self.linear is None
 
     @override

@@ -98,6 +98,7 @@ class Unpack(ModuleStage[U_contra, Padded[K]], Generic[U_contra, K]):
         Raises:
             ShapeError: if the input is of another type or kind.
         """
+        # By hand: the kind of states is Hidden, and Unpack(Vectors) makes Vectors of causal ones.
         if _is_states(value):
             rows = value.padded()
             return cast(

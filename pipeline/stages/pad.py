@@ -121,6 +121,7 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
             sequences = [self._truncate(row, self.max_length) for row in value]
         lengths = [sequence.shape[0] for sequence in sequences]
         count, width = self._get_shape(len(value), max(lengths))
+        # A policy with fixed shapes may ask for more rows than there are.
         missing = count - len(value)
         rows = [*value, *(make_filler(value[0]) for _ in range(missing))] if missing else value
         lengths += [0] * missing
@@ -199,6 +200,7 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
                 "none of them (a step without one: None in its list)."
             )
             raise TargetError(msg, row=missing)
+        # One row with targets per step makes it a batch of such rows; the others are checked below.
         if any(issubclass(kind, Sequence) and not issubclass(kind, str) for kind in types):
             steps = [self._get_step_targets(row)[:count] for row, count in zip(rows, lengths, strict=True)]
             return pad_tensors(to_tensors(steps), lengths, width, IGNORED)

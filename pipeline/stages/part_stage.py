@@ -40,6 +40,7 @@ class PartStage(nn.Module, StageBase, Generic[P_co]):
         self._child = child
         self.part_name: str = part if isinstance(part, str) else type(part).__name__
         self._options = dict(options)
+        # None for now, so that the state-dict has its keys in order once the part is made.
         self.register_module(child, None)
         if isinstance(part, str):
             self.get_catalogue().check(part, options)
@@ -65,7 +66,7 @@ class PartStage(nn.Module, StageBase, Generic[P_co]):
 
     @property
     def is_lazy(self) -> bool:
-        """Whether the part is not made yet, because its input size is not known."""
+        """True if the part is not made yet, because its input size is not known."""
         return self.part is None
 
     def make_part(self, size: int | None) -> P_co | None:

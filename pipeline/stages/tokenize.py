@@ -156,7 +156,7 @@ class TextInputStage(InputStage[X, Ids]):
         targets = [example.target for example in examples]
         if self.offsets or self.bos or self.eos or self.max_length is not None:
             return list(map(self.make_row, found, targets, row_ids))
-        # Fast path: ids alone, whose tensors are made together.
+        # Fast path: without offsets, bos, eos and truncation, the tensors of all rows are made together.
         ids = map(Ids, to_tensors([tokens.ids for tokens in found]))
         if not self.by_words and set(map(type, targets)) == {NoneType}:
             return list(map(Row, ids, targets, row_ids))
@@ -250,6 +250,7 @@ class TextInputStage(InputStage[X, Ids]):
     def _get_spans(self, tokens: Tokens, room: int) -> torch.Tensor:
         spans = list(tokens.offsets[:room])
         end = spans[-1][1] if spans else 0
+        # bos and eos have empty spans, at the start and at the end of the text.
         spans = [*([(0, 0)] * self.bos), *spans, *([(end, end)] * self.eos)]
         return from_numpy(np.array(spans, np.int64).reshape(-1, 2))
 
@@ -257,6 +258,7 @@ class TextInputStage(InputStage[X, Ids]):
         """Raise an error that names the row, which the tokenizer's own error does not."""
         for row, value in zip(row_ids, inputs, strict=True):
             for text in [value] if isinstance(value, str) else cast("Sequence[str]", value):
+                # Python strings may hold half a surrogate pair; UTF-8, which the tokenizer needs, may not.
                 at = next((i for i, character in enumerate(text) if "\ud800" <= character <= "\udfff"), None)
                 if at is not None:
                     msg = (

@@ -1,1 +1,1 @@
-"""A pipe seen before anything runs: what goes from stage to stage, its weights, its work."""
+"""Summaries of a pipe, made before it runs: types, shapes, weights and multiply-adds of each stage."""

@@ -36,6 +36,7 @@ def summarize(parts: Mapping[str, StageBase]) -> Summary:
         floats = (p.dtype for module in get_modules(stages) for p in module.parameters() if p.is_floating_point())
         dtype = next(floats, torch.get_default_dtype())
         runs = [run_stages(stages, rows, time, dtype) for rows, time in _SAMPLES]
+    # Types and shapes come from the first two runs, work from all of them.
     first_input = _describe_input(stages, runs)
     entries: list[StageEntry] = []
     counted: dict[int, str] = {}
@@ -104,7 +105,8 @@ def _compute_work(stage: PreparedStage, runs: Sequence[StageRun]) -> Work | None
 
 
 def _write_notes(stage: PreparedStage, run: StageRun) -> Iterator[str]:
-    """Yield the declared properties of a stage and its part, and what is not known of the stage."""
+    """Yield the declared properties of a stage and its part, and the properties that are not known."""
+    # An encoder's properties stand on the encoder, which is a child of its stage.
     children = list(stage.part.children()) if isinstance(stage.part, nn.Module) else []
     for part in (stage.part, *children):
         yield from _note_properties(part, run.layout)
@@ -136,6 +138,7 @@ def _count_weights(entry: StageEntry, part: StageBase, counted: dict[int, str]) 
         return entry
     parameters, frozen, notes = 0, 0, list(entry.notes)
     for name, weight in part.named_parameters():
+        # By identity: tied weights are one object in several stages.
         if id(weight) in counted:
             notes.append(f"{name} is tied to {counted[id(weight)]}, and counted there")
         elif is_lazy(weight):

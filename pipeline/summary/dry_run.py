@@ -73,12 +73,12 @@ class PreparedStage:
 
     @property
     def is_lazy(self) -> bool:
-        """Whether its part is not made yet, because its input size is not known."""
+        """True if its part is not made yet, because its input size is not known."""
         return getattr(self.part, "is_lazy", False) is True
 
     @property
     def hides_size(self) -> bool:
-        """Whether its output size is unknown because it does not override `build`."""
+        """True if its output size is unknown because it does not override `build`."""
         return self.after.size is None and type(self.part).build is StageBase.build
 
 
@@ -120,6 +120,7 @@ def prepare_stages(parts: Mapping[str, StageBase]) -> Sequence[PreparedStage]:
             problem = error
         except Exception:  # noqa: BLE001 - a plugin's `build` may raise anything; then nothing is known
             spec = Spec()
+        # Sizes are followed backwards too: a pipe that begins with Dropout gets its size from the stage after it.
         passes = _passes_size(part, copied)
         prepared.append(
             PreparedStage(number, part, copied, takes, gives, before, spec, passes, unknown=unknown, problem=problem)
@@ -282,6 +283,7 @@ def _find_missing_size(stage: PreparedStage) -> PipelineError | None:
 def _needs_data(error: Exception) -> bool:
     """Return whether an error only arises because there is no data: values are read, or tensors made on a device."""
     if isinstance(error, PipelineError):
+        # A stage that makes a tensor without a device makes it on the CPU, next to the sample on the meta device.
         mixes_devices = "on meta" in str(error) and "on cpu" in str(error)
         return mixes_devices or not isinstance(error, ShapeError | CompositionError)
     return isinstance(error, NotImplementedError) or re.search(r"\bmeta\b", str(error)) is not None

@@ -111,7 +111,10 @@ def _describe_output(stage: str, value: object) -> StageOutput:
 
 
 def _get_tensor(value: object) -> object:
-    return value.steps.values if isinstance(value, States) else getattr(value, "values", value)
+    # A tensor has a method `values` too, for sparse ones.
+    if isinstance(value, Tensor):
+        return value
+    return value.steps.values if isinstance(value, States) else getattr(value, "values", None)
 
 
 def _describe_tensor(stage: str, observed: Observed, tensor: Tensor) -> StageOutput:

@@ -35,17 +35,18 @@ def isolate_run() -> Generator[None]:
 def copy_to_meta(module: M, memo: dict[int, Any]) -> M:
     """Return a copy of a module that has its shapes and none of its numbers, in evaluation mode.
 
-    Hooks are removed, since they may record what they see; torch's own are kept, since some make weights.
+    Hooks are removed, since they may record their inputs; torch's own are kept, since some make weights.
 
     Args:
         module: the module to copy.
-        memo: what was copied before; modules that share a weight must share the memo too.
+        memo: the copies made so far; modules that share a weight must share the memo too.
 
     Example:
         >>> huge = copy_to_meta(nn.Linear(10, 20), {})
         >>> huge(torch.zeros(3, 10, device="meta")).shape
         torch.Size([3, 20])
     """
+    # Filling deepcopy's memo first makes it take the empty tensors instead of copying numbers.
     for tensor in chain.from_iterable(map(_get_tensors, module.modules())):
         if id(tensor) not in memo:
             memo[id(tensor)] = _make_empty(tensor)

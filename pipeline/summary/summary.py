@@ -28,7 +28,7 @@ class StageEntry:
         parameters: the number of weights, without those shared with an earlier stage.
         frozen: the number of them that are not trained.
         work: its multiply-adds; None if they are not known.
-        notes: other properties of the stage, and what is not known of it.
+        notes: other properties of the stage, and those that are not known.
     """
 
     number: int

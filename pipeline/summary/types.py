@@ -152,11 +152,11 @@ def observe(value: object, hint: object) -> Observed:
 
 
 def combine(one: Observed, other: Observed | None, words: Mapping[int, str]) -> TypeAndShape:
-    """Combine what was observed at two sizes of batch: an equal size becomes a number, a different one its axis's name.
+    """Combine observations of two batches: an equal size becomes a number, a different one the name of its axis.
 
     Args:
-        one: what was observed for the first batch.
-        other: what was observed for the second; None if it was not run.
+        one: the observation of the first batch.
+        other: the observation of the second; None if there is none.
         words: the names of the first batch's sizes, for axes that no annotation names.
     """
     sizes = [size for _, size in (one if other is None else other).axes]

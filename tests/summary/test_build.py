@@ -60,37 +60,37 @@ A = TypeVar("A")
 
 
 class Reading(ModuleStage[States[MaybeCausal], States[MaybeCausal]]):
-    """A stage that looks at the numbers that come in."""
+    """A stage that reads the values of its input."""
 
     @override
     def forward(self, value: States[MaybeCausal]) -> States[MaybeCausal]:
-        """The states, if there is anything in them."""
+        """Return the states, if they are finite."""
         assert bool(value.final.isfinite().all())
         return value
 
 
 class Noisy(ModuleStage[States[MaybeCausal], States[MaybeCausal]]):
-    """A stage that draws numbers, from torch's generator and from Python's."""
+    """A stage that draws random numbers from torch's generator and from Python's."""
 
     @override
     def forward(self, value: States[MaybeCausal]) -> States[MaybeCausal]:
-        """The states as they came."""
+        """Return the states."""
         _ = torch.randn(3), random.random()
         return value
 
 
 class Halved(ModuleStage[States[MaybeCausal], States[MaybeCausal]]):
-    """States with half of their features, by a stage that says nothing about sizes."""
+    """A stage that halves the features, and does not state its sizes."""
 
     @override
     def forward(self, value: States[MaybeCausal]) -> States[MaybeCausal]:
-        """The first half of each vector."""
+        """Return the first half of each vector."""
         steps, half = value.packed(), value.final.shape[1] // 2
         return States(steps.with_values(steps.values[:, :half]), value.final[:, :half])
 
 
-def test_what_flows_in_a_language_model() -> None:
-    """Causal states are said to be; a tied weight is counted once, and said to be tied."""
+def test_types_and_weights_of_a_language_model() -> None:
+    """Causal states are marked; a tied weight is counted once, and noted."""
     summary = language_model(9, embedding_dim=4, hidden_size=4, tied=True).check()
     assert gives(summary) == [
         "Packed[Ids] steps",
@@ -109,8 +109,8 @@ def test_what_flows_in_a_language_model() -> None:
     }
 
 
-def test_layouts_are_told() -> None:
-    """Whatever is packed or unpacked on the way, by those who say which layout they read."""
+def test_changes_of_layout_are_noted() -> None:
+    """For every stage and part that declares the layouts that it reads."""
     rectangular = Encode(Rectangular(4, 6))
     padded = (Embed(9, 4) >> rectangular >> Attend() >> Tag(2)).check()
     assert gives(padded)[:3] == [
@@ -127,7 +127,7 @@ def test_layouts_are_told() -> None:
 
 
 def test_a_check_changes_nothing() -> None:
-    """No number drawn, no mode or gradient or weight touched, no hook called, no epoch counted, no switch left."""
+    """No random number, mode, gradient, weight, hook, epoch or switch is affected."""
     bucket = Bucket(rows=2)
     states = Embed(9, 4) >> Dropout(0.5) >> Encode("bilstm", hidden_size=3) >> Noisy()
     model = states >> Pool("attention", input_size=6) >> Classify(2)
@@ -165,7 +165,7 @@ def test_a_check_changes_nothing() -> None:
 
 
 def test_dtypes_and_devices_do_not_matter() -> None:
-    """A model in half or double precision, or on a device without numbers, is checked as it is."""
+    """A model may be in half or double precision, or on the meta device."""
     for change in ({"dtype": torch.float64}, {"dtype": torch.float16}, {"device": "meta"}):
         pipe = (
             FromFeatures()
@@ -198,23 +198,23 @@ def test_dtypes_and_devices_do_not_matter() -> None:
         (lambda: Widened(8, 1) >> Pool("max"), "States steps x 8", "Pooled batch x 9"),
     ],
 )
-def test_a_chain_may_begin_in_the_middle(chain: Callable[[], Chain[object, object]], takes: str, last: str) -> None:
-    """With what its first stages take, of the size that the first part with one reads."""
+def test_a_chain_may_begin_with_any_stage(chain: Callable[[], Chain[object, object]], takes: str, last: str) -> None:
+    """Its input type is that of its first stages, and its size that of the first part that declares one."""
     summary = chain().check()
     assert str(summary.input) == takes
     assert gives(summary)[-1] == last
 
 
-def test_a_size_is_not_guessed_through_a_silent_stage() -> None:
-    """It may change the size: those behind it are checked, but nothing is said of what comes in."""
+def test_a_size_is_not_guessed_before_a_stage_without_build() -> None:
+    """It may change the size, so the size of its input stays open. The stages after it are checked."""
     summary = (Halved() >> Pool("max") >> Classify(2, input_size=4)).check()
     assert str(summary.input) == "States steps x hidden"
     assert gives(summary) == ["States steps x 4", "Pooled batch x 4", "Scores batch x 2"]
     assert notes(summary) == {"halved": "not known without data: the type or size of its input is not known"}
 
 
-def test_a_misfit_behind_a_silent_stage_is_found() -> None:
-    """As a run would find it, with both stages and their places, but without data."""
+def test_a_misfit_after_a_stage_without_build_is_found() -> None:
+    """With the error of a run, and with both stages and their positions."""
     pipe = small() >> Widened(6, 1) >> Pool("max") >> Classify(2, input_size=5)
     with pytest.raises(
         ShapeError, match="between stage 4 `Pool` and stage 5 `Classify`: Classify has input_size=5, got vectors of 7 f"
@@ -229,11 +229,11 @@ def test_a_misfit_behind_a_silent_stage_is_found() -> None:
     assert error.value.details["stage_number"] == 3
 
 
-def test_a_part_that_gives_what_it_does_not_declare_is_found() -> None:
-    """By the checks at the borders, though they are switched off elsewhere."""
-    boastful = Rectangular(4, 6)
-    boastful.output_size = 7
-    pipe = Embed(9, 4) >> Encode(boastful)
+def test_a_wrong_declaration_is_found() -> None:
+    """By the type checks, even if they are switched off."""
+    wrong = Rectangular(4, 6)
+    wrong.output_size = 7
+    pipe = Embed(9, 4) >> Encode(wrong)
     with set_checks(False), pytest.raises(ShapeError) as error:
         pipe.check()
     assert str(error.value) == (
@@ -242,15 +242,17 @@ def test_a_part_that_gives_what_it_does_not_declare_is_found() -> None:
     )
 
 
-def test_a_misfit_of_stages_that_do_not_run_is_found_by_their_types() -> None:
-    """The half that makes batches is asked what it takes and gives."""
+def test_misfits_of_data_stages_are_found_by_their_types() -> None:
+    """Stages that make batches are not run; their input and output types are compared."""
     with pytest.raises(
-        ShapeError, match=r"stage 1 `FromIds` and stage 2 `Pad`: the input of Pad must be list\[Row\[Ids\]\], got Row\[Ids\];"
+        ShapeError,
+        match=r"stage 1 `FromIds` and stage 2 `Pad`: the input of Pad must be list\[Row\[Ids\]\], got Row\[Ids\];",
     ):
         (FromIds() >> cast("Stage[Row[Ids], Padded[Ids]]", Pad())).check()
     frames = cast("StreamChain[Tensor, object]", untyped(FromFeatures().__rshift__)(Bucket(rows=2)))
     with pytest.raises(
-        ShapeError, match=r"`FromFeatures` and stage 2 `Bucket`: the input of Bucket must be Row\[Ids\], got Row\[Vectors\]"
+        ShapeError,
+        match=r"`FromFeatures` and stage 2 `Bucket`: the input of Bucket must be Row\[Ids\], got Row\[Vectors\]",
     ):
         frames.check()
     behind = cast("Stage[States, object]", Best())
@@ -261,8 +263,8 @@ def test_a_misfit_of_stages_that_do_not_run_is_found_by_their_types() -> None:
     assert not may_fit(States[MaybeCausal], Pooled)
 
 
-def test_a_part_that_waits_is_an_error_and_a_note() -> None:
-    """`check` raises what a run would; printing says it, and does not raise."""
+def test_a_missing_input_size_is_an_error_and_a_note() -> None:
+    """`check` raises the error of a run; printing shows it."""
     tail = Pool("attention") >> Classify(3)
     with pytest.raises(CompositionError, match="stage 1 `Pool`: Pool does not know its input size yet; join it after"):
         tail.check()
@@ -272,20 +274,20 @@ def test_a_part_that_waits_is_an_error_and_a_note() -> None:
     assert shown.splitlines()[3].split() == ["2", "classify", "Scores", "batch", "x", "3", "?"]
     for text in (tail.mermaid(), html(tail)):
         assert "classify" in text
-    silent = small() >> Widened(6, 1) >> Pool("max") >> Classify(2)
+    hiding = small() >> Widened(6, 1) >> Pool("max") >> Classify(2)
     with pytest.raises(
         CompositionError, match=r"input_size=7\). Widened does not state its output size: override its `build`"
     ):
-        silent.check()
-    door = FromFeatures() >> Bucket(Vectors, rows=2) >> Pad(Vectors) >> Encode("lstm", hidden_size=5) >> Pool("max")
+        hiding.check()
+    pipe = FromFeatures() >> Bucket(Vectors, rows=2) >> Pad(Vectors) >> Encode("lstm", hidden_size=5) >> Pool("max")
     with pytest.raises(
         CompositionError, match="between stage 3 `Pad` and stage 4 `Encode`: Encode does not know its inp"
     ):
-        door.check()
+        pipe.check()
 
 
-def test_a_stage_that_reads_numbers_is_passed_by() -> None:
-    """It is said, and those behind it are checked from what its type says."""
+def test_a_stage_that_reads_values_is_skipped() -> None:
+    """With a note; the stages after it are checked from its output type."""
     summary = (small() >> Reading() >> Pool("max") >> Classify(2, input_size=6) >> Best()).check()
     assert notes(summary)["reading"].startswith("not known without data: RuntimeError: Tensor.item() cannot be called")
     assert gives(summary)[2:] == ["States steps x 6", "Pooled batch x 6", "Scores batch x 2", "list[int]"]
@@ -293,48 +295,48 @@ def test_a_stage_that_reads_numbers_is_passed_by() -> None:
 
 
 class Stuck(nn.Module, TypePreserving[States[MaybeCausal] | Pooled]):
-    """A stage that keeps the type of what comes in, and cannot be run without data."""
+    """A type-preserving stage that cannot be run without data."""
 
     def forward(self, value: A) -> A:
-        """Never."""
+        """Fail."""
         raise NotImplementedError
 
 
-def test_what_keeps_its_type_keeps_it_unrun() -> None:
-    """What came in is what goes out."""
+def test_a_type_preserving_stage_that_is_not_run_preserves_the_type() -> None:
+    """Its output type is its input type."""
     summary = (small() >> Pool("max") >> Stuck() >> Classify(2, input_size=6)).check()
     assert gives(summary)[2:] == ["Pooled batch x 6", "Pooled batch x 6", "Scores batch x 2"]
 
 
 class Losing(ModuleStage[Scores, Float[Tensor, ""]]):
-    """A loss as a stage: it needs targets."""
+    """A loss as a stage, which needs targets."""
 
     @override
     def forward(self, value: Scores) -> Float[Tensor, ""]:
-        """The loss."""
+        """Return the loss."""
         return value.loss()
 
 
 class Vector(ModuleStage[Pooled, Float[Tensor, "rows 2"]]):
-    """A bare tensor, whose annotation names its axes."""
+    """A stage that returns a tensor whose annotation names its axes."""
 
     @override
     def forward(self, value: Pooled) -> Float[Tensor, "rows 2"]:
-        """The first two features."""
+        """Return the first two features."""
         return value.values[:, :2]
 
 
 class Bare(ModuleStage[Pooled, Tensor]):
-    """A bare tensor."""
+    """A stage that returns a tensor without named axes."""
 
     @override
     def forward(self, value: Pooled) -> Tensor:
-        """The features."""
+        """Return the features."""
         return value.values
 
 
 class Lazy(ModuleStage[Pooled, Pooled]):
-    """A stage of torch's lazy modules, and what cannot be copied."""
+    """A stage with one of torch's lazy modules, and optionally an object that cannot be copied."""
 
     def __init__(self, held: object = None) -> None:
         super().__init__()
@@ -343,12 +345,12 @@ class Lazy(ModuleStage[Pooled, Pooled]):
 
     @override
     def forward(self, value: Pooled) -> Pooled:
-        """Three features."""
+        """Return three features."""
         return Pooled(self.linear(value.values), metadata=value.metadata)
 
 
-def test_stages_of_all_sorts() -> None:
-    """Those that need targets, give bare tensors, are lazy, or cannot be copied."""
+def test_unusual_stages() -> None:
+    """They need targets, return bare tensors, are lazy, or cannot be copied."""
     scored = (small() >> Pool("max") >> Classify(2) >> Losing()).check()
     assert notes(scored)["losing"].startswith("not known without data: TargetError: the loss needs")
     assert gives((small() >> Pool("max") >> Vector()).check())[-1] == "Tensor rows x 2"
@@ -362,7 +364,7 @@ def test_stages_of_all_sorts() -> None:
 
 
 def test_the_default_device_does_not_matter() -> None:
-    """What a stage makes without naming a device comes to stand on the CPU, as in a run."""
+    """Tensors that a stage makes without a device are on the CPU, as in a run."""
     pipe = Pack() >> small() >> Pool("attention")
     shown = str(pipe)
     with torch.device("meta"):
@@ -370,14 +372,14 @@ def test_the_default_device_does_not_matter() -> None:
 
 
 @pytest.mark.parametrize("name", ["check", "mermaid", "predict", "name", "forward", "stages"])
-def test_a_stage_is_not_called_as_a_chain_is_used(name: str) -> None:
-    """What a chain can do keeps its name."""
+def test_a_stage_may_not_have_the_name_of_a_method(name: str) -> None:
+    """It would hide the chain's own method."""
     with pytest.raises(CompositionError, match=f"the name of stage 1 must be .* got '{name}'"):
         _ = Embed(9, 4, name=name) >> Dropout()
 
 
-def test_errors_are_those_of_the_library() -> None:
-    """A problem is told, and every later print tells it again."""
+def test_a_problem_is_reported_each_time() -> None:
+    """With one pair of positions, however often the chain is checked and printed."""
     pipe = small() >> Widened(5, 1)
     for _ in range(2):
         with pytest.raises(PipelineError, match="stage 2 `Encode` and stage 3 `Widened`: it cannot take"):

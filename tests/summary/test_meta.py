@@ -12,7 +12,7 @@ from pipeline.summary.meta import copy_to_meta
 
 
 def test_no_weight_is_copied() -> None:
-    """A table of a petabyte is checked in no time: there is none, and the check makes none."""
+    """An embedding of a petabyte, on the meta device, can be checked."""
     with torch.device("meta"):
         embed = Embed(10**11, 2_000)
     summary = (embed >> Encode("gru", hidden_size=2) >> Pool("max")).check()

@@ -39,23 +39,23 @@ from pipeline_recurrent import LSTM
 from support.summaries import HOSTILE, Best, Rectangular, small
 
 html: Callable[[object], str] = methodcaller("_repr_html_")
-"""What a notebook shows."""
+"""The HTML that a notebook shows."""
 
 
-def hostile(cls: type, **attributes: object) -> Callable[..., object]:
-    """A class with a name that means something to a terminal, to rich, to HTML and to Mermaid."""
+def make_hostile_class(cls: type, **attributes: object) -> Callable[..., object]:
+    """Return a class whose name has special characters of terminals, rich, HTML and Mermaid."""
     return type(HOSTILE, (cls,), {"__module__": __name__, **attributes})
 
 
-def hostile_pipe() -> Chain[Batch[Ids], Scores]:
-    """A pipe with such names for a plain stage, a value and a part."""
-    scores = cast("Stage[Scores, Scores]", hostile(Best)())
-    encoder = cast("Encoder[Causal]", hostile(Rectangular)(4, 6))
+def make_hostile_pipe() -> Chain[Batch[Ids], Scores]:
+    """Return a pipe with such names for a stage, a type and a part."""
+    scores = cast("Stage[Scores, Scores]", make_hostile_class(Best)())
+    encoder = cast("Encoder[Causal]", make_hostile_class(Rectangular)(4, 6))
     return Embed(9, 4) >> Encode(encoder) >> Pool("max") >> Classify(2) >> scores
 
 
 def test_a_whole_pipe_as_text() -> None:
-    """From text to scores: what flows, by name where the batch decides and by number where the model does."""
+    """Axes have names where the batch decides their size, and numbers where the model does."""
     tokenize = Tokenize.train(["a fine film", "a dull film"])
     data = tokenize >> Bucket(rows=8) >> Pad()
     pipe = data >> Pack() >> Embed(8, 100) >> Encode(LSTM(100, 128, bidirectional=True)) >> Pool("max") >> Classify(6)
@@ -81,8 +81,8 @@ def test_a_whole_pipe_as_text() -> None:
     assert entries[0].input == pipe.check().input == TypeAndShape("str")
 
 
-def test_frozen_weights_are_told_apart() -> None:
-    """In their stage, and in the total."""
+def test_frozen_weights_are_counted_separately() -> None:
+    """Per stage, and in total."""
     model = Embed.from_vectors(torch.ones(9, 4)) >> Encode(LSTM(4, 6)) >> Pool("max") >> Classify(2)
     for weight in cast("nn.Linear", model.get_submodule("classify.linear")).parameters():
         weight.requires_grad_(weight.ndim == 2)
@@ -95,48 +95,48 @@ def test_frozen_weights_are_told_apart() -> None:
 
 
 def test_hostile_names_on_a_terminal() -> None:
-    """No control character gets through, and no markup is followed."""
+    """Control characters are escaped, and markup has no effect."""
     lines: list[str] = []
     for width in (80, 120, 300):
         console = Console(width=width, force_terminal=True, color_system="truecolor")
         with console.capture() as capture:
-            console.print(hostile_pipe())
+            console.print(make_hostile_pipe())
         text = capture.get()
         assert "\x1b[31m" not in text
-        lines = list(unstyled(text))
+        lines = list(strip_styles(text))
         assert all(len(line) <= width for line in lines)
-    spelt = HOSTILE.replace("\x1b", r"\x1b").replace("\n", r"\n")
-    shown = str(hostile_pipe())
+    escaped = HOSTILE.replace("\x1b", r"\x1b").replace("\n", r"\n")
+    shown = str(make_hostile_pipe())
     assert [line.rstrip() for line in lines if line] == shown.splitlines()
-    assert shown.splitlines()[6].startswith(f"5  {spelt}  ")
+    assert shown.splitlines()[6].startswith(f"5  {escaped}  ")
     assert all(line.isprintable() for line in shown.splitlines())
 
 
 class Failing(ModuleStage[Pooled, Pooled]):
-    """A stage that cannot be run without data, and says so in its own words."""
+    """A stage that fails with a hostile message."""
 
     @override
     def forward(self, value: Pooled) -> Pooled:
-        """Never."""
+        """Fail."""
         raise NotImplementedError(HOSTILE)
 
 
-def test_hostile_words_of_an_error() -> None:
-    """A note is text too, and one line."""
+def test_hostile_error_messages() -> None:
+    """A note is escaped too, and has one line."""
     pipe = small() >> Pool("max") >> Failing() >> Classify(2, input_size=6)
-    spelt = " ".join(HOSTILE.replace("\x1b", r"\x1b").split())
-    note = f"not known without data: NotImplementedError: {spelt}"
+    escaped = " ".join(HOSTILE.replace("\x1b", r"\x1b").split())
+    note = f"not known without data: NotImplementedError: {escaped}"
     assert str(pipe).splitlines()[-1] == f"4 failing: {note}"
     assert note in Cells(html(pipe)).cells
 
 
-def unstyled(text: str) -> Iterator[str]:
-    """Lines as they are seen, without rich's styles."""
+def strip_styles(text: str) -> Iterator[str]:
+    """Yield the visible text of lines, without rich's styles."""
     return (line.plain for line in Text.from_ansi(text).split("\n"))
 
 
 class Cells(HTMLParser):
-    """The cells of a table of HTML; every tag that was opened, and whether each was closed."""
+    """The cells of an HTML table, its tags, and the tags that are still open."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ class Cells(HTMLParser):
 
     @override
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note a tag; styles alone may stand in it."""
+        """Record a tag, which may have a style attribute only."""
         assert {name for name, _ in attrs} <= {"style"}
         self.tags.add(tag)
         self.open.append(tag)
@@ -157,27 +157,26 @@ class Cells(HTMLParser):
 
     @override
     def handle_endtag(self, tag: str) -> None:
-        """Tags close in order."""
+        """Check that tags are closed in order."""
         assert self.open.pop() == tag
 
     @override
     def handle_data(self, data: str) -> None:
-        """Text stands in a cell, or below the table."""
+        """Add text to a cell."""
         if self.open[-1] in ("td", "th"):
             self.cells[-1] += data
 
 
-def test_the_page_of_a_notebook() -> None:
-    """The same table in HTML: nothing but a table and text, whatever the names are; nothing is fetched."""
-    page = html(hostile_pipe())
+def test_html() -> None:
+    """There is nothing but a table and text, whatever the names; nothing is fetched."""
+    page = html(make_hostile_pipe())
     found = Cells(page)
     assert not found.open
     assert found.tags == {"table", "thead", "tbody", "tr", "th", "td"}
-    summary = hostile_pipe().check()
+    summary = make_hostile_pipe().check()
     table = summary.table()
     rows = [
-        [*row, note]
-        for row, note in zip(table.rows, ["", *(", ".join(e.notes) for e in summary.entries)], strict=True)
+        [*row, note] for row, note in zip(table.rows, ["", *(", ".join(e.notes) for e in summary.entries)], strict=True)
     ]
     flat = ["", "stage", "output", "shape", "parameters", "multiply-adds", "notes"]
     flat += [cell for row in [*rows, *([*row, ""] for row in table.totals)] for cell in row]
@@ -189,9 +188,9 @@ def test_the_page_of_a_notebook() -> None:
     assert "does not run: stage 1 `Pool`" in waiting
 
 
-def test_a_flowchart() -> None:
-    """Nodes are numbered stages, and arrows say what goes along them; a name is nothing but a name."""
-    assert hostile_pipe().mermaid() == (
+def test_mermaid_flowchart() -> None:
+    """Nodes are numbered stages, arrows have types and shapes, and special characters in names are escaped."""
+    assert make_hostile_pipe().mermaid() == (
         "flowchart TD\n"
         '    start(["input"])\n'
         '    stage1["1 embed<br/>36 parameters"]\n'
@@ -215,8 +214,8 @@ ESCAPED = (
 )
 
 
-def test_chains_of_every_kind_are_shown() -> None:
-    """A chain, one over a stream, and one of stages that keep their type."""
+def test_all_kinds_of_chains_are_printed() -> None:
+    """A chain, a stream chain, and a type-preserving chain."""
     model = classifier(9, 2, embedding_dim=3, hidden_size=4)
     for chain in (
         model,

@@ -35,10 +35,8 @@ from support.summaries import Rectangular, small
 @pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize("both", [False, True])
 @pytest.mark.parametrize(("encoder", "gates"), [(LSTM, 4), (GRU, 3)])
-def test_a_recurrent_encoder_costs_its_gates(
-    encoder: Callable[..., Encoder], gates: int, layers: int, *, both: bool
-) -> None:
-    """A product with what comes in and one with the state, for each gate, direction and layer."""
+def test_work_of_a_recurrent_encoder(encoder: Callable[..., Encoder], gates: int, layers: int, *, both: bool) -> None:
+    """One product with the input and one with the state, for each gate, direction and layer."""
     summary = (Pack() >> Embed(9, 5) >> Encode(encoder(5, 7, num_layers=layers, bidirectional=both))).check()
     directions = 2 if both else 1
     inputs = [5, *[7 * directions] * (layers - 1)]
@@ -56,22 +54,22 @@ def test_a_recurrent_encoder_costs_its_gates(
         (Tag(3), 6 * 3, 0),
     ],
 )
-def test_attention_costs_more_the_longer_the_row(stage: Stage[States, object], step: int, pair: int) -> None:
-    """Scores and contexts are products of each step with each step of its row."""
+def test_work_of_attention_grows_with_the_length(stage: Stage[States, object], step: int, pair: int) -> None:
+    """Scores and contexts are products of each pair of steps of a row."""
     (*_, entry) = (small() >> stage).check().entries
     assert entry.work == Work(step=step, pair=pair)
 
 
-def test_the_first_step_of_a_row_looks_back_at_nothing() -> None:
-    """So that of T steps, T - 1 are held against T - 1."""
+def test_work_of_earlier_attention_leaves_out_the_first_step() -> None:
+    """Of T steps, T - 1 are compared with T - 1."""
     (*_, entry) = (small() >> AttendEarlier("scaled_dot")).check().entries
     assert entry.work == Work(row=2 * 6, step=-2 * 2 * 6, pair=2 * 6)
     assert str(entry.work) == "12·time - 24 per step + 12 per row"
 
 
-def test_work_is_what_a_run_does() -> None:
-    """The multiply-adds of a row of a length that was not tried are those counted on real numbers."""
-    # Not a recurrent one: on a CPU, torch runs those in one piece, which no counter looks into.
+def test_work_equals_that_of_a_run() -> None:
+    """For lengths that were not sampled, the multiply-adds equal those counted with data."""
+    # Not a recurrent encoder: on a CPU, torch runs it as one operation, which the counter does not know.
     model = small(Encode(Rectangular(4, 6))) >> Attend("additive") >> Pool("attention") >> Classify(5)
     work = model.check().work
     assert work is not None
@@ -82,8 +80,8 @@ def test_work_is_what_a_run_does() -> None:
         assert 3 * work.of(time) == get_multiply_adds(counter)
 
 
-def test_work_reads_well() -> None:
-    """A step's and a row's apart, and what grows with the row."""
+def test_work_in_words() -> None:
+    """Per step and per row, with a term that grows with the length."""
     assert str(Work()) == "0"
     assert str(Work(step=40_000)) == "40,000 per step"
     assert str(Work(row=7, step=5_120, pair=256)) == "5,120 + 256·time per step + 7 per row"
@@ -95,14 +93,14 @@ class Squared(ModuleStage[States[MaybeCausal], States[MaybeCausal]]):
 
     @override
     def forward(self, value: States[MaybeCausal]) -> States[MaybeCausal]:
-        """The states as they came."""
+        """Return the states."""
         square = torch.zeros(value.width, value.width, device=value.final.device)
         _ = square @ square
         return value
 
 
-def test_work_that_follows_no_simple_rule_is_not_known() -> None:
-    """Rather than a wrong number."""
+def test_work_of_a_higher_degree_is_unknown() -> None:
+    """It is reported as unknown, not as a wrong number."""
     summary = (small() >> Squared()).check()
     assert summary.entries[-1].work is None
     assert summary.work is None
@@ -111,7 +109,7 @@ def test_work_that_follows_no_simple_rule_is_not_known() -> None:
 
 @torch.library.custom_op("test_summary::doubled", mutates_args=())
 def doubled(values: Tensor) -> Tensor:
-    """A kernel of one's own, as far as torch sees."""
+    """A custom operation."""
     return values * 2
 
 
@@ -119,16 +117,16 @@ methodcaller("register_fake", torch.empty_like)(doubled)
 
 
 class Doubling(ModuleStage[Pooled, Pooled]):
-    """A stage with such a kernel."""
+    """A stage with a custom operation."""
 
     @override
     def forward(self, value: Pooled) -> Pooled:
-        """Twice the vectors."""
+        """Return the vectors, doubled."""
         return Pooled(doubled(value.values), metadata=value.metadata)
 
 
-def test_a_kernel_of_ones_own_may_say_what_it_costs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In torch's own way: no counter could know."""
+def test_a_custom_operation_may_register_its_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In torch's registry of flop formulas."""
     pipe = small() >> Pool("max") >> Doubling()
     assert pipe.check().entries[-1].work == Work()
 

@@ -25,7 +25,7 @@ HOSTILE = 'end"]; #quot; `x` <script>alert("x")</script> [red]r[/red] \x1b[31m\n
 
 
 class Widened(ModuleStage[States[MaybeCausal], States[MaybeCausal]]):
-    """States with features added, by a stage that does not say so: it has no `fit`."""
+    """A stage that adds features, and does not state its sizes: it has no `build`."""
 
     def __init__(self, size: int, more: int) -> None:
         super().__init__()
@@ -33,21 +33,21 @@ class Widened(ModuleStage[States[MaybeCausal], States[MaybeCausal]]):
 
     @override
     def forward(self, value: States[MaybeCausal]) -> States[MaybeCausal]:
-        """The states, wider."""
+        """Return wider states."""
         return States(value.packed().with_values(self.linear(value.packed().values)), self.linear(value.final))
 
 
 class Best(Stage[Scores, list[int]]):
-    """A plain stage behind a model."""
+    """A stage without weights after a model."""
 
     @override
     def __call__(self, value: Scores, /) -> list[int]:
-        """Never called without data."""
+        """Fail: it must not be called without data."""
         raise NotImplementedError
 
 
 class Rectangular(Encoder[Causal]):
-    """An encoder that wants a rectangle."""
+    """An encoder that reads padded batches."""
 
     causal = True
     layouts = ("padded",)
@@ -67,15 +67,15 @@ class Rectangular(Encoder[Causal]):
 
 
 def small(encode: Encode | None = None) -> Chain[Batch[Ids], States]:
-    """The begin of a model: ids to states of 6."""
+    """Return the first stages of a model: from ids to states of size 6."""
     return Embed(9, 4) >> (Encode(LSTM(4, 6)) if encode is None else encode)
 
 
 def gives(summary: Summary) -> list[str]:
-    """What goes out of each stage."""
+    """Return the output of each stage."""
     return [str(entry.output) for entry in summary.entries]
 
 
 def notes(summary: Summary) -> dict[str, str]:
-    """The notes of the stages that have some."""
+    """Return the notes of the stages that have some."""
     return {entry.stage: ", ".join(entry.notes) for entry in summary.entries if entry.notes}

@@ -1,0 +1,55 @@
+"""Tests of the composed models."""
+
+import pytest
+import torch
+
+from pipeline import Ids, Labels, Padded, classifier, language_model, tagger
+from pipeline.errors import CompositionError, UnknownNameError
+
+BATCH = Padded(Ids, torch.tensor([[1, 2, 3], [4, 0, 0]]), torch.tensor([3, 1]))
+
+
+def test_a_classifier_scores_each_row() -> None:
+    """Its options reach the stages."""
+    model = classifier(9, 3, embedding_dim=4, hidden_size=5, encoder="gru", pooling="mean", dropout=0.5)
+    assert model(BATCH).values.shape == (2, 3)
+    assert [str(entry.output) for entry in model.check().entries][1::2] == [
+        "Packed[Vectors] steps x 4",
+        "States[Causal] steps x 5",
+        "Pooled batch x 5",
+    ]
+    assert {getattr(stage, "p", 0.5) for stage in model.modules()} == {0.5}
+
+
+def test_a_tagger_scores_each_step() -> None:
+    """With labels, predictions are class names."""
+    labels = Labels(["noun", "verb"])
+    rows = list(tagger(9, labels, embedding_dim=4, hidden_size=5)(BATCH).rows())
+    assert [len(tags) for _, tags in rows] == [3, 1]
+    assert all(tag in labels for _, tags in rows for tag in tags)
+
+
+def test_a_language_model_may_tie_its_weights() -> None:
+    """The sizes must be equal then."""
+    model = language_model(9, embedding_dim=4, hidden_size=4, tied=True)
+    weights = dict(model.named_parameters(remove_duplicate=False))
+    assert weights["embed.weight"] is weights["next_token.linear.weight"]
+    assert model(BATCH).values.shape == (4, 9)
+    with pytest.raises(CompositionError, match="the input has size 5 .* but NextToken has input_size=4"):
+        language_model(9, embedding_dim=4, hidden_size=5, tied=True)
+
+
+def test_a_language_model_is_causal() -> None:
+    """Changing the last step changes the scores of that step only."""
+    model = language_model(9, embedding_dim=4, hidden_size=4).eval()
+    one, other = (model(Padded(Ids, torch.tensor([[1, 2, last]]), torch.tensor([3]))).values for last in (3, 4))
+    assert torch.equal(one[:2], other[:2])
+    assert not torch.equal(one[2], other[2])
+
+
+def test_invalid_names_raise() -> None:
+    """A language model needs a causal encoder."""
+    with pytest.raises(CompositionError, match="encoder 'bilstm' must be causal, but its steps depend on later ones"):
+        language_model(9, encoder="bilstm")
+    with pytest.raises(UnknownNameError, match="'lstmm' is not the name of an installed encoder"):
+        classifier(9, 2, encoder="lstmm")
