@@ -202,7 +202,8 @@ class Catalogue(Generic[P]):
                 f"{_join(outcome.not_run)}. Run them in the plugin's tests, with pipeline.testing."
             )
             warnings.warn(msg, PluginWarning, stacklevel=3)
-        self.offers[self.offers.index(offer)] = attrs.evolve(offer, tried=True)
+        # By identity: another thread may have replaced the offer meanwhile.
+        self.offers = [attrs.evolve(each, tried=True) if each is offer else each for each in self.offers]
 
     def parameters(self, offer: Offer[P]) -> dict[str, inspect.Parameter]:
         """Return the options of an offered part, by name.

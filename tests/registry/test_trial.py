@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from pipeline import Encode, Encoder, MaybeCausal
+from pipeline import Batch, Encode, Encoder, MaybeCausal, States, Vectors
 from pipeline.errors import PluginError
 from pipeline.registry import Catalogue, Offer, Plugin, PluginWarning, Registry, discover_plugins
 from pipeline.registry import trial as trial_module
+from pipeline.registry.sampling import make_sample
 from pipeline.registry.trial import Outcome, reduce_sizes, try_part
 from pipeline_recurrent import GRU, LSTM, bilstm
 from support.fakes import Fakes
@@ -347,16 +347,19 @@ def test_factory_that_returns_one_object_twice_raises(fakes: Fakes, kind: str, s
 
 def test_modules_among_the_options_are_not_changed() -> None:
     """The trial converts parts to float64, but works on copies of the options."""
-    given = nn.Linear(3, 4)
 
-    class Wrapped(nn.Module):
-        def __init__(self, input_size: int, module: nn.Module) -> None:
+    class Wrapper(Encoder[MaybeCausal]):
+        def __init__(self, input_size: int, encoder: Encoder[MaybeCausal]) -> None:
             super().__init__()
-            self.input_size, self.module = input_size, module
+            self.input_size, self.output_size, self.causal, self.stateful = input_size, 4, True, True
+            self.encoder = encoder
 
-    outcome = try_part("pipeline_encoders", Wrapped, {"input_size": 3, "module": given})
-    assert outcome.problem is not None
-    assert given.weight.dtype is torch.float32
+        def forward(self, batch: Batch[Vectors]) -> States[MaybeCausal]:
+            return self.encoder(batch)
+
+    given = LSTM(3, 4)
+    assert try_part("pipeline_encoders", Wrapper, {"input_size": 3, "encoder": given}) == Outcome()
+    assert all(weight.dtype is torch.float32 for weight in given.parameters())
     assert given.training
 
 
@@ -409,14 +412,25 @@ def test_global_state_is_restored(change: str, *, fails: bool) -> None:
     before = read_global_state()
     try_part("pipeline_encoders", factory, {"input_size": 3})
     assert read_global_state() == before
+    make_sample(factory, {"input_size": 3})
+    assert read_global_state() == before
 
 
 def test_caller_modes_do_not_matter() -> None:
-    """The trial runs on the CPU with gradients, and the caller's modes stay."""
+    """The trial runs on the CPU with gradients, so it finds mistakes there, and the caller's modes stay."""
+
+    def declare_wrongly(input_size: int) -> Encoder[MaybeCausal]:
+        encoder = LSTM(input_size, 4)
+        encoder.output_size = 5
+        return encoder
+
     before = torch.get_rng_state()
     with torch.inference_mode(), torch.device("meta"):
         for factory in (LSTM, GRU, bilstm):
-            assert try_part("pipeline_encoders", factory, {"input_size": 3, "hidden_size": 4}).problem is None
+            assert try_part("pipeline_encoders", factory, {"input_size": 3, "hidden_size": 4}) == Outcome()
+        problem = try_part("pipeline_encoders", declare_wrongly, {"input_size": 3}).problem
+        assert problem is not None
+        assert "output_sizes_match_declared" in problem
         assert torch.is_inference_mode_enabled()
         assert torch.empty(1).is_meta
     assert torch.equal(torch.get_rng_state(), before)
