@@ -78,6 +78,7 @@ class Conllu(FileSource[Sequence[str]]):
             sentence = _read_sentence(lines)
             if sentence is None or (len(sentence) == 1 and _GLOBAL_COLUMNS.match(sentence[0])):
                 return None
+            # Head numbers count the syntactic words, so they are checked only now that all words are known.
             found = _split_words(sentence, columns)
             inputs = [fields[words] for fields in found]
             if target is None:

@@ -94,7 +94,7 @@ class Delimited(FileSource[str]):
         def read() -> Example[str] | None:
             fields = _read_fields(reader, lines)
             if not fields:
-                return None
+                return None  # the csv module gives an empty list for a blank line
             if len(fields) != width:
                 msg = f"a record must have {width} fields, as the first has, got {len(fields)}"
                 raise MalformedError("fields", msg)
@@ -128,7 +128,7 @@ class Delimited(FileSource[str]):
             )
             raise RecordError(msg, file=name, kind=error.kind) from error
         if not self._has_header:
-            lines.return_lines(0)
+            lines.return_lines(0)  # it is a record, and read again as one
         return fields
 
     def _get_number(self, column: Column) -> int:
@@ -210,16 +210,14 @@ class Tsv(Delimited):
 
 
 def _read_fields(reader: Iterator[list[str]], lines: Lines) -> list[str]:
-    """Read a record; a blank line has no fields.
-
-    Raises:
-        MalformedError: if its quotes are wrong. Only its first line is then counted as read, because an open quote may
-            have taken any number of good records with it.
-    """
+    """Read a record; a blank line has no fields."""
     try:
         return next(reader)
     except csv.Error as error:
         count = len(lines.taken)
+        # An open quote may have taken any number of good records with it. They are read again, from the line after the
+        # quote; the csv reader resets itself. A line is parsed twice at most, not once per quote before it: a
+        # quote that opens in a later line would have closed this one.
         lines.return_lines(1)
         reason = str(error)
         if count > 1 or "end of data" in reason:

@@ -1,6 +1,7 @@
 """Fields of a record: text, words and targets, with their checks."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, Generic, TypeAlias, cast, final
 
 import attrs
@@ -30,22 +31,23 @@ class Fields(Generic[X_co]):
     target: Column | None
     words: bool
 
+    @cached_property
+    def _names(self) -> tuple[str, str]:
+        # Names for errors, made once, because formatting them for each record takes as long as parsing it.
+        return f"field {self.input!r}", f"field {self.target!r}"
+
     @property
     def columns(self) -> list[Column]:
         """Columns that are read."""
         return [self.input] if self.target is None else [self.input, self.target]
 
     def make_example(self, record: Any) -> Example[X_co]:  # noqa: ANN401 - a mapping, a sequence, or something wrong
-        """Return the example in a record: a mapping with fields by name, or a sequence with fields by number.
-
-        Raises:
-            MalformedError: if a field is missing or has a wrong type.
-        """
+        """Return the example in a record: a mapping with fields by name, or a sequence with fields by number."""
         check = check_words if self.words else check_text
-        value = check(get_field(record, self.input), f"field {self.input!r}")
+        value = check(get_field(record, self.input), self._names[0])
         if self.target is None:
             return Example(cast("X_co", value))
-        target = check_target(get_field(record, self.target), f"field {self.target!r}")
+        target = check_target(get_field(record, self.target), self._names[1])
         return Example(cast("X_co", value), target)
 
 
@@ -69,11 +71,7 @@ def choose_fields(
 
 
 def get_field(record: Any, column: Column) -> object:  # noqa: ANN401 - may be anything
-    """Return a field of a record.
-
-    Raises:
-        MalformedError: if the record has no field of that name.
-    """
+    """Return a field of a record."""
     try:
         if not isinstance(record, str):  # its characters are not fields
             found: object = record[column]
@@ -89,26 +87,21 @@ def get_field(record: Any, column: Column) -> object:  # noqa: ANN401 - may be a
 
 
 def check_text(value: object, what: str) -> str:
-    """Return a field if it is text.
-
-    Raises:
-        MalformedError: if it is not, or has a lone surrogate.
-    """
+    """Return a field if it is text."""
     if not isinstance(value, str):
         msg = f"{what} must be text, got {describe(value)}"
         raise MalformedError("type", msg)
-    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-        msg = f"{what} must be text, got a lone surrogate, which is half a character"
-        raise MalformedError("surrogate", msg)
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            msg = f"{what} must be text, got a lone surrogate, which is half a character"
+            raise MalformedError("surrogate", msg) from error
     return value
 
 
 def check_words(value: object, what: str) -> Sequence[str]:
-    """Return a field if it is a list of words.
-
-    Raises:
-        MalformedError: if it is not.
-    """
+    """Return a field if it is a list of words."""
     if isinstance(value, str) or not isinstance(value, Sequence):
         msg = f"{what} must be a list of words, got {describe(value)}"
         raise MalformedError("type", msg)
@@ -116,11 +109,7 @@ def check_words(value: object, what: str) -> Sequence[str]:
 
 
 def check_target(value: object, what: str) -> Target:
-    """Return a field if it is a class, a class per step, or None. True becomes 1, False 0.
-
-    Raises:
-        MalformedError: if it is not.
-    """
+    """Return a field if it is a class, a class per step, or None. True becomes 1, False 0."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         steps = enumerate(cast("Sequence[object]", value))
         return [_check_class(one, f"entry {number} of {what}") for number, one in steps]

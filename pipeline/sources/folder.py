@@ -132,6 +132,7 @@ def find_files(folder: Path, pattern: str) -> list[Path]:
     if not folder.is_dir():
         msg = f"{str(folder)!r} is not a folder; check the path, which is relative to {str(Path.cwd())!r}."
         raise SourceError(msg, folder=str(folder))
+    # The order of `glob` depends on the file system; the same folder must give the same records everywhere.
     found = sorted((file for file in folder.glob(pattern) if file.is_file()), key=lambda file: file.parts)
     if not found:
         msg = f"{str(folder)!r} has no file {pattern!r}; select others with pattern=, for example '**/*.md'."

@@ -6,7 +6,7 @@ from typing import Final, Literal, TypeAlias, final
 import attrs
 
 from pipeline.data.rows import Example, X_co
-from pipeline.errors import OptionError, RecordError
+from pipeline.errors import RecordError
 
 SHOWN: Final = 200
 """Number of characters of a malformed record that a problem shows."""
@@ -90,17 +90,6 @@ class Skipped:
     def __str__(self) -> str:
         kinds = ", ".join(f"{count} {kind}" for kind, count in self.kinds.items())
         return f"{self.total} records skipped" + (f": {kinds}" if kinds else "")
-
-
-def check_on_bad_record(on_bad_record: object) -> None:
-    """Check the option `on_bad_record`.
-
-    Raises:
-        OptionError: if it is not "raise", "skip" or a function.
-    """
-    if on_bad_record not in ("raise", "skip") and not callable(on_bad_record):
-        msg = f'on_bad_record must be "raise", "skip" or a function of a Problem, got {on_bad_record!r}.'
-        raise OptionError(msg, on_bad_record=on_bad_record)
 
 
 def shorten(text: str) -> str:

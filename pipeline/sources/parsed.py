@@ -66,6 +66,7 @@ class ParsedSource(Validated[X_co]):
 
     @override
     def _iterate_raw(self) -> Iterator[Example[X_co] | Problem]:
+        # Without a table the file is parsed, so that one pass over a file, as for training a tokenizer, stores nothing.
         if self._table is None and self._is_regular:
             yield from (parsed.record for parsed in self._parse())
             return
@@ -81,6 +82,8 @@ class ParsedSource(Validated[X_co]):
 
     @override
     def _read_raw(self, number: int) -> Example[X_co] | Problem:
+        # The table is a consistent copy, so a change of the file could be ignored; but then the records of this epoch
+        # would not be those of the file that the user sees.
         parsed = self._get_table().read(number)
         self._files[parsed.file].check_unchanged()
         return self._complete(parsed)
@@ -113,6 +116,7 @@ class ParsedSource(Validated[X_co]):
         return parsed._replace(record=self._complete(parsed))
 
     def _name_table(self) -> str:
+        # By content, not by path and time: a copy or a moved file is recognized, and another file never is.
         digests = [file.digest for file in self._files]
         return compute_digest(_FORMAT, type(self).__name__, repr(self._get_options()), *digests)
 

@@ -73,6 +73,7 @@ class RecordTable:
     def read(self, number: int) -> Parsed:
         """Return a record. A problem in it does not know its location."""
         start = self._ends[number - 1] if number else 0
+        # raw_decode leaves out the search for white space around the value, a third of the time of `json.loads`.
         value = _decode(str(self._content[start : self._ends[number]], "utf-8"))[0]
         name, *fields = value
         record = Example(*fields) if len(fields) == 2 else Problem(*fields)
@@ -110,6 +111,7 @@ def build_table(records: Iterable[Parsed], path: Path | None) -> RecordTable:
             writer = stack.enter_context(ArrayWriter(path)) if path else None
             for parsed in records:
                 parts.append(parsed)
+                # Not before the limit is reached: most data sets are small, and need no file.
                 if len(parts.content) > MAX_IN_MEMORY:
                     if writer is None:
                         folder = tempfile.mkdtemp(prefix="pipeline-records-")
@@ -125,6 +127,7 @@ def build_table(records: Iterable[Parsed], path: Path | None) -> RecordTable:
             shutil.rmtree(folder, ignore_errors=True)
         raise
     if folder:
+        # Also called when the interpreter exits. A mapped file can be deleted: its pages stay until they are unmapped.
         weakref.finalize(table, _delete_folder, folder, os.getpid())
     return table
 
@@ -153,6 +156,7 @@ class _Parts:
     def append(self, parsed: Parsed) -> None:
         """Append a record."""
         file, line, name, record = parsed
+        # Files without records start where the next one starts; a binary search finds the last of equal starts.
         while self._files <= file:
             self._numbers["starts"].append(self._count)
             self._files += 1

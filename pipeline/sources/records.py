@@ -121,6 +121,8 @@ class Records(Validated[X_co]):
 
     @override
     def _iterate_raw(self) -> Iterator[Example[X_co] | Problem]:
+        # A torch Dataset without __iter__ must not be iterated: Python would read until an IndexError, and a bug of the
+        # data set may raise one, too.
         if hasattr(self._values, "__iter__"):
             values: Iterable[object] = self._values
         else:

@@ -138,6 +138,7 @@ class Source(Dataset[Example[X_co]], ABC, Generic[X_co]):
             )
             raise OptionError(msg, fraction=fraction)
         count = len(self)
+        # Without classes, all records are one group.
         groups = _group_by_target(self) if stratify else [np.arange(count)]
         # Of Python's generators only `random()` is documented to give the same numbers in all versions. Sorting by
         # these numbers shuffles.
@@ -378,6 +379,7 @@ def _apportion(sizes: Sequence[int], fraction: float) -> list[int]:
         [3, 1, 1]
     """
     exact = np.array(sizes, np.float64) * fraction
+    # A stable sort: among equal remainders the earlier group is rounded up.
     shares = np.floor(exact).astype(np.int64)
     missing = int(sum(sizes) * fraction + 0.5) - int(shares.sum())
     shares[np.argsort(shares - exact, kind="stable")[:missing]] += 1

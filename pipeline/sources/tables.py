@@ -70,6 +70,7 @@ class TableSource(ParsedSource[X_co]):
         row, batches = 1, self._iterate_batches()
         while True:
             self._file.check_unchanged()
+            # Errors while a batch is read or converted name its first row; those of single values name their row.
             with self._explain_errors(row):
                 rows = next(batches, None)
                 found = [] if rows is None else list(self._convert(rows, row))
@@ -185,6 +186,7 @@ class Arrow(TableSource[X_co]):
 
     @override
     def _read_raw(self, number: int) -> Example[X_co] | Problem:
+        # A slice of a table copies nothing, and gives a single value of any type in the same way as many.
         with self._explain_errors(number + 1):
             return next(self._convert(self._get_rows().slice(number, 1), number + 1)).record
 
@@ -227,9 +229,9 @@ class Arrow(TableSource[X_co]):
 class Parquet(TableSource[X_co]):
     """Rows of a Parquet file.
 
-    Needs pyarrow: `pip install 'ragged-pipeline[arrow]'`. Read in order, the file is streamed. Parquet cannot read a single
-    row without its whole row group, so at the first access by number the selected columns are stored as those of text
-    files are.
+    Needs pyarrow: `pip install 'ragged-pipeline[arrow]'`. Read in order, the file is streamed. Parquet cannot read a
+    single row without its whole row group, so at the first access by number the selected columns are stored as those of
+    text files are.
 
     Args:
         file, text, words, target, on_bad_record: as for `Arrow`.

@@ -108,6 +108,8 @@ class InputFile:
         """
         if self.path is None or (state := _get_state(self._get_status(self.path))) == self._state:
             return
+        # `touch`, `chmod` and a copy to another disk change the state but not the content. That is worth one more read,
+        # because an error in the middle of a long training is expensive.
         if self._digest is not None and state[0] == self._state[0]:
             with self.path.open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() == self._digest:
@@ -172,6 +174,7 @@ class _Hashing(io.RawIOBase):
     def readinto(self, buffer: Buffer, /) -> int:
         view = memoryview(buffer)
         content = self._stream.read(len(view))
+        # Hashing here costs 0.5 s per gigabyte; a second pass over the file would cost its reading, too.
         self._hash.update(content)
         self._file.check_block(self._stream)
         if not content:
@@ -233,12 +236,9 @@ class Lines:
         self._number -= len(returned)
 
     def check_characters(self) -> None:
-        """Check the characters of the current record.
-
-        Raises:
-            MalformedError: if bytes of it could not be decoded, or it has a NUL.
-        """
+        """Check the characters of the current record."""
         for line in self.taken:
+            # Most lines are ASCII, and `isascii` only looks at a flag of the string.
             if not line.isascii():
                 try:
                     line.encode()
@@ -264,7 +264,9 @@ def open_lines(file: InputFile, encoding: str) -> Generator[Lines]:
     """Open a text file, compressed by gzip or not. Bytes that cannot be decoded become lone surrogates."""
     with file.open() as binary:
         is_gzip = binary.peek(len(_GZIP)).startswith(_GZIP)
+        # The magic number is not valid UTF-8, and no other encoding begins a text with it, so the name does not matter.
         content: Any = gzip.GzipFile(fileobj=binary) if is_gzip else binary
+        # newline="" leaves line ends as they are: the csv module must see those inside of quotes.
         yield Lines(io.TextIOWrapper(content, encoding, "surrogateescape", newline=""), file.name)
 
 
@@ -283,6 +285,8 @@ def check_encoding(encoding: str) -> str:
 
 
 def _get_state(found: os.stat_result) -> tuple[int, ...]:
+    # st_ctime is the time of the last change of the inode. Unlike st_mtime it cannot be set by `os.utime`, so it shows
+    # that a file was written even if `cp -p`, `tar` or `rsync -t` restored st_mtime.
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 

@@ -154,7 +154,7 @@ class _TokenCache(Generic[X]):
         if key is None:
             name = type(tokenize.tokenizer).__name__
             msg = (
-                f"tokens of {name!r} cannot be cached, because another tokenizer would get the same tokens from the cache; "
+                f"tokens of {name!r} cannot be cached, because other tokenizers would get them from the cache, too; "
                 "write its method `cache_key`, or leave out the cache."
             )
             raise OptionError(msg)
@@ -171,6 +171,7 @@ class _TokenCache(Generic[X]):
         Raises:
             SourceError: if the folder cannot be written.
         """
+        # A source that knows a digest of its files spares reading all inputs for one.
         name = self._source.fingerprint or _compute_content_digest(self._source)
         path = self._folder / f"{self._family}-{name}.arrays"
         found = _read_or_none(path)
@@ -185,6 +186,7 @@ class _TokenCache(Generic[X]):
         known = None if before is None else KnownInputs(cast("Digests", before["digests"]))
         end = 0
         with ArrayWriter(path) as writer:
+            # Without records nothing else would be appended, but readers need every array.
             for name, empty in self._make_arrays([], np.empty((0, 2), np.uint64), 0).items():
                 writer.append(name, empty)
             for first, inputs in _read_chunks(self._source):

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from pipeline.data.rows import Example, X_co
-from pipeline.errors import SourceError
-from pipeline.sources.malformed import MAX_PROBLEMS, OnBadRecord, Problem, Skipped, check_on_bad_record
+from pipeline.errors import OptionError, SourceError
+from pipeline.sources.malformed import MAX_PROBLEMS, OnBadRecord, Problem, Skipped
 from pipeline.sources.source import Source, check_index
 
 
@@ -31,7 +31,9 @@ class Validated(Source[X_co]):
     """
 
     def __init__(self, on_bad_record: OnBadRecord[X_co]) -> None:
-        check_on_bad_record(on_bad_record)
+        if on_bad_record not in ("raise", "skip") and not callable(on_bad_record):
+            msg = f'on_bad_record must be "raise", "skip" or a function of a Problem, got {on_bad_record!r}.'
+            raise OptionError(msg, on_bad_record=on_bad_record)
         self.on_bad_record: OnBadRecord[X_co] = on_bad_record
         nothing = _Screening(np.empty(0, np.int64), Skipped())
         self._screening: _Screening | None = nothing if on_bad_record == "raise" else None
