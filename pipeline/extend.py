@@ -36,7 +36,8 @@ from pipeline.parts.attention import Attention, masked_softmax
 from pipeline.parts.encoder import Encoder
 from pipeline.parts.pooling import Pooling
 from pipeline.parts.tokenizer import Tokenizer, Tokens
-from pipeline.registry import Plugin, PluginWarning, Registry
+from pipeline.registry.catalogue import Plugin, PluginWarning
+from pipeline.registry.discovery import Registry
 
 __all__ = [
     "Attention",
