@@ -121,7 +121,9 @@ def _bind(factory: Callable[..., object], options: Mapping[str, object]) -> Call
     """Return a function that creates a part with copies of the options: a module among them must not be shared."""
 
     def make() -> object:
-        part = factory(**copy.deepcopy(dict(options)))
+        # Tensors are shared: laws do not write into them, and pretrained weights may take gigabytes.
+        memo: dict[int, object] = {id(value): value for value in options.values() if isinstance(value, torch.Tensor)}
+        part = factory(**copy.deepcopy(dict(options), memo))
         return part.to("cpu") if isinstance(part, nn.Module) else part
 
     return make

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from pipeline import Batch, Encode, Encoder, MaybeCausal, States, Vectors
 from pipeline.errors import PluginError
@@ -361,6 +362,21 @@ def test_modules_among_the_options_are_not_changed() -> None:
     assert try_part("pipeline_encoders", Wrapper, {"input_size": 3, "encoder": given}) == Outcome()
     assert all(weight.dtype is torch.float32 for weight in given.parameters())
     assert given.training
+
+
+def test_tensors_among_the_options_are_not_copied() -> None:
+    """Pretrained weights may be large, and keep their values."""
+    weights, addresses = torch.ones(4, 3), list[int]()
+
+    def factory(input_size: int, weights: Tensor) -> Encoder[MaybeCausal]:
+        addresses.append(weights.data_ptr())
+        encoder = LSTM(input_size, 4)
+        encoder.register_parameter("pretrained", nn.Parameter(weights))
+        return encoder
+
+    assert try_part("pipeline_encoders", factory, {"input_size": 3, "weights": weights}) == Outcome()
+    assert set(addresses) == {weights.data_ptr()}
+    assert torch.equal(weights, torch.ones(4, 3))
 
 
 def test_options_that_cannot_be_copied_skip_the_trial(tmp_path: Path) -> None:
