@@ -4,7 +4,8 @@ Source: https://huggingface.co/docs/tokenizers
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, final
 
@@ -139,8 +140,9 @@ class HuggingFaceTokenizer(Tokenizer):
 def _find_special_tokens(tokenizer: "tokenizers.Tokenizer") -> SpecialTokens:
     """Return the special tokens that a `tokenizer.json` states.
 
-    The unknown token stands in the model, the padding token in the padding, and bos and eos in the post-processor that
-    would add them. Tokenizers trained here state none of these, but mark `<pad>`, `<unk>`, `<bos>`, `<eos>` as special.
+    The model states the unknown token, the padding options state the padding token, and the post-processor states bos
+    and eos. A token that is not stated is `<pad>`, `<unk>`, `<bos>` or `<eos>`, if that is marked as special, as in
+    tokenizers trained here.
     """
     file: dict[str, Any] = json.loads(tokenizer.to_str())
     special = {token["content"] for token in file.get("added_tokens") or () if token.get("special")}
@@ -179,7 +181,8 @@ def _find_ends(processor: Mapping[str, Any]) -> tuple[str | None, str | None]:
     return next((pair for pair in found if pair != (None, None)), (None, None))
 
 
-def words(
+def _train_word_level(
+    prepare: Callable[["tokenizers.Tokenizer"], None],
     texts: Iterable[str],
     *,
     vocab_size: int = 30_000,
@@ -191,56 +194,40 @@ def words(
     bos_token: str | None = BOS,
     eos_token: str | None = EOS,
 ) -> Tokenizer:
-    """Train a tokenizer for words and runs of punctuation: the most frequent `vocab_size`, all others are unknown.
-
-    Decoding joins tokens with spaces.
-    """
+    """Train a tokenizer whose tokens are those that `prepare` splits texts into: the most frequent `vocab_size`."""
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(unk_token=unk_token))
+    prepare(tokenizer)
+    _set_normalizer(tokenizer, lowercase, normalization)
+    special = SpecialTokens(pad_token=pad_token, unk_token=unk_token, bos_token=bos_token, eos_token=eos_token)
+    trainer = tokenizers.trainers.WordLevelTrainer(
+        vocab_size=vocab_size, min_frequency=min_frequency, special_tokens=_list_tokens(special), show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return HuggingFaceTokenizer(tokenizer, **special)
+
+
+def _split_words(tokenizer: "tokenizers.Tokenizer") -> None:
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    special = SpecialTokens(pad_token=pad_token, unk_token=unk_token, bos_token=bos_token, eos_token=eos_token)
-    return _train_word_level(tokenizer, texts, vocab_size, min_frequency, lowercase, normalization, special)
 
 
-def whole(
-    texts: Iterable[str],
-    *,
-    vocab_size: int = 30_000,
-    min_frequency: int = 1,
-    lowercase: bool = False,
-    normalization: Normalization | None = None,
-    pad_token: str | None = PAD,
-    unk_token: str = UNKNOWN,
-    bos_token: str | None = BOS,
-    eos_token: str | None = EOS,
-) -> Tokenizer:
-    """Train a tokenizer with one token per text, or per word of a row that is split already, as taggers need.
-
-    Decoding joins tokens with spaces.
-    """
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(unk_token=unk_token))
-    special = SpecialTokens(pad_token=pad_token, unk_token=unk_token, bos_token=bos_token, eos_token=eos_token)
-    return _train_word_level(tokenizer, texts, vocab_size, min_frequency, lowercase, normalization, special)
-
-
-def characters(
-    texts: Iterable[str],
-    *,
-    vocab_size: int = 30_000,
-    min_frequency: int = 1,
-    lowercase: bool = False,
-    normalization: Normalization | None = None,
-    pad_token: str | None = PAD,
-    unk_token: str = UNKNOWN,
-    bos_token: str | None = BOS,
-    eos_token: str | None = EOS,
-) -> Tokenizer:
-    """Train a tokenizer for Unicode characters, line ends and spaces included; unseen ones are unknown."""
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(unk_token=unk_token))
+def _split_characters(tokenizer: "tokenizers.Tokenizer") -> None:
     # In Oniguruma, (?m) makes the dot match line ends too.
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex("(?m)."), "isolated")
     tokenizer.decoder = tokenizers.decoders.Fuse()
-    special = SpecialTokens(pad_token=pad_token, unk_token=unk_token, bos_token=bos_token, eos_token=eos_token)
-    return _train_word_level(tokenizer, texts, vocab_size, min_frequency, lowercase, normalization, special)
+
+
+def _split_nothing(_: "tokenizers.Tokenizer") -> None:
+    pass
+
+
+words: Callable[..., Tokenizer] = partial(_train_word_level, _split_words)
+"""Train a tokenizer for words and runs of punctuation. Decoding joins them with spaces."""
+
+whole: Callable[..., Tokenizer] = partial(_train_word_level, _split_nothing)
+"""Train a tokenizer with one token per text, or per word of a row of words, as taggers need."""
+
+characters: Callable[..., Tokenizer] = partial(_train_word_level, _split_characters)
+"""Train a tokenizer for Unicode characters, line ends and spaces included; unseen ones are unknown."""
 
 
 def byte_level(
@@ -298,26 +285,6 @@ def _train_byte_pairs(
         special_tokens=_list_tokens(special),
         # All 256 bytes, not only those of the texts: then no text is unknown.
         initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return HuggingFaceTokenizer(tokenizer, **special)
-
-
-def _train_word_level(
-    tokenizer: "tokenizers.Tokenizer",
-    texts: Iterable[str],
-    vocab_size: int,
-    min_frequency: int,
-    lowercase: bool,
-    normalization: Normalization | None,
-    special: SpecialTokens,
-) -> Tokenizer:
-    _set_normalizer(tokenizer, lowercase, normalization)
-    trainer = tokenizers.trainers.WordLevelTrainer(
-        vocab_size=vocab_size,
-        min_frequency=min_frequency,
-        special_tokens=_list_tokens(special),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)

@@ -164,7 +164,7 @@ class _Runner:
         self.value: object = _NOTHING
         self.hint: object = Any
         self.size_is_certain = False
-        """Whether the value's size follows from the stages before, not from a guess at what later stages read."""
+        """True if the value's size follows from the stages before, not from a guess at what later stages read."""
 
     def run(self, stages: Sequence[PreparedStage]) -> StageRun:
         """Run the first of the remaining stages."""

@@ -26,7 +26,7 @@ _BASES: Final = cast("Sequence[type]", (Stage, Stream, TypePreserving))
 
 @attrs.frozen
 class TypeAndShape:
-    """What one stage passes to the next.
+    """The type and shape of the output of one stage, which is the input of the next.
 
     Attributes:
         type: the type as it is written: `Padded[Ids]`.

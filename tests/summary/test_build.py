@@ -255,9 +255,9 @@ def test_misfits_of_data_stages_are_found_by_their_types() -> None:
         match=r"`FromFeatures` and stage 2 `Bucket`: the input of Bucket must be Row\[Ids\], got Row\[Vectors\]",
     ):
         frames.check()
-    behind = cast("Stage[States, object]", Best())
+    best = cast("Stage[States, object]", Best())
     with pytest.raises(ShapeError, match="`Encode` and stage 3 `Best`: the input of Best must be Scores, got States"):
-        (small() >> behind).check()
+        (small() >> best).check()
     assert may_fit(list[Row[Vectors]], list[Row[Hidden]])
     assert may_fit(bool | int, float)
     assert not may_fit(States[MaybeCausal], Pooled)

@@ -1,4 +1,4 @@
-"""Both type checkers, strict, accept a package as `new-plugin` writes it."""
+"""Both type checkers, in strict mode, accept a package written by `new-plugin`."""
 
 import importlib.util
 import os
@@ -16,8 +16,8 @@ CHECKERS = {
 }
 
 
-def checked(checker: str, folder: Path) -> "subprocess.CompletedProcess[str]":
-    """What a checker, set up by the package's own pyproject.toml, says of it."""
+def run_checker(checker: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """Run a checker with the settings of the package's own pyproject.toml."""
     if importlib.util.find_spec(checker) is None:
         if os.environ.get("PIPELINE_TYPES_INSTALLED"):
             pytest.fail(f"{checker} is missing from the session made for it")
@@ -26,16 +26,16 @@ def checked(checker: str, folder: Path) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.parametrize("checker", CHECKERS)
-def test_what_is_written_type_checks(checker: str, tmp_path: Path) -> None:
-    """Its module and its tests, of which one assigns the module to the hook's protocol; a fault in it is found."""
+def test_a_written_package_type_checks(checker: str, tmp_path: Path) -> None:
+    """A test in it assigns the module to the hook's protocol, so a mistake in the module is found."""
     folder = write_plugin("leaky-mean", tmp_path)
-    told = checked(checker, folder)
-    assert told.returncode == 0, told.stdout + told.stderr
+    result = run_checker(checker, folder)
+    assert result.returncode == 0, result.stdout + result.stderr
     module = folder / "pipeline_leaky_mean" / "__init__.py"
     right = module.read_text(encoding="utf-8")
     wrong = right.replace("-> Mapping[str, EncoderFactory]:", "-> Mapping[str, int]:")
     assert wrong != right
     module.write_text(wrong, encoding="utf-8")
-    told = checked(checker, folder)
-    assert told.returncode == 1, told.stdout + told.stderr
-    assert "test_leaky_mean.py" in told.stdout
+    result = run_checker(checker, folder)
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "test_leaky_mean.py" in result.stdout

@@ -268,7 +268,7 @@ e = Embed(9, 9) >> Encode(LSTM(9, 9)) >> Attend() >> Unpack() >> Encode(LSTM(9, 
 e = Encode(bi) >> Unpack(Vectors)  # E future: unpacked states that are not causal
 e = Embed(9, 9) >> Encode(bi) >> Unpack(Hidden) >> Encode(LSTM(9, 9), Hidden) >> NextToken(9)  # E future: Hidden
 e = Encode(bi) >> Unpack() >> Pack(Vectors) >> Encode(LSTM(9, 9))  # E future: packed again, but still not causal
-e = Encode(bi) >> Unpack() >> Dropout() >> Encode("gru", causal=True, hidden_size=4)  # E future: its input is not causal
+e = Encode(bi) >> Unpack() >> Dropout() >> Encode("gru", causal=True, hidden_size=4)  # E future: input not causal
 e = next_token_of(Embed(9, 9) >> Encode(bi))  # E future: a bidirectional encoder, by a function
 e = next_token_of(Embed(9, 9) >> Encode(LSTM(9, 9)) >> Attend() >> Dropout())  # E future: whole rows, by a function
 e = next_token_of(Embed(9, 9) >> (Encode("gru", hidden_size=4) >> AttendEarlier()))  # E future: a name, by a function
