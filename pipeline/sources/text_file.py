@@ -44,12 +44,13 @@ class InputFile:
     """
 
     def __init__(self, file: FileInput, encoding: str = "utf-8") -> None:
+        self.name: str = "<stdin>"
         self.path: Path | None = None
         self._once: Path | IO[bytes] | None = None
         self._state: tuple[int, ...] = ()
         self._digest: str | None = None
         if file == "-":
-            self.name, self._once = "<stdin>", sys.stdin.buffer
+            self._once = sys.stdin.buffer
         elif isinstance(file, str | PathLike):
             path = Path(file)
             self.name = str(path)
@@ -195,7 +196,7 @@ class Lines:
     """
 
     def __init__(self, text: io.TextIOWrapper, name: str) -> None:
-        self.first = 1
+        self.first: int = 1
         self.taken: list[str] = []
         self._text = text
         self._name = name
