@@ -26,14 +26,12 @@ def write_reviews(file: Path, rows: int = 600) -> Path:
 
 # Data: texts and their labels.
 file = Path(sys.argv[1]) if sys.argv[1:] else write_reviews(Path(tempfile.mkdtemp()) / "reviews.csv")
-examples = list(Csv(file, text="text", target="label"))
-random.Random(0).shuffle(examples)
-train, valid = examples[len(examples) // 10 :], examples[: len(examples) // 10]
+train, valid = Csv(file, text="text", target="label").split(0.9, seed=0)
 
 # Stages: the first half makes batches, the second half is the model.
 torch.manual_seed(0)
-tokenize = Tokenize.train([example.input for example in train])
-labels = Labels.from_targets(example.target for example in train)
+tokenize = Tokenize.train(train.inputs())
+labels = Labels.from_targets(train.targets())
 data = tokenize >> Bucket(max_padded_steps=500, seed=0) >> Pad(labels=labels)
 embed, encode = Embed(tokenize.vocab_size, 32), Encode(LSTM(32, 32, bidirectional=True))
 model = Pack() >> embed >> encode >> Pool("max") >> Classify(labels)
@@ -53,6 +51,6 @@ for epoch in range(5):
     print(f"epoch {epoch}: total loss {total:.3f}")
 
 # Evaluation: one prediction per text, in the order of the texts.
-predicted = list(pipe.predict([example.input for example in valid]))
-right = sum(found == example.target for found, example in zip(predicted, valid, strict=True))
+predicted = list(pipe.predict(valid.inputs()))
+right = sum(label == target for label, target in zip(predicted, valid.targets(), strict=True))
 print(f"accuracy on {len(valid)} held-out texts: {right / len(valid):.1%}")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline import Bucket, Classify, Encode, Example, FromFeatures, Pack, Pad, Pool, Vectors
+from pipeline.sources import Records
 from pipeline_recurrent import GRU
 
 
@@ -34,10 +35,9 @@ def read_rows(file: str) -> list[Example[Tensor]]:
 
 # Data: rows of features, time x feature, and a class per row.
 torch.manual_seed(0)
-examples = read_rows(sys.argv[1]) if sys.argv[1:] else make_waves()
-shuffled = [examples[place] for place in torch.randperm(len(examples)).tolist()]
-train, valid = shuffled[: len(shuffled) * 4 // 5], shuffled[len(shuffled) * 4 // 5 :]
-features, classes = examples[0].input.shape[1], len({example.target for example in examples})
+rows = Records(read_rows(sys.argv[1]) if sys.argv[1:] else make_waves())
+train, valid = rows.split(0.8, seed=0)
+features, classes = rows[0].input.shape[1], len(set(rows.targets()))
 
 # Stages: nothing to tokenize or embed; the stages say that they handle vectors.
 data = FromFeatures() >> Bucket(Vectors, max_padded_steps=600, seed=0) >> Pad(Vectors)
@@ -53,6 +53,6 @@ for _ in range(15):
         optimizer.step()
 
 # Evaluation: one class per row.
-predicted = list((data >> model).predict([example.input for example in valid]))
-right = sum(found == example.target for found, example in zip(predicted, valid, strict=True))
+predicted = list((data >> model).predict(valid.inputs()))
+right = sum(label == target for label, target in zip(predicted, valid.targets(), strict=True))
 print(f"accuracy on {len(valid)} held-out rows: {right / len(valid):.1%}")

@@ -30,14 +30,12 @@ def write_sentences(file: Path, rows: int = 400) -> Path:
 
 # Data: sentences of words, and a tag per word.
 file = Path(sys.argv[1]) if sys.argv[1:] else write_sentences(Path(tempfile.mkdtemp()) / "sentences.conllu")
-sentences = list(Conllu(file, target="upos"))
-random.Random(0).shuffle(sentences)
-train, valid = sentences[len(sentences) // 10 :], sentences[: len(sentences) // 10]
+train, valid = Conllu(file, target="upos").split(0.9, seed=0)
 
 # Stages: words are cut into byte pairs, and a word is tagged at one of its pieces.
 torch.manual_seed(0)
-tokenize = TokenizeWords.train([sentence.input for sentence in train], "bpe", vocab_size=2_000)
-labels = Labels.from_targets(sentence.target for sentence in train)
+tokenize = TokenizeWords.train(train.inputs(), "bpe", vocab_size=2_000)
+labels = Labels.from_targets(train.targets())
 data = tokenize >> Bucket(max_padded_steps=1_000, seed=0) >> Pad(labels=labels)
 model = tagger(tokenize.vocab_size, labels, embedding_dim=64, hidden_size=64)
 
@@ -52,8 +50,8 @@ for _ in range(2):
 
 # Evaluation: one list of tags per sentence.
 right = words = 0
-for tags, sentence in zip((data >> model).predict([sentence.input for sentence in valid]), valid, strict=True):
-    assert isinstance(sentence.target, Sequence)  # one tag per word
-    right += sum(map(eq, tags, sentence.target))
+for tags, target in zip((data >> model).predict(valid.inputs()), valid.targets(), strict=True):
+    assert isinstance(target, Sequence)  # one tag per word
+    right += sum(map(eq, tags, target))
     words += len(tags)
 print(f"accuracy on {words} held-out words: {right / words:.1%}")
