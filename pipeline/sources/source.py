@@ -198,20 +198,20 @@ class Selection(Source[X_co]):
 
     @override
     def read(self, number: int) -> Example[X_co]:
-        return self.source.read(int(self.indices[number]))
+        return self.source.read(self._get_number(number))
 
     @override
     def where(self, index: int) -> str:
-        return self.source.where(int(self.indices[check_index(index, len(self), "Selection")]))
+        return self.source.where(self._get_number(index))
 
     @override
     def target(self, index: int) -> Target:
-        return self.source.target(int(self.indices[check_index(index, len(self), "Selection")]))
+        return self.source.target(self._get_number(index))
 
     @override
     def select(self, indices: Iterable[int]) -> Source[X_co]:
-        chosen = [check_index(index, len(self), "Selection") for index in indices]
-        return Selection(self.source, self.indices[np.array(chosen, np.int64)])
+        # Without this, parts of parts would look up each number several times.
+        return Selection(self.source, np.array([self._get_number(index) for index in indices], np.int64))
 
     @property
     @override
@@ -224,6 +224,10 @@ class Selection(Source[X_co]):
     def fingerprint(self) -> str | None:
         name = self.source.fingerprint
         return None if name is None else compute_digest("selection", name, self.indices.tobytes())
+
+    def _get_number(self, index: int) -> int:
+        """Return the number of a record in the whole source."""
+        return int(self.indices[check_index(index, len(self), "Selection")])
 
 
 @final

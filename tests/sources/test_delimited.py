@@ -102,10 +102,10 @@ def test_many_open_quotes_take_linear_time(tmp_path: Path) -> None:
     times: list[float] = []
     for count in (2_000, 16_000):
         file = write(tmp_path / f"{count}", b"text,y\n" + b'"b,2\nc,3\n' * count)
-        begin = time.perf_counter()
+        begin = time.process_time()
         source = Csv(file, on_bad_record="skip")
         assert (len(source), source.skipped.total) == (count, count)
-        times.append(time.perf_counter() - begin)
+        times.append(time.process_time() - begin)
     assert times[1] < 30 * times[0]
 
 
