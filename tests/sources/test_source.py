@@ -195,7 +195,7 @@ class Streamed(IterableDataset[str]):
 
 
 def test_a_concatenation_is_found_by_number() -> None:
-    """Empty sources are passed over; without a length of each there is none."""
+    """Empty sources are passed over; all sources must have a length."""
     source = Concat(Records(["a"]), Records(list[str]()), Records(["b", "c"]))
     assert [source[i].input for i in range(-3, 3)] == ["a", "b", "c"] * 2
     assert source.where(1) == "list, record 1"
