@@ -1,1 +1,1 @@
-"""What the library's speed is measured with: `python docs/bench`, or `nox -s bench`."""
+"""Benchmarks of the library: `python docs/bench`, or `nox -s bench`."""

@@ -1,4 +1,4 @@
-"""Run as a folder: `python docs/bench NAME...`."""
+"""Run the folder as a program: `python docs/bench NAME...`."""
 
 import os
 import sys
@@ -6,8 +6,8 @@ from importlib import import_module
 from pathlib import Path
 
 if __name__ == "__main__":
-    # Python puts the folder that it runs on the path; what is imported is the package that the folder is.
+    # `python docs/bench` puts the folder itself on the path. The package `bench` is found from its parent.
     sys.path[0] = str(Path(__file__).parents[1])
-    # Torch's profiler, which counts memory, reads this as it is loaded, and otherwise tells of every start and stop.
+    # The profiler that measures peak memory reads this once, when torch is imported; it logs every start otherwise.
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     sys.exit(import_module("bench.command").main(sys.argv[1:]))

@@ -1,8 +1,8 @@
-"""The command line: `python docs/bench`."""
+"""Measure the speed of the library beside that of alternatives, or print the tables of an earlier run."""
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, cast
@@ -10,114 +10,121 @@ from typing import Final, cast
 import attrs
 from rich.console import Console
 
-from bench.batching.corpus import Corpus, LengthsError
-from bench.measured import batch
-from bench.measured.all import MEASUREMENTS
-from bench.measured.measurement import Extent, Measurement
-from bench.record.finding import Finding
-from bench.record.machine import machine
-from bench.record.record import Record, RecordError
-from bench.record.sheet import Sheet
-from bench.record.targets import targets_sheet
+from bench.batching.data import Corpus
+from bench.errors import LengthsError, RecordError
+from bench.measurements import batch
+from bench.measurements.attend import ATTEND
+from bench.measurements.checks import CHECKS
+from bench.measurements.encode import ENCODE
+from bench.measurements.epoch import EPOCH
+from bench.measurements.packing import PACKING
+from bench.measurements.precompute import PRECOMPUTE
+from bench.record.measurement import Extent, Measurement, ReportTable
+from bench.record.record import Record, Result, inspect_machine
+from bench.record.targets import tabulate_targets
+
+MEASUREMENTS: Final[Mapping[str, Measurement]] = {
+    measurement.name: measurement for measurement in (ENCODE, PRECOMPUTE, ATTEND, EPOCH, PACKING, CHECKS, batch.BATCH)
+}
+"""All measurements by name, in the order in which they run by default."""
 
 _EXTENTS: Final = ("quick", "full")
-_WIDE: Final = 200
 _USAGE: Final = """python docs/bench [NAME ...] [quick | full] [--json FILE] [--lengths FILE]
        python docs/bench report FILE"""
 
+# Characters, if the output is not a terminal: wide enough that no table is wrapped.
+_WIDTH: Final = 200
+
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure what is named, or all; or print what a file of JSON holds as Markdown."""
-    parser = _parser()
-    said = parser.parse_args(arguments)
-    words, file = cast("list[str]", said.words), cast("Path", said.json)
+    """Run the measurements that are named, or all; or print the tables of a JSON file as Markdown."""
+    parser = _make_parser()
+    options = parser.parse_args(arguments)
+    words, file = cast("list[str]", options.words), cast("Path", options.json)
     if words[:1] == ["report"]:
-        return _report(parser, words[1:])
+        return _print_report(parser, words[1:])
     names = [word for word in words if word not in (*_EXTENTS, "all")]
     if unknown := [name for name in names if name not in MEASUREMENTS]:
-        parser.error(f"{unknown[0]!r} is none of {', '.join((*MEASUREMENTS, 'all', *_EXTENTS, 'report'))}")
-    extent = _extent(said.quick or "quick" in words, said.full or "full" in words, parser)
-    own = _own(cast("Path | None", said.lengths), parser)
-    chosen = [MEASUREMENTS[name] for name in dict.fromkeys(names)] or _by_default(extent)
-    measure([_given(each, own) for each in chosen], extent, file)
+        parser.error(
+            f"NAME must be one of {', '.join((*MEASUREMENTS, 'all', *_EXTENTS, 'report'))}, got {unknown[0]!r}"
+        )
+    extent = _choose_extent(options.quick or "quick" in words, options.full or "full" in words, parser)
+    own = _read_lengths(cast("Path | None", options.lengths), parser)
+    chosen = [MEASUREMENTS[name] for name in dict.fromkeys(names)] or _choose_measurements(extent)
+    run_measurements([_add_lengths(each, own) for each in chosen], extent, file)
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("bench", usage=_USAGE, description=__doc__)
-    parser.add_argument("words", nargs="*", metavar="NAME", help=f"any of {', '.join(MEASUREMENTS)}; all if none")
-    parser.add_argument("--quick", action="store_true", help="a few points, within two minutes; or the word quick")
-    parser.add_argument("--full", action="store_true", help="the whole grid, in many hours; or the word full")
+    parser.add_argument("words", nargs="*", metavar="NAME", help=f"one of {', '.join(MEASUREMENTS)}; all by default")
+    parser.add_argument("--quick", action="store_true", help="measure a few points, in two minutes; same as: quick")
+    parser.add_argument("--full", action="store_true", help="measure the whole grid, in many hours; same as: full")
     parser.add_argument(
-        "--json", type=Path, default=Path("bench.json"), help="the file to write; bench.json if left out"
+        "--json", type=Path, default=Path("bench.json"), help="write the record to this file; default: bench.json"
     )
-    parser.add_argument("--lengths", type=Path, help="lengths of your own, as numpy.save writes them: for batch")
+    parser.add_argument("--lengths", type=Path, help="add your own row lengths, written by numpy.save, to `batch`")
     return parser
 
 
-def _own(file: Path | None, parser: argparse.ArgumentParser) -> Corpus | None:
-    """Lengths out of a file, if there is one."""
+def _read_lengths(file: Path | None, parser: argparse.ArgumentParser) -> Corpus | None:
     try:
         return None if file is None else Corpus.read(file)
     except LengthsError as error:
         parser.error(str(error))
 
 
-def _given(measurement: Measurement, own: Corpus | None) -> Measurement:
-    """A measurement, with lengths of one's own where it makes batches."""
+def _add_lengths(measurement: Measurement, own: Corpus | None) -> Measurement:
+    """Pass the user's lengths to the measurement of batching; return other measurements as they are."""
     if own is None or measurement.name != batch.BATCH.name:
         return measurement
-    return attrs.evolve(measurement, find=partial(batch.find, own=own))
+    return attrs.evolve(measurement, measure=partial(batch.measure, own=own))
 
 
-def _extent(quick: object, full: object, parser: argparse.ArgumentParser) -> Extent:
+def _choose_extent(quick: object, full: object, parser: argparse.ArgumentParser) -> Extent:
     if quick and full:
-        parser.error("quick and full exclude each other")
-    return "quick" if quick else "full" if full else "named"
+        parser.error("quick and full exclude each other; pass one of them")
+    return "quick" if quick else "full" if full else "default"
 
 
-def _by_default(extent: Extent) -> list[Measurement]:
-    """All of them, or those that have a quick part."""
+def _choose_measurements(extent: Extent) -> list[Measurement]:
     return [measurement for measurement in MEASUREMENTS.values() if measurement.quick or extent != "quick"]
 
 
-def measure(chosen: Sequence[Measurement], extent: Extent, file: Path) -> Record:
-    """Measure, and show and write what was found; the file is written after every point, so that little can be lost."""
-    console, found = _console(), list[Finding]()
-    record = Record(machine(), found)
+def run_measurements(chosen: Sequence[Measurement], extent: Extent, file: Path) -> Record:
+    """Measure, and print and write the results. The file is written after every point, in case the run is stopped."""
+    console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
+    results: list[Result] = []
+    record = Record(inspect_machine(), results)
     console.print(str(record.machine), highlight=False)
     for measurement in chosen:
-        for finding in measurement.find(extent):
-            console.print(f"{finding.measurement}: {finding.point}", highlight=False)
-            found.append(finding)
-            record = Record(record.machine, found)
+        for result in measurement.measure(extent):
+            console.print(f"{result.measurement}: {result.point}", highlight=False)
+            results.append(result)
+            record = Record(record.machine, results)
             record.write(file)
-    for sheet in sheets(record):
-        console.print(sheet.table())
+    for table in make_tables(record):
+        console.print(table.to_rich())
     console.print(f"written to {file}", highlight=False)
     return record
 
 
-def _console() -> Console:
-    """As wide as the terminal; in a file, as wide as the tables are."""
-    return Console() if sys.stdout.isatty() else Console(width=_WIDE)
+def make_tables(record: Record) -> list[ReportTable]:
+    """Make a table per measurement that was run, and the table of targets."""
+    measured = [(each, record.select(each.name)) for each in MEASUREMENTS.values()]
+    tables = [measurement.tabulate(results) for measurement, results in measured if results]
+    return [table for table in (*tables, tabulate_targets(record)) if table.rows]
 
 
-def sheets(record: Record) -> list[Sheet]:
-    """A table a measurement, and the targets if one of them was measured."""
-    found = [each.sheet(record.of(each.name)) for each in MEASUREMENTS.values() if record.of(each.name)]
-    return [sheet for sheet in (*found, targets_sheet(record)) if sheet.rows]
-
-
-def _report(parser: argparse.ArgumentParser, files: Sequence[str]) -> int:
-    """Tables of Markdown, for a page."""
+def _print_report(parser: argparse.ArgumentParser, files: Sequence[str]) -> int:
+    """Print the tables of a record as Markdown."""
     if len(files) != 1:
-        parser.error(f"report takes one file of JSON, but {len(files)} arrived")
+        parser.error(f"report takes one JSON file, got {len(files)}; pass the file that a run wrote")
     try:
         record = Record.read(Path(files[0]))
     except (OSError, RecordError) as error:
         parser.error(str(error))
-    for sheet in sheets(record):
-        sys.stdout.write(f"{sheet.markdown()}\n\n")
+    for table in make_tables(record):
+        sys.stdout.write(f"{table.to_markdown()}\n\n")
     sys.stdout.write(f"({record.machine})\n")
     return 0

@@ -1,4 +1,4 @@
-"""The bench of batching: what it counts is right, and whoever is measured serves every row."""
+"""Benchmarks of batching: metrics equal independent computations, and every implementation returns every row."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,58 +12,47 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bench import command
-from bench.absent import AbsentError
-from bench.batching.corpus import BUDGET, CORPORA, Corpus, LengthsError
-from bench.batching.epoch import Batch, Epoch
-from bench.batching.figures import planning, ranks, resuming, tokenizing
-from bench.batching.figures.all import Sizes, figures
-from bench.batching.figures.figure import Figure
-from bench.batching.figures.loading import drawn, gathered, loading
-from bench.batching.figures.memory import inspect_stages
-from bench.batching.figures.ranks import dealt
-from bench.batching.ways.all import OURS, WAYS, ways
-from bench.batching.ways.ours import OnePool, Ours
-from bench.batching.ways.sorted_once import sorted_once
-from bench.batching.ways.way import Loading, Room, Way
-from bench.measured import batch
-from bench.measured.all import MEASUREMENTS
-from bench.measured.measurement import Extent
-from bench.record.finding import Finding
-from bench.record.machine import machine
-from bench.record.record import Record
-from bench.timing.alike import UnequalError
-from bench.timing.times import Times
-from bench.timing.turns import Turns
+from bench.batching import cost, quality
+from bench.batching.data import BUDGET, DISTRIBUTIONS, Batch, Corpus, Epoch
+from bench.batching.implementations import BatchLimit, Implementation, LoadEpoch, Ours, OursSorted
+from bench.batching.metric import Metric
+from bench.batching.other_samplers import IMPLEMENTATIONS, OURS, cut_like_fairseq, make_implementations
+from bench.command import MEASUREMENTS
+from bench.encoders.lengths import to_ints
+from bench.errors import LengthsError, MismatchError, MissingPackageError
+from bench.measurements import batch
+from bench.record.measurement import Extent
+from bench.record.record import Record, Result, inspect_machine
+from bench.timing.times import Rounds, Times
 from pipeline.batching import Budget, Plan, Randomness, Rows
-from pipeline.data.tensors import to_ints
 
-FEW = Turns(most=2, fewest=2)
-SMALL = Room(rows=7, max_padded_steps=600)
+FEW = Rounds(most=2, fewest=2)
+SMALL = BatchLimit(rows=7, max_padded_steps=600)
 LENGTHS = Corpus.sentences(300).lengths
 
 
 @pytest.mark.parametrize(
     "policy", [Budget(600, batches_per_sort=5), Rows(7), Budget(600, batches_per_sort=None)], ids=str
 )
-def test_figures_are_those_of_plans(policy: Budget | Rows) -> None:
-    """What is counted of anyone's batches is what plans say of themselves."""
+def test_metrics_equal_those_of_plans(policy: Budget | Rows) -> None:
+    """The metrics of arbitrary batches equal the reports of a plan on the same batches."""
     plan, following = (Plan.of(LENGTHS, policy, epoch=epoch) for epoch in (0, 1))
     epoch, then = Epoch.of(LENGTHS, plan), Epoch.of(LENGTHS, following)
-    assert epoch.padded.tolist() == plan.padded.tolist()
-    assert epoch.wasted == pytest.approx(plan.report().wasted)
+    assert epoch.padded_steps.tolist() == plan.padded.tolist()
+    assert epoch.padding == pytest.approx(plan.report().wasted)
     wanted = Randomness.of(plan, following)
     assert epoch.correlation == pytest.approx(wanted.correlation)
-    assert epoch.mates_again(then) == pytest.approx(wanted.repeated_batchmates)
-    assert epoch.astray == 0
+    assert epoch.compute_repeated_batchmates(then) == pytest.approx(wanted.repeated_batchmates)
+    assert epoch.misplaced == 0
 
 
-def test_rows_astray() -> None:
-    """Left out, or served twice; and a batch of no rows is none."""
+def test_misplaced_rows() -> None:
+    """Omitted and repeated rows are counted; empty batches are left out; undefined metrics are 0."""
     epoch = Epoch.of(LENGTHS[:4], [[0, 1], [], [1]])
-    assert epoch.astray == 3
+    assert epoch.misplaced == 3
     assert epoch.sizes.tolist() == [2, 1]
     assert Epoch.of(LENGTHS[:4], [[0, 1], [2, 3]]).correlation == 0.0
-    assert Epoch.of(LENGTHS[:2], [[0], [1]]).mates_again(Epoch.of(LENGTHS[:2], [[0, 1]])) == 0.0
+    assert Epoch.of(LENGTHS[:2], [[0], [1]]).compute_repeated_batchmates(Epoch.of(LENGTHS[:2], [[0, 1]])) == 0.0
 
 
 @given(
@@ -71,9 +60,9 @@ def test_rows_astray() -> None:
     budget=st.integers(20, 90),
     multiple=st.integers(1, 8),
 )
-def test_rows_sorted_once(lengths: list[int], budget: int, multiple: int) -> None:
-    """Each row once, from the shortest to the longest; within the budget, and as full as it may be."""
-    found = [[int(row) for row in rows] for rows in sorted_once(np.array(lengths), budget, multiple)]
+def test_fairseq_batches(lengths: list[int], budget: int, multiple: int) -> None:
+    """Each row occurs once, shortest first; batches are within the budget, and no further rows would fit."""
+    found = [[int(row) for row in rows] for rows in cut_like_fairseq(np.array(lengths), budget, multiple)]
     rows = [row for rows in found for row in rows]
     assert sorted(rows) == list(range(len(lengths)))
     ascending = [lengths[row] for row in rows]
@@ -88,19 +77,19 @@ def test_rows_sorted_once(lengths: list[int], budget: int, multiple: int) -> Non
         begin = stop
 
 
-def test_lengths_are_those_stated() -> None:
-    """As many and as long as they are said to be, and the same at every call."""
-    means = {name: round(float(spread.drawn().mean()), 1) for name, spread in CORPORA.items()}
-    assert means == {"like ewt": 17.2, "like imdb": 215.2, "~20": 19.9}
-    for spread in CORPORA.values():
-        lengths = spread.drawn()
-        assert (lengths == spread.drawn()).all()
-        assert len(lengths) == spread.rows
-        assert 1 <= lengths.min() <= lengths.max() <= spread.most <= BUDGET
+def test_drawn_lengths() -> None:
+    """Numbers of rows, means and bounds are as stated, and equal at every call."""
+    means = {name: round(float(distribution.draw().mean()), 1) for name, distribution in DISTRIBUTIONS.items()}
+    assert means == {"like EWT": 17.2, "like IMDb": 215.2, "~20 steps": 19.9}
+    for distribution in DISTRIBUTIONS.values():
+        lengths = distribution.draw()
+        assert (lengths == distribution.draw()).all()
+        assert len(lengths) == distribution.rows
+        assert 1 <= lengths.min() <= lengths.max() <= distribution.longest <= BUDGET
 
 
-def test_lengths_of_ones_own(tmp_path: Path) -> None:
-    """Of any whole type."""
+def test_lengths_from_a_file(tmp_path: Path) -> None:
+    """Any integer type is accepted."""
     file = tmp_path / "mine.npy"
     np.save(file, np.array([3, 1, 2], np.uint16))
     own = Corpus.read(file)
@@ -111,20 +100,20 @@ def test_lengths_of_ones_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lengths", "message"),
     [
-        (np.array([1.5, 2.0]), "one whole number a row, but holds float64 of shape (2,)"),
-        (np.array([[1, 2]]), "one whole number a row, but holds int64 of shape (1, 2)"),
+        (np.array([1.5, 2.0]), "one integer per row, got float64 of shape (2,)"),
+        (np.array([[1, 2]]), "one integer per row, got int64 of shape (1, 2)"),
         (np.array([], np.int64), "of shape (0,)"),
-        (np.array([3, 0]), "lengths of 1 to 4,096 steps, the budget, but row 1 has 0"),
-        (np.array([3, 4, 4_097]), "but row 2 has 4,097"),
+        (np.array([3, 0]), "must be from 1 to 4,096, the budget, got 0 in row 1"),
+        (np.array([3, 4, 4_097]), "got 4,097 in row 2"),
     ],
 )
-def test_wrong_lengths_are_refused(
+def test_wrong_lengths_are_rejected(
     lengths: "np.ndarray[tuple[int, ...], np.dtype[np.generic]]",
     message: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """With what is wrong, before anything is measured."""
+    """The command line reports the error before anything is measured."""
     file = tmp_path / "mine.npy"
     np.save(file, lengths)
     with pytest.raises(SystemExit):
@@ -133,69 +122,69 @@ def test_wrong_lengths_are_refused(
 
 
 @pytest.mark.parametrize("content", [None, b"", b"1 2 3", b"\x80\x04N."])
-def test_a_file_of_no_lengths_is_refused(content: bytes | None, tmp_path: Path) -> None:
-    """None at all, an empty one, text, and a pickle."""
+def test_unreadable_lengths_are_rejected(content: bytes | None, tmp_path: Path) -> None:
+    """A missing file, an empty one, text, and a pickle."""
     file = tmp_path / "mine.npy"
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(LengthsError, match="must be what numpy.save wrote"):
+    with pytest.raises(LengthsError, match="must be written by numpy.save"):
         Corpus.read(file)
 
 
-def test_ones_own_lengths_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By what makes batches, and by nothing else."""
-    asked: list[Corpus | None] = []
+def test_lengths_of_the_user_are_passed_to_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The measurement of batching gets the lengths in the file."""
+    passed: list[Corpus | None] = []
 
-    def find(extent: Extent, own: Corpus | None = None) -> Iterator[Finding]:
+    def measure(extent: Extent, own: Corpus | None = None) -> Iterator[Result]:
         assert extent == "quick"
-        asked.append(own)
-        yield Figure("some", "number").counted("here", {OURS: 1})
+        passed.append(own)
+        yield Metric("some", "number").report_counts("here", {OURS: 1})
 
-    monkeypatch.setattr(batch, "find", find)
+    monkeypatch.setattr(batch, "measure", measure)
     monkeypatch.setattr(command, "MEASUREMENTS", {"batch": MEASUREMENTS["batch"]})
     np.save(tmp_path / "mine.npy", np.array([3, 1]))
     words = ["quick", "--json", str(tmp_path / "run.json"), "--lengths", str(tmp_path / "mine.npy")]
     assert command.main(words) == 0
-    assert [None if own is None else own.name for own in asked] == ["mine"]
+    assert [None if own is None else own.name for own in passed] == ["mine"]
 
 
-@pytest.fixture(params=[*WAYS, "one pool"])
-def way(request: pytest.FixtureRequest) -> Way:
-    """Each way there is, over a few hundred rows."""
-    make = {**WAYS, "one pool": OnePool}[request.param]
+@pytest.fixture(params=[*IMPLEMENTATIONS, "ours, sorted"])
+def implementation(request: pytest.FixtureRequest) -> Implementation:
+    """Each implementation that is installed, over a few hundred rows."""
+    constructors = {**IMPLEMENTATIONS, "ours, sorted": OursSorted}
     try:
-        return make(LENGTHS, SMALL)
-    except AbsentError as absent:
-        pytest.skip(str(absent))
+        return constructors[request.param](LENGTHS, SMALL)
+    except MissingPackageError as error:
+        pytest.skip(str(error))
 
 
-def test_every_way_serves_every_row(way: Way) -> None:
-    """Once an epoch, in another order each epoch, and in the same order when it is asked again."""
-    first, second = (list(map(list, way.batches(epoch))) for epoch in (0, 1))
-    assert Epoch.of(LENGTHS, first).astray == Epoch.of(LENGTHS, second).astray == 0
+def test_every_row_is_in_every_epoch(implementation: Implementation) -> None:
+    """Once; in another order in the next epoch, and in the same order when an epoch is repeated."""
+    first, second = (list(map(list, implementation.batches(epoch))) for epoch in (0, 1))
+    assert Epoch.of(LENGTHS, first).misplaced == Epoch.of(LENGTHS, second).misplaced == 0
     assert first != second
-    assert first == list(map(list, way.batches(0)))
-    assert sum(1 for _ in way.drawn(0)) == len(first)
+    assert first == list(map(list, implementation.batches(0)))
+    assert sum(1 for _ in implementation.sample(0)) == len(first)
 
 
-def test_every_way_goes_on(way: Way) -> None:
-    """With the rest of the same epoch."""
-    batches = list(way.batches(1))
-    for steps in (0, 3, len(batches) - 1):
-        assert resuming.alike(way.resumed(1, steps), batches[steps:])
+def test_resuming_returns_the_remaining_batches(implementation: Implementation) -> None:
+    """From the start, from the middle, and before the last batch."""
+    batches = list(implementation.batches(1))
+    for batches_done in (0, 3, len(batches) - 1):
+        assert cost.are_same(implementation.resume(1, batches_done), batches[batches_done:])
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_every_way_deals_to_ranks(way: Way, world_size: int) -> None:
-    """Ours without a loss; all with as many batches a rank, and each row at least once."""
-    behind, empty, astray = dealt(way, world_size)
-    assert behind == empty == 0
-    assert astray == 0 or not isinstance(way, Ours)
+def test_ranks_get_equal_numbers_of_batches(implementation: Implementation, world_size: int) -> None:
+    """Every implementation evens out the ranks; ours also omits and repeats no row."""
+    difference, empty, misplaced = quality.inspect_ranks(implementation, world_size)
+    assert difference == empty == 0
+    assert misplaced == 0 or not isinstance(implementation, Ours)
 
 
-def test_what_is_amiss_with_ranks_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A plan that leaves ranks uneven, or a row out, is one of those."""
-    assert ranks.every_world(100).figures == {OURS: 0}
+def test_invalid_plans_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan whose ranks are uneven, or that omits a row, is invalid."""
+    assert quality.measure_world_sizes(100).counts == {OURS: 0}
 
     def uneven(plan: Plan, rank: int) -> Plan:
         return attrs.evolve(
@@ -206,34 +195,34 @@ def test_what_is_amiss_with_ranks_is_counted(monkeypatch: pytest.MonkeyPatch) ->
         return uneven(attrs.evolve(plan, starts=plan.starts[1:], stops=plan.stops[1:]), rank)
 
     monkeypatch.setattr(Plan, "rank", uneven)
-    assert ranks.every_world(100, [Rows(3)]).figures == {OURS: 0}
+    assert quality.measure_world_sizes(100, [Rows(3)]).counts == {OURS: 0}
     monkeypatch.setattr(Plan, "rank", without_one)
-    # All but those of no rows: 100 and 200 rows, for 16 numbers of ranks.
-    assert ranks.every_world(100, [Rows(3)]).figures == {OURS: 32}
+    # All except those without rows: 100 and 200 rows, for 16 world sizes.
+    assert quality.measure_world_sizes(100, [Rows(3)]).counts == {OURS: 32}
 
 
-def test_every_way_loads_every_row(way: Way) -> None:
-    """Epoch after epoch, padded with zeros."""
-    ids = drawn(Corpus("some", LENGTHS))
+def test_every_row_is_loaded(implementation: Implementation) -> None:
+    """In every epoch, padded with zeros."""
+    ids = cost.draw_ids(Corpus("some", LENGTHS))
     assert [len(row) for row in ids] == LENGTHS.tolist()
     wanted = [len(ids), sum(map(sum, ids)), sum(sum(row) ** 2 for row in ids)]
-    load = way.loading(ids)
-    assert [to_ints(gathered(load)) for _ in range(2)] == [wanted, wanted]
+    load_epoch = implementation.make_loader(ids)
+    assert [to_ints(cost.sum_rows(load_epoch)) for _ in range(2)] == [wanted, wanted]
 
 
-def test_ours_keeps_to_rows_as_well() -> None:
-    """Where no steps are counted, so many rows are a batch."""
-    for make in (Ours, OnePool):
-        sizes = Epoch.of(LENGTHS, make(LENGTHS, Room(7, None)).batches(0)).sizes
+def test_limit_in_rows() -> None:
+    """Without a budget of steps, the largest batch has the given number of rows."""
+    for make in (Ours, OursSorted):
+        sizes = Epoch.of(LENGTHS, make(LENGTHS, BatchLimit(7, None)).batches(0)).sizes
         assert sizes.max() == 7
 
 
 class Broken(Ours):
-    """Loads one row less, and goes on from the beginning."""
+    """An implementation that loads one row too few, and resumes from the start."""
 
-    def loading(self, ids: Sequence[list[int]]) -> Loading:
-        """All rows but one."""
-        load = super().loading(ids)
+    def make_loader(self, ids: Sequence[list[int]]) -> LoadEpoch:
+        """Omit the first row."""
+        load = super().make_loader(ids)
 
         def epoch() -> Iterator[Tensor]:
             first, *rest = load()
@@ -242,117 +231,123 @@ class Broken(Ours):
 
         return epoch
 
-    def resumed(self, epoch: int, steps: int) -> Iterator[Batch]:
-        """As if nothing had been served."""
-        del steps
+    def resume(self, epoch: int, batches_done: int) -> Iterator[Batch]:
+        """Ignore the batches that are done."""
+        del batches_done
         return self.batches(epoch)
 
 
-def test_what_loses_rows_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor what goes on elsewhere, if it is ours; of another it is said."""
-    monkeypatch.setattr("bench.batching.ways.all.WAYS", {OURS: Ours, "torch": Broken})
-    with pytest.raises(UnequalError, match="'torch' must equal"):
-        loading(50, SMALL, FEW)
-    assert "torch goes on with other batches" in resuming.resuming(400, FEW).notes
-    monkeypatch.setattr("bench.batching.ways.all.WAYS", {OURS: Broken})
-    with pytest.raises(UnequalError, match="must be its rest"):
-        resuming.resuming(400, FEW)
+def test_wrong_implementations_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Omitted rows are an error. Resuming with other batches is an error in ours, and a note for others."""
+    monkeypatch.setattr("bench.batching.other_samplers.IMPLEMENTATIONS", {OURS: Ours, "torch": Broken})
+    with pytest.raises(MismatchError, match="'torch' must equal"):
+        cost.measure_loading(50, SMALL, FEW)
+    assert "torch resumes with other batches" in cost.measure_resuming(400, FEW).notes
+    monkeypatch.setattr("bench.batching.other_samplers.IMPLEMENTATIONS", {OURS: Broken})
+    with pytest.raises(MismatchError, match="must return the remaining batches"):
+        cost.measure_resuming(400, FEW)
 
 
 @pytest.mark.parametrize(("name", "module"), [("lhotse", "lhotse"), ("transformers", "transformers.trainer_pt_utils")])
-def test_who_is_absent_is_said_to_be(name: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what installs it; all others are measured."""
+def test_missing_packages_are_noted(name: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the command that installs them; all others are measured."""
     monkeypatch.setitem(sys.modules, module, None)
     notes: list[str] = []
-    assert {OURS, "torch"} <= ways(LENGTHS, SMALL, notes).keys() <= WAYS.keys() - {name}
+    assert {OURS, "torch"} <= make_implementations(LENGTHS, SMALL, notes).keys() <= IMPLEMENTATIONS.keys() - {name}
     assert any(note.startswith(f"{name}: not installed") and f"pip install {name}" in note for note in notes)
-    sheet = batch.sheet([Figure("some", "number", goal=2).counted("here", {OURS: 1, "else": 3}, notes)])
-    assert any(note.startswith(f"{name}: not installed") for note in sheet.notes)
-    (row,) = sheet.rows
-    cells = dict(zip(sheet.headings, row, strict=True))
-    assert (cells["reached"], cells[OURS], cells[name], cells["others"]) == ("1, met", "1", "", "else 3")
+    table = batch.tabulate([Metric("some", "number", goal=2).report_counts("here", {OURS: 1, "else": 3}, notes)])
+    assert any(note.startswith(f"{name}: not installed") for note in table.notes)
+    (row,) = table.rows
+    cells = dict(zip(table.headings, row, strict=True))
+    assert (cells["result"], cells[OURS], cells[name], cells["other"]) == ("1, met", "1", "", "else 3")
 
 
 @pytest.mark.parametrize(
-    ("figure", "wanted", "cells"),
+    ("metric", "wanted", "cells"),
     [
         (
-            Figure("", "ratio", 0.7, over="torch"),
+            Metric("", "ratio", 0.7, baseline="torch"),
             ("<= 0.70", "0.50, met"),
             ["0.50 (0.50 to 0.50)", "1 s (1 to 1)"],
         ),
         (
-            Figure("", "seconds", 0.4, over="torch"),
+            Metric("", "seconds", 0.4, baseline="torch"),
             ("<= 0.40", "0.50, missed"),
             ["500 ms (500 to 500)", "1 s (1 to 1)"],
         ),
-        (Figure("", "seconds", 0.5), ("<= 0.5 s", "0.5 s, met"), ["500 ms (500 to 500)", "1 s (1 to 1)"]),
+        (Metric("", "seconds", 0.5), ("<= 0.5 s", "0.5 s, met"), ["500 ms (500 to 500)", "1 s (1 to 1)"]),
         (
-            Figure("", "rate", 2.5, at_least=True, over=OURS, count=3_000),
+            Metric("", "rate", 2.5, higher_is_better=True, baseline=OURS, items=3_000),
             (">= 2.50", "2.00, missed"),
             ["6,000/s (6,000 to 6,000)", "3,000/s (3,000 to 3,000)"],
         ),
-        (Figure("", "ratio", 1.0, over="nobody"), ("<= 1.00", "not measured"), ["", ""]),
-        (Figure("", "ratio", over="torch"), ("", ""), ["0.50 (0.50 to 0.50)", "1 s (1 to 1)"]),
+        (Metric("", "ratio", 1.0, baseline="nobody"), ("<= 1.00", "not measured"), ["", ""]),
+        (Metric("", "ratio", baseline="torch"), ("", ""), ["0.50 (0.50 to 0.50)", "1 s (1 to 1)"]),
     ],
 )
-def test_times_are_held_against_goals(figure: Figure, wanted: tuple[str, str], cells: list[str]) -> None:
-    """As ratios, seconds and rates."""
-    found = figure.timed("here", {OURS: Times([0.5, 0.5]), "torch": Times([1.0, 1.0]), "lhotse": Times([2.0, 2.0])})
-    assert figure.verdict(found) == wanted
-    assert [figure.cell(found, name) for name in (OURS, "torch")] == cells
-    assert Figure.of(found) == figure
+def test_times_are_compared_with_goals(metric: Metric, wanted: tuple[str, str], cells: list[str]) -> None:
+    """Ratios, seconds and rates."""
+    found = metric.report_times(
+        "here", {OURS: Times([0.5, 0.5]), "torch": Times([1.0, 1.0]), "lhotse": Times([2.0, 2.0])}
+    )
+    assert metric.compare_with_goal(found) == wanted
+    assert [metric.format_cell(found, name) for name in (OURS, "torch")] == cells
+    assert Metric.of(found) == metric
 
 
 @pytest.mark.parametrize(
-    ("figure", "wanted", "cell"),
+    ("metric", "wanted", "cell"),
     [
-        (Figure("", "share", 0.02), ("<= 2.00%", "1.25%, met"), "1.25%"),
-        (Figure("", "number", 0), ("<= 0", "0, missed"), "0"),
-        (Figure("", "bytes", 8, at_least=True), (">= 8.0", "0.0, missed"), "0.0"),
+        (Metric("", "share", 0.02), ("<= 2.00%", "1.25%, met"), "1.25%"),
+        (Metric("", "number", 0), ("<= 0", "0, missed"), "0"),
+        (Metric("", "bytes", 8, higher_is_better=True), (">= 8.0", "0.0, missed"), "0.0"),
     ],
 )
-def test_counts_are_held_against_goals(figure: Figure, wanted: tuple[str, str], cell: str) -> None:
-    """As shares, numbers and bytes; the goal is held against the number itself, not against what is shown of it."""
-    found = figure.counted("here", {OURS: 0.0125})
-    assert figure.verdict(found) == wanted
-    assert figure.cell(found, OURS) == cell
-    assert not figure.cell(found, "torch")
+def test_counts_are_compared_with_goals(metric: Metric, wanted: tuple[str, str], cell: str) -> None:
+    """Shares, numbers and bytes; the exact number is compared, not the rounded one that is shown."""
+    found = metric.report_counts("here", {OURS: 0.0125})
+    assert metric.compare_with_goal(found) == wanted
+    assert metric.format_cell(found, OURS) == cell
+    assert not metric.format_cell(found, "torch")
 
 
-def test_all_figures_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of few rows; the file gives them back, and the table has a row for each."""
-    few = {name: attrs.evolve(spread, rows=200) for name, spread in CORPORA.items()}
-    monkeypatch.setattr("bench.batching.figures.all.CORPORA", few)
-    monkeypatch.setattr("bench.batching.ways.all.WAYS", {OURS: Ours, "torch": WAYS["torch"]})
-    sizes = Sizes(mates=300, rivals=300, planned=(400,), kept=300, held=300, loaded=100, tokenized=50, step=60)
-    found = list(figures(sizes, FEW, Corpus("mine", LENGTHS)))
-    record = Record(machine(), found)
+def test_all_metrics_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With few rows; the record is read back equal, and the table has a row per metric."""
+    few = {name: attrs.evolve(distribution, rows=200) for name, distribution in DISTRIBUTIONS.items()}
+    monkeypatch.setattr("bench.measurements.batch.DISTRIBUTIONS", few)
+    monkeypatch.setattr(
+        "bench.batching.other_samplers.IMPLEMENTATIONS", {OURS: Ours, "torch": IMPLEMENTATIONS["torch"]}
+    )
+    sizes = batch.Sizes(
+        batchmates=300, all_planned=300, planned=(400,), saved=300, memory=300, loaded=100, tokenized=50, ranked_step=60
+    )
+    found = list(batch.measure_all(sizes, FEW, Corpus("mine", LENGTHS)))
+    record = Record(inspect_machine(), found)
     record.write(tmp_path / "run.json")
     assert Record.read(tmp_path / "run.json") == record
-    rows = batch.sheet(found).rows
+    rows = batch.tabulate(found).rows
     assert len(rows) == len(found)
     cells = {tuple(row[0].split(": ")): row[2] for row in rows}
-    assert {place for name, place in cells if name == "largest batch, in budgets"} == {
-        "200 rows, like ewt", "200 rows, like imdb", "200 rows, ~20", "300 rows, mine",
+    assert {point for name, point in cells if name == "largest batch / budget"} == {
+        "200 rows, like EWT", "200 rows, like IMDb", "200 rows, ~20 steps", "300 rows, mine",
     }  # fmt: skip
     wanted = (
-        "largest batch, in budgets",
-        "rows left out or served twice",
-        "rows lost or repeated",
+        "largest batch / budget",
+        "rows omitted or repeated",
+        "rows omitted or repeated over all ranks",
         "empty batches",
-        "plans in which anything is amiss",
+        "invalid plans",
     )
-    assert all(reached.endswith(", met") for (name, _), reached in cells.items() if name in wanted)
+    assert all(result.endswith(", met") for (name, _), result in cells.items() if name in wanted)
 
 
-def test_memory_is_what_is_held_half_way() -> None:
-    """And at most until then; what was there before is not counted."""
+def test_memory_in_the_middle_and_at_the_peak() -> None:
+    """Memory from before is not counted, nor is memory after the middle."""
 
     class Lists(Ours):
-        """Holds a megabyte, and for a while two more."""
+        """Holds a megabyte, and two more for a moment."""
 
-        def drawn(self, epoch: int) -> Iterator[object]:
+        def sample(self, epoch: int) -> Iterator[object]:
             del epoch
             held = bytearray(1_000_000)
             more = bytearray(2_000_000)
@@ -362,34 +357,32 @@ def test_memory_is_what_is_held_half_way() -> None:
             held += bytearray(5_000_000)
             yield held
 
-    resting, most = inspect_stages(Lists(LENGTHS, SMALL))
-    assert 1_000_000 <= resting <= 1_010_000
-    assert 3_000_000 <= most <= 3_010_000
+    now, peak = cost.trace_memory(Lists(LENGTHS, SMALL))
+    assert 1_000_000 <= now <= 1_010_000
+    assert 3_000_000 <= peak <= 3_010_000
 
 
 @pytest.mark.parametrize(
     ("baseline", "found", "wanted"), [([], ["AVX2"], True), (["ASIMD"], [], True), (["SSE2"], ["SSE42"], False)]
 )
-def test_whether_numpy_sorts_with_simd(
-    baseline: list[str], found: list[str], wanted: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As numpy says of itself."""
-    said = {"SIMD Extensions": {"baseline": baseline, "found": found}}
+def test_simd_is_detected(baseline: list[str], found: list[str], wanted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In numpy's baseline, or among the instructions found on this machine."""
+    config = {"SIMD Extensions": {"baseline": baseline, "found": found}}
 
     def show_config(mode: str) -> object:
-        return said if mode == "dicts" else None
+        return config if mode == "dicts" else None
 
     monkeypatch.setattr(np, "show_config", show_config)
-    assert planning.sorts_with_simd() is wanted
+    assert cost.sorts_with_simd() is wanted
 
 
-def test_tokenizing_is_refused_where_ids_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stage is not timed if it gives others than the library."""
-    assert tokenizing.tokenizing(20, FEW).times.keys() == {OURS, tokenizing.RAW}
+def test_different_ids_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stage is not timed if its ids differ from those of the library."""
+    assert cost.measure_tokenizing(20, FEW).times.keys() == {OURS, cost.TOKENIZERS}
 
     def wrong(values: Tensor) -> list[int]:
         return [*to_ints(values), 1]
 
-    monkeypatch.setattr(tokenizing, "ints", wrong)
-    with pytest.raises(UnequalError, match="must give the ids"):
-        tokenizing.tokenizing(20, FEW)
+    monkeypatch.setattr(cost, "to_ints", wrong)
+    with pytest.raises(MismatchError, match="must return the ids"):
+        cost.measure_tokenizing(20, FEW)

@@ -1,1 +1,1 @@
-"""Batches to measure: rows, ways to make batches of them, and the figures that tell ways apart."""
+"""Batches of rows: the implementations that make them, and the metrics by which they are compared."""

@@ -1,1 +1,1 @@
-"""Recurrent encoders to measure: points, ours, and what else there is."""
+"""Encoder candidates: the library, torch's packed and dense kernels, and other runtimes; and the measured points."""

@@ -1,4 +1,4 @@
-"""The library's own encoders, as a pipe has them: checks, packing and the choice of an engine are counted in."""
+"""The library's own encoders in a chain, so that checks, packing and the choice of an engine are timed too."""
 
 import os
 from collections import Counter
@@ -8,45 +8,44 @@ from contextlib import contextmanager
 from torch import Tensor
 
 from bench.encoders.problem import Problem
-from bench.timing.step import Step
+from bench.timing.steps import Step
 from pipeline import Encode, Pack, Padded, Vectors
 from pipeline_recurrent import GRU, LSTM, EngineName
 
 _SWITCH = "PIPELINE_NATIVE"
 
 
-def ours(problem: Problem, engine: EngineName, *, compiled: bool) -> tuple[Step, Counter[str]]:
-    """A step, and which engine has computed how many.
+def make_our_step(problem: Problem, engine: EngineName, *, native: bool) -> tuple[Step, Counter[str]]:
+    """Return a step, and a counter of the engines that it has run on.
 
     Args:
-        problem: what to compute.
-        engine: who shall compute it.
-        compiled: whether the native engine may be chosen; if not, it is as if nothing had compiled it.
+        problem: the batch and the weights.
+        engine: the engine option of the encoder.
+        native: whether the native engine may be chosen; if not, it is switched off during each step.
     """
     point = problem.point
     kind = LSTM if point.cell == "LSTM" else GRU
-    encoder = kind(point.features, point.hidden, num_layers=point.layers, bidirectional=point.both, engine=engine)
+    encoder = kind(
+        point.features, point.hidden, num_layers=point.layers, bidirectional=point.bidirectional, engine=engine
+    )
     encoder.load_torch(problem.weights)
     encode = Pack(Vectors) >> Encode(encoder)
 
     def forward(values: Tensor) -> Tensor:
         return encode(Padded(Vectors, values, problem.lengths)).packed().values
 
-    step = problem.step(forward, encoder.parameters())
-    return (step if compiled else _without_native(step)), encoder.engines
+    step = problem.make_step(forward, encoder.parameters())
 
-
-def _without_native(step: Step) -> Step:
-    def run() -> tuple[Tensor, ...]:
-        with switched_off():
+    def run_without_native() -> tuple[Tensor, ...]:
+        with disable_native():
             return step()
 
-    return run
+    return (step if native else run_without_native), encoder.engines
 
 
 @contextmanager
-def switched_off() -> Generator[None]:
-    """No native engine, for a while: whether there is one is asked before every batch."""
+def disable_native() -> Generator[None]:
+    """Switch the native engine off. The encoders read the environment variable before every batch."""
     before = os.environ.get(_SWITCH)
     os.environ[_SWITCH] = "0"
     try:

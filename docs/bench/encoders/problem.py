@@ -1,8 +1,8 @@
-"""One point's batch and weights, the same for every candidate."""
+"""The batch and the weights of a point, the same for all candidates."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import cast
+from typing import Self, cast
 
 import attrs
 import torch
@@ -10,20 +10,20 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from bench.encoders.lengths import draw_lengths
-from bench.encoders.point import Point
-from bench.timing.step import Step, step_of
+from bench.encoders.points import Point
+from bench.timing.steps import Step, make_step
 from pipeline import Padded, Vectors
 
 
 @attrs.frozen(eq=False)
 class Problem:
-    """A batch in a rectangle, as a loader gives it, and a stack with weights.
+    """A padded batch, as a loader returns it, and the weights of a stack of layers.
 
     Attributes:
-        point: what this is a case of.
-        values: the batch, zeros behind each row.
-        lengths: how long its rows are.
-        weights: torch's own module, whose weights every candidate takes.
+        point: the point that is measured.
+        values: the batch; the padding is zero.
+        lengths: the lengths of the rows.
+        weights: a module of torch, whose weights all candidates load.
     """
 
     point: Point
@@ -32,43 +32,73 @@ class Problem:
     weights: nn.LSTM | nn.GRU
 
     @classmethod
-    def of(cls, point: Point) -> "Problem":
-        """The same numbers at every call."""
+    def of(cls, point: Point) -> Self:
+        """Make the problem of a point, with the same numbers at every call."""
         lengths = draw_lengths(point.lengths, point.rows)
         generator = torch.Generator().manual_seed(1)
         values = torch.randn(point.rows, int(lengths.max()), point.features, generator=generator)
         values.masked_fill_((torch.arange(values.shape[1]) >= lengths.unsqueeze(1)).unsqueeze(2), 0.0)
         torch.default_generator.manual_seed(2)
-        kind = nn.LSTM if point.cell == "LSTM" else nn.GRU
-        weights = kind(point.features, point.hidden, point.layers, bidirectional=point.both, batch_first=True)
-        return cls(point, values.requires_grad_(point.learning), lengths, weights)
+        return cls(point, values.requires_grad_(point.training), lengths, _make_module(point))
 
     @property
     def steps(self) -> int:
-        """How many real steps there are."""
+        """The number of real steps."""
         return int(self.lengths.sum())
 
-    def step(self, forward: Callable[[Tensor], Tensor], weights: Iterable[Tensor]) -> Step:
-        """A step through a way to compute the states of a batch, with zeros in padding that they may have."""
-        return step_of(partial(forward, self.values), [self.values, *weights], learning=self.point.learning)
+    def make_step(self, forward: Callable[[Tensor], Tensor], weights: Iterable[Tensor]) -> Step:
+        """Return a step that computes the states of the batch and, in training, all gradients.
 
-    def answer(self, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """What a step gave, its states packed, so that those in a rectangle are comparable with others."""
-        states, *gradients = given
+        `forward` returns packed states, or padded states whose padding is zero.
+        """
+        return make_step(partial(forward, self.values), [self.values, *weights], training=self.point.training)
+
+    def pack_states(self, results: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Pack the states in the results of a step if they are padded, so that all candidates can be compared."""
+        states, *gradients = results
         if states.ndim == 2:
-            return given
+            return results
         return Padded(Vectors, states.clone(), self.lengths).packed().values, *gradients
 
+    def copy_module(self) -> nn.LSTM | nn.GRU:
+        """Return a new module with the same weights."""
+        module = _make_module(self.point)
+        module.load_state_dict(self.weights.state_dict())
+        return module
 
-def module_of(problem: Problem) -> nn.LSTM | nn.GRU:
-    """A module of its own with the same weights."""
-    point = problem.point
+    def get_direction(self, number: int, order: Sequence[int]) -> list[Tensor]:
+        """Return the weights and biases of one direction of the first layer, with gates in the order of a runtime.
+
+        Args:
+            number: 0 for the forward direction, 1 for the backward direction.
+            order: for each gate of the other runtime, the index of torch's gate.
+
+        Returns:
+            Input weight, recurrent weight, input bias, recurrent bias.
+        """
+        suffix, weights = ("", "_reverse")[number], self.weights.state_dict()
+        names = (f"{name}_l0{suffix}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+        return [reorder_gates(weights[name], order) for name in names]
+
+
+def _make_module(point: Point) -> nn.LSTM | nn.GRU:
     kind = nn.LSTM if point.cell == "LSTM" else nn.GRU
-    module = kind(point.features, point.hidden, point.layers, bidirectional=point.both, batch_first=True)
-    module.load_state_dict(problem.weights.state_dict())
-    return module
+    return kind(point.features, point.hidden, point.layers, bidirectional=point.bidirectional, batch_first=True)
 
 
-def states_of(module: nn.LSTM | nn.GRU, values: Tensor) -> Tensor:
-    """What a module makes of a rectangle; torch leaves the types of modules open."""
+def run_module(module: nn.LSTM | nn.GRU, values: Tensor) -> Tensor:
+    """Return the states of a padded batch; modules of torch have no return types."""
     return cast("tuple[Tensor, object]", module(values))[0]
+
+
+def reorder_gates(
+    weight: Float[Tensor, "gates_hidden *rest"], order: Sequence[int]
+) -> Float[Tensor, "gates_hidden *rest"]:
+    """Reorder the gates along the first axis of a weight.
+
+    Example:
+        >>> reorder_gates(torch.tensor([1, 2, 3, 4, 5, 6]), [1, 0, 2]).tolist()
+        [3, 4, 1, 2, 5, 6]
+    """
+    gates = weight.chunk(len(order))
+    return torch.cat([gates[index] for index in order])

@@ -1,1 +1,1 @@
-"""What came of a run: the machine, what was found on it, and the tables that say so."""
+"""Records of runs: the machine, the results, their tables, and the targets."""

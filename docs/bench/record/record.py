@@ -1,40 +1,133 @@
-"""A run as a file of JSON."""
+"""The record of a run, as a JSON file: the machine, and a result per measured point."""
 
 import json
+import os
+import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, NotRequired, TypedDict, cast
+from typing import Final, TypeAlias, TypedDict, cast
 
 import attrs
+import torch
 
-from bench.record.finding import Finding, Trait
-from bench.record.machine import Machine
-from bench.timing.times import Times
+from bench.errors import RecordError
+from bench.timing.steps import MATMUL, MATMUL_OPERATIONS
+from bench.timing.times import Quartiles, Times
+from pipeline_recurrent.native import available
 
-_FORMAT: Final = 1
+Parameter: TypeAlias = str | int | float | bool
+"""A size or an option of a point."""
+
+WITHOUT_NATIVE: Final = "without native"
+"""The candidate with `engine="auto"` while the native engine is switched off: the library without a C compiler."""
+
+WITH_NATIVE: Final = "with native"
+"""The candidate with `engine="auto"` and the native engine."""
+
+# 2: `results` with `parameters`, `peak_bytes` and `counts`. 1: other keys, and other names of candidates and points.
+_FORMAT: Final = 2
 
 
-class RecordError(ValueError):
-    """A file that holds no run."""
+@attrs.frozen
+class Result:
+    """Times, memory and counts of the candidates at one point.
 
+    Attributes:
+        measurement: the name of the measurement.
+        point: a description of what was measured.
+        threads: the number of threads of torch.
+        parameters: sizes and options of the point, by name.
+        times: the times of each candidate.
+        peak_bytes: the peak memory of a step, for candidates whose memory was measured.
+        operations: the operations in the matrix products of a step; 0 if not compared with the matrix peak.
+        notes: remarks: the engines that were chosen, missing packages, wrong results of other runtimes.
+        counts: numbers of each candidate that are not times.
+    """
 
-class _Timed(TypedDict):
-    seconds: list[float]
-
-
-class _Found(TypedDict):
     measurement: str
     point: str
     threads: int
-    traits: dict[str, Trait]
-    times: dict[str, _Timed]
-    bytes: dict[str, int]
-    operations: float
-    figures: NotRequired[dict[str, float]]
-    notes: list[str]
+    parameters: Mapping[str, Parameter]
+    times: Mapping[str, Times]
+    peak_bytes: Mapping[str, int] = attrs.field(factory=dict[str, int])
+    operations: float = 0.0
+    notes: Sequence[str] = attrs.field(default=(), converter=tuple[str, ...])
+    counts: Mapping[str, float] = attrs.field(factory=dict[str, float])
+
+    def time_ratio(self, slow: str, fast: str) -> Quartiles | None:
+        """Return the ratio of the times of two candidates; None if one of them was not timed."""
+        if slow not in self.times or fast not in self.times:
+            return None
+        return self.times[slow].divide_by(self.times[fast])
+
+    def memory_ratio(self, one: str, other: str) -> float | None:
+        """Return the ratio of the peak memory of two candidates; None if one of them was not measured."""
+        return self.peak_bytes[one] / self.peak_bytes[other] if {one, other} <= self.peak_bytes.keys() else None
+
+    def peak_share(self, name: str) -> float | None:
+        """Return the candidate's rate of operations as a share of the matrix peak; None if not comparable."""
+        if not self.operations or name not in self.times or MATMUL not in self.times:
+            return None
+        peak = MATMUL_OPERATIONS / self.times[MATMUL].quartiles.median
+        return self.operations / self.times[name].quartiles.median / peak
 
 
-class _Machine(TypedDict):
+@attrs.frozen
+class Machine:
+    """The machine, and the versions of what ran on it.
+
+    Attributes:
+        processor: its name.
+        instructions: the vector instructions that torch uses.
+        cores: the number of cores that the process may use.
+        threads: torch's default number of threads.
+        torch, python: their versions.
+        native: the reason why the native engine is not available; None if it is.
+        load: the load average of the minute before. On a quiet machine it is near 0.
+    """
+
+    processor: str
+    instructions: str
+    cores: int
+    threads: int
+    torch: str
+    python: str
+    native: str | None
+    load: float
+
+    def __str__(self) -> str:
+        engine = "native engine" if self.native is None else f"no native engine: {self.native}"
+        return (
+            f"{self.processor}, {self.instructions}, {self.cores} cores (load {self.load:.1f} at the start), "
+            f"torch {self.torch} with threads={self.threads}, Python {self.python}, {engine}"
+        )
+
+
+def inspect_machine() -> Machine:
+    """Describe the machine of this process."""
+    return Machine(
+        processor=_read_processor(),
+        instructions=torch.backends.cpu.get_cpu_capability(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        threads=torch.get_num_threads(),
+        torch=str(torch.__version__),
+        python=platform.python_version(),
+        native=available(),
+        load=os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,
+    )
+
+
+def _read_processor() -> str:
+    """Return the processor's model name on Linux, its architecture elsewhere."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text("utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+class _MachineFields(TypedDict):
     processor: str
     instructions: str
     cores: int
@@ -45,65 +138,84 @@ class _Machine(TypedDict):
     load: float
 
 
+class _TimesFields(TypedDict):
+    seconds: list[float]
+
+
+class _ResultFields(TypedDict):
+    measurement: str
+    point: str
+    threads: int
+    parameters: dict[str, Parameter]
+    times: dict[str, _TimesFields]
+    peak_bytes: dict[str, int]
+    operations: float
+    notes: list[str]
+    counts: dict[str, float]
+
+
 @attrs.frozen
 class Record:
-    """A machine, and what was found on it."""
+    """A machine, and the results that were measured on it."""
 
     machine: Machine
-    findings: Sequence[Finding] = attrs.field(converter=tuple[Finding, ...])
+    results: Sequence[Result] = attrs.field(converter=tuple[Result, ...])
 
-    def of(self, measurement: str) -> list[Finding]:
-        """The findings of one measurement."""
-        return [finding for finding in self.findings if finding.measurement == measurement]
+    def select(self, measurement: str) -> list[Result]:
+        """Return the results of one measurement."""
+        return [result for result in self.results if result.measurement == measurement]
 
     def write(self, file: Path) -> None:
-        """Write all of it, with the quartiles; a file that is there is replaced once the new one is complete."""
-        held = {
+        """Write the record as JSON; replace an existing file only when the new one is complete."""
+        fields = {
             "format": _FORMAT,
             "machine": attrs.asdict(self.machine),
-            "findings": [_written(finding) for finding in self.findings],
+            "results": [_to_fields(result) for result in self.results],
         }
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_name(f"{file.name}.part")
-        part.write_text(json.dumps(held, indent=1) + "\n", "utf-8")
+        part.write_text(json.dumps(fields, indent=1) + "\n", "utf-8")
         part.replace(file)
 
     @classmethod
     def read(cls, file: Path) -> "Record":
-        """A run that `write` wrote.
+        """Read a record that `write` wrote.
 
         Raises:
-            RecordError: if the file is not of this format.
+            RecordError: if the file is not a record, or a record of another format.
         """
         try:
-            held = cast("Mapping[str, object]", json.loads(file.read_text("utf-8")))
-            if held["format"] != _FORMAT:
-                msg = f"{file} must be of format {_FORMAT}, but is of {held['format']}; measure anew."
+            fields = cast("Mapping[str, object]", json.loads(file.read_text("utf-8")))
+            if fields["format"] != _FORMAT:
+                msg = f"{file} must have format {_FORMAT}, got {fields['format']}; measure again."
                 raise RecordError(msg)
-            found = cast("list[_Found]", held["findings"])
-            return cls(Machine(**cast("_Machine", held["machine"])), [_read(each) for each in found])
+            results = cast("list[_ResultFields]", fields["results"])
+            return cls(Machine(**cast("_MachineFields", fields["machine"])), [_from_fields(each) for each in results])
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-            msg = f"{file} must be what --json wrote, but holds something else ({error!r}); measure anew."
+            msg = (
+                f"{file} must be a file that the bench wrote with --json, but cannot be read: {error!r}; measure again."
+            )
             raise RecordError(msg) from error
 
 
-def _written(finding: Finding) -> dict[str, object]:
+def _to_fields(result: Result) -> dict[str, object]:
+    """Convert a result to JSON fields. The quartiles are redundant, for readers that only have the file."""
     times = {
-        name: {"seconds": times.seconds, "quartiles": attrs.astuple(times.spread)}
-        for name, times in finding.times.items()
+        name: {"seconds": times.seconds, "quartiles": attrs.astuple(times.quartiles)}
+        for name, times in result.times.items()
     }
-    return {**attrs.asdict(finding, recurse=False), "times": times}
+    return {**attrs.asdict(result, recurse=False), "times": times}
 
 
-def _read(held: _Found) -> Finding:
-    return Finding(
-        measurement=held["measurement"],
-        point=held["point"],
-        threads=held["threads"],
-        traits=held["traits"],
-        times={name: Times(times["seconds"]) for name, times in held["times"].items()},
-        bytes=held["bytes"],
-        operations=held["operations"],
-        figures=held.get("figures", {}),  # there were none in older files
-        notes=held["notes"],
+def _from_fields(fields: _ResultFields) -> Result:
+    return Result(
+        measurement=fields["measurement"],
+        point=fields["point"],
+        threads=fields["threads"],
+        parameters=fields["parameters"],
+        times={name: Times(times["seconds"]) for name, times in fields["times"].items()},
+        peak_bytes=fields["peak_bytes"],
+        operations=fields["operations"],
+        notes=fields["notes"],
+        counts=fields["counts"],
     )

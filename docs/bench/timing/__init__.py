@@ -1,1 +1,1 @@
-"""How things are timed: by turns, beside the machine's own peak, and only if they are equal."""
+"""Timing: interleaved rounds, quartiles, and steps that are checked for equal results first."""

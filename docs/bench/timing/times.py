@@ -1,48 +1,137 @@
-"""How long something took, turn by turn."""
+"""Time candidates in interleaved rounds, and summarize times by median and quartiles."""
 
-from collections.abc import Sequence
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Self, TypeVar
 
 import attrs
 
-from bench.timing.spread import Spread
+T = TypeVar("T")
+
+SLOW: Final = 20.0
+"""Seconds: if the first run of a candidate takes longer, it is its only run."""
+
+
+@attrs.frozen
+class Quartiles:
+    """Median and quartiles of some numbers.
+
+    Example:
+        >>> Quartiles.of([5.0, 1.0, 3.0])
+        Quartiles(low=2.0, median=3.0, high=4.0)
+    """
+
+    low: float
+    median: float
+    high: float
+
+    @classmethod
+    def of(cls, numbers: Sequence[float]) -> Self:
+        """Compute the quartiles of at least one number, with linear interpolation."""
+        if len(numbers) == 1:
+            return cls(numbers[0], numbers[0], numbers[0])
+        return cls(*statistics.quantiles(numbers, n=4, method="inclusive"))
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f})"
 
 
 @attrs.frozen
 class Times:
-    """The seconds of each turn; one alone if it was too slow for a second.
+    """The seconds that a candidate took in each round; a single number if it was too slow to repeat.
 
     Example:
         >>> slow, fast = Times([6.0, 8.0, 9.0]), Times([2.0, 2.0, 3.0])
-        >>> str(slow.over(fast))
+        >>> str(slow.divide_by(fast))
         '3.00 (3.00 to 3.50)'
     """
 
     seconds: Sequence[float] = attrs.field(converter=tuple[float, ...])
 
     @property
-    def once(self) -> bool:
-        """Whether it ran once."""
+    def ran_once(self) -> bool:
+        """Return whether there is a single time."""
         return len(self.seconds) == 1
 
     @property
-    def spread(self) -> Spread:
+    def quartiles(self) -> Quartiles:
         """The median and the quartiles, in seconds."""
-        return Spread.of(self.seconds)
+        return Quartiles.of(self.seconds)
 
-    def over(self, other: "Times") -> Spread:
-        """How many times as long it took as another that had its turns beside it: each turn by itself, then quartiles.
+    def divide_by(self, other: "Times") -> Quartiles:
+        """Divide by the times of another candidate, round by round, and return the quartiles of the ratios.
 
-        What a busy machine does to a turn hits both alike. Where one ran once, it is held against each turn.
+        A single time is divided by, or divides, the time of every round.
         """
-        turns = max(len(self.seconds), len(other.seconds))
-        pairs = zip(self.each(turns), other.each(turns), strict=True)
-        return Spread.of([one / two for one, two in pairs])
-
-    def each(self, turns: int) -> Sequence[float]:
-        """The seconds of so many turns: of one that ran once, the same for all."""
-        return [*self.seconds] * turns if self.once else self.seconds
+        # In a round the two run one shortly after the other, and a busy machine slows both. The ratio of each round is
+        # therefore steadier than the ratio of the two medians.
+        rounds = max(len(self.seconds), len(other.seconds))
+        pairs = zip(_repeat(self, rounds), _repeat(other, rounds), strict=True)
+        return Quartiles.of([one / two for one, two in pairs])
 
     def __str__(self) -> str:
-        unit, scale = ("s", 1.0) if self.spread.middle >= 1 else ("ms", 1e3)
-        low, middle, high = (scale * each for each in (self.spread.low, self.spread.middle, self.spread.high))
-        return f"{middle:.3g} {unit}, once" if self.once else f"{middle:.3g} {unit} ({low:.3g} to {high:.3g})"
+        unit, scale = ("s", 1.0) if self.quartiles.median >= 1 else ("ms", 1e3)
+        low, median, high = (scale * each for each in attrs.astuple(self.quartiles))
+        return f"{median:.3g} {unit}, once" if self.ran_once else f"{median:.3g} {unit} ({low:.3g} to {high:.3g})"
+
+
+def _repeat(times: Times, rounds: int) -> Sequence[float]:
+    return [*times.seconds] * rounds if times.ran_once else times.seconds
+
+
+@attrs.frozen
+class Rounds:
+    """The number of times that each candidate runs.
+
+    Attributes:
+        most: the number of rounds if they fit in `seconds`.
+        fewest: the number of rounds in any case.
+        seconds: the time for all rounds of all candidates.
+    """
+
+    most: int = 15
+    fewest: int = 3
+    seconds: float = 15.0
+
+    def choose_number(self, seconds_per_round: float) -> int:
+        """Choose the number of rounds, given the time of one round of all candidates.
+
+        Example:
+            >>> [Rounds(most=15, fewest=3, seconds=10.0).choose_number(seconds) for seconds in (0.1, 1.0, 60.0)]
+            [15, 10, 3]
+        """
+        return max(self.fewest, min(self.most, int(self.seconds / seconds_per_round)))
+
+
+def time_run(run: Callable[[], T]) -> tuple[T, float]:
+    """Run once; return the result and the seconds."""
+    start = time.perf_counter()
+    result = run()
+    return result, time.perf_counter() - start
+
+
+def time_first_runs(candidates: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+    """Run each candidate once, which warms it up; return the seconds by name."""
+    return {name: time_run(run)[1] for name, run in candidates.items()}
+
+
+def time_interleaved(
+    candidates: Mapping[str, Callable[[], object]], rounds: Rounds, first: Mapping[str, float], slow: float = SLOW
+) -> dict[str, Times]:
+    """Time all candidates in each round, one after the other.
+
+    Args:
+        candidates: functions to time, by name.
+        rounds: the number of rounds.
+        first: the seconds of each candidate's first run, which warmed it up.
+        slow: a candidate whose first run took longer than this many seconds is not run again.
+    """
+    seconds = {name: [first[name]] if first[name] > slow else list[float]() for name in candidates}
+    repeated = [name for name in candidates if first[name] <= slow]
+    number = rounds.choose_number(sum(first[name] for name in repeated)) if repeated else 0
+    for round_ in range(number):
+        # Every other round runs in reverse order, so that no candidate always finds the cache of the same predecessor.
+        for name in reversed(repeated) if round_ % 2 else repeated:
+            seconds[name].append(time_run(candidates[name])[1])
+    return {name: Times(each) for name, each in seconds.items()}

@@ -1,1 +1,0 @@
-"""Ways to make batches: ours, and what else there is."""

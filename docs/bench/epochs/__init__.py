@@ -1,1 +1,0 @@
-"""One epoch from texts to a trained model, written in stages and written by hand."""

@@ -1,1 +1,0 @@
-"""What is measured, one file each; `all.py` lists them."""
