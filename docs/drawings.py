@@ -37,18 +37,33 @@ LAYERS = {
 }
 """The layers that the figure shows, with a description; helper modules are left out."""
 
+GROUPS = {
+    "__main__": "command line",
+    "models": "models and data",
+    "stages": "stages",
+    "extend": "plugins",
+    "batching": "foundations",
+}
+"""The first layer of each group of layers, and the group's name."""
+
 
 def draw_layers() -> str:
     """Draw the layers of the import contract, top to bottom."""
     names = [name for name in read_layers() if name in LAYERS]
     parts = list[str]()
+    firsts = [number for number, name in enumerate(names) if name in GROUPS]
+    for first, following in zip(firsts, [*firsts[1:], len(names)], strict=True):
+        # A bracket beside the group's layers, and its name.
+        top, bottom = 8 + first * 28, 8 + following * 28 - 4
+        parts.append(f'<path d="M640 {top} h8 V{bottom} h-8" fill="none" stroke="{INK}"/>')
+        parts.append(write(660, (top + bottom) // 2 + 4, GROUPS[names[first]], f'fill="{INK}"'))
     for number, name in enumerate(names):
         y = 8 + number * 28
         parts.append(f'<rect x="8" y="{y}" width="624" height="24" rx="4" fill="none" stroke="{INK}"/>')
         parts.append(write(20, y + 16, name, f'font-weight="600" fill="{REAL}"'))
         parts.append(write(130, y + 16, LAYERS[name], f'fill="{INK}"'))
     title = "Layers of the package: each imports only those below it"
-    return render(640, 16 + 28 * len(names), title, parts)
+    return render(772, 16 + 28 * len(names), title, parts)
 
 
 def read_layers() -> list[str]:
