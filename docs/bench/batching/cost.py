@@ -99,6 +99,7 @@ def trace_memory(implementation: Implementation) -> tuple[int, int]:
 
     Python's and numpy's allocations are counted. Those of torch are not: its samplers hold a permutation there.
     """
+    # The first pass counts the batches, and fills caches that would otherwise be counted as memory of the epoch.
     batches = sum(1 for _ in implementation.sample(0))
     gc.collect()
     tracemalloc.start()
@@ -107,7 +108,7 @@ def trace_memory(implementation: Implementation) -> tuple[int, int]:
         deque(islice(sampled, batches // 2), maxlen=0)
         gc.collect()
         now, peak = tracemalloc.get_traced_memory()
-        del sampled  # alive until here, since its memory is what is measured
+        del sampled  # not earlier: its memory is measured
     finally:
         tracemalloc.stop()
     return now, peak
@@ -124,6 +125,7 @@ def measure_loading(rows: int, limit: BatchLimit, rounds: Rounds) -> Result:
         limit = attrs.evolve(limit, rows=-(-rows // batches))
     ids = draw_ids(corpus)
     loaders = {name: each.make_loader(ids) for name, each in make_implementations(corpus.lengths, limit, notes).items()}
+    # The batches differ, so sums that do not depend on the grouping are compared. They are integers, hence exact.
     check_equal({name: [sum_rows(load_epoch)] for name, load_epoch in loaders.items()}, tolerance=0.0)
     runs: dict[str, Callable[[], object]] = {
         name: partial(_load_all, load_epoch) for name, load_epoch in loaders.items()
@@ -155,6 +157,7 @@ def _load_all(load_epoch: LoadEpoch) -> None:
 def measure_resuming(rows: int, rounds: Rounds) -> Result:
     """Time from nothing to the first batch of the second half of an epoch."""
     corpus, notes = Corpus.sentences(rows), list[str]()
+    # Correctness is checked with few rows, and time is measured with many.
     few = Corpus.sentences(min(rows, _COMPARED_ROWS)).lengths
     runs: dict[str, Callable[[], object]] = {}
     for name, each in make_implementations(corpus.lengths, BatchLimit(), notes).items():

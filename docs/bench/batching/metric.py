@@ -49,6 +49,7 @@ class Metric:
     def _make_result(
         self, point: str, times: Mapping[str, Times], counts: Mapping[str, float], notes: Sequence[str]
     ) -> Result:
+        # The metric is stored in the result, so that `report` can make its table from the file alone.
         parameters = {name: value for name, value in attrs.asdict(self).items() if value is not None}
         return Result(
             MEASUREMENT,

@@ -42,6 +42,7 @@ POLICIES: Final[Sequence[Policy]] = (
 
 def measure_padding(corpus: Corpus) -> Iterator[Result]:
     """Measure padding and randomness of all implementations over two epochs."""
+    # The second epoch is for repeated batchmates; everything else is the same in all epochs up to chance.
     notes: list[str] = []
     point, implementations = str(corpus), make_implementations(corpus.lengths, BatchLimit(), notes)
     first, second = (
@@ -140,6 +141,7 @@ def measure_world_sizes(step: int, policies: Sequence[Policy] = POLICIES) -> Res
 
 
 def _is_invalid(lengths: Lengths, policy: Policy, world_size: int) -> bool:
+    # Counted from the batches themselves, so that an error in the plan's own bookkeeping is found too.
     plan = Plan.of(lengths, policy, world_size=world_size)
     by_rank = [list(plan.rank(rank)) for rank in range(world_size)]
     every = [batch for batches in by_rank for batch in batches]

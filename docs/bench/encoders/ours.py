@@ -36,6 +36,7 @@ def make_our_step(problem: Problem, engine: EngineName, *, native: bool) -> tupl
 
     step = problem.make_step(forward, encoder.parameters())
 
+    # Switched off per step, not per point: candidates with and without the native engine alternate in each round.
     def run_without_native() -> tuple[Tensor, ...]:
         with disable_native():
             return step()

@@ -37,6 +37,7 @@ class Problem:
         lengths = draw_lengths(point.lengths, point.rows)
         generator = torch.Generator().manual_seed(1)
         values = torch.randn(point.rows, int(lengths.max()), point.features, generator=generator)
+        # Zero in the padding, as `pad_sequence` leaves it.
         values.masked_fill_((torch.arange(values.shape[1]) >= lengths.unsqueeze(1)).unsqueeze(2), 0.0)
         torch.default_generator.manual_seed(2)
         return cls(point, values.requires_grad_(point.training), lengths, _make_module(point))

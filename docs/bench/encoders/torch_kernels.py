@@ -30,6 +30,7 @@ def make_dense_step(problem: Problem) -> Step:
     """
     point, steps = problem.point, torch.arange(problem.values.shape[1])
     real = steps < problem.lengths.unsqueeze(1)
+    # Step t of a row of length n swaps places with step n - 1 - t; padding stays. Reversing twice restores the order.
     mirror = torch.where(real, problem.lengths.unsqueeze(1) - 1 - steps, steps).unsqueeze(2)
     layers = [_make_layer(problem, number) for number in range(point.layers)]
 

@@ -131,6 +131,7 @@ def measure_case(case: Case, threads: int, rounds: Rounds, *, rows: int = ROWS, 
     notes = ["masked: not run, its scores would take gigabytes"] if case.too_large else []
     parameters: dict[str, Parameter] = {"score": case.score, "steps": case.steps, "training": case.training}
     parameters |= {"rows": rows, "hidden": hidden, "threads": case.threads}
+    # After timing: the profiler that counts allocations slows a step down.
     memory = {name: measure_peak_bytes(step) for name, step in steps.items()}
     return Result("attend", str(case), threads, parameters, times, memory, notes=notes)
 

@@ -54,7 +54,7 @@ def measure_point(point: Point, threads: int, rounds: Rounds, slow: float = SLOW
     check_equal(results)
     notes += [f"{name}: {', '.join(chosen)}" for name, chosen in engines.items() if name != "plain"]
     runtimes = _make_other_runtimes(problem, results["packed"], notes) if point.other_runtimes else {}
-    results.clear()
+    results.clear()  # gradients of all candidates would otherwise be alive while memory is measured
     first |= {name: time_run(step)[1] for name, step in runtimes.items()}
     # The matrix product takes part in the rounds, so that a slow phase of the machine lowers the peak as well.
     matmul = make_matmul()

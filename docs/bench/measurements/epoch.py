@@ -144,6 +144,7 @@ def measure_epoch(sizes: Sizes, threads: int, rounds: Rounds) -> Result:
     """Compare loss and gradients of one batch, then time epochs in interleaved rounds."""
     texts = Texts.draw(sizes.rows, sizes.words)
     torch.default_generator.manual_seed(0)
+    # All candidates start from the weights of this model; every epoch continues to train its own copy.
     weights = HandWritten(texts.tokenize.vocab_size, sizes.embedding, sizes.hidden)
     random_batches = list(iterate_random(texts, sizes.batch, random.Random(0)))
     steps = sum(int(lengths.sum()) for _, lengths, _ in random_batches)

@@ -34,7 +34,7 @@ class Result:
 
     Attributes:
         measurement: the name of the measurement.
-        point: a description of what was measured.
+        point: a description of the point.
         threads: the number of threads of torch.
         parameters: sizes and options of the point, by name.
         times: the times of each candidate.
@@ -173,6 +173,7 @@ class Record:
             "results": [_to_fields(result) for result in self.results],
         }
         file.parent.mkdir(parents=True, exist_ok=True)
+        # Renaming is atomic: a run that is killed while it writes leaves the previous record.
         part = file.with_name(f"{file.name}.part")
         part.write_text(json.dumps(fields, indent=1) + "\n", "utf-8")
         part.replace(file)

@@ -52,13 +52,13 @@ class Target:
 
 
 def median(numbers: Iterable[float | None]) -> float | None:
-    """Return the median of the numbers that are not None; None if there are none."""
+    """Return the median of the numbers that are not None; None without any number."""
     found = [number for number in numbers if number is not None]
     return statistics.median(found) if found else None
 
 
 def lowest(numbers: Iterable[float | None]) -> float | None:
-    """Return the lowest of the numbers that are not None; None if there are none."""
+    """Return the lowest of the numbers that are not None; None without any number."""
     return min((number for number in numbers if number is not None), default=None)
 
 
@@ -94,6 +94,7 @@ def _compare_with_best(summarize: Summarize) -> Compute:
 
 
 def _compute_peak_share(record: Record, candidate: str) -> float | None:
+    # Smaller hidden sizes are left out. Their recurrent products are too small for the peak to be a fair bound.
     results = _select_encode(record, training=True, bidirectional=True)
     return median(result.peak_share(candidate) for result in results if int(result.parameters["hidden"]) >= 256)
 
@@ -128,7 +129,7 @@ def _compute_attention(record: Record, _: str) -> float | None:
 
 
 TARGETS: Final[Sequence[Target]] = (
-    # Bucketed batches first: these are the numbers to quote. They have no goals; the table states what was measured.
+    # Bucketed batches first: these are the numbers to quote. They have no goals, only results.
     *(
         Target(
             f"{'training' if training else 'inference'} on bucketed batches vs. packed, {summarize.__name__}",
