@@ -62,6 +62,7 @@ def setup(app: Application) -> None:
     # Before napoleon, which has priority 500: it expects reStructuredText.
     app.connect("autodoc-process-docstring", convert_markdown, priority=400)
     app.connect("autodoc-process-docstring", restore_colons, priority=600)
+    app.connect("autodoc-process-bases", leave_out_private_bases)
 
 
 def write_unreleased(_: object) -> None:
@@ -124,3 +125,8 @@ def convert_markdown(_app: object, what: str, _name: str, _object: object, _opti
 def restore_colons(_app: object, _what: str, _name: str, _object: object, _options: object, lines: list[str]) -> None:
     """Undo the replacement of colons that `convert_markdown` makes."""
     lines[:] = [line.replace(HIDDEN_COLON, ":") for line in lines]
+
+
+def leave_out_private_bases(_app: object, _name: str, _object: object, _options: object, bases: list[object]) -> None:
+    """Leave out base classes that a reader cannot look up."""
+    bases[:] = [base for base in bases if not getattr(base, "__name__", "").startswith("_")]
