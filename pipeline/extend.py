@@ -19,6 +19,7 @@ from pipeline.errors import (
     UnknownOptionError,
 )
 from pipeline.functional.segments import compact, max_by_row, softmax_by_row, sum_by_row
+from pipeline.functional.transforms import name_transform
 from pipeline.hooks import (
     AttentionFactory,
     EncoderFactory,
@@ -104,6 +105,7 @@ __all__ = [
     "last_by_row",
     "masked_softmax",
     "max_by_row",
+    "name_transform",
     "softmax_by_row",
     "sum_by_row",
 ]

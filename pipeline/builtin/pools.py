@@ -7,7 +7,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from pipeline.data.states import MaybeCausal, States, first_by_row, last_by_row
-from pipeline.functional.segments import max_by_row, sum_by_row
+from pipeline.functional.segments import max_by_row, mean_by_row, sum_by_row
 from pipeline.parts.pooling import Pooling
 
 
@@ -70,7 +70,7 @@ class MeanPool(Pooling):
 
     @override
     def forward(self, states: States[MaybeCausal]) -> Float[Tensor, "batch hidden"]:
-        return sum_by_row(states.steps) / states.order.lengths_on_device.clamp(min=1).unsqueeze(-1)
+        return mean_by_row(states.steps)
 
 
 @final

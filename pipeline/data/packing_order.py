@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cached_property
+from operator import attrgetter
 from typing import Protocol, Self, final
 
 import torch
@@ -9,6 +10,14 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from pipeline.data.tensors import to_ints
+from pipeline.errors import LengthError
+
+_count_changes: Callable[[Tensor], int] = attrgetter("_version")
+"""The number of in-place changes of a tensor and its views, by which autograd also notices them."""
+
+
+_is_tracing: Callable[[], bool] = attrgetter("jit.is_tracing")(torch)
+"""`torch.jit.is_tracing`, for which torch has no type."""
 
 
 def _cached(compute: Callable[["PackingOrder"], Tensor]) -> "cached_property[Tensor]":
@@ -43,10 +52,17 @@ class PackingOrder:
     """
 
     def __init__(self, lengths: Int64[Tensor, " batch"], device: torch.device | str = "cpu") -> None:
+        reject_tracing()
         self.lengths = lengths
         self.device: torch.device = torch.device(device)
+        self._version: int | None = _get_version(lengths)
         self._on_device: Int64[Tensor, " batch"] | None = None
         self._padding: dict[int, Int64[Tensor, " padding"]] = {}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """Restore a copy or a pickle, whose lengths count their changes from zero."""
+        self.__dict__.update(state)
+        self._version = _get_version(self.lengths)
 
     def to(self, device: torch.device | str) -> Self:
         """Return the same order with its indices on another device."""
@@ -118,14 +134,14 @@ class PackingOrder:
     def _ranks(self) -> Int64[Tensor, " batch"]:
         """The rank of each row in sorted order, rows in reading order."""
         ranks = torch.empty_like(self.sorted_indices)
-        ranks[self.sorted_indices] = torch.arange(len(ranks))
+        ranks[self.sorted_indices] = torch.arange(len(ranks), device=ranks.device)
         return ranks
 
     @_cached
     def _time_and_rank(self) -> Int64[Tensor, "2 steps"]:
         """The time of each packed step and the rank of its row, on the CPU."""
         time = torch.repeat_interleave(self.batch_sizes)
-        return torch.stack([time, torch.arange(self.steps) - self._starts[time]])
+        return torch.stack([time, torch.arange(self.steps, device=time.device) - self._starts[time]])
 
     def _send(self, indices: Tensor) -> Tensor:
         return indices.to(self.device, non_blocking=True)
@@ -139,6 +155,7 @@ class PackingOrder:
     @property
     def row_of_step(self) -> Int64[Tensor, " steps"]:
         """The row index of each packed step."""
+        self._reject_changed_lengths()
         return self._row_and_time[0]
 
     @property
@@ -152,18 +169,36 @@ class PackingOrder:
 
     def is_full(self, width: int) -> bool:
         """Return whether a rectangle `width` steps wide has no padding. Always False while a graph is traced."""
-        return not torch.compiler.is_compiling() and self.shortest == width
+        if torch.compiler.is_compiling():
+            return False
+        self._reject_changed_lengths()
+        return self.shortest == width
+
+    def _reject_changed_lengths(self) -> None:
+        """Reject lengths that were changed in place after the order was made: its cached indices are out of date.
+
+        Raises:
+            LengthError: if they were changed.
+        """
+        if self._version is not None and _get_version(self.lengths) != self._version:
+            msg = (
+                "lengths were changed in place after the batch was made, so the positions of its steps are wrong; "
+                "make a new batch of the new lengths."
+            )
+            raise LengthError(msg)
 
     def padding_indices(self, width: int) -> Int64[Tensor, " padding"]:
         """Return the indices of the padding in a flattened batch x `width` rectangle."""
         if width not in self._padding:
             # Computed on the CPU: on a device, `nonzero` would wait for the result.
-            is_padding = torch.arange(width) >= self.lengths.unsqueeze(1)
+            is_padding = torch.arange(width, device=self.lengths.device) >= self.lengths.unsqueeze(1)
             self._padding[width] = self._send(is_padding.flatten().nonzero().squeeze(1))
         return self._padding[width]
 
     def mask(self, width: int) -> Bool[Tensor, "batch time"]:
         """Return a mask that is True at the real steps of a batch x `width` rectangle."""
+        if not torch.compiler.is_compiling():
+            self._reject_changed_lengths()
         return torch.arange(width, device=self.device) < self.lengths_on_device.unsqueeze(1)
 
     @_cached
@@ -182,7 +217,7 @@ class PackingOrder:
     def sorted_last_steps(self) -> Int64[Tensor, " nonempty"]:
         """The packed index of the last step of each nonempty row, the longest row first."""
         lengths = self.lengths[self.sorted_indices[: self.nonempty_count]]
-        return self._send(self._starts[lengths - 1] + torch.arange(self.nonempty_count))
+        return self._send(self._starts[lengths - 1] + torch.arange(self.nonempty_count, device=lengths.device))
 
     @_cached
     def previous_steps(self) -> Int64[Tensor, " later"]:
@@ -193,7 +228,7 @@ class PackingOrder:
         # A row keeps its rank, so its steps at times t and t + 1 are `starts[t + 1] - starts[t] = batch_sizes[t]`
         # apart. `time` counts from 0 at the second time, which makes it the time of the preceding step.
         time = torch.repeat_interleave(self.batch_sizes[1:]) if self.steps else self.batch_sizes
-        return self._send(torch.arange(self.nonempty_count, self.steps) - self.batch_sizes[time])
+        return self._send(torch.arange(self.nonempty_count, self.steps, device=time.device) - self.batch_sizes[time])
 
     @_cached
     def reversal(self) -> Int64[Tensor, " steps"]:
@@ -220,8 +255,27 @@ class PackingOrder:
         """The packed indices in reading order: all steps of the first row, then of the second, and so on."""
         # In reading order the row is known by repetition, and its time by subtracting the steps of all earlier rows.
         row = torch.repeat_interleave(self.lengths)
-        time = torch.arange(self.steps) - (self.lengths.cumsum(0) - self.lengths)[row]
+        time = torch.arange(self.steps, device=row.device) - (self.lengths.cumsum(0) - self.lengths)[row]
         return self._send(self._starts[time] + self._ranks[row])
+
+
+def _get_version(lengths: Tensor) -> int | None:
+    """Return the number of in-place changes of a tensor; None if torch does not count them, or a graph is traced."""
+    return None if torch.compiler.is_compiling() or lengths.is_inference() else _count_changes(lengths)
+
+
+def reject_tracing() -> None:
+    """Reject `torch.jit.trace`, which would record the lengths of one batch as constants.
+
+    Raises:
+        LengthError: if a trace is being recorded.
+    """
+    if _is_tracing():
+        msg = (
+            "torch.jit.trace records the lengths of this batch as constants, which are wrong for any other; "
+            "use torch.export, with parts that declare exportable."
+        )
+        raise LengthError(msg)
 
 
 def make_order(batch: _Collated) -> PackingOrder:

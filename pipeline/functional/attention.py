@@ -17,6 +17,8 @@ from torch.autograd.function import FunctionCtx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
+from pipeline.functional.transforms import are_functions_transformed
+
 # Block sizes, measured on CPUs with 1 to 4 MiB of cache per core; the bench `attend` compares them.
 _BLOCKS_PER_ROW: Final = 16
 """The number of blocks of queries in a long row. More blocks compute fewer masked scores, but make more calls."""
@@ -39,7 +41,7 @@ def dot_product_attention(
     """Return the mean of the values, weighted by softmax(query . key) over the keys where `mask` is True.
 
     A query whose mask is False everywhere gives zeros. Memory is linear in the number of steps, because scores are
-    computed in tiles. There are no second derivatives, except inside `sdpa_kernel(SDPBackend.MATH)`.
+    computed in tiles. Second derivatives, forward-mode differentiation and `torch.func` compute all scores at once.
 
     Source: Dao et al. 2022, "FlashAttention: Fast and Memory-Efficient Exact Attention with IO-Awareness",
     arXiv:2205.14135, the algorithm behind torch's kernels.
@@ -51,14 +53,7 @@ def dot_product_attention(
     """
     # For a fully masked query some of torch's kernels give NaN and others 0: let it attend to all keys, then fill it.
     fully_masked = ~mask.any(-1, keepdim=True)
-    contexts = scaled_dot_product_attention(
-        query.unsqueeze(1),
-        key.unsqueeze(1),
-        values.unsqueeze(1),
-        attn_mask=(mask | fully_masked).unsqueeze(1),
-        scale=1.0,
-    )
-    return contexts.squeeze(1).masked_fill(fully_masked, 0)
+    return _call_fused(query, key, values, mask | fully_masked).masked_fill(fully_masked, 0)
 
 
 def causal_dot_product_attention(
@@ -76,14 +71,70 @@ def causal_dot_product_attention(
         >>> causal_dot_product_attention(torch.zeros(1, 3, 1), steps, steps).flatten().tolist()
         [1.0, 1.0, 2.0]
     """
-    contexts = scaled_dot_product_attention(
-        query[:, 1:].unsqueeze(1),
-        key[:, :-1].unsqueeze(1),
-        values[:, :-1].unsqueeze(1),
-        is_causal=True,
+    contexts = _call_fused(query[:, 1:], key[:, :-1], values[:, :-1], None)
+    return torch.cat([values[:, :1], contexts], dim=1)
+
+
+def _call_fused(query: Tensor, key: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    """Call torch's fused kernel, with a causal mask if there is no other, and with second derivatives."""
+    if torch.compiler.is_compiling():
+        return _call_torch(query, key, values, mask)
+    if are_functions_transformed():
+        with sdpa_kernel(SDPBackend.MATH):
+            return _call_torch(query, key, values, mask)
+    if not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (query, key, values))):
+        return _call_torch(query, key, values, mask)
+    return _apply_fused(query, key, values, mask)
+
+
+def _call_torch(query: Tensor, key: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    return scaled_dot_product_attention(
+        query.unsqueeze(1),
+        key.unsqueeze(1),
+        values.unsqueeze(1),
+        attn_mask=None if mask is None else mask.unsqueeze(1),
+        is_causal=mask is None,
         scale=1.0,
-    )
-    return torch.cat([values[:, :1], contexts.squeeze(1)], dim=1)
+    ).squeeze(1)
+
+
+class _FusedAttention(torch.autograd.Function):
+    """Torch's fused kernel, whose backward pass is torch's own, unless it will be differentiated itself.
+
+    Torch's backward kernels have no derivative. So a second derivative computes the contexts again with all scores.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, query: Tensor, key: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        """Return the contexts, and keep the graph of torch's kernel for the backward pass."""
+        with torch.enable_grad():
+            inputs = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in (query, key, values)]
+            contexts = _call_torch(inputs[0], inputs[1], inputs[2], mask)
+        save: Callable[..., None] = ctx.save_for_backward
+        save(query, key, values, mask)
+        setattr(ctx, "inner", (inputs, contexts))  # noqa: B010 - torch does not declare the attributes of a context
+        return contexts.detach()
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of queries, keys and values."""
+        saved: tuple[Tensor, Tensor, Tensor, Tensor | None] = getattr(ctx, "saved_tensors")  # noqa: B009
+        inner: tuple[list[Tensor], Tensor] = getattr(ctx, "inner")  # noqa: B009
+        inputs, contexts = inner
+        # With `create_graph=True` gradients are enabled here, and every operation must be differentiable.
+        with_graph = torch.is_grad_enabled()
+        if with_graph:
+            inputs = list(saved[:3])
+            with sdpa_kernel(SDPBackend.MATH):
+                contexts = _call_torch(saved[0], saved[1], saved[2], saved[3])
+        needed = [tensor for tensor in inputs if tensor.requires_grad]
+        # The inner graph is freed with this context. Until then a second pass through a retained graph needs it.
+        found = iter(torch.autograd.grad(contexts, needed, gradients, retain_graph=True, create_graph=with_graph))
+        return *(next(found) if tensor.requires_grad else None for tensor in inputs), None
+
+
+_apply_fused: Final[Callable[..., Tensor]] = getattr(_FusedAttention, "apply")  # noqa: B009
+"""`_FusedAttention.apply` with a type."""
 
 
 def supports_blocks(values: Tensor) -> bool:
@@ -92,7 +143,7 @@ def supports_blocks(values: Tensor) -> bool:
     Torch's kernels are better on a GPU and in half precision, where they accumulate in float32. A graph cannot
     contain a loop over time.
     """
-    if values.device.type != "cpu" or torch.compiler.is_compiling():
+    if values.device.type != "cpu" or torch.compiler.is_compiling() or are_functions_transformed():
         return False
     return values.dtype in {torch.float32, torch.float64} and not torch.is_autocast_enabled("cpu")
 

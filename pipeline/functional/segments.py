@@ -12,6 +12,7 @@ from torch.autograd.function import FunctionCtx
 from pipeline.data.batches import Batch, Packed, Padded
 from pipeline.data.rows import Hidden
 from pipeline.data.states import MaybeCausal, S, States, empty_rows_mask, zeros_by_row
+from pipeline.functional.transforms import name_transform
 
 
 def compact(steps: Batch[Hidden]) -> Batch[Hidden]:
@@ -33,10 +34,37 @@ def sum_by_row(steps: Batch[Hidden]) -> Float[Tensor, "batch feature"]:
         >>> sum_by_row(Padded(Hidden, torch.ones(2, 3, 1), torch.tensor([2, 0]))).tolist()
         [[2.0], [0.0]]
     """
+    return _sum_wide(steps).to(steps.values.dtype)
+
+
+def mean_by_row(steps: Batch[Hidden]) -> Float[Tensor, "batch feature"]:
+    """Return the mean of each row's steps.
+
+    In half precision it is right even if the sum overflows.
+
+    Example:
+        >>> from pipeline import Padded
+        >>> mean_by_row(Padded(Hidden, torch.tensor([[[1.0], [3.0]], [[9.0], [9.0]]]), torch.tensor([2, 0]))).tolist()
+        [[2.0], [0.0]]
+    """
+    mean = _sum_wide(steps) / steps.order.lengths_on_device.clamp(min=1).unsqueeze(-1)
+    return mean.to(steps.values.dtype)
+
+
+def widen(values: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
+    """Return values in the dtype in which sums accumulate: float32 for half precision, else unchanged.
+
+    A sum in bfloat16 stops growing at 256 times its terms.
+    """
+    return values.float() if values.dtype.itemsize < 4 else values
+
+
+def _sum_wide(steps: Batch[Hidden]) -> Float[Tensor, "batch feature"]:
+    """Return the sum of each row's steps in the dtype of `widen`."""
     steps = compact(steps)
     if isinstance(steps, Packed):
-        return zeros_by_row(steps).index_add(0, steps.order.row_of_step, steps.values)
-    return steps.fill_padding(0).values.sum(1)
+        return widen(zeros_by_row(steps)).index_add(0, steps.order.row_of_step, widen(steps.values))
+    return widen(steps.fill_padding(0).values).sum(1)
 
 
 def max_by_row(steps: Batch[Hidden]) -> Float[Tensor, "batch feature"]:
@@ -51,13 +79,14 @@ def max_by_row(steps: Batch[Hidden]) -> Float[Tensor, "batch feature"]:
 
 
 def softmax_by_row(steps: Packed[Hidden], scores: Float[Tensor, " steps"]) -> Float[Tensor, " steps"]:
-    """Return the softmax of each step's score over the steps of its row.
+    """Return the softmax of each step's score over the steps of its row; in float32 for scores in half precision.
 
     Example:
         >>> steps = Packed(Hidden, torch.ones(3, 1), torch.tensor([1, 2]))
         >>> softmax_by_row(steps, torch.zeros(3)).tolist()
         [0.5, 1.0, 0.5]
     """
+    scores = widen(scores)
     row, zeros = steps.order.row_of_step, scores.new_zeros(steps.lengths.shape[0])
     # The maximum is subtracted so that `exp` cannot overflow. The result does not depend on it, hence no gradient.
     maximum = zeros.scatter_reduce(0, row, scores.detach(), reduce="amax", include_self=False)
@@ -112,8 +141,8 @@ def segment_max(
         >>> segment_max(torch.tensor([[1.0], [5.0], [2.0]]), torch.tensor([0, 2, 0]), 3).tolist()
         [[2.0], [0.0], [5.0]]
     """
-    # A graph uses torch's own derivative: a custom function would break it. It takes three times as long.
-    reduce = _reduce_max if torch.compiler.is_compiling() else _segment_max
+    # Graphs and transforms use torch's own derivative: a custom function would break them. It is three times slower.
+    reduce = _reduce_max if torch.compiler.is_compiling() or name_transform() else _segment_max
     return reduce(values, row, rows)
 
 
@@ -138,12 +167,13 @@ class _SegmentMax(torch.autograd.Function):
         """Return the gradient of each step: that of its row's maximum, divided by the number of equal maxima."""
         saved: tuple[Tensor, Tensor, Tensor] = getattr(ctx, "saved_tensors")  # noqa: B009
         values, row, maximum = saved
-        is_maximum = (values.detach() == maximum.detach().index_select(0, row)).to(values.dtype)
-        count = torch.zeros_like(maximum).index_add_(0, row, is_maximum)
+        # Counted in float32 at least: bfloat16 cannot count beyond 256.
+        is_maximum = widen((values.detach() == maximum.detach().index_select(0, row)).to(values.dtype))
+        count = torch.zeros_like(maximum, dtype=is_maximum.dtype).index_add_(0, row, is_maximum)
         # Empty rows have no step that reads their gradient, but 0 / 0 would give NaN in the second derivative. Rows
         # with a NaN, which equals nothing, keep the count 0: their gradient shall be NaN.
         count.masked_fill_((count == 0) & ~maximum.detach().isnan(), 1)
-        return (gradients[0] / count).index_select(0, row).mul(is_maximum), None, None
+        return (gradients[0] / count).index_select(0, row).mul(is_maximum).to(values.dtype), None, None
 
 
 _segment_max: Final[Callable[[Tensor, Tensor, int], Tensor]] = getattr(_SegmentMax, "apply")  # noqa: B009

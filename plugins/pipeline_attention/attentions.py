@@ -5,14 +5,16 @@
 """
 
 import math
-from typing import final
+from collections.abc import Callable
+from typing import Final, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import Function, FunctionCtx
 from typing_extensions import override
 
-from pipeline.extend import Attention
+from pipeline.extend import Attention, name_transform
 
 
 @final
@@ -136,20 +138,62 @@ class Additive(Attention):
     def project(
         self, query: Float[Tensor, "batch query hidden"], key: Float[Tensor, "batch key hidden"]
     ) -> tuple[Float[Tensor, "batch query inner"], Float[Tensor, "batch key inner"]]:
-        # tanh(x) = 2 sigmoid(2x) - 1, and on a CPU torch computes a sigmoid six times as fast as a tanh. The inner
-        # factor 2 is applied here, once per query and key, and not in `compare`, once per pair.
-        return 2 * self.query(query), 2 * self.key(key)
+        return self.query(query), self.key(key)
 
     @override
     def compare(
         self, query: Float[Tensor, "batch query inner"], key: Float[Tensor, "batch key inner"]
     ) -> Float[Tensor, "batch query key"]:
-        # v . (2 sigmoid - 1) = 2 v . sigmoid - sum v: one subtraction per score, not one per hidden feature.
-        scores: Tensor = self.value(torch.sigmoid(query.unsqueeze(2) + key.unsqueeze(1)))
-        return 2 * scores.squeeze(-1) - self.value.weight.sum()
+        scores: Tensor = self.value(_tanh(query.unsqueeze(2) + key.unsqueeze(1)))
+        return scores.squeeze(-1)
 
     @override
     def score(
         self, query: Float[Tensor, "batch query hidden"], key: Float[Tensor, "batch key hidden"]
     ) -> Float[Tensor, "batch query key"]:
         return self.compare(*self.project(query, key))
+
+
+def _tanh(x: Tensor) -> Tensor:
+    """Return tanh(x), which overwrites x; on a CPU in 60% of the time of `torch.tanh`."""
+    uses_torch = torch.compiler.is_compiling() or name_transform() is not None or x.device.type != "cpu"
+    if uses_torch or x.dtype not in {torch.float32, torch.float64}:
+        return torch.tanh(x)
+    return _apply_tanh(x) if torch.is_grad_enabled() and x.requires_grad else _overwrite_by_tanh(x)
+
+
+def _overwrite_by_tanh(x: Tensor) -> Tensor:
+    # tanh(x) = y / (y + 2) with y = exp(2 x) - 1, which `expm1` computes without cancellation for small x. At 2 x = 40
+    # the quotient is 1 in float64 too, and y does not overflow. A sigmoid is faster still, but 2 sigmoid(2 x) - 1
+    # cancels: its error of 6e-8 is large beside a small tanh.
+    y = x.mul_(2).clamp_(max=40).expm1_()
+    return y.div_(y + 2)
+
+
+_tanh_backward: Final[Callable[[Tensor, Tensor], Tensor]] = torch.ops.aten.tanh_backward.default
+"""Torch's kernel from a gradient and tanh(x) to the gradient of x."""
+
+
+@final
+class _Tanh(Function):
+    """`_overwrite_by_tanh` with its derivative, computed from the result alone."""
+
+    @override
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
+        mark_dirty: Callable[[Tensor], None] = ctx.mark_dirty
+        mark_dirty(x)
+        result = _overwrite_by_tanh(x)
+        save: Callable[[Tensor], None] = ctx.save_for_backward
+        save(result)
+        return result
+
+    @override
+    @staticmethod
+    def backward(ctx: FunctionCtx, *gradients: Tensor) -> Tensor:
+        saved: tuple[Tensor] = getattr(ctx, "saved_tensors")  # noqa: B009 - torch does not declare it
+        return _tanh_backward(gradients[0], saved[0])
+
+
+_apply_tanh: Final[Callable[[Tensor], Tensor]] = getattr(_Tanh, "apply")  # noqa: B009
+"""`_Tanh.apply` with a type."""

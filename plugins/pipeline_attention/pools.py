@@ -44,9 +44,10 @@ class AttentionPool(Pooling):
         steps = compact(states.steps)
         if isinstance(steps, Packed):
             shares = softmax_by_row(steps, self._scores(steps.values)).unsqueeze(1)
-            return sum_by_row(steps.with_values(shares * steps.values))
+            # The shares of half precision are in float32, and so is the sum.
+            return sum_by_row(steps.with_values(shares * steps.values)).to(steps.values.dtype)
         values = states.padded().values
-        return torch.einsum("bt,bth->bh", self._weights(values, states), values)
+        return torch.einsum("bt,bth->bh", self._weights(values, states).to(values.dtype), values)
 
     def _weights(
         self, values: Float[Tensor, "batch time hidden"], states: States[MaybeCausal]

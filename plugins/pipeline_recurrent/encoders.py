@@ -8,7 +8,8 @@ from typing_extensions import Unpack
 
 from pipeline.extend import Causal, MaybeCausal, OptionError, S_co
 from pipeline_recurrent.engines.choose import EngineName
-from pipeline_recurrent.recurrent import Merge, Options, Recurrent, TorchModule, expand_options
+from pipeline_recurrent.recurrent import Merge, Options, Recurrent, expand_options
+from pipeline_recurrent.stack import TorchModule
 
 Nonlinearity = Literal["tanh", "relu"]
 """The activation of a plain RNN."""

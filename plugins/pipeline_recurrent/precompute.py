@@ -99,6 +99,7 @@ class PrecomputeInputs(ModuleStage[Batch[Ids], States[S_co]], Generic[S_co]):
     def __init__(self, embed: Embed, encoder: Recurrent[S_co], *, name: str | None = None) -> None:
         super().__init__()
         self.name = name
+        _reject_hooks(encoder)
         table = _compute_table(embed, encoder)
         # An embedding on the meta device takes no memory until it gets the table, instead of random numbers.
         with torch.device("meta"):
@@ -145,6 +146,19 @@ class PrecomputeInputs(ModuleStage[Batch[Ids], States[S_co]], Generic[S_co]):
                 "call precompute_inputs(pipe) again, or call eval() on this one."
             )
             raise OptionError(msg)
+
+
+def _reject_hooks(encoder: Recurrent[S_co]) -> None:
+    """Reject weights that something computes at each forward pass, or that are quantized: a table would ignore it."""
+    rnn = cast("nn.Module", encoder.rnn)
+    hooks: object = getattr(rnn, "_forward_pre_hooks")  # noqa: B009 - private
+    if not isinstance(rnn, nn.RNNBase) or hooks or getattr(rnn, "parametrizations", None):
+        msg = (
+            "precompute_inputs needs plain weights, but the encoder's rnn has parametrizations or forward pre-hooks "
+            "(pruning, weight norm, weight drop), is wrapped or quantized; remove them first, for example with "
+            "prune.remove or remove_parametrizations."
+        )
+        raise OptionError(msg)
 
 
 def _list_stages(pipe: StageBase) -> list[StageBase]:

@@ -3,7 +3,7 @@
 import inspect
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Literal, Self, TypeAlias, TypedDict, TypeVar, cast, get_args
+from typing import Final, Literal, Self, TypedDict, TypeVar, cast, get_args
 
 import torch
 from jaxtyping import Float
@@ -23,13 +23,12 @@ from pipeline.extend import (
     States,
     Vectors,
 )
-from pipeline_recurrent.engines.choose import EngineName, choose_engine
-from pipeline_recurrent.engines.engine import STATES, Cell, StackInputs, Steps, Weights, make_zeros
+from pipeline_recurrent.engines.choose import EngineName
+from pipeline_recurrent.engines.engine import STATES, Cell, Steps, Weights, make_zeros
+from pipeline_recurrent.stack import StackCall, TorchModule, call_stack, install_forward, read_weights
 
 Merge = Literal["concat", "mean", "sum", "max", "mul"]
 """How the two directions of the last layer are joined, for hidden vectors and final states alike."""
-
-TorchModule: TypeAlias = nn.LSTM | nn.GRU | nn.RNN
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -79,7 +78,9 @@ class Recurrent(Encoder[S_co]):
     """An encoder that runs a stack of torch's recurrent layers over packed rows, with a choice of engines.
 
     The weights are those of an ordinary `nn.LSTM`, `nn.GRU` or `nn.RNN` under the name `rnn`, so state dicts have the
-    names that these modules use.
+    names that these modules use. Each batch passes through `rnn`: its hooks run, its parametrizations, training mode
+    and `requires_grad` count. Torch's tools act on it as on any such module: pruning, weight norm, spectral norm,
+    dynamic quantization, sharding.
 
     Args:
         make_module: `nn.LSTM`, `nn.GRU` or `nn.RNN`, or a function with their arguments.
@@ -145,8 +146,8 @@ class Recurrent(Encoder[S_co]):
         self.output_size: int = hidden_size * (2 if bidirectional and merge == "concat" else 1)
         self.causal: bool = not bidirectional
         self.stateful = True
-        self.rnn = make_module(
-            input_size, hidden_size, num_layers, bias=bias, dropout=dropout, bidirectional=bidirectional
+        self.rnn = install_forward(
+            make_module(input_size, hidden_size, num_layers, bias=bias, dropout=dropout, bidirectional=bidirectional)
         )
         # The kind of cell, by torch's name; read at every batch.
         self.cell: Cell = cast("Cell", self.rnn.mode.lower())
@@ -158,20 +159,22 @@ class Recurrent(Encoder[S_co]):
         )
 
     def load_torch(self, module: TorchModule) -> Self:
-        """Copy the weights, dtype and device of a torch module.
+        """Copy the weights of a torch module, with their `requires_grad`, dtype, device, and the training mode.
 
         Raises:
-            OptionError: if the module is of another kind, or has projections (`proj_size`).
+            OptionError: if the module is of another kind or size, has projections (`proj_size`), or has something that
+                cannot be copied: hooks, parametrizations (pruning, weight norm, spectral norm), shared weights, or a
+                `forward` of its own.
         """
-        if self.rnn.mode != module.mode or module.proj_size:
-            kind = type(self.rnn).__name__
-            if kind == "RNN":
-                kind = f"RNN with {self.cell.removeprefix('rnn_')}"
-            msg = f"module must be an nn.{kind} without projections, got {module}."
+        reason = _explain_not_loadable(module, self.rnn)
+        if reason is not None:
+            msg = f"module {reason}, got {module}."
             raise OptionError(msg)
         weight = next(module.parameters())
         self.to(weight.device, weight.dtype).rnn.load_state_dict(module.state_dict())
-        return self
+        for name, parameter in module.named_parameters():
+            self.rnn.get_parameter(name).requires_grad_(parameter.requires_grad)
+        return self.train(module.training)
 
     @override
     def forward(self, batch: Batch[Vectors]) -> States[S_co]:
@@ -195,7 +198,7 @@ class Recurrent(Encoder[S_co]):
             ShapeError: if the initial states, dtypes or devices do not fit.
             OptionError: if the engine was set by name and cannot compute the batch; the message says why.
         """
-        self._check(packed, looks_up=bool(tables))
+        self._check_carry(packed)
         # The graph breaks here: a compiler would unroll an engine's loops, and cannot see into its kernels.
         compute = _exclude_from_compile(self._compute) if torch.compiler.is_compiling() else self._compute
         steps, carry, engine = compute(packed.values, packed.order, packed.initial_carry, tables)
@@ -203,7 +206,8 @@ class Recurrent(Encoder[S_co]):
         if self.residual:
             final = self._replace_final(steps, packed.order, final)
         if not self.bidirectional:
-            return States(packed.with_values(steps), final[0], carry=carry, engine=engine)
+            # A copy: callers may change the carry in place, which must not change the final states.
+            return States(packed.with_values(steps), final[0].clone(), carry=carry, engine=engine)
         # Engines return the directions side by side, which is concat already.
         if self.merge != "concat":
             steps = merge_directions(steps[:, : self.hidden_size], steps[:, self.hidden_size :], self.merge)
@@ -212,50 +216,33 @@ class Recurrent(Encoder[S_co]):
 
     def weights(self) -> list[list[Weights]]:
         """Return the weights of each direction of each layer."""
-        flat: list[Weights] = []
-        for w_in, w_state, *biases in self.rnn.all_weights:
-            b_in, b_state = biases or (None, None)
-            flat.append((w_in, w_state, b_in, b_state))
-        return [flat[at : at + 2] for at in range(0, len(flat), 2)] if self.bidirectional else [[own] for own in flat]
+        return read_weights(self.rnn)
 
     def _compute(
         self, values: Steps, order: PackingOrder, initial: Carry | None, tables: Sequence[Tensor]
     ) -> tuple[Float[Tensor, "steps hidden"], Carry, str | None]:
-        """Run an engine over the rows that have steps; the carry of empty rows is their initial one."""
-        weights = self.weights()
-        if tables:
-            weights[0] = [(table, *own[1:]) for table, own in zip(tables, weights[0], strict=True)]
-        like = values if values.is_floating_point() else weights[0][0][1]
+        """Run the stack over the rows that have steps; the carry of empty rows is their initial one."""
         # Rows of one length are in packed order already, and the states of their rows need no reordering.
-        is_full = order.is_full(order.longest)
-        if initial is None and (like.is_meta or not is_full or not order.nonempty_count):
+        is_full = order.nonempty_count > 0 and order.is_full(order.longest)
+        like = values if values.is_floating_point() else tables[0]
+        if initial is None and (like.is_meta or not is_full):
             # On the meta device a summary counts operations: with initial states every engine does the same ones.
             zeros = make_zeros(self.cell, like, self.num_layers * self.directions, len(order.lengths), self.hidden_size)
             began, initial = zeros, zeros if like.is_meta else None
         else:
             began = initial or ()
-        if not order.nonempty_count:
-            return like.new_zeros(0, self.hidden_size * self.directions), began, None
         rows = order.sorted_indices[: order.nonempty_count].to(values.device, non_blocking=True)
-        if initial is not None and not is_full:
-            initial = tuple(state.index_select(1, rows) for state in initial)
-        stack = StackInputs(
-            self.cell,
-            values,
-            order,
-            weights,
-            initial or (),
-            dropout=self.rnn.dropout if self.training else 0.0,
-            norms=tuple(self.norms or ()),
-            residual=self.residual,
-        )
-        engine = choose_engine(self.engine, stack)
-        self.engines[engine.name] += 1
-        steps, ended = engine.run(stack)
+        if initial is not None:
+            # Copies: engines save them for the backward pass, and callers may change theirs in place before it.
+            initial = tuple(state.clone() if is_full else state.index_select(1, rows) for state in initial)
+        call = StackCall(order, self.engine, tables, tuple(self.norms or ()), residual=self.residual)
+        steps, ended = call_stack(self.rnn, values, initial, call)
+        if call.used is not None:
+            self.engines[call.used] += 1
         if not is_full:
             # Under autocast torch's kernel returns another dtype than that of the initial states.
             ended = tuple(state.to(end.dtype).index_copy(1, rows, end) for state, end in zip(began, ended, strict=True))
-        return steps, ended, engine.name
+        return steps, ended, call.used
 
     def _replace_final(
         self, steps: Tensor, order: PackingOrder, final: Tensor
@@ -270,20 +257,16 @@ class Recurrent(Encoder[S_co]):
         ends = torch.stack([half.index_select(0, where) for half, where in zip(halves, last, strict=False)])
         return final.to(ends.dtype).index_copy(1, rows, ends)
 
-    def _check(self, batch: Packed[Kind], *, looks_up: bool) -> None:
-        """Reject values and initial states that do not fit the weights."""
-        if not looks_up:
-            weight = next(self.rnn.parameters())
-            # Autocast chooses the dtype of the products itself.
-            same_dtype = batch.values.dtype is weight.dtype or torch.is_autocast_enabled(weight.device.type)
-            if not same_dtype or batch.values.device != weight.device:
-                msg = (
-                    f"values are {batch.values.dtype} on {batch.values.device}, but {type(self).__name__} is "
-                    f"{weight.dtype} on {weight.device}; move one: batch.to(device), or encoder.to(dtype)."
-                )
-                raise ShapeError(msg)
+    def _check_carry(self, batch: Packed[Kind]) -> None:
+        """Reject initial states that do not fit, or that cannot be continued."""
         if batch.initial_carry is None:
             return
+        if self.bidirectional and bool(batch.metadata.continues.any()):
+            msg = (
+                "a bidirectional encoder cannot continue rows from the preceding batch, because its backward direction "
+                "starts at the end of a row; use bidirectional=False, or leave out with_carry."
+            )
+            raise OptionError(msg, bidirectional=True)
         shape = (self.num_layers * self.directions, len(batch.lengths), self.hidden_size)
         states = STATES[self.cell]
         if [tuple(state.shape) for state in batch.initial_carry] != [shape] * states:
@@ -293,6 +276,32 @@ class Recurrent(Encoder[S_co]):
                 f"got {got}; pass the `carry` that this encoder returned for the same rows."
             )
             raise ShapeError(msg, argument="initial_carry")
+
+
+_TORCH_FORWARDS: Final = (nn.LSTM.forward, nn.GRU.forward, nn.RNN.forward)
+_HOOKS: Final = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+
+
+def _explain_not_loadable(module: TorchModule, own: TorchModule) -> str | None:
+    """Return why a torch module cannot be copied into an encoder's own one, as a clause after "module"; or None."""
+    if own.mode != module.mode or module.proj_size:
+        kind = own.mode.partition("_")[0] + (f" with {own.mode[4:].lower()}" if own.mode.startswith("RNN") else "")
+        return f"must be an nn.{kind} without projections"
+    if getattr(module, "parametrizations", None) or any(getattr(module, hooks, None) for hooks in _HOOKS):
+        return (
+            "must have no hooks and no parametrizations, which would be lost; remove them first (prune.remove, "
+            "remove_parametrizations), and apply them to the encoder's `rnn`"
+        )
+    if type(module).forward not in _TORCH_FORWARDS:
+        return "must have torch's own forward, because an encoder computes with the weights only"
+    if len(list(module.parameters())) < len(module.state_dict()):
+        return "must have no shared weights, which would be copied separately"
+    if any(getattr(weight, "_backward_hooks", None) for weight in module.parameters()):
+        return "must have no hooks on its weights, which would be lost; register them on the encoder's weights"
+    shapes, own_shapes = (
+        {name: tuple(weight.shape) for name, weight in each.state_dict().items()} for each in (module, own)
+    )
+    return None if shapes == own_shapes else f"must have the sizes of the encoder's rnn, {own}"
 
 
 def expand_options(function: F) -> F:

@@ -44,8 +44,8 @@ def choose_engine(name: EngineName, stack: StackInputs, costs: Costs | None = No
                 return ENGINES[candidate]
     elif ENGINES["cudnn"].unsupported_reason(stack) is None:
         return ENGINES["cudnn"]
-    # Packed takes everything but ids, and plain takes those.
-    return _require("plain" if stack.looks_up else "packed", stack)
+    # Packed takes everything but ids and transforms, and plain takes those.
+    return _require("plain" if stack.looks_up or stack.transform else "packed", stack)
 
 
 def _require(name: str, stack: StackInputs) -> Engine:

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from typing_extensions import override
 
-from pipeline.extend import Carry, PackingOrder
+from pipeline.extend import Carry, PackingOrder, name_transform
 
 Cell: TypeAlias = Literal["lstm", "gru", "rnn_tanh", "rnn_relu"]
 """The kinds of recurrent cell, by torch's names."""
@@ -91,6 +91,8 @@ class StackInputs:
         features: features of an input vector; 0 for ids, which are not multiplied.
         dtype: the dtype of the computation.
         needs_grad: whether a backward pass may follow.
+        is_autocast: whether autocast is on for the device.
+        transform: a mode of torch in which every operation must be one of torch's; see `name_transform`.
     """
 
     cell: Cell
@@ -108,6 +110,8 @@ class StackInputs:
     features: int = attrs.field(init=False)
     dtype: torch.dtype = attrs.field(init=False)
     needs_grad: bool = attrs.field(init=False)
+    is_autocast: bool = attrs.field(init=False)
+    transform: str | None = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         # Attributes, not properties: choosing an engine reads each of these several times per batch.
@@ -118,6 +122,8 @@ class StackInputs:
         self.features = 0 if self.looks_up else self.steps.shape[-1]
         self.dtype = recurrent.dtype if self.looks_up else self.steps.dtype
         self.needs_grad = needs_grad([*chain.from_iterable(chain(*self.weights)), self.steps, *self.initial])
+        self.is_autocast = is_autocast(self.steps.device.type)
+        self.transform = name_transform()
 
 
 class Engine(ABC):
@@ -180,14 +186,23 @@ def needs_grad(tensors: Iterable[Tensor | None]) -> bool:
     return torch.is_grad_enabled() and any(required)
 
 
+def is_autocast(device: str) -> bool:
+    """Return whether autocast is on for a kind of device."""
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
+def explain_transform(stack: StackInputs) -> str | None:
+    """Return why an engine that is no sequence of torch operations cannot run now, or None."""
+    return f"{stack.transform} is active" if stack.transform else None
+
+
 def explain_unsupported_dtype(stack: StackInputs) -> str | None:
-    """Return why an engine of our own cannot take the dtype: other than float32 and float64, or autocast is on."""
-    device = stack.steps.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+    """Return why an engine of our own cannot run: a dtype other than float32 and float64, autocast, or a transform."""
+    if stack.is_autocast:
         return "autocast is on, under which torch's own kernels choose their dtypes"
     if stack.dtype not in {torch.float32, torch.float64}:
         return f"it computes in float32 and float64, but the values are {stack.dtype}"
-    return None
+    return explain_transform(stack)
 
 
 def fill_input_product(gates: Tensor, steps: Steps, weight: Tensor, bias: Tensor | None) -> None:

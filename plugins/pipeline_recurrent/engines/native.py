@@ -14,7 +14,8 @@ from torch.autograd.function import Function
 from torch.nn.functional import pad
 from typing_extensions import override
 
-from pipeline.extend import PackingOrder, ShapeError
+from pipeline.extend import PackingOrder, ShapeError, name_transform
+from pipeline_recurrent.engines.double_backward import double_backward
 from pipeline_recurrent.engines.engine import (
     STATES,
     AutogradContext,
@@ -29,7 +30,6 @@ from pipeline_recurrent.engines.engine import (
     may_overwrite_saved,
     needs_grad,
 )
-from pipeline_recurrent.engines.torch_kernels import double_backward
 from pipeline_recurrent.native.library import Job, Kernels, available, load_kernels
 
 CELLS: Final[tuple[Cell, ...]] = ("lstm", "gru", "rnn_tanh", "rnn_relu")
@@ -127,8 +127,10 @@ class Layout:
         return tensor if self.wide == self.hidden else pad(tensor, (0, self.wide - self.hidden))
 
     def unpad(self, tensor: Tensor) -> Tensor:
-        """Undo `pad`."""
-        return tensor if self.wide == self.hidden else tensor[..., : self.hidden].contiguous()
+        """Undo `pad`. The result is no view: callers may change a final state in place, which autograd forbids for one."""
+        if self.wide == self.hidden:
+            return tensor
+        return tensor[..., : self.hidden].clone(memory_format=torch.contiguous_format)
 
     def pad_rows(self, weight: Tensor) -> Tensor:
         """Widen each gate of weights whose rows are hidden units, gate by gate."""
@@ -237,8 +239,9 @@ class _NativeLayer(Function):
     def backward(ctx: _Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         layout, needed, saved = ctx.layout, ctx.needs_input_grad[2:], ctx.saved_tensors
         inputs = LayerInputs.from_tensors(layout.cell, layout.order, layout.directions, saved[: len(needed)])
-        # Grad mode is on in a backward pass if its gradients will be differentiated themselves.
-        if torch.is_grad_enabled():
+        # Grad mode is on in a backward pass if its gradients will be differentiated themselves. `torch.func.vmap` of a
+        # backward pass is a transform, though the forward pass was none.
+        if torch.is_grad_enabled() or name_transform():
             return None, None, *double_backward(inputs, gradients, needed)
         buffers = cast("Sequence[Tensor]", saved[len(needed) :])
         with torch.autocast("cpu", enabled=False):

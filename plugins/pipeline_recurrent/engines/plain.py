@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.autograd.function import Function
 from typing_extensions import override
 
-from pipeline.extend import Carry, PackingOrder
+from pipeline.extend import Carry, PackingOrder, name_transform
 from pipeline_recurrent.engines.cells import KERNELS, CellKernel
+from pipeline_recurrent.engines.double_backward import double_backward
 from pipeline_recurrent.engines.engine import (
     AutogradContext,
     Cell,
@@ -24,7 +25,7 @@ from pipeline_recurrent.engines.engine import (
     may_overwrite_saved,
     needs_grad,
 )
-from pipeline_recurrent.engines.torch_kernels import double_backward
+from pipeline_recurrent.engines.unrolled import unroll
 
 # Up to this hidden size both directions are scanned together, by batched products: half the calls per step. Above it
 # each is scanned alone, so that one direction's recurrent weights (an LSTM's at 256: 1 MB) stay in the cache.
@@ -44,10 +45,12 @@ class Plain(LayeredEngine):
 
     @override
     def unsupported_reason(self, stack: StackInputs) -> str | None:
-        return explain_unsupported_dtype(stack)
+        return None if stack.transform else explain_unsupported_dtype(stack)
 
     @override
     def run_layer(self, inputs: LayerInputs) -> LayerOutputs:
+        if name_transform():
+            return unroll(inputs)
         tensors = inputs.tensors
         if needs_grad(tensors):
             output, *ended = _apply(inputs, *tensors)
@@ -98,8 +101,9 @@ class _PlainLayer(Function):
     def backward(ctx: _Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         needed, saved = ctx.needs_input_grad[1:], ctx.saved_tensors
         inputs = LayerInputs.from_tensors(*ctx.layer, saved[: len(needed)])
-        # Grad mode is on in a backward pass if its gradients will be differentiated themselves.
-        if torch.is_grad_enabled():
+        # Grad mode is on in a backward pass if its gradients will be differentiated themselves. `torch.func.vmap` of a
+        # backward pass is a transform, though the forward pass was none.
+        if torch.is_grad_enabled() or name_transform():
             return None, *double_backward(inputs, gradients, needed)
         output, gates, *extras = cast("Sequence[Tensor]", saved[len(needed) :])
         if not may_overwrite_saved():

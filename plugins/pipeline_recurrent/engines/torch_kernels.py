@@ -16,13 +16,14 @@ from pipeline_recurrent.engines.engine import (
     LayerOutputs,
     StackInputs,
     Weights,
+    explain_transform,
     explain_unsupported_dtype,
     make_zeros,
 )
 
-# Added to the sum of a gate, this makes its sigmoid exactly 0 or 1: exp(-1e4) is 0 in float32 and in float64. Infinity
-# would do so too, but it is multiplied by the mark, which is 0 at real steps, and infinity times zero is NaN.
-_SATURATED: Final = 1e4
+# Added to the sum of a gate, this makes its sigmoid exactly 0 or 1, however large the rest of the sum. Infinity would
+# do so too, but it is multiplied by the mark, which is 0 at real steps, and infinity times zero is NaN.
+_SATURATED: Final = 1e20
 
 _LOOKS_NOTHING_UP: Final = "it cannot look up precomputed input products"
 """Why torch's kernels do not take ids: they multiply the input by the input weights themselves."""
@@ -60,7 +61,7 @@ class Packed(_PackedKernels):
 
     @override
     def unsupported_reason(self, stack: StackInputs) -> str | None:
-        return _LOOKS_NOTHING_UP if stack.looks_up else None
+        return _LOOKS_NOTHING_UP if stack.looks_up else explain_transform(stack)
 
 
 _is_acceptable: Callable[[Tensor], bool] = getattr(torch.backends.cudnn, "is_acceptable")  # noqa: B009
@@ -80,7 +81,7 @@ class CuDNN(_PackedKernels):
             return f"it runs on a GPU, but the values are on {device}"
         if not _is_acceptable(stack.steps):
             return f"cuDNN is absent, switched off, or does not take {stack.steps.dtype}"
-        return _LOOKS_NOTHING_UP if stack.looks_up else None
+        return _LOOKS_NOTHING_UP if stack.looks_up else explain_transform(stack)
 
 
 def run_packed_layer(inputs: LayerInputs) -> LayerOutputs:
@@ -111,24 +112,6 @@ def _call_packed(
     call = torch.gru if cell == "gru" else torch.rnn_tanh if cell == "rnn_tanh" else torch.rnn_relu
     output, end = call(steps, order.batch_sizes, initial[0], flat, bias, layers, dropout, train, both)
     return output, (end,)
-
-
-def double_backward(inputs: LayerInputs, gradients: Sequence[Tensor], needed: Sequence[bool]) -> list[Tensor | None]:
-    """Return gradients that can be differentiated again, for engines with a backward pass of their own.
-
-    The layer is computed once more by torch's packed kernel, which has second derivatives.
-
-    Args:
-        inputs: the layer.
-        gradients: those of its output and of each final state.
-        needed: for each of `inputs.tensors`, whether its gradient is needed.
-    """
-    output, ended = run_packed_layer(inputs)
-    needed_tensors = [
-        tensor for tensor, want in zip(inputs.tensors, needed, strict=True) if want and tensor is not None
-    ]
-    found = iter(torch.autograd.grad((output, *ended), needed_tensors, gradients, create_graph=True, allow_unused=True))
-    return [next(found) if want else None for want in needed]
 
 
 @final

@@ -145,22 +145,18 @@ INLINE vec exp_(vec x) {
 }
 INLINE vec sigmoid(vec x) { return 1.0f / (1.0f + exp_(-x)); }
 
-/* Eigen's rational approximation, x P(x^2) / Q(x^2): errors of a few units in the last place, for small x too, where
- * the shorter 2 sigmoid(2x) - 1 cancels to nothing. Beyond +-7.9 tanh is 1 up to float32's rounding. */
+/* Cephes' tanhf, in two ranges. Below 0.625 an odd polynomial: 1 - 2 / (exp(2x) + 1) would cancel to nothing for small x.
+ * Above, that formula: it reaches exactly 1 where float32 does, at 9.01, so that saturated units pass no gradient. (One
+ * rational approximation of the whole range stops at 1 - 2^-22, and features of 1e6 turn the rest into a gradient.) */
 INLINE vec tanh_(vec x) {
-    x = pick(x < -7.90531110763549805f, splat(-7.90531110763549805f), x);
-    x = pick(x > 7.90531110763549805f, splat(7.90531110763549805f), x);
-    vec s = x * x, p = splat(-2.76076847742355e-16f), q = splat(1.19825839466702e-06f);
-    p = fma_(p, s, splat(2.00018790482477e-13f));
-    p = fma_(p, s, splat(-8.60467152213735e-11f));
-    p = fma_(p, s, splat(5.12229709037114e-08f));
-    p = fma_(p, s, splat(1.48572235717979e-05f));
-    p = fma_(p, s, splat(6.37261928875436e-04f));
-    p = fma_(p, s, splat(4.89352455891786e-03f));
-    q = fma_(q, s, splat(1.18534705686654e-04f));
-    q = fma_(q, s, splat(2.26843463243900e-03f));
-    q = fma_(q, s, splat(4.89352518554385e-03f));
-    return x * p / q;
+    vec s = x * x, sign = (vec)((ints)x & (int32_t)0x80000000), size = (vec)((ints)x & 0x7fffffff);
+    vec p = splat(-5.70498872745e-3f);
+    p = fma_(p, s, splat(2.06390887954e-2f));
+    p = fma_(p, s, splat(-5.37397155531e-2f));
+    p = fma_(p, s, splat(1.33314422036e-1f));
+    p = fma_(p, s, splat(-3.33332819422e-1f));
+    vec large = 1.0f - 2.0f / (exp_(size + size) + 1.0f);
+    return pick(size < 0.625f, fma_(p * s, x, x), (vec)((ints)large | (ints)sign));
 }
 
 /* sums[row][v] += a[row] . panel column v. After inlining, `rows` and `vecs` are constants, so sums are registers.

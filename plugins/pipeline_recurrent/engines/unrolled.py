@@ -1,0 +1,56 @@
+"""A layer as torch operations without in-place changes, for transforms of torch."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from pipeline.extend import Carry, PackingOrder
+from pipeline_recurrent.engines.engine import Cell, LayerInputs, LayerOutputs, Weights
+
+
+def unroll(inputs: LayerInputs) -> LayerOutputs:
+    """Compute a layer in torch operations without writing to any tensor, which all transforms of torch can see through.
+
+    It is two to three times slower than the plain engine, and uses autograd's own backward pass.
+    """
+    order, outputs, carries = inputs.order, list[Tensor](), list[Carry]()
+    initial = inputs.initial_or_zeros()
+    for direction, weights in enumerate(inputs.weights):
+        steps = inputs.steps.index_select(0, order.reversal) if direction else inputs.steps
+        hidden, cells = _unroll_direction(
+            inputs.cell, steps, weights, tuple(state[direction] for state in initial), order
+        )
+        carries.append(tuple(states.index_select(0, order.sorted_last_steps) for states in (hidden, *cells)))
+        outputs.append(hidden.index_select(0, order.reversal) if direction else hidden)
+    return torch.cat(outputs, dim=-1), tuple(torch.stack(states) for states in zip(*carries, strict=True))
+
+
+def _unroll_direction(
+    cell: Cell, steps: Tensor, weights: Weights, initial: Carry, order: PackingOrder
+) -> tuple[Tensor, Carry]:
+    """Return the hidden vectors of one direction, and the cells of an LSTM, in its reading order."""
+    w_in, w_state, b_in, b_state = weights
+    if steps.is_floating_point():
+        by_input = linear(steps, w_in, b_in)
+    else:
+        # A table has the biases in it: the recurrent one too, but for a GRU's new gate, in which it is added later.
+        by_input = w_in.t().index_select(0, steps)
+        shared = torch.arange(len(w_state), device=w_state.device) < 2 * w_state.shape[1]
+        b_state = None if b_state is None or cell != "gru" else b_state.masked_fill(shared, 0)
+    every_h, every_c = list[Tensor](), list[Tensor]()
+    h, *rest = initial
+    for rows, x in zip(order.batch_size_list, by_input.split_with_sizes(order.batch_size_list), strict=True):
+        h, by_state = h[:rows], linear(h[:rows], w_state, b_state)
+        if cell == "lstm":
+            i, f, g, o = (x + by_state).chunk(4, -1)
+            rest = [f.sigmoid() * rest[0][:rows] + i.sigmoid() * g.tanh()]
+            h = o.sigmoid() * rest[0].tanh()
+            every_c.append(rest[0])
+        elif cell == "gru":
+            (xr, xz, xn), (hr, hz, hn) = x.chunk(3, -1), by_state.chunk(3, -1)
+            n = (xn + (xr + hr).sigmoid() * hn).tanh()
+            h = n + (xz + hz).sigmoid() * (h - n)
+        else:
+            h = (x + by_state).tanh() if cell == "rnn_tanh" else (x + by_state).relu()
+        every_h.append(h)
+    return torch.cat(every_h), (torch.cat(every_c),) if every_c else ()

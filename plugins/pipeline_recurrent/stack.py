@@ -1,0 +1,194 @@
+"""The module `rnn` of an encoder: an ordinary torch module, whose forward pass runs an engine.
+
+Tools act on modules: pruning and weight norm through hooks that run before `forward`, quantization by the exact type
+`nn.LSTM`, sharding by both. So `rnn` is exactly torch's class, is called for every batch, and reads its weights after
+its hooks have run. Only its `forward` is replaced, on the instance.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import TypeAlias, cast, final
+
+import attrs
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from pipeline.extend import Carry, OptionError, PackingOrder, ShapeError
+from pipeline_recurrent.engines.choose import EngineName, choose_engine
+from pipeline_recurrent.engines.engine import Cell, LayerOutputs, StackInputs, Steps, Weights, make_zeros
+
+TorchModule: TypeAlias = nn.LSTM | nn.GRU | nn.RNN
+
+_Forward: TypeAlias = Callable[..., tuple[Tensor | PackedSequence, Tensor | Carry]]
+
+_Initial: TypeAlias = Tensor | Carry | None
+"""As torch's modules take initial states: (h, c) for an LSTM, else h; None for zeros."""
+
+
+@attrs.define(eq=False)
+class StackCall:
+    """What an engine needs besides weights, steps and initial states.
+
+    Attributes:
+        order: the packed order of the steps.
+        engine: the engine's name, or "auto".
+        tables: for ids, the input products of each direction of the first layer.
+        norms: normalizations between layers.
+        residual: whether layers add their input to their output.
+        used: set by the call: the name of the engine that computed the batch, if there was anything to compute.
+    """
+
+    order: PackingOrder
+    engine: EngineName
+    tables: Sequence[Tensor] = ()
+    norms: Sequence[nn.Module] = ()
+    residual: bool = attrs.field(default=False, kw_only=True)
+    used: str | None = attrs.field(default=None, init=False)
+
+
+def install_forward(module: TorchModule) -> TorchModule:
+    """Let a torch module compute with engines, and return it."""
+    setattr(module, "forward", EngineForward(module))  # noqa: B010 - a method, to the type checker
+    return module
+
+
+def call_stack(module: nn.Module, values: Steps, initial: Carry | None, call: StackCall) -> LayerOutputs:
+    """Call a module made by `install_forward`, or what a tool has put in its place.
+
+    Args:
+        module: `rnn`, a wrapper around it, or its quantized form.
+        values: the steps in packed order.
+        initial: initial states of the rows with steps, the longest first; None for zeros.
+        call: see there.
+
+    Raises:
+        OptionError: if the module in place of `rnn` cannot do what the encoder's options ask for.
+    """
+    hx = None if initial is None else initial if len(initial) > 1 else next(iter(initial))
+    if "forward" not in vars(module):
+        if _is_quantized(module):
+            return _call_quantized(module, values, hx, call)
+        _restore_forward(module)
+    output, ended = cast("tuple[Tensor, Tensor | Carry]", module(values, hx, call))
+    return output, ended if isinstance(ended, tuple) else (ended,)
+
+
+def read_weights(module: TorchModule) -> list[list[Weights]]:
+    """Return the weights of each direction of each layer, as hooks and parametrizations have made them."""
+    # `all_weights` reads the attributes; `_flat_weights`, which torch's own forward uses, may be out of date.
+    flat: list[Weights] = []
+    for w_in, w_state, *biases in module.all_weights:
+        b_in, b_state = biases or (None, None)
+        flat.append((w_in, w_state, b_in, b_state))
+    return [flat[at : at + 2] for at in range(0, len(flat), 2)] if module.bidirectional else [[own] for own in flat]
+
+
+@final
+class EngineForward:
+    """The `forward` of `rnn`. Called as torch's own one, by its own users, it computes the same as that.
+
+    It is an object with a reference to its module, because a function would be neither copied nor pickled with it.
+    """
+
+    def __init__(self, module: TorchModule) -> None:
+        self.module: TorchModule = module
+
+    def __call__(
+        self, values: Tensor | PackedSequence, hx: _Initial = None, call: StackCall | None = None
+    ) -> tuple[Tensor | PackedSequence, Tensor | Carry]:
+        """Return the output and the final states of packed steps; or, without `call`, of what torch's module takes."""
+        if call is None or not isinstance(values, Tensor):
+            torch_forward: _Forward = attrgetter("forward")(type(self.module))
+            return torch_forward(self.module, values, hx)
+        initial = () if hx is None else (hx,) if isinstance(hx, Tensor) else tuple(hx)
+        output, ended = _run(self.module, values, initial, call)
+        return output, ended if len(ended) > 1 else next(iter(ended))
+
+
+def _run(module: TorchModule, values: Steps, initial: Carry, call: StackCall) -> LayerOutputs:
+    cell = cast("Cell", module.mode.lower())
+    weights = read_weights(module)
+    if call.tables:
+        weights[0] = [(table, *own[1:]) for table, own in zip(call.tables, weights[0], strict=True)]
+    else:
+        _check_values(module, values, weights[0][0][0])
+    if not call.order.nonempty_count:
+        return _run_empty(cell, values, weights)
+    stack = StackInputs(
+        cell,
+        values,
+        call.order,
+        weights,
+        initial,
+        dropout=module.dropout if module.training else 0.0,
+        norms=call.norms,
+        residual=call.residual,
+    )
+    engine = choose_engine(call.engine, stack)
+    found = engine.run(stack)
+    # Under autocast only torch's slower kernels run. The name says so, since reports show it.
+    call.used = f"{engine.name} (autocast)" if stack.is_autocast else engine.name
+    return found
+
+
+def _check_values(module: TorchModule, values: Tensor, weight: Tensor) -> None:
+    """Reject values of another dtype or device than the weights."""
+    # Autocast chooses the dtype of the products itself.
+    same_dtype = values.dtype is weight.dtype or torch.is_autocast_enabled(weight.device.type)
+    if not same_dtype or values.device != weight.device:
+        msg = (
+            f"values are {values.dtype} on {values.device}, but {module.mode.partition('_')[0]} is "
+            f"{weight.dtype} on {weight.device}; move one: batch.to(device), or encoder.to(dtype)."
+        )
+        raise ShapeError(msg)
+
+
+def _run_empty(cell: Cell, values: Steps, weights: Sequence[Sequence[Weights]]) -> LayerOutputs:
+    """Return no steps, and the states of no rows, with gradients of zero for all weights.
+
+    In distributed training every process must have a gradient for each weight, one with empty rows only as well.
+    """
+    hidden, directions = weights[0][0][1].shape[1], len(weights[0])
+    used = [weight for layer in weights for own in layer for weight in own if weight is not None]
+    like = values if values.is_floating_point() else used[1]
+    # Sums of empty slices are 0 whatever the weights hold, and connect them to the graph.
+    zero = sum((weight[:0].sum() for weight in (*used, like)), start=like.new_zeros(()))
+    ended = make_zeros(cell, like, len(weights) * directions, 0, hidden)
+    return like.new_zeros(0, hidden * directions) + zero, tuple(state + zero for state in ended)
+
+
+def _restore_forward(module: nn.Module) -> None:
+    """Install our `forward` in a torch module that was put in the place of `rnn`, or reject another module."""
+    inner = [part for part in module.modules() if isinstance(part, nn.RNNBase)]
+    if not inner:
+        msg = (
+            f"encoder.rnn must be torch's LSTM, GRU or RNN, or its dynamically quantized form, got {module}; "
+            "write an Encoder of your own around another module."
+        )
+        raise OptionError(msg)
+    for part in inner:
+        if "forward" not in vars(part):
+            install_forward(cast("TorchModule", part))
+
+
+def _is_quantized(module: nn.Module) -> bool:
+    # Looked up, not imported: the import takes a second, and whoever has quantized has imported it.
+    quantized = sys.modules.get("torch.ao.nn.quantized.dynamic.modules.rnn")
+    return quantized is not None and isinstance(module, quantized.RNNBase)
+
+
+def _call_quantized(module: nn.Module, values: Steps, hx: _Initial, call: StackCall) -> LayerOutputs:
+    """Compute with torch's dynamically quantized module, as `quantize_dynamic` puts it in the place of `rnn`."""
+    for option, given in (("layer_norm", call.norms), ("residual", call.residual), ("precompute_inputs", call.tables)):
+        if given:
+            msg = f"a quantized {type(module).__name__} has no {option}; leave out the option, or do not quantize it."
+            raise OptionError(msg)
+    if call.engine not in {"auto", "packed"}:
+        msg = f"engine={call.engine!r} cannot run a quantized {type(module).__name__}; set engine='auto'."
+        raise OptionError(msg, engine=call.engine)
+    packed = PackedSequence(values, call.order.batch_sizes)
+    output, ended = cast("tuple[PackedSequence, Tensor | Carry]", module(packed, hx))
+    call.used = "quantized"
+    return output.data, ended if isinstance(ended, tuple) else (ended,)
