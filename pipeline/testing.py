@@ -11,6 +11,7 @@ These are all the tests that a part needs:
 from pipeline.laws.attentions import ATTENTION_LAWS, check_attention
 from pipeline.laws.encoders import ENCODER_LAWS, check_encoder
 from pipeline.laws.law import Law, LawBrokenError
+from pipeline.laws.modules import MODULE_LAWS, check_module
 from pipeline.laws.oracle import check_against_oracle, check_decoding_round_trip, check_packing_round_trip
 from pipeline.laws.parts import (
     BatchFunction,
@@ -21,7 +22,6 @@ from pipeline.laws.parts import (
     adapt_pool,
     make_batch,
 )
-from pipeline.laws.plain_modules import MODULE_LAWS, check_module
 from pipeline.laws.pools import POOL_LAWS, check_pool
 from pipeline.laws.tokenizers import TOKENIZER_LAWS, check_tokenizer
 

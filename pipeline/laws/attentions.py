@@ -1,7 +1,7 @@
 """Laws about attentions."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, TypeAlias
 
 import attrs
@@ -13,13 +13,14 @@ from typing_extensions import override
 
 from pipeline.laws.graphs import GRAPH_LAWS
 from pipeline.laws.law import FaultError, Law, check_equal, check_laws, compute_gradients, law, to_list
-from pipeline.laws.modules import UPKEEP_LAWS, evaluation_is_deterministic
-from pipeline.laws.parts import FILLINGS, draw_rows, prepare, size_of
+from pipeline.laws.modules import NN_MODULE_LAWS, evaluation_is_deterministic
+from pipeline.laws.parts import FILLINGS, choose_input_size, draw_rows, prepare
 from pipeline.laws.rows import ROW_LAWS
 from pipeline.parts.attention import Attention
 
 MakeAttention: TypeAlias = Callable[[], Attention]
 
+# Two different numbers, so that a part that confuses the axes of queries and keys fails on shapes.
 _QUERIES: Final = 4
 _KEYS: Final = 5
 
@@ -42,12 +43,12 @@ class _Sample:
 
     @property
     def masked_for_all(self) -> Bool[Tensor, "batch key"]:
-        """Return a mask of the keys that no query of their row may attend to."""
+        """A mask of the keys that no query of their row may attend to."""
         return ~self.mask.any(1)
 
 
 def _make_sample(attention: Attention) -> _Sample:
-    size = size_of(attention)
+    size = choose_input_size(attention)
     query, key = (torch.stack(draw_rows((steps,) * 3, size, seed=steps)) for steps in (_QUERIES, _KEYS))
     mask = torch.ones(3, _QUERIES, _KEYS, dtype=torch.bool).tril(1)
     mask[1] = torch.arange(_KEYS) < 2
@@ -111,7 +112,7 @@ def masked_keys_have_no_effect(make: MakeAttention) -> None:
     attention = prepare(make)
     sample = _make_sample(attention)
     first = attention.weights(sample.query, sample.key, sample.mask)
-    context, *slopes = _context_and_gradients(attention, sample)
+    context, *slopes = _compute_context_and_gradients(attention, sample)
     for filling in FILLINGS:
         key = sample.key.masked_fill(sample.masked_for_all.unsqueeze(-1), filling)
         other = attrs.evolve(sample, key=key)
@@ -121,7 +122,7 @@ def masked_keys_have_no_effect(make: MakeAttention) -> None:
         # A context sums over all keys, and 0 times NaN is NaN. Stages fill padding, so contexts need not survive it.
         if not math.isfinite(filling):
             continue
-        contexts, *others = _context_and_gradients(attention, other)
+        contexts, *others = _compute_context_and_gradients(attention, other)
         check_equal(list(contexts), list(context), f"{condition}, contexts", fix=_MASKED, rounding=0)
         check_equal(others, slopes, f"{condition}, gradients (of queries, keys, weights)", fix=_MASKED, rounding=0)
         if others[1][sample.masked_for_all].count_nonzero():
@@ -129,7 +130,7 @@ def masked_keys_have_no_effect(make: MakeAttention) -> None:
             raise FaultError(msg)
 
 
-def _context_and_gradients(attention: Attention, sample: _Sample) -> list[Tensor]:
+def _compute_context_and_gradients(attention: Attention, sample: _Sample) -> list[Tensor]:
     query, key = (tensor.detach().clone().requires_grad_() for tensor in (sample.query, sample.key))
     contexts = attention(query, key, sample.mask)
     return [contexts, *compute_gradients([contexts], [query, key, *attention.parameters()])]
@@ -143,11 +144,11 @@ def fully_masked_queries_give_zeros(make: MakeAttention) -> None:
     mask = sample.mask.clone()
     mask[0, 1] = False
     mask[2] = False
-    nothing = ~mask.any(-1)
-    contexts, *slopes = _context_and_gradients(attention, attrs.evolve(sample, mask=mask))
+    without_keys = ~mask.any(-1)
+    contexts, *slopes = _compute_context_and_gradients(attention, attrs.evolve(sample, mask=mask))
     for name, found in (("context", contexts), ("weights", attention.weights(sample.query, sample.key, mask))):
-        if not bool((found[nothing] == 0).all()):
-            msg = f"the {name} of a fully masked query must be zeros, got {to_list(found[nothing][0])}. {_MASKED}"
+        if not bool((found[without_keys] == 0).all()):
+            msg = f"the {name} of a fully masked query must be zeros, got {to_list(found[without_keys][0])}. {_MASKED}"
             raise FaultError(msg)
     if not all(bool(slope.isfinite().all()) for slope in slopes):
         msg = f"a fully masked query causes gradients that are not finite. {_MASKED}"
@@ -187,15 +188,15 @@ def score_size_bounds_memory(make: MakeAttention) -> None:
     if size == 0 and attention.overrides_mixing:
         return
     # With that many queries and keys, tensors per step or per weight are smaller than one number per pair.
-    count = 8 * max(size_of(attention), size) + 8
-    query, key = (torch.stack(draw_rows((count,), size_of(attention), seed=seed)) for seed in (1, 2))
+    count = 8 * max(choose_input_size(attention), size) + 8
+    query, key = (torch.stack(draw_rows((count,), choose_input_size(attention), seed=seed)) for seed in (1, 2))
     projected = attention.project(query, key)
     # Only `compare` counts: `project` works on single steps, whose number does not grow with the square.
     with torch.no_grad(), _LargestTensor() as largest:
         attention.compare(*projected)
     pairs = count * count
     if largest.numbers > size * pairs:
-        held = -(-largest.numbers // pairs)
+        held = -(-largest.numbers // pairs)  # rounded up
         msg = (
             f"score_size={size} is declared, but {held} numbers are created per pair of query and key; declare {held}, "
             "so that stages process as few queries at a time as their memory allows."
@@ -252,16 +253,11 @@ def masks_broadcast(make: MakeAttention) -> None:
     """A mask may have one row for all queries, or for the whole batch; it equals the expanded mask."""
     attention = prepare(make)
     sample = _make_sample(attention)
-    for mask in _small_masks(sample.mask):
+    # One query for all, one row for all, and one of each.
+    for mask in (sample.mask[:, :1], sample.mask[:1], sample.mask[:1, 1:2]):
         wanted = attention(sample.query, sample.key, mask.expand(3, _QUERIES, _KEYS).contiguous())
         condition = f"with a mask of shape {tuple(mask.shape)} instead of (3, {_QUERIES}, {_KEYS})"
         check_equal(list(attention(sample.query, sample.key, mask)), list(wanted), condition)
-
-
-def _small_masks(mask: Bool[Tensor, "batch query key"]) -> Iterator[Bool[Tensor, "#batch #query key"]]:
-    yield mask[:, :1]
-    yield mask[:1]
-    yield mask[:1, 1:2]
 
 
 ATTENTION_LAWS: Final[tuple[Law[Attention], ...]] = (
@@ -277,7 +273,7 @@ ATTENTION_LAWS: Final[tuple[Law[Attention], ...]] = (
     queries_are_independent,
     masks_broadcast,
     *ROW_LAWS,
-    *UPKEEP_LAWS,
+    *NN_MODULE_LAWS,
     *GRAPH_LAWS,
 )
 """Every law of an attention, the quick ones first."""

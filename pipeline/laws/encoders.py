@@ -13,8 +13,8 @@ from pipeline.data.rows import Vectors
 from pipeline.data.states import MaybeCausal, States
 from pipeline.laws.graphs import GRAPH_LAWS
 from pipeline.laws.law import FaultError, Law, as_object, check_equal, check_laws, law, to_list
-from pipeline.laws.modules import UPKEEP_LAWS, check_gradients, evaluation_is_deterministic
-from pipeline.laws.parts import draw_rows, make_batch, prepare, size_of, states_by_row, steps_by_row
+from pipeline.laws.modules import NN_MODULE_LAWS, check_gradients, evaluation_is_deterministic
+from pipeline.laws.parts import choose_input_size, draw_rows, make_batch, prepare, split_states, split_steps
 from pipeline.laws.rows import (
     ROW_LAWS,
     causal_steps_do_not_look_ahead,
@@ -27,7 +27,8 @@ from pipeline.parts.encoder import Encoder
 
 MakeEncoder: TypeAlias = Callable[[], Encoder[MaybeCausal]]
 
-# Random changes to try before a step counts as unseen: one change may be too small to show, for example under relu.
+# Random changes of a step to try before a result counts as independent of it. One may have no effect by chance: relu
+# maps all negative inputs to 0.
 _TRIES: Final = 3
 
 
@@ -60,7 +61,7 @@ def declared_attributes_are_valid(make: MakeEncoder) -> None:
 def output_sizes_match_declared(make: MakeEncoder) -> None:
     """There is one vector of `output_size` per step and one per row, from either layout."""
     encoder = prepare(make)
-    for batch in _both_layouts(make_batch(draw_rows((4, 1, 3), size_of(encoder)), extra=1)):
+    for batch in _make_both_layouts(make_batch(draw_rows((4, 1, 3), choose_input_size(encoder)), extra=1)):
         states = encoder(batch)
         if not isinstance(as_object(states), States):
             msg = f"forward must return pipeline.States, got a {type(states).__name__}; see batch.with_values(hidden)."
@@ -79,13 +80,13 @@ def output_sizes_match_declared(make: MakeEncoder) -> None:
 def metadata_is_passed_on(make: MakeEncoder) -> None:
     """Lengths, width, order, row ids, targets and the answer mask of the output are those of the input."""
     encoder = prepare(make)
-    rows = make_batch(draw_rows((4, 1, 3), size_of(encoder)), extra=2)
+    rows = make_batch(draw_rows((4, 1, 3), choose_input_size(encoder)), extra=2)
     # Values that occur nowhere else (row ids out of order, a target per cell), so that a swap or a default shows.
     answer_mask = rows.order.mask(rows.width) & (torch.arange(rows.width) % 2 == 0)
     targets = torch.arange(3 * rows.width).reshape(3, -1)
     metadata = BatchMetadata(torch.tensor([7, 3, 5]), targets, answer_mask)
     fix = "Return States(batch.with_values(hidden), final): a new batch, made by hand, has lost them."
-    for batch in _both_layouts(attrs.evolve(rows, metadata=metadata)):
+    for batch in _make_both_layouts(attrs.evolve(rows, metadata=metadata)):
         states = encoder(batch)
         if states.metadata.targets is None or states.metadata.answer_mask is None:
             msg = f"targets or the answer mask are missing from the output. {fix}"
@@ -112,9 +113,9 @@ def final_state_depends_on_its_row(make: MakeEncoder) -> None:
     The laws about rows check that it depends on nothing else.
     """
     encoder = prepare(make)
-    rows = draw_rows((3, 5, 2), size_of(encoder))
+    rows = draw_rows((3, 5, 2), choose_input_size(encoder))
     for index, row in enumerate(rows):
-        first, last = (_features_that_see(encoder, rows, index, step) for step in (0, len(row) - 1))
+        first, last = (_find_dependent_features(encoder, rows, index, step) for step in (0, len(row) - 1))
         if encoder.bidirectional and not bool((first & last).all()):
             unseen = "first" if not bool(first.all()) else "last"
             msg = (
@@ -126,13 +127,13 @@ def final_state_depends_on_its_row(make: MakeEncoder) -> None:
         if encoder.causal and not bool(last.any()):
             msg = f"a change of the last step of row {index} does not change its final state; return that step's state."
             raise FaultError(msg, row=index)
-        if not any(bool(_features_that_see(encoder, rows, index, step).any()) for step in range(len(row))):
+        if not any(bool(_find_dependent_features(encoder, rows, index, step).any()) for step in range(len(row))):
             msg = f"no change of any step of row {index} changes its final state; compute it from the row's own steps."
             raise FaultError(msg, row=index)
 
 
-def _features_that_see(encoder: Encoder[MaybeCausal], rows: Sequence[Tensor], index: int, step: int) -> Tensor:
-    """Return a mask of the features of a row's final state that change with one of its steps."""
+def _find_dependent_features(encoder: Encoder[MaybeCausal], rows: Sequence[Tensor], index: int, step: int) -> Tensor:
+    """Return a mask of the features of a row's final state that depend on one of its steps."""
     before = encoder(make_batch(rows)).final[index].detach()
     changed = torch.zeros_like(before, dtype=torch.bool)
     for seed in range(_TRIES):
@@ -147,13 +148,13 @@ def bidirectional_reads_from_both_ends(make: MakeEncoder) -> None:
     encoder = prepare(make)
     if not encoder.bidirectional:
         return
-    rows = draw_rows((3, 4), size_of(encoder))
-    before = states_by_row(encoder(make_batch(rows)))[0]
+    rows = draw_rows((3, 4), choose_input_size(encoder))
+    before = split_states(encoder(make_batch(rows)))[0]
     # The ends of a row of 3: a bidirectional encoder that turns the batch instead of the row fails other laws, but one
     # that reads in one direction only fails here.
     for step, other in ((0, 2), (2, 0)):
         changed = (make_batch(redraw_steps(rows, 0, step, step + 1, seed)) for seed in range(_TRIES))
-        if all(torch.equal(states_by_row(encoder(batch))[0][other], before[other]) for batch in changed):
+        if all(torch.equal(split_states(encoder(batch))[0][other], before[other]) for batch in changed):
             msg = (
                 f"step {other} of a row of 3 steps does not change with step {step}, so the encoder does not read from "
                 "both ends; leave bidirectional out, or run the backward direction from each row's own last real step."
@@ -168,9 +169,9 @@ def empty_rows_return_initial_carry(make: MakeEncoder) -> None:
     if not encoder.empty_rows:
         return
     for lengths in ((3, 0, 2), (0, 0)):
-        batch = make_batch(draw_rows(lengths, size_of(encoder)), extra=1)
+        batch = make_batch(draw_rows(lengths, choose_input_size(encoder)), extra=1)
         empty = batch.lengths == 0
-        for layout in _both_layouts(batch):
+        for layout in _make_both_layouts(batch):
             states = encoder(layout)
             if not bool((states.final[empty] == 0).all()):
                 msg = (
@@ -181,14 +182,14 @@ def empty_rows_return_initial_carry(make: MakeEncoder) -> None:
             if not encoder.stateful:
                 continue
             initial = _draw_carry(encoder, layout)
-            carry = _carry_of(encoder(attrs.evolve(layout, initial_carry=initial)))
+            carry = _get_carry(encoder(attrs.evolve(layout, initial_carry=initial)))
             for index, (found, wanted) in enumerate(zip(carry, initial, strict=True)):
                 if not torch.equal(found[:, empty], wanted[:, empty]):
                     msg = f"among lengths {lengths}, carry[{index}] of an empty row is not its initial carry."
                     raise FaultError(msg)
 
 
-def _carry_of(states: States[MaybeCausal]) -> Carry:
+def _get_carry(states: States[MaybeCausal]) -> Carry:
     if states.carry is None:
         raise FaultError(
             "stateful is declared, but carry is None; return States(..., carry=...), or do not declare it."
@@ -199,7 +200,7 @@ def _carry_of(states: States[MaybeCausal]) -> Carry:
 def _draw_carry(encoder: Encoder[MaybeCausal], batch: Batch[Vectors], *, seed: int = 9) -> Carry:
     """Draw a random initial carry with the shapes that the encoder returns."""
     generator = torch.Generator().manual_seed(seed)
-    like = _carry_of(encoder(batch))
+    like = _get_carry(encoder(batch))
     return tuple(
         torch.randn(state.shape, dtype=state.dtype, generator=generator) if state.is_floating_point() else state
         for state in like
@@ -213,13 +214,13 @@ def carry_matches_declared(make: MakeEncoder) -> None:
     Otherwise there is no carry.
     """
     encoder = prepare(make)
-    batch = make_batch(draw_rows((4, 1, 3), size_of(encoder)), extra=1)
+    batch = make_batch(draw_rows((4, 1, 3), choose_input_size(encoder)), extra=1)
     states = encoder(batch)
     if not encoder.stateful:
         if states.carry is not None:
             raise FaultError("a carry is returned without stateful; declare it, and start from batch.initial_carry.")
         return
-    carry = _carry_of(states)
+    carry = _get_carry(states)
     if not carry or any(state.ndim != 3 or state.shape[1] != 3 for state in carry):
         shapes = [tuple(state.shape) for state in carry]
         msg = f"carry must be tensors of layers x batch x size, with a batch of 3, got shapes {shapes}."
@@ -227,8 +228,8 @@ def carry_matches_declared(make: MakeEncoder) -> None:
     # An encoder that starts from anything else than zeros would give other results at the first batch of a text than
     # after a reset of the carry.
     zeros = tuple(torch.zeros_like(state) for state in carry)
-    found = states_by_row(encoder(attrs.evolve(batch, initial_carry=zeros)))
-    check_equal(found, states_by_row(states), "with an initial carry of zeros instead of none")
+    found = split_states(encoder(attrs.evolve(batch, initial_carry=zeros)))
+    check_equal(found, split_states(states), "with an initial carry of zeros instead of none")
 
 
 @law
@@ -237,21 +238,21 @@ def rows_start_from_initial_carry(make: MakeEncoder) -> None:
     encoder = prepare(make)
     if not encoder.stateful:
         return
-    rows = draw_rows((4, 4, 4), size_of(encoder))
+    rows = draw_rows((4, 4, 4), choose_input_size(encoder))
     batch = make_batch(rows)
     # Random and different for each row, so that swapped rows or ignored states show.
     initial = _draw_carry(encoder, batch)
-    found = states_by_row(encoder(attrs.evolve(batch, initial_carry=initial)))
-    for index, (result, without) in enumerate(zip(found, states_by_row(encoder(batch)), strict=True)):
+    found = split_states(encoder(attrs.evolve(batch, initial_carry=initial)))
+    for index, (result, without) in enumerate(zip(found, split_states(encoder(batch)), strict=True)):
         if torch.equal(result, without):
             msg = f"row {index} gives the same with and without an initial carry; start from batch.initial_carry."
             raise FaultError(msg, row=index)
         own = tuple(state[:, index : index + 1] for state in initial)
-        alone = states_by_row(encoder(attrs.evolve(make_batch([rows[index]]), initial_carry=own)))
+        alone = split_states(encoder(attrs.evolve(make_batch([rows[index]]), initial_carry=own)))
         check_equal(alone, [result], f"row {index} alone, with its own initial carry")
 
     def compute(*carry: Tensor) -> Tensor:
-        return torch.cat(states_by_row(encoder(attrs.evolve(batch, initial_carry=carry))))
+        return torch.cat(split_states(encoder(attrs.evolve(batch, initial_carry=carry))))
 
     check_gradients(compute, initial, "the initial carry")
 
@@ -263,30 +264,29 @@ def carry_continues_the_sequence(make: MakeEncoder) -> None:
     if not encoder.stateful:
         return
     for lengths in ((5, 5, 5), (5, 3, 4), (4,)):
-        rows = draw_rows(lengths, size_of(encoder))
+        rows = draw_rows(lengths, choose_input_size(encoder))
         whole = encoder(make_batch(rows))
         for cut in range(1, max(lengths)):
             # Rows of different lengths are cut at different steps too, so that each half has a step of every row.
             cuts = [min(cut, length - 1) for length in lengths]
+            # The two halves of each row, the second started from the carry of the first.
             first = encoder(make_batch([row[:end] for row, end in zip(rows, cuts, strict=True)]))
             rest = make_batch([row[end:] for row, end in zip(rows, cuts, strict=True)])
-            second = encoder(attrs.evolve(rest, initial_carry=_carry_of(first)))
+            second = encoder(attrs.evolve(rest, initial_carry=_get_carry(first)))
             if not encoder.causal:
                 continue
-            joined = [
-                torch.cat(pair) for pair in zip(steps_by_row(first.steps), steps_by_row(second.steps), strict=True)
-            ]
+            joined = [torch.cat(pair) for pair in zip(split_steps(first.steps), split_steps(second.steps), strict=True)]
             condition = f"rows of lengths {lengths} cut at steps {cuts}"
             fix = "Carry all state that the next step needs, of every layer, from each row's own last real step."
-            check_equal(joined, steps_by_row(whole.steps), condition, fix=fix)
+            check_equal(joined, split_steps(whole.steps), condition, fix=fix)
             check_equal(list(second.final), list(whole.final), f"final states of {condition}", fix=fix)
             found, wanted = (
-                [row for state in carry for row in state.unbind(1)] for carry in map(_carry_of, (second, whole))
+                [row for state in carry for row in state.unbind(1)] for carry in map(_get_carry, (second, whole))
             )
             check_equal(found, wanted, f"the carry after {condition}", fix=fix)
 
 
-def _both_layouts(batch: Padded[Vectors]) -> tuple[Padded[Vectors], Packed[Vectors]]:
+def _make_both_layouts(batch: Padded[Vectors]) -> tuple[Padded[Vectors], Packed[Vectors]]:
     return batch, batch.packed()
 
 
@@ -306,7 +306,7 @@ ENCODER_LAWS: Final[tuple[Law[Encoder[MaybeCausal]], ...]] = (
     carry_matches_declared,
     rows_start_from_initial_carry,
     carry_continues_the_sequence,
-    *UPKEEP_LAWS,
+    *NN_MODULE_LAWS,
     *GRAPH_LAWS,
 )
 """Every law of an encoder, the quick ones first."""

@@ -12,7 +12,15 @@ from pipeline.data.rows import Vectors
 from pipeline.data.states import States
 from pipeline.data.tensors import to_ints
 from pipeline.laws.law import FaultError, Law, check_equal, law
-from pipeline.laws.parts import AnyModule, PlainModule, allows_empty_rows, draw_rows, make_batch, prepare, size_of
+from pipeline.laws.parts import (
+    AnyModule,
+    PlainModule,
+    allows_empty_rows,
+    choose_input_size,
+    draw_rows,
+    make_batch,
+    prepare,
+)
 from pipeline.parts.attention import Attention
 from pipeline.parts.encoder import Encoder
 from pipeline.parts.pooling import Pooling
@@ -20,7 +28,7 @@ from pipeline.text import format_error
 
 
 class _TensorModule(nn.Module):
-    """A part inside a module of values and lengths, as a script would export it."""
+    """Adapter that gives a part tensors for arguments and results, because `torch.export` takes nothing else."""
 
     def __init__(self, part: AnyModule) -> None:
         super().__init__()
@@ -44,7 +52,10 @@ class _TensorModule(nn.Module):
 def _make_batches(part: AnyModule) -> list[Padded[Vectors]]:
     """Return batches of different sizes and widths. The first one is traced, the others show whether it generalizes."""
     shortest = 0 if allows_empty_rows(part) else 1
-    return [make_batch(draw_rows(lengths, size_of(part))) for lengths in ((4, 2, 3), (2, 6, shortest, 5, 5), (3, 3))]
+    return [
+        make_batch(draw_rows(lengths, choose_input_size(part)))
+        for lengths in ((4, 2, 3), (2, 6, shortest, 5, 5), (3, 3))
+    ]
 
 
 def _check_graph(
@@ -62,7 +73,7 @@ def _select_real(results: tuple[Tensor, ...], batch: Padded[Vectors]) -> list[Te
 
 @contextmanager
 def _explain_errors(action: str) -> Generator[None]:
-    """Add the usual cause to an error from torch, which speaks of symbols."""
+    """Add the usual cause to an error from torch, whose own message is about symbolic shapes."""
     try:
         yield
     except FaultError:
@@ -76,7 +87,7 @@ def _explain_errors(action: str) -> Generator[None]:
         raise FaultError(msg) from error
 
 
-# torch does not annotate it.
+# torch.compile has no complete annotation.
 _compile: Callable[..., Callable[..., tuple[Tensor, ...]]] = getattr(torch, "compile")  # noqa: B009
 
 
@@ -111,6 +122,7 @@ def compiled_part_is_equal(make: Callable[[], AnyModule]) -> None:
     if not part.exportable:
         return
     module = _TensorModule(part)
+    # The backend "eager" runs the traced graph without generating code, so no C++ compiler is needed.
     try:
         compiled = _compile(module, fullgraph=True, backend="eager", dynamic=True)
         for batch in _make_batches(part):

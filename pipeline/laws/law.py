@@ -1,4 +1,4 @@
-"""Laws as functions: the decorator that makes one, the comparison of results, and a way to run all of them."""
+"""Tools to write laws: the decorator, the comparison of results, gradients, and a function that runs several laws."""
 
 import functools
 from collections.abc import Callable, Generator, Sequence
@@ -31,7 +31,7 @@ class LawBrokenError(PipelineError, AssertionError):
 
 
 class FaultError(PipelineError):
-    """A violation that a law found, before the law's name is added."""
+    """A violation found by a law. The decorator `law` turns it into a `LawBrokenError` with the law's name."""
 
 
 def law(body: Law[P]) -> Law[P]:
@@ -39,7 +39,7 @@ def law(body: Law[P]) -> Law[P]:
 
     torch's random generator is seeded for the body, and restored afterwards.
     """
-    name = name_of(body)
+    name = get_name(body)
 
     @functools.wraps(body)
     def run_law(make: Callable[[], P]) -> None:
@@ -51,7 +51,7 @@ def law(body: Law[P]) -> Law[P]:
             with seeded(0), torch.enable_grad():
                 body(make)
         except Exception as error:  # noqa: BLE001 - KeyboardInterrupt and pytest.skip are no Exception, and pass through
-            raise _broken(name, error) from (error.__cause__ if isinstance(error, FaultError) else error)
+            raise _make_broken_error(name, error) from (error.__cause__ if isinstance(error, FaultError) else error)
 
     return run_law
 
@@ -69,8 +69,8 @@ def reject_instance(make: object, caller: str) -> None:
 
 
 @contextmanager
-def named_law(name: str) -> Generator[None]:
-    """Turn a `FaultError` inside the block into a `LawBrokenError` with this name.
+def report_as_law(name: str) -> Generator[None]:
+    """Turn a `FaultError` inside the block into a `LawBrokenError` of that name, for checks that are not laws.
 
     Raises:
         LawBrokenError: if there is one.
@@ -78,21 +78,25 @@ def named_law(name: str) -> Generator[None]:
     try:
         yield
     except FaultError as fault:
-        raise _broken(name, fault) from fault.__cause__
+        raise _make_broken_error(name, fault) from fault.__cause__
 
 
-def _broken(name: str, error: Exception) -> LawBrokenError:
+def _make_broken_error(name: str, error: Exception) -> LawBrokenError:
     if isinstance(error, FaultError):
         return LawBrokenError(f"law broken: {name}: {error}", **{**error.details, "law": name})
     return LawBrokenError(f"law broken: {name}: it raised {type(error).__name__}: {to_one_line(error, 300)}", law=name)
 
 
 def as_object(value: object) -> object:
-    """Return a value without its static type: a part may return something else than its annotation promises."""
+    """Return a value with type `object`.
+
+    A part may return something else than its annotation promises. A type checker would call an `isinstance` check of
+    the annotated type redundant.
+    """
     return value
 
 
-def name_of(function: Callable[..., object]) -> str:
+def get_name(function: Callable[..., object]) -> str:
     """Return a function's name."""
     return str(getattr(function, "__name__", function))
 
@@ -114,7 +118,7 @@ def check_laws(laws: Sequence[Law[P]], make: Callable[[], P], parts: str, consta
         try:
             each(make)
         except LawBrokenError as error:
-            broken[name_of(each)] = error
+            broken[get_name(each)] = error
     if broken:
         # One fault may break every law, for example a factory that raises: report it once.
         names: dict[str, list[str]] = {}
@@ -174,7 +178,7 @@ to_list: Callable[[Tensor], list[float]] = methodcaller("tolist")
 """Convert a tensor to a list, for a message; torch does not annotate `tolist`."""
 
 
-def weighted_sum(results: Sequence[Tensor]) -> Tensor:
+def compute_weighted_sum(results: Sequence[Tensor]) -> Tensor:
     """Sum all numbers with different weights, so that two swapped numbers, or gradients, change the sum."""
     flat = torch.cat([result.flatten() for result in results])
     return (flat * torch.linspace(-1, 1, len(flat), dtype=flat.dtype)).sum()
@@ -183,7 +187,7 @@ def weighted_sum(results: Sequence[Tensor]) -> Tensor:
 def compute_gradients(results: Sequence[Tensor], inputs: Sequence[Tensor]) -> Sequence[Tensor]:
     """Return the gradients of the results' weighted sum; zeros for inputs that do not influence it."""
     # One backward pass for all results. A gradient for each result would take one pass per number.
-    total = weighted_sum(results)
+    total = compute_weighted_sum(results)
     if not total.requires_grad:
         return [torch.zeros_like(tensor) for tensor in inputs]
     return torch.autograd.grad(total, inputs, allow_unused=True, materialize_grads=True)

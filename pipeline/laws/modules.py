@@ -1,22 +1,32 @@
-"""Laws about modules: gradients, dtypes, devices, weights, copies, seeds and modes."""
+"""Laws about any `nn.Module`: gradients, dtypes, devices, weights, copies, seeds and modes.
+
+`NN_MODULE_LAWS` hold for parts of every kind. `MODULE_LAWS` are all laws of modules that do not use this library.
+"""
 
 import copy
 import io
 import pickle
 import sys
 from collections.abc import Callable, Sequence
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.gradcheck import GradcheckError
 from typing_extensions import override
 
 from pipeline.core.contexts import seeded
 from pipeline.data.batches import Padded
 from pipeline.data.rows import Vectors
-from pipeline.laws.law import FaultError, Law, check_equal, law, weighted_sum
-from pipeline.laws.parts import AnyModule, M, PlainModule, draw_rows, make_batch, prepare, run_rows, size_of
+from pipeline.laws.graphs import GRAPH_LAWS
+from pipeline.laws.law import FaultError, Law, check_equal, check_laws, compute_weighted_sum, law, reject_instance
+from pipeline.laws.parts import AnyModule, M, PlainModule, choose_input_size, draw_rows, make_batch, prepare, run_rows
+from pipeline.laws.rows import (
+    ROW_LAWS,
+    causal_steps_do_not_look_ahead,
+    no_gradient_reaches_padding,
+    padding_values_have_no_effect,
+)
 from pipeline.text import format_error, to_one_line
 
 V = TypeVar("V")
@@ -29,15 +39,15 @@ _UNREGISTERED: Final = (
 )
 
 
-def _batch_for(part: AnyModule) -> Padded[Vectors]:
-    return make_batch(draw_rows((4, 1, 3), size_of(part)), extra=1)
+def _make_batch_for(part: AnyModule) -> Padded[Vectors]:
+    return make_batch(draw_rows((4, 1, 3), choose_input_size(part)), extra=1)
 
 
 @law
 def gradients_are_correct(make: Callable[[], AnyModule]) -> None:
     """Gradients of inputs and weights equal finite differences."""
     part = prepare(make)
-    batch = make_batch(draw_rows((3, 1, 2), size_of(part)), extra=1)
+    batch = make_batch(draw_rows((3, 1, 2), choose_input_size(part)), extra=1)
     weights = [weight for weight in part.parameters() if weight.requires_grad]
 
     # gradcheck perturbs its inputs in place, so the weights that it passes are those that the part holds.
@@ -71,7 +81,7 @@ def check_gradients(compute: Callable[..., Tensor], inputs: Sequence[Tensor], na
 def output_dtype_follows_part(make: Callable[[], AnyModule]) -> None:
     """A part that is moved to float32 and back returns that dtype, and equal numbers up to its precision."""
     part = prepare(make)
-    batch = _batch_for(part)
+    batch = _make_batch_for(part)
     wanted = run_rows(part, batch)
     # Back to float64 as well: a tensor that `.to` does not reach is still float64 after the first move, but has
     # mixed with float32 by then.
@@ -96,7 +106,7 @@ def output_device_follows_part(make: Callable[[], AnyModule]) -> None:
     not work on `meta`: torch's own `pad_packed_sequence` does not.
     """
     part = prepare(make)
-    batch = _batch_for(part)
+    batch = _make_batch_for(part)
     wanted = run_rows(part, batch)
     fix = "Create tensors with device=values.device, and read no number from them: lengths are on the CPU."
     if torch.cuda.is_available():
@@ -127,7 +137,7 @@ def state_dict_restores_results(make: Callable[[], AnyModule]) -> None:
     # Two seeds, or both parts would have equal weights before anything is loaded.
     source, target = _make_seeded(make, 1), _make_seeded(make, 2)
     target.load_state_dict(source.state_dict(), strict=True)
-    batch = _batch_for(source)
+    batch = _make_batch_for(source)
     condition = "after loading the state dict of another part"
     check_equal(run_rows(target, batch), run_rows(source, batch), condition, fix=_UNREGISTERED, rounding=0)
 
@@ -155,7 +165,7 @@ def pickled_copy_is_equal(make: Callable[[], AnyModule]) -> None:
 
 
 def _check_copy(part: M, copied: M, which: str) -> None:
-    batch = _batch_for(part)
+    batch = _make_batch_for(part)
     wanted = run_rows(part, batch)
     check_equal(run_rows(copied, batch), wanted, which, rounding=0)
     with torch.no_grad():
@@ -172,7 +182,7 @@ def same_seed_makes_equal_parts(make: Callable[[], AnyModule]) -> None:
     first, second = _make_seeded(make, 1), _make_seeded(make, 1)
     if first is second:
         raise FaultError("the factory returned the same object twice; create a new part at every call.")
-    batch = _batch_for(first)
+    batch = _make_batch_for(first)
     fix = "Draw weights only from torch's default generator, as nn.init does."
     check_equal(run_rows(second, batch), run_rows(first, batch), "two parts of one seed", fix=fix, rounding=0)
 
@@ -181,7 +191,7 @@ def same_seed_makes_equal_parts(make: Callable[[], AnyModule]) -> None:
 def evaluation_is_deterministic(make: Callable[[], AnyModule]) -> None:
     """In evaluation mode, two calls with one batch give bitwise the same results."""
     part = prepare(make)
-    batch = _batch_for(part)
+    batch = _make_batch_for(part)
     fix = "Usually dropout that ignores self.training, or state that is kept from call to call."
     check_equal(run_rows(part, batch), run_rows(part, batch), "a second call", fix=fix, rounding=0)
 
@@ -193,7 +203,7 @@ def training_without_randomness_equals_evaluation(make: Callable[[], AnyModule])
     And a training pass with gradients changes no bit of a later evaluation.
     """
     part = prepare(make)
-    batch = _batch_for(part)
+    batch = _make_batch_for(part)
     wanted = run_rows(part, batch)
     part.train()
     first, second = (_run_training(part, batch, seed) for seed in (1, 2))
@@ -208,7 +218,7 @@ def training_without_randomness_equals_evaluation(make: Callable[[], AnyModule])
 def _run_training(part: AnyModule, batch: Padded[Vectors], seed: int) -> list[Tensor]:
     with seeded(seed):
         found = run_rows(part, Padded(Vectors, batch.values.detach().requires_grad_(), batch.lengths))
-    total = weighted_sum(found)
+    total = compute_weighted_sum(found)
     if total.requires_grad:
         torch.autograd.backward([total])
         part.zero_grad()
@@ -221,10 +231,10 @@ def _make_seeded(make: Callable[[], M], seed: int) -> M:
 
 
 def pickle_and_unpickle(value: V) -> V:
-    """Return a pickled and unpickled copy.
+    """Return a copy of an object, made by pickling it.
 
-    Classes that cannot be imported by name (defined in a test function or a documentation page) are passed by
-    reference: the place of its class is not a fault of the object.
+    pickle stores a class as its name, and so rejects a class that is defined in a test function. That would say
+    nothing about the object, so such classes are kept outside the pickled bytes.
 
     Example:
         >>> pickle_and_unpickle({"a": (1, 2)})
@@ -241,6 +251,8 @@ def pickle_and_unpickle(value: V) -> V:
 
 
 class _Pickler(pickle.Pickler):
+    """Pickle a class that cannot be imported as its index in `classes`, by means of pickle's persistent ids."""
+
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file)
         self.classes: list[type] = []
@@ -255,6 +267,8 @@ class _Pickler(pickle.Pickler):
 
 
 class _Unpickler(pickle.Unpickler):
+    """Look up the classes that `_Pickler` left out."""
+
     classes: list[type]
 
     @override
@@ -263,13 +277,14 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _is_importable(kind: type) -> bool:
+    # As pickle finds it: module, then each part of the qualified name. A function contains "<locals>", which fails.
     found: object = sys.modules.get(kind.__module__)
     for name in kind.__qualname__.split("."):
         found = getattr(found, name, None)
     return found is kind
 
 
-UPKEEP_LAWS: tuple[Law[AnyModule], ...] = (
+NN_MODULE_LAWS: tuple[Law[AnyModule], ...] = (
     gradients_are_correct,
     training_without_randomness_equals_evaluation,
     same_seed_makes_equal_parts,
@@ -279,4 +294,56 @@ UPKEEP_LAWS: tuple[Law[AnyModule], ...] = (
     output_dtype_follows_part,
     output_device_follows_part,
 )
-"""The laws about modules of every kind, except `evaluation_is_deterministic`, which every kind runs early."""
+"""The laws of this file that hold for parts of every kind, except `evaluation_is_deterministic`.
+
+That one comes earlier in each list: if results differ from call to call, every comparison of other laws fails too."""
+
+MODULE_LAWS: Final[tuple[Law[PlainModule], ...]] = (
+    evaluation_is_deterministic,
+    padding_values_have_no_effect,
+    no_gradient_reaches_padding,
+    *ROW_LAWS,
+    causal_steps_do_not_look_ahead,
+    *NN_MODULE_LAWS,
+    *GRAPH_LAWS,
+)
+"""Every law of a plain module, the quick ones first. They take the module inside a `PlainModule`."""
+
+
+def check_module(
+    make: Callable[[], nn.Module],
+    *,
+    input_size: int,
+    each: Literal["step", "row"] | None = None,
+    causal: bool = False,
+    empty_rows: bool = True,
+    exportable: bool = False,
+) -> None:
+    """Check modules that are called as `module(values, lengths)` against `MODULE_LAWS`.
+
+    Values are batch x time x feature; row i has lengths[i] real steps, which come first; lengths are int64 on the CPU.
+    The module may be a whole model: anything that returns a tensor that padding and batchmates must not change.
+
+    `make` takes no arguments and creates a new module at every call. The options describe these modules, as those of
+    `PlainModule` do.
+
+    Raises:
+        LawBrokenError: if a law is broken; the error lists all broken laws.
+        OptionError: if `make` is a module instead of a function that creates one.
+
+    Example:
+        >>> class Mean(nn.Module):
+        ...     def forward(self, values, lengths):
+        ...         return values.mean(1)
+        >>> check_module(Mean, input_size=3)
+        Traceback (most recent call last):
+        pipeline.laws.law.LawBrokenError: 5 of 19 laws of modules are broken; ...
+    """
+    reject_instance(make, "check_module")
+
+    def make_part() -> PlainModule:
+        return PlainModule(
+            make(), input_size=input_size, each=each, causal=causal, empty_rows=empty_rows, exportable=exportable
+        )
+
+    check_laws(MODULE_LAWS, make_part, "modules", "MODULE_LAWS")

@@ -1,4 +1,4 @@
-"""Helpers for your own tests: comparison with a plain loop over rows, and round trips."""
+"""Checks for your own tests: comparison with a plain loop over rows (the oracle), and round trips."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pipeline.data.batches import Padded
 from pipeline.data.rows import Ids, Vectors
-from pipeline.laws.law import FaultError, check_equal, compute_gradients, named_law
+from pipeline.laws.law import FaultError, check_equal, compute_gradients, report_as_law
 from pipeline.laws.parts import BatchFunction, RowTensors, make_batch
 from pipeline.parts.tokenizer import Tokenizer
 
@@ -34,7 +34,7 @@ def check_against_oracle(
     # Outside the block below: an error that a side raises itself is not a difference.
     found, wanted = part(make_batch(leaves)), [oracle(leaf) for leaf in leaves]
     inputs = [*leaves, *weights]
-    with named_law("check_against_oracle"):
+    with report_as_law("check_against_oracle"):
         check_equal(found, wanted, "values differ from the oracle's")
         gradients = compute_gradients(wanted, inputs)
         check_equal(compute_gradients(found, inputs), gradients, "gradients differ from the oracle's")
@@ -49,7 +49,7 @@ def check_packing_round_trip(batch: Padded[Ids] | Padded[Vectors]) -> None:
     back = batch.packed().padded()
     mask = batch.order.mask(batch.width)
     equal = back.values.shape == batch.values.shape and bool((back.values[mask] == batch.values[mask]).all())
-    with named_law("check_packing_round_trip"):
+    with report_as_law("check_packing_round_trip"):
         if not equal or not torch.equal(back.lengths, batch.lengths) or back.values[~mask].count_nonzero():
             raise FaultError("packing and unpacking changed the values, the lengths or the width.")
 
@@ -60,7 +60,7 @@ def check_decoding_round_trip(tokenizer: Tokenizer, text: str) -> None:
     Raises:
         LawBrokenError: if it has other tokens.
     """
-    with named_law("check_decoding_round_trip"):
+    with report_as_law("check_decoding_round_trip"):
         ids = list(tokenizer.encode([text])[0].ids)
         decoded = tokenizer.decode(ids)
         again = list(tokenizer.encode([decoded])[0].ids)

@@ -1,4 +1,4 @@
-"""Rows on which laws are tried, and a uniform way to run any part on them: a batch in, one tensor per row out."""
+"""Test rows for the laws, and functions that run a part of any kind on a batch and return one tensor per row."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -27,7 +27,9 @@ BatchFunction: TypeAlias = Callable[[Padded[Vectors]], Sequence[Tensor]]
 """A part as `check_against_oracle` takes it: a padded batch in, one result per row out, of any shape."""
 
 LENGTHS: Final = ((4, 1, 6, 4, 2), (3, 5), (1, 1), (3,))
-"""Lengths of the rows in each batch: unsorted, with ties, with single steps, with one row. Empty rows have own laws."""
+"""Lengths of the rows in each test batch: unsorted, with ties, with single steps, with one row.
+
+Empty rows are left to laws of their own, because an encoder may reject them."""
 
 FILLINGS: Final = (0.0, math.nan, math.inf, 1e38)
 """Values of the padding. 1e38 is finite, but its square overflows float32: it shows a product that is masked late."""
@@ -133,8 +135,9 @@ def prepare(make: Callable[[], M]) -> M:
     return part
 
 
-def size_of(part: AnyModule) -> int:
-    """Return the number of features to try a part on."""
+def choose_input_size(part: AnyModule) -> int:
+    """Return the number of features of the test rows for a part."""
+    # Only a pooling may have no input size: it then takes any.
     return part.input_size or _DEFAULT_SIZE
 
 
@@ -150,7 +153,7 @@ def run_rows(part: AnyModule, batch: Batch[Vectors]) -> list[Tensor]:
     step, with the row as keys and the row with its features reversed as queries.
     """
     if isinstance(part, Encoder):
-        return states_by_row(part(batch))
+        return split_states(part(batch))
     if isinstance(part, Pooling):
         return list(part(make_states(batch)))
     if isinstance(part, PlainModule):
@@ -162,13 +165,13 @@ def run_rows(part: AnyModule, batch: Batch[Vectors]) -> list[Tensor]:
     return [row[:length] for row, length in zip(contexts, to_ints(batch.lengths), strict=True)]
 
 
-def states_by_row(states: States[MaybeCausal]) -> list[Float[Tensor, "time_and_final hidden"]]:
+def split_states(states: States[MaybeCausal]) -> list[Float[Tensor, "time_and_final hidden"]]:
     """Return each row's hidden vectors with its final state appended."""
-    rows = zip(steps_by_row(states.steps), states.final, strict=True)
+    rows = zip(split_steps(states.steps), states.final, strict=True)
     return [torch.cat([steps, final[None]]) for steps, final in rows]
 
 
-def steps_by_row(batch: Batch[Hidden]) -> list[Float[Tensor, "time hidden"]]:
+def split_steps(batch: Batch[Hidden]) -> list[Float[Tensor, "time hidden"]]:
     """Return each row's real steps."""
     if isinstance(batch, Packed):
         return list(torch.split(batch.values.index_select(0, batch.order.reading_order), to_ints(batch.lengths)))
@@ -183,12 +186,12 @@ def make_states(batch: Batch[Vectors]) -> States[MaybeCausal]:
 
 def adapt_encoder(encoder: Encoder[MaybeCausal]) -> BatchFunction:
     """Adapt an encoder for `check_against_oracle`: each row's hidden vectors with its final state appended."""
-    return lambda batch: states_by_row(encoder(batch))
+    return lambda batch: split_states(encoder(batch))
 
 
 def adapt_attend(stage: Callable[[States[MaybeCausal]], States[MaybeCausal]]) -> BatchFunction:
     """Adapt a stage from states to states, such as `Attend`, for `check_against_oracle`: each row's vectors."""
-    return lambda batch: steps_by_row(stage(States.from_padded(batch.values, batch.lengths)).steps)
+    return lambda batch: split_steps(stage(States.from_padded(batch.values, batch.lengths)).steps)
 
 
 def adapt_pool(stage: Callable[[States[MaybeCausal]], Pooled]) -> BatchFunction:

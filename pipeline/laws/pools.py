@@ -8,8 +8,8 @@ from torch import Tensor
 from pipeline.checks.hints import describe
 from pipeline.laws.graphs import GRAPH_LAWS
 from pipeline.laws.law import FaultError, Law, as_object, check_laws, law, to_list
-from pipeline.laws.modules import UPKEEP_LAWS, evaluation_is_deterministic
-from pipeline.laws.parts import draw_rows, make_batch, make_states, prepare, size_of
+from pipeline.laws.modules import NN_MODULE_LAWS, evaluation_is_deterministic
+from pipeline.laws.parts import choose_input_size, draw_rows, make_batch, make_states, prepare
 from pipeline.laws.rows import (
     ROW_LAWS,
     no_gradient_reaches_padding,
@@ -25,6 +25,7 @@ MakePooling: TypeAlias = Callable[[], Pooling]
 def pooled_sizes_match_declared(make: MakePooling) -> None:
     """Each row gives one vector of `output_size(features)`; for any number of features if `input_size` is None."""
     pooling = prepare(make)
+    # A default that is neither None nor a number, so that a missing attribute is reported as well.
     size: object = getattr(pooling, "input_size", "nothing")
     if size is not None and (not isinstance(size, int) or size < 1):
         msg = f"input_size must be a number of features, 1 or more, or None for any number, got {size!r}."
@@ -44,8 +45,9 @@ def pooled_sizes_match_declared(make: MakePooling) -> None:
 def empty_rows_give_zeros(make: MakePooling) -> None:
     """An empty row gives zeros, among other rows and in a batch of empty rows."""
     pooling = prepare(make)
+    # Batches of empty rows only: without any width, and with padding only.
     for lengths, extra in (((3, 0, 2), 1), ((0, 0), 0), ((0, 0), 2)):
-        batch = make_batch(draw_rows(lengths, size_of(pooling)), extra=extra)
+        batch = make_batch(draw_rows(lengths, choose_input_size(pooling)), extra=extra)
         for layout in (batch, batch.packed()):
             found = pooling(make_states(layout))[batch.lengths == 0]
             if not bool((found == 0).all()):
@@ -64,7 +66,7 @@ POOL_LAWS: Final[tuple[Law[Pooling], ...]] = (
     padding_values_have_no_effect,
     no_gradient_reaches_padding,
     *ROW_LAWS,
-    *UPKEEP_LAWS,
+    *NN_MODULE_LAWS,
     *GRAPH_LAWS,
 )
 """Every law of a pooling, the quick ones first."""

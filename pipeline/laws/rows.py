@@ -18,15 +18,16 @@ from pipeline.laws.parts import (
     AnyModule,
     PlainModule,
     allows_empty_rows,
+    choose_input_size,
     draw_rows,
     make_batch,
     prepare,
     run_rows,
-    size_of,
 )
 from pipeline.parts.encoder import Encoder
 from pipeline.parts.pooling import Pooling
 
+# Hints at the usual mistake, appended to the messages below.
 _PADDING: Final = (
     "Usually a sum, mean, maximum or softmax over the whole width, or a mask that multiplies (NaN times 0 is NaN): "
     "select or fill instead, as batch.fill_padding(0) does, or compute on batch.packed()."
@@ -48,7 +49,7 @@ def padding_values_have_no_effect(make: Callable[[], Encoder | Pooling | PlainMo
     """Results are bitwise the same whatever the padding holds: 0, NaN, infinity or 1e38."""
     part = prepare(make)
     for lengths in LENGTHS:
-        rows = draw_rows(lengths, size_of(part))
+        rows = draw_rows(lengths, choose_input_size(part))
         # Wider than the longest row, so that every row has padding. Bitwise equality is possible here, because the
         # shapes, and so the order of all sums, stay the same.
         first = run_rows(part, make_batch(rows, extra=2))
@@ -62,7 +63,7 @@ def no_gradient_reaches_padding(make: Callable[[], Encoder | Pooling | PlainModu
     """Padding gets no gradient, and its values (NaN included) change no bit of the gradients of steps and weights."""
     part = prepare(make)
     for lengths in LENGTHS:
-        _check_gradients(part, make_batch(draw_rows(lengths, size_of(part)), extra=2))
+        _check_gradients(part, make_batch(draw_rows(lengths, choose_input_size(part)), extra=2))
 
 
 def _check_gradients(part: AnyModule, batch: Padded[Vectors]) -> None:
@@ -87,7 +88,7 @@ def amount_of_padding_has_no_effect(make: Callable[[], AnyModule]) -> None:
     """Wider batches give the same results, up to rounding."""
     part = prepare(make)
     for lengths in LENGTHS:
-        rows = draw_rows(lengths, size_of(part))
+        rows = draw_rows(lengths, choose_input_size(part))
         first = run_rows(part, make_batch(rows))
         # Another width may change the order of sums inside kernels, so results are equal up to rounding only.
         for extra in (1, 7):
@@ -100,14 +101,14 @@ def batchmates_have_no_effect(make: Callable[[], AnyModule]) -> None:
     """A row gives the same result alone and among other rows, up to rounding; even if those are all NaN."""
     part = prepare(make)
     for lengths in LENGTHS:
-        rows = draw_rows(lengths, size_of(part))
+        rows = draw_rows(lengths, choose_input_size(part))
         together = run_rows(part, make_batch(rows))
         for index, row in enumerate(rows):
             which = f"row {index} of lengths {lengths}"
             check_equal(run_rows(part, make_batch([row])), [together[index]], f"{which}, alone", fix=_BATCHMATES)
             # NaN shows a dependence of any size: a result that uses one NaN is NaN.
-            spoiled = [mate if place == index else torch.full_like(mate, math.nan) for place, mate in enumerate(rows)]
-            found = run_rows(part, make_batch(spoiled))[index]
+            others = [mate if mate is row else torch.full_like(mate, math.nan) for mate in rows]
+            found = run_rows(part, make_batch(others))[index]
             check_equal([found], [together[index]], f"{which}, among rows of NaN", fix=_BATCHMATES)
 
 
@@ -116,7 +117,7 @@ def row_order_has_no_effect(make: Callable[[], AnyModule]) -> None:
     """Rows in another order give the same results in that order, up to rounding."""
     part = prepare(make)
     for lengths in LENGTHS:
-        rows = draw_rows(lengths, size_of(part))
+        rows = draw_rows(lengths, choose_input_size(part))
         first = run_rows(part, make_batch(rows))
         # All rotations, so that every row has been at every position.
         for shift in range(1, len(rows)):
@@ -130,7 +131,7 @@ def packed_and_padded_agree(make: Callable[[], Encoder | Pooling]) -> None:
     """Packed and padded batches of the same rows give the same results, up to rounding."""
     part = prepare(make)
     for lengths in LENGTHS:
-        batch = make_batch(draw_rows(lengths, size_of(part)))
+        batch = make_batch(draw_rows(lengths, choose_input_size(part)))
         fix = "Read batch.values only after batch.packed() or batch.padded(), which fix its layout."
         check_equal(run_rows(part, batch.packed()), run_rows(part, batch), "packed instead of padded", fix=fix)
 
@@ -139,7 +140,7 @@ def packed_and_padded_agree(make: Callable[[], Encoder | Pooling]) -> None:
 def input_is_not_modified(make: Callable[[], AnyModule]) -> None:
     """The batch's values, lengths and initial carry are not modified in place."""
     part = prepare(make)
-    rows = draw_rows(LENGTHS[0], size_of(part))
+    rows = draw_rows(LENGTHS[0], choose_input_size(part))
     batch = make_batch(rows, extra=2, filling=7.0)
     if isinstance(part, Encoder) and part.stateful:
         carry = part(make_batch(rows)).carry or ()
@@ -165,7 +166,7 @@ def empty_rows_have_no_effect(make: Callable[[], AnyModule]) -> None:
     part = prepare(make)
     if not allows_empty_rows(part):
         return
-    rows = draw_rows((0, 4, 0, 1, 6), size_of(part))
+    rows = draw_rows((0, 4, 0, 1, 6), choose_input_size(part))
     wanted = run_rows(part, make_batch([row for row in rows if len(row)]))
     _check_finite(part, rows)
     first = run_rows(part, make_batch(rows))
@@ -176,9 +177,9 @@ def empty_rows_have_no_effect(make: Callable[[], AnyModule]) -> None:
         found = run_rows(part, make_batch(rows, extra=1, filling=filling)) if sees_padding else first
         check_equal(found, first, f"empty rows with {filling} in their padding", fix=_PADDING)
     # A batch without any real step is a case of its own: many kernels reject empty input.
-    alone = run_rows(part, make_batch(draw_rows((0,), size_of(part)), extra=2))
+    alone = run_rows(part, make_batch(draw_rows((0,), choose_input_size(part)), extra=2))
     for count, extra in ((1, 0), (3, 0), (3, 2)):
-        empty = draw_rows((0,) * count, size_of(part))
+        empty = draw_rows((0,) * count, choose_input_size(part))
         _check_finite(part, empty, extra=extra)
         condition = f"a batch of {count} empty rows, {extra} steps wide"
         check_equal(run_rows(part, make_batch(empty, extra=extra)), alone * count, condition)
@@ -203,7 +204,7 @@ def causal_steps_do_not_look_ahead(make: Callable[[], Encoder[MaybeCausal] | Pla
     part = prepare(make)
     if not part.causal:
         return
-    rows = draw_rows((6, 4, 5), size_of(part))
+    rows = draw_rows((6, 4, 5), choose_input_size(part))
     whole = run_rows(part, make_batch(rows))
     for cut in range(1, 6):
         wanted = [whole[0][:cut]]

@@ -18,10 +18,10 @@ TEXTS: Final = (
     "\u00df\u0130\ufb01 e\u0301",
     "0123456789 " * 20,
 )
-"""Texts with characters of one to four bytes, characters that change length in another case, and a long text."""
+"""Texts with characters of one to four bytes, characters whose lower case has another length, and a long text."""
 
 WORD_ROWS: Final = (("New", "York", "is", "big"), ("caf\u00e9",), (), ("\u6771\u4eac", "\U0001f98a", "a b"))
-"""Rows of words: one with a single word, an empty one, and words that may become several tokens."""
+"""Rows of words: one with a single word, an empty one, and one with words that may become several tokens."""
 
 
 @law
@@ -51,10 +51,10 @@ def ids_are_in_vocabulary(make: MakeTokenizer) -> None:
     tokenizer = make()
     known = set(tokenizer.vocabulary.values())
     for found in (*tokenizer.encode(TEXTS), *tokenizer.encode_words(WORD_ROWS)):
-        strange = [number for number in found.ids if number not in known]
-        if strange:
-            msg = f"ids {strange[:5]} belong to no token; use the unknown token for unknown text."
-            raise FaultError(msg, ids=strange)
+        unknown = [number for number in found.ids if number not in known]
+        if unknown:
+            msg = f"ids {unknown[:5]} belong to no token; use the unknown token for unknown text."
+            raise FaultError(msg, ids=unknown)
 
 
 @law
@@ -113,8 +113,9 @@ def decoded_text_has_same_tokens(make: MakeTokenizer) -> None:
     """Encoding a decoded text gives the same ids, unless one of them is the unknown token."""
     tokenizer = make()
     unknown = None if tokenizer.unk_token is None else tokenizer.vocabulary[tokenizer.unk_token]
-    for text in (*TEXTS, *_own_texts(tokenizer)):
+    for text in (*TEXTS, *_make_known_texts(tokenizer)):
         ids = list(tokenizer.encode([text])[0].ids)
+        # Different unknown texts have one token, so it cannot be decoded to the original.
         if unknown in ids:
             continue
         decoded = tokenizer.decode(ids)
@@ -124,14 +125,14 @@ def decoded_text_has_same_tokens(make: MakeTokenizer) -> None:
             raise FaultError(msg, text=text)
 
 
-def _own_texts(tokenizer: Tokenizer) -> list[str]:
-    """Return texts of tokens that the tokenizer knows, whatever it was trained on."""
-    special = _special_tokens(tokenizer).values()
+def _make_known_texts(tokenizer: Tokenizer) -> list[str]:
+    """Decode some ids into texts of known tokens: a tokenizer may know no token of `TEXTS`."""
+    special = _find_special_tokens(tokenizer).values()
     ids = [number for number in sorted(tokenizer.vocabulary.values()) if number not in special][:60]
     return [tokenizer.decode(ids[start : start + count]) for count in (1, 5) for start in range(0, len(ids), count)]
 
 
-def _special_tokens(tokenizer: Tokenizer) -> dict[str, int]:
+def _find_special_tokens(tokenizer: Tokenizer) -> dict[str, int]:
     """Return the tokens that no text contains, with their ids. The unknown token may be anywhere."""
     tokens = (tokenizer.pad_token, tokenizer.bos_token, tokenizer.eos_token)
     return {token: tokenizer.vocabulary[token] for token in tokens if token is not None}
@@ -144,7 +145,7 @@ def decoding_skips_special_tokens(make: MakeTokenizer) -> None:
     for text in TEXTS:
         ids = list(tokenizer.encode([text])[0].ids)
         wanted = tokenizer.decode(ids)
-        for token, number in _special_tokens(tokenizer).items():
+        for token, number in _find_special_tokens(tokenizer).items():
             found = tokenizer.decode([number, *ids, number])
             if found != wanted:
                 msg = f"with {token} around its ids, {text[:40]!r} decodes to {found[:60]!r}; skip {token}."
@@ -155,7 +156,7 @@ def decoding_skips_special_tokens(make: MakeTokenizer) -> None:
 def special_tokens_in_text_are_text(make: MakeTokenizer) -> None:
     """A text or word that contains the name of a special token is split like any other, so texts cannot add padding."""
     tokenizer = make()
-    special = _special_tokens(tokenizer)
+    special = _find_special_tokens(tokenizer)
     for token in special:
         texts = [token, f"a {token} b", f"{token}{token}"]
         both = (*tokenizer.encode(texts), *tokenizer.encode_words([[text] for text in texts]))
@@ -221,7 +222,7 @@ def copied_tokenizer_is_equal(make: MakeTokenizer) -> None:
             "use it; usually because of a lambda or an open file among its attributes."
         )
         raise FaultError(msg) from error
-    texts = [*TEXTS, *_special_tokens(tokenizer)]
+    texts = [*TEXTS, *_find_special_tokens(tokenizer)]
     for name, copied in (("a deep copy", copy.deepcopy(tokenizer)), ("an unpickled copy", unpickled)):
         _check_same(copied.encode(texts), tokenizer.encode(texts), name)
         if dict(copied.vocabulary) != dict(tokenizer.vocabulary):
@@ -234,12 +235,12 @@ def _check_same(found: Sequence[Tokens], wanted: Sequence[Tokens], condition: st
         msg = f"{condition}: got {len(found)} results for {len(wanted)} inputs; return one per input, in order."
         raise FaultError(msg)
     for index, (one, other) in enumerate(zip(found, wanted, strict=True)):
-        if _as_lists(one) != _as_lists(other):
+        if _to_lists(one) != _to_lists(other):
             msg = f"{condition}: input {index} gives {one}, expected {other}."
             raise FaultError(msg, row=index)
 
 
-def _as_lists(tokens: Tokens) -> tuple[list[int], list[tuple[int, int]], list[int]]:
+def _to_lists(tokens: Tokens) -> tuple[list[int], list[tuple[int, int]], list[int]]:
     return list(tokens.ids), list(tokens.offsets), list(tokens.words)
 
 

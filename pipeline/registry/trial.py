@@ -1,4 +1,4 @@
-"""Try a plugin's part on small batches when it is first created: its declared attributes must be true."""
+"""The trial of a plugin's part when it is first created: laws that show whether its declared attributes are true."""
 
 import copy
 import inspect
@@ -30,7 +30,8 @@ _LAYERS: Final = 2
 
 _LAYER_WORDS: Final = ("layer", "block", "depth")
 
-# The laws about what a part declares, by hook. The other laws belong into the plugin's own tests.
+# The laws about declared attributes, by hook, because stages rely on these. The other laws take longer, and belong in
+# the tests of the plugin.
 _LAWS: Final[Mapping[str, _Laws]] = {
     "pipeline_encoders": (
         encoders.declared_attributes_are_valid,
@@ -83,10 +84,10 @@ def try_part(hook: str, factory: Callable[..., object], options: Mapping[str, ob
         if hook == "pipeline_tokenizers":
             exact = reduced = {**options, "texts": _TEXTS}
         else:
-            exact = _without_placement(factory, options)
+            exact = _drop_device_and_dtype(factory, options)
             reduced = reduce_sizes(factory, exact)
         # The reduced sizes first. A factory may reject them, for example because two sizes no longer fit each other.
-        make = next((make for make in (_bind(factory, reduced), _bind(factory, exact)) if _works(make)), None)
+        make = next((make for make in (_bind(factory, reduced), _bind(factory, exact)) if _can_make(make)), None)
         if make is None:
             # Options that cannot be copied, such as an open file, allow no second part.
             return Outcome()
@@ -100,7 +101,7 @@ def _run_laws(laws: _Laws, make: Callable[[], object], make_exact: Callable[[], 
     start = time.monotonic()
     for number, each in enumerate(laws):
         if time.monotonic() - start > TIME_LIMIT:
-            return Outcome(not_run=[law.name_of(other) for other in laws[number:]])
+            return Outcome(not_run=[law.get_name(other) for other in laws[number:]])
         # The second run takes place only if the first one fails, so a large part costs nothing if all is well.
         broken = _run_law(each, make) and _run_law(each, make_exact)
         if broken is not None:
@@ -118,7 +119,7 @@ def _run_law(each: law.Law[Any], make: Callable[[], object]) -> law.LawBrokenErr
 
 
 def _bind(factory: Callable[..., object], options: Mapping[str, object]) -> Callable[[], object]:
-    """Return a function that creates a part with copies of the options: a module among them must not be shared."""
+    """Return a function that creates a part from copies of the options, since parts must not share a module."""
 
     def make() -> object:
         # Tensors are shared: laws do not write into them, and pretrained weights may take gigabytes.
@@ -129,7 +130,7 @@ def _bind(factory: Callable[..., object], options: Mapping[str, object]) -> Call
     return make
 
 
-def _works(make: Callable[[], object]) -> bool:
+def _can_make(make: Callable[[], object]) -> bool:
     try:
         make()
     except Exception:  # noqa: BLE001 - a factory may reject reduced sizes, or options that are copies
@@ -137,7 +138,7 @@ def _works(make: Callable[[], object]) -> bool:
     return True
 
 
-def _without_placement(factory: Callable[..., object], options: Mapping[str, object]) -> dict[str, object]:
+def _drop_device_and_dtype(factory: Callable[..., object], options: Mapping[str, object]) -> dict[str, object]:
     """Leave out an optional `device` and `dtype`: the laws use float64 on the CPU."""
     parameters = read_parameters(factory)
     return {
@@ -158,7 +159,7 @@ def reduce_sizes(factory: Callable[..., object], options: Mapping[str, object]) 
         >>> reduce_sizes(factory, {"input_size": 300})
         {'input_size': 9, 'hidden_size': 9, 'num_layers': 2}
     """
-    integers = dict(_integers(factory, options))
+    integers = dict(_list_integers(factory, options))
     layers = {name for name in integers if any(word in name for word in _LAYER_WORDS)}
     factors = [value for name, value in integers.items() if 1 < value <= _SIZE and name not in layers]
     # At most 24 (of 3 and 8): a multiple of many small numbers would be a large size again.
@@ -172,7 +173,7 @@ def reduce_sizes(factory: Callable[..., object], options: Mapping[str, object]) 
     return reduced
 
 
-def _integers(factory: Callable[..., object], options: Mapping[str, object]) -> Iterator[tuple[str, int]]:
+def _list_integers(factory: Callable[..., object], options: Mapping[str, object]) -> Iterator[tuple[str, int]]:
     """Yield the integers among the options, and among the defaults of the options that are left out."""
     for name, parameter in read_parameters(factory).items():
         value = options.get(name, cast("object", parameter.default))

@@ -31,12 +31,12 @@ def trial(make: Callable[[], P], laws: Sequence[Law[P]], breaks: str, because: s
     """
 
     def found() -> frozenset[str]:
-        return frozenset(name_of(law) for law in laws if is_broken(law, make))
+        return frozenset(get_name(law) for law in laws if is_broken(law, make))
 
-    return Trial(name_of(make), frozenset(breaks.split()), because, found)
+    return Trial(get_name(make), frozenset(breaks.split()), because, found)
 
 
-def name_of(function: Callable[..., object]) -> str:
+def get_name(function: Callable[..., object]) -> str:
     """Return the name of a function or class."""
     return str(getattr(function, "__name__", function))
 

@@ -13,7 +13,7 @@ from broken.encoders import Both, Leaky
 from broken.modules import Scores, Smoothed
 from broken.pools import MeanOfNothing
 from broken.tokenizers import Letters, LosesSpaces
-from broken.trial import Trial, is_broken, name_of
+from broken.trial import Trial, get_name, is_broken
 from pipeline import (
     AttendEarlier,
     Attention,
@@ -193,13 +193,13 @@ def test_broken_parts_break_exactly_their_laws(each: Trial) -> None:
 
 def test_every_law_is_broken_by_a_part() -> None:
     """No law is true of everything."""
-    assert {name_of(law) for laws in LAWS for law in laws} == {name for each in TRIALS for name in each.breaks}
+    assert {get_name(law) for laws in LAWS for law in laws} == {name for each in TRIALS for name in each.breaks}
 
 
 def test_laws_have_unique_names_and_docstrings() -> None:
     """Names are unique per kind, and the first line of a docstring is a sentence."""
     for laws in LAWS:
-        assert len({name_of(law) for law in laws}) == len(laws)
+        assert len({get_name(law) for law in laws}) == len(laws)
         assert all((law.__doc__ or "").split("\n")[0].endswith(".") for law in laws)
 
 
@@ -240,7 +240,7 @@ def test_one_fault_is_reported_once() -> None:
 
     with pytest.raises(LawBrokenError) as caught:
         check_pool(failing)
-    assert caught.value.details["laws"] == tuple(map(name_of, POOL_LAWS))
+    assert caught.value.details["laws"] == tuple(map(get_name, POOL_LAWS))
     assert str(caught.value).count("\n") == 1
     assert str(caught.value).endswith(": it raised ZeroDivisionError: no such luck")
 
@@ -306,7 +306,7 @@ def test_empty_rows_are_not_tried_if_they_are_not_allowed() -> None:
     class DeclaresIt(RejectsEmptyRows):
         empty_rows = False
 
-    assert {name_of(law) for law in ENCODER_LAWS if is_broken(law, RejectsEmptyRows)} == {
+    assert {get_name(law) for law in ENCODER_LAWS if is_broken(law, RejectsEmptyRows)} == {
         "empty_rows_have_no_effect",
         "empty_rows_return_initial_carry",
     }
