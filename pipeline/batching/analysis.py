@@ -21,9 +21,9 @@ class Randomness:
     """Two measures of how much of the order by length is left in the order of training.
 
     Attributes:
-        correlation: of the mean lengths of adjacent batches, in the order of one rank: about 0 if batches are in random
-            order, near 1 if they are sorted. A shuffled plan stays within max(0.05, 2 / sqrt(batches)), if its batches
-            allow that.
+        correlation: the correlation of the mean lengths of adjacent batches of one rank: about 0 if batches are in
+            random order, near 1 if they are sorted. A shuffled plan stays within max(0.05, 2 / sqrt(batches)), unless
+            some 20 random orders of its batches all exceed that.
         repeated_batchmates: the share of pairs of batchmates that share a batch in the next epoch, too: 1 if batches
             are always the same.
 
@@ -76,8 +76,8 @@ def measure_repeated_batchmates(plan: Plan, following: Plan, *, rows: int = 1_00
     # Whole batches, because only they have all pairs. A fixed seed, so that the figure is the same in every run.
     chosen = SeededRandom(0, ()).permutation(len(plan))
     sizes = (plan.stops - plan.starts)[chosen].astype(np.int64)
-    enough = int(np.searchsorted(np.cumsum(sizes), rows)) + 1
-    chosen, sizes = chosen[:enough], sizes[:enough]
+    count = int(np.searchsorted(np.cumsum(sizes), rows)) + 1
+    chosen, sizes = chosen[:count], sizes[:count]
     pairs = int((sizes * (sizes - 1) // 2).sum())
     if not pairs:
         return 0.0
@@ -85,9 +85,10 @@ def measure_repeated_batchmates(plan: Plan, following: Plan, *, rows: int = 1_00
     # pair is ever listed.
     batch_of = np.full(len(following.splits), -1, np.int64)
     batch_of[concatenate_batches(following)] = np.repeat(np.arange(len(following)), following.stops - following.starts)
-    later = batch_of[np.concatenate([plan[batch] for batch in chosen.tolist()])]
-    groups = np.repeat(np.arange(len(chosen)), sizes) * len(following) + later
-    _, counts = np.unique(groups[later >= 0], return_counts=True)
+    next_batch = batch_of[np.concatenate([plan[batch] for batch in chosen.tolist()])]
+    groups = np.repeat(np.arange(len(chosen)), sizes) * len(following) + next_batch
+    # Rows that the next plan drops have the batch -1, and no pair.
+    _, counts = np.unique(groups[next_batch >= 0], return_counts=True)
     return int((counts * (counts - 1) // 2).sum()) / pairs
 
 
@@ -128,10 +129,10 @@ class Coverage:
             sizes = [len(plan.splits) for plan in plans]
             msg = f"plans must be at least one and have the same rows, got plans of {sizes} rows."
             raise OptionError(msg)
-        times = np.zeros(len(plans[0].splits), np.int64)
+        counts = np.zeros(len(plans[0].splits), np.int64)
         for plan in plans:
-            times += np.bincount(concatenate_batches(plan), minlength=len(times))
-        return cls(np.flatnonzero(times == 0), np.flatnonzero(times > 1))
+            counts += np.bincount(concatenate_batches(plan), minlength=len(counts))
+        return cls(np.flatnonzero(counts == 0), np.flatnonzero(counts > 1))
 
     @property
     def complete(self) -> bool:
@@ -148,7 +149,7 @@ class PaddingOutlier:
         row: its number.
         batch: its batch in the plan.
         length: its steps, source and target together.
-        padding: how many steps of padding the others would save without it.
+        padding: the steps of padding that its batch would save if the row were left out.
     """
 
     row: int
@@ -208,16 +209,17 @@ def _find_outliers(plan: Plan, lengths: Lengths, max_outliers: int) -> tuple[Pad
     numbers = concatenate_batches(plan)
     sizes = (plan.stops - plan.starts).astype(np.int64)
     starts = np.cumsum(sizes) - sizes
-    found = plan.splits.lengths(lengths, numbers)
+    # In the order of the plan, so that each batch is a run of rows.
+    ordered = plan.splits.lengths(lengths, numbers)
     caused = np.zeros(len(numbers), np.int64)
     for column in range(lengths.per_row):
-        _add_caused_padding(caused, found[:, column], starts, sizes)
+        _add_caused_padding(caused, ordered[:, column], starts, sizes)
     # Stable: of rows that cause the same padding, the first in the plan is listed first.
     worst = np.argsort(-caused, kind="stable")[:max_outliers]
     worst = worst[caused[worst] > 0]
     batches = np.searchsorted(starts, worst, side="right") - 1
     rows = plan.splits.rows_of(numbers[worst])
-    columns = (rows.tolist(), batches.tolist(), found[worst].sum(axis=1).tolist(), caused[worst].tolist())
+    columns = (rows.tolist(), batches.tolist(), ordered[worst].sum(axis=1).tolist(), caused[worst].tolist())
     return tuple(PaddingOutlier(*values) for values in zip(*columns, strict=True))
 
 

@@ -121,7 +121,7 @@ def _split_from_longest(lengths: IntArray, bounds: Starts, room: Callable[[int],
     """Fill batches from the longest row down: the first row of a batch is its longest, so its room is known at once."""
     view = lengths[:, 0].data  # a memoryview gives Python ints, which are faster than numpy's
     starts = array("q")
-    for begin, end in _pair(bounds):
+    for begin, end in _list_ranges(bounds):
         start = begin
         while start < end:
             starts.append(start)
@@ -137,7 +137,7 @@ def _split_from_shortest(lengths: IntArray, bounds: Starts, room: Callable[[int]
     """
     view = lengths[:, 0].data
     starts = array("q")
-    for begin, end in reversed(_pair(bounds)):
+    for begin, end in reversed(_list_ranges(bounds)):
         stop = end
         while stop > begin:
             # The batch ends at `stop`; find its first row, which is its longest. Starting at `fits` the rows fit, and
@@ -164,12 +164,13 @@ def _split_pairs(lengths: IntArray, bounds: Starts, room: Callable[[int], int]) 
     many rows fit.
     """
     starts = array("q")
-    for begin, end in _pair(bounds):
+    for begin, end in _list_ranges(bounds):
         start = begin
         while start < end:
             starts.append(start)
             most = min(room(int(lengths[start].sum(dtype=np.int64))), end - start)
             longest = np.maximum.accumulate(lengths[start : start + most], axis=0).sum(axis=1, dtype=np.int64)
+            # `few` rows fit, more than `many` do not.
             few, many = 1, len(longest)
             while few < many:
                 middle = (few + many + 1) // 2
@@ -181,10 +182,10 @@ def _split_pairs(lengths: IntArray, bounds: Starts, room: Callable[[int], int]) 
     return starts
 
 
-def _pair(bounds: Starts) -> list[tuple[int, int]]:
-    """Return where each pool begins and ends."""
-    places: list[int] = bounds.tolist()
-    return list(pairwise(places))
+def _list_ranges(bounds: Starts) -> list[tuple[int, int]]:
+    """Return the first position of each range of rows between two bounds, and the position after its last."""
+    positions: list[int] = bounds.tolist()
+    return list(pairwise(positions))
 
 
 def _add_edges(rows: SortedRows, policy: Policy) -> Starts:
@@ -291,7 +292,7 @@ def _shuffle_groups(groups: npt.NDArray[np.int64], random: SeededRandom) -> npt.
 
 
 def move_costliest_first(batches: Batches, world_size: int, policy: Policy) -> Batches:
-    """Move the step with the costliest batch to the front, so that a lack of memory shows at once."""
+    """Move the step with the costliest batch to the front: if memory is too small for it, the first step fails."""
     if not len(batches):
         return batches
     step = int(policy.cost(batches.shapes).argmax()) // world_size

@@ -40,7 +40,7 @@ _VERSION: Final = 1
 class PlanBuilder:
     """Everything that determines the plans of a run, apart from the epoch and the number of ranks.
 
-    `splits` are those of `split_rows`.
+    Make `splits` with `split_rows`, from the same lengths and policy.
     """
 
     lengths: Lengths
@@ -271,6 +271,20 @@ class PoolBatcher:
             return True
         target = self.policy.batches_per_sort
         return target is not None and shares >= target and rows >= self.world_size
+
+    def make_plan(self, lengths: npt.ArrayLike, *, epoch: int) -> SortedPool:
+        """Build the batches of all rows of an epoch: those of `Plan.of`, with as many pools as the policy says.
+
+        Raises:
+            LengthError: if a row is too long and the policy raises.
+            OptionError: if the rows do not divide by the ranks and `uneven` is "raise".
+        """
+        checked = Lengths.of(np.asarray(lengths, np.int64))
+        random = None if self.seed is None else SeededRandom(self.seed, (epoch,))
+        splits = split_rows(checked, self.policy)
+        builder = PlanBuilder(checked, splits, self.policy, self.seed, uneven=self.uneven)
+        batches, _, _ = builder.build(None, random, self.world_size)
+        return SortedPool(len(checked), batches, splits)
 
     def make_batches(self, lengths: npt.ArrayLike, *, epoch: int, number: int, last: bool) -> SortedPool:
         """Build the batches of one pool.

@@ -24,10 +24,10 @@ def _merge_stretches(stretches: Sequence[Sequence[int]]) -> tuple[tuple[int, int
 
 @attrs.frozen
 class Cursor:
-    """Position of a run: its epoch, and how many batches each rank did there, on how many ranks.
+    """Position of a run: the epoch, and the number of batches that each rank has done in it.
 
-    A run that is resumed on another number of ranks gets another pair; the rows that are left are planned from the
-    pairs, so nothing else has to be stored with the weights.
+    If a run is resumed on another number of ranks, `batches_done` gets another pair. The remaining rows follow from the
+    pairs alone, so a checkpoint need not store which rows were used.
 
     Args:
         epoch: the epoch, from 0.
@@ -131,15 +131,15 @@ def _check_pair(pair: object) -> tuple[int, int]:
 
 @attrs.frozen
 class StreamCursor:
-    """Position in a stream: how many records need not be read again, and how far the stage is in those after them.
+    """Position in a stream: the number of finished records, and the position of the stage in those after them.
 
-    The rest of the stream follows from the position and the records alone.
+    The rest of the stream follows from this and the records alone.
 
     Attributes:
         epoch: the epoch, from 0.
-        rows: how many rows at the start of the source are finished.
-        position: how far the stage is in the rows after them, in numbers of its own; empty at the start.
-        recipe: the stage, seed and sharing that the position belongs to; None for any.
+        rows: the number of finished rows at the start of the source; they are not processed again.
+        position: the position in the rows after them, as numbers that only the stage interprets; empty at the start.
+        recipe: a description of the stage, its seed and its ranks, to which the position belongs; None for any.
 
     Raises:
         OptionError: if an epoch or a number of rows is below 0.

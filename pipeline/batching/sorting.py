@@ -276,7 +276,7 @@ def _scatter_to_bins(
     keys = np.empty(len(bins), _choose_unsigned(key_bits + tie_bits))
     free = starts.copy()
     for start, stop in iterate_blocks(len(bins)):
-        # Cast before scattering: numpy casts slowly while it writes to scattered places.
+        # Cast before scattering: numpy casts slowly while it writes to scattered positions.
         numbers = rows.numbers_of(start, stop).astype(order.dtype, copy=False)
         wide = rows.keys_of(start, stop)
         wide <<= tie_bits
@@ -286,13 +286,14 @@ def _scatter_to_bins(
         if len(starts) == 1:
             order[start:stop], keys[start:stop] = numbers, block
             continue
-        # Group the block by bin first, so that each bin's rows are written next to each other.
+        # Group the block by bin first, so that the rows of a bin are written next to each other. Row k of the grouped
+        # block goes to the next free position of its bin, plus its rank among the block's rows of that bin.
         by_bin = np.argsort(bins[start:stop], kind="stable")
         counts = np.bincount(bins[start:stop], minlength=len(starts))
-        places = np.repeat(free - (np.cumsum(counts) - counts), counts)
-        places += np.arange(stop - start)
-        order[places] = numbers[by_bin]
-        keys[places] = block[by_bin]
+        positions = np.repeat(free - (np.cumsum(counts) - counts), counts)
+        positions += np.arange(stop - start)
+        order[positions] = numbers[by_bin]
+        keys[positions] = block[by_bin]
         free += counts
     return order, keys
 
