@@ -187,10 +187,10 @@ def plan(
 ) -> Forecast:
     """Forecast an epoch under several policies: padding, batches, the largest batch, memory, randomness.
 
-    From lengths, the figures are exact: they are those of the plans of two epochs. From a histogram, no row is looked
-    at: the figures are exact for policies that sort all rows together, except for randomness; for other policies, they
-    are estimated from pools of rows drawn at random. For a hundred million rows, use `Histogram.of(lengths)`: the
-    lengths are read once, and each forecast takes about a second.
+    From lengths, the figures are exact: they are those of the plans of two epochs. From a histogram, they are exact for
+    policies that sort all rows together, except for randomness; for other policies, they are estimated from pools of
+    rows drawn at random. For a hundred million rows, use `Histogram.of(lengths)`: the lengths are read once, and each
+    forecast takes about a second.
 
     Args:
         lengths: the number of steps of each row, of shape (rows,); or of its source and target, of shape (rows, 2); or
@@ -218,8 +218,8 @@ def plan(
     """
     check_int("world_size", world_size, minimum=1)
     check_int("seed", seed, minimum=0)
-    # `exact` holds the rows' own lengths, in order; without them, batches are made from the histogram.
-    exact, histogram = _count(lengths)
+    # `exact` has the length of each row. It is None for a histogram, from which batches are sampled.
+    exact, histogram = _count_lengths(lengths)
     if isinstance(policies, int):
         max_padded_steps = check_int("max_padded_steps", policies, minimum=1)
         named = name_policies(suggest_policies(histogram, max_padded_steps, rows=rows, too_long=too_long))
@@ -242,7 +242,7 @@ def plan(
         except PipelineError as error:
             forecasts[name] = PolicyForecast(policy, world_size=world_size, problem=error)
     problems = [forecast.problem for forecast in forecasts.values() if forecast.problem is not None]
-    # A table without figures would hide the error.
+    # If no policy can make batches, raise the error: a table without figures would hide it.
     if len(problems) == len(forecasts):
         raise problems[0]
     if model is not None:
@@ -250,7 +250,7 @@ def plan(
     return Forecast(histogram, forecasts, world_size)
 
 
-def _count(lengths: npt.ArrayLike | Histogram | Mapping[int, int]) -> tuple[Lengths | None, Histogram]:
+def _count_lengths(lengths: npt.ArrayLike | Histogram | Mapping[int, int]) -> tuple[Lengths | None, Histogram]:
     """Return the lengths of the rows, if they are given, and their histogram."""
     if isinstance(lengths, Histogram):
         return None, lengths
@@ -268,7 +268,8 @@ def _forecast_plan(lengths: Lengths, policy: Policy, world_size: int, seed: int)
 
 def _forecast_histogram(histogram: Histogram, policy: Policy, world_size: int, seed: int) -> PolicyForecast:
     sample = sample_batches(histogram, policy, world_size, seed)
-    # A sample of the pools is not balanced over the ranks, nor are batches of single rows that cannot be.
+    # Ranks need a multiple of `world_size` batches. A sample of the pools may lack it, and so may single rows, which
+    # cannot be halved.
     ranks = world_size if sample.complete and len(sample.batches) % world_size == 0 else 1
     total = None if sample.complete else sample.rows
     forecast = PolicyForecast.of(policy, sample.to_plan(ranks, seed), world_size, total=total)

@@ -1,4 +1,4 @@
-"""Histogram of row lengths: all that a forecast needs to know about a data set."""
+"""Histogram of row lengths: everything that a forecast needs of a data set."""
 
 from collections.abc import Mapping
 from typing import Final, final
@@ -12,11 +12,11 @@ from pipeline.batching.lengths import Lengths
 from pipeline.checks.options import check_int
 from pipeline.errors import OptionError
 
+# The longest row for which rows are counted in an array with one entry per length: 128 MiB.
 _MAX_DENSE: Final = 1 << 24
-"""The longest row for which rows are counted in an array with one entry per length: 128 MiB."""
 
+# The maximum number of rows: far more than any data set has, and their steps still fit into 64 bits.
 _MAX_ROWS: Final = 1 << 40
-"""The maximum number of rows: far more than any data set has, and their steps still fit into 64 bits."""
 
 
 @final
@@ -105,5 +105,6 @@ class Histogram:
             >>> Histogram.of([1, 1, 2, 2, 3, 3, 9, 9]).quantiles(4).tolist()
             [1, 2, 3, 9]
         """
-        at = np.maximum(np.arange(1, count + 1) * self.rows // count, 1)
-        return self.lengths[np.searchsorted(np.cumsum(self.counts), at)]
+        # Group k ends at row k * rows / count of the sorted rows. The cumulative counts tell the length of that row.
+        last = np.maximum(np.arange(1, count + 1) * self.rows // count, 1)
+        return self.lengths[np.searchsorted(np.cumsum(self.counts), last)]

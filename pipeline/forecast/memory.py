@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import accumulate
 from operator import methodcaller
 from typing import Final, TypeAlias, cast, final
@@ -91,22 +92,19 @@ def measure_memory(model: Model, rows: int, steps: int) -> Memory:
         )
         raise OptionError(msg)
     device = next((weight.device for weight in module.parameters()), torch.device("cpu"))
-    measure = _measure_on_gpu if device.type == "cuda" else _measure_on_cpu
     method = f"measured on {device.type}: one training step of a full batch, without an optimizer's state"
-    with _training_restored(module):
+    with _preserve_training_state(module):
         try:
-            peak = measure(lambda: _train_step(module, rows, steps, device), device)
-            # The weights were there before the step; those of other models on the device do not count.
+            train = partial(_train_step, module, rows, steps, device)
+            peak = _measure_on_gpu(train, device) if device.type == "cuda" else measure_peak_bytes(train)
+            # Both functions measure only the memory that the step adds, so that other models on the device do not
+            # count. The weights are added here.
             peak += sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
             peak = None
     return Memory(peak, rows, steps, method)
-
-
-def _measure_on_cpu(run: Callable[[], object], _: torch.device) -> int:
-    return measure_peak_bytes(run)
 
 
 def _measure_on_gpu(run: Callable[[], object], device: torch.device) -> int:
@@ -120,8 +118,8 @@ def _measure_on_gpu(run: Callable[[], object], device: torch.device) -> int:
 
 _nbytes: Final[Callable[[object], int]] = methodcaller("nbytes")  # missing from torch's type stubs
 
+# The profiler's name for an allocation or a release of memory.
 _MEMORY_EVENT: Final = "[memory]"
-"""The profiler's name for an allocation or a release of memory."""
 
 
 def measure_peak_bytes(run: Callable[[], object]) -> int:
@@ -158,9 +156,9 @@ def _make_batch(module: nn.Module, rows: int, steps: int, device: torch.device) 
     dtypes = [weight.dtype for weight in module.parameters() if weight.is_floating_point()]
     dtype = dtypes[0] if dtypes else torch.get_default_dtype()
     samples = (
-        make_sample(hint, stages[0].size, rows=rows, time=steps, dtype=dtype) for hint in list_input_types(stages)
+        make_sample(hint, stages[0].input_size, rows=rows, time=steps, dtype=dtype) for hint in list_input_types(stages)
     )
-    # A model that takes both padded and packed batches gets what a loader makes.
+    # A model that takes both padded and packed batches gets padded ones, as from a loader.
     sample = next((found for found in samples if is_batch(found) and isinstance(found, Padded)), None)
     if sample is None:
         msg = (
@@ -197,8 +195,8 @@ def _compute_loss(output: object) -> Tensor:
 
 
 @contextmanager
-def _training_restored(module: nn.Module) -> Generator[None]:
-    """Switch to training mode without gradients; afterwards restore the module and the random generators."""
+def _preserve_training_state(module: nn.Module) -> Generator[None]:
+    """Switch to training mode, with empty gradients; at the end restore the module and the random generators."""
     gradients = [(weight, weight.grad) for weight in module.parameters()]
     buffers = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
     with isolate_run(), torch.enable_grad(), temporary_mode(module, training=True):
@@ -209,6 +207,7 @@ def _training_restored(module: nn.Module) -> Generator[None]:
         finally:
             for weight, gradient in gradients:
                 weight.grad = gradient
+            # Buffers change in a training step: the running mean of a batch norm, for example.
             with torch.no_grad():
                 for buffer, content in buffers:
                     buffer.copy_(content)

@@ -24,8 +24,8 @@ _MEAN_COLOR: Final = "#D55E00"
 
 _BINS: Final = 60
 
+# The ticks of the axis of padding.
 _TICKS: Final = (0.0, 0.05, 0.2, 0.5, 1.0)
-"""The ticks of the axis of padding."""
 
 
 def draw_picture(histogram: Histogram, policies: Mapping[str, PolicyForecast], path: Path) -> Path:
@@ -41,7 +41,7 @@ def draw_picture(histogram: Histogram, policies: Mapping[str, PolicyForecast], p
     figures = import_extra("matplotlib.figure", extra="plots", why="a picture")
     style = import_extra("matplotlib", extra="plots", why="a picture").rc_context
     possible = {name: forecast for name, forecast in policies.items() if forecast.problem is None}
-    # All colors are set here: with a dark style of the user's, some of the picture would be invisible.
+    # All colors are set here: under a dark style of matplotlib, black text on our white figure would be invisible.
     with style({"svg.hashsalt": "pipeline", "axes.spines.top": False, "axes.spines.right": False, "font.size": 9}):
         figure = figures.Figure(figsize=(8, 2.2 + 1.25 * len(possible)), layout="constrained", facecolor="white")
         heights = [1.5, *[1.0] * len(possible)]
@@ -70,6 +70,7 @@ def _save(figure: Any, path: Path) -> None:  # noqa: ANN401 - matplotlib's type
 def _draw_histogram(axes: Any, histogram: Histogram) -> None:  # noqa: ANN401 - as above
     lengths = np.maximum(histogram.lengths, 1)
     shortest, longest = (int(lengths[0]), int(lengths[-1])) if len(lengths) else (1, 1)
+    # A logarithmic axis if some rows are more than ten times as long as the median.
     is_log = longest > 10 * int(np.maximum(histogram.quantiles(2), 1)[0]) if histogram.rows else False
     if is_log:
         edges = np.unique(np.round(np.geomspace(shortest, longest + 1, _BINS)))
@@ -108,6 +109,7 @@ def _draw_batches(axes: Any, name: str, forecast: PolicyForecast, most: float) -
     axes.yaxis.set_major_formatter(_format_share)
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
+    # Many dots are half transparent, so that a dense region looks darker.
     alpha = 0.35 if len(widths) > _BINS else 0.9
     axes.scatter(widths, shares, s=9, color=_BATCH_COLOR, alpha=alpha, linewidths=0, clip_on=False, rasterized=True)
     axes.axhline(forecast.report.wasted, color=_MEAN_COLOR, linewidth=1.4)

@@ -1,4 +1,4 @@
-"""Report on one plan: padding and the rows that cause it, coverage, randomness."""
+"""Report on one plan: its padding and the rows that cause it, its coverage of the rows, and its randomness."""
 
 from typing import TypedDict, final
 
@@ -37,7 +37,7 @@ class PlanReportRecord(TypedDict):
 @final
 @attrs.frozen(eq=False)
 class PlanReport:
-    """Report on one plan; printed, it takes a few lines.
+    """Padding, coverage and randomness of one plan. Printed, the report takes a few lines.
 
     Attributes:
         padding: real and padded steps of the epoch and of each batch, and the rows that cause most padding.
@@ -67,13 +67,13 @@ class PlanReport:
 
         Args:
             plan: the plan of all ranks.
-            lengths: the lengths that it was made from.
-            following: the next epoch's plan, for the figures of randomness.
+            lengths: the lengths that it was built from.
+            following: the plan of the next epoch, to measure randomness.
             max_outliers: the number of outliers to list.
 
         Raises:
-            LengthError: if these are not the plan's lengths.
-            OptionError: if the next epoch's plan is of other rows.
+            LengthError: if the plan was built from other lengths.
+            OptionError: if the next plan has other rows.
         """
         randomness = None if following is None else Randomness.of(plan, following)
         padding = PaddingReport.of(plan, lengths, max_outliers=max_outliers)
@@ -94,8 +94,8 @@ class PlanReport:
             "correlation": None if randomness is None else randomness.correlation,
             "repeated_batchmates": None if randomness is None else randomness.repeated_batchmates,
             "outliers": [
-                {"row": one.row, "batch": one.batch, "length": one.length, "padding": one.padding}
-                for one in self.padding.outliers
+                {"row": outlier.row, "batch": outlier.batch, "length": outlier.length, "padding": outlier.padding}
+                for outlier in self.padding.outliers
             ],
         }
 
@@ -107,7 +107,8 @@ class PlanReport:
         )
         lines += [] if self.randomness is None else [str(self.randomness)]
         lines += [
-            f"row {one.row:,}, of {one.length:,} steps, causes {one.padding:,} steps of padding in batch {one.batch:,}"
-            for one in self.padding.outliers
+            f"row {outlier.row:,}, of {outlier.length:,} steps, causes {outlier.padding:,} steps of padding "
+            f"in batch {outlier.batch:,}"
+            for outlier in self.padding.outliers
         ]
         return "\n".join(lines)

@@ -10,14 +10,14 @@ import numpy.typing as npt
 from pipeline.batching.policies import Boundaries, Budget, Policy, Rows, Shapes, TooLong
 from pipeline.forecast.histogram import Histogram
 
+# The number of length groups in the suggested boundaries and shapes.
 _GROUPS: Final = 8
-"""The number of length groups in the suggested boundaries and shapes."""
 
+# The number of candidate widths for shapes. The search takes time in its square: 256 take about a millisecond.
 _CANDIDATES: Final = 256
-"""The number of candidate widths for shapes. The search takes time in its square: 256 take about a millisecond."""
 
+# The number of entries of a tuple that are written before an ellipsis.
 _SHOWN_ENTRIES: Final = 2
-"""The number of entries of a tuple that are written before an ellipsis."""
 
 
 def suggest_policies(
@@ -43,7 +43,7 @@ def suggest_policies(
         Boundaries((8, 16, ...), max_padded_steps=256)
         Shapes(((32, 8), (16, 16), ...))
     """
-    # Rows over the budget are cut or left alone, so none is longer than it where batches have several rows.
+    # A row over the budget is shortened, or alone in its batch. So batches of several rows are at most this wide.
     longest = min(max(histogram.longest, 1), max_padded_steps)
     fixed_rows = max_padded_steps // longest if rows is None else min(rows, max_padded_steps // longest)
     limit = max_padded_steps if histogram.longest > max_padded_steps else None
@@ -86,10 +86,11 @@ def choose_widths(histogram: Histogram, count: int, longest: int) -> Sequence[in
     least = [candidates * rows - steps.astype(np.float64)]
     previous: list[npt.NDArray[np.intp]] = []
     for _ in range(min(count, len(candidates)) - 1):
+        # through[i, j]: the padding if j is the last width before i. The best j of each i is kept for the way back.
         through = cost + least[-1]
         previous.append(through.argmin(axis=1))
         least.append(np.minimum(least[-1], through.min(axis=1)))
-    # Walk back from the last width, wherever one width more reduced the padding.
+    # Follow the best choices back from the last width. A width that did not reduce the padding is left out.
     last, widths = len(candidates) - 1, [longest]
     for step in range(len(previous) - 1, -1, -1):
         if least[step + 1][last] < least[step][last]:

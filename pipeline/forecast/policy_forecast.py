@@ -18,8 +18,8 @@ from pipeline.forecast.memory import Memory
 Shape = tuple[int, ...]
 """Rows and steps of a padded batch; with two lengths per row, the steps of both."""
 
+# The maximum number of batches in a picture.
 _SHOWN_BATCHES: Final = 2_000
-"""The maximum number of batches in a picture."""
 
 
 class MemoryRecord(TypedDict):
@@ -71,7 +71,7 @@ class PolicyForecast:
         repeated_batchmates: the share of pairs of batchmates that meet again in the next epoch, as in `Randomness`.
         exact: whether the figures are those of the plan itself, not of batches drawn from a histogram.
         memory: the peak memory of a training step of the largest batch; None if no model was given.
-        problem: why the policy cannot make batches; None if it can.
+        problem: the error that the policy raised; None if it made batches.
         extreme_shapes: the shapes of the most expensive batch, the widest, and the one with most rows.
         shown_batches: an even selection of the batches for a picture, of shape (batches, 2): the width of each, and its
             share of padding.
@@ -159,12 +159,14 @@ def _scale(sample: Report, total: Histogram) -> Report:
 def _find_extremes(policy: Policy, shapes: IntArray) -> list[Shape]:
     """Return the shapes of the most expensive batch, the widest, and the one with most rows."""
     rows, widths = shapes[:, 0], shapes[:, 1:].sum(axis=1)
-    # The second key decides between equals, so that the result does not depend on the order of batches.
+    # lexsort sorts by its last key first. The other key decides between equals, so that the result does not depend on
+    # the order of the batches.
     last = [int(np.lexsort(keys)[-1]) for keys in ((widths, policy.cost(shapes)), (rows, widths), (widths, rows))]
     return [tuple(shapes[batch].tolist()) for batch in last]
 
 
 def _select_batches(plan: Plan) -> npt.NDArray[np.float64]:
+    # Evenly spaced: batch i * len / count, for i below count.
     count = min(len(plan), _SHOWN_BATCHES)
     chosen = np.arange(count) * len(plan) // count
     steps, padded = plan.steps[chosen], plan.padded[chosen]

@@ -23,11 +23,11 @@ from pipeline.forecast.histogram import Histogram
 
 Int64Array = npt.NDArray[np.int64]
 
+# The maximum number of pools to draw: 6,400 batches at 100 batches per pool are enough for every figure.
 _MAX_POOLS: Final = 64
-"""The maximum number of pools to draw: 6,400 batches at 100 batches per pool are enough for every figure."""
 
+# The number of pairs of batchmates to look up in the next epoch: the standard error of their share is below 0.2%.
 _PAIRS: Final = 1 << 16
-"""The number of pairs of batchmates to look up in the next epoch: the standard error of their share is below 0.2%."""
 
 
 @final
@@ -48,7 +48,7 @@ class SampledBatches:
     repeated_batchmates: float
 
     def to_plan(self, world_size: int, seed: int) -> Plan:
-        """Put the batches in training order: a plan that does not say which rows they hold."""
+        """Return a plan with the batches in training order. It has their shapes and steps, but no row numbers."""
         empty = np.empty(0, np.int32)
         fields = attrs.asdict(shuffle_batches(self.batches, world_size, SeededRandom(seed, (0,))), recurse=False)
         splits = RowSplits(self.rows.rows)
@@ -58,8 +58,8 @@ class SampledBatches:
 def sample_batches(histogram: Histogram, policy: Policy, world_size: int, seed: int) -> SampledBatches:
     """Make the batches of a plan of rows with these lengths.
 
-    With one pool, these are exactly the plan's batches. With several, the pools are other ones than the plan's, drawn
-    from the same distribution: all of them, or 64 that stand for the others.
+    With one pool, these are exactly the batches of the plan. With several, pools are drawn at random from the same
+    distribution as those of the plan: all of them, or 64 that represent the others.
 
     Raises:
         LengthError: for a row that is too long, if the policy has `too_long="raise"`.
@@ -74,7 +74,7 @@ def sample_batches(histogram: Histogram, policy: Policy, world_size: int, seed: 
     # Drawing again gives the pools of another epoch; a single pool always holds all rows.
     following = _draw_pools(rows, pools, generator)
     repeated = _estimate_repeated(rows.lengths, runs, following, policy, generator)
-    # Two rows are in the same pool of the next epoch with a probability of one to the number of pools.
+    # Two rows share a pool in the next epoch with probability 1 / pools.
     return SampledBatches(batches, rows, complete, repeated / pools)
 
 
@@ -219,7 +219,7 @@ class LengthRuns:
             position = start if breaks else position
             # The last batch may extend into the next runs, so `position` may lie beyond `stop`.
             if position < stop:
-                batches = -(-(stop - position) // room[length])
+                batches = -(-(stop - position) // room[length])  # rounded up
                 found.append((position, room[length], batches))
                 position += batches * room[length]
         return _list_positions(found)
@@ -260,6 +260,7 @@ def _list_positions(found: list[_Series]) -> Int64Array:
     """Return the positions where the batches of all series start."""
     table = np.asarray(found, np.int64).reshape(-1, 3)
     counts = table[:, 2]
+    # 0, 1, 2, ... within each series: the index among all batches, less the index of the first of its series.
     nth = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
     positions: Int64Array = np.repeat(table[:, 0], counts) + nth * np.repeat(table[:, 1], counts)
     return positions

@@ -42,7 +42,7 @@ def compute_by_hand(lengths: Sequence[int], policy: Policy, world_size: int) -> 
 )
 @pytest.mark.parametrize("world_size", [1, 3])
 def test_figures_are_those_of_the_plan(policy: Policy, world_size: int) -> None:
-    """Computed from the batches of all ranks, one by one."""
+    """Each figure equals one computed from the batches of all ranks, one by one."""
     forecast = plan(LENGTHS, policy, world_size=world_size)[format_policy(policy)]
     found = {
         "batches_per_rank": forecast.batches_per_rank,
@@ -66,7 +66,7 @@ def test_the_policy_decides_which_batch_is_most_expensive() -> None:
 
 
 def test_every_suggested_policy_keeps_to_the_budget() -> None:
-    """And serves every row."""
+    """No batch exceeds the budget, and every row is in a batch."""
     lengths = np.random.default_rng(0).integers(0, 90, 500)
     forecast = plan(lengths, 360, rows=50)
     kinds = [type(policy.policy) for policy in forecast.policies.values()]
@@ -79,7 +79,7 @@ def test_every_suggested_policy_keeps_to_the_budget() -> None:
 
 @pytest.mark.parametrize("too_long", ["alone", "truncate", "split"])
 def test_long_rows_are_handled_as_requested(too_long: str) -> None:
-    """By every suggested policy, from lengths and from a histogram."""
+    """Every suggested policy applies `too_long`, from lengths and from a histogram."""
     for lengths in ([5, 30, 7], Histogram.of([5, 30, 7])):
         forecast = untyped(plan)(lengths, 10, too_long=too_long)
         assert isinstance(forecast, Forecast)
@@ -122,7 +122,7 @@ def test_text_terminal_and_notebook_show_the_same_cells() -> None:
 
 
 def test_every_figure_is_in_the_json() -> None:
-    """Of the data set and of each policy, with the error of those that cannot make batches."""
+    """These are the figures of the data set and of each policy, and the error of a policy that cannot make batches."""
     forecast = plan([5, 30], {"small": Budget(10), "large": Budget(60)})
     record = json.loads(json.dumps(forecast.to_dict(), allow_nan=False))
     names = ("schema", "rows", "steps", "longest", "world_size")
@@ -136,14 +136,14 @@ def test_every_figure_is_in_the_json() -> None:
 
 
 def test_no_rows_make_no_batches() -> None:
-    """From an empty list and from an empty histogram."""
+    """An empty list and an empty histogram give a forecast without batches."""
     for nothing in (Histogram.of([]), Histogram.from_counts({}), list[int]()):
         for policy in plan(nothing, 100).policies.values():
             assert (policy.batches_per_rank, policy.report.rows, policy.report.wasted) == (0, 0, 0.0)
 
 
 def test_empty_rows_are_planned() -> None:
-    """They are in batches like all others."""
+    """Empty rows are in batches like all others."""
     for lengths in ([0, 0, 0], {0: 3}):
         for policy in plan(lengths, 10).policies.values():
             assert policy.report.rows == 3

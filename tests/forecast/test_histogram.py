@@ -11,7 +11,7 @@ from support.untyped import untyped
 
 @pytest.mark.parametrize("rows", [[], [4], [7, 7, 1, 1, 1, 20_000_000]])
 def test_rows_are_counted_by_length(rows: list[int]) -> None:
-    """Small and large lengths, and no rows."""
+    """The counts are those of a `Counter`, for small and large lengths and for no rows."""
     histogram = Histogram.of(rows)
     assert dict(zip(histogram.lengths.tolist(), histogram.counts.tolist(), strict=True)) == Counter(rows)
     same = Histogram.from_counts(Counter(rows))

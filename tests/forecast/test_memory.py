@@ -72,7 +72,7 @@ def test_weights_and_gradients_count() -> None:
 
 @pytest.mark.parametrize("make", [lambda: classifier(50, 3), lambda: tagger(50, 3), lambda: language_model(50)])
 def test_the_model_is_left_as_it_was(make: Callable[[], Chain[Padded[Ids], object]]) -> None:
-    """Weights, gradients, modes, and the random generator's state."""
+    """Weights, gradients, modes and the random generator's state are unchanged."""
     model = make().eval()
     model.requires_grad_(requires_grad=True)
     next(model.parameters()).grad = torch.full_like(next(model.parameters()), 3.0)
@@ -92,7 +92,7 @@ def test_the_model_is_left_as_it_was(make: Callable[[], Chain[Padded[Ids], objec
 
 
 def test_buffers_are_restored() -> None:
-    """A training step updates a running mean."""
+    """A training step updates a running mean, which has its old value again afterwards."""
 
     class Running(ModuleStage[Padded[Vectors], Tensor]):
         input_size = 4
@@ -120,7 +120,7 @@ def test_a_model_over_vectors_is_measured_too() -> None:
 
 
 def test_memory_is_a_column_of_the_table() -> None:
-    """For each policy's batch that needs most; the method is a note below the table."""
+    """For each policy it has the batch that needs most memory; the method is a note below the table."""
     forecast = plan([4, 9, 9, 30, 2, 5] * 20, [Budget(60), Budget(240)], model=tagger(50, 3))
     small, large = (policy.memory for policy in forecast.policies.values())
     assert small is not None
@@ -144,7 +144,7 @@ def test_memory_is_a_column_of_the_table() -> None:
 
 
 def test_out_of_memory_is_a_result() -> None:
-    """It is the answer to the question, not an error; other errors are raised."""
+    """A step that runs out of memory gives `peak=None`; other errors are raised."""
 
     class Greedy(ModuleStage[Padded[Ids], Tensor]):
         @override
@@ -183,7 +183,7 @@ def test_models_that_cannot_be_measured_are_rejected() -> None:
     ("number", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (3 * MIB, "3.0 MiB"), (2**50, "1,024.0 TiB")]
 )
 def test_bytes_are_written_in_a_suitable_unit(number: int, text: str) -> None:
-    """In powers of 1024."""
+    """Units are powers of 1024."""
     assert str(Memory(number, 1, 1, "by hand")) == text
 
 

@@ -48,7 +48,7 @@ def test_unusual_lengths_are_drawn(tmp_path: Path, lengths: list[int]) -> None:
 
 @needs("matplotlib")
 def test_a_failed_picture_leaves_no_file(tmp_path: Path) -> None:
-    """The folder does not exist."""
+    """A folder that does not exist raises an error."""
     with pytest.raises(FileNotFoundError):
         make_forecast().picture(tmp_path / "no" / "plan.png")
     assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,7 @@ LENGTHS = [9, 2, 2, 1, 1, 1]
 
 
 def test_a_report_holds_the_figures_of_its_parts() -> None:
-    """Padding, its outliers, coverage and randomness."""
+    """They are those of its padding, outliers, coverage and randomness."""
     this, following = (Plan.of(LENGTHS, Rows(3), epoch=epoch) for epoch in (0, 1))
     report = PlanReport.of(this, LENGTHS, following=following, max_outliers=1)
     first, second, third, fourth = str(report).splitlines()

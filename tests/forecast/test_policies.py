@@ -13,7 +13,7 @@ from pipeline.forecast.policies import choose_widths, format_policy
 
 @given(lengths=st.lists(st.integers(0, 12), min_size=1, max_size=20), count=st.integers(1, 4))
 def test_chosen_widths_give_the_least_padding(lengths: list[int], count: int) -> None:
-    """Compared with every other choice of widths."""
+    """No other choice of widths has less padding."""
 
     def padding(chosen: Sequence[int]) -> int:
         return sum(min(width for width in chosen if width >= length) - length for length in lengths)
@@ -26,7 +26,7 @@ def test_chosen_widths_give_the_least_padding(lengths: list[int], count: int) ->
 
 
 def test_policies_are_written_as_calls() -> None:
-    """Without default values; the suggested policies have different names."""
+    """Default values are left out; the suggested policies have different names."""
     assert format_policy(Rows(2_000)) == "Rows(2,000)"
     assert format_policy(Shapes([(4, 8)])) == "Shapes(((4, 8),))"
     names = [format_policy(policy) for policy in suggest_policies(Histogram.of(range(200)), 1_000)]

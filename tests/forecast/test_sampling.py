@@ -123,7 +123,7 @@ def test_batches_are_split_for_ranks_as_in_a_plan() -> None:
 
 
 def test_too_long_rows_are_counted_in_the_error() -> None:
-    """A histogram cannot name them."""
+    """The error has their number, because a histogram cannot name a row."""
     with pytest.raises(
         LengthError, match=r"rows must have at most 10 steps for Budget.*, got 3 longer ones of up to 30"
     ) as info:
