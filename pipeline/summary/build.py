@@ -28,21 +28,22 @@ _SAMPLES: Final = ((2, 16), (3, 4), (2, 6), (2, 8))
 def summarize(parts: Mapping[str, StageBase]) -> Summary:
     """Summarize the stages of a pipe without data.
 
-    Each stage with weights runs as a copy without content, in evaluation mode; the others are asked for their types.
-    The stages are not changed: no weight is copied, no hook of the user's called, no random number drawn.
+    A stage with weights is copied to the `meta` device, where tensors have shapes but no values, and the copy is run in
+    evaluation mode. Of the other stages only the annotated types are used. The pipe is not changed: no weight is
+    copied, no hook of the user is called, and no random number is drawn.
     """
     with isolate_run(), torch.no_grad(), set_checks(True), set_padding_check(False):
         stages = prepare_stages(parts)
         floats = (p.dtype for module in get_modules(stages) for p in module.parameters() if p.is_floating_point())
         dtype = next(floats, torch.get_default_dtype())
         runs = [run_stages(stages, rows, time, dtype) for rows, time in _SAMPLES]
-    # Types and shapes come from the first two runs, work from all of them.
+    # Types and shapes come from the first two runs, multiply-adds from all of them.
     first_input = _describe_input(stages, runs)
     entries: list[StageEntry] = []
     counted: dict[int, str] = {}
-    for (name, stage), *of_stage in zip(zip(parts, stages, strict=True), *runs, strict=True):
+    for (name, stage), *stage_runs in zip(zip(parts, stages, strict=True), *runs, strict=True):
         input = entries[-1].output if entries else first_input  # noqa: A001 - the field's name
-        entry = _make_entry(name, stage, input, of_stage, stages[stage.number :])
+        entry = _make_entry(name, stage, input, stage_runs, stages[stage.number :])
         entries.append(_count_weights(entry, stage.part, counted))
     problems = ((run.problem, stage.number) for stage, run in zip(stages, runs[0], strict=True))
     problem = next((_add_position(error, stages[:number]) for error, number in problems if error is not None), None)
@@ -54,7 +55,7 @@ def _describe_input(stages: Sequence[PreparedStage], runs: Sequence[Sequence[Sta
     if first is not None:
         return combine(first, second, _name_sizes())
     hints = list_input_types(stages)
-    shape = format_axes(hints[0], _get_known_sizes(stages[0].size)) if len(hints) == 1 else ""
+    shape = format_axes(hints[0], _get_known_sizes(stages[0].input_size)) if len(hints) == 1 else ""
     return TypeAndShape(format_type(Union[tuple(hints)]), shape)  # noqa: UP007 - a union of a variable number
 
 
@@ -81,14 +82,16 @@ def _make_entry(
     if first.output is not None:
         output = combine(first.output, second.output, _name_sizes())
     else:
-        size = following[0].size if following else stage.after.size
-        output = TypeAndShape(format_type(first.hint), format_axes(first.hint, _get_known_sizes(size, stage.part)))
+        # Not run, so its shape is that of its annotation, with the sizes that are known from elsewhere.
+        size = following[0].input_size if following else stage.output_spec.size
+        shape = format_axes(first.output_type, _get_known_sizes(size, stage.part))
+        output = TypeAndShape(format_type(first.output_type), shape)
     return StageEntry(
         number=stage.number,
         stage=name,
         part=str(getattr(stage.part, "part_name", "")),
         input=input,
-        output=mark_causal(output, stage.after.causal, stage.gives),
+        output=mark_causal(output, stage.output_spec.causal, stage.output_type),
         parameters=0,
         frozen=0,
         work=_compute_work(stage, runs),
@@ -100,20 +103,20 @@ def _compute_work(stage: PreparedStage, runs: Sequence[StageRun]) -> Work | None
     if not isinstance(stage.part, nn.Module):
         return Work()
     pairs = zip(_SAMPLES, runs, strict=True)
-    counts = [Count(rows, time, run.total) for (rows, time), run in pairs if run.total is not None]
+    counts = [Count(rows, time, run.multiply_adds) for (rows, time), run in pairs if run.multiply_adds is not None]
     return fit_work(counts) if len(counts) == len(runs) else None
 
 
 def _write_notes(stage: PreparedStage, run: StageRun) -> Iterator[str]:
     """Yield the declared properties of a stage and its part, and the properties that are not known."""
-    # An encoder's properties stand on the encoder, which is a child of its stage.
+    # The properties of an encoder are attributes of the encoder, which is a child module of its stage.
     children = list(stage.part.children()) if isinstance(stage.part, nn.Module) else []
     for part in (stage.part, *children):
         yield from _note_properties(part, run.layout)
     if stage.is_lazy:
         yield "waits for its input size"
-    if run.unknown:
-        yield f"not known without data: {run.unknown}"
+    if run.unknown_reason:
+        yield f"not known without data: {run.unknown_reason}"
 
 
 def _note_properties(part: object, layout: Layout | None) -> Iterator[str]:
@@ -151,7 +154,7 @@ def _count_weights(entry: StageEntry, part: StageBase, counted: dict[int, str]) 
 
 
 def _add_position(error: PipelineError, stages: Sequence[PreparedStage]) -> PipelineError:
-    """Add both stages and their positions to an error, and name the stage that hides its output size, if one does."""
+    """Add both stages and their positions to an error, and the stage that does not state its output size, if any."""
     *before, stage = stages
     at = f"stage {stage.number} `{stage.name}`"
     if not before:

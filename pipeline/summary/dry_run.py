@@ -1,4 +1,4 @@
-"""Run a pipe without data: stages with weights run on shapes alone, the others are asked for their types.
+"""Run a pipe without data: stages with weights run on shapes alone; of the others only the annotated types are used.
 
 `prepare_stages` copies every stage to the `meta` device and builds the chain of copies, so that sizes are known.
 `run_stages` then sends a sample batch through the copies.
@@ -23,11 +23,13 @@ from pipeline.summary.types import Observed, format_type, get_types, list_altern
 from pipeline.summary.work import count_operations, get_multiply_adds
 from pipeline.text import format_error
 
+# The longest message of an error in a table.
 _MESSAGE_LENGTH: Final = 120
-"""The longest message of an error that a table shows."""
-_PROBE: Final = -1
-"""A size that no part has: a stage whose output has it passes sizes on."""
 
+# An impossible input size. A stage whose output then has this size passes its input size on, for any size.
+_PROBE: Final = -1
+
+# The value while only its type is known. None would not do: a stage may return it.
 _NOTHING: Final = object()
 
 
@@ -37,28 +39,28 @@ class PreparedStage:
 
     Attributes:
         number: its position in the pipe, from 1.
-        part: the stage itself, which is only looked at.
-        copy: a copy on the `meta` device, which is run; None if there is no such copy.
-        takes: the type of its input.
-        gives: the type of its output.
-        before: the spec of its input, from the stages before it.
-        after: the spec of its output.
+        part: the stage itself, which is never run.
+        copy: a copy on the `meta` device, which is run; None if it is no module, or cannot be copied.
+        input_type: the annotated type of its input.
+        output_type: the annotated type of its output.
+        input_spec: the spec of its input, computed from the stages before it.
+        output_spec: the spec of its output, from its method `build`.
         passes_size: whether its output has the size of its input.
-        reads: the size of its input, as this stage or those after it declare; None if they do not.
-        unknown: why there is no copy; empty if there is one, or if none is needed.
+        declared_size: its input size, as this stage or one after it declares; None if none of them does.
+        unknown_reason: why it cannot be copied; empty if it can, or if it is no module.
         problem: why it does not fit the stage before it; None if it may.
     """
 
     number: int
     part: StageBase
     copy: nn.Module | None
-    takes: object
-    gives: object
-    before: Spec
-    after: Spec
+    input_type: object
+    output_type: object
+    input_spec: Spec
+    output_spec: Spec
     passes_size: bool
-    reads: int | None = None
-    unknown: str = ""
+    declared_size: int | None = None
+    unknown_reason: str = ""
     problem: PipelineError | None = None
 
     @property
@@ -67,9 +69,9 @@ class PreparedStage:
         return type(self.part).__name__
 
     @property
-    def size(self) -> int | None:
+    def input_size(self) -> int | None:
         """The size of its input; None if it is not known."""
-        return self.reads if self.before.size is None else self.before.size
+        return self.declared_size if self.input_spec.size is None else self.input_spec.size
 
     @property
     def is_lazy(self) -> bool:
@@ -79,7 +81,7 @@ class PreparedStage:
     @property
     def hides_size(self) -> bool:
         """True if its output size is unknown because it does not override `build`."""
-        return self.after.size is None and type(self.part).build is StageBase.build
+        return self.output_spec.size is None and type(self.part).build is StageBase.build
 
 
 @attrs.frozen(eq=False)
@@ -87,21 +89,21 @@ class StageRun:
     """The result of sending a sample through one stage.
 
     Attributes:
-        hint: the type of the output.
-        output: the output; None if the stage was not run, or failed.
+        output_type: the annotated type of the output.
+        output: the output itself; None if the stage was not run, or failed.
         layout: the layout of the input, if it is known.
-        sample: the sample, if it was made for this stage.
-        total: multiply-adds; None if the stage was not run, or failed.
-        unknown: why it could not be run without data; empty if it could.
+        sample: the input, if it was made for this stage instead of by the stage before it.
+        multiply_adds: None if the stage was not run, or failed.
+        unknown_reason: why it could not be run without data; empty if it could.
         problem: why it would not run with data either; None if it may.
     """
 
-    hint: object
+    output_type: object
     output: Observed | None = None
     layout: Layout | None = None
     sample: Observed | None = None
-    total: int | None = None
-    unknown: str = ""
+    multiply_adds: int | None = None
+    unknown_reason: str = ""
     problem: PipelineError | None = None
 
 
@@ -115,7 +117,8 @@ def prepare_stages(parts: Mapping[str, StageBase]) -> Sequence[PreparedStage]:
         takes, gives = get_types(part)
         before, spec, problem = spec, Spec(), None
         try:
-            spec = _get_stand_in(part, copied).build(before)
+            # `build` may create weights. So it is called on the copy that is run, or on a shallow copy of a data stage.
+            spec = _copy_for_build(part, copied).build(before)
         except CompositionError as error:
             problem = error
         except Exception:  # noqa: BLE001 - a plugin's `build` may raise anything; then nothing is known
@@ -123,18 +126,20 @@ def prepare_stages(parts: Mapping[str, StageBase]) -> Sequence[PreparedStage]:
         # Sizes are followed backwards too: a pipe that begins with Dropout gets its size from the stage after it.
         passes = _passes_size(part, copied)
         prepared.append(
-            PreparedStage(number, part, copied, takes, gives, before, spec, passes, unknown=unknown, problem=problem)
+            PreparedStage(
+                number, part, copied, takes, gives, before, spec, passes, unknown_reason=unknown, problem=problem
+            )
         )
-    return [attrs.evolve(stage, reads=_find_declared_size(prepared[i:])) for i, stage in enumerate(prepared)]
+    return [attrs.evolve(stage, declared_size=_find_declared_size(prepared[i:])) for i, stage in enumerate(prepared)]
 
 
 def list_input_types(stages: Sequence[PreparedStage]) -> Sequence[object]:
     """Return the types that the first stage may take; a type-preserving one takes only what the next one takes."""
-    hints = list_alternatives(stages[0].takes)
+    hints = list_alternatives(stages[0].input_type)
     for before, stage in pairwise(stages):
         if not isinstance(before.part, TypePreserving):
             break
-        others = list_alternatives(stage.takes)
+        others = list_alternatives(stage.input_type)
         pairs = (pick_narrower(one, other) for one in hints for other in others)
         hints = [narrower for narrower in pairs if narrower is not None] or hints
     return hints
@@ -155,7 +160,7 @@ def run_stages(stages: Sequence[PreparedStage], rows: int, time: int, dtype: tor
 
 
 class _Runner:
-    """The state of a dry run between two stages: the value, or its type alone."""
+    """The state of a dry run between two stages: the value and its type, or the type alone if no value is known."""
 
     def __init__(self, rows: int, time: int, dtype: torch.dtype) -> None:
         self.rows = rows
@@ -163,13 +168,14 @@ class _Runner:
         self.dtype = dtype
         self.value: object = _NOTHING
         self.hint: object = Any
+        # True if the value's size follows from earlier stages, not from a guess at the size that later stages read.
+        # After a guess, an error of a stage proves nothing.
         self.size_is_certain = False
-        """True if the value's size follows from the stages before, not from a guess at what later stages read."""
 
     def run(self, stages: Sequence[PreparedStage]) -> StageRun:
         """Run the first of the remaining stages."""
         stage, sample = stages[0], None
-        # First from the type that the stage before promised, then from the types that this stage takes.
+        # A sample is made first from the output type of the stage before, then from the input types of this stage.
         if stage.copy is not None and self.value is _NOTHING:
             sample = self._start(stage, [self.hint])
         problem = stage.problem or self._find_misfit(stage)
@@ -179,20 +185,20 @@ class _Runner:
         run = StageRun(self._get_output_type(stage), layout=layout, sample=sample, problem=problem)
         if problem is not None or stage.copy is None or self.value is _NOTHING:
             self.value = _NOTHING
-            run = attrs.evolve(run, unknown=_explain_skip(stage), problem=problem or _find_missing_size(stage))
+            run = attrs.evolve(run, unknown_reason=_explain_skip(stage), problem=problem or _find_missing_size(stage))
         else:
             run = self._call(stage, run)
-        self.hint = run.hint
+        self.hint = run.output_type
         self.size_is_certain = self.size_is_certain or not stage.passes_size
         return run
 
     def _find_misfit(self, stage: PreparedStage) -> PipelineError | None:
         # A stage that is run checks its input itself, and its error says more.
         is_run = stage.copy is not None and self.value is not _NOTHING
-        if is_run or may_fit(self.hint, stage.takes):
+        if is_run or may_fit(self.hint, stage.input_type):
             return None
         msg = (
-            f"the input of {stage.name} must be {format_type(stage.takes)}, got {format_type(self.hint)}; "
+            f"the input of {stage.name} must be {format_type(stage.input_type)}, got {format_type(self.hint)}; "
             "join it after a stage that returns this type."
         )
         return ShapeError(msg, stage=stage.name)
@@ -200,10 +206,10 @@ class _Runner:
     def _start(self, stage: PreparedStage, hints: Sequence[object]) -> Observed | None:
         """Make a sample of the first of some types that can be made, if its size is known."""
         for hint in hints:
-            made = make_sample(hint, stage.size, rows=self.rows, time=self.time, dtype=self.dtype)
+            made = make_sample(hint, stage.input_size, rows=self.rows, time=self.time, dtype=self.dtype)
             if made is not None:
                 self.value = made
-                self.size_is_certain = stage.before.size is not None
+                self.size_is_certain = stage.input_spec.size is not None
                 return observe(made, hint)
         return None
 
@@ -212,17 +218,17 @@ class _Runner:
         with count_operations() as counter:
             try:
                 self.value = stage.copy(self.value)
-                output = observe(self.value, stage.gives)
+                output = observe(self.value, stage.output_type)
             except Exception as error:  # noqa: BLE001 - a plugin's stage may raise anything
                 self.value = _NOTHING
                 if _needs_data(error) or not (self.size_is_certain or isinstance(error, PipelineError)):
-                    return attrs.evolve(run, unknown=format_error(error, _MESSAGE_LENGTH))
+                    return attrs.evolve(run, unknown_reason=format_error(error, _MESSAGE_LENGTH))
                 return attrs.evolve(run, problem=_convert_error(error))
-        return attrs.evolve(run, output=output, total=get_multiply_adds(counter))
+        return attrs.evolve(run, output=output, multiply_adds=get_multiply_adds(counter))
 
     def _get_output_type(self, stage: PreparedStage) -> object:
         is_preserved = isinstance(stage.part, TypePreserving) and self.hint is not Any
-        return self.hint if is_preserved else stage.gives
+        return self.hint if is_preserved else stage.output_type
 
 
 def _try_copy(part: StageBase, memo: dict[int, Any]) -> tuple[nn.Module | None, str]:
@@ -234,20 +240,20 @@ def _try_copy(part: StageBase, memo: dict[int, Any]) -> tuple[nn.Module | None, 
         return None, f"cannot be copied: {format_error(error, _MESSAGE_LENGTH)}"
 
 
-def _get_stand_in(part: StageBase, copied: nn.Module | None) -> StageBase:
+def _copy_for_build(part: StageBase, copied: nn.Module | None) -> StageBase:
     return copy.copy(part) if copied is None else cast("StageBase", copied)
 
 
 def _passes_size(part: StageBase, copied: nn.Module | None) -> bool:
     try:
-        stand_in = copy.copy(part) if copied is None else cast("StageBase", copy.deepcopy(copied))
-        return stand_in.build(Spec(_PROBE)).size == _PROBE
+        # Another copy: `build` creates the weights of a lazy stage, here in an impossible size.
+        return _copy_for_build(part, copy.deepcopy(copied)).build(Spec(_PROBE)).size == _PROBE
     except Exception:  # noqa: BLE001 - a part may reject the impossible size in any way
         return False
 
 
 def _find_declared_size(stages: Sequence[PreparedStage]) -> int | None:
-    """Return the size that the first stage declares that declares one, if those before it pass sizes on."""
+    """Return the first declared size, if all stages before it pass sizes on."""
     for stage in stages:
         size = _get_declared_size(stage.part)
         if size is not None:
@@ -262,13 +268,13 @@ def _get_declared_size(part: StageBase) -> int | None:
     declared: list[object] = [getattr(part, "input_size", None)]
     declared += [getattr(child, "input_size", getattr(child, "in_features", None)) for child in children]
     sizes = [size for size in declared if isinstance(size, int)]
-    # With two, it is not known which one reads the input.
+    # With two different parts, it is not known which of them reads the input.
     return sizes[0] if len(sizes) == 1 and sizes[0] > 0 else None
 
 
 def _explain_skip(stage: PreparedStage) -> str:
     if stage.copy is None:
-        return stage.unknown
+        return stage.unknown_reason
     return "" if stage.is_lazy else "the type or size of its input is not known"
 
 

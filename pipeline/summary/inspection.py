@@ -16,9 +16,10 @@ from pipeline.errors import CompositionError
 from pipeline.summary.types import Observed, observe
 from pipeline.tables import Column, Table
 
-_SHOWN: Final = 6
-"""The number of values that are shown of a tensor."""
+# Values shown of each tensor. Six numbers fit on a line of 100 characters, beside the other columns.
+_MAX_VALUES: Final = 6
 
+# torch does not annotate `tolist`.
 _to_list: Callable[[Tensor], list[int | float]] = methodcaller("tolist")
 
 
@@ -77,14 +78,14 @@ def inspect_stages(value: object, parts: Mapping[str, StageBase]) -> Inspection:
     outputs = [_describe_output("input", value)]
     for name, part in parts.items():
         if is_stream(part):
-            given = list(part.predict_batches([value]))
-            if len(given) != 1:
+            returned = list(part.predict_batches([value]))
+            if len(returned) != 1:
                 msg = (
-                    f"stage {name!r} must return one output for one input, got {len(given)}; "
+                    f"stage {name!r} must return one output for one input, got {len(returned)}; "
                     "inspect an input that it does not drop or split."
                 )
-                raise CompositionError(msg, stage=name, given=len(given))
-            value = given[0]
+                raise CompositionError(msg, stage=name, returned=len(returned))
+            value = returned[0]
         else:
             moved = value.to(device) if device is not None and is_batch(value) else value
             value = cast("Any", part)(moved)
@@ -100,7 +101,7 @@ def _describe_output(stage: str, value: object) -> StageOutput:
         only = _describe_output(stage, rows[0]) if len(rows) == 1 else StageOutput(stage, "items", "", _shorten(rows))
         return attrs.evolve(only, type=f"list of {len(rows)} {only.type}")
     if is_row(value):
-        # Observe the sequence, not its tensor: the annotation in its class names the axes.
+        # Observe the sequence instead of its tensor: the annotation in its class names the axes.
         observed = attrs.evolve(observe(value.sequence, None), type=f"Row[{type(value.sequence).__name__}]")
         return _describe_tensor(stage, observed, get_values(value.sequence))
     tensor = _get_tensor(value)
@@ -111,7 +112,7 @@ def _describe_output(stage: str, value: object) -> StageOutput:
 
 
 def _get_tensor(value: object) -> object:
-    # A tensor has a method `values` too, for sparse ones.
+    # First, because a tensor has a method `values` as well: that of sparse tensors.
     if isinstance(value, Tensor):
         return value
     return value.steps.values if isinstance(value, States) else getattr(value, "values", None)
@@ -119,9 +120,9 @@ def _get_tensor(value: object) -> object:
 
 def _describe_tensor(stage: str, observed: Observed, tensor: Tensor) -> StageOutput:
     shape = " ".join(f"{name or 'axis'}={size}" for name, size in observed.axes)
-    first = _to_list(tensor.detach().flatten()[:_SHOWN].cpu())
+    first = _to_list(tensor.detach().flatten()[:_MAX_VALUES].cpu())
     shown = [f"{number:.2f}" if isinstance(number, float) else str(number) for number in first]
-    return StageOutput(stage, observed.type, shape, " ".join(shown) + (" ..." if tensor.numel() > _SHOWN else ""))
+    return StageOutput(stage, observed.type, shape, " ".join(shown) + (" ..." if tensor.numel() > _MAX_VALUES else ""))
 
 
 def _shorten(value: object, width: int = 40) -> str:

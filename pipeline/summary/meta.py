@@ -1,4 +1,4 @@
-"""Copies of modules, and sample batches, that have shapes and no content: on torch's `meta` device."""
+"""Copies of modules, and sample batches, on torch's `meta` device: they have shapes, but no values."""
 
 import copy
 from collections.abc import Callable, Generator, Iterator
@@ -33,17 +33,18 @@ def isolate_run() -> Generator[None]:
 
 
 def copy_to_meta(module: M, memo: dict[int, Any]) -> M:
-    """Return a copy of a module that has its shapes and none of its numbers, in evaluation mode.
+    """Return a copy of a module on the `meta` device, in evaluation mode.
 
-    Hooks are removed, since they may record their inputs; torch's own are kept, since some make weights.
+    Hooks of the user are removed, because they may record their inputs. Hooks of torch are kept, because some create
+    weights: those of weight normalization and of lazy modules.
 
     Args:
         module: the module to copy.
         memo: the copies made so far; modules that share a weight must share the memo too.
 
     Example:
-        >>> huge = copy_to_meta(nn.Linear(10, 20), {})
-        >>> huge(torch.zeros(3, 10, device="meta")).shape
+        >>> linear = copy_to_meta(nn.Linear(10, 20), {})
+        >>> linear(torch.zeros(3, 10, device="meta")).shape
         torch.Size([3, 20])
     """
     # Filling deepcopy's memo first makes it take the empty tensors instead of copying numbers.
@@ -60,7 +61,7 @@ def copy_to_meta(module: M, memo: dict[int, Any]) -> M:
 
 
 def make_sample(hint: object, size: int | None, *, rows: int, time: int, dtype: torch.dtype) -> object | None:
-    """Return a batch of a type, of rows of one length, without content; None if it is no batch or its size is unknown.
+    """Return a batch of a type on the `meta` device; None if the type is no batch, or its size is unknown.
 
     Example:
         >>> make_sample(Padded[Ids], None, rows=2, time=5, dtype=torch.float32).values.shape

@@ -48,6 +48,7 @@ class StageEntry:
 
     def cells(self) -> Sequence[str]:
         """Return its row of the table."""
+        # Data stages and dropout: empty cells are easier to skip than zeros.
         is_trivial = self.parameters == 0 and self.work == Work()
         work = "" if is_trivial else "?" if self.work is None else str(self.work)
         return str(self.number), self.title, self.output.type, self.output.shape, _count_weights(self), work
@@ -55,7 +56,7 @@ class StageEntry:
 
 @attrs.frozen(repr=False)
 class Summary:
-    """Every stage of a pipe, with types, shapes, weights and work, found without data. Printed, it is a table.
+    """A table of every stage of a pipe: types, shapes, weights and multiply-adds, computed without data.
 
     Attributes:
         input: type and shape of the pipe's input.
@@ -95,7 +96,9 @@ class Summary:
     def table(self) -> Table:
         """Return the table, with the notes below it."""
         notes = [f"{entry.number} {entry.stage}: {', '.join(entry.notes)}" for entry in self.entries if entry.notes]
-        return Table(_COLUMNS, self._rows(), totals=self._totals(), notes=notes, problem=self._problem())
+        return Table(
+            _COLUMNS, self._make_rows(), totals=self._make_totals(), notes=notes, problem=self._format_problem()
+        )
 
     def to_html(self) -> str:
         """Return the table as HTML, with a column for the notes.
@@ -106,9 +109,9 @@ class Summary:
             5
         """
         notes = ["", *(", ".join(entry.notes) for entry in self.entries)]
-        rows = [[*row, note] for row, note in zip(self._rows(), notes, strict=True)]
-        totals = [[*row, ""] for row in self._totals()]
-        return Table([*_COLUMNS, "notes"], rows, totals=totals, problem=self._problem()).html()
+        rows = [[*row, note] for row, note in zip(self._make_rows(), notes, strict=True)]
+        totals = [[*row, ""] for row in self._make_totals()]
+        return Table([*_COLUMNS, "notes"], rows, totals=totals, problem=self._format_problem()).html()
 
     def to_mermaid(self) -> str:
         """Return a flowchart in Mermaid's language, which GitHub and many editors draw: stages, types and shapes.
@@ -125,7 +128,7 @@ class Summary:
                 stage1 -->|"Pooled batch x 8"| stage2
                 stage2 -->|"Scores batch x 3"| stop
         """
-        return "\n".join(["flowchart TD", *(f"    {line}" for line in self._flowchart())])
+        return "\n".join(["flowchart TD", *(f"    {line}" for line in self._make_flowchart())])
 
     def __str__(self) -> str:
         return self.table().text()
@@ -138,19 +141,19 @@ class Summary:
     def _repr_html_(self) -> str:
         return self.to_html()
 
-    def _rows(self) -> Sequence[Sequence[str]]:
+    def _make_rows(self) -> Sequence[Sequence[str]]:
         first = ("", "input", self.input.type, self.input.shape, "", "")
         return [first, *(entry.cells() for entry in self.entries)]
 
-    def _totals(self) -> Sequence[Sequence[str]]:
+    def _make_totals(self) -> Sequence[Sequence[str]]:
         first, *more = ["?"] if self.work is None else self.work.terms()
         rows = [("", "total", "", "", _count_weights(self), first)]
         return [*rows, *(("", "", "", "", "", f"+ {term}") for term in more)]
 
-    def _problem(self) -> str:
+    def _format_problem(self) -> str:
         return "" if self.problem is None else f"does not run: {self.problem}"
 
-    def _flowchart(self) -> Iterator[str]:
+    def _make_flowchart(self) -> Iterator[str]:
         yield 'start(["input"])'
         for entry in self.entries:
             lines = [f"{entry.number} {entry.title}"]
@@ -173,6 +176,8 @@ def _count_weights(counted: StageEntry | Summary) -> str:
 
 def _quote_for_mermaid(text: str) -> str:
     """Write every character that could mean something to Mermaid or HTML as its character code."""
+    # Mermaid's own form of an HTML entity: #40; is a parenthesis. A list of harmless characters is safer than one of
+    # harmful ones, which depend on Mermaid's version.
     return "".join(
         sign if sign.isalnum() or sign in " ,._-" else f"#{ord(sign)};" for sign in escape_control_characters(text)
     )

@@ -1,4 +1,4 @@
-"""The multiply-adds of a stage, counted on shapes alone."""
+"""Multiply-adds of a stage, counted on the `meta` device, as a polynomial of the row's length."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ class Work:
         """Return the terms in words: `5,120 + 256·time per step`, `600 per row`; `0` if there is no work."""
         per_step = [_format(self.step)] if self.step > 0 else []
         per_step += [f"{_format(self.pair)}·time"] if self.pair else []
-        # Negative where a step or two of each row attend to nothing, as in AttendEarlier.
+        # Negative in AttendEarlier: T steps have (T - 1)**2 pairs, that is T**2 - 2 * T + 1.
         less = f" - {_format(-self.step)}" if self.step < 0 else ""
         terms = [f"{' + '.join(per_step)}{less} per step"] if per_step or less else []
         terms += [f"{_format(self.row)} per row"] if self.row else []

@@ -90,7 +90,7 @@ def test_a_narrow_terminal_cuts_values() -> None:
 
 
 def test_html_has_the_same_cells() -> None:
-    """For notebooks."""
+    """The HTML for notebooks has a heading and a row per stage."""
     states = partial(States.from_padded, torch.ones(1, 2, 3), torch.tensor([2]))
     page = html((Pool("max") >> Classify(2, input_size=3)).inspect(states()))
     assert page.count("<tr") == 4

@@ -1,13 +1,9 @@
-"""Tests of copies without content."""
+"""Tests of copies of modules on the meta device."""
 
 import torch
 from torch import nn
 
-from pipeline import (
-    Embed,
-    Encode,
-    Pool,
-)
+from pipeline import Embed, Encode, Pool
 from pipeline.summary.meta import copy_to_meta
 
 

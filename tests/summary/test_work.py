@@ -81,7 +81,7 @@ def test_work_equals_that_of_a_run() -> None:
 
 
 def test_work_in_words() -> None:
-    """Per step and per row, with a term that grows with the length."""
+    """There are terms per step and per row, and one that grows with the length."""
     assert str(Work()) == "0"
     assert str(Work(step=40_000)) == "40,000 per step"
     assert str(Work(row=7, step=5_120, pair=256)) == "5,120 + 256·time per step + 7 per row"
@@ -126,7 +126,7 @@ class Doubling(ModuleStage[Pooled, Pooled]):
 
 
 def test_a_custom_operation_may_register_its_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In torch's registry of flop formulas."""
+    """Its formula is taken from torch's registry of flop formulas."""
     pipe = small() >> Pool("max") >> Doubling()
     assert pipe.check().entries[-1].work == Work()
 
