@@ -69,6 +69,7 @@ def classifier(
     """
     states = _make_encoder(num_embeddings, embedding_dim, hidden_size, encoder, dropout)
     pooled = states >> Pool(pooling) >> Dropout(dropout)
+    # Two equal calls: each selects another overload of Classify, and so another type of prediction.
     return pooled >> Classify(classes) if isinstance(classes, int) else pooled >> Classify(classes)
 
 
@@ -137,6 +138,7 @@ def language_model(
     """
     embed = Embed(num_embeddings, embedding_dim)
     states = Pack() >> embed >> Dropout(dropout) >> Encode(encoder, causal=True, hidden_size=hidden_size)
+    # Given the embedding instead of a number, NextToken scores with its weights.
     return states >> AttendEarlier(attention) >> Dropout(dropout) >> NextToken(embed if tied else num_embeddings)
 
 

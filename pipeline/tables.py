@@ -106,6 +106,7 @@ class Table:
             table.add_row(*map(_style_cell, self.columns, row))
         for row in self.totals:
             table.add_row(*(Text(cell, "bold") for cell in row))
+        # Text objects everywhere: rich would take a plain string for markup, and [red] in a name for a color.
         yield table
         yield from (Text(note, "dim") for note in self.notes)
         if self.problem:
@@ -113,11 +114,11 @@ class Table:
 
     def html(self) -> str:
         """Return the table as HTML for a notebook: nothing is fetched, and colors are the page's own."""
-        head = self._html_row("th", [column.heading for column in self.columns], "font-weight:bold")
-        body = [self._html_row("td", row, _LINE) for row in self.rows]
+        head = self._format_html_row("th", [column.heading for column in self.columns], "font-weight:bold")
+        body = [self._format_html_row("td", row, _LINE) for row in self.rows]
         # Only the first row of the totals has a line above it.
         body += [
-            self._html_row("td", row, f"font-weight:bold;{'' if index else _LINE}")
+            self._format_html_row("td", row, f"font-weight:bold;{'' if index else _LINE}")
             for index, row in enumerate(self.totals)
         ]
         title = f'<strong style="color:inherit">{escape(self.title)}</strong>' if self.title else ""
@@ -126,7 +127,7 @@ class Table:
         table = f'<table style="{_TABLE}"><thead>{head}</thead><tbody>{"".join(body)}</tbody></table>'
         return "".join([title, table, *notes, problem])
 
-    def _html_row(self, tag: str, row: Sequence[str], style: str) -> str:
+    def _format_html_row(self, tag: str, row: Sequence[str], style: str) -> str:
         cells = (
             f'<{tag} style="{_CELL};text-align:{column.align};{style}">{escape(cell)}</{tag}>'
             for column, cell in zip(self.columns, row, strict=True)

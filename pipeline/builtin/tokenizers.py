@@ -23,8 +23,8 @@ else:
 
 Normalization = Literal["NFC", "NFD", "NFKC", "NFKD"]
 
+# The special tokens of tokenizers trained here.
 _DEFAULTS: Final = {"pad_token": PAD, "unk_token": UNKNOWN, "bos_token": BOS, "eos_token": EOS}
-"""The special tokens of tokenizers trained here."""
 
 
 class SpecialTokens(TypedDict, total=False):

@@ -118,10 +118,10 @@ def _read_numbers(source: Source[str], *, per_line: int | None) -> list[list[int
             continue
         wanted = per_line or (len(found[0]) if found else min(len(words), 2))
         if len(words) != wanted or not all(map(_is_small_number, words)):
-            many = "a whole number" if wanted == 1 else "two whole numbers"
+            rule = "a whole number" if wanted == 1 else "two whole numbers"
             shown = example.input if len(example.input) <= 40 else f"{example.input[:37]}..."
             msg = (
-                f"{source.where(index)}: each line must be {many}, 0 or more, got {shown!r}; "
+                f"{source.where(index)}: each line must be {rule}, 0 or more, got {shown!r}; "
                 "for a file of text, use --unit words or --unit characters."
             )
             raise RecordError(msg, line=example.input)

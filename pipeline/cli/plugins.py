@@ -1,4 +1,4 @@
-"""`python -m pipeline plugins`: installed parts, their capabilities and problems, as a table or as JSON."""
+"""`python -m pipeline plugins`: list installed parts, their capabilities and problems, as a table or as JSON."""
 
 import inspect
 import json
@@ -111,10 +111,10 @@ def make_table(found: Registry) -> Table:
     """
     headings = ("name", "kind", "package", "version", "can")
     state = Column("state", style=lambda cell: _STYLES[cell.partition(":")[0]])
-    return Table([*headings, state], [*_part_rows(found), *_plugin_rows(found)])
+    return Table([*headings, state], [*_make_part_rows(found), *_make_plugin_rows(found)])
 
 
-def _part_rows(found: Registry) -> Iterator[list[str]]:
+def _make_part_rows(found: Registry) -> Iterator[list[str]]:
     for catalogue, offer in found.parts():
         others = [other.plugin for other in catalogue.offers_of(offer.name) if other is not offer]
         state = f"conflict: also offered by {' and '.join(map(str, others))}" if others else "ok"
@@ -123,7 +123,7 @@ def _part_rows(found: Registry) -> Iterator[list[str]]:
         yield [offer.name, catalogue.kind, offer.plugin.package, offer.plugin.version, can, state]
 
 
-def _plugin_rows(found: Registry) -> Iterator[list[str]]:
+def _make_plugin_rows(found: Registry) -> Iterator[list[str]]:
     offering = [offer.plugin for _, offer in found.parts()]
     for plugin in found.plugins:
         if plugin not in offering:
@@ -157,7 +157,7 @@ def get_declared(catalogue: Catalogue[object], offer: Offer[object]) -> Mapping[
         True
     """
     if not get_capabilities(catalogue.base):
-        # A kind that declares nothing, as tokenizers, which would have to be trained first.
+        # Tokenizers declare nothing. None is created, because it would have to be trained first.
         return {}
     # Anything that a plugin prints must not end up in the output, which may be JSON.
     with redirect_stdout(sys.stderr):

@@ -53,6 +53,7 @@ class Attention(nn.Module, ABC):
     inner_product: bool = False
     score_size: int = 1
 
+    # nn.Module declares `__call__` as returning Any, which would hide every type error after a call.
     if TYPE_CHECKING:
 
         def __call__(
@@ -74,7 +75,7 @@ class Attention(nn.Module, ABC):
     def project(
         self, query: Float[Tensor, "batch query hidden"], key: Float[Tensor, "batch key hidden"]
     ) -> tuple[Float[Tensor, "batch query inner"], Float[Tensor, "batch key inner"]]:
-        """Return what `compare` needs of each query and of each key; by default both unchanged."""
+        """Transform each query and each key by itself, before `compare`; by default return both unchanged."""
         return query, key
 
     def compare(
@@ -106,12 +107,12 @@ class Attention(nn.Module, ABC):
 
     @property
     def overrides_mixing(self) -> bool:
-        """Whether a subclass overrides `forward` or `weights`; then its scores do not determine the contexts."""
+        """True if a subclass overrides `forward` or `weights`; then its scores do not determine the contexts."""
         return type(self).forward is not Attention.forward or type(self).weights is not Attention.weights
 
     @property
     def uses_fused_attention(self) -> bool:
-        """Whether the contexts are computed without storing scores."""
+        """True if the contexts are computed without storing scores."""
         return self.inner_product and not self.overrides_mixing
 
     def forward(

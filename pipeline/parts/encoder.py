@@ -37,6 +37,7 @@ class Encoder(nn.Module, ABC, Generic[S_co]):
     stateful: bool = False
     exportable: bool = False
 
+    # nn.Module declares `__call__` as returning Any, which would hide every type error after a call.
     if TYPE_CHECKING:
 
         def __call__(self, batch: Batch[Vectors], /) -> States[S_co]:
@@ -52,6 +53,7 @@ class Encoder(nn.Module, ABC, Generic[S_co]):
         """
 
 
+# The declared attributes of all kinds of parts; `inner_product` is one of attentions.
 _DECLARED: Final = ("causal", "bidirectional", "layouts", "empty_rows", "stateful", "exportable", "inner_product")
 
 

@@ -23,6 +23,7 @@ class Pooling(nn.Module, ABC):
     layouts: tuple[Layout, ...] = ("packed", "padded")
     exportable: bool = False
 
+    # nn.Module declares `__call__` as returning Any, which would hide every type error after a call.
     if TYPE_CHECKING:
 
         def __call__(self, states: States[MaybeCausal], /) -> Float[Tensor, "batch hidden"]:

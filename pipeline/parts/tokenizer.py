@@ -6,12 +6,11 @@ from typing import Final
 
 import attrs
 
+# The default special tokens. Tokenizers trained here give them the ids 0 to 3, in this order.
 PAD: Final = "<pad>"
 UNKNOWN: Final = "<unk>"
 BOS: Final = "<bos>"
 EOS: Final = "<eos>"
-SPECIALS: Final = (PAD, UNKNOWN, BOS, EOS)
-"""The default special tokens. Tokenizers trained here number them from 0 in this order."""
 
 
 @attrs.frozen

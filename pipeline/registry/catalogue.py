@@ -1,4 +1,4 @@
-"""The parts of one kind, by name: the plugin that offers each, and the options that it takes."""
+"""Catalogue of the parts of one kind: their names, the plugins that offer them, their options, and their creation."""
 
 import inspect
 import warnings
@@ -60,7 +60,7 @@ class Offer(Generic[P]):
         name: the name that users write.
         plugin: the plugin that offers it.
         factory: the class or function that creates it.
-        tried: False if the part still has to be tried when it is first created.
+        tried: whether the part needs no trial, or has passed it. A trial runs some laws when the part is first created.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Catalogue(Generic[P]):
         kind: the word for such a part in messages.
         hook: the hook through which plugins offer them.
         base: the class that every part must derive from.
-        stage_option: the option that a stage fills in, so that it may be missing until the part is created.
+        stage_option: the option that the stage passes when it creates the part, so that users may leave it out.
         required: whether every factory must take that option.
 
     Attributes:
@@ -122,7 +122,7 @@ class Catalogue(Generic[P]):
                 skipped = f" These plugins were not loaded on purpose, and may offer it: {listed}."
             msg = (
                 f"{name!r} is not the name of an installed {self.kind}; installed: "
-                f"{_join(self.names())}.{failed}{skipped}"
+                f"{_join_names(self.names())}.{failed}{skipped}"
             )
             raise UnknownNameError(msg, name=name, known=self.names())
         if len(found) > 1:
@@ -142,21 +142,21 @@ class Catalogue(Generic[P]):
             UnknownOptionError: if an option is unknown, or a required one is missing.
             PluginError: if two plugins offer the name, or the factory's signature cannot be read.
         """
-        given, takes = list(options), self._parameters_of(name)
+        given, takes = list(options), self._get_parameters(name)
         for option in given:
             if option not in takes:
-                raise self._option_error(name, f"does not take option {option!r}", option, takes)
+                raise self._make_option_error(name, f"does not take option {option!r}", option, takes)
         for option, parameter in takes.items():
             if parameter.default is parameter.empty and option not in {*given, self.stage_option}:
-                raise self._option_error(name, f"requires option {option!r}", option, takes)
+                raise self._make_option_error(name, f"requires option {option!r}", option, takes)
 
     def is_lazy(self, name: str) -> bool:
         """Return whether a part cannot be created before the stage's option (its input size) is known."""
-        parameter = self._parameters_of(name).get(self.stage_option)
+        parameter = self._get_parameters(name).get(self.stage_option)
         return parameter is not None and parameter.default is parameter.empty
 
     def make(self, name: str, **options: object) -> P:
-        """Create a part; try it against the laws of its kind if it is new, and not one of this library's.
+        """Create a part. When a plugin's part is first created, try it: run the laws about its declared attributes.
 
         Raises:
             UnknownNameError: if no plugin offers the name.
@@ -166,8 +166,8 @@ class Catalogue(Generic[P]):
         """
         self.check(name, options)
         if self.stage_option not in options and self.is_lazy(name):
-            raise self._option_error(
-                name, f"requires option {self.stage_option!r}", self.stage_option, self._parameters_of(name)
+            raise self._make_option_error(
+                name, f"requires option {self.stage_option!r}", self.stage_option, self._get_parameters(name)
             )
         offer = self.offer(name)
         try:
@@ -175,16 +175,16 @@ class Catalogue(Generic[P]):
         except PipelineError:
             raise
         except Exception as error:
-            raise self._plugin_error(offer, f"failed: {format_error(error)}") from error
+            raise self._make_error(offer, f"failed: {format_error(error)}") from error
         if not isinstance(part, self.base):
-            raise self._plugin_error(
+            raise self._make_error(
                 offer, f"created a {type(part).__name__} instead of an object of class {self.base.__name__}"
             )
         # The annotations of the base class are the attributes that every part must set. A missing one would otherwise
         # show up as an AttributeError in some stage.
         unset = [attribute for attribute in inspect.get_annotations(self.base) if not hasattr(part, attribute)]
         if unset:
-            raise self._plugin_error(offer, f"created a {type(part).__name__} that does not set {_join(unset)}")
+            raise self._make_error(offer, f"created a {type(part).__name__} that does not set {_join_names(unset)}")
         if not offer.tried:
             self._try(offer, options)
         return part
@@ -195,14 +195,15 @@ class Catalogue(Generic[P]):
 
         outcome = try_part(self.hook, offer.factory, options)
         if outcome.problem is not None:
-            raise self._plugin_error(offer, outcome.problem) from outcome.cause
+            raise self._make_error(offer, outcome.problem) from outcome.cause
         if outcome.not_run:
             msg = (
                 f"{self.kind} {offer.name!r} of {offer.plugin} is slow to try; these laws were not run: "
-                f"{_join(outcome.not_run)}. Run them in the plugin's tests, with pipeline.testing."
+                f"{_join_names(outcome.not_run)}. Run them in the plugin's tests, with pipeline.testing."
             )
             warnings.warn(msg, PluginWarning, stacklevel=3)
-        # By identity: another thread may have replaced the offer meanwhile.
+        # A new list instead of a change in place, so that other threads can iterate over the old one. By identity,
+        # because another thread may have replaced the offer meanwhile.
         self.offers = [attrs.evolve(each, tried=True) if each is offer else each for each in self.offers]
 
     def parameters(self, offer: Offer[P]) -> dict[str, inspect.Parameter]:
@@ -214,27 +215,27 @@ class Catalogue(Generic[P]):
         try:
             signature = inspect.signature(offer.factory)
         except (TypeError, ValueError) as error:
-            raise self._plugin_error(offer, "has a factory without a readable signature; offer a function") from error
+            raise self._make_error(offer, "has a factory without a readable signature; offer a function") from error
         # **options and positional-only parameters are left out: a typo in an option must be an error.
         named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         takes = {option: parameter for option, parameter in signature.parameters.items() if parameter.kind in named}
         if self.required and self.stage_option not in takes:
-            raise self._plugin_error(
+            raise self._make_error(
                 offer, f"does not take option {self.stage_option!r}, which every {self.kind} must take"
             )
         return takes
 
-    def _parameters_of(self, name: str) -> dict[str, inspect.Parameter]:
+    def _get_parameters(self, name: str) -> dict[str, inspect.Parameter]:
         return self.parameters(self.offer(name))
 
-    def _option_error(self, name: str, rule: str, option: str, takes: Collection[str]) -> UnknownOptionError:
-        msg = f"{self.kind} {name!r} of {self.offer(name).plugin} {rule}; its options: {_join(takes)}."
+    def _make_option_error(self, name: str, rule: str, option: str, takes: Collection[str]) -> UnknownOptionError:
+        msg = f"{self.kind} {name!r} of {self.offer(name).plugin} {rule}; its options: {_join_names(takes)}."
         return UnknownOptionError(msg, option=option, known=list(takes))
 
-    def _plugin_error(self, offer: Offer[P], rule: str) -> PluginError:
+    def _make_error(self, offer: Offer[P], rule: str) -> PluginError:
         msg = f"{self.kind} {offer.name!r} of {offer.plugin}, from hook {self.hook}, {rule}."
         return PluginError(msg, name=offer.name, package=offer.plugin.package, hook=self.hook)
 
 
-def _join(names: Collection[str]) -> str:
+def _join_names(names: Collection[str]) -> str:
     return ", ".join(names) or "none"

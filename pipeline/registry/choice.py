@@ -16,7 +16,7 @@ STRICT: Final = "PIPELINE_PLUGINS_STRICT"
 """The environment variable that turns a plugin that fails to load into an error."""
 
 Skip: TypeAlias = Literal["blocked", "not chosen"]
-"""Reason why an intact plugin is not loaded."""
+"""The reason why a plugin that may work is not loaded."""
 
 
 def normalize_name(package: str) -> str:

@@ -1,4 +1,4 @@
-"""Create parts with small options that nobody asked for, to learn their properties; leave no trace of it."""
+"""Create sample parts with small options, to read their attributes, without any effect on global state."""
 
 import inspect
 import typing
@@ -14,7 +14,7 @@ from pipeline.core.contexts import preserve_random_state
 
 P = TypeVar("P")
 
-# One value per type.
+# The value of a required option, by its type.
 _SMALL_VALUES: Final[Mapping[object, object]] = {int: 4, float: 0.5, bool: False, None: None, type(None): None}
 
 # Types of annotations that are strings and cannot be evaluated.
@@ -48,7 +48,7 @@ def sample_options(factory: Callable[..., object], given: Mapping[str, object]) 
         if name in given and parameter.kind is not parameter.POSITIONAL_ONLY:
             options[name] = given[name]
         elif parameter.default is parameter.empty:
-            values = _small_values(parameter.annotation)
+            values = _list_small_values(parameter.annotation)
             if not values or parameter.kind is parameter.POSITIONAL_ONLY:
                 return None
             options[name] = values[0]
@@ -114,20 +114,20 @@ def read_parameters(factory: Callable[..., object]) -> Mapping[str, inspect.Para
     return {}
 
 
-def _small_values(annotation: object) -> list[object]:
+def _list_small_values(annotation: object) -> list[object]:
     """Return a list of one small value of a type, or an empty list."""
     annotation = _TYPES_BY_NAME.get(annotation, annotation) if isinstance(annotation, str) else annotation
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Literal:
         return list(arguments[:1])
     if origin is Annotated:
-        return _small_values(arguments[0])
+        return _list_small_values(arguments[0])
     if origin in {Union, UnionType}:
         # None is the last choice: it is a legal value, but usually switches the option off.
         members = sorted(arguments, key=lambda member: member is type(None))
-        return [value for member in members for value in _small_values(member)][:1]
+        return [value for member in members for value in _list_small_values(member)][:1]
     if isinstance(annotation, NewType):
-        return _small_values(annotation.__supertype__)
+        return _list_small_values(annotation.__supertype__)
     if isinstance(annotation, type | None) and annotation in _SMALL_VALUES:
         return [_SMALL_VALUES[annotation]]
     return []

@@ -38,7 +38,7 @@ def test_decoding_inverts_tokenizing(kind: str, string: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_offsets_point_into_the_text(kind: str) -> None:
-    """In characters, despite normalization and lower-casing; bos and eos have empty spans."""
+    """Offsets count characters, despite normalization and lower-casing; bos and eos have empty spans."""
     tokenize = Tokenize.train(TEXTS, kind, bos=True, eos=True, lowercase=True, normalization="NFC")
     for string in TEXTS:
         row = tokenize(string)
@@ -54,7 +54,7 @@ def test_offsets_point_into_the_text(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_special_tokens_in_a_text_are_text(kind: str) -> None:
-    """Also in a copy that was pickled, as for a worker."""
+    """This also holds for a pickled copy, as in a worker."""
     tokenize = Tokenize.train(TEXTS, kind)
     special = {tokenize.tokenizer.vocabulary[token] for token in ("<pad>", "<bos>", "<eos>")}
     for stage in (tokenize, pickle.loads(pickle.dumps(tokenize)), copy.deepcopy(tokenize)):
@@ -62,7 +62,7 @@ def test_special_tokens_in_a_text_are_text(kind: str) -> None:
 
 
 def test_unseen_words_and_characters_are_unknown() -> None:
-    """Bytes never are."""
+    """Bytes are never unknown."""
     for kind, unknown in (("words", 1), ("characters", 1)):
         assert ids_of(Tokenize.train(["a b"], kind), "z") == [unknown]
     assert 1 not in ids_of(Tokenize.train(["a b"], "bytes"), "zß🦊")

@@ -55,7 +55,7 @@ def write_file(path: Path, text: str) -> Path:
 
 
 def test_table_is_that_of_the_library(run: Run, tmp_path: Path) -> None:
-    """The input is an array of lengths."""
+    """For an array of lengths, the command prints the table of `pipeline.plan`."""
     lengths = np.arange(50, dtype=np.int32)
     np.save(tmp_path / "lengths.npy", lengths)
     out = run(tmp_path / "lengths.npy", "--max-padded-steps", 100, "--world-size", 2, "--rows", 9, "--seed", 3)
@@ -110,7 +110,7 @@ def test_words_are_the_default_unit_of_records(run: Run, tmp_path: Path) -> None
 
 
 def test_each_file_of_a_folder_is_a_record(run: Run, tmp_path: Path) -> None:
-    """The files end in .txt."""
+    """A folder of .txt files gives one row per file."""
     write_file(tmp_path / "a.txt", "to be\nor not")
     write_file(tmp_path / "b.txt", "")
     record = json.loads(run(tmp_path, "--json"))
@@ -120,7 +120,7 @@ def test_each_file_of_a_folder_is_a_record(run: Run, tmp_path: Path) -> None:
 @needs("pyarrow")
 @pytest.mark.parametrize("ending", [".parquet", ".arrow", ".feather"])
 def test_tables_are_read(run: Run, tmp_path: Path, ending: str) -> None:
-    """The text is in a column."""
+    """Tables of every format are read; the text is in a column."""
     arrow = import_module("pyarrow")
     table, path = arrow.table({"text": ["to be or", "not"]}), tmp_path / f"a{ending}"
     if ending == ".parquet":
@@ -234,7 +234,7 @@ def test_pickled_array_raises(run_failing: Run, tmp_path: Path) -> None:
 
 
 def test_long_rows_can_be_split(run: Run, tmp_path: Path) -> None:
-    """The result is that of the library."""
+    """With `--too-long split`, the command prints what `pipeline.plan` returns."""
     record = json.loads(
         run(write_file(tmp_path / "a.txt", "30\n"), "--max-padded-steps", 20, "--too-long", "split", "--json")
     )

@@ -165,7 +165,7 @@ def test_capabilities_are_declared_attributes() -> None:
 
 
 def test_states(odd: Registry) -> None:
-    """Plugins and parts have states."""
+    """Each state of a plugin or part is reported: ok, failed, conflict, empty and blocked."""
     found = make_inventory(odd)
     assert [(plugin["package"], plugin["state"], plugin["failure"]) for plugin in found["plugins"]] == [
         ("beta", "failed", "ValueError: why"),

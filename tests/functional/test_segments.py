@@ -41,7 +41,7 @@ def test_sum_and_max_equal_a_loop(rows: list[Tensor]) -> None:
 
 @given(rows=ragged_rows())
 def test_softmax_equals_a_loop(rows: list[Tensor]) -> None:
-    """Also of scores whose exponential overflows."""
+    """This also holds for scores whose exponential overflows."""
     packed = pad(rows).packed()
     scores = packed.values[:, 0] * 1_000
     weights = softmax_by_row(packed, scores)[packed.order.reading_order]
@@ -50,7 +50,7 @@ def test_softmax_equals_a_loop(rows: list[Tensor]) -> None:
 
 
 def test_equal_maxima_share_the_gradient() -> None:
-    """Each gets the same part; smaller values get none."""
+    """Equal maxima get equal parts of the gradient; smaller values get none."""
     values = torch.tensor([[2.0], [5.0], [2.0], [1.0]], requires_grad=True)
     maximum = max_by_row(Packed(Vectors, values, torch.tensor([1, 3])))
     assert to_list(maximum.detach()) == [[5.0], [2.0]]

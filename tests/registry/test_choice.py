@@ -193,7 +193,7 @@ def test_invalid_environment_raises(text: str) -> None:
 
 
 def test_choice_as_text() -> None:
-    """Messages contain it."""
+    """Error messages contain the choice in words."""
     choices = Choice(), Choice(only=["b", "a"]), Choice(only=[]), Choice(block=["a"], strict=True)
     assert [str(choice) for choice in choices] == ["all", "only a, b", "none", "all but a, strict"]
 
@@ -352,7 +352,7 @@ def test_environment_works_in_a_program(fakes: Fakes) -> None:
 
 
 def test_plugin_records_why_it_was_skipped(fakes: Fakes) -> None:
-    """Programs can read the reason."""
+    """The reason is an attribute, which programs can read."""
     assert fakes.registry(Choice(only=["pipeline-one"])).plugins == [
         Plugin("pipeline-one", "1.0", "pipeline_one"),
         Plugin("pipeline-trap", "1.0", "pipeline_trap", skipped="not chosen"),

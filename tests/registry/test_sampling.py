@@ -98,7 +98,7 @@ def test_required_options_get_small_values(factory: Callable[..., object], wante
 
 
 def test_strings_are_not_guessed() -> None:
-    """Neither are other types without an obvious value."""
+    """A required string has no sample value, and neither has another type without an obvious one."""
 
     def named(name: str) -> str:
         return name
@@ -150,7 +150,7 @@ def test_random_generators_are_restored() -> None:
 
 
 def test_random_generators_are_restored_after_an_error() -> None:
-    """An error changes nothing about that."""
+    """The state is also restored if the factory raises an error."""
     before = torch.get_rng_state()
     with pytest.raises(RuntimeError), preserve_global_state():
         torch.cat([torch.rand(2), torch.rand(2, 2)])
@@ -158,7 +158,7 @@ def test_random_generators_are_restored_after_an_error() -> None:
 
 
 def test_factory_may_reject_the_options() -> None:
-    """The result is then None."""
+    """A factory that rejects its sample options gives None."""
 
     def rejecting(input_size: int) -> int:
         msg = f"{input_size} is too small"
