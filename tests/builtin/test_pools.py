@@ -28,7 +28,7 @@ PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
 @pytest.mark.parametrize("name", PLAIN)
 @given(rows=ragged_rows())
 def test_pools_equal_the_loop(name: str, rows: list[Tensor]) -> None:
-    """Values and gradients of every pooling without weights."""
+    """Values and gradients of every pooling without weights equal those of a loop over rows."""
     check_against_oracle(adapt_pool(Pool(name)), lambda row: PLAIN[name](row) if len(row) else row.new_zeros(3), rows)
 
 
@@ -40,7 +40,7 @@ def make_attention_pool() -> AttentionPool:
 
 @given(rows=ragged_rows())
 def test_attention_pool_equals_the_loop(rows: list[Tensor]) -> None:
-    """Values, and gradients of rows, projection and query."""
+    """Values equal those of a loop over rows, and so do the gradients of rows, projection and query."""
     pool = make_attention_pool()
 
     def pool_row(row: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ def test_attention_pool_equals_the_loop(rows: list[Tensor]) -> None:
 
 
 def test_equal_maxima_share_the_gradient() -> None:
-    """As in torch's amax, in any order of the steps."""
+    """Of two equal maxima each gets half of the gradient, as in torch's amax."""
     values = torch.tensor([[[2.0], [2.0], [1.0], [9.0]]], requires_grad=True)
     pooled_rows = Pool("max")(States.from_padded(values, torch.tensor([3])))
     (gradient,) = torch.autograd.grad(pooled_rows.values.sum(), values)
@@ -70,7 +70,7 @@ def test_final_differs_from_last_if_bidirectional() -> None:
 
 
 def test_attention_pool_weights_sum_to_one() -> None:
-    """Over each row that has steps."""
+    """The weights of an empty row are zeros."""
     states = States.from_padded(torch.randn(2, 4, 3).double(), torch.tensor([3, 0]))
     weights = make_attention_pool().weights(states)
     torch.testing.assert_close(weights.sum(1), torch.tensor([1.0, 0.0]).double())
@@ -92,7 +92,7 @@ def test_a_pooling_may_change_the_size() -> None:
 
 
 def test_unknown_names_and_options_raise() -> None:
-    """With the known names or options."""
+    """The errors list the known names or options."""
     with pytest.raises(UnknownNameError, match="'avg' is not the name of an installed pool.*: attention, final, first"):
         Pool("avg")
     with pytest.raises(UnknownOptionError, match="pool 'mean' .* does not take option 'dim'; its options: none"):
@@ -100,7 +100,7 @@ def test_unknown_names_and_options_raise() -> None:
 
 
 def test_unequal_sizes_raise() -> None:
-    """When stages are joined, and when a pooling is called alone."""
+    """They raise when stages are joined, and when a pooling is called alone."""
     states = States.from_padded(torch.zeros(1, 2, 3), torch.tensor([2]))
     with pytest.raises(CompositionError, match="pool 'attention' does not know its input size yet"):
         Pool("attention")(states)

@@ -110,7 +110,7 @@ def test_types_and_weights_of_a_language_model() -> None:
 
 
 def test_changes_of_layout_are_noted() -> None:
-    """For every stage and part that declares the layouts that it reads."""
+    """A stage or part has a note if it has to pack or unpack its input."""
     rectangular = Encode(Rectangular(4, 6))
     padded = (Embed(9, 4) >> rectangular >> Attend() >> Tag(2)).check()
     assert gives(padded)[:3] == [
@@ -214,7 +214,7 @@ def test_a_size_is_not_guessed_before_a_stage_without_build() -> None:
 
 
 def test_a_misfit_after_a_stage_without_build_is_found() -> None:
-    """With the error of a run, and with both stages and their positions."""
+    """`check` raises the error of a run, with both stages and their positions."""
     pipe = small() >> Widened(6, 1) >> Pool("max") >> Classify(2, input_size=5)
     with pytest.raises(
         ShapeError, match="between stage 4 `Pool` and stage 5 `Classify`: Classify has input_size=5, got vectors of 7 f"
@@ -230,7 +230,7 @@ def test_a_misfit_after_a_stage_without_build_is_found() -> None:
 
 
 def test_a_wrong_declaration_is_found() -> None:
-    """By the type checks, even if they are switched off."""
+    """`check` finds an encoder that returns another size than it declares, even if checks are switched off."""
     wrong = Rectangular(4, 6)
     wrong.output_size = 7
     pipe = Embed(9, 4) >> Encode(wrong)
@@ -287,7 +287,7 @@ def test_a_missing_input_size_is_an_error_and_a_note() -> None:
 
 
 def test_a_stage_that_reads_values_is_skipped() -> None:
-    """With a note; the stages after it are checked from its output type."""
+    """It has a note, and the stages after it are checked from its output type."""
     summary = (small() >> Reading() >> Pool("max") >> Classify(2, input_size=6) >> Best()).check()
     assert notes(summary)["reading"].startswith("not known without data: RuntimeError: Tensor.item() cannot be called")
     assert gives(summary)[2:] == ["States steps x 6", "Pooled batch x 6", "Scores batch x 2", "list[int]"]
@@ -379,7 +379,7 @@ def test_a_stage_may_not_have_the_name_of_a_method(name: str) -> None:
 
 
 def test_a_problem_is_reported_each_time() -> None:
-    """With one pair of positions, however often the chain is checked and printed."""
+    """The message has one pair of positions, however often the chain is checked and printed."""
     pipe = small() >> Widened(5, 1)
     for _ in range(2):
         with pytest.raises(PipelineError, match="stage 2 `Encode` and stage 3 `Widened`: it cannot take"):
