@@ -92,13 +92,7 @@ def tagger(
 ) -> Chain[Padded[Ids], StepScores[int]] | Chain[Padded[Ids], StepScores[str]]:
     """Make a model that predicts one class per step.
 
-    Args:
-        num_embeddings: the number of ids, such as `tokenize.vocab_size`.
-        classes: the number of classes, or the labels; with labels, predictions are class names.
-        embedding_dim: the number of features of an embedded id.
-        hidden_size: the number of features of an encoder's state, in each direction.
-        encoder: the registered name of an encoder.
-        dropout: the dropout probability of embeddings and states.
+    The arguments are those of `classifier`; `dropout` is the probability for embeddings and states.
 
     Example:
         >>> tagger(1_000, 17)

@@ -242,7 +242,8 @@ def byte_level(
 ) -> Tokenizer:
     """Make a tokenizer for the bytes of UTF-8: 256 tokens and the special ones. Nothing is learned from `texts`."""
     special = SpecialTokens(pad_token=pad_token, unk_token=unk_token, bos_token=bos_token, eos_token=eos_token)
-    return _train_byte_pairs((), 0, 0, lowercase, normalization, special)
+    # Without texts and room for pairs, byte-pair encoding has only its alphabet.
+    return bpe((), vocab_size=0, min_frequency=0, lowercase=lowercase, normalization=normalization, **special)
 
 
 def bpe(
@@ -263,17 +264,6 @@ def bpe(
     arXiv:1508.07909; on bytes, as in Radford et al. 2019, "Language Models are Unsupervised Multitask Learners".
     """
     special = SpecialTokens(pad_token=pad_token, unk_token=unk_token, bos_token=bos_token, eos_token=eos_token)
-    return _train_byte_pairs(texts, vocab_size, min_frequency, lowercase, normalization, special)
-
-
-def _train_byte_pairs(
-    texts: Iterable[str],
-    vocab_size: int,
-    min_frequency: int,
-    lowercase: bool,
-    normalization: Normalization | None,
-    special: SpecialTokens,
-) -> Tokenizer:
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
     # No prefix space: decoding must give the text back exactly.
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)

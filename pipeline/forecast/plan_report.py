@@ -9,15 +9,6 @@ from pipeline.batching.analysis import Coverage, PaddingReport, Randomness
 from pipeline.batching.plan import Plan
 
 
-class OutlierRecord(TypedDict):
-    """A row that causes padding, as `PaddingOutlier`."""
-
-    row: int
-    batch: int
-    length: int
-    padding: int
-
-
 class PlanReportRecord(TypedDict):
     """A `PlanReport` for JSON, with the fields of its parts; randomness is null without the next epoch's plan."""
 
@@ -31,7 +22,7 @@ class PlanReportRecord(TypedDict):
     duplicated: list[int]
     correlation: float | None
     repeated_batchmates: float | None
-    outliers: list[OutlierRecord]
+    outliers: list[dict[str, int]]
 
 
 @final
@@ -93,10 +84,7 @@ class PlanReport:
             "duplicated": self.coverage.duplicated.tolist(),
             "correlation": None if randomness is None else randomness.correlation,
             "repeated_batchmates": None if randomness is None else randomness.repeated_batchmates,
-            "outliers": [
-                {"row": outlier.row, "batch": outlier.batch, "length": outlier.length, "padding": outlier.padding}
-                for outlier in self.padding.outliers
-            ],
+            "outliers": list(map(attrs.asdict, self.padding.outliers)),
         }
 
     def __str__(self) -> str:
