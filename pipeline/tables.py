@@ -1,11 +1,12 @@
 """Tables of plain text, rendered as text, for a terminal (rich) and as HTML for notebooks."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from typing import Final, Literal, final
 
 import attrs
-from rich.console import RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -89,7 +90,7 @@ class Table:
         return "\n".join([*above, *lines, *self.notes, *below])
 
     def rich(self) -> Iterator[RenderableType]:
-        """Yield what rich prints: from `__rich_console__`, `yield from table.rich()`."""
+        """Yield what rich prints."""
         if self.title:
             yield Text(self.title, "bold")
         cut = any(column.overflow == "cut" for column in self.columns)
@@ -133,6 +134,25 @@ class Table:
             for column, cell in zip(self.columns, row, strict=True)
         )
         return f"<tr>{''.join(cells)}</tr>"
+
+
+class ShownAsTable(ABC):
+    """Base of results that are shown as a table: by `print`, by rich on a terminal, and in notebooks."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def table(self) -> Table:
+        """Return the result as a table."""
+
+    def __str__(self) -> str:
+        return self.table().text()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from self.table().rich()
+
+    def _repr_html_(self) -> str:
+        return self.table().html()
 
 
 def _justify(column: Column, cell: str, width: int) -> str:

@@ -7,7 +7,7 @@ from typing import Final, TypedDict, final
 
 import attrs
 import numpy.typing as npt
-from rich.console import Console, ConsoleOptions, RenderResult
+from typing_extensions import override
 
 from pipeline.batching.analysis import measure_repeated_batchmates
 from pipeline.batching.lengths import Lengths
@@ -21,7 +21,7 @@ from pipeline.forecast.picture import draw_picture
 from pipeline.forecast.policies import name_policies, suggest_policies
 from pipeline.forecast.policy_forecast import PolicyForecast, PolicyForecastRecord, Shape
 from pipeline.forecast.sampling import sample_batches
-from pipeline.tables import Column, Table
+from pipeline.tables import Column, ShownAsTable, Table
 
 _HEADINGS: Final = (
     "padding",
@@ -62,7 +62,7 @@ class ForecastRecord(TypedDict):
 
 @final
 @attrs.frozen(repr=False)
-class Forecast:
+class Forecast(ShownAsTable):
     """Forecast of an epoch under several policies; shown as a table when printed, and in notebooks.
 
     Attributes:
@@ -122,6 +122,9 @@ class Forecast:
         """
         return draw_picture(self.histogram, self.policies, Path(path))
 
+    __repr__ = ShownAsTable.__str__
+
+    @override
     def table(self) -> Table:
         """Return the figures as a table with one row per policy."""
         with_memory = any(forecast.memory is not None for forecast in self.policies.values())
@@ -146,17 +149,6 @@ class Forecast:
         for name, forecast in self.policies.items():
             if forecast.problem is not None:
                 yield f"{name}: {forecast.problem}"
-
-    def __str__(self) -> str:
-        return self.table().text()
-
-    __repr__ = __str__
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield from self.table().rich()
-
-    def _repr_html_(self) -> str:
-        return self.table().html()
 
 
 def _format(forecast: PolicyForecast) -> list[str]:

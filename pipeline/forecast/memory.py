@@ -1,6 +1,6 @@
 """Measure the peak memory of one training step by running it."""
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import accumulate
@@ -213,14 +213,10 @@ def _preserve_training_state(module: nn.Module) -> Generator[None]:
                     buffer.copy_(content)
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    # On a CPU, torch raises a RuntimeError with this text, which our own errors may have as their cause.
-    return isinstance(error, torch.OutOfMemoryError) or any(
-        "can't allocate memory" in text for text in _iterate_messages(error)
-    )
-
-
-def _iterate_messages(error: BaseException | None) -> Iterator[str]:
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    # On a CPU, torch raises a RuntimeError with this text. Either error may be the cause of one of ours.
     while error is not None:
-        yield str(error)
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            return True
         error = error.__cause__
+    return False

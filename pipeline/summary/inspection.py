@@ -5,8 +5,8 @@ from operator import methodcaller
 from typing import Any, Final, cast
 
 import attrs
-from rich.console import Console, ConsoleOptions, RenderResult
 from torch import Tensor, nn
+from typing_extensions import override
 
 from pipeline.core.stage import StageBase, is_stream
 from pipeline.data.batches import is_batch
@@ -14,7 +14,7 @@ from pipeline.data.rows import Example, get_values, is_row
 from pipeline.data.states import States
 from pipeline.errors import CompositionError
 from pipeline.summary.types import Observed, observe
-from pipeline.tables import Column, Table
+from pipeline.tables import Column, ShownAsTable, Table
 
 # Values shown of each tensor. Six numbers fit on a line of 100 characters, beside the other columns.
 _MAX_VALUES: Final = 6
@@ -41,7 +41,7 @@ class StageOutput:
 
 
 @attrs.frozen
-class Inspection:
+class Inspection(ShownAsTable):
     """The output of every stage for one input; printed, it is a table.
 
     Attributes:
@@ -52,20 +52,12 @@ class Inspection:
     outputs: Sequence[StageOutput]
     result: object = attrs.field(repr=False)
 
+    @override
     def table(self) -> Table:
         """Return the table. Where a terminal is narrow, values are cut, so that each stage keeps to one line."""
         columns = [Column(heading, overflow="never") for heading in ("stage", "output", "shape")]
         rows = [[output.stage, output.type, output.shape, output.values] for output in self.outputs]
         return Table([*columns, Column("values", overflow="cut")], rows)
-
-    def __str__(self) -> str:
-        return self.table().text()
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield from self.table().rich()
-
-    def _repr_html_(self) -> str:
-        return self.table().html()
 
 
 def inspect_stages(value: object, parts: Mapping[str, StageBase]) -> Inspection:

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 import attrs
-from rich.console import Console, ConsoleOptions, RenderResult
+from typing_extensions import override
 
 from pipeline.errors import PipelineError
 from pipeline.summary.types import TypeAndShape
 from pipeline.summary.work import Work
-from pipeline.tables import Column, Table
+from pipeline.tables import Column, ShownAsTable, Table
 from pipeline.text import escape_control_characters
 
 _COLUMNS: Final = ("", "stage", "output", "shape", Column("parameters", "right"), "multiply-adds")
@@ -55,7 +55,7 @@ class StageEntry:
 
 
 @attrs.frozen(repr=False)
-class Summary:
+class Summary(ShownAsTable):
     """A table of every stage of a pipe: types, shapes, weights and multiply-adds, computed without data.
 
     Attributes:
@@ -93,6 +93,9 @@ class Summary:
         works = [entry.work for entry in self.entries if entry.work is not None]
         return sum(works, start=Work()) if len(works) == len(self.entries) else None
 
+    __repr__ = ShownAsTable.__str__
+
+    @override
     def table(self) -> Table:
         """Return the table, with the notes below it."""
         notes = [f"{entry.number} {entry.stage}: {', '.join(entry.notes)}" for entry in self.entries if entry.notes]
@@ -130,14 +133,7 @@ class Summary:
         """
         return "\n".join(["flowchart TD", *(f"    {line}" for line in self._make_flowchart())])
 
-    def __str__(self) -> str:
-        return self.table().text()
-
-    __repr__ = __str__
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield from self.table().rich()
-
+    @override
     def _repr_html_(self) -> str:
         return self.to_html()
 
