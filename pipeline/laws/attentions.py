@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from typing_extensions import override
 
+from pipeline.laws.conditions import CONDITION_LAWS
 from pipeline.laws.graphs import GRAPH_LAWS
 from pipeline.laws.law import FaultError, Law, check_equal, check_laws, compute_gradients, law, to_list
 from pipeline.laws.modules import NN_MODULE_LAWS, evaluation_is_deterministic
@@ -273,6 +274,7 @@ ATTENTION_LAWS: Final[tuple[Law[Attention], ...]] = (
     queries_are_independent,
     masks_broadcast,
     *ROW_LAWS,
+    *CONDITION_LAWS,
     *NN_MODULE_LAWS,
     *GRAPH_LAWS,
 )

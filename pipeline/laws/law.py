@@ -1,15 +1,18 @@
 """Tools to write laws: the decorator, the comparison of results, gradients, and a function that runs several laws."""
 
 import functools
-from collections.abc import Callable, Generator, Sequence
+import random
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import methodcaller
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, Self, TypeAlias, TypeVar
 
+import attrs
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.core.contexts import seeded
+from pipeline.core.contexts import preserve_random_state, seeded
 from pipeline.data.tensors import to_ints
 from pipeline.errors import OptionError, PipelineError
 from pipeline.text import to_one_line
@@ -34,6 +37,78 @@ class FaultError(PipelineError):
     """A violation found by a law. The decorator `law` turns it into a `LawBrokenError` with the law's name."""
 
 
+@attrs.frozen
+class GlobalState:
+    """The state of torch, NumPy and Python that a part could change for the whole program, without the generators."""
+
+    settings: Mapping[str, object]
+
+    @classmethod
+    def read(cls) -> Self:
+        """Read the current state."""
+        return cls({name: get() for name, (get, _) in _SETTINGS.items()})
+
+    def list_changes(self) -> list[str]:
+        """Return the names of the settings that have changed, and restore them."""
+        changed = [name for name, (get, _) in _SETTINGS.items() if get() != self.settings[name]]
+        for name in changed:
+            _SETTINGS[name][1](self.settings[name])
+        return changed
+
+    @staticmethod
+    def read_generators() -> dict[str, object]:
+        """Return the states of the random generators, in a form that can be compared."""
+        kind, keys, *position = np.random.get_state(legacy=True)  # noqa: NPY002 - the global generator
+        return {
+            "torch": tuple(torch.default_generator.get_state().numpy().tobytes()),
+            "Python": random.getstate(),
+            "NumPy": (kind, np.asarray(keys).tobytes(), *position),
+        }
+
+    @staticmethod
+    def seed_generators(seed: int) -> None:
+        """Seed the random generators."""
+        torch.default_generator.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002 - the global generator
+
+
+def _find(name: str) -> Callable[..., object]:
+    """Return a function of torch that has no annotations."""
+    found: Callable[..., object] = getattr(torch, name)
+    return found
+
+
+def _set_grad_enabled(enabled: bool) -> None:
+    # Not a context manager: the mode stays.
+    torch.set_grad_enabled(enabled)
+
+
+_SETTINGS: Final[Mapping[str, tuple[Callable[[], object], Callable[..., object]]]] = {
+    "the default dtype": (torch.get_default_dtype, torch.set_default_dtype),
+    "the default device": (_find("get_default_device"), _find("set_default_device")),
+    "the grad mode": (torch.is_grad_enabled, _set_grad_enabled),
+    "the number of threads": (torch.get_num_threads, torch.set_num_threads),
+    "the use of deterministic algorithms": (
+        torch.are_deterministic_algorithms_enabled,
+        torch.use_deterministic_algorithms,
+    ),
+    "the precision of matrix products": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+}
+"""How to read and to restore each setting, by its name in messages."""
+
+
+@contextmanager
+def preserve_state() -> Generator[None]:
+    """Restore the global state and the random generators at the end."""
+    before = GlobalState.read()
+    try:
+        with preserve_random_state():
+            yield
+    finally:
+        before.list_changes()
+
+
 def law(body: Law[P]) -> Law[P]:
     """Turn a function that raises `FaultError` into a law. Any other error from the part breaks the law as well.
 
@@ -48,7 +123,7 @@ def law(body: Law[P]) -> Law[P]:
         try:
             # Seeded, so that a law that passes once passes always. With gradients, because some laws differentiate, and
             # the caller may be inside torch.no_grad().
-            with seeded(0), torch.enable_grad():
+            with preserve_state(), seeded(0), torch.enable_grad():
                 body(make)
         except Exception as error:  # noqa: BLE001 - KeyboardInterrupt and pytest.skip are no Exception, and pass through
             raise _make_broken_error(name, error) from (error.__cause__ if isinstance(error, FaultError) else error)

@@ -18,9 +18,20 @@ from typing_extensions import override
 from pipeline.core.contexts import seeded
 from pipeline.data.batches import Padded
 from pipeline.data.rows import Vectors
+from pipeline.laws.conditions import CONDITION_LAWS
 from pipeline.laws.graphs import GRAPH_LAWS
 from pipeline.laws.law import FaultError, Law, check_equal, check_laws, compute_weighted_sum, law, reject_instance
-from pipeline.laws.parts import AnyModule, M, PlainModule, choose_input_size, draw_rows, make_batch, prepare, run_rows
+from pipeline.laws.parts import (
+    AnyModule,
+    M,
+    PlainModule,
+    choose_input_size,
+    draw_rows,
+    make_batch,
+    prepare,
+    run_rows,
+    run_with_carry,
+)
 from pipeline.laws.rows import (
     ROW_LAWS,
     causal_steps_do_not_look_ahead,
@@ -52,7 +63,8 @@ def gradients_are_correct(make: Callable[[], AnyModule]) -> None:
 
     # gradcheck perturbs its inputs in place, so the weights that it passes are those that the part holds.
     def compute(values: Tensor, *_: Tensor) -> Tensor:
-        return torch.cat([result.flatten() for result in run_rows(part, Padded(Vectors, values, batch.lengths))])
+        found = run_with_carry(part, Padded(Vectors, values, batch.lengths))
+        return torch.cat([tensor.flatten() for row in found for tensor in row if tensor.is_floating_point()])
 
     check_gradients(compute, (batch.values, *weights), "values and weights")
 
@@ -144,15 +156,17 @@ def state_dict_restores_results(make: Callable[[], AnyModule]) -> None:
 
 @law
 def deep_copy_is_equal(make: Callable[[], AnyModule]) -> None:
-    """A deep copy gives bitwise the same results, and shares no weights with the original."""
+    """A deep copy, also after calls, gives bitwise the same results, and shares no weights with the original."""
     part = prepare(make)
+    _call_in_both_modes(part)
     _check_copy(part, copy.deepcopy(part), "a deep copy")
 
 
 @law
 def pickled_copy_is_equal(make: Callable[[], AnyModule]) -> None:
-    """A pickled and unpickled part gives bitwise the same results. Its own class need not be importable."""
+    """A part that is pickled after calls gives bitwise the same results. Its own class need not be importable."""
     part = prepare(make)
+    _call_in_both_modes(part)
     try:
         copied = pickle_and_unpickle(part)
     except Exception as error:
@@ -162,6 +176,12 @@ def pickled_copy_is_equal(make: Callable[[], AnyModule]) -> None:
         )
         raise FaultError(msg) from error
     _check_copy(part, copied, "an unpickled copy")
+
+
+def _call_in_both_modes(part: AnyModule) -> None:
+    """Call a part, so that it has stored whatever it stores. A tensor with a graph, for example, cannot be copied."""
+    for training in (True, False):
+        run_rows(part.train(training), _make_batch_for(part))
 
 
 def _check_copy(part: M, copied: M, which: str) -> None:
@@ -304,6 +324,7 @@ MODULE_LAWS: Final[tuple[Law[PlainModule], ...]] = (
     no_gradient_reaches_padding,
     *ROW_LAWS,
     causal_steps_do_not_look_ahead,
+    *CONDITION_LAWS,
     *NN_MODULE_LAWS,
     *GRAPH_LAWS,
 )

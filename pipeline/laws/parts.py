@@ -4,14 +4,15 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Final, Literal, TypeAlias, TypeVar
 
+import attrs
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from pipeline.checks.hints import describe
-from pipeline.data.batches import Batch, Packed, Padded
+from pipeline.data.batches import Batch, Carry, Packed, Padded
 from pipeline.data.rows import Hidden, Vectors
-from pipeline.data.states import MaybeCausal, Pooled, States
+from pipeline.data.states import MaybeCausal, Pooled, States, last_by_row
 from pipeline.data.tensors import to_ints
 from pipeline.errors import OptionError
 from pipeline.functional.segments import sum_by_row
@@ -26,8 +27,8 @@ RowTensors: TypeAlias = Sequence[Float[Tensor, "time feature"]]
 BatchFunction: TypeAlias = Callable[[Padded[Vectors]], Sequence[Tensor]]
 """A part as `check_against_oracle` takes it: a padded batch in, one result per row out, of any shape."""
 
-LENGTHS: Final = ((4, 1, 6, 4, 2), (3, 5), (1, 1), (3,))
-"""Lengths of the rows in each test batch: unsorted, with ties, with single steps, with one row.
+LENGTHS: Final = ((4, 1, 6, 4, 2), (3, 5), (1, 1), (3,), (5, 5, 5), (7, 2, 14, 3, 3, 20, 1, 5, 2, 6, 9))
+"""Lengths of the rows in each test batch: unsorted, with ties, single steps, one row, rows of one length, many rows.
 
 Empty rows are left to laws of their own, because an encoder may reject them."""
 
@@ -165,6 +166,45 @@ def run_rows(part: AnyModule, batch: Batch[Vectors]) -> list[Tensor]:
     return [row[:length] for row, length in zip(contexts, to_ints(batch.lengths), strict=True)]
 
 
+def run_with_carry(part: AnyModule, batch: Batch[Vectors]) -> list[list[Tensor]]:
+    """Run a part and return each row's result, followed by the row's part of each tensor of the carry."""
+    if not isinstance(part, Encoder):
+        return [[result] for result in run_rows(part, batch)]
+    states = part(batch)
+    carry = states.carry or ()
+    return [[result, *(state[:, row] for state in carry)] for row, result in enumerate(split_states(states))]
+
+
+def get_carry(states: States[MaybeCausal]) -> Carry:
+    """Return the carry of states.
+
+    Raises:
+        FaultError: if there is none.
+    """
+    if states.carry is None:
+        raise FaultError(
+            "stateful is declared, but carry is None; return States(..., carry=...), or do not declare it."
+        )
+    return states.carry
+
+
+def draw_carry(encoder: Encoder[MaybeCausal], batch: Batch[Vectors], *, seed: int = 9) -> Carry:
+    """Draw a random initial carry with the shapes that the encoder returns."""
+    generator = torch.Generator().manual_seed(seed)
+    like = get_carry(encoder(batch))
+    return tuple(
+        torch.randn(state.shape, dtype=state.dtype, generator=generator) if state.is_floating_point() else state
+        for state in like
+    )
+
+
+def add_carry(part: AnyModule, batch: Padded[Vectors]) -> Padded[Vectors]:
+    """Return the batch with a random initial carry, if the part starts from one."""
+    if not isinstance(part, Encoder) or not part.stateful:
+        return batch
+    return attrs.evolve(batch, initial_carry=draw_carry(part, batch.fill_padding(0)))
+
+
 def split_states(states: States[MaybeCausal]) -> list[Float[Tensor, "time_and_final hidden"]]:
     """Return each row's hidden vectors with its final state appended."""
     rows = zip(split_steps(states.steps), states.final, strict=True)
@@ -196,4 +236,5 @@ def adapt_attend(stage: Callable[[States[MaybeCausal]], States[MaybeCausal]]) ->
 
 def adapt_pool(stage: Callable[[States[MaybeCausal]], Pooled]) -> BatchFunction:
     """Adapt a stage from states to pooled rows, such as `Pool`, for `check_against_oracle`: each row's vector."""
-    return lambda batch: list(stage(States.from_padded(batch.values, batch.lengths)).values)
+    # The oracle's final state is each row's last step.
+    return lambda batch: list(stage(States(batch.with_values(batch.values), last_by_row(batch))).values)

@@ -6,6 +6,7 @@ from typing import Final, TypeAlias
 from torch import Tensor
 
 from pipeline.checks.hints import describe
+from pipeline.laws.conditions import CONDITION_LAWS, metadata_has_no_effect
 from pipeline.laws.graphs import GRAPH_LAWS
 from pipeline.laws.law import FaultError, Law, as_object, check_laws, law, to_list
 from pipeline.laws.modules import NN_MODULE_LAWS, evaluation_is_deterministic
@@ -66,6 +67,8 @@ POOL_LAWS: Final[tuple[Law[Pooling], ...]] = (
     padding_values_have_no_effect,
     no_gradient_reaches_padding,
     *ROW_LAWS,
+    metadata_has_no_effect,
+    *CONDITION_LAWS,
     *NN_MODULE_LAWS,
     *GRAPH_LAWS,
 )
