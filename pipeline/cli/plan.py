@@ -32,7 +32,12 @@ _MAX_DIGITS: Final = 15
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
     add = parser.add_argument
-    add("file", type=Path, metavar="FILE", help="lengths (.npy, or .txt with one per line), or records: see --unit")
+    add(
+        "file",
+        type=Path,
+        metavar="FILE",
+        help="lengths (.npy, or .txt with one per line), or records: see --unit; - reads lines from standard input",
+    )
     add("--unit", choices=get_args(Unit), help="unit of a row's steps (default: lengths for .npy and .txt, else words)")
     add("--text", metavar="NAME", help="field or column with the text (default: text)")
     add("--words", metavar="NAME", help="field or column with lists of words, instead of --text")
@@ -82,7 +87,8 @@ def print_forecast(console: Console, options: argparse.Namespace) -> None:
 
 def _read_lengths(options: argparse.Namespace) -> LengthCounts:
     file: Path = options.file
-    unit: Unit = options.unit or ("lengths" if file.suffix in _LENGTH_FILES or options.histogram else "words")
+    has_lengths = file.suffix in _LENGTH_FILES or _is_stream(file) or options.histogram
+    unit: Unit = options.unit or ("lengths" if has_lengths else "words")
     if options.histogram and unit != "lengths":
         msg = f"--histogram needs a file of lengths, got --unit {unit}; leave one of them out."
         raise OptionError(msg, unit=unit)
@@ -93,8 +99,13 @@ def _read_lengths(options: argparse.Namespace) -> LengthCounts:
         return _measure_records(_open_source(file, options.text, options.words), unit, options.tokenizer)
     if file.suffix == ".npy":
         return _load_array(file)
-    numbers = _read_numbers(TextLines(file, blank="drop"), per_line=2 if options.histogram else None)
+    numbers = _read_numbers(TextLines(str(file), blank="drop"), per_line=2 if options.histogram else None)
     return _to_histogram(numbers) if options.histogram else np.asarray(numbers, np.int64)
+
+
+def _is_stream(file: Path) -> bool:
+    """Return whether a file is standard input or a pipe: it has no suffix, and is read like a .txt file."""
+    return str(file) == "-" or file.parts[:2] == ("/", "dev") or file.is_fifo()
 
 
 def _load_array(file: Path) -> npt.NDArray[np.integer]:
@@ -151,8 +162,8 @@ def _open_source(file: Path, text: str | None, words: str | None) -> Source[str]
             return Tsv(file, text=text or "text")
         case ".conllu":
             return Conllu(file)
-        case ".txt":
-            return TextLines(file)
+        case ending if ending == ".txt" or _is_stream(file):
+            return TextLines(str(file))
         case _ if file.is_dir():
             return TextFolder(file)
         case _:

@@ -2,13 +2,12 @@
 
 from pipeline.sources.conll import Conll2003, Conllu
 from pipeline.sources.delimited import Csv, Delimited, Tsv
-from pipeline.sources.folder import TextFolder, lines_of
-from pipeline.sources.lines import JsonLines, TextLines
 from pipeline.sources.malformed import OnBadRecord, Problem, Skipped
 from pipeline.sources.parsed import FileOptions
 from pipeline.sources.records import Records
 from pipeline.sources.source import Concat, Source
 from pipeline.sources.tables import Arrow, Parquet
+from pipeline.sources.text import JsonLines, TextFolder, TextLines, lines_of
 from pipeline.sources.tokenized import Tokenized, lengths_of
 
 __all__ = [

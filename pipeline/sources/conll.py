@@ -6,13 +6,14 @@ Source: https://universaldependencies.org/format.html (CoNLL-U, version 2) and h
 
 import re
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import Final, Literal, final
 
 from typing_extensions import Unpack, override
 
+from pipeline.checks.options import check_choice
 from pipeline.data.rows import Example
 from pipeline.errors import OptionError
-from pipeline.sources.fields import check_choice
 from pipeline.sources.malformed import MalformedError
 from pipeline.sources.parsed import FileOptions, FileSource
 from pipeline.sources.text_file import FileInput, Lines
@@ -33,16 +34,15 @@ class Conllu(FileSource[Sequence[str]]):
     lemma, `_` is text. In CoNLL-U Plus, the first line names the columns: `# global.columns = ID FORM UPOS MISC`.
 
     Args:
-        file: the path, "-" for standard input, or an open file. May be compressed by gzip.
+        file: as for `TextLines`.
         words: the column of the words.
         target: the column of the targets: `upos`, `xpos`, `feats`, `head` (as numbers), `deprel`, ..., or another one
             of CoNLL-U Plus; None for no targets.
-        options: `encoding`, `on_bad_record` and `cache`, see `FileOptions`. A sentence
-            is malformed without words, with a wrong number of columns or wrong ids, and with heads that are not words.
+        options: see `FileOptions`. A sentence is malformed without words, with a wrong number of columns or wrong ids,
+            and with heads that are not words.
 
     Raises:
         OptionError: if the file has no such column.
-        SourceError: if the file cannot be read.
 
     Example:
         >>> import pathlib
@@ -76,19 +76,26 @@ class Conllu(FileSource[Sequence[str]]):
 
         def read() -> Example[Sequence[str]] | None:
             sentence = _read_sentence(lines)
-            if sentence is None or (len(sentence) == 1 and _GLOBAL_COLUMNS.match(sentence[0])):
+            if not sentence or (len(sentence) == 1 and _GLOBAL_COLUMNS.match(sentence[0])):
                 return None
-            # Head numbers count the syntactic words, so they are checked only now that all words are known.
             found = _split_words(sentence, columns)
             inputs = [fields[words] for fields in found]
             if target is None:
                 return Example(inputs)
-            if self._target == "head":
-                return Example(inputs, [_parse_head(fields[target], len(found)) for fields in found])
-            is_text = self._target in {"form", "lemma"}
-            return Example(inputs, [f[target] if is_text or f[target] != "_" else None for f in found])
+            # Head numbers count the syntactic words, so they are checked only now that all words are known.
+            return Example(inputs, [self._parse_annotation(fields[target], len(found)) for fields in found])
 
         return read
+
+    def _parse_annotation(self, field: str, words: int) -> int | str | None:
+        if field == "_" and self._target not in {"form", "lemma"}:
+            return None
+        if self._target != "head":
+            return field
+        if not (field.isascii() and field.isdecimal()) or int(field) > words:
+            msg = f"a head must be the number of a word, 1 to {words}, or 0, got {field!r}"
+            raise MalformedError("head", msg)
+        return int(field)
 
     def _read_columns(self, lines: Lines) -> list[str]:
         """Return the columns of a file, in lower case: those that its first line names, or those of CoNLL-U."""
@@ -125,15 +132,13 @@ class Conll2003(FileSource[Sequence[str]]):
     `-DOCSTART-` lines, which separate documents, are left out.
 
     Args:
-        file: the path, "-" for standard input, or an open file. May be compressed by gzip.
+        file: as for `TextLines`.
         target: the column of the targets; None for no targets.
         columns: the columns of the file, among them `form`. For files with words and tags only: `("form", "ner")`.
-        options: `encoding`, `on_bad_record` and `cache`, see `FileOptions`. A sentence
-            with a wrong number of columns is malformed.
+        options: see `FileOptions`. A sentence with a wrong number of columns is malformed.
 
     Raises:
         OptionError: if there is no such column.
-        SourceError: if the file cannot be read.
 
     Example:
         >>> import pathlib
@@ -154,7 +159,8 @@ class Conll2003(FileSource[Sequence[str]]):
     ) -> None:
         super().__init__(file, **options)
         self._columns: Final = list(columns)
-        check_choice("target", target, (*self._columns, None))
+        if target is not None:
+            check_choice("target", target, tuple(columns))
         if "form" not in self._columns:
             msg = f'columns must have a column "form", the words, got {self._columns}.'
             raise OptionError(msg, columns=columns)
@@ -166,17 +172,12 @@ class Conll2003(FileSource[Sequence[str]]):
         target = None if self._target is None else self._columns.index(self._target)
 
         def read() -> Example[Sequence[str]] | None:
-            sentence = _read_sentence(lines)
-            found: list[list[str]] = []
-            for number, line in enumerate(sentence or (), start=1):
-                fields = line.split()
-                if fields[0] == "-DOCSTART-":
-                    continue
-                if len(fields) != len(self._columns):
-                    wanted = len(self._columns)
-                    msg = f"a word must have {wanted} columns, but line {number} of the sentence has {len(fields)}"
-                    raise MalformedError("columns", msg)
-                found.append(fields)
+            sentence = enumerate(_read_sentence(lines), start=1)
+            found = [
+                _split_fields(number, line, None, len(self._columns))
+                for number, line in sentence
+                if line.split(maxsplit=1)[0] != "-DOCSTART-"
+            ]
             if not found:
                 return None
             inputs = [fields[form] for fields in found]
@@ -189,16 +190,21 @@ class Conll2003(FileSource[Sequence[str]]):
         return (self.encoding, self._columns, self._target)
 
 
-def _read_sentence(lines: Lines) -> list[str] | None:
-    """Read the lines up to a blank line, without their ends; return None if the first line is blank."""
-    sentence: list[str] = []
-    for line in lines:
-        if not line.strip():
-            return sentence or None
-        sentence.append(line.rstrip("\r\n"))
-    if not sentence:
+def _read_sentence(lines: Lines) -> list[str]:
+    """Read the lines up to a blank line, without their ends; raise StopIteration at the end of the file."""
+    sentence = [line.rstrip("\r\n") for line in takewhile(str.strip, lines)]
+    if not lines.taken:
         raise StopIteration
     return sentence
+
+
+def _split_fields(number: int, line: str, separator: str | None, wanted: int) -> list[str]:
+    fields = line.split(separator)
+    if len(fields) != wanted:
+        columns = "tab-separated columns" if separator else "columns"
+        msg = f"a word must have {wanted} {columns}, but line {number} of the sentence has {len(fields)}"
+        raise MalformedError("columns", msg)
+    return fields
 
 
 def _split_words(sentence: Sequence[str], columns: Sequence[str]) -> list[list[str]]:
@@ -208,13 +214,7 @@ def _split_words(sentence: Sequence[str], columns: Sequence[str]) -> list[list[s
     for number, line in enumerate(sentence, start=1):
         if line.startswith("#"):
             continue
-        fields = line.split("\t")
-        if len(fields) != len(columns):
-            wanted = len(columns)
-            msg = (
-                f"a word must have {wanted} tab-separated columns, but line {number} of the sentence has {len(fields)}"
-            )
-            raise MalformedError("columns", msg)
+        fields = _split_fields(number, line, "\t", len(columns))
         if place is not None:
             if _NOT_SYNTACTIC.fullmatch(fields[place]):
                 continue
@@ -228,13 +228,3 @@ def _split_words(sentence: Sequence[str], columns: Sequence[str]) -> list[list[s
     if not found:
         raise MalformedError("words", "a sentence must have at least one word, got only comments")
     return found
-
-
-def _parse_head(head: str, words: int) -> int | None:
-    """Return the number of a head; 0 is the root."""
-    if head == "_":
-        return None
-    if not (head.isascii() and head.isdecimal()) or int(head) > words:
-        msg = f"a head must be the number of a word, 1 to {words}, or 0, got {head!r}"
-        raise MalformedError("head", msg)
-    return int(head)

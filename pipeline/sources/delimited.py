@@ -9,11 +9,11 @@ from typing import Final, Literal, TypeAlias, final
 
 from typing_extensions import Unpack, override
 
+from pipeline.checks.options import check_choice
 from pipeline.data.rows import Example
 from pipeline.errors import OptionError, RecordError
 from pipeline.labels import Target
-from pipeline.sources.fields import Column, check_choice
-from pipeline.sources.malformed import MalformedError
+from pipeline.sources.malformed import Column, MalformedError
 from pipeline.sources.parsed import FileOptions, FileSource
 from pipeline.sources.text_file import FileInput, Lines
 
@@ -31,7 +31,7 @@ class Delimited(FileSource[str]):
     one line is lost.
 
     Args:
-        file: the path, "-" for standard input, or an open file. May be compressed by gzip.
+        file: as for `TextLines`.
         text: the column of the input, by name or by number from 0.
         target: likewise the column of the target, a class name; None for no target.
         header: True if the first record has the names of the columns.
@@ -39,8 +39,8 @@ class Delimited(FileSource[str]):
         quote: encloses fields that contain delimiters or line ends: one ASCII character, or None.
         empty_target: meaning of an empty field in the target's column: no target ("none"), a class with an empty name
             ("keep"), or a malformed record ("raise").
-        options: `encoding`, `on_bad_record` and `cache`, see `FileOptions`. A record with
-            another number of fields than the first, or with wrong quotes, is malformed.
+        options: see `FileOptions`. A record with another number of fields than the first, or with wrong quotes, is
+            malformed.
 
     Raises:
         OptionError: if an option is out of range.
@@ -83,9 +83,7 @@ class Delimited(FileSource[str]):
         # A larger limit of the user stays; the limit of the csv module, 128 KiB, is too small for long documents.
         csv.field_size_limit(max(_MAX_FIELD, csv.field_size_limit()))
         quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if self._quote else csv.QUOTE_NONE
-        reader = csv.reader(
-            lines, delimiter=self._delimiter, quotechar=self._quote or '"', quoting=quoting, strict=True
-        )
+        reader = csv.reader(lines, delimiter=self._delimiter, quotechar=self._quote, quoting=quoting, strict=True)
         self.columns = self._read_first(reader, lines)
         text = self._get_number(self._text)
         target = None if self._target is None else self._get_number(self._target)

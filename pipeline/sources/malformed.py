@@ -1,18 +1,27 @@
-"""Malformed records: the description of a problem, the counts of skipped records, and the choice between both."""
+"""Malformed records: their description, their counts, and the checks of fields that find them."""
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Literal, TypeAlias, final
+from functools import cached_property
+from typing import Any, Final, Generic, Literal, SupportsIndex, TypeAlias, cast, final
 
 import attrs
+import numpy as np
+from torch import Tensor
 
+from pipeline.checks.hints import describe
 from pipeline.data.rows import Example, X_co
-from pipeline.errors import RecordError
+from pipeline.errors import OptionError, RecordError
+from pipeline.labels import Target
 
 SHOWN: Final = 200
 """Number of characters of a malformed record that a problem shows."""
 
 MAX_PROBLEMS: Final = 100
 """Number of problems that `Skipped.first` holds; later ones are only counted."""
+
+Column: TypeAlias = str | int
+"""A column by name, or by number from 0."""
 
 
 @final
@@ -52,12 +61,7 @@ OnBadRecord: TypeAlias = Literal["raise", "skip"] | Callable[[Problem], Example[
 
 
 class MalformedError(Exception):
-    """A record violates a rule of its format. Raised by parsers, which do not know the location of the record.
-
-    Attributes:
-        kind: short name of the rule.
-        reason: the rule and the value that violates it.
-    """
+    """A record violates a rule of its format. Raised by parsers, which do not know the location of the record."""
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(reason)
@@ -92,7 +96,111 @@ class Skipped:
         return f"{self.total} records skipped" + (f": {kinds}" if kinds else "")
 
 
-def shorten(text: str) -> str:
-    """Return the first characters of a record, with bytes that could not be decoded as escapes."""
-    start = text[:SHOWN].rstrip("\r\n")
-    return start.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")[:SHOWN]
+@final
+@attrs.frozen
+class Fields(Generic[X_co]):
+    """The fields of a record that are its input, which is text or a list of words, and its target."""
+
+    input: Column
+    target: Column | None
+    words: bool
+
+    @cached_property
+    def _names(self) -> tuple[str, str]:
+        # Names for errors, made once, because formatting them for each record takes as long as parsing it.
+        return f"field {self.input!r}", f"field {self.target!r}"
+
+    @property
+    def columns(self) -> list[Column]:
+        """Columns that are read."""
+        return [self.input] if self.target is None else [self.input, self.target]
+
+    def make_example(self, record: Any) -> Example[X_co]:  # noqa: ANN401 - a mapping, a sequence, or something wrong
+        """Return the example in a record: a mapping with fields by name, or a sequence with fields by number."""
+        check = _check_words if self.words else _check_text
+        value = cast("X_co", check(_get_field(record, self.input), self._names[0]))
+        if self.target is None:
+            return Example(value)
+        return Example(value, _check_target(_get_field(record, self.target), self._names[1]))
+
+
+def choose_fields(
+    text: Column | None, words: Column | None, target: Column | None, default: str | None = None
+) -> Fields[Any]:
+    """Return the fields to read; the input is text in the field `default` if neither `text` nor `words` is given.
+
+    Raises:
+        OptionError: if both or none of text and words are given.
+    """
+    if text is words is None:
+        text = default
+    if (text is None) == (words is None):
+        msg = (
+            f"exactly one of text= (for text, read by Tokenize) and words= (for lists of words, read by TokenizeWords) "
+            f"must name the field of the input, got text={text!r} and words={words!r}."
+        )
+        raise OptionError(msg, text=text, words=words)
+    return Fields(cast("Column", words if text is None else text), target, words is not None)
+
+
+def _get_field(record: Any, column: Column) -> object:  # noqa: ANN401 - may be anything
+    try:
+        if not isinstance(record, str):  # its characters are not fields
+            found: object = record[column]
+            return found
+    except (TypeError, KeyError, IndexError):
+        pass
+    got = describe(cast("object", record))
+    if isinstance(record, Mapping):
+        names = list(cast("Mapping[object, object]", record))
+        got = f"fields {', '.join(map(repr, names[:8]))}" if names else "an empty record"
+    msg = f"a record must have a field {column!r}, got {got}"
+    raise MalformedError("missing", msg)
+
+
+def _check_text(value: object, name: str) -> str:
+    if not isinstance(value, str):
+        msg = f"{name} must be text, got {describe(value)}"
+        raise MalformedError("type", msg)
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            msg = f"{name} must be text, got a lone surrogate, which is half a character"
+            raise MalformedError("surrogate", msg) from error
+    return value
+
+
+def _check_words(value: object, name: str) -> Sequence[str]:
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        msg = f"{name} must be a list of words, got {describe(value)}"
+        raise MalformedError("type", msg)
+    words = enumerate(cast("Sequence[object]", value))
+    return [_check_text(word, f"word {number} of {name}") for number, word in words]
+
+
+def _check_target(value: object, name: str) -> Target:
+    """Return a class, a class per step, or None. Scalars and arrays of numpy and torch become Python's numbers."""
+    if isinstance(value, np.ndarray | np.generic | Tensor):
+        value = cast("Any", value).tolist()
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        steps = enumerate(cast("Sequence[object]", value))
+        return [_check_class(one, f"entry {number} of {name}") for number, one in steps]
+    return _check_class(value, name)
+
+
+def _check_class(value: object, name: str) -> int | str | None:
+    # NaN is how pandas writes a missing value in a column of text or of numbers.
+    if value is None or (isinstance(value, float) and value != value):  # noqa: PLR0124 - true of NaN alone
+        return None
+    if isinstance(value, str):
+        return _check_text(value, name)
+    try:
+        found = int(operator.index(cast("SupportsIndex", value)))
+    except TypeError:
+        msg = f"{name} must be a class, by name or number, got {describe(value)}"
+        raise MalformedError("type", msg) from None
+    if not -(2**63) <= found < 2**63:
+        msg = f"{name} must be a class number of at most 63 bits, got {found}"
+        raise MalformedError("range", msg)
+    return found

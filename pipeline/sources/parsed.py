@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from pipeline.array_file import ArrayFileError
 from pipeline.data.rows import Example, X_co
-from pipeline.sources.malformed import MalformedError, OnBadRecord, Problem, shorten
+from pipeline.sources.malformed import SHOWN, MalformedError, OnBadRecord, Problem
 from pipeline.sources.record_table import Parsed, RecordTable, build_table, read_table
 from pipeline.sources.source import compute_digest
 from pipeline.sources.text_file import FileInput, InputFile, Lines, check_encoding, open_lines
@@ -61,7 +61,7 @@ class ParsedSource(Validated[X_co]):
         if callable(self.on_bad_record):
             return None
         if not self._is_regular:
-            self._get_table()
+            self._get_table()  # reads the stream, and so computes its digest
         return compute_digest(self._name_table(), self.on_bad_record)
 
     @override
@@ -70,11 +70,12 @@ class ParsedSource(Validated[X_co]):
         if self._table is None and self._is_regular:
             yield from (parsed.record for parsed in self._parse())
             return
-        for number in range(self._count_raw()):
+        table = self._get_table()
+        for number in range(len(table)):
             if number % _CHECK_EVERY == 0:
                 for file in self._files:
                     file.check_unchanged()
-            yield self._complete(self._get_table().read(number))
+            yield self._complete(table.read(number))
 
     @override
     def _count_raw(self) -> int:
@@ -111,8 +112,9 @@ class ParsedSource(Validated[X_co]):
         return attrs.evolve(parsed.record, where=self._locate(parsed), file=self._files[parsed.file].name)
 
     def _make_problem(self, file: int, line: int, name: str, error: MalformedError, lines: int, text: str) -> Parsed:
-        problem = Problem("", "", line, lines, error.kind, error.reason, shorten(text))
-        parsed = Parsed(file, line, name, problem)
+        # Bytes that could not be decoded are shown as escapes.
+        shown = text[:SHOWN].rstrip("\r\n").encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        parsed = Parsed(file, line, name, Problem("", "", line, lines, error.kind, error.reason, shown[:SHOWN]))
         return parsed._replace(record=self._complete(parsed))
 
     def _name_table(self) -> str:
@@ -126,15 +128,16 @@ class ParsedSource(Validated[X_co]):
         return self._table
 
     def _load_or_build(self) -> RecordTable:
-        if self._cache is None or not self._is_regular:
+        if self._cache is None:
+            return build_table(self._parse(), None)
+        if not self._is_regular:
             table = build_table(self._parse(), None)
-            # The digest of a stream is known only now.
-            return table if self._cache is None else table.save(self._cache / f"records-{self._name_table()}.arrays")
-        path = self._cache / f"records-{self._name_table()}.arrays"
-        try:
-            return read_table(path)
-        except (OSError, ArrayFileError):
-            return build_table(self._parse(), path)
+            return table.save(self._get_cache_path(self._cache))  # the digest of a stream is known only now
+        path = self._get_cache_path(self._cache)
+        return _read_or_none(path) or build_table(self._parse(), path)
+
+    def _get_cache_path(self, cache: Path) -> Path:
+        return cache / f"records-{self._name_table()}.arrays"
 
     def __getstate__(self) -> dict[str, object]:
         if not self._is_regular:
@@ -144,12 +147,16 @@ class ParsedSource(Validated[X_co]):
 
     def __setstate__(self, state: dict[str, object]) -> None:
         vars(self).update(state)
-        path = state["_table"]
-        if isinstance(path, Path):
-            try:
-                self._table = read_table(path)
-            except (OSError, ArrayFileError):
-                self._table = None  # deleted, for example with the process that made it; the files are parsed again
+        if isinstance(path := state["_table"], Path):
+            # If it was deleted, for example with the process that made it, the files are parsed again.
+            self._table = _read_or_none(path)
+
+
+def _read_or_none(path: Path) -> RecordTable | None:
+    try:
+        return read_table(path)
+    except (OSError, ArrayFileError):
+        return None
 
 
 class FileOptions(TypedDict, Generic[X], total=False):
@@ -168,7 +175,16 @@ class FileOptions(TypedDict, Generic[X], total=False):
 
 
 class FileSource(ParsedSource[X_co]):
-    """A source of text files whose records are one or several lines."""
+    """A source of text files whose records are one or several lines.
+
+    Args:
+        file: the path, "-" for standard input, or an open file; may be compressed by gzip. Or several files.
+        encoding, on_bad_record, cache: see `FileOptions`.
+
+    Raises:
+        OptionError: if an option is out of range.
+        SourceError: if a file cannot be read.
+    """
 
     def __init__(
         self,

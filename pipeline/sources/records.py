@@ -1,16 +1,23 @@
 """Records of a list, an iterable, a torch `Dataset`, or a data set of Hugging Face `datasets`, as a source."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast, final, overload
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypedDict, TypeVar, cast, final, overload
 
 from torch.utils.data import IterableDataset
-from typing_extensions import override
+from typing_extensions import Unpack, override
 
 from pipeline.checks.hints import describe
 from pipeline.data.rows import Example, X_co, reject_single_text
 from pipeline.errors import OptionError, UnsizedError
-from pipeline.sources.fields import Column, Fields, choose_fields
-from pipeline.sources.malformed import SHOWN, MalformedError, OnBadRecord, Problem
+from pipeline.sources.malformed import (
+    SHOWN,
+    Column,
+    Fields,
+    MalformedError,
+    OnBadRecord,
+    Problem,
+    choose_fields,
+)
 from pipeline.sources.source import compute_digest
 from pipeline.sources.validated import Validated
 
@@ -28,6 +35,13 @@ class MapStyle(Protocol[V_co]):
 
 Collection: TypeAlias = Iterable[V] | MapStyle[V]
 """Records that can be read in order or by number."""
+
+
+class RecordOptions(TypedDict, Generic[V], total=False):
+    """Options of `Records` with fields, explained there."""
+
+    target: Column | None
+    on_bad_record: OnBadRecord[V]
 
 
 @final
@@ -59,28 +73,18 @@ class Records(Validated[X_co]):
         pipeline.errors.RecordError: list, record 2: a record must have a field 'stars', got fields 'review'; ...
     """
 
+    # The first two infer the type of the inputs; with fields, the records may be anything.
     @overload
     def __init__(
-        self: "Records[V]",
-        values: Iterable[V | Example[V]],
-        *,
-        on_bad_record: OnBadRecord[V] = "raise",
+        self: "Records[V]", values: Iterable[V | Example[V]], *, on_bad_record: OnBadRecord[V] = "raise"
     ) -> None: ...
     @overload
     def __init__(
-        self: "Records[V]",
-        values: MapStyle[Example[V]],
-        *,
-        on_bad_record: OnBadRecord[V] = "raise",
+        self: "Records[V]", values: MapStyle[Example[V]], *, on_bad_record: OnBadRecord[V] = "raise"
     ) -> None: ...
     @overload
     def __init__(
-        self: "Records[str]",
-        values: Collection[Any],
-        *,
-        text: Column,
-        target: Column | None = None,
-        on_bad_record: OnBadRecord[str] = "raise",
+        self: "Records[str]", values: Collection[Any], *, text: Column, **options: Unpack[RecordOptions[str]]
     ) -> None: ...
     @overload
     def __init__(
@@ -88,8 +92,7 @@ class Records(Validated[X_co]):
         values: Collection[Any],
         *,
         words: Column,
-        target: Column | None = None,
-        on_bad_record: OnBadRecord[Sequence[str]] = "raise",
+        **options: Unpack[RecordOptions[Sequence[str]]],
     ) -> None: ...
     def __init__(
         self,

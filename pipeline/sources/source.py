@@ -5,8 +5,9 @@ import operator
 import random
 from abc import ABC, abstractmethod
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import accumulate, chain
+from itertools import accumulate, chain, islice
 from typing import Final, Generic, SupportsIndex, TypeVar, final, overload
 
 import numpy as np
@@ -101,7 +102,10 @@ class Source(Dataset[Example[X_co]], ABC, Generic[X_co]):
         wrong = chosen[(chosen < -count) | (chosen >= count)]
         if len(wrong):
             check_index(int(wrong[0]), count, type(self).__name__)
-        return Selection(self, np.where(chosen < 0, chosen + count, chosen))
+        return self._select(np.where(chosen < 0, chosen + count, chosen))
+
+    def _select(self, numbers: NDArray[np.int64]) -> "Source[X_co]":
+        return Selection(self, numbers)
 
     def filter(self, predicate: Callable[[Example[X_co]], bool]) -> "Source[X_co]":
         """Return the source of the records for which a function returns True. Reads all records once, immediately.
@@ -171,8 +175,7 @@ class Source(Dataset[Example[X_co]], ABC, Generic[X_co]):
         return (example.input for example in self)
 
     def _iterate_targets(self) -> Iterator[Target]:
-        for example in self:
-            yield example.target
+        return (example.target for example in self)
 
     def __getitems__(self, indices: Sequence[int]) -> list[Example[X_co]]:
         """Read several records; `DataLoader` calls this."""
@@ -209,9 +212,9 @@ class Selection(Source[X_co]):
         return self.source.target(self._get_number(index))
 
     @override
-    def select(self, indices: Iterable[int]) -> Source[X_co]:
-        # Without this, parts of parts would look up each number several times.
-        return Selection(self.source, np.array([self._get_number(index) for index in indices], np.int64))
+    def _select(self, numbers: NDArray[np.int64]) -> Source[X_co]:
+        # A part of a part takes its records from the whole, which is faster than looking up each number several times.
+        return Selection(self.source, self.indices[numbers])
 
     @property
     @override
@@ -279,12 +282,11 @@ class Concat(Source[X_co]):
     @property
     @override
     def skipped(self) -> Skipped:
-        kinds: dict[str, int] = {}
+        kinds = Counter[str]()
         for source in self.sources:
-            for kind, count in source.skipped.kinds.items():
-                kinds[kind] = kinds.get(kind, 0) + count
-        first = tuple(chain.from_iterable(source.skipped.first for source in self.sources))
-        return Skipped(kinds, first[:MAX_PROBLEMS])
+            kinds.update(source.skipped.kinds)
+        first = chain.from_iterable(source.skipped.first for source in self.sources)
+        return Skipped(dict(kinds), tuple(islice(first, MAX_PROBLEMS)))
 
     @property
     @override

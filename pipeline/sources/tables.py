@@ -7,23 +7,49 @@ from abc import abstractmethod
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
-from typing import Any, Final, TypeAlias, final, overload
+from typing import Any, Final, Generic, TypeAlias, TypedDict, TypeVar, final, overload
 
-from typing_extensions import override
+from typing_extensions import Unpack, override
 
 from pipeline.data.rows import Example, X_co
 from pipeline.errors import OptionError, PipelineError, RecordError
 from pipeline.extras import import_extra
-from pipeline.sources.fields import Fields, choose_fields
-from pipeline.sources.malformed import MalformedError, OnBadRecord, Problem
+from pipeline.sources.malformed import Fields, MalformedError, OnBadRecord, Problem, choose_fields
 from pipeline.sources.parsed import ParsedSource
 from pipeline.sources.record_table import Parsed
 from pipeline.sources.text_file import InputFile
 
+X = TypeVar("X")
+
 ArrowObject: TypeAlias = Any
 """A table, batch, column or reader of pyarrow, which has no types."""
 
+File: TypeAlias = str | PathLike[str]
+
 _BATCH: Final = 4_096
+"""Number of rows that are converted together: more are hardly faster, and would be held in memory at once."""
+
+
+class TableOptions(TypedDict, Generic[X], total=False):
+    """Options of sources of tables.
+
+    Attributes:
+        target: the column of the target: classes by name or number, lists of them, or null; None for no target.
+        on_bad_record: rule for rows whose input is null, not UTF-8, or of another type, see `FileOptions`.
+    """
+
+    target: str | None
+    on_bad_record: OnBadRecord[X]
+
+
+class ParquetOptions(TableOptions[X], total=False):
+    """Options of `Parquet`.
+
+    Attributes:
+        cache: folder for the rows; None for a temporary file if they are many.
+    """
+
+    cache: File | None
 
 
 class TableSource(ParsedSource[X_co]):
@@ -34,10 +60,12 @@ class TableSource(ParsedSource[X_co]):
 
     def __init__(
         self,
-        file: str | PathLike[str],
-        fields: Fields[X_co],
-        on_bad_record: OnBadRecord[X_co],
-        cache: str | PathLike[str] | None,
+        file: File,
+        text: str | None,
+        words: str | None,
+        target: str | None = None,
+        on_bad_record: OnBadRecord[X_co] = "raise",
+        cache: File | None = None,
     ) -> None:
         self._file: Final = InputFile(file)
         super().__init__([self._file], on_bad_record, cache)
@@ -46,8 +74,8 @@ class TableSource(ParsedSource[X_co]):
                 f"{self._file.name!r} must be a regular file, because {self.format} is read from its end, got a stream."
             )
             raise OptionError(msg, file=self._file.name)
-        self._fields: Final = fields
-        self._columns: Final = [str(column) for column in fields.columns]
+        self._fields: Final[Fields[X_co]] = choose_fields(text, words, target, default="text")
+        self._columns: Final = [str(column) for column in self._fields.columns]
         with self._explain_errors(None):
             names = self._read_names()
         for column in self._columns:
@@ -127,8 +155,7 @@ class Arrow(TableSource[X_co]):
         file: the path.
         text: the column of the input if it is text; "text" by default.
         words: the column of the input if it is lists of words.
-        target: the column of the target: classes by name or number, lists of them, or null; None for no target.
-        on_bad_record: rule for rows whose input is null, not UTF-8, or of another type, see `FileOptions`.
+        options: `target` and `on_bad_record`, see `TableOptions`.
 
     Raises:
         MissingExtraError: if pyarrow is not installed.
@@ -140,33 +167,17 @@ class Arrow(TableSource[X_co]):
 
     @overload
     def __init__(
-        self: "Arrow[str]",
-        file: str | PathLike[str],
-        *,
-        text: str = "text",
-        target: str | None = None,
-        on_bad_record: OnBadRecord[str] = "raise",
+        self: "Arrow[str]", file: File, *, text: str = "text", **options: Unpack[TableOptions[str]]
     ) -> None: ...
     @overload
     def __init__(
-        self: "Arrow[Sequence[str]]",
-        file: str | PathLike[str],
-        *,
-        words: str,
-        target: str | None = None,
-        on_bad_record: OnBadRecord[Sequence[str]] = "raise",
+        self: "Arrow[Sequence[str]]", file: File, *, words: str, **options: Unpack[TableOptions[Sequence[str]]]
     ) -> None: ...
     def __init__(
-        self,
-        file: str | PathLike[str],
-        *,
-        text: str | None = None,
-        words: str | None = None,
-        target: str | None = None,
-        on_bad_record: OnBadRecord[Any] = "raise",
+        self, file: File, *, text: str | None = None, words: str | None = None, **options: Unpack[TableOptions[Any]]
     ) -> None:
         self._rows: ArrowObject = None
-        super().__init__(file, choose_fields(text, words, target, default="text"), on_bad_record, cache=None)
+        super().__init__(file, text, words, **options)
 
     @override
     def _read_names(self) -> list[str]:
@@ -175,6 +186,8 @@ class Arrow(TableSource[X_co]):
     @override
     def _iterate_batches(self) -> Iterator[ArrowObject]:
         return iter(self._get_rows().to_batches(max_chunksize=_BATCH))
+
+    # The mapped file serves as the table, so none is built.
 
     @override
     def _iterate_raw(self) -> Iterator[Example[X_co] | Problem]:
@@ -196,9 +209,7 @@ class Arrow(TableSource[X_co]):
 
     @override
     def _iterate_problems(self) -> Iterator[tuple[int, Problem]]:
-        for number, record in enumerate(self._iterate_raw()):
-            if isinstance(record, Problem):
-                yield number, record
+        return ((number, record) for number, record in enumerate(self._iterate_raw()) if isinstance(record, Problem))
 
     def _get_rows(self) -> ArrowObject:
         self._file.check_unchanged()
@@ -234,8 +245,8 @@ class Parquet(TableSource[X_co]):
     text files are.
 
     Args:
-        file, text, words, target, on_bad_record: as for `Arrow`.
-        cache: folder for the rows; None for a temporary file if they are many.
+        file, text, words: as for `Arrow`.
+        options: `target`, `on_bad_record` and `cache`, see `ParquetOptions`.
 
     Raises:
         MissingExtraError, RecordError, SourceError: as `Arrow`.
@@ -245,35 +256,16 @@ class Parquet(TableSource[X_co]):
 
     @overload
     def __init__(
-        self: "Parquet[str]",
-        file: str | PathLike[str],
-        *,
-        text: str = "text",
-        target: str | None = None,
-        on_bad_record: OnBadRecord[str] = "raise",
-        cache: str | PathLike[str] | None = None,
+        self: "Parquet[str]", file: File, *, text: str = "text", **options: Unpack[ParquetOptions[str]]
     ) -> None: ...
     @overload
     def __init__(
-        self: "Parquet[Sequence[str]]",
-        file: str | PathLike[str],
-        *,
-        words: str,
-        target: str | None = None,
-        on_bad_record: OnBadRecord[Sequence[str]] = "raise",
-        cache: str | PathLike[str] | None = None,
+        self: "Parquet[Sequence[str]]", file: File, *, words: str, **options: Unpack[ParquetOptions[Sequence[str]]]
     ) -> None: ...
     def __init__(
-        self,
-        file: str | PathLike[str],
-        *,
-        text: str | None = None,
-        words: str | None = None,
-        target: str | None = None,
-        on_bad_record: OnBadRecord[Any] = "raise",
-        cache: str | PathLike[str] | None = None,
+        self, file: File, *, text: str | None = None, words: str | None = None, **options: Unpack[ParquetOptions[Any]]
     ) -> None:
-        super().__init__(file, choose_fields(text, words, target, default="text"), on_bad_record, cache)
+        super().__init__(file, text, words, **options)
 
     @override
     def _read_names(self) -> list[str]:

@@ -44,18 +44,23 @@ class InputFile:
     """
 
     def __init__(self, file: FileInput, encoding: str = "utf-8") -> None:
-        self.name: str = "<stdin>"
         self.path: Path | None = None
-        self._once: Path | IO[bytes] | None = None
+        self._stream: Path | IO[bytes] | None = None
         self._state: tuple[int, ...] = ()
         self._digest: str | None = None
         if file == "-":
-            self._once = sys.stdin.buffer
-        elif isinstance(file, str | PathLike):
+            self.name, self._stream = "<stdin>", sys.stdin.buffer
+        elif not isinstance(file, str | PathLike):
+            self.name = str(getattr(file, "name", type(file).__name__))
+            if isinstance(file, io.StringIO):
+                self._stream = io.BytesIO(file.read().encode(encoding, "surrogatepass"))
+            else:  # files that are opened as text have their bytes in `buffer`
+                self._stream = cast("IO[bytes]", getattr(file, "buffer", file))
+        else:
             path = Path(file)
             self.name = str(path)
-            found = self._get_status(path)
-            if stat.S_ISDIR(found.st_mode):
+            status = self._get_status(path)
+            if stat.S_ISDIR(status.st_mode):
                 msg = f"{self.name!r} is a folder, not a file; read a folder of text with TextFolder or lines_of."
                 raise SourceError(msg, file=self.name)
             if path.suffix in {".bz2", ".xz", ".zst", ".zip"}:
@@ -63,13 +68,10 @@ class InputFile:
                     f"{self.name!r} must not be compressed, except with gzip; decompress it, or compress it with gzip."
                 )
                 raise OptionError(msg, file=self.name)
-            if stat.S_ISREG(found.st_mode):
-                self.path, self._state = path, _get_state(found)
-            else:
-                self._once = path
-        else:
-            self.name = str(getattr(file, "name", type(file).__name__))
-            self._once = _get_binary(file, encoding)
+            if stat.S_ISREG(status.st_mode):
+                self.path, self._state = path, _get_state(status)
+            else:  # a pipe or a device
+                self._stream = path
 
     @property
     def digest(self) -> str:
@@ -89,7 +91,7 @@ class InputFile:
             SourceError: if the file cannot be read, or has changed, or is a stream that was read before.
         """
         self.check_unchanged()
-        source, self._once = self.path or self._once, None
+        source, self._stream = self.path or self._stream, None
         if source is None:
             msg = f"{self.name} is a stream and was read before; put its records into a list or a file."
             raise SourceError(msg, file=self.name)
@@ -118,29 +120,21 @@ class InputFile:
                     return
         raise self._build_change_error()
 
-    def check_block(self, stream: IO[bytes]) -> None:
-        """Compare the open file with its state when it was first seen.
+    def follow_read(self, stream: IO[bytes], digest: str | None) -> None:
+        """Compare the open file with its state when it was first seen; at its end, also the digest of this read.
 
         Raises:
             SourceError: if it has changed.
         """
-        if self.path is not None and _get_state(os.fstat(stream.fileno())) != self._state:
+        is_same = self.path is None or _get_state(os.fstat(stream.fileno())) == self._state
+        if not is_same or (digest is not None and self._digest not in (None, digest)):
             raise self._build_change_error()
-
-    def finish_read(self, digest: str) -> None:
-        """Record the digest of a complete read.
-
-        Raises:
-            SourceError: if another digest is known.
-        """
-        if self._digest not in (None, digest):
-            raise self._build_change_error()
-        self._digest = digest
+        self._digest = self._digest or digest
 
     def _get_status(self, path: Path) -> os.stat_result:
         try:
             return path.stat()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: the path has a NUL
             raise self._explain(error) from error
 
     def _explain(self, error: Exception) -> SourceError:
@@ -152,7 +146,7 @@ class InputFile:
         return SourceError(msg, file=self.name)
 
     def __getstate__(self) -> dict[str, object]:
-        if self._once is not None and not isinstance(self._once, Path):
+        if self._stream is not None and not isinstance(self._stream, Path):
             msg = f"{self.name} is an open stream and cannot be sent to another process; read a record first."
             raise SourceError(msg, file=self.name)
         return self.__dict__
@@ -177,9 +171,7 @@ class _Hashing(io.RawIOBase):
         content = self._stream.read(len(view))
         # Hashing here costs 0.5 s per gigabyte; a second pass over the file would cost its reading, too.
         self._hash.update(content)
-        self._file.check_block(self._stream)
-        if not content:
-            self._file.finish_read(self._hash.hexdigest())
+        self._file.follow_read(self._stream, None if content else self._hash.hexdigest())
         view[: len(content)] = content
         return len(content)
 
@@ -217,7 +209,7 @@ class Lines:
         else:
             try:
                 line = next(self._text)
-            except UnicodeDecodeError as error:
+            except UnicodeError as error:  # UTF-16 without a byte-order mark raises the base class
                 msg = f"{self._name}, after line {self._number}: {error}; say which encoding the file has: encoding=..."
                 raise RecordError(msg, file=self._name, line=self._number + 1, kind="encoding") from error
             except (OSError, EOFError, zlib.error) as error:
@@ -279,7 +271,7 @@ def check_encoding(encoding: str) -> str:
     """
     try:
         " ".encode(encoding)
-    except LookupError as error:
+    except (LookupError, UnicodeError) as error:
         msg = f'encoding must be a text encoding that Python knows, such as "utf-8" or "cp1252", got {encoding!r}.'
         raise OptionError(msg, encoding=encoding) from error
     return "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
@@ -289,10 +281,3 @@ def _get_state(found: os.stat_result) -> tuple[int, ...]:
     # st_ctime is the time of the last change of the inode. Unlike st_mtime it cannot be set by `os.utime`, so it shows
     # that a file was written even if `cp -p`, `tar` or `rsync -t` restored st_mtime.
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
-
-
-def _get_binary(file: IO[bytes] | IO[str], encoding: str) -> IO[bytes]:
-    """Return the bytes of an open file, also if it was opened as text."""
-    if isinstance(file, io.StringIO):
-        return io.BytesIO(file.read().encode(encoding, "surrogatepass"))
-    return cast("IO[bytes]", getattr(file, "buffer", file))

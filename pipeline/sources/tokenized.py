@@ -35,14 +35,9 @@ _CHUNK: Final = 4_096
 def lengths_of(source: Source[X], tokenize: TextInputStage[X], *, cache: str | PathLike[str] | None = None) -> Lengths:
     """Return the number of steps of each row of a source, for planning batches.
 
-    The first call tokenizes all records. With a `cache`, the lengths are stored there, 20 bytes per record. A later
-    call with the same records and the same tokenizer reads them; if records were added or changed, only those are
+    The first call tokenizes all records. With a `cache`, a folder, the lengths are stored there, 20 bytes per record. A
+    later call with the same records and the same tokenizer reads them; if records were added or changed, only those are
     tokenized. Records are recognized by the fingerprint of their source, or by a digest of all inputs if it has none.
-
-    Args:
-        source: the records.
-        tokenize: the stage that will make rows of them.
-        cache: the folder; None stores nothing.
 
     Raises:
         OptionError: if there is a cache, but the tokenizer has no cache key.
@@ -70,19 +65,9 @@ def lengths_of(source: Source[X], tokenize: TextInputStage[X], *, cache: str | P
 class Tokenized(Dataset[Row[Ids]], Generic[X]):
     """Rows of ids of a source, tokenized once.
 
-    The tokens are stored in a folder and memory-mapped: 4 bytes per token, 8 more with offsets, and 28 per record. They
-    are recognized as in `lengths_of`. Targets are read from the source. Can be sent to workers of a `DataLoader`.
-
-    Args:
-        source: the records.
-        tokenize: the stage that makes rows of them.
-        cache: the folder.
-
-    Raises:
-        OptionError: if the tokenizer has no cache key.
-        RecordError: if a record is malformed, and the source raises for it.
-        SourceError: if the folder cannot be written.
-        TextError: if an input is not text, or has a lone surrogate.
+    The tokens are stored in the folder `cache` and memory-mapped: 4 bytes per token, 8 more with offsets, and 28 per
+    record. They are recognized as in `lengths_of`, and the errors are the same. Targets are read from the source. Can
+    be sent to workers of a `DataLoader`.
 
     Example:
         >>> from pipeline import Tokenize
@@ -149,6 +134,7 @@ class _TokenCache(Generic[X]):
         self._tokenize: Final = tokenize
         self._folder: Final = folder
         self._with_ids: Final = with_ids
+        self._has_spans: Final = with_ids and tokenize.offsets
         # bos, eos and max_length are added when rows are made, so they are not part of the key.
         key = tokenize.tokenizer.cache_key()
         if key is None:
@@ -161,10 +147,6 @@ class _TokenCache(Generic[X]):
         kind = "tokens" if with_ids else "lengths"
         self._family: Final = f"{kind}-{compute_digest(key, type(tokenize).__name__, str(self._has_spans))}"
 
-    @property
-    def _has_spans(self) -> bool:
-        return self._with_ids and self._tokenize.offsets
-
     def load_or_write(self) -> ArrayFile:
         """Return the arrays of all records.
 
@@ -172,7 +154,9 @@ class _TokenCache(Generic[X]):
             SourceError: if the folder cannot be written.
         """
         # A source that knows a digest of its files spares reading all inputs for one.
-        name = self._source.fingerprint or _compute_content_digest(self._source)
+        name = self._source.fingerprint or compute_digest(
+            *(compute_digests(inputs).tobytes() for _, inputs in _read_chunks(self._source))
+        )
         path = self._folder / f"{self._family}-{name}.arrays"
         found = _read_or_none(path)
         if found is None:
@@ -182,34 +166,24 @@ class _TokenCache(Generic[X]):
         return found
 
     def _write(self, path: Path) -> None:
-        before = self._find_latest()
-        known = None if before is None else KnownInputs(cast("Digests", before["digests"]))
+        # Without records nothing else would be appended, but readers need every array.
+        nothing = self._make_arrays([], np.empty((0, 2), np.uint64), 0)
+        paths = sorted(self._folder.glob(f"{self._family}-*.arrays"), key=lambda path: -path.stat().st_mtime_ns)
+        before = next((file.arrays for other in paths if (file := _read_or_none(other)) is not None), nothing)
+        known = KnownInputs(cast("Digests", before["digests"]))
         end = 0
         with ArrayWriter(path) as writer:
-            # Without records nothing else would be appended, but readers need every array.
-            for name, empty in self._make_arrays([], np.empty((0, 2), np.uint64), 0).items():
+            for name, empty in nothing.items():
                 writer.append(name, empty)
             for first, inputs in _read_chunks(self._source):
                 digests = compute_digests(inputs)
-                if before is None or known is None:
-                    found = self._tokenize.tokenize(inputs, range(first, first + len(inputs)))
-                else:
-                    found = self._tokenize_new(inputs, first, before, known.find(digests).tolist())
+                rows: list[int] = known.find(digests).tolist()
+                new = [place for place, row in enumerate(rows) if row < 0]
+                made = iter(self._tokenize.tokenize([inputs[place] for place in new], [first + place for place in new]))
+                found = [next(made) if row < 0 else self._copy_tokens(before, row) for row in rows]
                 for name, values in self._make_arrays(found, digests, end).items():
                     writer.append(name, values)
                 end += sum(len(tokens.ids) for tokens in found)
-
-    def _find_latest(self) -> Mapping[str, Array] | None:
-        paths = sorted(self._folder.glob(f"{self._family}-*.arrays"), key=lambda path: -path.stat().st_mtime_ns)
-        return next((file.arrays for path in paths if (file := _read_or_none(path)) is not None), None)
-
-    def _tokenize_new(
-        self, inputs: list[X], first: int, before: Mapping[str, Array], rows: Sequence[int]
-    ) -> list[Tokens]:
-        """Return tokens of inputs; those that have a row in an earlier file are copied from there."""
-        new = [place for place, row in enumerate(rows) if row < 0]
-        made = iter(self._tokenize.tokenize([inputs[place] for place in new], [first + place for place in new]))
-        return [next(made) if row < 0 else self._copy_tokens(before, row) for row in rows]
 
     def _copy_tokens(self, before: Mapping[str, Array], row: int) -> Tokens:
         # Of lengths alone, any tokens of the right number serve.
@@ -264,13 +238,15 @@ def compute_digests(inputs: Iterable[object]) -> Digests:
         >>> found.shape, bool((found[0] == found[1]).all()), bool((found[0] == found[2]).any())
         ((3, 2), True, False)
     """
-    return np.frombuffer(b"".join(map(_hash_input, inputs)), np.uint64).reshape(-1, 2)
-
-
-def _hash_input(value: object) -> bytes:
-    person = b"text" if isinstance(value, str) else b"words"
-    content = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=16, person=person).digest()
+    hashes = bytearray()
+    for value in inputs:
+        # `person` makes the hash of a row of words differ from that of a text that is its JSON.
+        person = b"text" if isinstance(value, str) else b"words"
+        content = (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).encode(
+            "utf-8", "surrogatepass"
+        )
+        hashes += hashlib.blake2b(content, digest_size=16, person=person).digest()
+    return np.frombuffer(hashes, np.uint64).reshape(-1, 2)
 
 
 def _read_chunks(source: Source[X]) -> Iterator[tuple[int, list[X]]]:
@@ -280,10 +256,6 @@ def _read_chunks(source: Source[X]) -> Iterator[tuple[int, list[X]]]:
     while inputs := [example.input for example in islice(examples, _CHUNK)]:
         yield first, inputs
         first += len(inputs)
-
-
-def _compute_content_digest(source: Source[X]) -> str:
-    return compute_digest(*(compute_digests(inputs).tobytes() for _, inputs in _read_chunks(source)))
 
 
 def _read_or_none(path: Path) -> ArrayFile | None:

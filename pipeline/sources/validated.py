@@ -3,7 +3,6 @@
 from abc import abstractmethod
 from collections.abc import Iterator
 
-import attrs
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
@@ -12,14 +11,6 @@ from pipeline.data.rows import Example, X_co
 from pipeline.errors import OptionError, SourceError
 from pipeline.sources.malformed import MAX_PROBLEMS, OnBadRecord, Problem, Skipped
 from pipeline.sources.source import Source, check_index
-
-
-@attrs.frozen(eq=False)
-class _Screening:
-    """Raw numbers of the skipped records, in order, and their problems."""
-
-    numbers: NDArray[np.int64]
-    skipped: Skipped
 
 
 class Validated(Source[X_co]):
@@ -35,8 +26,7 @@ class Validated(Source[X_co]):
             msg = f'on_bad_record must be "raise", "skip" or a function of a Problem, got {on_bad_record!r}.'
             raise OptionError(msg, on_bad_record=on_bad_record)
         self.on_bad_record: OnBadRecord[X_co] = on_bad_record
-        nothing = _Screening(np.empty(0, np.int64), Skipped())
-        self._screening: _Screening | None = nothing if on_bad_record == "raise" else None
+        self._screening: tuple[NDArray[np.int64], Skipped] | None = None
 
     @abstractmethod
     def _iterate_raw(self) -> Iterator[Example[X_co] | Problem]:
@@ -56,13 +46,11 @@ class Validated(Source[X_co]):
 
     def _iterate_problems(self) -> Iterator[tuple[int, Problem]]:
         """Find all malformed records, with their raw numbers."""
-        for number, record in enumerate(self._iterate_raw()):
-            if isinstance(record, Problem):
-                yield number, record
+        return ((number, record) for number, record in enumerate(self._iterate_raw()) if isinstance(record, Problem))
 
     @override
     def __len__(self) -> int:
-        return self._count_raw() - len(self._screen().numbers)
+        return self._count_raw() - len(self._screen()[0])
 
     @override
     def __iter__(self) -> Iterator[Example[X_co]]:
@@ -82,7 +70,7 @@ class Validated(Source[X_co]):
     @property
     @override
     def skipped(self) -> Skipped:
-        return self._screen().skipped
+        return self._screen()[1]
 
     def _accept(self, record: Example[X_co] | Problem) -> Example[X_co]:
         """Return the example of a record that was not skipped before."""
@@ -105,22 +93,23 @@ class Validated(Source[X_co]):
 
     def _get_raw_number(self, index: int) -> int:
         number = check_index(index, len(self), type(self).__name__)
-        skipped = self._screen().numbers
+        skipped = self._screen()[0]
         if len(skipped) == 0:
             return number
         # Before the i-th skipped record, of raw number s, there are s - i records that are not skipped.
         return number + int(np.searchsorted(skipped - np.arange(len(skipped)), number, side="right"))
 
-    def _screen(self) -> _Screening:
-        """Find the records that are skipped, once."""
+    def _screen(self) -> tuple[NDArray[np.int64], Skipped]:
+        """Return the raw numbers of the skipped records, in order, and their counts; find them once."""
         if self._screening is None:
             numbers: list[int] = []
             kinds: dict[str, int] = {}
             first: list[Problem] = []
-            for number, problem in self._iterate_problems():
+            # With "raise" nothing is skipped, so nothing needs to be read.
+            for number, problem in () if self.on_bad_record == "raise" else self._iterate_problems():
                 if self._replace(problem) is None:
                     numbers.append(number)
                     kinds[problem.kind] = kinds.get(problem.kind, 0) + 1
                     first += [problem] if len(first) < MAX_PROBLEMS else []
-            self._screening = _Screening(np.array(numbers, np.int64), Skipped(kinds, tuple(first)))
+            self._screening = np.array(numbers, np.int64), Skipped(kinds, tuple(first))
         return self._screening

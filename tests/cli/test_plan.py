@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -140,6 +141,31 @@ def test_tokens_are_counted_by_a_tokenizer(run: Run, tmp_path: Path, name: str) 
     file = write_file(tmp_path / name, TEXTS[name])
     record = json.loads(run(file, "--unit", "tokens", "--tokenizer", tokenizer, "--json"))
     assert record["steps"] == (9 if name == "a.conllu" else 11)
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdin", "pipe"])
+@pytest.mark.parametrize(
+    ("text", "options", "steps"), [("to be\nor not to be\n", ["--unit", "words"], 6), ("3\n5\n", [], 8)]
+)
+def test_standard_input_is_read_like_a_text_file(
+    tmp_path: Path, name: str, text: str, options: list[str], steps: int
+) -> None:
+    """It has lengths, or texts if --unit says so, whether it is a pipe or a file."""
+    run = [sys.executable, "-P", "-m", "pipeline", "plan", name, *options, "--json"]
+    if name == "pipe":
+        os.mkfifo(tmp_path / "pipe")
+        thread = threading.Thread(target=lambda: (tmp_path / "pipe").write_text(text))
+        thread.start()
+        ran = subprocess.run(run, capture_output=True, check=True, cwd=tmp_path)
+        thread.join()
+        assert json.loads(ran.stdout)["steps"] == steps
+        return
+    with write_file(tmp_path / "a", text).open("rb") as file:
+        for ran in (
+            subprocess.run(run, input=text.encode(), capture_output=True, check=True),
+            subprocess.run(run, stdin=file, capture_output=True, check=True),
+        ):
+            assert json.loads(ran.stdout)["steps"] == steps
 
 
 def test_pipe_gets_plain_text(tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ BAD_OPTIONS: list[tuple[Callable[[Path], object], type[Exception], str]] = [
     (
         lambda f: Csv(f, text=0, empty_target=WRONG),
         OptionError,
-        "empty_target must be one of 'none', 'keep', 'raise', got",
+        "empty_target must be one of none, keep, raise, got",
     ),
     (
         lambda f: Csv(f, text=0, on_bad_record=WRONG),

@@ -5,7 +5,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from typing_extensions import override
 
@@ -46,6 +48,46 @@ def test_fields_by_name_and_by_number() -> None:
     """Mappings have names, tuples numbers."""
     assert to_pairs(Records([{"t": "a", "c": "x"}], text="t", target="c")) == [("a", "x")]
     assert to_pairs(Records([(3, ["a", "b"])], words=1, target=0)) == [(["a", "b"], 3)]
+
+
+@pytest.mark.parametrize(
+    ("value", "target"),
+    [
+        (np.int64(3), 3),
+        (np.uint8(3), 3),
+        (np.bool_(True), 1),
+        (torch.tensor(3), 3),
+        (torch.tensor([1, 2]), [1, 2]),
+        (np.array(["a", "b"]), ["a", "b"]),
+        (np.str_("a"), "a"),
+        ([np.int64(1), None, float("nan"), "a"], [1, None, None, "a"]),
+        (float("nan"), None),
+        (np.float64("nan"), None),
+        (2**63 - 1, 2**63 - 1),
+    ],
+)
+def test_targets_are_classes_of_python(value: object, target: object) -> None:
+    """Scalars and arrays of numpy and torch are converted; NaN is a missing target."""
+    found = Records([{"t": "a", "c": value}], text="t", target="c")[0].target
+    assert found == target
+    assert type(found) is type(target)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (2**63, "field 'c' must be a class number of at most 63 bits, got 9223372036854775808"),
+        (np.uint64(2**63), "field 'c' must be a class number of at most 63 bits, got"),
+        (1.5, "field 'c' must be a class, by name or number, got a float"),
+        (torch.tensor([0.5]), "entry 0 of field 'c' must be a class, by name or number, got a float"),
+        ([[1]], "entry 0 of field 'c' must be a class, by name or number, got a list"),
+        (b"a", "field 'c' must be a class, by name or number, got"),
+    ],
+)
+def test_targets_that_are_not_classes_are_malformed(value: object, message: str) -> None:
+    """The error names the record and the field."""
+    with pytest.raises(RecordError, match=f"list, record 1: .*{message}"):
+        Records([{"t": "a", "c": value}], text="t", target="c")[0]
 
 
 def test_a_torch_data_set_is_read_by_number() -> None:

@@ -101,8 +101,11 @@ def test_bytes_of_another_encoding_are_malformed(tmp_path: Path) -> None:
         TextLines(write(tmp_path / "c", b"\x00\xd8\x00\x00"), encoding="utf-16-le")[0]
     with pytest.raises(OptionError, match="encoding must be a text encoding that Python knows, .*, got 'utf-7,5'"):
         TextLines(file, encoding="utf-7,5")
-    with pytest.raises(OptionError, match="got 'base64'"):
-        TextLines(file, encoding="base64")
+    for encoding in ("base64", "undefined"):
+        with pytest.raises(OptionError, match=f"got '{encoding}'"):
+            TextLines(file, encoding=encoding)
+    with pytest.raises(RecordError, match=r"a, after line 0: UTF-16 .*BOM; say which encoding the file has"):
+        list(TextLines(file, encoding="utf-16"))
 
 
 def test_compressed_files(tmp_path: Path) -> None:
@@ -120,6 +123,33 @@ def test_compressed_files(tmp_path: Path) -> None:
     for suffix in ("bz2", "xz", "zst", "zip"):
         with pytest.raises(OptionError, match="must not be compressed, except with gzip; decompress it"):
             TextLines(write(tmp_path / f"a.{suffix}", b""))
+
+
+def test_a_file_that_is_swapped_while_in_use_is_noticed(tmp_path: Path) -> None:
+    """By another one with `rename`, or through a symbolic link; by one of the same content, reading continues."""
+    content = b"text\none\n"
+    for name in ("a", "b"):
+        write(tmp_path / name, content if name == "a" else content.upper())
+    link = tmp_path / "link.csv"
+    link.symlink_to("a")
+    linked, source = Csv(link), Csv(tmp_path / "a")
+    assert linked[0].input == source[0].input == "one"
+    link.unlink()
+    link.symlink_to("b")
+    with pytest.raises(SourceError, match=r"link\.csv' has changed since it was first read"):
+        linked[0]
+    write(tmp_path / "copy", content).rename(tmp_path / "a")
+    assert source[0].input == "one"
+    (tmp_path / "b").rename(tmp_path / "a")
+    with pytest.raises(SourceError, match=r"a' has changed since it was first read"):
+        list(source)
+
+
+def test_a_file_with_only_a_header_has_no_records(tmp_path: Path) -> None:
+    """With any line end, or without one."""
+    for content in (b"text,label", b"text,label\r", b"\xef\xbb\xbftext,label\r\n\r\n"):
+        assert list(Csv(write(tmp_path / "a", content), target="label")) == []
+        assert len(Csv(tmp_path / "a", target="label")) == 0
 
 
 @contextmanager
@@ -194,6 +224,8 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     """Missing files, folders and files that were deleted raise errors that name them."""
     with pytest.raises(SourceError, match="no' cannot be read: .*; check the path, which is relative to"):
         TextLines(tmp_path / "no")
+    with pytest.raises(SourceError, match="cannot be read: .*null"):
+        TextLines("a\0b")
     with pytest.raises(SourceError, match="is a folder, not a file; read a folder of text with TextFolder or lines_of"):
         TextLines(tmp_path)
     source = TextLines(write(tmp_path / "a", b"a\n"))
