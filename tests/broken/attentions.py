@@ -55,7 +55,7 @@ class AddsTheMask(Closest):
         return (self.score(query, key) - 1e9 * ~mask).softmax(-1)
 
 
-class OverQueries(Closest):
+class SoftmaxOverQueries(Closest):
     """Takes the softmax over the queries."""
 
     @override
@@ -163,7 +163,7 @@ TRIALS: Final[tuple[Trial, ...]] = (
         "adding one number to all scores masks nothing",
     ),
     trial(
-        OverQueries,
+        SoftmaxOverQueries,
         ATTENTION_LAWS,
         "weights_sum_to_one queries_are_independent batchmates_have_no_effect amount_of_padding_has_no_effect",
         "queries in the padding get weight as well",
@@ -192,4 +192,4 @@ TRIALS: Final[tuple[Trial, ...]] = (
         "every law about weights needs their shape",
     ),
 )
-"""All of them, with the laws that each breaks."""
+"""The broken parts of this file, with the laws that each breaks."""

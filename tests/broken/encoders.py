@@ -74,7 +74,7 @@ def select_last(hidden: Tensor, start: Tensor, lengths: Tensor) -> Tensor:
     return torch.cat([start.unsqueeze(1), hidden], 1).gather(1, last).squeeze(1)
 
 
-class Both(Leaky):
+class Bidirectional(Leaky):
     """A correct bidirectional encoder: the backward direction starts at each row's own last step."""
 
     causal = False
@@ -103,7 +103,7 @@ class Both(Leaky):
         return select_last(hidden - back, zeros, rows.lengths) + first
 
 
-class TimesTheMask(Leaky):
+class MultipliesByTheMask(Leaky):
     """Masks by multiplication: NaN times zero is NaN."""
 
     @override
@@ -138,7 +138,7 @@ class CarriesTheLastColumn(Leaky):
         return States(rows.with_values(hidden), final, carry=(carried.unsqueeze(0),))
 
 
-class BackFromThePadding(Both):
+class StartsBackwardInThePadding(Bidirectional):
     """Reverses the whole width, so that the backward direction starts in the padding."""
 
     @override
@@ -146,7 +146,7 @@ class BackFromThePadding(Both):
         return values.flip(1)
 
 
-class EndsAtTheLastStep(Both):
+class EndsAtTheLastStep(Bidirectional):
     """Takes the backward state at the last step, which has seen only that step."""
 
     @override
@@ -193,7 +193,7 @@ class StartsFromOnes(Leaky):
         return super().start(batch) if batch.initial_carry is not None else super().start(batch) + 1
 
 
-class CarriesInSecret(Leaky):
+class ReturnsUndeclaredCarry(Leaky):
     """Returns a carry, but does not declare it."""
 
     stateful = False
@@ -211,7 +211,7 @@ class WrongSize(Leaky):
         self.output_size = 5
 
 
-class CausalBothWays(Leaky):
+class DeclaresCausalAndBidirectional(Leaky):
     """Declares both causal and bidirectional."""
 
     bidirectional = True
@@ -233,7 +233,7 @@ class StaysSorted(Leaky):
         return super().states(rows, hidden[rows.lengths.argsort(descending=True, stable=True)], final)
 
 
-class Indexed(Leaky):
+class AddsTheRowIndex(Leaky):
     """Adds each row's index in the batch."""
 
     @override
@@ -242,7 +242,7 @@ class Indexed(Leaky):
         return super().run(update, start) + place
 
 
-class LessTheBatchMean(Leaky):
+class SubtractsTheBatchMean(Leaky):
     """Normalizes each step over the real steps of the whole batch."""
 
     @override
@@ -301,7 +301,7 @@ class Detaches(Leaky):
         return super().run(update / 2 + update.detach() / 2, start)
 
 
-class InSingle(Leaky):
+class ReturnsFloat32(Leaky):
     """Returns float32 for any input."""
 
     @override
@@ -309,7 +309,7 @@ class InSingle(Leaky):
         return super().states(rows, hidden.float(), final.float())
 
 
-class InDouble(Leaky):
+class MultipliesByFloat64(Leaky):
     """Multiplies by a constant that is always float64."""
 
     def __init__(self) -> None:
@@ -346,7 +346,7 @@ class ReadsBack(Leaky):
         return super().run(update if float(self.linear.bias.detach().sum()) < 100 else -update, start)
 
 
-class ByLength(Leaky):
+class LoopsOverTime(Leaky):
     """Loops over time in Python, but declares exportable: its graph has a fixed width."""
 
     exportable = True
@@ -430,7 +430,7 @@ class ReadsOneLayout(Leaky):
 
 
 TRIALS: Final[tuple[Trial, ...]] = (
-    trial(TimesTheMask, ENCODER_LAWS, "no_gradient_reaches_padding"),
+    trial(MultipliesByTheMask, ENCODER_LAWS, "no_gradient_reaches_padding"),
     trial(
         MeanOfTheWidth,
         ENCODER_LAWS,
@@ -447,7 +447,7 @@ TRIALS: Final[tuple[Trial, ...]] = (
     ),
     trial(CarriesTheLastColumn, ENCODER_LAWS, "carry_continues_the_sequence"),
     trial(
-        BackFromThePadding,
+        StartsBackwardInThePadding,
         ENCODER_LAWS,
         "amount_of_padding_has_no_effect batchmates_have_no_effect empty_rows_have_no_effect",
         _ALONE,
@@ -467,10 +467,10 @@ TRIALS: Final[tuple[Trial, ...]] = (
         "empty_rows_return_initial_carry carry_matches_declared",
         "without an initial carry, empty rows must end in zeros",
     ),
-    trial(CarriesInSecret, ENCODER_LAWS, "carry_matches_declared"),
+    trial(ReturnsUndeclaredCarry, ENCODER_LAWS, "carry_matches_declared"),
     trial(WrongSize, ENCODER_LAWS, "output_sizes_match_declared"),
     trial(
-        CausalBothWays,
+        DeclaresCausalAndBidirectional,
         ENCODER_LAWS,
         "declared_attributes_are_valid bidirectional_reads_from_both_ends",
         "one of two declarations that exclude each other is false",
@@ -484,14 +484,14 @@ TRIALS: Final[tuple[Trial, ...]] = (
         "swapped rows show wherever rows of different lengths are compared",
     ),
     trial(
-        Indexed,
+        AddsTheRowIndex,
         ENCODER_LAWS,
         """row_order_has_no_effect batchmates_have_no_effect empty_rows_have_no_effect rows_start_from_initial_carry
         carry_continues_the_sequence""",
         "a row alone always has index 0",
     ),
     trial(
-        LessTheBatchMean,
+        SubtractsTheBatchMean,
         ENCODER_LAWS,
         """batchmates_have_no_effect causal_steps_do_not_look_ahead rows_start_from_initial_carry
         carry_continues_the_sequence""",
@@ -527,16 +527,16 @@ TRIALS: Final[tuple[Trial, ...]] = (
     ),
     trial(Detaches, ENCODER_LAWS, "gradients_are_correct"),
     trial(
-        InSingle,
+        ReturnsFloat32,
         ENCODER_LAWS,
         """output_dtype_follows_part gradients_are_correct rows_start_from_initial_carry
         carry_continues_the_sequence""",
         "finite differences and carries need all digits of float64",
     ),
-    trial(InDouble, ENCODER_LAWS, "output_dtype_follows_part"),
+    trial(MultipliesByFloat64, ENCODER_LAWS, "output_dtype_follows_part"),
     trial(OnTheCpu, ENCODER_LAWS, "output_device_follows_part"),
     trial(ReadsBack, ENCODER_LAWS, "output_device_follows_part"),
-    trial(ByLength, ENCODER_LAWS, "exported_part_is_equal"),
+    trial(LoopsOverTime, ENCODER_LAWS, "exported_part_is_equal"),
     trial(
         NotForCompilers,
         ENCODER_LAWS,
@@ -559,4 +559,4 @@ TRIALS: Final[tuple[Trial, ...]] = (
         "it raises for every packed batch",
     ),
 )
-"""All of them, with the laws that each breaks."""
+"""The broken parts of this file, with the laws that each breaks."""

@@ -22,10 +22,10 @@ class Scores(nn.Module):
         self, values: Float[Tensor, "batch time feature"], lengths: Int64[Tensor, " batch"]
     ) -> Float[Tensor, "batch classes"]:
         """Return scores of rows."""
-        beside = lengths.to(values.device).unsqueeze(1)
-        mask = self.mask(torch.arange(values.shape[1], device=values.device), beside)
+        row_lengths = lengths.to(values.device).unsqueeze(1)
+        mask = self.mask(torch.arange(values.shape[1], device=values.device), row_lengths)
         total = values.masked_fill(~mask.unsqueeze(-1), 0).sum(1)
-        scores: Tensor = self.linear(total / beside.clamp(min=1))
+        scores: Tensor = self.linear(total / row_lengths.clamp(min=1))
         return scores
 
     def mask(self, time: Tensor, lengths: Tensor) -> Tensor:
@@ -91,4 +91,4 @@ TRIALS: Final[tuple[Trial, ...]] = (
     ),
     trial(smoothed, MODULE_LAWS, "causal_steps_do_not_look_ahead"),
 )
-"""All of them, with the laws that each breaks."""
+"""The broken parts of this file, with the laws that each breaks."""

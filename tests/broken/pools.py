@@ -33,7 +33,7 @@ class MaxWithThePadding(Pooling):
         return rows.values.amax(1) if rows.width else states.final * 0
 
 
-class MeanOfNothing(Pooling):
+class DividesByZeroLengths(Pooling):
     """Divides by lengths that may be 0."""
 
     @override
@@ -54,7 +54,7 @@ class WithABias(Pooling):
         return states.padded().values.sum(1) + self.bias
 
 
-class TwiceAsLarge(Pooling):
+class DeclaresHalfTheSize(Pooling):
     """Concatenates mean and sum, but declares the size of one of them."""
 
     @override
@@ -72,9 +72,12 @@ TRIALS: Final[tuple[Trial, ...]] = (
     ),
     trial(MaxWithThePadding, POOL_LAWS, "amount_of_padding_has_no_effect batchmates_have_no_effect", _ALONE),
     trial(
-        MeanOfNothing, POOL_LAWS, "empty_rows_give_zeros empty_rows_have_no_effect", "NaN is neither finite nor zero"
+        DividesByZeroLengths,
+        POOL_LAWS,
+        "empty_rows_give_zeros empty_rows_have_no_effect",
+        "NaN is neither finite nor zero",
     ),
     trial(WithABias, POOL_LAWS, "empty_rows_give_zeros"),
-    trial(TwiceAsLarge, POOL_LAWS, "pooled_sizes_match_declared"),
+    trial(DeclaresHalfTheSize, POOL_LAWS, "pooled_sizes_match_declared"),
 )
-"""All of them, with the laws that each breaks."""
+"""The broken parts of this file, with the laws that each breaks."""

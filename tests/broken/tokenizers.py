@@ -171,4 +171,4 @@ TRIALS: Final[tuple[Trial, ...]] = (
     trial(NeverTheSame, TOKENIZER_LAWS, "encoding_is_deterministic"),
     trial(SharesIds, TOKENIZER_LAWS, "vocabulary_is_valid"),
 )
-"""All of them, with the laws that each breaks."""
+"""The broken parts of this file, with the laws that each breaks."""

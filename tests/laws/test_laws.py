@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from broken import TRIALS
 from broken.attentions import Closest
-from broken.encoders import Both, Leaky
+from broken.encoders import Bidirectional, Leaky
 from broken.modules import Scores, Smoothed
-from broken.pools import MeanOfNothing
+from broken.pools import DividesByZeroLengths
 from broken.tokenizers import Letters, LosesSpaces
 from broken.trial import Trial, get_name, is_broken
 from pipeline import (
@@ -73,7 +73,7 @@ ENCODERS: dict[str, Callable[[], Encoder[MaybeCausal]]] = {
     "bigru, concat, stacked": lambda: GRU(3, 4, bidirectional=True, num_layers=2),
     "bigru, sum": lambda: GRU(3, 4, bidirectional=True, merge="sum"),
     "leaky": Leaky,
-    "leaky, both ways": Both,
+    "leaky, both ways": Bidirectional,
 }
 ATTENTIONS: dict[str, Callable[[], Attention]] = {
     "dot": lambda: Dot(3),
@@ -205,7 +205,7 @@ def test_laws_have_unique_names_and_docstrings() -> None:
 
 def test_correct_parts_pass_all_laws_in_one_call() -> None:
     """There is one such call per kind."""
-    check_encoder(Both)
+    check_encoder(Bidirectional)
     check_attention(Closest)
     check_pool(MeanPool)
     check_tokenizer(Letters)
@@ -215,7 +215,7 @@ def test_correct_parts_pass_all_laws_in_one_call() -> None:
 def test_all_broken_laws_are_reported_together() -> None:
     """The error lists each law with its finding and a fix, and the first one is its cause."""
     with pytest.raises(LawBrokenError) as caught:
-        check_pool(MeanOfNothing)
+        check_pool(DividesByZeroLengths)
     assert caught.value.details == {"laws": ("empty_rows_give_zeros", "empty_rows_have_no_effect")}
     assert isinstance(caught.value.__cause__, LawBrokenError)
     lines = str(caught.value).split("\n")
