@@ -19,6 +19,7 @@ __all__ = [
     "RecordError",
     "ShapeError",
     "SourceError",
+    "StageError",
     "TargetError",
     "TextError",
     "UnknownNameError",
@@ -78,6 +79,10 @@ class RecordError(PipelineError, ValueError):
 
 class SourceError(PipelineError, OSError):
     """A file that does not exist, cannot be read, or changed while it was read."""
+
+
+class StageError(PipelineError, RuntimeError):
+    """A StopIteration raised inside a stage, which would have ended the stream as if it had no more rows."""
 
 
 class UnsizedError(PipelineError, TypeError):

@@ -15,9 +15,10 @@ from typing_extensions import TypeIs
 from pipeline.checks.hints import describe, format_hint, get_classes, is_unconstrained, resolve_hints
 from pipeline.checks.switches import SWITCHES
 from pipeline.data.batches import Padded, is_batch
-from pipeline.data.rows import Ids
+from pipeline.data.metadata import Collated, check_same_metadata
+from pipeline.data.rows import Ids, is_row
 from pipeline.data.states import MaybeCausal, States
-from pipeline.errors import PaddingLeakError, ShapeError
+from pipeline.errors import CompositionError, PaddingLeakError, PipelineError, ShapeError, StageError
 
 A = TypeVar("A")
 P = ParamSpec("P")
@@ -47,6 +48,8 @@ def add_border(plain: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S,
 
     Raises:
         ShapeError: from the wrapped method, if the input or the output is of another type.
+        CompositionError: if the output has other row ids than the input.
+        StageError: if the method raised StopIteration.
         PaddingLeakError: while the padding check is on, if padding affected the output.
     """
     # Read at the first call, and kept in a list as the only entry: an annotation may name a class that is defined after
@@ -69,19 +72,74 @@ def add_border(plain: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S,
                 "place it after a stage that returns what it takes."
             )
             raise ShapeError(msg, stage=stage, argument=name)
-        if SWITCHES.padding:
-            marked = {key: mark_padding(each) for key, each in kwargs.items()}
-            result = loose(self, *map(mark_padding, args), **marked)
-        else:
-            result = plain(self, *args, **kwargs)
-        if SWITCHES.checks and not after.accepts(result):
-            msg = f"{stage} must return {format_hint(after.hint)} as annotated, got {describe(result)}; fix the stage."
-            raise ShapeError(msg, stage=stage)
+        try:
+            if SWITCHES.padding:
+                marked = {key: mark_padding(each) for key, each in kwargs.items()}
+                result = loose(self, *map(mark_padding, args), **marked)
+            else:
+                result = plain(self, *args, **kwargs)
+        except Exception as error:
+            stop = explain_error(error, self)
+            if stop is not None:
+                raise stop from error
+            raise
+        if SWITCHES.checks:
+            _check_result(stage, after, value, result)
         if SWITCHES.padding:
             check_leaks(stage, value, result)
         return result
 
     return cast("Callable[Concatenate[S, P], R]", call)
+
+
+def explain_error(error: Exception, stage: object) -> StageError | None:
+    """Return the error to raise instead of one that a stage raised; None to raise the same, perhaps with a note.
+
+    The note names the part and the plugin that offers it. Errors of this library name what is wrong already.
+    """
+    if isinstance(error, StopIteration):
+        # PEP 479's rule for generators: whatever iterates over the results would take the error for their end.
+        return make_stop_error(type(stage).__name__)
+    describe_part: Callable[[], str] | None = getattr(stage, "describe_part", None)
+    if describe_part is not None and not isinstance(error, PipelineError):
+        error.add_note(f"It was raised in `{type(stage).__name__}`, in {describe_part()}.")
+    return None
+
+
+def make_stop_error(stage: str) -> StageError:
+    """Return the error for a StopIteration inside a stage."""
+    msg = (
+        f"`{stage}` raised StopIteration, which would end the stream as if it had no more rows; catch it in the stage, "
+        "or give `next` a default: next(values, None)."
+    )
+    return StageError(msg, stage=stage)
+
+
+def _check_result(stage: str, after: _Side, value: object, result: object) -> None:
+    """Reject an output of another type than annotated, or with other row ids than the input."""
+    if not after.accepts(result):
+        msg = f"{stage} must return {format_hint(after.hint)} as annotated, got {describe(result)}; fix the stage."
+        raise ShapeError(msg, stage=stage)
+    if result is not value:
+        check_same_rows(stage, value, result)
+
+
+def check_same_rows(stage: str, value: object, result: object) -> None:
+    """Reject an output whose row ids are not those of the input.
+
+    Raises:
+        CompositionError: naming the stage.
+    """
+    if isinstance(value, Collated) and isinstance(result, Collated):
+        before, after = cast("Any", value).metadata, cast("Any", result).metadata
+        if after is not before:
+            check_same_metadata(stage, before, after)
+    elif is_row(value) and is_row(result) and value.row_id != result.row_id:
+        msg = (
+            f"{stage} returned row {result.row_id} for row {value.row_id}; keep the row id: "
+            "attrs.evolve(row, sequence=...), or Row(..., row_id=row.row_id)."
+        )
+        raise CompositionError(msg, stage=stage, row=value.row_id)
 
 
 def _read_sides(plain: Callable[..., object]) -> tuple[str, _Side, _Side]:
@@ -121,6 +179,7 @@ def check_leaks(stage: str, value: object, result: object) -> None:
         is_nan = tensor.flatten(1).isnan().any(1) if tensor.ndim > 1 else tensor.isnan()
         if bool(is_nan.any()):
             row = int(rows[int(is_nan.nonzero()[0])])
+            row = int(cast("Any", result).row_ids[row]) if isinstance(result, Collated) else row
             msg = (
                 f"{stage} let padding affect its {field}: with NaN in the padding of its input, row {row} became NaN; "
                 "fill or mask the padding in the stage before computing from it."

@@ -1,8 +1,10 @@
 """Stages joined by `>>`: chains, chains over a stream, and the checks made when they are joined."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import count, groupby, pairwise
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast, final
 
 import attrs
@@ -10,10 +12,13 @@ import torch
 from torch import nn
 from typing_extensions import override
 
+from pipeline.core.border import make_stop_error
 from pipeline.core.contexts import temporary_mode
 from pipeline.core.stage import I_contra, ModuleStage, O_co, Spec, Stage, StageBase, Stream, TypePreserving, is_stream
 from pipeline.data.batches import is_batch
-from pipeline.data.rows import is_row, reject_single_text
+from pipeline.data.iteration import SizedIterator, check_ordered, is_map_style, iterate
+from pipeline.data.metadata import Collated
+from pipeline.data.rows import FILLER, Example, Kind, Row, is_row, reject_single_text
 from pipeline.data.scores import Predictions
 from pipeline.errors import CompositionError, PipelineError
 
@@ -156,7 +161,13 @@ class StreamChain(_ChainBase, Stream[I_contra, O_co], border=False):
         def __call__(self, values: Iterable[I_contra], /) -> Iterator[O_co]: ...
 
     def forward(self, values: Iterable[I_contra]) -> Iterator[O_co]:
-        """Yield the outputs in the order of the stream."""
+        """Yield the outputs in the order of the stream.
+
+        Raises:
+            TextError: if `values` is one text.
+            StageError: if a stage raises StopIteration.
+            CompositionError: if a stage loses or doubles values.
+        """
         return self._run(values, predicts=False)
 
     @override
@@ -168,14 +179,17 @@ class StreamChain(_ChainBase, Stream[I_contra, O_co], border=False):
         """Yield one prediction per input, in the order of the inputs, lazily.
 
         Runs in evaluation mode without gradients, and restores the mode. Buffers at most as many predictions as the
-        bucket reads ahead.
+        bucket reads ahead. Targets of the inputs are ignored.
 
         Raises:
             TextError: if `inputs` is one text.
+            StageError: if a stage raises StopIteration.
             CompositionError: if a stage lost a row or returned one twice.
         """
         reject_single_text(inputs)
-        batches = self.predict_batches(_number_rows(inputs))
+        number_inputs = count()
+        numbered = _count_values(_number_rows(iterate(inputs)), number_inputs)
+        batches = _locate_errors(self._run(numbered, predicts=True), inputs)
         # Batches arrive sorted by length. A prediction waits until all rows before it were predicted.
         waiting: dict[int, R] = {}
         due = 0
@@ -193,8 +207,9 @@ class StreamChain(_ChainBase, Stream[I_contra, O_co], border=False):
             while due in waiting:
                 yield waiting.pop(due)
                 due += 1
-        if waiting:
-            msg = f"row {due} was not predicted, but later rows were; a stage of {self!r} lost it."
+        total = next(number_inputs)
+        if due < total:
+            msg = f"row {due} of {total} was not predicted; a stage of {self!r} lost it."
             raise CompositionError(msg, place=due)
 
     def inspect(self, value: I_contra) -> "Inspection":
@@ -202,20 +217,25 @@ class StreamChain(_ChainBase, Stream[I_contra, O_co], border=False):
         return self._inspect(next(_number_rows([value])))
 
     def _run(self, values: Iterable[Any], *, predicts: bool) -> Iterator[Any]:
+        reject_single_text(values)
         device = next((tensor.device for tensor in self.parameters()), None)
-        flow: Iterable[Any] = values
+        check_ordered(values)
+        flow: Iterable[Any] = iterate(values) if is_map_style(values) else values
+        has_length = not predicts
         # Neighbors that take one value at a time run in one loop: fewer nested generators.
         for takes_one, group in groupby(self._numbered(), key=_takes_one_value):
             if takes_one:
-                flow = _map_stages(list(group), flow, device)
+                flow = _map_stages(list(group), flow, device, predicts=predicts)
                 continue
             for number, stage in group:
                 if is_stream(stage):
-                    outputs = stage.predict_batches(flow) if predicts else stage(flow)
+                    if has_length:
+                        # The stages so far map one value to one: the stream may use the length of the input.
+                        flow, has_length = SizedIterator(iter(flow), values), False
+                    flow = _run_stream(stage, flow, number, predicts=predicts)
                 else:
-                    outputs = cast("Stage[Any, Any]", stage).map(flow)
-                flow = _name_stage_in_errors(outputs, number, stage)
-        return iter(flow)
+                    flow = _map_together(cast("Stage[Any, Any]", stage), flow, number)
+        return _locate_errors(iter(flow), values)
 
 
 _CHAINS: Final = (Chain, TypePreservingChain, StreamChain)
@@ -228,7 +248,13 @@ def _takes_one_value(numbered: NumberedStage) -> bool:
     return not isinstance(stage, Stream) and getattr(type(stage), "map", _DEFAULT_MAP) is _DEFAULT_MAP
 
 
-def _run_stages(stages: Iterable[NumberedStage], value: Any, device: torch.device | None = None) -> Any:  # noqa: ANN401
+def _run_stages(
+    stages: Iterable[NumberedStage],
+    value: Any,  # noqa: ANN401 - the types were checked when the stages were joined
+    device: torch.device | None = None,
+    *,
+    predicts: bool = False,
+) -> Any:  # noqa: ANN401
     """Run one value through stages. An error names the stage. With a device, batches are moved to it for modules."""
     if torch.compiler.is_compiling():
         for _, stage in stages:
@@ -238,32 +264,177 @@ def _run_stages(stages: Iterable[NumberedStage], value: Any, device: torch.devic
         if device is not None and isinstance(stage, nn.Module) and is_batch(value) and value.values.device != device:
             value = value.to(device)
         try:
-            value = cast("Any", stage)(value)
-        except PipelineError as error:
-            _name_stage(error, number, stage)
+            before, value = value, cast("Any", stage)(value)
+            # A list of rows in, a batch or a list out. Two batches are compared around the stage itself.
+            if predicts and isinstance(before, list):
+                _check_rows_kept(type(stage).__name__, cast("object", before), value)
+        except Exception as error:
+            # The border does this too, but not for a `forward` from a class that is not a stage.
+            named = make_stop_error(type(stage).__name__) if isinstance(error, StopIteration) else error
+            _name_stage(named, number, stage)
+            if named is not error:
+                raise named from error
             raise
     return value
 
 
-def _map_stages(stages: Sequence[NumberedStage], values: Iterable[Any], device: torch.device | None) -> Iterator[Any]:
+def _map_stages(
+    stages: Sequence[NumberedStage], values: Iterable[Any], device: torch.device | None, *, predicts: bool
+) -> Iterator[Any]:
     for value in values:
-        yield _run_stages(stages, value, device)
+        yield _run_stages(stages, value, device, predicts=predicts)
 
 
-def _name_stage_in_errors(outputs: Iterable[A], number: int, stage: StageBase) -> Iterator[A]:
+def _map_together(stage: Stage[Any, Any], values: Iterable[Any], number: int) -> Iterator[Any]:
+    """Map a stage with an implementation of its own for several values. An error names the stage.
+
+    Raises:
+        CompositionError: if it does not yield one output per input.
+    """
+    given, returned = count(), count()
+    yield from _count_values(_run_named(stage.map(_count_values(iter(values), given)), number, stage), returned)
+    expected, found = next(given), next(returned)
+    if expected != found:
+        name = type(stage).__name__
+        msg = (
+            f"stage {number} `{name}`: it returned {found} outputs for {expected} inputs; {name}.map must yield one "
+            "output per input."
+        )
+        raise CompositionError(msg, stage_number=number, inputs=expected, outputs=found)
+
+
+def _run_stream(stage: Stream[Any, Any], values: Iterable[Any], number: int, *, predicts: bool) -> Iterator[Any]:
+    """Run a stream. An error names the stage.
+
+    Raises:
+        CompositionError: if it loses or doubles rows in prediction.
+    """
+    if not predicts:
+        return _run_named(stage(values), number, stage)
+    rows = _RowCounter()
+    return rows.check(_run_named(stage.predict_batches(rows.count(values)), number, stage), number, stage)
+
+
+class _RowCounter:
+    """Counts the rows that a stream takes and yields, if its inputs and outputs are rows."""
+
+    def __init__(self) -> None:
+        self.given: int = 0
+        self.is_known = True
+
+    def count(self, values: Iterable[Any]) -> Iterator[Any]:
+        """Yield the inputs of the stream."""
+        for value in values:
+            self._add(value)
+            yield value
+
+    def _add(self, value: object) -> None:
+        rows = 1 if is_row(value) else _count_rows(value)
+        self.is_known = self.is_known and rows is not None
+        self.given += rows or 0
+
+    def check(self, outputs: Iterable[Any], number: int, stage: StageBase) -> Iterator[Any]:
+        """Yield the outputs of the stream, and compare the numbers of rows at the end."""
+        returned = 0
+        for output in outputs:
+            rows = 1 if is_row(output) else _count_rows(output)
+            self.is_known = self.is_known and rows is not None
+            returned += rows or 0
+            yield output
+        if self.is_known and returned != self.given:
+            msg = (
+                f"stage {number} `{type(stage).__name__}`: it returned {returned} rows for {self.given}; in prediction "
+                "each row must be returned once. Leave rows out in training only: override predict_batches."
+            )
+            raise CompositionError(msg, stage_number=number, rows=self.given, returned=returned)
+
+
+def _count_rows(value: object) -> int | None:
+    """Return the number of rows of a batch, or of a list of rows; None for other values."""
+    row_ids = _get_row_ids(value)
+    return None if row_ids is None else len(row_ids)
+
+
+def _get_row_ids(value: object) -> list[int] | None:
+    """Return the row ids of a batch, or of a list of rows; None for other values."""
+    if isinstance(value, Collated):
+        found: list[int] = cast("Any", value).row_ids.tolist()
+    elif isinstance(value, list) and set(map(type, cast("list[object]", value))) == {Row}:
+        found = [row.row_id for row in cast("list[Row[Kind]]", value)]
+    else:
+        return None
+    return [row_id for row_id in found if row_id != FILLER]
+
+
+def _check_rows_kept(stage: str, before: object, after: object) -> None:
+    """Reject rows that were lost, doubled or swapped between a list of rows and the batch made of it."""
+    given, returned = _get_row_ids(before), _get_row_ids(after)
+    # Sorted: a stage may sort the rows of a batch, if it sorts their row ids too.
+    if given is not None and returned is not None and sorted(given) != sorted(returned):
+        msg = (
+            f"{stage} returned rows {returned[:8]} for rows {given[:8]}; in prediction each row must be returned once, "
+            "with its row id."
+        )
+        raise CompositionError(msg, stage=stage)
+
+
+_first: Callable[[tuple[Any, int]], Any] = itemgetter(0)
+
+
+def _count_values(values: Iterator[A], counter: "count[int]") -> Iterator[A]:
+    """Yield the values; the next number of the counter is how many were yielded. In C, since it runs once per row."""
+    return map(_first, zip(values, counter, strict=False))
+
+
+def _run_named(outputs: Iterable[A], number: int, stage: StageBase) -> Iterator[A]:
     """Yield the outputs of a stage. An error on the way names the stage."""
     try:
         yield from outputs
-    except PipelineError as error:
-        _name_stage(error, number, stage)
+    except Exception as error:
+        # Python's own error for a StopIteration inside a generator.
+        is_stop = type(error) is RuntimeError and isinstance(error.__cause__, StopIteration)
+        named = make_stop_error(type(stage).__name__) if is_stop else error
+        _name_stage(named, number, stage)
+        if is_stop:
+            raise named from error.__cause__
         raise
 
 
-def _name_stage(error: PipelineError, number: int, stage: StageBase) -> None:
-    """Prefix an error with the stage that raised it, unless an earlier stage did so already."""
-    if "stage_number" not in error.details:
-        error.args = (f"stage {number} `{type(stage).__name__}`: {error}", *error.args[1:])
-        error.details = {**error.details, "stage_number": number}
+def _name_stage(error: Exception, number: int, stage: StageBase) -> None:
+    """Name the stage that raised an error, unless an earlier stage was named already.
+
+    Errors of this library get a prefix; others a note, since programs may read their message.
+    """
+    name = f"stage {number} `{type(stage).__name__}`"
+    if isinstance(error, PipelineError):
+        if "stage_number" not in error.details:
+            error.args = (f"{name}: {error}", *error.args[1:])
+            error.details = {**error.details, "stage_number": number}
+    elif not any(note.startswith(f"{_NOTE}stage ") for note in getattr(error, "__notes__", ())):
+        error.add_note(f"{_NOTE}{name}.")
+
+
+_NOTE: Final = "It was raised in "
+
+
+def _locate_errors(outputs: Iterator[A], inputs: object) -> Iterator[A]:
+    """Yield outputs. An error that names a row names its file and line too, if the inputs are a source that knows."""
+    where: Callable[[int], str] | None = getattr(inputs, "where", None)
+    return outputs if where is None else _add_location(outputs, where)
+
+
+def _add_location(outputs: Iterator[A], where: Callable[[int], str]) -> Iterator[A]:
+    try:
+        yield from outputs
+    except PipelineError as error:
+        row = error.details.get("row")
+        if isinstance(row, int) and row >= 0 and "where" not in error.details and f"row {row}" in str(error):
+            # A source that cannot tell must not hide the error.
+            with suppress(Exception):
+                place = where(row)
+                error.args = (f"{error} Row {row} is {place}.", *error.args[1:])
+                error.details = {**error.details, "where": place}
+        raise
 
 
 def join(*stages: StageBase) -> StageBase:
@@ -281,9 +452,30 @@ def join(*stages: StageBase) -> StageBase:
         chain = cast("StageBase", TypePreservingChain(flat))
     else:
         chain = cast("StageBase", Chain(flat))
+    _check_types(stages)
     # Along the whole chain at every join: a size that only the new stages know may reach a stage that waited for it.
     chain.build(Spec())
     return chain
+
+
+def _check_types(stages: Sequence[StageBase]) -> None:
+    """Reject neighbors whose types exclude each other, as a type checker does.
+
+    Raises:
+        CompositionError: naming both, and the stage that is missing between them.
+    """
+    from pipeline.summary.types import explain_misfit  # noqa: PLC0415 - above the core, as in `_summarize`
+
+    number = 0
+    for before, after in pairwise(stages):
+        left = list(before.stages.values()) if isinstance(before, _ChainBase) else [before]
+        right = list(after.stages.values()) if isinstance(after, _ChainBase) else [after]
+        number += len(left)
+        problem = explain_misfit(left, right)
+        if problem is not None:
+            names = f"stage {number} `{type(left[-1]).__name__}` and stage {number + 1} `{type(right[0]).__name__}`"
+            msg = f"between {names}: {problem}"
+            raise CompositionError(msg)
 
 
 def name_stages(stages: Sequence[StageBase]) -> dict[str, StageBase]:
@@ -300,7 +492,7 @@ def name_stages(stages: Sequence[StageBase]) -> dict[str, StageBase]:
         if stage.name is None and not _has_weights(stage):
             continue
         name = stage.name or make_default_name(type(stage))
-        if not name.isidentifier() or name == "stages" or any(hasattr(kind, name) for kind in _CHAINS):
+        if not name.isidentifier() or _is_attribute(name):
             msg = (
                 f"the name of stage {index + 1} must be an identifier and no attribute of a chain, got {name!r}; "
                 "choose another name."
@@ -319,10 +511,15 @@ def name_stages(stages: Sequence[StageBase]) -> dict[str, StageBase]:
         name, number = make_default_name(type(stage)), 1
         while index not in names:
             candidate = name if number == 1 else f"{name}_{number}"
-            if candidate not in names.values():
+            if candidate not in names.values() and not _is_attribute(candidate):
                 names[index] = candidate
             number += 1
     return {names[index]: stage for index, stage in enumerate(stages)}
+
+
+def _is_attribute(name: str) -> bool:
+    """Return whether a chain has an attribute of this name, such as `double` or `stages`."""
+    return name == "stages" or any(hasattr(kind, name) for kind in _CHAINS)
 
 
 def make_default_name(cls: type) -> str:
@@ -344,6 +541,14 @@ def _has_weights(stage: StageBase) -> bool:
 
 
 def _number_rows(inputs: Iterable[A]) -> Iterator[A]:
-    """Yield the inputs; those that are rows already get new row ids, since theirs may be from anywhere."""
+    """Yield the inputs without their targets, which may be missing or unknown where predictions are wanted.
+
+    Inputs that are rows already get new row ids, since theirs may be from anywhere.
+    """
     for row_id, value in enumerate(inputs):
-        yield attrs.evolve(value, row_id=row_id) if is_row(value) else value
+        if is_row(value):
+            yield cast("A", attrs.evolve(value, row_id=row_id, target=None))
+        elif isinstance(value, Example):
+            yield cast("A", Example(cast("Example[object]", value).input))
+        else:
+            yield value

@@ -15,6 +15,8 @@ from torch import nn
 from typing_extensions import TypeIs, override
 
 from pipeline.core.border import add_border
+from pipeline.data.iteration import iterate
+from pipeline.data.rows import reject_single_text
 from pipeline.errors import CompositionError
 
 if TYPE_CHECKING:
@@ -34,10 +36,13 @@ class Spec:
     Attributes:
         size: the size of the last axis (feature or hidden); None if it is not known yet.
         causal: whether no step depends on a later one; None if it is not known yet.
+        outdated: the stage that changed the steps after the encoder, if one did. The encoder's final states are not
+            changed by it, so it has no effect on `Pool("final")`, which rejects it.
     """
 
     size: int | None = None
     causal: bool | None = None
+    outdated: str | None = None
 
 
 class StageBase:
@@ -74,7 +79,9 @@ class Stage(StageBase, ABC, Generic[I_contra, O_co]):
 
     def map(self, values: Iterable[I_contra], /) -> Iterator[O_co]:
         """Map the stage over many values, lazily. Override it if several values at a time are faster."""
-        return map(self, values)
+        # Not `map`: a StopIteration of the stage's own would end it silently; a generator raises an error (PEP 479).
+        reject_single_text(values)
+        return (self(value) for value in iterate(values))
 
     @overload
     def __rshift__(self, after: "TypePreserving[O_co]", /) -> "Chain[I_contra, O_co]": ...

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from pipeline.checks.shapes import checked
 from pipeline.data.rows import FILLER
+from pipeline.data.tensors import to_ints
 from pipeline.data.trees import ON_CPU, as_pytree, move_to_device, pin_memory
-from pipeline.errors import ShapeError
+from pipeline.errors import CompositionError, ShapeError
 
 IGNORED = -100
 """The target of a row or step without one: the default `ignore_index` of torch's losses."""
@@ -80,6 +81,39 @@ def check_metadata(metadata: BatchMetadata, batch: int, width: int | None = None
                 "pad targets and masks together with the values."
             )
             raise ShapeError(msg, argument="metadata")
+
+
+def check_same_metadata(stage: str, before: BatchMetadata, after: BatchMetadata) -> None:
+    """Reject the metadata of a stage's output if they are not those of its input.
+
+    Metadata derived from those of the input keep the tensor `row_ids`. They may have other targets or masks.
+
+    Raises:
+        CompositionError: naming the stage, if it dropped the metadata or took those of other rows.
+    """
+    if after.row_ids is before.row_ids or after.row_ids.is_meta or before.row_ids.is_meta:
+        return
+    lost = [
+        name
+        for name in ("targets", "answer_mask", "start_steps")
+        if getattr(before, name) is not None and getattr(after, name) is None
+    ]
+    if lost or not torch.equal(before.row_ids, after.row_ids):
+        # Metadata made by default have row ids from 0.
+        is_new = bool(lost) or torch.equal(after.row_ids, torch.arange(len(after.row_ids)))
+        what = "dropped the metadata of its input" if is_new else "returned the metadata of other rows"
+        msg = (
+            f"{stage} {what}: row ids were {_list_some(before)}, and are {_list_some(after)}"
+            + (f" without {lost[0]}" if lost else "")
+            + "; keep the rows in their order, and pass the metadata on: value.with_values(values), or "
+            "metadata=value.metadata."
+        )
+        raise CompositionError(msg, stage=stage)
+
+
+def _list_some(metadata: BatchMetadata) -> str:
+    row_ids = to_ints(metadata.row_ids[:8])
+    return f"[{', '.join(map(str, row_ids))}{', ...' if len(metadata.row_ids) > 8 else ''}]"
 
 
 class _HasMetadata(Protocol):

@@ -108,12 +108,14 @@ def is_row(value: object) -> TypeIs[Row[Kind]]:
 
 
 def reject_single_text(inputs: object) -> None:
-    """Reject one text where an iterable of inputs is expected. To a type checker a text is an iterable of texts.
+    """Reject one text, or bytes, where an iterable of inputs is expected.
+
+    To a type checker a text is an iterable of texts, and bytes are one of integers.
 
     Raises:
-        TextError: if the inputs are one text.
+        TextError: if the inputs are one text, or bytes.
     """
-    if isinstance(inputs, str):
+    if isinstance(inputs, str | bytes | bytearray):
         msg = f"inputs must be an iterable of inputs, got one text, {inputs[:40]!r}; pass [text]."
         raise TextError(msg)
 

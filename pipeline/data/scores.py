@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Generic
+from typing import Generic, Self
 
 import attrs
 from jaxtyping import Float, Int64
@@ -72,6 +72,10 @@ class Scores(Collated, Predictions[N], Generic[N]):
         best, row_ids = to_ints(self.values.argmax(1)), to_ints(self.metadata.row_ids)
         return ((row_id, self.names[index]) for row_id, index in zip(row_ids, best, strict=True) if row_id != FILLER)
 
+    def with_values(self, values: Float[Tensor, "batch classes"]) -> Self:
+        """Return the same rows and classes with other scores, such as scaled ones."""
+        return attrs.evolve(self, values=values)
+
     def log_softmax(self) -> Float[Tensor, "batch classes"]:
         """Return the logarithms of the class probabilities."""
         return self.values.log_softmax(1)
@@ -139,6 +143,10 @@ class StepScores(Collated, Predictions[list[N]], Generic[N]):
             if answer_mask is not None:
                 classes = classes[answer_mask[row, :length]]
             yield row_id, [self.names[index] for index in to_ints(classes)]
+
+    def with_values(self, values: Float[Tensor, "steps classes"]) -> Self:
+        """Return the same rows and classes with other scores, such as scaled ones."""
+        return attrs.evolve(self, values=values)
 
     def log_softmax(self) -> Float[Tensor, "steps classes"]:
         """Return the logarithms of the class probabilities."""

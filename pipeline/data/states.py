@@ -42,6 +42,8 @@ class States(Collated, Generic[S_co]):
         final: the final state of each row as the encoder returned it, both directions merged. Attention stages leave
             it unchanged.
         carry: the encoder's final recurrent state, in the form of `initial_carry`; None if the encoder has none.
+        outdated: why `final` does not belong to the steps: the stage that changed the steps after the encoder, for
+            example. `Pool("final")` rejects such states. None if it belongs to them.
         engine: the name of the engine that computed the states, if the encoder has several; for reports.
 
     Raises:
@@ -57,6 +59,7 @@ class States(Collated, Generic[S_co]):
     steps: Batch[Hidden]
     final: Float[Tensor, "batch hidden"]
     carry: Carry | None = attrs.field(default=None, kw_only=True)
+    outdated: str | None = attrs.field(default=None, kw_only=True)
     engine: str | None = attrs.field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
@@ -72,18 +75,29 @@ class States(Collated, Generic[S_co]):
 
     @classmethod
     def from_padded(
-        cls, values: Float[Tensor, "batch time hidden"], lengths: Int64[Tensor, " batch"]
+        cls,
+        values: Float[Tensor, "batch time hidden"],
+        lengths: Int64[Tensor, " batch"],
+        *,
+        final: Float[Tensor, "batch hidden"] | None = None,
     ) -> "States[MaybeCausal]":
         """Return states from a plain rectangle, to call a pooling or an attention without an encoder.
 
-        The final state of a row is its last real step, or zeros if the row is empty.
+        Args:
+            values: the hidden vectors.
+            lengths: the number of real steps of each row; on the CPU.
+            final: the final state of each row, such as `h_n` of a GRU. If None, it is the last real step, or zeros if
+                the row is empty, and `Pool("final")` rejects the states: the backward half of a bidirectional
+                encoder has read only one step there.
 
         Raises:
             ShapeError: if the tensors do not fit each other.
             LengthError: if a length is negative or larger than the width.
         """
         steps = Padded(Hidden, values, lengths)
-        return States(steps, last_by_row(steps))
+        if final is not None:
+            return States(steps, final)
+        return States(steps, last_by_row(steps), outdated="States.from_padded got no final states")
 
     @property
     def lengths(self) -> Int64[Tensor, " batch"]:
@@ -118,9 +132,15 @@ class States(Collated, Generic[S_co]):
         """Return the hidden vectors in a rectangle, with zeros in the padding."""
         return self.steps.padded().fill_padding(0) if isinstance(self.steps, Padded) else self.steps.padded()
 
-    def with_values(self, steps: Batch[Hidden]) -> Self:
-        """Return these states with other vectors per step, in the current layout; final states are unchanged."""
-        return attrs.evolve(self, steps=steps if isinstance(self.steps, Padded) else steps.packed())
+    def with_values(self, steps: Batch[Hidden], *, stage: str = "a stage") -> Self:
+        """Return these states with other vectors per step, in the current layout; final states are unchanged.
+
+        Args:
+            steps: the vectors, for the same rows.
+            stage: the stage that computed them. `Pool("final")`, for which they have no effect, names it in its error.
+        """
+        steps = steps if isinstance(self.steps, Padded) else steps.packed()
+        return attrs.evolve(self, steps=steps, outdated=f"{stage} changed the steps after the encoder")
 
     def report(self) -> Report:
         """Return the numbers of real and padded steps, and the engine that computed these states."""
@@ -145,6 +165,18 @@ class Pooled(Collated):
     def __attrs_post_init__(self) -> None:
         if checks_enabled():
             check_metadata(self.metadata, self.values.shape[0])
+
+    def with_values(self, values: Float[Tensor, "batch feature"]) -> Self:
+        """Return the same rows with other vectors, which may have another size.
+
+        A stage that makes its output with this method keeps the row ids and targets.
+
+        Example:
+            >>> import torch
+            >>> Pooled(torch.ones(2, 3)).with_values(torch.zeros(2, 5)).values.shape
+            torch.Size([2, 5])
+        """
+        return attrs.evolve(self, values=values)
 
 
 def first_by_row(steps: Batch[Hidden]) -> Float[Tensor, "batch feature"]:

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Final, NamedTuple, final, overload
 
 import attrs
 import torch
@@ -101,7 +101,7 @@ class _AttentionStage(PartStage[Attention]):
                 f"{tuple(values.shape)}, got {describe(contexts)}; fix its forward."
             )
             raise ShapeError(msg, part=self.part_name)
-        return states.with_values(rows.with_values(contexts))
+        return states.with_values(rows.with_values(contexts), stage=type(self).__name__)
 
     def _attend_at_once(
         self, attention: Attention, values: Float[Tensor, "batch time hidden"], states: States[MaybeCausal]
@@ -152,6 +152,12 @@ class Attend(_AttentionStage, ModuleStage[States[MaybeCausal], States[MaybeCausa
         [[0.5, 0.5, 0.0], [0.5, 0.5, 0.0], [0.0, 0.0, 0.0]]
     """
 
+    @overload
+    def __init__(self, attention: Attention, *, memory: int = MEMORY, name: str | None = None) -> None: ...
+    @overload
+    def __init__(
+        self, attention: str = "dot", *, memory: int = MEMORY, name: str | None = None, **options: object
+    ) -> None: ...
     def __init__(
         self, attention: Attention | str = "dot", *, memory: int = MEMORY, name: str | None = None, **options: object
     ) -> None:
@@ -160,7 +166,8 @@ class Attend(_AttentionStage, ModuleStage[States[MaybeCausal], States[MaybeCausa
     @override
     def build(self, spec: Spec, /) -> Spec:
         attention = self.make_part(spec.size)
-        return Spec(spec.size if attention is None else attention.input_size, causal=False)
+        size = spec.size if attention is None else attention.input_size
+        return Spec(size, causal=False, outdated=type(self).__name__)
 
     @override
     def make_mask(self, states: States[MaybeCausal]) -> Bool[Tensor, "#batch #query key"]:
@@ -210,6 +217,20 @@ class AttendEarlier(_AttentionStage, TypePreserving[States[MaybeCausal]]):
         [[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.5, 0.5, 0.0]]
     """
 
+    @overload
+    def __init__(
+        self, attention: Attention, *, window: int | None = None, memory: int = MEMORY, name: str | None = None
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        attention: str = "dot",
+        *,
+        window: int | None = None,
+        memory: int = MEMORY,
+        name: str | None = None,
+        **options: object,
+    ) -> None: ...
     def __init__(
         self,
         attention: Attention | str = "dot",
@@ -228,7 +249,8 @@ class AttendEarlier(_AttentionStage, TypePreserving[States[MaybeCausal]]):
     @override
     def build(self, spec: Spec, /) -> Spec:
         attention = self.make_part(spec.size)
-        return spec if attention is None else attrs.evolve(spec, size=attention.input_size)
+        size = spec.size if attention is None else attention.input_size
+        return attrs.evolve(spec, size=size, outdated=type(self).__name__)
 
     @override
     def make_mask(self, states: States[MaybeCausal]) -> Bool[Tensor, "#batch #query key"]:

@@ -6,13 +6,13 @@ import attrs
 from torch import nn
 from typing_extensions import TypeIs, override
 
-from pipeline.core.stage import TypePreserving
+from pipeline.core.stage import Spec, TypePreserving
 from pipeline.data.batches import Batch, Padded, is_batch
 from pipeline.data.rows import Hidden
 from pipeline.data.states import MaybeCausal, Pooled, States
 from pipeline.errors import OptionError, ShapeError
 
-A = TypeVar("A")
+A = TypeVar("A", bound=Batch[Hidden] | States[MaybeCausal] | Pooled)
 
 
 @final
@@ -55,6 +55,11 @@ class Dropout(nn.Module, TypePreserving[Batch[Hidden] | States[MaybeCausal] | Po
         @override
         def __call__(self, value: A, /) -> A: ...
 
+    @override
+    def build(self, spec: Spec, /) -> Spec:
+        # Of vectors before the encoder too: the encoder then makes final states of what it got.
+        return attrs.evolve(spec, outdated="Dropout") if self.p else spec
+
     def forward(self, value: A) -> A:
         """Return the value with some of its numbers zeroed.
 
@@ -72,7 +77,7 @@ class Dropout(nn.Module, TypePreserving[Batch[Hidden] | States[MaybeCausal] | Po
         self, value: Batch[Hidden] | States[MaybeCausal] | Pooled
     ) -> Batch[Hidden] | States[MaybeCausal] | Pooled:
         if isinstance(value, States):
-            return attrs.evolve(value, steps=self._drop_steps(value.steps))
+            return value.with_values(self._drop_steps(value.steps), stage="Dropout")
         if isinstance(value, Pooled):
             return attrs.evolve(value, values=nn.functional.dropout(value.values, self.p))
         return self._drop_steps(value)

@@ -2,6 +2,7 @@
 
 from typing import Final, Generic, Literal, cast, final, overload
 
+import attrs
 import torch
 from torch import Tensor
 from typing_extensions import TypeVar, override
@@ -151,7 +152,8 @@ class Encode(PartStage[Encoder[S_co]], ModuleStage[Batch[H_contra], States[S_co]
         states = encoder(rows)
         if checks_enabled():
             self._check_states(encoder, rows, states)
-        return states
+        # An encoder that changes another's steps vouches for its final states.
+        return states if states.outdated is None else attrs.evolve(states, outdated=None)
 
     def _check_input(self, encoder: Encoder[S_co], value: Batch[Vectors]) -> None:
         """Reject a batch that needs what the encoder declares it does not support."""

@@ -69,6 +69,15 @@ class PartStage(nn.Module, StageBase, Generic[P_co]):
         """True if the part is not made yet, because its input size is not known."""
         return self.part is None
 
+    def describe_part(self) -> str:
+        """Return the part's kind and name, and the plugin that offers it, for errors that the part raises."""
+        kind, offers = self.get_catalogue().kind, self.get_catalogue().offers
+        # A part given as an object is found by its class, if a plugin offers that class.
+        for offer in offers:
+            if offer.name == self.part_name or offer.factory is type(self.part):
+                return f"{kind} {self.part_name!r} of {offer.plugin}"
+        return f"{kind} {self.part_name!r} of module {type(self.part).__module__}"
+
     def make_part(self, size: int | None) -> P_co | None:
         """Make the part if it waits for its input size, and check that it has this one.
 

@@ -1,15 +1,16 @@
 """Pool each row's states into one vector."""
 
-from typing import final
+from typing import final, overload
 
 import attrs
 from typing_extensions import override
 
+from pipeline.builtin.pools import FinalPool
 from pipeline.checks.hints import describe
 from pipeline.checks.switches import checks_enabled
 from pipeline.core.stage import ModuleStage, Spec
 from pipeline.data.states import MaybeCausal, Pooled, States
-from pipeline.errors import ShapeError
+from pipeline.errors import CompositionError, ShapeError
 from pipeline.parts.pooling import Pooling
 from pipeline.registry import registry
 from pipeline.registry.catalogue import Catalogue
@@ -40,6 +41,10 @@ class Pool(PartStage[Pooling], ModuleStage[States[MaybeCausal], Pooled]):
 
     pooling: Pooling | None
 
+    @overload
+    def __init__(self, pooling: Pooling, *, name: str | None = None) -> None: ...
+    @overload
+    def __init__(self, pooling: str, *, name: str | None = None, **options: object) -> None: ...
     def __init__(self, pooling: Pooling | str, *, name: str | None = None, **options: object) -> None:
         super().__init__(pooling, "pooling", name, options)
 
@@ -50,21 +55,37 @@ class Pool(PartStage[Pooling], ModuleStage[States[MaybeCausal], Pooled]):
     @override
     def build(self, spec: Spec, /) -> Spec:
         pooling = self.make_part(spec.size)
+        if isinstance(pooling, FinalPool) and spec.outdated is not None:
+            msg = (
+                f"{spec.outdated} has no effect on Pool('final'), which reads the encoder's final states and no steps; "
+                f"choose another pooling, such as 'last' or 'mean', or leave {spec.outdated} out (Dropout may follow "
+                "Pool)."
+            )
+            raise CompositionError(msg, stage=spec.outdated)
         size = None if pooling is None else spec.size or pooling.input_size
-        return attrs.evolve(spec, size=None if pooling is None or size is None else pooling.output_size(size))
+        return attrs.evolve(
+            spec, size=None if pooling is None or size is None else pooling.output_size(size), outdated=None
+        )
 
     @override
     def forward(self, value: States[MaybeCausal]) -> Pooled:
         """Return one vector per row.
 
         Raises:
-            CompositionError: if the pooling's input size is not known yet.
+            CompositionError: if the pooling's input size is not known yet; for the pooling `final`, if the steps were
+                changed after the encoder, or no final states were given.
             ShapeError: if the states have another size than the pooling's input size.
         """
         size = value.steps.values.shape[-1]
         pooling = self.get_part(size)
         vectors = pooling(value)
         if checks_enabled():
+            if isinstance(pooling, FinalPool) and value.outdated is not None:
+                msg = (
+                    f"Pool('final') reads the final states, but {value.outdated}; choose another pooling, such as "
+                    "'last' or 'mean', or pass final states: States(steps, final), or from_padded(..., final=...)."
+                )
+                raise CompositionError(msg)
             wanted = (len(value.lengths), pooling.output_size(size))
             if vectors.shape != wanted:
                 msg = (

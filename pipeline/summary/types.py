@@ -1,6 +1,6 @@
 """The types of a stage's input and output, and the axes that their annotations name."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, cast, get_args, get_origin
 
 import attrs
@@ -17,9 +17,9 @@ from pipeline.checks.hints import (
     split_union,
 )
 from pipeline.core.stage import Stage, StageBase, Stream, TypePreserving
-from pipeline.data.batches import Packed, is_batch
+from pipeline.data.batches import Packed, Padded, is_batch
 from pipeline.data.rows import Example, Hidden, Ids, Kind, Row
-from pipeline.data.states import Causal, MaybeCausal, States
+from pipeline.data.states import Causal, MaybeCausal, Pooled, States
 
 _BASES: Final = cast("Sequence[type]", (Stage, Stream, TypePreserving))
 
@@ -72,13 +72,79 @@ def may_fit(gives: object, takes: object) -> bool:
         >>> may_fit(list[Row[Ids]], list[Row[Hidden]]), may_fit(States[MaybeCausal], States[Causal]), may_fit(Any, int)
         (False, True, True)
     """
+    # Two unions fit if any of their members do: which member a value belongs to is known only when it exists.
     left, right = split_union(gives), split_union(takes)
     if len(left) > 1 or len(right) > 1:
         return any(may_fit(one, other) for one in left for other in right)
+    # Then classes, then their arguments: Padded[Ids] fits Padded[Kind], but not Packed[Ids] or Padded[Vectors].
     origins = [get_origin(hint) or hint for hint in (gives, takes)]
     if not all(isinstance(origin, type) for origin in origins) or any(map(is_shaped, origins)):
         return True
     return _are_related(*origins) and all(map(may_fit, get_args(gives), get_args(takes)))
+
+
+def explain_misfit(before: Sequence[StageBase], after: Sequence[StageBase]) -> str | None:
+    """Return why the last of some stages does not fit the first of others; None if it may.
+
+    Type-preserving stages in between are looked through.
+
+    Example:
+        >>> from pipeline import Embed, Pool
+        >>> explain_misfit([Embed(9, 4)], [Pool("max")])
+        'Embed returns Padded[Vectors] or Packed[Vectors], but Pool takes States; join Encode between them.'
+    """
+    *between, source = _take_until_typed(reversed(before))
+    # The output of a chain that only preserves types is not known.
+    if isinstance(source, TypePreserving):
+        return None
+    gives = get_types(source)[1]
+    for stage in (*between, *_take_until_typed(after)):
+        takes = get_types(stage)[0]
+        if not may_fit(gives, takes):
+            missing = _name_missing(gives, takes)
+            fix = f"join {missing} between them" if missing else "join it after a stage that returns what it takes"
+            names = (type(source).__name__, type(stage).__name__)
+            return f"{names[0]} returns {format_type(gives)}, but {names[1]} takes {format_type(takes)}; {fix}."
+    return None
+
+
+def _take_until_typed(stages: Iterable[StageBase]) -> list[StageBase]:
+    """Return the stages up to the first that does not preserve types."""
+    found: list[StageBase] = []
+    for stage in stages:
+        found.append(stage)
+        if not isinstance(stage, TypePreserving):
+            break
+    return found
+
+
+# For two types, the stages that lead from one to the other; the first entry that fits counts.
+_PATHS: Final = (
+    ((str,), (list,), "Tokenize >> Bucket"),
+    ((str,), (Row,), "Tokenize"),
+    ((Row,), (Padded, Packed), "Bucket >> Pad"),
+    ((Row,), (list,), "Bucket"),
+    ((list,), (Padded, Packed), "Pad"),
+    ((Padded, Packed), (States,), "Encode"),
+    ((Padded, Packed), (Pooled,), "Encode >> Pool"),
+    ((States,), (Pooled,), "Pool"),
+    ((States,), (Padded,), "Unpack"),
+)
+
+
+def _name_missing(gives: object, takes: object) -> str:
+    """Return the names of the stages that lead from one type to another, joined by `>>`; empty if none do."""
+    left, right = _get_classes(gives), _get_classes(takes)
+    ids = Ids in {arg for one in split_union(gives) for arg in get_args(one)}
+    if left <= {Padded, Packed} and right <= {Padded, Packed}:
+        # Of another layout, or of another kind.
+        return "Embed" if ids else ""
+    path = next((path for sources, targets, path in _PATHS if left & {*sources} and right & {*targets}), "")
+    return f"Embed >> {path}" if ids and path.startswith("Encode") else path
+
+
+def _get_classes(hint: object) -> set[object]:
+    return {get_origin(one) or one for one in split_union(hint)}
 
 
 def pick_narrower(one: object, other: object) -> object | None:
@@ -182,6 +248,7 @@ def _read_annotations(part: StageBase) -> tuple[object, object]:
 
 def _find_type_arguments(cls: type, base: type, args: Sequence[object]) -> Sequence[object]:
     """Return the type arguments that a class passes to a base class, through all classes between them."""
+    # For `class Head(ModuleStage[Pooled, T])` and `Head[Scores]`: T is Scores, so ModuleStage gets Pooled and Scores.
     variables: Sequence[Any] = getattr(cls, "__parameters__", ())
     filled = dict(zip(variables, args, strict=False))
     for parent in get_original_bases(cls):
@@ -219,6 +286,7 @@ def _bind_kind(part: StageBase, hint: object) -> object:
 def _are_related(one: Any, other: Any) -> bool:  # noqa: ANN401 - classes of any kind
     if is_unconstrained(one) or is_unconstrained(other) or {one, other} <= {int, float, complex, bool}:
         return True
+    # Either may be the subclass: an annotation may promise less, or ask for less, than the value has.
     try:
         return issubclass(one, other) or issubclass(other, one)
     except TypeError:

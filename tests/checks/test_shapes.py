@@ -54,6 +54,7 @@ FIELDS: Mapping[tuple[type, str], tuple[Callable[[], object], str]] = {
     ),
     (States, "steps"): (lambda: untyped(States)(CUBE, PLANE), "States: steps must be .*got float32 of shape"),
     (States, "final"): (lambda: States(ROWS, PLANE[:, :2]), r"States: final must be batch x hidden, \(2, 3\)"),
+    (States, "outdated"): (lambda: untyped(States)(ROWS, PLANE, outdated=3), "States: outdated must be str or None"),
     (States, "carry"): (lambda: untyped(States)(ROWS, PLANE, carry=[PLANE]), "States: carry must be tuple"),
     (States, "engine"): (lambda: untyped(States)(ROWS, PLANE, engine=3), "States: engine must be str or None"),
     (Pooled, "values"): (lambda: Pooled(CUBE), r"Pooled: values must be Float\[Tensor, 'batch hidden'\]"),

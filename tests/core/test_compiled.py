@@ -75,7 +75,9 @@ class OnTensors(nn.Module):
 def make_classifier(pool: str = "max") -> OnTensors:
     """Return a model that embeds, encodes, attends, pools and classifies, all in the padded layout."""
     seed(0)
-    states = Embed(TOKENS, 4) >> Dropout(0.1) >> Encode(Convolution(4, 5)) >> Attend("general") >> AttendEarlier("dot")
+    encoded = Embed(TOKENS, 4) >> Dropout(0.1) >> Encode(Convolution(4, 5))
+    # Attention would have no effect on the final states.
+    states = encoded if pool == "final" else encoded >> Attend("general") >> AttendEarlier("dot")
     return OnTensors(states >> Pool(pool) >> Dropout(0.1) >> Classify(CLASSES)).eval()
 
 

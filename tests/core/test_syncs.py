@@ -94,7 +94,7 @@ def run_stage(make: Callable[[], nn.Module], *, packed: bool) -> Run:
 
         def forward() -> Tensor:
             states = States.from_padded(leaf, batch.lengths)
-            output: object = stage(States(states.packed(), states.final) if packed else states)
+            output: object = stage(States(states.packed() if packed else states.steps, states.final))
             if isinstance(output, Pooled):
                 return output.values.sum()
             assert isinstance(output, States)

@@ -36,7 +36,6 @@ from pipeline import (
     Scores,
     Stage,
     States,
-    StreamChain,
     Tag,
     TypePreserving,
     Unpack,
@@ -243,21 +242,20 @@ def test_a_wrong_declaration_is_found() -> None:
 
 
 def test_misfits_of_data_stages_are_found_by_their_types() -> None:
-    """Stages that make batches are not run; their input and output types are compared."""
+    """`>>` compares their input and output types, before they are run."""
     with pytest.raises(
-        ShapeError,
-        match=r"stage 1 `FromIds` and stage 2 `Pad`: the input of Pad must be list\[Row\[Ids\]\], got Row\[Ids\];",
+        CompositionError,
+        match=r"stage 1 `FromIds` and stage 2 `Pad`: FromIds returns Row\[Ids\], but Pad takes list\[Row\[Ids\]\]; join B",
     ):
-        (FromIds() >> cast("Stage[Row[Ids], Padded[Ids]]", Pad())).check()
-    frames = cast("StreamChain[Tensor, object]", untyped(FromFeatures().__rshift__)(Bucket(rows=2)))
+        FromIds() >> cast("Stage[Row[Ids], Padded[Ids]]", Pad())
     with pytest.raises(
-        ShapeError,
-        match=r"`FromFeatures` and stage 2 `Bucket`: the input of Bucket must be Row\[Ids\], got Row\[Vectors\]",
+        CompositionError,
+        match=r"`FromFeatures` and stage 2 `Bucket`: FromFeatures returns Row\[Vectors\], but Bucket takes Row\[Ids\]",
     ):
-        frames.check()
+        untyped(FromFeatures().__rshift__)(Bucket(rows=2))
     best = cast("Stage[States, object]", Best())
-    with pytest.raises(ShapeError, match="`Encode` and stage 3 `Best`: the input of Best must be Scores, got States"):
-        (small() >> best).check()
+    with pytest.raises(CompositionError, match="`Encode` and stage 3 `Best`: Encode returns States, but Best takes Sc"):
+        small() >> best
     assert may_fit(list[Row[Vectors]], list[Row[Hidden]])
     assert may_fit(bool | int, float)
     assert not may_fit(States[MaybeCausal], Pooled)
