@@ -217,14 +217,14 @@ class _Blocks:
 
     @cached_property
     def block_rows(self) -> int:
-        """The number of rows in a block: as many as fit into `_BLOCK_BYTES`."""
+        """The number of rows in a block: the most whose scores fit into `_BLOCK_BYTES`."""
         width = len(self.batch_sizes)
         keys = width if self.window is None else min(width, self.block_steps + self.window)
         return max(1, _BLOCK_BYTES // (self.number_bytes * self.block_steps * keys))
 
     @cached_property
     def is_single(self) -> bool:
-        """Whether one block contains the whole batch, without padding."""
+        """True if one block contains the whole batch, without padding."""
         width = len(self.batch_sizes)
         return width <= self.block_steps and self.block_rows >= self.batch_sizes[0] == self.batch_sizes[-1]
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from torch.autograd import forward_ad
 
-# Private, because torch has no public question for these. A torch without one of them has no such mode to detect.
+# Private functions, because torch has no public ones. A version of torch without one of them has no such mode.
 _CORE: Final = import_module("torch._C")
 _has_transform: Callable[[], bool] = getattr(_CORE, "_are_functorch_transforms_active", lambda: False)
 _count_dispatch_modes: Callable[[], int] = getattr(_CORE, "_len_torch_dispatch_stack", lambda: 0)
@@ -18,11 +18,12 @@ def are_functions_transformed() -> bool:
 
 
 def name_transform() -> str | None:
-    """Return the active mode of torch that must see each operation, as words for a message; None if there is none.
+    """Return a description of the active mode of torch that must see each operation; None if no such mode is active.
 
-    In these modes tensors are no plain memory, or each operation is differentiated forward, counted or replaced. A
-    compiled kernel, or an `autograd.Function` without rules for them, would be wrong, or invisible. Code that has one
-    asks here first, and uses torch's operations instead.
+    In these modes a tensor may have no memory of its own, or torch counts, replaces or differentiates each operation. A
+    compiled kernel, or an `autograd.Function` without rules for the mode, would give wrong results, or not be counted.
+    Code with either calls this function first, and uses torch's own operations if a mode is active. The description
+    suits an error message.
 
     Example:
         >>> import torch
