@@ -1,21 +1,23 @@
 """A `DataLoader` over a plan whose state is that of the training loop, and whose errors name the record."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, Generic, Literal, TypeVar, cast, final
+from typing import Any, Final, Generic, Literal, NoReturn, TypeVar, cast, final
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from pipeline.batching.lengths import Lengths
 from pipeline.batching.plan import Plan
 from pipeline.checks.hints import describe
 from pipeline.data.batches import is_batch
+from pipeline.data.iteration import by_position, check_ordered
 from pipeline.data.report import Report
-from pipeline.data.rows import Kind, Row, is_row
+from pipeline.data.rows import is_row
 from pipeline.errors import OptionError, WorkerError
+from pipeline.loading.frameworks import find_pending_state, make_skip_error
 from pipeline.loading.progress import ProgressTable
 from pipeline.loading.records import Indexable, describe_records
-from pipeline.loading.rows import CutRows
 from pipeline.loading.sampler import PlannedBatches
 from pipeline.loading.workers import (
     MonitoredCollate,
@@ -23,6 +25,7 @@ from pipeline.loading.workers import (
     NumberedBatches,
     WorkerFailure,
     WorkerMonitor,
+    WorkerSeeds,
     check_worker_options,
     install_sigchld_handler,
     shut_down_workers,
@@ -53,12 +56,15 @@ class Loader(Generic[T]):
         prefetch_factor: the number of batches that each worker prepares ahead; None for two.
         persistent_workers: keep the workers from epoch to epoch.
         worker_init_fn: called first in each worker, with its number.
+        generator: draws the seed of the workers' own random generators once per epoch. By default it follows from the
+            seed of `batches` and the epoch. The global random generators of this process are not used.
         pin_memory: put batches into page-locked memory, from which copies to a device overlap with computation.
         device: the device to which batches are copied without blocking; None leaves them on the CPU.
 
     Raises:
-        OptionError: if `batches` was created with `split_by_rank=False`, or if an option for workers is given without
-            workers; and, when batches are requested, if the dataset does not have the planned number of rows.
+        OptionError: if `batches` was created with `split_by_rank=False`, if an option for workers is given without
+            workers, or if the dataset has no fixed order; and, when batches are requested, if the dataset does not have
+            the planned number of rows.
 
     Example:
         >>> from pipeline import FromIds, Pad
@@ -85,6 +91,7 @@ class Loader(Generic[T]):
         prefetch_factor: int | None = None,
         persistent_workers: bool = False,
         worker_init_fn: Callable[[int], object] | None = None,
+        generator: torch.Generator | None = None,
         pin_memory: bool = False,
         device: torch.device | str | None = None,
     ) -> None:
@@ -102,10 +109,12 @@ class Loader(Generic[T]):
                 "batches themselves; a Loader does not, so leave split_by_rank out."
             )
             raise OptionError(msg)
+        check_ordered(dataset)
         self.dataset: Final[Indexable[object]] = dataset
         self.batch_sampler: Final = batches
         self.device: Final = device
         self._collate: Final[Callable[[Any], T | WorkerFailure]] = MonitoredCollate(collate)
+        self._generator: Final = WorkerSeeds(generator, batches.seed)
         self._options: Final[dict[str, Any]] = {**options, "num_workers": num_workers, "pin_memory": pin_memory}
         self._persistent: _MonitoredLoader[T] | None = None
         self.report: Report = Report()
@@ -117,8 +126,13 @@ class Loader(Generic[T]):
         return self.batch_sampler.epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the next epoch, as `PlannedBatches.set_epoch` does."""
+        """Set the epoch of the next iteration, up to its first batch, as `PlannedBatches.set_epoch` does."""
         self.batch_sampler.set_epoch(epoch)
+
+    @property
+    def sampler(self) -> NoReturn:
+        """Not supported: `accelerate.skip_first_batches` reads it."""
+        raise make_skip_error(self, "sampler")
 
     def state_dict(self) -> dict[str, object]:
         """Return the state after the last batch that was yielded, as numbers, lists and text, for JSON."""
@@ -146,9 +160,15 @@ class Loader(Generic[T]):
 
         Raises:
             WorkerError: if a worker dies or hangs.
+            LengthError: if a row is longer than planned, and the policy limits lengths.
         """
+        if (state := find_pending_state(self)) is not None:
+            self.load_state_dict(state)
+            if not len(self.batch_sampler.plan):
+                # Lightning has counted the complete epoch, and starts the next one.
+                self.set_epoch(self.epoch + 1)
         # The sampler is iterated here, in step with training; the workers follow the plan by themselves.
-        counted = iter(self.batch_sampler)
+        counted = self.batch_sampler.start()
         loader = self._start(self.batch_sampler.plan)
         self.report = Report()
         plan = loader.batches.plan
@@ -167,10 +187,17 @@ class Loader(Generic[T]):
         if self._persistent is not None:
             self._persistent.batches.plan = plan
             return self._persistent
-        loader = _MonitoredLoader(self.dataset, plan, self._collate, self._options)
+        options = {**self._options, "generator": self._generator.for_epoch(self.epoch)}
+        loader = _MonitoredLoader(self.dataset, self._number(plan), self._collate, options)
         if self._options["persistent_workers"]:
             self._persistent = loader
         return loader
+
+    def _number(self, plan: Plan) -> NumberedBatches:
+        # Without a limit, lengths only sort the rows, and need not be exact.
+        limited = self.batch_sampler.policy.limit() is not None
+        lengths = Lengths.of(self.batch_sampler.lengths) if limited else None
+        return NumberedBatches(plan, lengths if lengths is not None and lengths.per_row == 1 else None)
 
     def _move_to_device(self, batch: T) -> T:
         if self.device is None:
@@ -194,20 +221,25 @@ class _MonitoredLoader(Generic[T]):
     def __init__(
         self,
         dataset: Indexable[object],
-        plan: Plan,
+        batches: NumberedBatches,
         collate: Callable[[Any], T | WorkerFailure],
         options: dict[str, Any],
     ) -> None:
-        self.batches: Final = NumberedBatches(plan)
+        self.batches: Final = batches
         self._dataset: Final = dataset
         self._keep_workers: Final[bool] = options["persistent_workers"]
         workers: int = options["num_workers"]
         progress = ProgressTable(workers) if workers else None
         self._monitor: Final = None if progress is None else WorkerMonitor(progress, dataset, self.batches)
         # Rows are cut in the workers. The monitor gets the whole dataset, which knows the records by their numbers.
-        rows = dataset if plan.splits.limit is None else CutRows(_check_rows(dataset), plan.splits)
+        splits = batches.plan.splits
+        if splits.limit is not None:
+            _check_rows(dataset)
         self._loader: Final = DataLoader[Any](
-            MonitoredDataset(rows, progress), batch_sampler=self.batches, collate_fn=collate, **options
+            MonitoredDataset(by_position(dataset), progress, splits, has_lengths=batches.lengths is not None),
+            batch_sampler=self.batches,
+            collate_fn=collate,
+            **options,
         )
 
     def __iter__(self) -> Iterator[T]:
@@ -246,19 +278,18 @@ class _MonitoredLoader(Generic[T]):
         error.add_note(f"It was raised for batch {number}, which holds {describe_records(self._dataset, records)}.")
 
 
-def _check_rows(dataset: Indexable[object]) -> Indexable[Row[Kind]]:
-    """Return the dataset if its items are rows, which can be cut.
+def _check_rows(dataset: Indexable[object]) -> None:
+    """Reject a dataset whose items are not rows, and cannot be cut.
 
     Raises:
         OptionError: if they are not.
     """
-    if len(dataset) and not is_row(first := dataset[0]):
+    if len(dataset) and not is_row(first := by_position(dataset)[0]):
         msg = (
             f"dataset must hold rows, because the policy cuts long ones, got {describe(first)}; give a RowDataset, or "
             "cut the items before planning."
         )
         raise OptionError(msg)
-    return cast("Indexable[Row[Kind]]", dataset)
 
 
 def _planned_report(plan: Plan, number: int) -> Report:

@@ -31,7 +31,10 @@ def fetch(dataset: Indexable[V], records: Sequence[int]) -> list[V]:
         found = _fetch_one_by_one(dataset, records)
         report_record(-1)
         return found
-    return fetch_many(records)
+    try:
+        return fetch_many(records)
+    except StopIteration as error:
+        raise _make_stop_error(describe_records(dataset, records)) from error
 
 
 def _fetch_one_by_one(dataset: Indexable[V], records: Sequence[int]) -> list[V]:
@@ -42,6 +45,8 @@ def _fetch_one_by_one(dataset: Indexable[V], records: Sequence[int]) -> list[V]:
     try:
         for record in records:
             found.append(dataset[record])
+    except StopIteration as error:
+        raise _make_stop_error(describe_record(dataset, record)) from error
     except Exception as error:
         add_record_note(error, dataset, record)
         raise
@@ -53,9 +58,16 @@ def fetch_one(dataset: Indexable[V], record: int) -> V:
     report_record(record)
     try:
         return dataset[record]
+    except StopIteration as error:
+        raise _make_stop_error(describe_record(dataset, record)) from error
     except Exception as error:
         add_record_note(error, dataset, record)
         raise
+
+
+def _make_stop_error(records: str) -> RuntimeError:
+    # As in generators (PEP 479): a StopIteration that passes through would silently end the epoch.
+    return RuntimeError(f"reading {records} raised StopIteration, which is not the end of the data; fix the dataset")
 
 
 def add_record_note(error: Exception, dataset: object, record: int) -> None:

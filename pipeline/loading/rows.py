@@ -7,6 +7,7 @@ from torch.utils.data import Dataset
 from typing_extensions import override
 
 from pipeline.batching.lengths import RowSlice, RowSplits
+from pipeline.data.iteration import by_position, check_ordered
 from pipeline.data.rows import Example, K, Row, cut_row
 from pipeline.errors import OptionError, ShapeError
 from pipeline.loading.records import Indexable, add_record_note, fetch, fetch_one
@@ -28,6 +29,10 @@ class RowDataset(Dataset[Row[K]], Generic[X, K]):
         one_by_one: read and prepare one record at a time. This is slower, but if a worker dies or hangs, the error then
             names a single record instead of all records of the batch.
 
+    Raises:
+        OptionError: if the source has no fixed order, as a set, or is read by label, as a mapping or a table. A pandas
+            Series is read by position.
+
     Example:
         >>> from pipeline import FromIds
         >>> rows = RowDataset([[5, 6, 7], [8]], FromIds())
@@ -42,7 +47,9 @@ class RowDataset(Dataset[Row[K]], Generic[X, K]):
         *,
         one_by_one: bool = False,
     ) -> None:
+        check_ordered(source)
         self.source: Final = source
+        self._records: Final[Indexable[X | Example[X]]] = by_position(source)
         self.input_stage: Final = input_stage
         self.one_by_one: Final = one_by_one
 
@@ -63,7 +70,7 @@ class RowDataset(Dataset[Row[K]], Generic[X, K]):
         if self.one_by_one:
             return [self._make_row(index) for index in indices]
         try:
-            rows = self.input_stage.make_rows(to_examples(fetch(self.source, indices)), indices)
+            rows = self.input_stage.make_rows(to_examples(fetch(self._records, indices)), indices)
         except Exception as error:  # noqa: BLE001 - raised below, unless one of the records raises by itself
             first = error
         else:
@@ -86,7 +93,7 @@ class RowDataset(Dataset[Row[K]], Generic[X, K]):
         return f"number {index} of {type(self.source).__name__}" if where is None else where(index)
 
     def _make_row(self, index: int) -> Row[K]:
-        example = to_examples([fetch_one(self.source, index)])[0]
+        example = to_examples([fetch_one(self._records, index)])[0]
         try:
             return self.input_stage.make_rows([example], [index])[0]
         except Exception as error:
@@ -138,8 +145,12 @@ class CutRows(Dataset[Row[K]], Generic[K]):
     def __getitems__(self, indices: Sequence[int]) -> list[Row[K]]:
         """Return several rows or parts of rows."""
         slices = [self.splits[index] for index in indices]
-        rows = fetch(self.rows, [part.row for part in slices])
-        return [_cut(row, part) for row, part in zip(rows, slices, strict=True)]
+        return cut_rows(fetch(self.rows, [part.row for part in slices]), slices)
+
+
+def cut_rows(rows: Sequence[Row[K]], slices: Sequence[RowSlice]) -> list[Row[K]]:
+    """Return the slice of each row."""
+    return [_cut(row, part) for row, part in zip(rows, slices, strict=True)]
 
 
 def _cut(row: Row[K], part: RowSlice) -> Row[K]:

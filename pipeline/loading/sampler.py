@@ -5,12 +5,14 @@ from os import PathLike
 from pathlib import Path
 from typing import Final, Self, final
 
+import attrs
 import numpy.typing as npt
 from torch.utils.data import Sampler
 from typing_extensions import TypeIs, override
 
 from pipeline.batching.batches import Uneven
 from pipeline.batching.cursor import Cursor
+from pipeline.batching.epochs import EpochState
 from pipeline.batching.lengths import RowSplits
 from pipeline.batching.plan import Plan
 from pipeline.batching.policies import Policy
@@ -22,8 +24,9 @@ from pipeline.loading.ranks import get_rank_and_world_size
 class PlannedBatches(Sampler[list[int]]):
     """Batch sampler that follows a plan: one list of row numbers per batch.
 
-    All ranks get the same number of batches, and batches of similar size at the same training step. After a complete
-    epoch, the next iteration is the next epoch; after an incomplete one, the same epoch starts again.
+    All ranks get the same number of batches, and batches of similar size at the same training step. Each iteration is
+    an epoch: the one set by `set_epoch`, the rest of the one of a loaded state, or else the one after that of the last
+    iteration, even if that was left early. It starts when its first batch is requested.
 
     A `DataLoader` with workers draws batches ahead of training, so the state of this sampler runs ahead as well. For
     the state of the training loop, use `pipeline.loading.Loader` or torchdata's `StatefulDataLoader`.
@@ -76,20 +79,13 @@ class PlannedBatches(Sampler[list[int]]):
         self._worst_first: Final = worst_first
         self._uneven: Final[Uneven] = uneven
         self._cache: Final = None if cache is None else Path(cache)
-        # The plan of the current iteration starts at a cursor, which counts whole training steps. Without
-        # split_by_rank, a training step is several batches: the first `_skipped` batches of the plan were already
-        # yielded before the state was saved. `_yielded` counts the skipped ones too.
-        self._cursor = Cursor()
-        self._skipped = 0
-        self._yielded = 0
-        # Number of the newest iteration. An older iterator that is still alive must not move the state.
-        self._iteration = 0
+        self._epochs: Final = EpochState(_start_epoch)
         self._planned: tuple[object, Plan] | None = None
 
     @property
     def epoch(self) -> int:
         """The current epoch, or the next one if none has begun."""
-        return self._cursor.epoch
+        return self._epochs.epoch
 
     @property
     def sampler(self) -> Self:
@@ -115,7 +111,7 @@ class PlannedBatches(Sampler[list[int]]):
     @property
     def plan(self) -> Plan:
         """The plan of the current iteration, or of the next one if none has begun."""
-        return self._plan_after(self._cursor)
+        return self._plan_after(self._epochs.position.start)
 
     @property
     def splits(self) -> RowSplits:
@@ -123,26 +119,16 @@ class PlannedBatches(Sampler[list[int]]):
         return self.plan.splits
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the next epoch. Has no effect if that epoch is in progress.
+        """Set the epoch of the next iteration, up to its first batch. Does not change an iteration that is running.
 
         Raises:
             OptionError: if a state within another epoch was loaded: the rest of that epoch would be lost.
         """
-        if epoch == self.epoch:
-            if self._yielded and self._yielded == len(self.plan):
-                self._yielded = self._skipped
-            return
-        if (self._cursor.batches_done or self._skipped) and len(self.plan) > self._yielded:
-            msg = (
-                f"epoch must be {self.epoch}, because the loaded state is within that epoch and the rest of it would "
-                f"be lost, got set_epoch({epoch}); count epochs from {self.epoch}."
-            )
-            raise OptionError(msg, epoch=epoch, wanted=self.epoch)
-        self._move_to(Cursor(epoch), 0)
+        self._epochs.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, object]:
         """Return the number of batches yielded so far, as numbers, lists and text, for JSON or a checkpoint."""
-        steps, within_step = divmod(self._yielded, self._batches_per_step)
+        steps, within_step = divmod(self._epochs.position.yielded, self._batches_per_step)
         cursor = self.plan.cursor(steps).to_dict()
         return {"cursor": cursor, "within_step": within_step, "world_size": self.plan.world_size}
 
@@ -175,32 +161,30 @@ class PlannedBatches(Sampler[list[int]]):
                 "state saved after a whole step."
             )
             raise OptionError(msg, within_step=within_step, world_size=world_size)
-        self._move_to(start, within_step)
+        position = _Position(start, within_step, within_step)
+        has_rest = bool(start.batches_done or within_step) and len(plan) > within_step
+        self._epochs.load(start.epoch, position, has_rest=has_rest)
 
     def __len__(self) -> int:
         """Return this rank's number of batches in the epoch, including those before a loaded state."""
-        return sum(steps for _, steps in self._cursor.batches_done) * self._batches_per_step + len(self.plan)
+        return sum(steps for _, steps in self._epochs.position.start.batches_done) * self._batches_per_step + len(
+            self.plan
+        )
 
     @override
     def __iter__(self) -> Iterator[list[int]]:
-        if self._skipped < self._yielded == len(self.plan):
-            # A loop that took `len(self)` batches did not ask for one more, so the generator has not seen the end.
-            self._move_to(self._cursor.next_epoch(), 0)
-        self._iteration += 1
-        self._yielded = self._skipped
-        return self._iterate(self.plan, self._iteration)
+        yield from self.start()
 
-    def _iterate(self, plan: Plan, iteration: int) -> Iterator[list[int]]:
-        for batch in range(self._skipped, len(plan)):
-            if iteration == self._iteration:
-                self._yielded = batch + 1
+    def start(self) -> Iterator[list[int]]:
+        """Start the next iteration now, and not when its first batch is requested: `plan` is its plan from now on."""
+        iteration = self._epochs.begin()
+        return self._iterate(self.plan, self._epochs.position, iteration)
+
+    def _iterate(self, plan: Plan, position: "_Position", iteration: int) -> Iterator[list[int]]:
+        for batch in range(position.skipped, len(plan)):
+            self._epochs.move(iteration, attrs.evolve(position, yielded=batch + 1))
             yield plan[batch].tolist()
-        if iteration == self._iteration:
-            self._move_to(plan.start.next_epoch(), 0)
-
-    def _move_to(self, cursor: Cursor, skipped: int) -> None:
-        self._cursor, self._skipped, self._yielded = cursor, skipped, skipped
-        self._iteration += 1
+        self._epochs.end(iteration)
 
     @property
     def _batches_per_step(self) -> int:
@@ -224,6 +208,26 @@ class PlannedBatches(Sampler[list[int]]):
             )
             self._planned = key, plan.rank(rank) if self.split_by_rank else plan
         return self._planned[1]
+
+
+@attrs.frozen
+class _Position:
+    """Position in an epoch.
+
+    Attributes:
+        start: where the plan of the iteration starts. It counts whole training steps.
+        skipped: the number of batches of that plan that were yielded before the state was saved. Without
+            `split_by_rank`, a training step has several batches, and the state may be between them.
+        yielded: the number of batches of the plan that were yielded, the skipped ones included.
+    """
+
+    start: Cursor
+    skipped: int = 0
+    yielded: int = 0
+
+
+def _start_epoch(epoch: int) -> _Position:
+    return _Position(Cursor(epoch))
 
 
 def _is_mapping(value: object) -> TypeIs[Mapping[str, object]]:

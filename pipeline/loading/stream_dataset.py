@@ -1,6 +1,7 @@
 """Read a source in its order, endless or not, through the stages that make batches of it."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
 from itertools import islice
 from typing import Any, Final, Generic, Literal, Self, TypeVar, cast, final, get_args
 
@@ -13,10 +14,13 @@ from pipeline.batching.cursor import StreamCursor
 from pipeline.checks.options import check_choice, check_int
 from pipeline.core.chain import StreamChain
 from pipeline.core.stage import Stage, StageBase, Stream, is_stream
+from pipeline.data.iteration import SizedIterator, check_ordered, find_length, is_map_style, iterate
 from pipeline.data.rows import Kind, Row, is_row
 from pipeline.errors import CompositionError, OptionError, PipelineError
+from pipeline.loading.frameworks import reject_accelerate_split
 from pipeline.loading.progress import share_memory
 from pipeline.loading.ranks import get_rank_and_world_size
+from pipeline.loading.records import add_record_note, describe_records
 from pipeline.stages.input_stage import InputStage
 from pipeline.stages.resumable import Resumable
 
@@ -68,20 +72,28 @@ class ShardCursor:
 
 @final
 class StreamDataset(IterableDataset[B], Generic[X, B]):
-    """Iterable dataset of the batches of a source that is read in its order, endless or not, in bounded memory.
+    """Iterable dataset of the batches of a source that is read in its order, endless or not.
+
+    The memory is bounded for a source without a length, or with `Bucket(buffer_size=...)`: each worker holds the rows
+    of one pool of its `Bucket`. Of a source with a length, each worker holds the rows of its whole share, so that all
+    of them are mixed; see `Bucket`.
 
     It is for a `DataLoader` with `batch_size=None`, and for torchdata's `StatefulDataLoader`, which keeps the state of
     each worker. `StreamLoader` does that without torchdata.
 
-    Each of n workers reads every n-th record and makes its own batches: no record is lost or served twice. With
+    Each of n workers takes every n-th record and makes its own batches: no record is lost or served twice. A source
+    that shares its records among workers by itself (with `get_worker_info`, as a Hugging Face `IterableDataset` does)
+    is served whole too: while it is read, it finds no worker. It must have the same order in every process, so it may
+    shuffle with a seed, but not with a global generator. With
     `ranks="even"`, all ranks read the same records and form the same batches, and each takes its share of them: batches
     of similar size at the same training step, and the same number for every rank, so that no rank waits at the end. The
     stages before the bucket run on every rank. With `ranks="apart"`, each rank reads its own records only; the numbers
     of batches may differ, so this is for endless sources. Every rank needs the same number of workers.
 
     Args:
-        source: the records: an iterable that starts from the beginning each time, such as a list or a class with
-            `__iter__`. An iterator can be read only once.
+        source: the records: an iterable that starts from the beginning each time, such as a list, a class with
+            `__iter__`, or a map-style data set, which is read up to its length. An iterator can be read only once. If
+            the source has a method `set_epoch`, each epoch from 1 on is passed to it.
         data: the stages that make batches, such as `Tokenize(...) >> Bucket(...) >> Pad()`: exactly one resumable
             stream, with other stages before and after it.
         rank: the rank of this process; by default that of `torch.distributed`.
@@ -90,7 +102,7 @@ class StreamDataset(IterableDataset[B], Generic[X, B]):
 
     Raises:
         CompositionError: if `data` does not have exactly one resumable stream.
-        OptionError: for options out of range.
+        OptionError: for options out of range, or if the source has no fixed order, such as a set.
 
     Example:
         >>> from pipeline import Bucket, FromIds, Pad
@@ -113,6 +125,7 @@ class StreamDataset(IterableDataset[B], Generic[X, B]):
         ranks: Ranks = "even",
     ) -> None:
         check_choice("ranks", ranks, get_args(Ranks))
+        check_ordered(source)
         self.source: Final = source
         self.rank: int
         self.world_size: int
@@ -124,6 +137,8 @@ class StreamDataset(IterableDataset[B], Generic[X, B]):
         self._position: ShardCursor | None = None
         self._loaded = False
         self._was_read = False
+        # The last epoch that the source was given. It starts in its own, which its user may have set.
+        self._epoch_of_source = 0
 
     @property
     def epoch(self) -> int:
@@ -131,8 +146,34 @@ class StreamDataset(IterableDataset[B], Generic[X, B]):
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the next epoch in all workers; each epoch has its own order."""
-        self._epoch[0] = check_int("epoch", epoch, minimum=0)
+        """Set the epoch of the next iteration, in all workers; each epoch has its own order.
+
+        Unlike in a `StreamLoader`, every iteration is this epoch until another one is set, as with torch's
+        `DistributedSampler`: workers of a stock `DataLoader` do not know how often it was iterated.
+
+        Raises:
+            OptionError: if a state within another epoch was loaded: the rest of that epoch would be lost; or if
+                Accelerate calls it because it is about to split the batches.
+        """
+        check_int("epoch", epoch, minimum=0)
+        reject_accelerate_split()
+        if self._loaded and self._position is not None and self._position.cursor.epoch != epoch:
+            loaded = self._position.cursor
+            if loaded.position or loaded.rows:
+                msg = (
+                    f"epoch must be {loaded.epoch}, because the loaded state is within that epoch and the rest of it "
+                    f"would be lost, got set_epoch({epoch}); count epochs from {loaded.epoch}."
+                )
+                raise OptionError(msg, epoch=epoch, wanted=loaded.epoch)
+            self._loaded = False
+        self._epoch[0] = epoch
+
+    def set_epoch_of_source(self, epoch: int) -> None:
+        """Pass an epoch to the source, if it has a method `set_epoch` and does not have this epoch already."""
+        set_epoch: Callable[[int], object] | None = getattr(self.source, "set_epoch", None)
+        if set_epoch is not None and epoch != self._epoch_of_source:
+            set_epoch(epoch)
+            self._epoch_of_source = epoch
 
     def start_cursor(self, worker: int, workers: int, epoch: int) -> ShardCursor:
         """Return the beginning of an epoch in the shard of one of this rank's workers."""
@@ -149,9 +190,7 @@ class StreamDataset(IterableDataset[B], Generic[X, B]):
             OptionError: if a loaded state belongs to another shard or to other options, or if the source is an iterator
                 that has already been read.
         """
-        info = get_worker_info()
-        worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
-        start = self.start_cursor(worker, workers, self.epoch)
+        start = self._start_own_shard()
         # Without a loaded state, every iteration starts at the beginning of the epoch, as a stock dataset does.
         if self._position is None or not self._loaded:
             self._position = start
@@ -161,8 +200,15 @@ class StreamDataset(IterableDataset[B], Generic[X, B]):
                 f"{self._position.num_shards}; resume with the numbers of workers and ranks with which it was saved."
             )
             raise OptionError(msg, shard=start.shard, num_shards=start.num_shards)
+        # The iteration starts when its first batch is requested: `set_epoch` counts until then.
+        position = self._position if self._loaded else None
         self._loaded = False
-        return self._follow(self.read(self._position))
+        return self._follow(position)
+
+    def _start_own_shard(self) -> ShardCursor:
+        info = get_worker_info()
+        worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
+        return self.start_cursor(worker, workers, self.epoch)
 
     def read(self, start: ShardCursor) -> Iterator[tuple[B, ShardCursor]]:
         """Yield the batches of a shard from a cursor on, each with the cursor after it.
@@ -180,10 +226,12 @@ class StreamDataset(IterableDataset[B], Generic[X, B]):
                 )
                 raise OptionError(msg)
             self._was_read = True
+        self.set_epoch_of_source(start.cursor.epoch)
         rank, world_size = (self.rank, self.world_size) if self.ranks == "even" else (0, 1)
         # The cursor counts the rows of this shard, which are `num_shards` records apart in the source.
         shard = Shard(self.source, start.shard + start.num_shards * start.cursor.rows, start.num_shards)
-        outputs = self._stream.resume(shard.map_through(self._before), start.cursor, rank=rank, world_size=world_size)
+        rows = SizedIterator(shard.map_through(self._before), shard)
+        outputs = self._stream.resume(rows, start.cursor, rank=rank, world_size=world_size)
         return ((self._apply_rest(output), attrs.evolve(start, cursor=after)) for output, after in outputs)
 
     def state_dict(self) -> dict[str, object]:
@@ -210,8 +258,8 @@ class StreamDataset(IterableDataset[B], Generic[X, B]):
         self._loaded = True
         self.set_epoch(self._position.cursor.epoch)
 
-    def _follow(self, outputs: Iterator[tuple[B, ShardCursor]]) -> Iterator[B]:
-        for batch, after in outputs:
+    def _follow(self, position: ShardCursor | None) -> Iterator[B]:
+        for batch, after in self.read(self._start_own_shard() if position is None else position):
             self._position = after
             yield batch
 
@@ -244,8 +292,8 @@ def _split_at_stream(
 class Shard(Generic[X]):
     """The records `first`, `first + step`, `first + 2 * step`, ... of a source.
 
-    A list is indexed. A source with a method `skip(count)` is asked to skip the records before the first. Any other
-    source is read from its beginning.
+    A list or a map-style data set is indexed. A source with a method `skip(count)` is asked to skip the records before
+    the first. Any other source is read from its beginning, and the records of other shards are skipped.
 
     Example:
         >>> list(Shard("abcdefg", 1, 3)), list(Shard(iter("abcdefg"), 1, 3))
@@ -257,22 +305,40 @@ class Shard(Generic[X]):
     step: int = 1
 
     def __iter__(self) -> Iterator[X]:
-        if isinstance(self.source, Sequence):
-            records = self.source
-            return (records[number] for number in range(self.first, len(records), self.step))
+        return self._read(_Reading())
+
+    def __len__(self) -> int:
+        """Return the number of records.
+
+        Raises:
+            TypeError: if the source has no length.
+        """
+        count = find_length(self.source)
+        if count is None:
+            msg = f"{type(self.source).__name__} has no length."
+            raise TypeError(msg)
+        return len(range(self.first, count, self.step))
+
+    def _read(self, reading: "_Reading") -> Iterator[X]:
+        check_ordered(self.source)
+        if isinstance(self.source, Sequence) or is_map_style(self.source):
+            records = cast("Sequence[X]", self.source)
+            return _read_numbers(records, range(self.first, len(records), self.step), reading)
         skip: Callable[[int], Iterable[X]] | None = getattr(self.source, "skip", None)
-        if skip is not None:
+        if skip is not None and self.first:
             # A source of files can seek, so resuming far into an epoch does not read everything before.
-            return islice(skip(self.first) if self.first else self.source, 0, None, self.step)
-        return islice(self.source, self.first, None, self.step)
+            return islice(_read_whole(skip(self.first), self.first, reading), 0, None, self.step)
+        return islice(_read_whole(self.source, 0, reading), self.first, None, self.step)
 
     def map_through(self, stages: Sequence[Stage[object, object]]) -> Iterator[object]:
         """Pass the records through stages, and number the rows by their records in the whole source.
 
         Raises:
-            PipelineError: the error of a stage; its message names the record.
+            Exception: the error of the source or of a stage; a note names the record, and the message of a
+                `PipelineError` of a stage does so too.
         """
-        values: Iterator[object] = iter(self)
+        reading = _Reading()
+        values: Iterator[object] = self._read(reading)
         for stage in stages:
             values = stage.map(values)
         has_input_stage = any(isinstance(stage, InputStage) for stage in stages[:1])
@@ -282,10 +348,70 @@ class Shard(Generic[X]):
                 # An input stage counts the records of this shard, from 0.
                 yield _with_row_id(value, record) if has_input_stage and is_row(value) else value
                 record += self.step
-        except PipelineError as error:
-            if self.first or self.step > 1:
+        except Exception as error:
+            if reading.failed:
+                # Reading failed, whatever the stages did with the records before.
+                add_record_note(error, self.source, reading.record)
+                raise
+            if isinstance(error, PipelineError) and (self.first or self.step > 1):
                 _name_record(error, self.first, self.step)
+            # Stages read some records ahead: the error is about one of those that were read, but gave no row yet.
+            numbers = range(record, reading.record + 1, self.step)
+            if len(numbers) > 1:
+                error.add_note(f"It is one of {describe_records(self.source, numbers)}.")
+            else:
+                add_record_note(error, self.source, record)
             raise
+
+
+@attrs.define
+class _Reading:
+    """Progress in a source: the number of the record that was requested last, and whether reading it failed."""
+
+    record: int = -1
+    failed: bool = False
+
+
+def _read_numbers(source: Sequence[X], numbers: range, reading: _Reading) -> Iterator[X]:
+    """Read some records by number. A StopIteration becomes a RuntimeError here, and is not the end (PEP 479)."""
+    for reading.record in numbers:
+        try:
+            value = source[reading.record]
+        except Exception:
+            reading.failed = True
+            raise
+        yield value
+
+
+def _read_whole(source: Iterable[X], first: int, reading: _Reading) -> Iterator[X]:
+    """Read all records, of which the first has a given number, also if the source shares them among workers by itself.
+
+    Such a source asks `get_worker_info` for the number of its worker. Its share would be shared once more here, and
+    most records lost. So it finds no worker while it is read; stages do, since they run between the records.
+    """
+    info = get_worker_info()
+    # torch keeps the answer of `get_worker_info` in this module, and has no function to change it.
+    module: Any = import_module("torch.utils.data._utils.worker")
+    end = object()
+    reading.record = first - 1
+    values: Iterator[X] | None = None
+    while True:
+        reading.record += 1
+        if info is not None:
+            module._worker_info = None  # noqa: SLF001
+        try:
+            values = iterate(source) if values is None else values
+            value = next(values, end)
+        except Exception:
+            reading.failed = True
+            raise
+        finally:
+            if info is not None:
+                module._worker_info = info  # noqa: SLF001
+        if value is end:
+            reading.record -= 1
+            return
+        yield cast("X", value)
 
 
 def _with_row_id(row: Row[Kind], row_id: int) -> Row[Kind]:

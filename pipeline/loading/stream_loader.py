@@ -1,21 +1,28 @@
 """A `DataLoader` over a stream whose state is that of the training loop."""
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, Generic, TypeVar, cast, final
+from typing import Any, Final, Generic, NoReturn, TypeVar, cast, final
 
+import attrs
+import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from typing_extensions import override
 
-from pipeline.checks.options import check_int
+from pipeline.batching.epochs import EpochState
 from pipeline.data.batches import is_batch
 from pipeline.data.report import Report
 from pipeline.errors import OptionError
+from pipeline.loading.frameworks import count_batches_ahead, find_pending_state, make_skip_error
 from pipeline.loading.loader import Start
 from pipeline.loading.stream_dataset import ShardCursor, StreamDataset
-from pipeline.loading.workers import check_worker_options, shut_down_workers
+from pipeline.loading.workers import WorkerFailure, WorkerSeeds, check_worker_options, shut_down_workers
 
 X = TypeVar("X")
 B = TypeVar("B")
+
+_MAX_AHEAD: Final = 8
+"""The number of batches that a training loop may take ahead; Lightning takes one."""
 
 
 @final
@@ -23,8 +30,9 @@ class StreamLoader(Generic[B]):
     """Load the batches of a stream in this process or in workers.
 
     A stock `DataLoader` does the work. Each batch is sent with its worker's position after it, so the state is that of
-    the training loop, however far ahead the workers are. Each iteration continues where the last one stopped; after the
-    last batch of an epoch, the next epoch begins.
+    the training loop, however far ahead the workers are. Each iteration is an epoch, as of every loader: the one set by
+    `set_epoch`, the rest of the one of a loaded state, or else the one after that of the last iteration, even if that
+    was left early. To continue an epoch that was left early, load its state.
 
     Args:
         stream: the source with the stages that make batches of it.
@@ -32,6 +40,8 @@ class StreamLoader(Generic[B]):
         multiprocessing_context: how workers are started; None for Python's default.
         timeout: the number of seconds without a batch after which a worker counts as hung; 0 waits forever.
         prefetch_factor: the number of batches that each worker prepares ahead; None for two.
+        generator: draws the seed of the workers' own random generators once per epoch. By default it follows from the
+            epoch. The global random generators of this process are not used.
         pin_memory: put batches into page-locked memory, from which copies to a device overlap with computation.
 
     Raises:
@@ -57,6 +67,7 @@ class StreamLoader(Generic[B]):
         multiprocessing_context: Start | None = None,
         timeout: float = 0,
         prefetch_factor: int | None = None,
+        generator: torch.Generator | None = None,
         pin_memory: bool = False,
     ) -> None:
         options = {
@@ -67,49 +78,77 @@ class StreamLoader(Generic[B]):
         check_worker_options(num_workers, options)
         self.stream: Final[StreamDataset[object, B]] = cast("StreamDataset[object, B]", stream)
         self._options: Final[dict[str, Any]] = {**options, "num_workers": num_workers, "pin_memory": pin_memory}
+        self._generator: Final = WorkerSeeds(generator, 0)
         self._workers: Final = max(num_workers, 1)
-        # The position of training in each worker's shard, and the shard whose batch comes next.
-        self._positions: list[ShardCursor] = self._start_cursors(0)
-        self._next = 0
+        self._epochs: Final = EpochState(self._start_epoch)
+        # The positions after the last batches, the newest last: Lightning takes batches ahead of training.
+        self._history: Final[deque[_Position]] = deque(maxlen=_MAX_AHEAD + 1)
         self.report: Report = Report()
         """Real and padded steps of the batches that the newest iteration has yielded."""
 
     @property
     def epoch(self) -> int:
         """The current epoch, or the next one if none has begun."""
-        return self._positions[0].cursor.epoch
+        return self._epochs.epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Start an epoch. Has no effect if that epoch is in progress."""
-        if epoch != self.epoch:
-            self._positions, self._next = self._start_cursors(check_int("epoch", epoch, minimum=0)), 0
+        """Set the epoch of the next iteration, up to its first batch. Does not change an iteration that is running.
+
+        Raises:
+            OptionError: if a state within another epoch was loaded: the rest of that epoch would be lost.
+        """
+        self._epochs.set_epoch(epoch)
+
+    @property
+    def dataset(self) -> NoReturn:
+        """Not supported: `accelerate.skip_first_batches` reads it."""
+        raise make_skip_error(self, "dataset")
 
     def __iter__(self) -> Iterator[B]:
-        """Yield the batches of an epoch, or the rest of one that was interrupted.
+        """Yield the batches of an epoch, or the rest of one after a loaded state.
 
         Raises:
             OptionError: if the source is an iterator that has already been read.
         """
-        workers, first = self._workers, self._next
+        if (state := find_pending_state(self, even_at_end=True)) is not None:
+            self.load_state_dict(state)
+        iteration = self._epochs.begin()
+        position = self._epochs.position
+        self._history.clear()
+        self._history.append(position)
+        # Workers are copies of this process, so the source is given the epoch here as well.
+        self.stream.set_epoch_of_source(self.epoch)
+        workers, first = self._workers, position.following
         # A DataLoader takes batches from its workers in turn, starting with worker 0. To resume in the middle of a
         # turn, worker 0 gets the shard that is next, worker 1 the one after it, and so on.
-        starts = [self._positions[(first + worker) % workers] for worker in range(workers)]
-        outputs = iter(DataLoader[Any](_Shards(self.stream, starts), batch_size=None, **self._options))
+        starts = [position.shards[(first + worker) % workers] for worker in range(workers)]
+        generator = self._generator.for_epoch(self.epoch)
+        shards = _Shards(self.stream, starts)
+        outputs = iter(DataLoader[Any](shards, batch_size=None, generator=generator, **self._options))
         self.report = Report()
         try:
-            for worker, after, batch in outputs:
-                shard = (first + worker) % workers
-                self._positions[shard] = after
-                self._next = (shard + 1) % workers
+            for output in outputs:
+                if isinstance(output, WorkerFailure):
+                    raise output.to_error()
+                worker, after, batch = output
+                position = position.advance((first + worker) % workers, after)
+                self._epochs.move(iteration, position)
+                self._history.append(position)
                 self.report += _get_report(batch)
                 yield batch
         finally:
             shut_down_workers(outputs)
-        self._positions, self._next = self._start_cursors(self.epoch + 1), 0
+        self._epochs.end(iteration)
+        self._history.clear()
 
     def state_dict(self) -> dict[str, object]:
         """Return the state after the last batch that was yielded, as numbers, lists and text, for JSON."""
-        return {"workers": [position.to_dict() for position in self._positions], "next": self._next}
+        position = self._epochs.position
+        # Lightning takes a batch ahead of training. The state is that of the batch on which it trains.
+        ahead = count_batches_ahead()
+        if ahead and len(self._history) > ahead:
+            position = self._history[-1 - ahead]
+        return {"workers": [shard.to_dict() for shard in position.shards], "next": position.following}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Continue after the last batch that was yielded when the state was saved.
@@ -123,18 +162,36 @@ class StreamLoader(Generic[B]):
             case _:
                 msg = f"state must have workers and next, got {dict(state)}; give the result of state_dict()."
                 raise OptionError(msg, state=state)
-        given, wanted = ([(one.shard, one.num_shards) for one in found] for found in (positions, self._positions))
+        expected = self._epochs.position.shards
+        given, wanted = ([(one.shard, one.num_shards) for one in found] for found in (positions, expected))
         if given != wanted:
             msg = (
                 f"the state must be of the shards {_list_shards(wanted)}, got {_list_shards(given)}; resume with the "
                 "numbers of workers and ranks with which it was saved."
             )
             raise OptionError(msg, wanted=wanted)
-        self._positions, self._next = positions, following % self._workers
+        epoch = positions[0].cursor.epoch
+        has_rest = any(one.cursor.rows or one.cursor.position for one in positions)
+        self._epochs.load(epoch, _Position(tuple(positions), following % self._workers), has_rest=has_rest)
 
-    def _start_cursors(self, epoch: int) -> list[ShardCursor]:
+    def _start_epoch(self, epoch: int) -> "_Position":
         # Without workers, this process reads the only shard.
-        return [self.stream.start_cursor(worker, self._workers, epoch) for worker in range(self._workers)]
+        return _Position(
+            tuple(self.stream.start_cursor(worker, self._workers, epoch) for worker in range(self._workers))
+        )
+
+
+@attrs.frozen
+class _Position:
+    """The position of training in each worker's shard, and the number of the shard whose batch comes next."""
+
+    shards: tuple[ShardCursor, ...]
+    following: int = 0
+
+    def advance(self, shard: int, after: ShardCursor) -> "_Position":
+        """Return the position after a batch of a shard."""
+        shards = (*self.shards[:shard], after, *self.shards[shard + 1 :])
+        return _Position(shards, (shard + 1) % len(shards))
 
 
 def _get_report(output: object) -> Report:
@@ -147,15 +204,23 @@ def _list_shards(shards: Sequence[tuple[int, int]]) -> str:
 
 @final
 class _Shards(IterableDataset[Any]):
-    """Batches of the worker's shard, each with the worker's number and the position after it."""
+    """Batches of the worker's shard, each with the worker's number and the position after it; or an error."""
 
     def __init__(self, stream: StreamDataset[object, B], starts: Sequence[ShardCursor]) -> None:
         self._stream = stream
         self._starts = starts
 
     @override
-    def __iter__(self) -> Iterator[tuple[int, ShardCursor, object]]:
+    def __iter__(self) -> Iterator[tuple[int, ShardCursor, object] | WorkerFailure]:
         info = get_worker_info()
-        worker = 0 if info is None else info.id
-        for batch, after in self._stream.read(self._starts[worker]):
-            yield worker, after, batch
+        if info is None:
+            yield from self._read(0)
+            return
+        try:
+            yield from self._read(info.id)
+        except Exception as error:  # noqa: BLE001 - it is raised in the training process
+            # torch would build a new error from the text of this one, without its details and notes.
+            yield WorkerFailure.from_error(error, info.id)
+
+    def _read(self, worker: int) -> Iterator[tuple[int, ShardCursor, object]]:
+        return ((worker, after, batch) for batch, after in self._stream.read(self._starts[worker]))

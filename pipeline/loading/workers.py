@@ -19,18 +19,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import active_children
 from types import FrameType
-from typing import Final, Generic, TypeVar, final
+from typing import Final, Generic, TypeVar, cast, final
 from weakref import WeakSet
 
 import attrs
+import torch
 from torch.utils.data import Dataset, Sampler, get_worker_info
 from typing_extensions import override
 
+from pipeline.batching.arrays import SeededRandom
+from pipeline.batching.lengths import Lengths, RowSplits
 from pipeline.batching.plan import Plan
 from pipeline.checks.options import check_int
-from pipeline.errors import OptionError, WorkerError
+from pipeline.data.rows import Kind, Row, is_row
+from pipeline.errors import LengthError, OptionError, WorkerError
 from pipeline.loading.progress import ProgressTable, WorkerPhase, WorkerProgress, report_phase
-from pipeline.loading.records import Indexable, describe_record, describe_records, fetch
+from pipeline.loading.records import Indexable, add_record_note, describe_record, describe_records, fetch
+from pipeline.loading.rows import cut_rows
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -84,13 +89,13 @@ class WorkerFailure:
     """An error raised in a worker, sent in place of its batch.
 
     Attributes:
-        error: the error itself; None if it cannot be pickled.
+        error: the error itself; None if its class cannot be pickled.
         name: the name of its class.
         text: its formatted traceback, with message and notes.
         worker: the worker's number.
     """
 
-    error: Exception | None
+    error: "Exception | _ErrorParts | None"
     name: str
     text: str
     worker: int
@@ -99,17 +104,59 @@ class WorkerFailure:
     def from_error(cls, error: Exception, worker: int) -> "WorkerFailure":
         """Prepare an error for sending to the training process."""
         text = "".join(traceback.format_exception(error))
-        return cls(error if _survives_pickling(error) else None, type(error).__name__, text, worker)
+        return cls(_prepare_for_pickling(error), type(error).__name__, text, worker)
 
     def to_error(self) -> Exception:
         """Return the error to raise in the training process: of its own class with its details, if it was picklable."""
-        error = self.error
+        error = self.error.to_error() if isinstance(self.error, _ErrorParts) else self.error
         if error is None:
             msg = f"worker {self.worker} raised {self.name}, which cannot be pickled; its traceback is:\n{self.text}"
             error = WorkerError(msg, worker=self.worker, raised=self.name)
         error.add_note(f"It was raised in worker {self.worker}.")
         error.__cause__ = RemoteTracebackError(f"\n{self.text}")
         return error
+
+
+@final
+@attrs.frozen
+class _ErrorParts:
+    """The class, arguments and attributes of an error that cannot be pickled as it is."""
+
+    cls: type[Exception]
+    args: tuple[object, ...]
+    attributes: dict[str, object]
+
+    def to_error(self) -> Exception:
+        """Build the error without calling its `__init__`, which may take other arguments than `args`."""
+        error = self.cls.__new__(self.cls, *self.args)
+        error.args = self.args
+        error.__dict__.update(self.attributes)
+        return error
+
+
+def _prepare_for_pickling(error: Exception) -> Exception | _ErrorParts | None:
+    """Return the error, or its parts if only these can be pickled; attributes that cannot are sent as text."""
+    if _survives_pickling(error):
+        return error
+    args = tuple(value if _can_be_pickled(value) else repr(value) for value in error.args)
+    given: dict[str, object] = vars(error)
+    attributes: dict[str, object] = {
+        name: value if _can_be_pickled(value) else repr(value) for name, value in given.items()
+    }
+    parts = _ErrorParts(type(error), args, attributes)
+    try:
+        rebuilt = parts.to_error()
+    except Exception:  # noqa: BLE001 - a class with an unusual `__new__`
+        return None
+    return parts if _can_be_pickled(parts) and type(rebuilt) is type(error) else None
+
+
+def _can_be_pickled(value: object) -> bool:
+    try:
+        pickle.loads(pickle.dumps(value))  # noqa: S301 - just pickled
+    except Exception:  # noqa: BLE001 - any error means that it cannot be sent
+        return False
+    return True
 
 
 def _survives_pickling(error: Exception) -> bool:
@@ -127,20 +174,47 @@ def _survives_pickling(error: Exception) -> bool:
 
 
 @final
+class WorkerSeeds:
+    """Generator that gives a `DataLoader` the seed of its workers, instead of the global generator of torch.
+
+    Args:
+        generator: the generator to use; None for one of the epoch.
+        seed: the seed of that one, together with the epoch.
+    """
+
+    def __init__(self, generator: torch.Generator | None, seed: int | None) -> None:
+        self._generator: Final = generator
+        self._seed: Final = seed or 0
+
+    def for_epoch(self, epoch: int) -> torch.Generator:
+        """Return the generator for an epoch."""
+        if self._generator is not None:
+            return self._generator
+        # torch draws on its default device.
+        generator = torch.Generator(torch.get_default_device())
+        return generator.manual_seed(SeededRandom(self._seed, (epoch,)).uint32(1).item())
+
+
+@final
 class NumberedBatches(Sampler[list[int]]):
-    """Batch sampler that puts each batch's number in the plan before its rows, for a `MonitoredDataset`.
+    """Batch sampler that adds the number of each batch in the plan and the planned lengths, for a `MonitoredDataset`.
 
     Args:
         plan: the batches. With persistent workers, it is replaced before each epoch.
+        lengths: the planned lengths of whole rows; None to leave them out.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, lengths: Lengths | None) -> None:
         self.plan = plan
+        self.lengths: Final = lengths
 
     @override
     def __iter__(self) -> Iterator[list[int]]:
         for number, batch in enumerate(self.plan):
-            yield [number, *batch.tolist()]
+            lengths: list[int] = (
+                [] if self.lengths is None else self.lengths.values[self.plan.splits.rows_of(batch), 0].tolist()
+            )
+            yield [number, *batch.tolist(), *lengths]
 
     def get_records(self, batch: int) -> list[int]:
         """Return the records that a batch holds, whole or in part."""
@@ -150,11 +224,22 @@ class NumberedBatches(Sampler[list[int]]):
 
 @final
 class MonitoredDataset(Dataset[R]):
-    """Dataset that reports its progress in a worker, and returns an error instead of raising it."""
+    """Dataset that reports its progress in a worker, and returns an error instead of raising it.
 
-    def __init__(self, dataset: Indexable[R], progress: ProgressTable | None) -> None:
+    Args:
+        dataset: whole rows, or other items if they are not cut.
+        progress: the table in which workers report; None without workers.
+        splits: the meaning of the numbers in a batch.
+        has_lengths: whether each batch has the planned lengths of its rows, which the rows must not exceed.
+    """
+
+    def __init__(
+        self, dataset: Indexable[R], progress: ProgressTable | None, splits: RowSplits, *, has_lengths: bool
+    ) -> None:
         self._dataset: Final = dataset
         self._progress: Final = progress
+        self._splits: Final = splits
+        self._has_lengths: Final = has_lengths
 
     @override
     def __getitem__(self, index: int) -> R:
@@ -165,16 +250,48 @@ class MonitoredDataset(Dataset[R]):
 
         Args:
             indices: the batch's number, and its rows, from `NumberedBatches`.
+
+        Raises:
+            LengthError: if a row is longer than planned.
         """
-        batch, *records = indices
+        batch, *numbers = indices
         worker = get_worker_info()
         if worker is None or self._progress is None:
-            return fetch(self._dataset, records)
+            return self._fetch(numbers)
         self._progress.start_batch(worker.id, batch)
         try:
-            return fetch(self._dataset, records)
+            return self._fetch(numbers)
         except Exception as error:  # noqa: BLE001 - it is raised in the training process
             return WorkerFailure.from_error(error, worker.id)
+
+    def _fetch(self, numbers: Sequence[int]) -> list[R]:
+        lengths: Sequence[int] = ()
+        if self._has_lengths:
+            numbers, lengths = numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]
+        if self._splits.limit is None:
+            rows = fetch(self._dataset, numbers)
+            self._check_lengths(numbers, rows, lengths)
+            return rows
+        slices = [self._splits[number] for number in numbers]
+        records = [part.row for part in slices]
+        rows = fetch(self._dataset, records)
+        self._check_lengths(records, rows, lengths)
+        return cast("list[R]", cut_rows(cast("list[Row[Kind]]", rows), slices))
+
+    def _check_lengths(self, records: Sequence[int], rows: Sequence[R], lengths: Sequence[int]) -> None:
+        """Reject rows longer than planned: their batch would exceed the budget, or the steps in excess be cut off."""
+        # Rows that are truncated at the limit of the policy may have any length beyond it.
+        truncated_at = None if len(self._splits.extra_rows) else self._splits.limit
+        for record, row, planned in zip(records, rows, lengths, strict=False):
+            if not is_row(row) or len(row) <= planned or (truncated_at is not None and planned >= truncated_at):
+                continue
+            msg = (
+                f"row {record} has {len(row)} steps, but was planned with {planned}; plan with the lengths of the rows "
+                "that the dataset gives: lengths_of(source, input_stage)."
+            )
+            error = LengthError(msg, row=record, length=len(row), planned=planned)
+            add_record_note(error, self._dataset, record)
+            raise error
 
 
 @final

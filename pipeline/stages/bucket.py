@@ -9,14 +9,19 @@ from typing_extensions import Unpack, override
 from pipeline.batching.batches import Uneven
 from pipeline.batching.builder import PoolBatcher, SortedPool, compute_digest, describe_policy
 from pipeline.batching.cursor import StreamCursor
+from pipeline.batching.epochs import EpochState
 from pipeline.batching.policies import Budget, Policy, Rows, TooLong
 from pipeline.checks.options import check_choice, check_int
 from pipeline.core.stage import Spec
+from pipeline.data.iteration import find_length, iterate
 from pipeline.data.rows import Ids, K, Kind, Row, cut_row
 from pipeline.errors import LengthError, OptionError
 from pipeline.stages.resumable import Resumable, check_row
 
 _RowAndLength: TypeAlias = tuple[Row[K], int]
+
+_PLAN_POSITION: Final = 3
+"""The count of numbers in the position of a cursor within an epoch that was read as a whole."""
 
 
 class BucketOptions(TypedDict, total=False):
@@ -35,19 +40,29 @@ class BucketOptions(TypedDict, total=False):
 class Bucket(Resumable[Row[K], list[Row[K]]]):
     """Group rows into batches of similar length, shuffled; each row is in exactly one batch.
 
-    Rows are read one pool at a time. A pool is sorted by length and cut into batches, and the batches are shuffled:
-    sorting saves padding, but should not decide the order of training. Each call is an epoch with an order of its own,
-    fixed by the seed. If all rows fit one pool, the batches are those of `pipeline.batching.Plan` for their lengths.
+    Rows are sorted by length and cut into batches, and the batches are shuffled: sorting saves padding, but should not
+    decide the order of training.
+
+    If the input has a length, as a list or a file has, all rows are read before the first batch. The batches are those
+    of `pipeline.batching.Plan` for their lengths: each is drawn from all rows, so rows that are ordered by class train
+    as well as shuffled ones. This takes about 1 KB per row, and 8 bytes per id or the size of the features. With a
+    `buffer_size`, and for an input without a length (a generator, a stream), rows are read one pool at a time, and only
+    the rows of a pool are mixed: as many as fill the policy's `batches_per_sort` (100 by default) batches, but at most
+    `buffer_size`. Shuffle such an input before.
+
+    Each iteration is an epoch with an order of its own, fixed by the seed; see `set_epoch`. Prediction reads one pool
+    at a time, in order.
 
     Args:
         kind: the kind of the rows; `Ids` by default.
-        policy: the limits of a batch, and the size of a pool (`batches_per_sort`).
+        policy: the limits of a batch, and the size of a pool of an input without a length (`batches_per_sort`).
         max_padded_steps: instead of a policy, the limit on a batch's padded steps: its rows times its longest row.
         rows: instead of a policy, the limit on a batch's rows. Give this, `max_padded_steps` or both.
         too_long: without a policy, what to do with a row longer than `max_padded_steps`: `raise` an error, let it be
             `alone` in a batch over the limit, `truncate` it, or `split` it into parts with the same row id, which are
             batched like rows. A class of the whole row goes with each part. Prediction does not split rows.
-        buffer_size: the maximum number of rows to read ahead, whatever the policy; None for no such limit.
+        buffer_size: the maximum number of rows to read ahead, whatever the policy and the length of the input; None for
+            no such limit.
         seed: the seed of the shuffling. None does not shuffle: each pool's batches are in order of length.
         uneven: if ranks share the stream, what to do with the last rows that cannot be shared equally.
 
@@ -86,8 +101,22 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
         self.seed: Final = None if seed is None else check_int("seed", seed, minimum=0)
         check_choice("uneven", uneven, get_args(Uneven))
         self.uneven: Final[Uneven] = uneven
-        self.epoch: int = 0
-        """The number of calls so far: with the seed, it determines the next order."""
+        self._epochs: Final = EpochState(StreamCursor)
+
+    @property
+    def epoch(self) -> int:
+        """The current epoch, or the next one if none has begun: with the seed, it determines the order."""
+        return self._epochs.epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch of the next iteration, up to its first batch.
+
+        Without it, each iteration is the epoch after that of the last one, even if that was left early.
+
+        Raises:
+            OptionError: if it is below 0.
+        """
+        self._epochs.set_epoch(epoch)
 
     @override
     def build(self, spec: Spec, /) -> Spec:
@@ -95,16 +124,17 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
 
     @override
     def __call__(self, values: Iterable[Row[K]], /) -> Iterator[list[Row[K]]]:
-        """Yield batches of similar length, shuffled within each pool.
+        """Yield batches of similar length, shuffled.
 
         Raises:
             ShapeError: for an item that is not a row of the bucket's kind.
             LengthError: for a row that is too long, with `too_long="raise"`.
         """
-        at = StreamCursor(self.epoch)
-        # Counted at the call, not when the iterator is used up: two iterators must not have one epoch.
-        self.epoch += 1
-        return (batch for batch, _ in self.resume(values, at))
+        iteration = self._epochs.begin()
+        for batch, after in self.resume(values, self._epochs.position):
+            self._epochs.move(iteration, after)
+            yield batch
+        self._epochs.end(iteration)
 
     @override
     def predict_batches(self, values: Iterable[Row[K]], /) -> Iterator[list[Row[K]]]:
@@ -115,7 +145,7 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
             LengthError: for a row that is too long, with `too_long` "raise" or "split": a row has one prediction.
         """
         batcher = PoolBatcher(self.policy, seed=None, buffer_size=self.buffer_size)
-        rows = self._check_rows(values, first=0, may_split=False)
+        rows = self._check_rows(iterate(values), first=0, may_split=False)
         return (batch for batch, _ in self._make_batches(rows, batcher, StreamCursor(), 0))
 
     @override
@@ -139,7 +169,46 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
         batcher = PoolBatcher(
             self.policy, seed=self.seed, buffer_size=self.buffer_size, world_size=world_size, uneven=self.uneven
         )
-        return self._make_batches(self._check_rows(values, first=at.rows, may_split=True), batcher, at, rank)
+        rows = self._check_rows(iterate(values), first=at.rows, may_split=True)
+        count = find_length(values) if self.buffer_size is None else None
+        # A cursor within an epoch that was read as a whole has three numbers, one of pools has two.
+        if len(at.position) == _PLAN_POSITION or (count is not None and not at.position):
+            return self._make_plan(rows, count, batcher, at, rank)
+        return self._make_batches(rows, batcher, at, rank)
+
+    def _make_plan(
+        self, values: Iterator[_RowAndLength[K]], count: int | None, batcher: PoolBatcher, at: StreamCursor, rank: int
+    ) -> Iterator[tuple[list[Row[K]], StreamCursor]]:
+        """Read all rows, and yield the batches of one rank, each with the cursor after it.
+
+        The cursor's position is 0, the number of the next batch, and the number of rows. To resume, all rows are read
+        again.
+        """
+        rows: list[_RowAndLength[K]] = []
+        for row in values:
+            # Not only the length is wrong then: an endless input would be read until the memory is full.
+            if len(rows) == count:
+                msg = (
+                    f"the input has a length of {count}, but yields more rows; fix its __len__, leave it out, or limit "
+                    "the rows to read ahead: Bucket(buffer_size=...)."
+                )
+                raise OptionError(msg, length=count)
+            rows.append(row)
+        _, done, planned = at.position or (0, 0, len(rows))
+        if planned != len(rows):
+            msg = f"the cursor is within {planned} rows, but the source has {len(rows)}; resume with the same source."
+            raise OptionError(msg, rows=len(rows), planned=planned)
+        if not rows:
+            return
+        plan = batcher.make_plan([length for _, length in rows], epoch=at.epoch)
+        batches = _get_batches_of_rank(plan, rank, batcher.world_size)
+        for index in range(done, len(batches)):
+            is_last = index + 1 == len(batches)
+            position = (1, 0) if is_last else (0, index + 1, len(rows))
+            yield (
+                _get_rows(rows, plan, batches[index]),
+                attrs.evolve(at, rows=len(rows) if is_last else 0, position=position),
+            )
 
     def _make_batches(
         self, values: Iterator[_RowAndLength[K]], batcher: PoolBatcher, at: StreamCursor, rank: int

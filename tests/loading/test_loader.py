@@ -105,12 +105,15 @@ def test_resuming_several_times(workers: int, wanted: list[list[Any]]) -> None:
     assert found == wanted[0][:12]
 
 
-def test_an_incomplete_epoch_starts_again(wanted: list[list[Any]]) -> None:
-    """With persistent workers as without."""
+def test_the_next_epoch_follows_one_that_was_left_early(wanted: list[list[Any]]) -> None:
+    """With persistent workers as without; the epoch starts again if it is set."""
     for options in WORKERS[:2] + WORKERS[4:5]:
         batches = make_loader(**options)
         assert get_content(next(iter(batches))) == wanted[0][0]
+        assert get_content(next(iter(batches))) == wanted[1][0]
+        batches.set_epoch(0)
         assert get_content(next(iter(batches))) == wanted[0][0]
+        batches.set_epoch(0)
         assert load_epochs(batches) == wanted
 
 
