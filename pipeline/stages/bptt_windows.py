@@ -10,6 +10,7 @@ from pipeline.batching.builder import compute_digest
 from pipeline.batching.cursor import StreamCursor
 from pipeline.checks.options import check_int
 from pipeline.core.stage import Spec
+from pipeline.data.iteration import iterate
 from pipeline.data.rows import Ids, K, Kind, Row, cut_row, is_row, make_filler
 from pipeline.errors import LengthError, OptionError
 from pipeline.stages.resumable import Resumable, check_row
@@ -80,7 +81,7 @@ class BPTTWindows(Resumable[Row[K], list[Row[K]]]):
         Raises:
             LengthError: for a row longer than a window: a row has one prediction.
         """
-        return self(map(self._check_length, values))
+        return self(self._check_length(row) for row in iterate(values))
 
     @override
     def get_recipe(self, world_size: int = 1) -> str:
@@ -92,7 +93,10 @@ class BPTTWindows(Resumable[Row[K], list[Row[K]]]):
         self, values: Iterable[Row[K]], at: StreamCursor, /, *, rank: int = 0, world_size: int = 1
     ) -> Iterator[tuple[list[Row[K]], StreamCursor]]:
         at = attrs.evolve(at, recipe=self._check_cursor(at, rank, world_size))
-        rows = (cast("Row[K]", check_row(row, self.kind, number)) for number, row in enumerate(values, start=at.rows))
+        rows = (
+            cast("Row[K]", check_row(row, self.kind, number))
+            for number, row in enumerate(iterate(values), start=at.rows)
+        )
         # The lanes of all ranks, so that every rank knows which rows the others take.
         lanes = _resume_lanes(rows, at, self.rows * world_size)
         return self._make_batches(lanes, at, slice(rank * self.rows, (rank + 1) * self.rows))

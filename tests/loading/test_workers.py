@@ -11,7 +11,7 @@ from pipeline.batching import Rows
 from pipeline.errors import ValuesError, WorkerError
 from pipeline.loading import Loader, PlannedBatches, RowDataset
 from pipeline.loading.workers import RemoteTracebackError
-from support.troubles import TroubledSource, TroubledStage, collate_worker_and_row_ids
+from support.troubles import TroubledSource, TroubledStage, UnpicklableError, collate_worker_and_row_ids
 
 COUNTS = [1 + row % 5 for row in range(24)]
 STARTS: list[Any] = ["fork", "spawn"]
@@ -55,14 +55,18 @@ def test_an_error_in_a_worker_is_raised_in_training(start: Any) -> None:
 
 
 def test_errors_of_every_class_are_raised_in_training() -> None:
-    """Also a `KeyError`; one that cannot be pickled is replaced by its traceback."""
+    """Also a `KeyError`, and one whose `__init__` takes other arguments than pickling gives it."""
     with pytest.raises(KeyError, match="a field") as info:
         list(make_loader("raise"))
     assert info.value.__notes__[0] == "It is record 13 (rows.txt, line 14)."
-    with pytest.raises(
-        WorkerError, match=r"raised UnpicklableError, which cannot be pickled; its traceback is:\n(.*\n)*.*1 and 2"
-    ):
+    with pytest.raises(UnpicklableError, match="^1 and 2") as unpicklable:
         list(make_loader("unpicklable"))
+    assert unpicklable.value.args == ("1 and 2",)
+    assert unpicklable.value.__notes__[0] == "It is record 13 (rows.txt, line 14)."
+    with pytest.raises(
+        WorkerError, match=r"raised LocalError, which cannot be pickled; its traceback is:\n(.*\n)*.*1 and 2"
+    ):
+        list(make_loader("local"))
 
 
 def test_an_error_in_collating_names_the_batch() -> None:

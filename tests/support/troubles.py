@@ -32,6 +32,12 @@ def cause_trouble(trouble: str) -> None:
             raise ValuesError(msg, step=7)
         case "unpicklable":
             raise UnpicklableError(1, 2)
+        case "local":
+
+            class LocalError(UnpicklableError):
+                """An error whose class cannot be found by its name."""
+
+            raise LocalError(1, 2)
         case "kill later":  # after the training process has received its first batch
             time.sleep(4)
             os.kill(os.getpid(), signal.SIGKILL)
