@@ -3,7 +3,7 @@
 import itertools
 import random
 from collections.abc import Iterator
-from typing import cast
+from typing import Any, cast
 
 import attrs
 import numpy as np
@@ -224,9 +224,9 @@ def test_a_pool_has_the_batches_per_sort_of_its_policy() -> None:
 
 
 def test_padding_on_a_stream_is_near_that_of_a_plan() -> None:
-    """With the default policy, over many pools."""
+    """With the default policy, over many pools, since a generator has no length."""
     counts = [1 + count for count in draw_lengths(30_000, 40)]
-    streamed = [(len(batch), max(map(len, batch))) for batch in Bucket(max_padded_steps=256)(rows_of(counts))]
+    streamed = [(len(batch), max(map(len, batch))) for batch in Bucket(max_padded_steps=256)(iter(rows_of(counts)))]
     planned = Plan.of(counts, Budget(256)).report()
     wasted = 1 - sum(counts) / sum(rows * longest for rows, longest in streamed)
     assert wasted < planned.wasted + 0.01
@@ -263,3 +263,87 @@ def test_invalid_options_raise(options: dict[str, object], message: str) -> None
     """With the rule and the value."""
     with pytest.raises(OptionError, match=message):
         untyped(Bucket)(**options)
+
+
+def share_of_second_class(batches: Iterator[list[Row[Ids]]], rows: int) -> list[float]:
+    """Return the share of the second half of the rows in each tenth of an epoch."""
+    classes = [int(row.row_id >= rows // 2) for batch in batches for row in batch]
+    return [sum(tenth) / len(tenth) for tenth in (classes[rows * i // 10 : rows * (i + 1) // 10] for i in range(10))]
+
+
+@pytest.mark.parametrize("options", [{"max_padded_steps": 400}, {"rows": 16}, {"policy": Boundaries((20,), rows=16)}])
+def test_rows_in_order_of_class_are_mixed(options: dict[str, Any]) -> None:
+    """Each tenth of an epoch has both classes in equal parts, in a bucket by itself and in a chain."""
+    counts = [10 + count for count in draw_lengths(6000, 30)]
+    chain = FromIds() >> Bucket(**options)
+    for batches in (Bucket(**options)(rows_of(counts)), chain([[row] * count for row, count in enumerate(counts)])):
+        assert all(0.4 < share < 0.6 for share in share_of_second_class(batches, 6000))
+
+
+def test_a_stream_is_mixed_within_its_buffer() -> None:
+    """A generator has no length; a buffer size also limits the rows that are read of a list."""
+    counts = [10 + count for count in draw_lengths(6000, 30)]
+    bucket = Bucket(rows=4)
+    taken: list[int] = []
+
+    def generate() -> Iterator[Row[Ids]]:
+        for row in rows_of(counts):
+            taken.append(row.row_id)
+            yield row
+
+    batches = bucket(generate())
+    next(batches)
+    assert len(taken) == 400
+    assert share_of_second_class(bucket(iter(rows_of(counts))), 6000)[0] == 0
+    assert share_of_second_class(Bucket(rows=4, buffer_size=300)(rows_of(counts)), 6000)[0] == 0
+
+
+@given(
+    counts=st.lists(st.integers(0, 8), max_size=40),
+    policy=st.sampled_from([attrs.evolve(policy, batches_per_sort=2) for policy in POLICIES]),
+    seed=st.one_of(st.none(), st.integers(0, 3)),
+    epoch=st.integers(0, 2),
+    world_size=st.integers(1, 3),
+)
+def test_an_input_with_a_length_has_the_batches_of_a_plan(
+    counts: list[int], policy: Policy, seed: int | None, epoch: int, world_size: int
+) -> None:
+    """With as many pools as the policy says, for every rank, and from every cursor."""
+    plan = Plan.of(counts, policy, seed=seed, epoch=epoch, world_size=world_size)
+    bucket, rows = Bucket(policy=policy, seed=seed), rows_of(counts)
+    for rank in range(world_size):
+        streamed = list(bucket.resume(rows, StreamCursor(epoch), rank=rank, world_size=world_size))
+        wanted = [list_rows(batch) for batch in plan.rank(rank)]
+        assert [[row.row_id for row in batch] for batch, _ in streamed] == wanted
+        for done, (_, at) in enumerate(streamed, start=1):
+            rest = bucket.resume(rows[at.rows :], at, rank=rank, world_size=world_size)
+            assert [[row.row_id for row in batch] for batch, _ in rest] == wanted[done:]
+
+
+def test_a_length_that_is_wrong_raises() -> None:
+    """An endless input with a length would be read forever; a cursor belongs to its number of rows."""
+
+    class Wrong:
+        def __len__(self) -> int:
+            return 3
+
+        def __iter__(self) -> Iterator[Row[Ids]]:
+            return iter(rows_of([1] * 5))
+
+    with pytest.raises(OptionError, match="the input has a length of 3, but yields more rows; fix its __len__"):
+        next(Bucket(rows=2)(Wrong()))
+    assert len(list(Bucket(rows=2, buffer_size=4)(Wrong()))) == 3
+    bucket = Bucket(rows=2)
+    (_, after), *_ = bucket.resume(rows_of([1] * 5), StreamCursor())
+    with pytest.raises(OptionError, match="the cursor is within 5 rows, but the source has 4; resume with the same"):
+        next(bucket.resume(rows_of([1] * 4), after))
+
+
+def test_prediction_of_a_list_is_lazy_and_in_order() -> None:
+    """A length changes nothing: one pool is read ahead, and not mixed."""
+    bucket = Bucket(rows=4, buffer_size=20)
+    batches = list(bucket.predict_batches(rows_of(draw_lengths(100, 9))))
+    pools = [{row.row_id // 20 for row in batch} for batch in batches]
+    assert pools == sorted(pools, key=min)
+    assert all(len(pool) == 1 for pool in pools)
+    assert bucket.epoch == 0
