@@ -161,6 +161,7 @@ class PackingOrder:
     @property
     def time_of_step(self) -> Int64[Tensor, " steps"]:
         """The time of each packed step within its row."""
+        self._reject_changed_lengths()
         return self._row_and_time[1]
 
     def flat_indices(self, width: int) -> Int64[Tensor, " steps"]:

@@ -69,6 +69,11 @@ def precompute_inputs(pipe: P) -> P:
         True
     """
     # Copied in one call, so that stages that share tensors, such as tied weights, share them in the copy too.
+    for start, embed in enumerate(_list_stages(pipe)):
+        _, encoder = _find_reader(_list_stages(pipe), start)
+        if isinstance(embed, Embed) and encoder is not None:
+            _reject_hooks(encoder)
+            break
     stages = _list_stages(copy.deepcopy(pipe))
     for start, embed in enumerate(stages):
         end, encoder = _find_reader(stages, start)
@@ -99,7 +104,6 @@ class PrecomputeInputs(ModuleStage[Batch[Ids], States[S_co]], Generic[S_co]):
     def __init__(self, embed: Embed, encoder: Recurrent[S_co], *, name: str | None = None) -> None:
         super().__init__()
         self.name = name
-        _reject_hooks(encoder)
         table = _compute_table(embed, encoder)
         # An embedding on the meta device takes no memory until it gets the table, instead of random numbers.
         with torch.device("meta"):

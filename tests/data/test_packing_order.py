@@ -1,13 +1,22 @@
 """The packing order equals torch's, and its indices equal a loop over rows and steps."""
 
+import copy
+import pickle
+from collections.abc import Callable
+
+import pytest
 import torch
 from hypothesis import given
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from pipeline import Ids, Padded
 from pipeline.data.packing_order import PackingOrder
+from pipeline.errors import LengthError
 from support.strategies import row_lengths
 from support.untyped import to_list
+
+set_default_device: Callable[[object], object] = getattr(torch, "set_default_device")  # noqa: B009
+"""Torch leaves its type open."""
 
 
 @given(counts=row_lengths())
@@ -59,3 +68,46 @@ def test_indices_in_sorted_order_equal_a_loop(counts: list[int]) -> None:
     assert to_list(order.sorted_flat_indices) == [
         time * order.nonempty_count + longest_first.index(row) for row, time in index
     ]
+
+
+def test_changed_lengths_are_an_error() -> None:
+    """Cached indices would be out of date. Copies of a changed tensor count from zero, and are right."""
+    lengths = torch.tensor([3, 1])
+    lengths += 1
+    order = PackingOrder(lengths)
+    for copied in (order, copy.deepcopy(order), pickle.loads(pickle.dumps(order))):
+        assert to_list(copied.row_of_step) == [0, 1, 0, 1, 0, 0]
+    lengths -= 1
+    uses: list[Callable[[], object]] = [
+        lambda: order.is_full(4),
+        lambda: order.row_of_step,
+        lambda: order.mask(4),
+        lambda: order.time_of_step,
+    ]
+    for use in uses:
+        with pytest.raises(LengthError, match="lengths were changed in place after the batch was made"):
+            use()
+
+
+def test_indices_do_not_depend_on_the_default_device() -> None:
+    """They are computed where the lengths are."""
+    lengths = torch.tensor([3, 0, 1])
+    names = (
+        "row_of_step",
+        "first_steps",
+        "last_steps",
+        "sorted_last_steps",
+        "previous_steps",
+        "reversal",
+        "reading_order",
+    )
+    wanted = [getattr(PackingOrder(lengths), name) for name in names]
+    torch.set_default_device("meta")
+    try:
+        order = PackingOrder(lengths)
+        found = [*(getattr(order, name) for name in names)]
+        padding = order.padding_indices(3)
+    finally:
+        set_default_device(None)
+    assert [to_list(one) for one in found] == [to_list(one) for one in wanted]
+    assert to_list(padding) == [3, 4, 5, 7, 8]

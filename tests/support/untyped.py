@@ -23,6 +23,11 @@ def untyped(function: Callable[..., object]) -> Callable[..., object]:
     return function
 
 
+def as_any(value: object) -> Any:
+    """Return a value without its type, for what torch leaves untyped, and for wrong uses on purpose."""
+    return value
+
+
 _step: Callable[[torch.optim.Optimizer], object] = methodcaller("step")
 
 

@@ -127,7 +127,7 @@ class Layout:
         return tensor if self.wide == self.hidden else pad(tensor, (0, self.wide - self.hidden))
 
     def unpad(self, tensor: Tensor) -> Tensor:
-        """Undo `pad`. The result is no view: callers may change a final state in place, which autograd forbids for one."""
+        """Undo `pad`. The result is no view, since autograd forbids callers to change a view in place."""
         if self.wide == self.hidden:
             return tensor
         return tensor[..., : self.hidden].clone(memory_format=torch.contiguous_format)

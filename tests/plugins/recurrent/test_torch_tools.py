@@ -1,0 +1,350 @@
+"""Torch's own tools around encoders, with every engine: each is right, or an error that says what to use instead."""
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Literal
+
+import attrs
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline import Encode, MaybeCausal, Padded, Vectors
+from pipeline.data.metadata import BatchMetadata
+from pipeline.errors import LengthError, OptionError
+from pipeline_recurrent import GRU, LSTM, RNN, EngineName
+from pipeline_recurrent.native import available
+from pipeline_recurrent.recurrent import Recurrent
+from support.untyped import as_any, seed
+
+Kind = type[LSTM[MaybeCausal]] | type[GRU[MaybeCausal]] | type[RNN[MaybeCausal]]
+KINDS: tuple[Kind, ...] = (LSTM, GRU, RNN)
+ENGINES: tuple[EngineName, ...] = ("auto", "packed", "dense", "plain", *(() if available() else ("native",)))
+LENGTHS = {"ragged": torch.tensor([6, 3, 1, 0]), "even": torch.tensor([4, 4])}
+EVERY_ENGINE = pytest.mark.parametrize("engine", ENGINES)
+EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
+EVERY_BATCH = pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())
+
+
+class Loss(nn.Module):
+    """A loss of steps, final states and carry, as a function of the values alone."""
+
+    def __init__(self, kind: Kind, engine: EngineName, lengths: Tensor) -> None:
+        super().__init__()
+        seed(0)
+        self.encoder: Recurrent[MaybeCausal] = kind(3, 4, bidirectional=True, num_layers=2, engine=engine)
+        self.lengths = lengths
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return the loss."""
+        states = self.encoder(Padded(Vectors, values, self.lengths))
+        assert states.carry is not None
+        return states.final.sum() + states.packed().values.square().sum() + states.carry[0].sum()
+
+
+def draw(lengths: Tensor) -> Tensor:
+    """Draw values that require gradients."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(len(lengths), int(lengths.max()), 3, generator=generator, requires_grad=True)
+
+
+def differentiate(loss: Tensor, values: Tensor) -> Tensor:
+    """Return the gradient by the values."""
+    return torch.autograd.grad(loss, values)[0]
+
+
+def as_function(loss: Loss) -> Callable[[Tensor], Tensor]:
+    """Return the loss as a function of values, with detached weights."""
+    weights = {name: weight.detach() for name, weight in loss.named_parameters()}
+    return lambda values: as_any(torch).func.functional_call(loss, weights, (values,))
+
+
+@EVERY_BATCH
+@EVERY_KIND
+@EVERY_ENGINE
+def test_checkpoints_give_the_same_gradients(engine: EngineName, kind: Kind, lengths: Tensor) -> None:
+    """Both forms: of the values, and of all weights."""
+    loss, values = Loss(kind, engine, lengths), draw(lengths)
+    inputs = [values, *loss.parameters()]
+    torch.autograd.backward(loss(values))
+    wanted = [tensor.grad for tensor in inputs]
+    for use_reentrant in (False, True):
+        for tensor in inputs:
+            tensor.grad = None
+        torch.autograd.backward(as_any(torch).utils.checkpoint.checkpoint(loss, values, use_reentrant=use_reentrant))
+        torch.testing.assert_close([tensor.grad for tensor in inputs], wanted)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # torch's own forward mode
+@EVERY_BATCH
+@EVERY_KIND
+def test_transforms_of_functions_are_right(kind: Kind, lengths: Tensor) -> None:
+    """torch.func's grad, vmap, jvp and hessian, with the engine that is chosen by itself."""
+    loss, values = Loss(kind, "auto", lengths), draw(lengths).detach()
+    function = as_function(loss)
+    wanted = differentiate(loss(values.requires_grad_()), values)
+    values = values.detach()
+    torch.testing.assert_close(torch.func.grad(function)(values), wanted)
+    both = torch.stack([values, values])
+    torch.testing.assert_close(torch.func.vmap(function)(both)[1], loss(values).detach())
+    torch.testing.assert_close(torch.func.vmap(torch.func.grad(function))(both)[1], wanted)
+    torch.testing.assert_close(torch.func.jvp(function, (values,), (torch.ones_like(values),))[1], wanted.sum())
+    with forward_ad.dual_level():
+        result = as_any(forward_ad).unpack_dual(loss(as_any(forward_ad).make_dual(values, torch.ones_like(values))))
+    torch.testing.assert_close(result.tangent, wanted.sum())
+    assert set(loss.encoder.engines) >= {"plain"}
+
+
+@EVERY_KIND
+def test_weights_can_be_batched(kind: Kind) -> None:
+    """An ensemble: one vmap over the weights of several models."""
+    lengths = LENGTHS["ragged"]
+    losses, values = [Loss(kind, "auto", lengths) for _ in range(2)], draw(lengths).detach()
+    with torch.no_grad():
+        for weight in losses[1].parameters():
+            weight.mul_(0.5)
+    weights, buffers = torch.func.stack_module_state(as_any(losses))
+    base = losses[0]
+
+    def compute(each: object) -> Tensor:
+        found: Tensor = as_any(torch).func.functional_call(base, each, (values,))
+        return found
+
+    found = torch.func.vmap(compute)(weights)
+    assert not buffers
+    torch.testing.assert_close(found, torch.stack([loss(values) for loss in losses]))
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")  # torch's dense kernel
+@EVERY_ENGINE
+def test_a_batch_of_gradients_is_right(engine: EngineName) -> None:
+    """Vmap over a backward pass whose forward pass was ordinary, as for a Jacobian."""
+    lengths = LENGTHS["ragged"]
+    encoder: Recurrent[MaybeCausal] = LSTM(3, 4, engine=engine)
+    values = draw(lengths)
+    final = encoder(Padded(Vectors, values, lengths)).final
+    seeds = torch.randn(3, *final.shape)
+
+    def pull(gradient: Tensor) -> Tensor:
+        return torch.autograd.grad(final, values, gradient, retain_graph=True)[0]
+
+    torch.testing.assert_close(torch.func.vmap(pull)(seeds), torch.stack([pull(each) for each in seeds]))
+
+
+@pytest.mark.parametrize("engine", [name for name in ENGINES if name not in {"auto", "plain"}])
+def test_engines_that_transforms_cannot_see_are_errors(engine: EngineName) -> None:
+    """The error names the mode, and says what to choose."""
+    lengths = LENGTHS["ragged"]
+    loss, values = Loss(LSTM, engine, lengths), draw(lengths).detach()
+    message = "because a transform of torch.func, or forward-mode differentiation, is active; choose another, or engine='auto'"
+    for transform in (torch.func.grad, torch.func.vmap):
+        with pytest.raises(OptionError, match=message):
+            as_any(transform(as_function(loss)))(values if transform is torch.func.grad else values.unsqueeze(0))
+    with (
+        pytest.raises(OptionError, match="because a dispatch mode, such as FlopCounterMode, is active"),
+        FlopCounterMode(display=False),
+    ):
+        loss(values)
+
+
+@EVERY_BATCH
+@EVERY_KIND
+@EVERY_ENGINE
+def test_second_derivatives_are_right(engine: EngineName, kind: Kind, lengths: Tensor) -> None:
+    """Of each engine, against the one of torch's operations."""
+    found: list[Tensor] = []
+    for name in (engine, "plain"):
+        loss, values = Loss(kind, name, lengths), draw(lengths)
+        (first,) = torch.autograd.grad(loss(values), values, create_graph=True)
+        found.append(differentiate(first.square().sum(), values))
+    torch.testing.assert_close(found[0], found[1])
+
+
+@EVERY_BATCH
+@EVERY_KIND
+def test_multiply_adds_are_counted(kind: Kind, lengths: Tensor) -> None:
+    """In both passes: one product of input and one of state per step, gate, layer and direction; twice that backward."""
+    loss, values = Loss(kind, "auto", lengths), draw(lengths)
+    gates, steps = {"LSTM": 4, "GRU": 3, "RNN": 1}[kind.__name__], int(lengths.sum())
+    features = 3 + 8 + 2 * 4
+    with FlopCounterMode(display=False) as counter:
+        result = loss(values)
+    assert counter.get_total_flops() == 2 * 2 * steps * gates * 4 * features
+    with FlopCounterMode(display=False) as counter:
+        torch.autograd.backward(result)
+    assert counter.get_total_flops() > 1.5 * 2 * 2 * steps * gates * 4 * features
+
+
+@EVERY_BATCH
+@EVERY_ENGINE
+def test_saved_tensors_may_be_kept_elsewhere(engine: EngineName, lengths: Tensor) -> None:
+    """save_on_cpu, with a graph that is used twice: what is overwritten in the last pass is not used again."""
+    for kind in KINDS:
+        loss, values = Loss(kind, engine, lengths), draw(lengths)
+        wanted = differentiate(loss(values), values)
+        with torch.autograd.graph.save_on_cpu():
+            result = loss(values)
+        torch.testing.assert_close(torch.autograd.grad(result, values, retain_graph=True)[0], wanted)
+        torch.testing.assert_close(differentiate(result, values), wanted)
+
+
+@EVERY_ENGINE
+def test_default_dtype_and_device_do_not_matter(engine: EngineName) -> None:
+    """Everything is made like the values, whatever the defaults are."""
+    for kind in KINDS:
+        for lengths in LENGTHS.values():
+            loss, values = Loss(kind, engine, lengths), draw(lengths)
+            wanted = differentiate(loss(values), values)
+            torch.set_default_dtype(torch.float64)
+            torch.set_default_device("meta")
+            try:
+                found = differentiate(loss(values), values)
+            finally:
+                torch.set_default_dtype(torch.float32)
+                as_any(torch).set_default_device(None)
+            torch.testing.assert_close(found, wanted)
+
+
+@EVERY_ENGINE
+def test_inference_mode_and_copies_after_use(engine: EngineName) -> None:
+    """The same numbers in inference mode, and from copies that were made after a training step."""
+    lengths = LENGTHS["ragged"]
+    loss, values = Loss(LSTM, engine, lengths), draw(lengths)
+    torch.autograd.backward(loss(values))
+    wanted = loss(values).detach()
+    with torch.inference_mode():
+        torch.testing.assert_close(loss(values), wanted)
+    for other in (copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))):
+        torch.testing.assert_close(other(values).detach(), wanted)
+        torch.autograd.backward(other(values))
+
+
+@pytest.mark.filterwarnings("ignore")  # torch warns of tracing itself, and of each number that is read
+@EVERY_ENGINE
+def test_a_trace_is_an_error(engine: EngineName) -> None:
+    """A trace would keep the lengths of its example."""
+    lengths = LENGTHS["ragged"]
+    loss, values = Loss(LSTM, engine, lengths), draw(lengths).detach()
+    with pytest.raises(LengthError, match=r"torch.jit.trace records the lengths .* use torch.export"):
+        as_any(torch.jit).trace(loss, (values,))
+
+
+def test_autocast_is_reported() -> None:
+    """Only torch's slower kernels run then; reports and counters say so."""
+    encoder: Recurrent[MaybeCausal] = LSTM(3, 4)
+    model, lengths = Encode(encoder), LENGTHS["ragged"]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        states = model(Padded(Vectors, draw(lengths), lengths))
+    assert states.report().engines == {"packed (autocast)": 1}
+    assert encoder.engines == {"packed (autocast)": 1}
+
+
+CHANGES = ("carry", "final", "initial")
+
+
+@pytest.mark.parametrize("hidden", [5, 16])
+@pytest.mark.parametrize("change", CHANGES)
+@EVERY_BATCH
+@EVERY_ENGINE
+def test_changes_in_place_do_not_reach_other_results(
+    engine: EngineName, lengths: Tensor, change: Literal["carry", "final", "initial"], hidden: int
+) -> None:
+    """Of the carry, the final states and the initial carry: other results and all gradients stay right."""
+    for kind in KINDS:
+        for both in (False, True):
+            seed(0)
+            encoder: Recurrent[MaybeCausal] = kind(3, hidden, bidirectional=both, engine=engine)
+            shape = (2 if both else 1, len(lengths), hidden)
+            start = [torch.randn(shape) for _ in range(2 if kind is LSTM else 1)]
+            found: list[list[Tensor]] = []
+            for changed in (False, True):
+                values, initial = draw(lengths), tuple(state.clone() for state in start)
+                states = encoder(Padded(Vectors, values, lengths, initial_carry=initial))
+                assert states.carry is not None
+                loss = states.packed().values.sum() + (0 if change == "final" else states.final.sum())
+                loss = loss + (0 if change == "carry" else sum(state.sum() for state in states.carry))
+                targets = {"carry": states.carry, "final": (states.final,), "initial": initial}[change]
+                results = [*(() if change == "final" else [states.final]), *(() if change == "carry" else states.carry)]
+                if changed:
+                    for target in targets:
+                        target.zero_()
+                found.append([*(result.detach().clone() for result in results), differentiate(loss, values)])
+            torch.testing.assert_close(found[0], found[1])
+
+
+@EVERY_ENGINE
+def test_changed_steps_are_right_or_an_error(engine: EngineName) -> None:
+    """Hidden vectors and input vectors, changed before the backward pass."""
+    for kind, hidden, lengths in (
+        (kind, hidden, lengths) for kind in KINDS for hidden in (5, 16) for lengths in LENGTHS.values()
+    ):
+        for which in ("input", "output"):
+            seed(0)
+            encoder: Recurrent[MaybeCausal] = kind(3, hidden, bidirectional=lengths is LENGTHS["even"], engine=engine)
+            values = draw(lengths)
+            used = values * 1
+            states = encoder(Padded(Vectors, used, lengths))
+            wanted = torch.autograd.grad(states.final.sum(), values, retain_graph=True)[0]
+            (used if which == "input" else states.steps.values).detach().zero_()
+            try:
+                found = differentiate(states.final.sum(), values)
+            except RuntimeError as error:
+                assert "modified by an inplace operation" in str(error)  # noqa: PT017
+            else:
+                torch.testing.assert_close(found, wanted)
+
+
+@EVERY_ENGINE
+def test_changed_lengths_are_an_error(engine: EngineName) -> None:
+    """After the first use of a batch, in either layout."""
+    encoder: Recurrent[MaybeCausal] = GRU(3, 4, engine=engine)
+    lengths = torch.tensor([4, 2])
+    batch = Padded(Vectors, torch.randn(2, 4, 3), lengths)
+    packed = batch.packed()
+    encoder(batch)
+    lengths -= 1
+    for changed in (batch, packed):
+        with pytest.raises(LengthError, match="lengths were changed in place"):
+            encoder(changed)
+
+
+def test_a_bidirectional_carry_cannot_continue_rows() -> None:
+    """Its backward half belongs to the first step of a row, not to the step before the next batch."""
+    for kind in KINDS:
+        encoder: Recurrent[MaybeCausal] = kind(3, 4, bidirectional=True)
+        batch = Padded(Vectors, torch.randn(2, 4, 3), torch.tensor([4, 2]))
+        later = BatchMetadata(torch.tensor([0, 1]), start_steps=torch.tensor([4, 0]))
+        following = attrs.evolve(batch, metadata=later).with_carry(as_any(encoder)(batch))
+        with pytest.raises(OptionError, match="a bidirectional encoder cannot continue rows"):
+            encoder(following)
+
+
+SCALES = [10.0**power for power in range(-3, 7)]
+
+
+@EVERY_BATCH
+@EVERY_ENGINE
+@EVERY_KIND
+def test_results_of_any_scale_equal_those_in_float64(kind: Kind, engine: EngineName, lengths: Tensor) -> None:
+    """Values from 1e-3 to 1e6: saturated units have no gradient, and small ones lose no digit."""
+    if engine == "auto":
+        return
+    for scale in SCALES:
+        found: list[list[Tensor]] = []
+        for dtype, name in ((torch.float32, engine), (torch.float64, "packed")):
+            seed(3)
+            encoder: Recurrent[MaybeCausal] = kind(3, 16, bidirectional=True, engine=as_any(name)).to(dtype)
+            values = (draw(lengths).detach() * scale).to(dtype).requires_grad_()
+            states = encoder(Padded(Vectors, values, lengths))
+            assert states.carry is not None
+            results = [states.packed().values, *states.carry]
+            loss = sum((result.square().sum() for result in results), start=torch.zeros((), dtype=dtype))
+            gradients = torch.autograd.grad(loss, [values, *encoder.parameters()])
+            found.append([tensor.detach().double() for tensor in (*results, *gradients)])
+        for ours, exact in zip(*found, strict=True):
+            # Rounding of the sums in the gates is in proportion to the values; gradients are sums over all steps.
+            error, size = (ours - exact).abs().max().item(), exact.abs().max().item()
+            assert error <= 2e-5 * max(size, 1.0) * max(1.0, min(scale, 1e3)), (scale, error, size)
