@@ -13,7 +13,7 @@ from pipeline.checks.options import check_choice
 from pipeline.data.rows import Example
 from pipeline.errors import OptionError, RecordError
 from pipeline.labels import Target
-from pipeline.sources.malformed import Column, MalformedError
+from pipeline.sources.malformed import Column, MalformedError, find_column
 from pipeline.sources.parsed import FileOptions, FileSource
 from pipeline.sources.text_file import FileInput, Lines
 
@@ -37,8 +37,8 @@ class Delimited(FileSource[str]):
         header: True if the first record has the names of the columns.
         delimiter: separates fields: one ASCII character.
         quote: encloses fields that contain delimiters or line ends: one ASCII character, or None.
-        empty_target: meaning of an empty field in the target's column: no target ("none"), a class with an empty name
-            ("keep"), or a malformed record ("raise").
+        empty_target: meaning of an empty field in the target's column: no target ("none"), an empty text ("keep"),
+            which is a class only if `Labels` lists it, or a malformed record ("raise").
         options: see `FileOptions`. A record with another number of fields than the first, or with wrong quotes, is
             malformed.
 
@@ -140,12 +140,7 @@ class Delimited(FileSource[str]):
         if not self._has_header:
             msg = f"with header=False a column must be given by number, from 0, got {column!r}."
             raise OptionError(msg, column=column)
-        if self.columns.count(column) != 1:
-            names = ", ".join(map(repr, self.columns[:20]))
-            found = "no column" if column not in self.columns else "more than one column"
-            msg = f"{name} has {found} {column!r}; its header is {names}. Give one of these, or a number from 0."
-            raise RecordError(msg, file=name, column=column)
-        return self.columns.index(column)
+        return find_column(column, self.columns, name)
 
     def _get_target(self, field: str) -> Target:
         if field or self._empty_target == "keep":

@@ -1,18 +1,15 @@
 """Malformed records: their description, their counts, and the checks of fields that find them."""
 
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Final, Generic, Literal, SupportsIndex, TypeAlias, cast, final
+from typing import Any, Final, Generic, Literal, TypeAlias, cast, final
 
 import attrs
-import numpy as np
-from torch import Tensor
 
 from pipeline.checks.hints import describe
 from pipeline.data.rows import Example, X_co
-from pipeline.errors import OptionError, RecordError
-from pipeline.labels import Target
+from pipeline.errors import OptionError, PipelineError, RecordError
+from pipeline.labels import MAX_ID, Target, get_scalar, is_missing, is_step_target, to_steps
 
 SHOWN: Final = 200
 """Number of characters of a malformed record that a problem shows."""
@@ -121,7 +118,7 @@ class Fields(Generic[X_co]):
         value = cast("X_co", check(_get_field(record, self.input), self._names[0]))
         if self.target is None:
             return Example(value)
-        return Example(value, _check_target(_get_field(record, self.target), self._names[1]))
+        return Example(value, check_target(_get_field(record, self.target), self._names[1]))
 
 
 def choose_fields(
@@ -141,6 +138,20 @@ def choose_fields(
         )
         raise OptionError(msg, text=text, words=words)
     return Fields(cast("Column", words if text is None else text), target, words is not None)
+
+
+def find_column(column: str, columns: Sequence[str], name: str, error: type[PipelineError] = RecordError) -> int:
+    """Return the number of a column of the table of that name.
+
+    Raises:
+        RecordError: or `error`, if there is no such column, or more than one.
+    """
+    if columns.count(column) != 1:
+        found = "no column" if column not in columns else "more than one column"
+        known = ", ".join(map(repr, columns[:20])) or "none"
+        msg = f"{name} has {found} {column!r}; its columns are {known}."
+        raise error(msg, file=name, column=column)
+    return columns.index(column)
 
 
 def _get_field(record: Any, column: Column) -> object:  # noqa: ANN401 - may be anything
@@ -179,28 +190,23 @@ def _check_words(value: object, name: str) -> Sequence[str]:
     return [_check_text(word, f"word {number} of {name}") for number, word in words]
 
 
-def _check_target(value: object, name: str) -> Target:
-    """Return a class, a class per step, or None. Scalars and arrays of numpy and torch become Python's numbers."""
-    if isinstance(value, np.ndarray | np.generic | Tensor):
-        value = cast("Any", value).tolist()
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        steps = enumerate(cast("Sequence[object]", value))
-        return [_check_class(one, f"entry {number} of {name}") for number, one in steps]
-    return _check_class(value, name)
+def check_target(value: object, name: str) -> Target:
+    """Return a class, a class per step, or None if it is missing. Values of numpy and torch become Python's."""
+    if not is_step_target(value):
+        return _check_class(value, name)
+    return [_check_class(step, f"entry {number} of {name}") for number, step in enumerate(to_steps(value))]
 
 
 def _check_class(value: object, name: str) -> int | str | None:
-    # NaN is how pandas writes a missing value in a column of text or of numbers.
-    if value is None or (isinstance(value, float) and value != value):  # noqa: PLR0124 - true of NaN alone
+    if is_missing(value):
         return None
+    value = get_scalar(value)
     if isinstance(value, str):
         return _check_text(value, name)
-    try:
-        found = int(operator.index(cast("SupportsIndex", value)))
-    except TypeError:
+    if not isinstance(value, int):
         msg = f"{name} must be a class, by name or number, got {describe(value)}"
-        raise MalformedError("type", msg) from None
-    if not -(2**63) <= found < 2**63:
-        msg = f"{name} must be a class number of at most 63 bits, got {found}"
+        raise MalformedError("type", msg)
+    if not -MAX_ID <= value <= MAX_ID:
+        msg = f"{name} must be a class number of at most 63 bits, got {value}"
         raise MalformedError("range", msg)
-    return found
+    return int(value)  # True becomes 1

@@ -17,6 +17,7 @@ from pipeline.sources.malformed import (
     OnBadRecord,
     Problem,
     choose_fields,
+    find_column,
 )
 from pipeline.sources.source import compute_digest
 from pipeline.sources.validated import Validated
@@ -61,7 +62,7 @@ class Records(Validated[X_co]):
             without fields are checked by the input stage.
 
     Raises:
-        OptionError: if `values` is an iterator, a table or several splits, or has no field of that name.
+        OptionError: if `values` is an iterator, a set, a table or several splits, or has no field of that name.
         TextError: if `values` is a single text.
 
     Example:
@@ -111,7 +112,13 @@ class Records(Validated[X_co]):
         self._values: Final[Any] = values if self._fields is None else _select_columns(values, self._fields.columns)
         # A pandas Series takes `series[3]` for the row labelled 3, wherever that is.
         self._by_number: Final[Any] = getattr(values, "iloc", self._values)
+        self._original: Final[Any] = values
         self._name: Final = type(values).__name__
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch of the values, if they have a method `set_epoch`, as a Hugging Face `IterableDataset` has."""
+        if hasattr(self._original, "set_epoch"):
+            self._original.set_epoch(epoch)
 
     @property
     @override
@@ -124,13 +131,19 @@ class Records(Validated[X_co]):
 
     @override
     def _iterate_raw(self) -> Iterator[Example[X_co] | Problem]:
+        epoch: object = getattr(self._original, "epoch", None)
+        if self._values is not self._original and isinstance(epoch, int) and hasattr(self._values, "set_epoch"):
+            # Selecting columns made a copy, which does not follow the epoch of the data set that the user has.
+            self._values.set_epoch(epoch)
         # A torch Dataset without __iter__ must not be iterated: Python would read until an IndexError, and a bug of the
         # data set may raise one, too.
         if hasattr(self._values, "__iter__"):
-            values: Iterable[object] = self._values
+            for number, value in enumerate(cast("Iterable[object]", self._values)):
+                yield self._make_record(number, value)
         else:
-            values = map(self._by_number.__getitem__, range(self._count_raw()))
-        return (self._make_record(number, value) for number, value in enumerate(values))
+            # Not `map`: a StopIteration that the data set raises by mistake would end it silently.
+            for number in range(self._count_raw()):
+                yield self._read_raw(number)
 
     @override
     def _count_raw(self) -> int:
@@ -175,6 +188,9 @@ def _check_values(values: object) -> None:
         msg = f"values must be records, got a mapping of {splits}; choose one of them: values[...]."
         raise OptionError(msg)
     kind = describe(values)
+    if isinstance(values, set | frozenset):
+        msg = f"values must have an order, but that of {kind} differs between processes; pass sorted(values)."
+        raise OptionError(msg)
     if isinstance(values, Iterator):
         msg = (
             f"each iteration over values must start at the first record, but {kind} can be read only once; put the "
@@ -198,10 +214,6 @@ def _select_columns(values: object, columns: list[Column]) -> object:
     select: Callable[[list[Column]], object] | None = getattr(values, "select_columns", None)
     if select is None or not isinstance(names, list):
         return values
-    known = cast("list[str]", names)
     for column in columns:
-        if column not in known:
-            found = ", ".join(map(repr, known[:20]))
-            msg = f"{type(values).__name__} has no column {column!r}; its columns are {found}."
-            raise OptionError(msg, column=column)
+        find_column(str(column), cast("list[str]", names), type(values).__name__, OptionError)
     return select(columns)

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import accumulate, chain, islice
 from typing import Final, Generic, SupportsIndex, TypeVar, final, overload
 
@@ -196,8 +197,9 @@ class Selection(Source[X_co]):
 
     @override
     def __iter__(self) -> Iterator[Example[X_co]]:
-        numbers: list[int] = self.indices.tolist()
-        return map(self.source.read, numbers)
+        # Not `map`: a StopIteration that a data set raises by mistake would end it silently. A generator reports it.
+        for number in self.indices.tolist():
+            yield self.source.read(number)
 
     @override
     def read(self, number: int) -> Example[X_co]:
@@ -254,15 +256,24 @@ class Concat(Source[X_co]):
         if not sources:
             raise OptionError("Concat needs at least one source, got none; check that the list of files is not empty.")
         self.sources: Sequence[Source[X_co]] = sources
-        self._ends: list[int] | None = None
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        return list(accumulate(map(len, self.sources)))
 
     @override
     def __len__(self) -> int:
-        return self._get_ends()[-1]
+        return self._ends[-1]
 
     @override
     def __iter__(self) -> Iterator[Example[X_co]]:
         return chain.from_iterable(self.sources)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch of the sources that have a method `set_epoch`."""
+        for source in self.sources:
+            if (set_epoch := getattr(source, "set_epoch", None)) is not None:
+                set_epoch(epoch)
 
     @override
     def read(self, number: int) -> Example[X_co]:
@@ -297,15 +308,9 @@ class Concat(Source[X_co]):
 
     def _find(self, index: SupportsIndex) -> tuple[Source[X_co], int]:
         """Return the source of a record, and the number of the record there."""
-        ends = self._get_ends()
-        number = check_index(index, ends[-1], "Concat")
-        source = bisect_right(ends, number)
-        return self.sources[source], number - (ends[source - 1] if source else 0)
-
-    def _get_ends(self) -> list[int]:
-        if self._ends is None:
-            self._ends = list(accumulate(map(len, self.sources)))
-        return self._ends
+        number = check_index(index, len(self), "Concat")
+        source = bisect_right(self._ends, number)
+        return self.sources[source], number - (self._ends[source - 1] if source else 0)
 
 
 @final

@@ -14,7 +14,7 @@ from typing_extensions import Unpack, override
 from pipeline.data.rows import Example, X_co
 from pipeline.errors import OptionError, PipelineError, RecordError
 from pipeline.extras import import_extra
-from pipeline.sources.malformed import Fields, MalformedError, OnBadRecord, Problem, choose_fields
+from pipeline.sources.malformed import Fields, MalformedError, OnBadRecord, Problem, choose_fields, find_column
 from pipeline.sources.parsed import ParsedSource
 from pipeline.sources.record_table import Parsed
 from pipeline.sources.text_file import InputFile
@@ -79,11 +79,7 @@ class TableSource(ParsedSource[X_co]):
         with self._explain_errors(None):
             names = self._read_names()
         for column in self._columns:
-            if names.count(column) != 1:
-                known = ", ".join(map(repr, names[:20])) or "none"
-                found = "no column" if column not in names else "more than one column"
-                msg = f"{self._file.name} has {found} {column!r}; its columns are {known}."
-                raise RecordError(msg, file=self._file.name, column=column)
+            find_column(column, names, self._file.name)
 
     @abstractmethod
     def _read_names(self) -> list[str]:

@@ -4,16 +4,16 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, final, overload
+from typing import Any, Final, Literal, TypeAlias, cast, final, overload
 
 from typing_extensions import Unpack, override
 
 from pipeline.checks.hints import describe
 from pipeline.checks.options import check_choice
 from pipeline.data.rows import Example, X_co
-from pipeline.errors import RecordError, SourceError
+from pipeline.errors import OptionError, RecordError, SourceError
 from pipeline.labels import Target
-from pipeline.sources.malformed import Fields, MalformedError, choose_fields
+from pipeline.sources.malformed import Fields, MalformedError, check_target, choose_fields
 from pipeline.sources.parsed import FileOptions, FileSource
 from pipeline.sources.record_table import Parsed
 from pipeline.sources.source import Source
@@ -87,7 +87,11 @@ class TextLines(LineSource):
         blank: Blank = "keep",
         **options: Unpack[FileOptions[str]],
     ) -> None:
-        super().__init__(file, [target], blank, **options)
+        try:
+            checked = cast("int | str | None", check_target(target, "target"))
+        except MalformedError as error:
+            raise OptionError(error.reason, target=target) from error
+        super().__init__(file, [checked], blank, **options)
 
 
 @final

@@ -26,6 +26,9 @@ FileInput: TypeAlias = str | PathLike[str] | IO[bytes] | IO[str]
 _BLOCK: Final = 2**20
 _GZIP: Final = b"\x1f\x8b"
 
+_read_pipes: Final = set[tuple[int, int]]()
+"""Device and inode of each pipe under /dev that was read: opened again, it would be empty."""
+
 
 @final
 class InputFile:
@@ -93,14 +96,15 @@ class InputFile:
         self.check_unchanged()
         source, self._stream = self.path or self._stream, None
         if source is None:
-            msg = f"{self.name} is a stream and was read before; put its records into a list or a file."
-            raise SourceError(msg, file=self.name)
+            raise self._build_stream_error()
         with ExitStack() as stack:
             if isinstance(source, Path):
                 try:
                     source = stack.enter_context(source.open("rb", buffering=0))
                 except OSError as error:
                     raise self._explain(error) from error
+            if self.path is None and self.name.startswith(("<stdin>", "/dev/")):
+                self._reject_second_read(os.fstat(source.fileno()))
             yield io.BufferedReader(_Hashing(source, self), _BLOCK)
 
     def check_unchanged(self) -> None:
@@ -130,6 +134,16 @@ class InputFile:
         if not is_same or (digest is not None and self._digest not in (None, digest)):
             raise self._build_change_error()
         self._digest = self._digest or digest
+
+    def _reject_second_read(self, status: os.stat_result) -> None:
+        if stat.S_ISFIFO(status.st_mode):
+            if (status.st_dev, status.st_ino) in _read_pipes:
+                raise self._build_stream_error()
+            _read_pipes.add((status.st_dev, status.st_ino))
+
+    def _build_stream_error(self) -> SourceError:
+        msg = f"{self.name} is a stream and was read before; put its records into a list or a file."
+        return SourceError(msg, file=self.name)
 
     def _get_status(self, path: Path) -> os.stat_result:
         try:

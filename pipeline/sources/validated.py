@@ -2,11 +2,13 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
+from pipeline.checks.hints import describe
 from pipeline.data.rows import Example, X_co
 from pipeline.errors import OptionError, SourceError
 from pipeline.sources.malformed import MAX_PROBLEMS, OnBadRecord, Problem, Skipped
@@ -89,7 +91,13 @@ class Validated(Source[X_co]):
         """Apply the rule for malformed records to one of them."""
         if self.on_bad_record == "raise":
             raise problem.make_error()
-        return None if self.on_bad_record == "skip" else self.on_bad_record(problem)
+        if self.on_bad_record == "skip":
+            return None
+        found = cast("object", self.on_bad_record(problem))
+        if found is None or isinstance(found, Example):
+            return cast("Example[X_co] | None", found)
+        msg = f"{problem.where}: on_bad_record must return an Example or None, got {describe(found)}."
+        raise OptionError(msg)
 
     def _get_raw_number(self, index: int) -> int:
         number = check_index(index, len(self), type(self).__name__)

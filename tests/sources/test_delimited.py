@@ -125,13 +125,14 @@ def test_a_field_of_any_length_is_read(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("option", "labels"), [("none", ["", " pos", "neg", "pos"][1:]), ("keep", ["", " pos", "neg", "pos"])]
+    ("option", "targets"), [("none", ["pos", None, "neg", " pos"]), ("keep", ["pos", "", "neg", " pos"])]
 )
-def test_an_empty_target_is_not_a_class_by_default(tmp_path: Path, option: Any, labels: list[str]) -> None:
-    """It is no target, a class or malformed, as chosen. White space is kept."""
+def test_an_empty_target_is_not_a_class(tmp_path: Path, option: Any, targets: list[str | None]) -> None:
+    """It is no target, an empty text or malformed, as chosen. White space is kept."""
     file = write(tmp_path / "a", b"text,y\na,pos\nb,\nc,neg\n d , pos\n")
     source = Csv(file, target="y", empty_target=option)
-    assert list(Labels.from_targets(source.targets())) == labels
+    assert list(source.targets()) == [source[number].target for number in range(4)] == targets
+    assert list(Labels.from_targets(source.targets())) == [" pos", "neg", "pos"]
     assert source[3].input == " d "
     strict = Csv(file, target="y", empty_target="raise", on_bad_record="skip")
     assert strict.skipped.kinds == {"target": 1}
@@ -154,9 +155,9 @@ BAD_OPTIONS: list[tuple[Callable[[Path], object], type[Exception], str]] = [
     (
         Csv,
         RecordError,
-        r"more than one column 'text'; its header is 'id', 'text', 'text'\. Give one of these, or a number",
+        r"more than one column 'text'; its columns are 'id', 'text', 'text'\.",
     ),
-    (lambda f: Csv(f, text="no"), RecordError, "has no column 'no'; its header is"),
+    (lambda f: Csv(f, text="no"), RecordError, "has no column 'no'; its columns are"),
     (lambda f: Csv(f, text=3), RecordError, "has 3 columns, numbered from 0, got column 3"),
     (
         lambda f: Csv(f, header=False),

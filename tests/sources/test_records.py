@@ -62,6 +62,8 @@ def test_fields_by_name_and_by_number() -> None:
         (np.str_("a"), "a"),
         ([np.int64(1), None, float("nan"), "a"], [1, None, None, "a"]),
         (float("nan"), None),
+        ("", None),
+        (["", "a"], [None, "a"]),
         (np.float64("nan"), None),
         (2**63 - 1, 2**63 - 1),
     ],
@@ -99,6 +101,36 @@ def test_a_torch_data_set_is_read_by_number() -> None:
         source[3]
 
 
+class Stopping(MapStyle):
+    """A data set with a bug: its second record is the end of an iterator."""
+
+    @override
+    def __getitem__(self, index: int) -> tuple[str, int]:
+        return next(iter([("a", 0)][index:]))
+
+
+def test_a_stop_iteration_of_a_data_set_is_an_error() -> None:
+    """It does not end the records silently, in the whole nor in a part."""
+    source = Records(Stopping(), text=0)
+    for records in (source, source[:], source.inputs(), source[1:].targets()):
+        with pytest.raises(RuntimeError, match="generator raised StopIteration"):
+            list(records)
+
+
+def test_a_replacement_must_be_an_example() -> None:
+    """The error names the record."""
+
+    def replace(_: Problem) -> Any:
+        return "text"
+
+    source = Records([{}], text="t", on_bad_record=replace)
+    for read in (lambda: list(source), lambda: source[0]):
+        with pytest.raises(
+            OptionError, match="list, record 1: on_bad_record must return an Example or None, got a str"
+        ):
+            read()
+
+
 def test_values_without_a_length_are_read_in_order() -> None:
     """Any number of times, but not by number."""
     source = Records(Streamed())
@@ -107,8 +139,8 @@ def test_values_without_a_length_are_read_in_order() -> None:
         len(source)
     with pytest.raises(UnsizedError, match="Streamed must have a length"):
         source[0]
-    with pytest.raises(UnsizedError, match="set cannot be read by number; iterate over it"):
-        Records({"a"})[0]
+    with pytest.raises(UnsizedError, match="dict_keys cannot be read by number; iterate over it"):
+        Records({"a": 1}.keys())[0]
 
 
 def test_malformed_records_are_named_by_number() -> None:
@@ -146,6 +178,7 @@ def test_malformed_records_are_named_by_number() -> None:
             OptionError,
             "each iteration over values must start at the first record, but a list_iterator can be read only once",
         ),
+        ({"a"}, OptionError, r"values must have an order, but that of a set differs .*; pass sorted\(values\)"),
         (3, OptionError, "values must be iterable, or have a length and records by number, got an int"),
     ],
 )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, assert_type
 
+import numpy as np
 import pytest
 
 from pipeline import Example, Pad, Tokenize, TokenizeWords
@@ -41,6 +42,16 @@ def test_blank_lines_are_kept_or_dropped(tmp_path: Path) -> None:
     assert dropped.where(2) == f"{file}, line 5"
     with pytest.raises(OptionError, match="blank must be one of keep, drop, got 'wrong'"):
         TextLines(file, blank=WRONG)
+
+
+def test_the_target_of_lines_is_a_class(tmp_path: Path) -> None:
+    """A scalar of numpy is a number; other values are rejected before a line is read."""
+    number: Any = np.int64(3)
+    assert to_pairs([TextLines(write(tmp_path / "a", b"a"), target=number)[0]]) == [("a", 3)]
+    wrong: Any
+    for wrong in (1.5, b"a", 2**63):
+        with pytest.raises(OptionError, match="target must be a class"):
+            TextLines(tmp_path / "a", target=wrong)
 
 
 @pytest.mark.parametrize(

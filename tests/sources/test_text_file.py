@@ -220,6 +220,23 @@ def test_standard_input(tmp_path: Path, name: str, storage: str) -> None:
         assert subprocess.run(run, stdin=file, capture_output=True, text=True, check=True).stdout == wanted
 
 
+@pytest.mark.parametrize("names", [("-", "-"), ("/dev/stdin", "-"), ("-", "/dev/fd/0")])
+def test_a_pipe_read_again_is_not_taken_for_an_empty_file(names: tuple[str, str], storage: str) -> None:
+    """Two sources of the standard input would share its records."""
+    if storage == "mapped":
+        pytest.skip("a new process starts with its own limit")
+    code = (
+        "import sys; from pipeline.sources import TextLines; from pipeline.errors import SourceError\n"
+        "assert len(TextLines(sys.argv[1])) == 2\n"
+        "try:\n    len(TextLines(sys.argv[2]))\nexcept SourceError as error:\n    print(error)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, *names], input="a\nb\n", capture_output=True, text=True, check=True
+    )
+    name = "<stdin>" if names[1] == "-" else names[1]
+    assert ran.stdout == f"{name} is a stream and was read before; put its records into a list or a file.\n"
+
+
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     """Missing files, folders and files that were deleted raise errors that name them."""
     with pytest.raises(SourceError, match="no' cannot be read: .*; check the path, which is relative to"):
