@@ -1,43 +1,103 @@
 """Class names and their ids."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeAlias, final, overload
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, TypeAlias, cast, final, overload
 
 import attrs
+from typing_extensions import TypeIs
 
 from pipeline.errors import LabelError
 
 Target: TypeAlias = int | str | Sequence[int | str | None] | None
-"""One class per row, or one class per step; by id or by name. A step whose target is None has no weight in the loss."""
+"""One class per row, or one class per step; by id or by name. A step whose target is None has no weight in the loss.
+
+Scalars of NumPy and torch count as numbers, and their arrays with one axis as lists. None, NaN and "" are missing.
+"""
+
+MAX_ID: Final = 2**63 - 1
+"""The largest class id: ids are int64."""
 
 
-def is_step_target(target: Target) -> bool:
-    """Return whether a target is a list or tuple with one entry per step, rather than one class for the whole row.
+def is_step_target(target: object) -> TypeIs[Sequence[int | str | None]]:
+    """Return whether a target has one entry per step, rather than one class for the whole row.
+
+    Such a target is a list, a tuple, or an array or tensor with one axis. Bytes are neither: they are rejected later.
 
     Example:
-        >>> is_step_target(["NOUN", None]), is_step_target("NOUN"), is_step_target(3)
-        (True, False, False)
+        >>> is_step_target(["NOUN", None]), is_step_target("NOUN"), is_step_target(3), is_step_target(b"NOUN")
+        (True, False, False, False)
     """
-    return isinstance(target, Sequence) and not isinstance(target, str)
+    if isinstance(target, Sequence):
+        return not isinstance(target, str | bytes | bytearray | memoryview)
+    return _get_axes(target) == 1
+
+
+def is_missing(target: object) -> bool:
+    """Return whether a target is missing: None, NaN or an empty text, as an empty cell of a table is read.
+
+    Example:
+        >>> [is_missing(target) for target in (None, float("nan"), "", 0, "none")]
+        [True, True, True, False, False]
+    """
+    if target is None or (isinstance(target, str) and not target):
+        return True
+    if type(target) in {int, str}:
+        return False
+    # The missing values of pandas: it is not imported for this.
+    if type(target).__name__ in {"NAType", "NaTType"}:
+        return True
+    value = get_scalar(target)
+    return isinstance(value, float) and math.isnan(value)
+
+
+def get_scalar(target: object) -> object:
+    """Return a scalar of NumPy or torch as a plain Python value; other values unchanged.
+
+    Example:
+        >>> import torch
+        >>> get_scalar(torch.tensor(3)), get_scalar("spam")
+        (3, 'spam')
+    """
+    item: Callable[[], object] | None = getattr(target, "item", None)
+    return item() if item is not None and _get_axes(target) == 0 else target
+
+
+def to_steps(target: object) -> Sequence[object]:
+    """Return a target per step as a list of plain Python values."""
+    to_list: Callable[[], list[object]] | None = getattr(target, "tolist", None)
+    return to_list() if to_list is not None else cast("Sequence[object]", target)
+
+
+def _get_axes(target: object) -> int | None:
+    """Return the number of axes of an array, a tensor or their scalars; None for other values."""
+    axes: object = getattr(target, "ndim", None)
+    return axes if isinstance(axes, int) else None
 
 
 def _convert_names(names: Iterable[str]) -> tuple[str, ...]:
     _reject_single_name("names", names)
-    return tuple(names)
+    # Texts of NumPy are of a subclass, and would be shown as np.str_.
+    return tuple(str(name) if isinstance(name, str) else name for name in names)
 
 
 def _reject_single_name(argument: str, value: object) -> None:
     # To a type checker a text is an iterable of texts: without this check its letters would become classes.
-    if isinstance(value, str):
+    if isinstance(value, str | bytes):
         msg = f"{argument} must be a list of class names, got one text, {value!r}; pass [{value!r}]."
         raise LabelError(msg, name=value)
+
+
+def _is_numeral(name: str) -> bool:
+    return name.strip().lstrip("+-").isdecimal()
 
 
 def _check_names(_: object, __: object, names: tuple[object, ...]) -> None:
     first: dict[str, int] = {}
     for index, name in enumerate(names):
         if not isinstance(name, str):
-            msg = f"names[{index}] must be a class name, got {name!r}; classes that are numbers need no Labels."
+            got = get_scalar(name)
+            msg = f"names[{index}] must be a class name, got {got!r}; classes that are numbers need no Labels."
             raise LabelError(msg, name=name)
         if first.setdefault(name, index) < index:
             msg = f"names[{index}] must be unique, got {name!r} like names[{first[name]}]; remove one of them."
@@ -53,6 +113,7 @@ class Labels(Sequence[str]):
     """Class names in the order of their ids, given or collected from targets.
 
     Pass the same object to `Pad`, which converts target names to ids, and to the head, whose predictions are names.
+    If a name is a numeral, such as "3", targets must be names: the number 3 could be the name or the id.
 
     Attributes:
         names: the class names; the index of a name is its id.
@@ -86,6 +147,9 @@ class Labels(Sequence[str]):
     def from_targets(cls, targets: Iterable[Target]) -> "Labels":
         """Return the labels that occur in targets, sorted by name. A target is a name, or a list with one per step.
 
+        Missing targets (None, NaN, "") are no classes. For a class with an empty name, list the names:
+        `Labels(["", ...])`.
+
         Raises:
             LabelError: if a target is a number, or no target has a name.
         """
@@ -93,12 +157,14 @@ class Labels(Sequence[str]):
 
         def iterate_names() -> Iterator[str]:
             for row, target in enumerate(targets):
-                for name in target if isinstance(target, Sequence) and is_step_target(target) else [target]:
-                    if isinstance(name, int):
-                        msg = f"target of row {row} must be a class name, got {name}; numbers need no Labels."
+                for entry in to_steps(target) if is_step_target(target) else [target]:
+                    if is_missing(entry):
+                        continue
+                    name = get_scalar(entry)
+                    if not isinstance(name, str):
+                        msg = f"target of row {row} must be a class name, got {name!r}; numbers need no Labels."
                         raise LabelError(msg, row=row, name=name)
-                    if isinstance(name, str):
-                        yield name
+                    yield name
 
         return cls(sorted(set(iterate_names())))
 
@@ -110,15 +176,22 @@ class Labels(Sequence[str]):
             row: the row id of the target, for the error.
 
         Raises:
-            LabelError: if there is no such class.
+            LabelError: if there is no such class, or for an id if a name is a numeral.
         """
+        where = "" if row is None else f" of row {row}"
         if isinstance(name, int):
+            numeral = next(filter(_is_numeral, self.names), None)
+            if numeral is not None:
+                msg = (
+                    f"target{where} must be a name, since the label {numeral!r} is a numeral and could be meant by a "
+                    f"number, got {name!r}; pass the name: str(target)."
+                )
+                raise LabelError(msg, row=row, name=name)
             if 0 <= name < len(self.names):
                 return name
         elif name in self._ids:
             return self._ids[name]
         known = ", ".join(self.names[:20]) + (", ..." if len(self.names) > 20 else "")
-        where = "" if row is None else f" of row {row}"
         msg = f"target{where} must be one of the {len(self.names)} labels, got {name!r}; the labels are {known}."
         raise LabelError(msg, row=row, name=name)
 

@@ -1,11 +1,15 @@
 """Labels: names and ids, and the errors for invalid names."""
 
 import pickle
+from typing import cast
 
+import numpy as np
 import pytest
+import torch
 
 from pipeline import Labels
 from pipeline.errors import LabelError
+from pipeline.labels import get_scalar, is_missing, is_step_target, to_steps
 from support.untyped import untyped
 
 
@@ -56,3 +60,75 @@ def test_labels_are_a_sequence_that_can_be_pickled() -> None:
     labels = Labels(["b", "a"])
     assert (labels[0], labels[:], labels.to_id("a"), labels.to_id(1), len(labels)) == ("b", ("b", "a"), 1, 1, 2)
     assert pickle.loads(pickle.dumps(labels)) == labels
+
+
+def from_targets(targets: object) -> Labels:
+    """Call `Labels.from_targets` with targets that a type checker rejects."""
+    return cast("Labels", untyped(Labels.from_targets)(targets))
+
+
+class NAType:
+    """A missing value like that of pandas, whose comparisons have no truth value."""
+
+    def __bool__(self) -> bool:
+        raise TypeError
+
+
+MISSING = [None, "", float("nan"), np.float64("nan"), np.float32("nan"), torch.tensor(torch.nan), np.str_(""), NAType()]
+
+
+@pytest.mark.parametrize("target", MISSING, ids=repr)
+def test_missing_targets_are_no_classes(target: object) -> None:
+    """As one class per row, and as one of several per row."""
+    assert is_missing(target)
+    assert from_targets(["a", target]).names == ("a",)
+    assert from_targets([["a", target], "b"]).names == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    "target", [0, "0", "nan", " ", False, 0.0, [], [None], np.int64(0), torch.tensor(0), b""], ids=repr
+)
+def test_other_targets_are_given(target: object) -> None:
+    """Zero and texts that look like missing values are not missing."""
+    assert not is_missing(target)
+
+
+def test_scalars_and_arrays_become_plain_values() -> None:
+    """Of NumPy and torch; texts of NumPy are texts."""
+    assert [get_scalar(value) for value in (np.int8(3), torch.tensor(3), np.array(3), 3, "a")] == [3, 3, 3, 3, "a"]
+    assert {type(get_scalar(value)) for value in (np.int8(3), torch.tensor(3), np.array(3))} == {int}
+    assert [is_step_target(value) for value in (np.array([1]), torch.tensor([1]), (1,))] == [True] * 3
+    assert not any(map(is_step_target, (np.array(1), torch.tensor([[1]]), "ab", b"ab", bytearray(b"ab"))))
+    assert to_steps(np.array(["a", "b"])) == ["a", "b"]
+    names = from_targets([np.array(["b", "a"]), ["c"]]).names
+    assert names == ("a", "b", "c")
+    assert {type(name) for name in names} == {str}
+
+
+@pytest.mark.parametrize("number", [1, np.int64(1), torch.tensor(1), np.float64(1), 1.5, True, b"a"], ids=repr)
+def test_labels_from_numbers_raise(number: object) -> None:
+    """Numbers of every type are ids, and need no names. Bytes are not text."""
+    with pytest.raises(LabelError, match="target of row 1 must be a class name, got"):
+        from_targets(["a", number])
+
+
+@pytest.mark.parametrize("names", [["1", "2", "3"], ["no", "2"], ["0", "1"], ["-1", "+1"], ["\u0663"]])
+def test_numerals_as_names_are_never_taken_for_ids(names: list[str]) -> None:
+    """The number 1 could be meant as the name "1" or as the second class."""
+    labels = Labels(names)
+    assert [labels.to_id(name) for name in names] == list(range(len(names)))
+    for number in (0, 1):
+        with pytest.raises(LabelError, match=r"target of row 4 must be a name, since the label '.*' is a numeral"):
+            labels.to_id(number, row=4)
+
+
+def test_numerals_as_targets_are_never_taken_for_ids() -> None:
+    """The text "1" is no class of labels that do not have this name."""
+    with pytest.raises(LabelError, match="target must be one of the 2 labels, got '1'"):
+        Labels(["neg", "pos"]).to_id("1")
+    assert Labels(["neg", "pos"]).to_id(1) == 1
+
+
+def test_an_empty_name_can_be_asked_for() -> None:
+    """By listing it; it is then a class like any other."""
+    assert Labels(["", "pos"]).to_id("") == 0

@@ -166,7 +166,7 @@ def _cut_steps(sequence: K, window: slice) -> K:
 def _cut_target(row: Row[K], window: slice) -> Target:
     if not is_step_target(row.target):
         return row.target
-    targets = cast("Sequence[int | str | None]", row.target)
+    targets = row.target
     if len(targets) != len(row):
         msg = (
             f"target of row {row.row_id} must have one entry per step, got {len(targets)} for {len(row)} steps; "

@@ -73,9 +73,10 @@ def pad_tensors(
     """
     values = sequences[0].new_full((len(counts), width, *sequences[0].shape[1:]), value)
     if values.ndim > 2:
-        # Feature vectors: one copy per row is fast, since each copy moves many numbers.
-        for padded_row, sequence in zip(values, sequences, strict=False):
-            padded_row[: len(sequence)] = sequence
+        # Feature vectors: one copy per row is fast, since each copy moves many numbers. By index: autograd rejects
+        # changes of the rows that iterating over a tensor gives.
+        for row, sequence in enumerate(sequences):
+            values[row, : len(sequence)] = sequence
         return values
     # Ids: one masked copy for the whole batch. With rows of about ten ids, one call per row costs more than the copies.
     is_real = from_numpy(np.arange(width) < np.array(counts)[:, None]).to(values.device)

@@ -3,15 +3,18 @@
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
-from typing import Final, Generic, TypeAlias, TypeVar, cast, final
+from typing import Any, Final, Generic, TypeAlias, TypeVar, cast, final
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import override
 
 from pipeline.checks.hints import describe
 from pipeline.core.stage import Spec, Stage
+from pipeline.data.iteration import iterate
 from pipeline.data.rows import Example, Ids, K, Row, Vectors, reject_single_text
 from pipeline.data.tensors import to_ints, to_tensors
 from pipeline.errors import ShapeError, ValuesError
@@ -47,9 +50,10 @@ class InputStage(Stage[X | Example[X], Row[K]], Generic[X, K]):
 
         Raises:
             TextError: if `values` is a single text.
+            OptionError: if `values` have no fixed order, such as a set.
         """
         reject_single_text(values)
-        return self._map(iter(values))
+        return self._map(iterate(values))
 
     def _map(self, inputs: Iterator[X | Example[X]]) -> Iterator[Row[K]]:
         first = 0
@@ -128,18 +132,33 @@ def _convert_lists(inputs: Sequence[object]) -> list[Tensor] | None:
 
 def _convert_ids(value: object, row: int) -> Tensor:
     try:
-        ids = value if isinstance(value, Tensor) else torch.tensor(value)
-    except (TypeError, ValueError, RuntimeError) as error:
+        ids = value if isinstance(value, Tensor) else _copy_array(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise _make_ids_error(value, row) from error
     if ids.shape == (0,):
         return ids.to(torch.int64)
     if ids.ndim != 1 or ids.is_floating_point() or ids.is_complex() or ids.dtype is torch.bool:
         raise _make_ids_error(value, row)
+    # Ids above the range of int64 become negative here, and are rejected.
+    ids = ids.to(torch.int64)
     if int(ids.min()) < 0:
         step = int(ids.argmin())
-        msg = f"row {row}, step {step} is {int(ids[step])}, but ids must be 0 or more; shift or map them first."
+        msg = (
+            f"row {row}, step {step} is {_get_item(value, step)}, but ids must be 0 or more, up to 2**63 - 1; shift or "
+            "map them first."
+        )
         raise ValuesError(msg, row=row, step=step)
-    return ids.to(torch.int64)
+    return ids
+
+
+def _copy_array(value: object) -> Tensor:
+    array: NDArray[Any] = np.array(value)
+    # torch does not accept all names of unsigned types.
+    return torch.as_tensor(array.astype(np.int64) if array.dtype.kind == "u" else array)
+
+
+def _get_item(value: object, step: int) -> int:
+    return int(cast("Sequence[int]", value)[step])
 
 
 def _make_ids_error(value: object, row: int) -> ValuesError:

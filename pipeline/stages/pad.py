@@ -19,12 +19,13 @@ from pipeline.data.metadata import IGNORED, BatchMetadata
 from pipeline.data.rows import Ids, K, Kind, Row, get_values, make_filler
 from pipeline.data.tensors import pad_tensors, to_tensor, to_tensors
 from pipeline.errors import EmptyBatchError, LengthError, OptionError, ShapeError, TargetError
-from pipeline.labels import Labels, Target
+from pipeline.labels import MAX_ID, Labels, get_scalar, is_missing, is_step_target, to_steps
 
 TooLong = Literal["raise", "truncate"]
 
 # attrgetter: `Pad` is called once per batch, and these run once per row.
 _get_values: Final[Callable[[Row[Kind]], Tensor]] = attrgetter("sequence.values")
+_get_target: Final[Callable[[Row[Kind]], object]] = attrgetter("target")
 _get_start: Final[Callable[[Row[Kind]], int]] = attrgetter("start_step")
 
 
@@ -190,38 +191,43 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
             raise ShapeError(msg, row=row.row_id)
 
     def _pad_targets(self, rows: Sequence[Row[K]], lengths: list[int], width: int) -> Int64[Tensor, "..."] | None:
-        types = {type(row.target) for row in rows}
-        if types == {NoneType}:
-            return None
-        if NoneType in types:
-            missing = next(row.row_id for row in rows if row.target is None)
-            msg = (
-                f"row {missing} has no target, but other rows of its batch have one; give all examples a target, or "
-                "none of them (a step without one: None in its list)."
-            )
-            raise TargetError(msg, row=missing)
-        # One row with targets per step makes it a batch of such rows; the others are checked below.
-        if any(issubclass(kind, Sequence) and not issubclass(kind, str) for kind in types):
-            steps = [self._get_step_targets(row)[:count] for row, count in zip(rows, lengths, strict=True)]
-            return pad_tensors(to_tensors(steps), lengths, width, IGNORED)
+        targets = list(map(_get_target, rows))
+        # Fast path: plain ids and names are not missing, apart from the empty name.
+        if not set(map(type, targets)) <= {int, str} or "" in targets:
+            is_given = [not self._is_missing(target) for target in targets]
+            if not any(is_given):
+                return None
+            if not all(is_given):
+                row = rows[is_given.index(False)]
+                raise _make_missing_error(row)
+            # One row with targets per step makes it a batch of such rows; the others are checked below.
+            if any(map(is_step_target, targets)):
+                steps = [self._get_step_targets(row)[:count] for row, count in zip(rows, lengths, strict=True)]
+                return pad_tensors(to_tensors(steps), lengths, width, IGNORED)
         ids = to_tensor([self._get_id(row.target, row.row_id) for row in rows])
         return ids if all(lengths) else ids.masked_fill(to_tensor(lengths) == 0, IGNORED)
 
+    def _is_missing(self, target: object) -> bool:
+        """Return whether a target is missing. An empty name is one only if the labels do not have it."""
+        return is_missing(target) and not (target == "" and self.labels is not None and "" in self.labels.names)
+
     def _get_step_targets(self, row: Row[K]) -> list[int]:
-        target = row.target
-        if isinstance(target, str) or not isinstance(target, Sequence):
+        if not is_step_target(row.target):
             got = "one target for the whole row"
-        elif len(target) != len(row):
-            got = f"{len(target)} targets"
+        elif len(row.target) != len(row):
+            got = f"{len(row.target)} targets"
         else:
-            return [IGNORED if step is None else self._get_id(step, row.row_id) for step in target]
+            return [
+                IGNORED if self._is_missing(step) else self._get_id(step, row.row_id) for step in to_steps(row.target)
+            ]
         msg = (
             f"row {row.row_id} has {len(row)} steps but {got}, in a batch with targets per step; "
             "give each step a target, None for those that have none."
         )
         raise TargetError(msg, row=row.row_id)
 
-    def _get_id(self, target: Target, row: int) -> int:
+    def _get_id(self, target: object, row: int) -> int:
+        target = get_scalar(target)
         if not isinstance(target, int | str):
             msg = f"the target of row {row} must be a class id or a class name, got {target!r}; convert it to one."
             raise TargetError(msg, row=row)
@@ -233,10 +239,22 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
                 "pass those of the head: Pad(labels=labels)."
             )
             raise TargetError(msg, row=row)
-        if target < 0:
-            msg = f"the target of row {row} must be 0 or more, got {target}; use None for a step without a target."
+        if not 0 <= target <= MAX_ID:
+            msg = (
+                f"the target of row {row} must be 0 or more, up to 2**63 - 1, got {target}; use None for a step "
+                "without a target."
+            )
             raise TargetError(msg, row=row)
         return target
+
+
+def _make_missing_error(row: Row[Kind]) -> TargetError:
+    got = "no target" if row.target is None else f"the missing target {row.target!r}"
+    msg = (
+        f"row {row.row_id} has {got}, but other rows of its batch have one; give all examples a target, or none of "
+        "them (a step without one: None in its list)."
+    )
+    return TargetError(msg, row=row.row_id)
 
 
 def _get_kind(row: Row[K]) -> type[K]:

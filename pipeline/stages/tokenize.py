@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from os import PathLike
 from pathlib import Path
 from types import NoneType
@@ -16,7 +17,7 @@ from pipeline.checks.hints import describe
 from pipeline.data.rows import Example, Ids, Row, reject_single_text
 from pipeline.data.tensors import from_numpy, to_tensor, to_tensors
 from pipeline.errors import OptionError, ShapeError, TargetError, TextError
-from pipeline.labels import Target, is_step_target
+from pipeline.labels import Target, is_step_target, to_steps
 from pipeline.parts.tokenizer import Tokenizer, Tokens
 from pipeline.registry import registry
 from pipeline.stages.input_stage import InputStage
@@ -258,14 +259,10 @@ class TextInputStage(InputStage[X, Ids]):
         """Raise an error that names the row, which the tokenizer's own error does not."""
         for row, value in zip(row_ids, inputs, strict=True):
             for text in [value] if isinstance(value, str) else cast("Sequence[str]", value):
-                # Python strings may hold half a surrogate pair; UTF-8, which the tokenizer needs, may not.
-                at = next((i for i, character in enumerate(text) if "\ud800" <= character <= "\udfff"), None)
-                if at is not None:
-                    msg = (
-                        f"row {row} holds a lone surrogate, {text[at]!r} at character {at}, which is half a character "
-                        "and not text; decode its bytes with errors='replace', or leave the row out."
-                    )
-                    raise TextError(msg, row=row, character=at) from error
+                try:
+                    _check_surrogates(text, row)
+                except TextError as found:
+                    raise found from error
         raise error
 
 
@@ -273,8 +270,8 @@ class TextInputStage(InputStage[X, Ids]):
 class Tokenize(TextInputStage[str]):
     """Turn texts into rows of token ids, with each token's offsets in the text.
 
-    Special tokens that occur in a text are treated as text. Targets per step must be one per token; bos and eos have
-    none.
+    Special tokens that occur in a text are treated as text. A target is one class per text. For one per token, use
+    `with_token_targets`; bos and eos then have none.
 
     Args:
         tokenizer: splits the text; see `train` and `read`.
@@ -297,6 +294,23 @@ class Tokenize(TextInputStage[str]):
 
     by_words: ClassVar[bool] = False
     default_kind: ClassVar[str] = "words"
+    has_token_targets: bool = False
+    """Whether a list as target has one entry per token; see `with_token_targets`."""
+
+    def with_token_targets(self) -> "Tokenize":
+        """Return the same stage for examples whose targets are lists with one entry per token.
+
+        Without it a list is an error: it could be meant otherwise, and have the length of the row by coincidence.
+
+        Example:
+            >>> from pipeline import Example
+            >>> tokenize = Tokenize.train(["a b"]).with_token_targets()
+            >>> tokenize(Example("a b", target=[1, None])).target
+            [1, None]
+        """
+        copied = copy(self)
+        copied.has_token_targets = True
+        return copied
 
     @classmethod
     @override
@@ -306,7 +320,10 @@ class Tokenize(TextInputStage[str]):
     @override
     def _check_input(self, value: object, row: int) -> None:
         if not isinstance(value, str):
-            raise _make_text_error(value, row, "be text", "decode bytes, or use TokenizeWords for words")
+            fix = (
+                "decode bytes, use TokenizeWords for words, or pass a text and its target as Example(text, target=...)"
+            )
+            raise _make_text_error(value, row, "be text", fix)
 
     @override
     def _encode(self, inputs: list[str]) -> list[Tokens]:
@@ -316,10 +333,16 @@ class Tokenize(TextInputStage[str]):
     def _align_targets(
         self, tokens: Tokens, target: Target, row: int
     ) -> tuple[Sequence[int | str | None] | None, list[bool] | None]:
-        if target is None or not isinstance(target, Sequence) or not is_step_target(target):
+        if not is_step_target(target):
             return None, None
+        if not self.has_token_targets:
+            msg = (
+                f"the target of row {row} must be one class, got a list of {len(target)}; for one target per token, "
+                "use tokenize.with_token_targets(), and for one per word TokenizeWords."
+            )
+            raise TargetError(msg, row=row)
         _check_target_count(len(target), len(tokens.ids), "tokens", row)
-        return target, None
+        return cast("Sequence[int | str | None]", to_steps(target)), None
 
 
 @final
@@ -346,12 +369,13 @@ class TokenizeWords(TextInputStage[Sequence[str]]):
     @classmethod
     @override
     def _iterate_texts(cls, inputs: Iterable[Sequence[str]]) -> Iterator[str]:
-        return (_check_text(word, row) for row, words in enumerate(inputs) for word in words)
+        for row, words in enumerate(inputs):
+            _check_words(words, row)
+            yield from (_check_text(word, row) for word in words)
 
     @override
     def _check_input(self, value: object, row: int) -> None:
-        if isinstance(value, str) or not isinstance(value, Sequence):
-            raise _make_text_error(value, row, "be a list of words", "use Tokenize for text that is not split yet")
+        _check_words(value, row)
         for word in cast("Sequence[object]", value):
             if not isinstance(word, str):
                 raise _make_text_error(word, row, "hold words", "use FromIds for ids")
@@ -371,10 +395,11 @@ class TokenizeWords(TextInputStage[Sequence[str]]):
     ) -> tuple[Sequence[int | str | None] | None, list[bool] | None]:
         is_first = [index == 0 or word != tokens.words[index - 1] for index, word in enumerate(tokens.words)]
         mask = None if all(is_first) else is_first
-        if not isinstance(target, Sequence) or not is_step_target(target):
+        if not is_step_target(target):
             return None, mask
         _check_target_count(len(target), sum(is_first), "words", row)
-        return [target[word] if first else None for word, first in zip(tokens.words, is_first, strict=True)], mask
+        steps = cast("Sequence[int | str | None]", to_steps(target))
+        return [steps[word] if first else None for word, first in zip(tokens.words, is_first, strict=True)], mask
 
     def _add_missing_words(self, tokens: Tokens, count: int) -> Tokens:
         """Give each word without tokens the unknown token, so that every word has a step."""
@@ -398,7 +423,27 @@ class TokenizeWords(TextInputStage[Sequence[str]]):
 def _check_text(value: object, row: int) -> str:
     if not isinstance(value, str):
         raise _make_text_error(value, row, "be text", "decode bytes first")
+    # Texts of one byte per character have no surrogates: `isascii` reads a flag.
+    if not value.isascii():
+        _check_surrogates(value, row)
     return value
+
+
+def _check_words(value: object, row: int) -> None:
+    # To a type checker a text is a sequence of texts: its letters would be words.
+    if isinstance(value, str | bytes | bytearray) or not isinstance(value, Sequence):
+        raise _make_text_error(value, row, "be a list of words", "use Tokenize for text that is not split yet")
+
+
+def _check_surrogates(text: str, row: int) -> None:
+    """Reject half a surrogate pair: Python strings may hold it, but not UTF-8, which tokenizers need."""
+    at = next((i for i, character in enumerate(text) if "\ud800" <= character <= "\udfff"), None)
+    if at is not None:
+        msg = (
+            f"row {row} holds a lone surrogate, {text[at]!r} at character {at}, which is half a character and not "
+            "text; decode its bytes with errors='replace', or leave the row out."
+        )
+        raise TextError(msg, row=row, character=at)
 
 
 def _make_text_error(value: object, row: int, rule: str, fix: str) -> TextError:

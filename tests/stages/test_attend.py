@@ -16,7 +16,7 @@ from pipeline_attention import Additive, Dot, General, ScaledDot
 from pipeline_recurrent import LSTM
 from support.oracles import attend_by_softmax
 from support.strategies import ragged_rows
-from support.untyped import seed
+from support.untyped import as_any, seed
 
 NAMES = ("dot", "scaled_dot", "general", "additive")
 
@@ -169,6 +169,10 @@ def test_invalid_options_raise() -> None:
     with pytest.raises(OptionError, match="window must be 1 or more, got 0"):
         AttendEarlier("dot", window=0)
     with pytest.raises(OptionError, match=r"options \['bias'\] need a registered name, got a General object"):
-        Attend(General(3), bias=False)
+        as_any(Attend)(General(3), bias=False)
+    with pytest.raises(OptionError, match=r"Attend must get an object derived from Attention .*, got a torch\.nn\..*Linear"):
+        as_any(Attend)(nn.Linear(3, 3))
+    with pytest.raises(OptionError, match=r"got a torch\.nn\.modules\.rnn\.LSTM; .*, or copy an nn\.LSTM with LSTM\.from_"):
+        as_any(Encode)(nn.LSTM(3, 3))
     with pytest.raises(UnknownOptionError, match="attention 'dot' of ragged-pipeline .* does not take option 'bias'"):
         Attend("dot", bias=False)

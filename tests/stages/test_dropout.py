@@ -7,7 +7,7 @@ from pipeline import Dropout, Encode, Ids, Padded, Pool, States, Vectors
 from pipeline.data.metadata import BatchMetadata
 from pipeline.errors import OptionError, ShapeError
 from pipeline_recurrent import LSTM
-from support.untyped import count_distinct_rows, seed, to_list
+from support.untyped import as_any, count_distinct_rows, seed, to_list
 
 LENGTHS = torch.tensor([3, 0, 1])
 
@@ -53,4 +53,4 @@ def test_invalid_options_and_inputs_raise() -> None:
     with pytest.raises(
         ShapeError, match="the input of Dropout must hold vectors, got a Padded without; put it after Embed"
     ):
-        Dropout()(ids())
+        as_any(Dropout())(ids())

@@ -1,8 +1,9 @@
 """Tests of `Pad`: values, targets and fixed shapes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import cast
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -108,7 +109,7 @@ TARGETS: list[tuple[type[PipelineError], str, list[Row[Ids]]]] = [
         [ids([1, 2]), ids(1)],
     ),
     (TargetError, "the target of row 5 is a class name, 'ham', but Pad has no labels", [ids("ham")]),
-    (TargetError, "the target of row 5 must be 0 or more, got -1", [ids(-1)]),
+    (TargetError, "the target of row 5 must be 0 or more, up to .*, got -1", [ids(-1)]),
     (TargetError, "the target of row 5 must be a class id or a class name, got 1.5", [ids(1.5)]),
 ]
 
@@ -118,6 +119,67 @@ def test_invalid_targets_raise(error: type[PipelineError], message: str, rows: l
     """With the row id and a fix."""
     with pytest.raises(error, match=message):
         Pad()(rows)
+
+
+def pad_targets(*targets: object, labels: Labels | None = None) -> object:
+    """Return the targets of a batch of rows of two steps."""
+    found = Pad(labels=labels)([ids(target) for target in targets]).metadata.targets
+    return None if found is None else found.tolist()
+
+
+@pytest.mark.parametrize("convert", [int, np.int64, np.uint8, torch.tensor, np.array])
+def test_scalars_of_numpy_and_torch_are_numbers(convert: Callable[[int], object]) -> None:
+    """As a class per row, and in lists with one per step."""
+    assert pad_targets(convert(1), 2) == [1, 2]
+    assert pad_targets([convert(1), None], [2, float("nan")]) == [[1, IGNORED], [2, IGNORED]]
+    assert pad_targets(convert(1), labels=Labels(["a", "b"])) == [1]
+
+
+@pytest.mark.parametrize("steps", [[1, 2], (1, 2), np.array([1, 2]), torch.tensor([1, 2])], ids=repr)
+def test_lists_and_arrays_are_targets_per_step(steps: object) -> None:
+    """Mixed with each other."""
+    assert pad_targets(steps, [3, 4]) == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize("missing", [None, "", float("nan"), np.float64("nan"), torch.tensor(torch.nan)], ids=repr)
+def test_missing_targets_are_reported(missing: object) -> None:
+    """With the row, unless all are missing; within a list they have no weight."""
+    assert pad_targets(missing, missing) is None
+    assert pad_targets([0, missing]) == [[0, IGNORED]]
+    for labels, other in ((None, 1), (Labels(["a", "b"]), "b")):
+        with pytest.raises(
+            TargetError, match="row 5 has (no|the missing) target.*, but other rows of its batch have one"
+        ):
+            pad_targets(other, missing, labels=labels)
+
+
+def test_an_empty_name_is_a_class_if_the_labels_have_it() -> None:
+    """Then it is not missing."""
+    assert pad_targets("", "pos", labels=Labels(["", "pos"])) == [0, 1]
+    assert pad_targets(["", "pos"], labels=Labels(["", "pos"])) == [[0, 1]]
+
+
+@pytest.mark.parametrize("target", [2**63, -(2**63) - 1, 2**70, [0, 2**63]], ids=repr)
+def test_numbers_that_are_too_large_raise_with_the_row(target: object) -> None:
+    """Instead of an OverflowError without it."""
+    with pytest.raises(TargetError, match=r"the target of row 5 must be 0 or more, up to 2\*\*63 - 1, got"):
+        pad_targets(target)
+
+
+@pytest.mark.parametrize("target", [b"ab", bytearray(b"ab"), 1.0, np.float64(1), {1}, np.zeros((2, 2))], ids=repr)
+def test_other_targets_raise_with_the_row(target: object) -> None:
+    """Bytes of the row's length are not targets per step, and fractions are not classes."""
+    with pytest.raises(TargetError, match="the target of row 5 must be a class id or a class name, got"):
+        pad_targets(target)
+
+
+def test_numerals_are_never_taken_for_ids() -> None:
+    """With labels and without."""
+    assert pad_targets("2", "10", labels=Labels(["10", "2"])) == [1, 0]
+    with pytest.raises(LabelError, match="target of row 5 must be a name, since the label '10' is a numeral"):
+        pad_targets(1, labels=Labels(["10", "2"]))
+    with pytest.raises(TargetError, match="the target of row 5 is a class name, '1', but Pad has no labels"):
+        pad_targets("1")
 
 
 def test_unknown_labels_raise() -> None:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer as HuggingFaceTokenizer
@@ -20,7 +21,7 @@ from pipeline.errors import (
     UnknownOptionError,
 )
 from pipeline.stages.input_stage import InputStage
-from support.untyped import to_list, untyped
+from support.untyped import as_any, to_list, untyped
 
 
 def ids_of(tokenize: Tokenize, string: str) -> list[int]:
@@ -31,7 +32,7 @@ def ids_of(tokenize: Tokenize, string: str) -> list[int]:
 def test_bos_and_eos_enclose_the_row() -> None:
     """They are kept by truncation, have no target, and no prediction is wanted for them."""
     tokenize = Tokenize.train(["abcdef"], "characters", bos=True, eos=True, max_length=4)
-    row = tokenize(Example("abcdef", target=[1, 2, 3, 4, 5, 6]))
+    row = tokenize.with_token_targets()(Example("abcdef", target=[1, 2, 3, 4, 5, 6]))
     vocabulary = tokenize.tokenizer.vocabulary
     assert to_list(row.sequence.values) == [vocabulary[token] for token in ("<bos>", "a", "b", "<eos>")]
     assert row.target == [None, 1, 2, None]
@@ -169,10 +170,14 @@ def test_special_tokens_may_be_chosen_in_training(kind: str, tmp_path: Path) -> 
 
 
 BAD: list[tuple[InputStage[Any, Any], object, type[PipelineError], str]] = [
-    (Tokenize.train(["a"]), b"a", TextError, "row 1 must be text, got a bytes; decode bytes, or use TokenizeWords"),
+    (Tokenize.train(["a"]), b"a", TextError, "row 1 must be text, got a bytes; decode bytes, use TokenizeWords"),
+    (Tokenize.train(["a"]), ("a", 1), TextError, r"row 1 must be text, got a tuple; .* as Example\(text, target=\.\.\.\)"),
     (Tokenize.train(["a"]), 3, TextError, "row 1 must be text, got an int"),
     (Tokenize.train(["a"]), "a\ud800b", TextError, r"row 1 holds a lone surrogate, '\\ud800' at character 1, which is half"),
-    (Tokenize.train(["a"]), Example("a a", target=[1]), TargetError, "row 1 has 2 tokens but 1 targets; give each of them a target"),
+    (Tokenize.train(["a"]).with_token_targets(), Example("a a", target=[1]), TargetError, "row 1 has 2 tokens but 1 targets; give each of them a target"),
+    (Tokenize.train(["a"]), Example("a", target=[1]), TargetError, r"the target of row 1 must be one class, got a list of 1; for one t"),
+    (Tokenize.train(["a"]), as_any(Example)("a", target=torch.tensor([1])), TargetError, "the target of row 1 must be one class, got a list"),
+    (TokenizeWords.train([["a"]]), b"a", TextError, "row 1 must be a list of words, got a bytes"),
     (TokenizeWords.train([["a"]]), "a", TextError, "row 1 must be a list of words, got a str; use Tokenize for text"),
     (TokenizeWords.train([["a"]]), ["a", 1], TextError, "row 1 must hold words, got an int; use FromIds for ids"),
     (TokenizeWords.train([["a"]]), ["a\udfff"], TextError, "row 1 holds a lone surrogate"),
@@ -191,3 +196,29 @@ def test_invalid_inputs_raise_with_their_row(
     with pytest.raises(error, match=message) as info:
         list(stage.map([GOOD[type(stage)], value]))
     assert info.value.details["row"] == 1
+
+
+@pytest.mark.parametrize("rows", [["to be"], [["to", "be"], "or"], [["to"], b"be"], [["to"], 3]])
+def test_training_on_texts_instead_of_words_raises(rows: list[object]) -> None:
+    """The letters of a text would be the words of the vocabulary."""
+    with pytest.raises(TextError, match="row [01] must be a list of words, got a"):
+        untyped(TokenizeWords.train)(rows)
+
+
+@pytest.mark.parametrize("kind", ["words", "bpe", "characters"])
+def test_training_on_a_lone_surrogate_names_the_row(kind: str) -> None:
+    """The library underneath raises an error without it."""
+    with pytest.raises(TextError, match=r"row 2 holds a lone surrogate, '\\ud800' at character 1"):
+        Tokenize.train(["ok", "é", "a\ud800"], kind)
+    with pytest.raises(TextError, match=r"row 1 holds a lone surrogate"):
+        TokenizeWords.train([["ok"], ["é", "\udfff"]])
+
+
+def test_token_targets_are_asked_for() -> None:
+    """The stage itself is not changed, and a class per text needs no list."""
+    plain = Tokenize.train(["a b"])
+    asked = plain.with_token_targets()
+    assert as_any(asked)(as_any(Example)("a b", target=np.array([1, 2]))).target == [1, 2]
+    assert asked(Example("a b", target=1)).target == 1
+    with pytest.raises(TargetError, match="must be one class, got a list of 2"):
+        plain(Example("a b", target=[1, 2]))
