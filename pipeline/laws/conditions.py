@@ -55,26 +55,26 @@ from pipeline.parts.attention import Attention
 from pipeline.parts.encoder import Encoder
 from pipeline.parts.pooling import Pooling
 
+# Steps of the longest row. Position tables, windows and truncation often end at 512 steps or fewer.
 _LONG: Final = 600
-"""Steps of the longest row. Position tables, windows and truncation often end at 512 steps or fewer."""
 
+# Steps of its batchmates: longer than the rows of other laws, in no order.
 _ORDINARY: Final = (14, 64, 37, 130)
-"""Steps of its batchmates: longer than the rows of other laws, in no order."""
 
+# Rows of a large batch. Some kernels and mistakes work in blocks of 8 or 32 rows.
 _MANY: Final = 40
-"""Rows of a large batch. Some kernels and mistakes work in blocks of 8 or 32 rows."""
 
+# Allowed relative difference where a sum has hundreds of terms, or terms of 1,000 and more.
 _COARSE: Final = 1e-7
-"""Allowed relative difference where a sum has hundreds of terms, or terms of 1,000 and more."""
 
+# Allowed relative difference from float64: about 12 rounding errors, since errors of several steps add up.
 _LOW_PRECISION: Final[Mapping[torch.dtype, float]] = {torch.bfloat16: 0.1, torch.float16: 0.02}
-"""Allowed relative difference from float64: about 12 rounding errors, since errors of several steps add up."""
 
+# Words in the names of options that are numbers of features.
 _SIZE_WORDS: Final = ("size", "hidden", "features", "channels", "width")
-"""Words in the names of options that are numbers of features."""
 
+# Sizes to try: an odd one, because halves of it differ, and one for which kernels use their vectorized code.
 _SIZES: Final = (7, 64)
-"""Sizes to try: an odd one, because halves of it differ, and one for which kernels use their vectorized code."""
 
 
 def _flatten(results: Sequence[Sequence[Tensor]]) -> list[Tensor]:
@@ -291,8 +291,8 @@ def gradients_of_long_rows_are_correct(make: Callable[[], AnyModule]) -> None:
             raise FaultError(msg)
 
 
+# Size of finite differences: the error of the second order is 1e-12, and that of rounding 1e-10.
 _STEP: Final = 1e-6
-"""Size of finite differences: the error of the second order is 1e-12, and that of rounding 1e-10."""
 
 
 def _move_and_compute(
@@ -340,8 +340,8 @@ def long_rows_are_read_like_short_ones(make: Callable[[], AnyModule]) -> None:
         _check_numbers_of_steps([run(row[:1].expand(count, -1))[0][which] for count in _EQUAL])
 
 
+# Numbers of equal steps; the first three are short rows.
 _EQUAL: Final = (1, 3, 5, 14, 37, 130, 600)
-"""Numbers of equal steps; the first three are short rows."""
 
 
 def _is_order_sensitive(whole: Tensor, run: Callable[..., list[Tensor]], row: Tensor, at: int) -> bool:
@@ -417,7 +417,7 @@ def _check_finite(part: AnyModule, batch: Padded[Vectors], name: str) -> None:
 
 def _check_limits(part: AnyModule) -> None:
     if isinstance(part, PlainModule):
-        return  # whatever it computes
+        return  # a plain module may cut values off on purpose
     generator = torch.Generator().manual_seed(4)
     weights = [weight.detach().clone() for weight in part.parameters()]
     for scale in (25.0, 1e4):

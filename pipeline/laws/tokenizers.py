@@ -1,7 +1,9 @@
 """Laws about tokenizers."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Final, TypeAlias
 
 from pipeline.laws.law import FaultError, Law, as_object, check_laws, law
@@ -230,6 +232,90 @@ def copied_tokenizer_is_equal(make: MakeTokenizer) -> None:
             raise FaultError(msg)
 
 
+@law
+def many_and_long_texts_are_encoded_completely(make: MakeTokenizer) -> None:
+    """Each of 300 texts has the tokens that it has alone, in order; a text of twice the words has twice the tokens."""
+    tokenizer = make()
+    many = [f"{text} {number % 7}" for number, text in enumerate(TEXTS * 50)]
+    alone = {text: tokenizer.encode([text])[0] for text in set(many)}
+    _check_same(tokenizer.encode(many), [alone[text] for text in many], f"{len(many)} texts instead of one by one")
+    rows = [[text, "b"] for text in many]
+    words = {row[0]: tokenizer.encode_words([row])[0] for row in rows}
+    _check_same(tokenizer.encode_words(rows), [words[row[0]] for row in rows], f"{len(rows)} rows of words")
+    phrase = "to be or not "
+    for name, count_tokens in (
+        ("text", lambda count: len(tokenizer.encode([phrase * count])[0].ids)),
+        ("row of words", lambda count: len(tokenizer.encode_words([phrase.split() * count])[0].ids)),
+        ("word", lambda count: len(tokenizer.encode_words([["ab" * count]])[0].ids)),
+    ):
+        # Not every tokenizer has more tokens for a longer text; one that has them in short texts has them in long ones.
+        few, more = count_tokens(5), count_tokens(10)
+        many_tokens, most = count_tokens(1_000), count_tokens(2_000)
+        if more >= 1.8 * few > 0 and most < 1.8 * many_tokens:
+            msg = (
+                f"a {name} of twice the length has {more} instead of {few} tokens, but a long one {most} instead of "
+                f"{many_tokens}; do not truncate, since Tokenize does that on request."
+            )
+            raise FaultError(msg, tokens=most)
+
+
+@law
+def encoding_leaves_vocabulary_unchanged(make: MakeTokenizer) -> None:
+    """Encoding and decoding, also of unknown text, add nothing to the vocabulary, and change no later result."""
+    tokenizer = make()
+    before, first, key = dict(tokenizer.vocabulary), tokenizer.encode(TEXTS), tokenizer.cache_key()
+    unknown = ["zxqv jwky", "\u0416\u0436 \u05d0\u05d1 \u0e01", *(f"word{number}" for number in range(50))]
+    for found in (*tokenizer.encode(unknown), *tokenizer.encode_words([unknown])):
+        tokenizer.decode(list(found.ids))
+    if dict(tokenizer.vocabulary) != before:
+        new = sorted(set(tokenizer.vocabulary) - set(before))[:5]
+        msg = f"encoding changes the vocabulary, for example by {new}; give unknown text the unknown token."
+        raise FaultError(msg, tokens=new)
+    _check_same(tokenizer.encode(TEXTS), first, "after encoding other texts")
+    if tokenizer.cache_key() != key:
+        raise FaultError("encoding changes cache_key(); build it from the vocabulary and the options only.")
+
+
+@law
+def cache_key_identifies_tokenizer(make: MakeTokenizer) -> None:
+    """`cache_key` is None, or a text that is equal for equal tokenizers and differs for those that tokenize otherwise.
+
+    A factory that takes `texts`, such as `functools.partial(train, texts=...)`, is called with other texts as well.
+    """
+    tokenizer = make()
+    key: object = tokenizer.cache_key()
+    if key is None:
+        return
+    if not isinstance(key, str):
+        msg = f"cache_key() must return a string or None, got {key!r}."
+        raise FaultError(msg)
+    for name, other in (("another tokenizer of the factory", make()), ("a copy", copy.deepcopy(tokenizer))):
+        if other.cache_key() != key:
+            msg = f"{name} has another cache_key(), so that a cache is never found; leave out what differs by chance."
+            raise FaultError(msg)
+    for name, other in _make_variants(make, tokenizer):
+        ours, theirs = ([_to_lists(found) for found in each.encode(TEXTS)] for each in (tokenizer, other))
+        if ours != theirs and other.cache_key() == key:
+            msg = (
+                f"a tokenizer {name} gives other tokens but has the same cache_key(), so that a cache would serve "
+                "wrong tokens; build the key from the vocabulary and all options."
+            )
+            raise FaultError(msg)
+
+
+def _make_variants(make: Callable[..., Tokenizer], tokenizer: Tokenizer) -> Iterator[tuple[str, Tokenizer]]:
+    """Yield tokenizers that may tokenize in another way."""
+    # A copy whose ids are those of the next token.
+    other, ids = copy.deepcopy(tokenizer), list(tokenizer.vocabulary.values())
+    with suppress(Exception):
+        other.vocabulary = dict(zip(tokenizer.vocabulary, ids[1:] + ids[:1], strict=True))
+        other.encode(TEXTS)
+        yield "with other ids", other
+    with suppress(TypeError, ValueError):
+        if "texts" in inspect.signature(make).parameters:
+            yield "trained on other texts", make(texts=["zyx wvu tsr to be", *TEXTS[:2]])
+
+
 def _check_same(found: Sequence[Tokens], wanted: Sequence[Tokens], condition: str) -> None:
     if len(found) != len(wanted):
         msg = f"{condition}: got {len(found)} results for {len(wanted)} inputs; return one per input, in order."
@@ -256,6 +342,9 @@ TOKENIZER_LAWS: Final[tuple[Law[Tokenizer], ...]] = (
     empty_text_has_no_tokens,
     encoding_is_deterministic,
     copied_tokenizer_is_equal,
+    many_and_long_texts_are_encoded_completely,
+    encoding_leaves_vocabulary_unchanged,
+    cache_key_identifies_tokenizer,
 )
 """Every law of a tokenizer."""
 

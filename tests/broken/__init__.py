@@ -5,7 +5,7 @@ Each is a correct part except for the lines of its class, so those lines break t
 
 from typing import Final
 
-from broken import attentions, encoders, modules, pools, tokenizers
+from broken import attentions, conditions, encoders, modules, pools, tokenizers
 from broken.trial import Trial
 
 TRIALS: Final[tuple[Trial, ...]] = (
@@ -14,5 +14,6 @@ TRIALS: Final[tuple[Trial, ...]] = (
     *pools.TRIALS,
     *tokenizers.TRIALS,
     *modules.TRIALS,
+    *conditions.TRIALS,
 )
 """Every broken part."""

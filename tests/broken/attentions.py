@@ -159,13 +159,14 @@ TRIALS: Final[tuple[Trial, ...]] = (
     trial(
         AddsTheMask,
         ATTENTION_LAWS,
-        "masked_keys_have_no_effect fully_masked_queries_give_zeros",
+        """masked_keys_have_no_effect fully_masked_queries_give_zeros low_precision_agrees""",
         "adding one number to all scores masks nothing",
     ),
     trial(
         SoftmaxOverQueries,
         ATTENTION_LAWS,
-        "weights_sum_to_one queries_are_independent batchmates_have_no_effect amount_of_padding_has_no_effect",
+        """weights_sum_to_one queries_are_independent batchmates_have_no_effect amount_of_padding_has_no_effect
+        many_and_long_rows_are_independent""",
         "queries in the padding get weight as well",
     ),
     trial(NeedsMoreMemory, ATTENTION_LAWS, "score_size_bounds_memory"),
@@ -181,7 +182,12 @@ TRIALS: Final[tuple[Trial, ...]] = (
         "compare_of_project_equals_score contexts_are_weighted_sums_of_keys",
         "contexts use project, weights do not",
     ),
-    trial(UsesPositions, ATTENTION_LAWS, "key_order_has_no_effect"),
+    trial(
+        UsesPositions,
+        ATTENTION_LAWS,
+        """key_order_has_no_effect low_precision_agrees""",
+        "positions that are added to scores lose digits in low precision",
+    ),
     trial(ScaledContexts, ATTENTION_LAWS, "contexts_are_weighted_sums_of_keys"),
     trial(RejectsBroadcastMasks, ATTENTION_LAWS, "masks_broadcast"),
     trial(

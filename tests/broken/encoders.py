@@ -430,31 +430,52 @@ class ReadsOneLayout(Leaky):
 
 
 TRIALS: Final[tuple[Trial, ...]] = (
-    trial(MultipliesByTheMask, ENCODER_LAWS, "no_gradient_reaches_padding"),
+    trial(
+        MultipliesByTheMask,
+        ENCODER_LAWS,
+        """no_gradient_reaches_padding low_precision_agrees training_obeys_laws_of_rows""",
+        "gradients are also taken in training and in low precision",
+    ),
     trial(
         MeanOfTheWidth,
         ENCODER_LAWS,
-        """padding_values_have_no_effect no_gradient_reaches_padding amount_of_padding_has_no_effect batchmates_have_no_effect
-        empty_rows_have_no_effect causal_steps_do_not_look_ahead carry_continues_the_sequence""",
+        """padding_values_have_no_effect no_gradient_reaches_padding amount_of_padding_has_no_effect
+        batchmates_have_no_effect empty_rows_have_no_effect causal_steps_do_not_look_ahead
+        carry_continues_the_sequence gradient_mode_has_no_effect large_values_are_stable
+        low_precision_agrees many_and_long_rows_are_independent rows_start_from_initial_carry
+        training_obeys_laws_of_rows""",
         _ALONE,
     ),
     trial(
         LastColumn,
         ENCODER_LAWS,
-        """amount_of_padding_has_no_effect batchmates_have_no_effect empty_rows_have_no_effect empty_rows_return_initial_carry
-        carry_continues_the_sequence""",
+        """amount_of_padding_has_no_effect batchmates_have_no_effect empty_rows_have_no_effect
+        empty_rows_return_initial_carry carry_continues_the_sequence large_values_are_stable
+        many_and_long_rows_are_independent rows_start_from_initial_carry""",
         _ALONE,
     ),
-    trial(CarriesTheLastColumn, ENCODER_LAWS, "carry_continues_the_sequence"),
+    trial(
+        CarriesTheLastColumn,
+        ENCODER_LAWS,
+        """carry_continues_the_sequence batchmates_have_no_effect many_and_long_rows_are_independent
+        rows_start_from_initial_carry""",
+        "a carry from the padding also depends on batchmates",
+    ),
     trial(
         StartsBackwardInThePadding,
         ENCODER_LAWS,
-        "amount_of_padding_has_no_effect batchmates_have_no_effect empty_rows_have_no_effect",
+        """amount_of_padding_has_no_effect batchmates_have_no_effect empty_rows_have_no_effect
+        large_values_are_stable many_and_long_rows_are_independent""",
         _ALONE,
     ),
     trial(EndsAtTheLastStep, ENCODER_LAWS, "final_state_depends_on_its_row"),
     trial(OneWay, ENCODER_LAWS, "bidirectional_reads_from_both_ends"),
-    trial(LooksAhead, ENCODER_LAWS, "causal_steps_do_not_look_ahead"),
+    trial(
+        LooksAhead,
+        ENCODER_LAWS,
+        """causal_steps_do_not_look_ahead training_obeys_laws_of_rows""",
+        "it looks ahead in training too",
+    ),
     trial(
         ForgetsInitial,
         ENCODER_LAWS,
@@ -479,62 +500,88 @@ TRIALS: Final[tuple[Trial, ...]] = (
     trial(
         StaysSorted,
         ENCODER_LAWS,
-        """row_order_has_no_effect batchmates_have_no_effect empty_rows_have_no_effect causal_steps_do_not_look_ahead
-        carry_continues_the_sequence""",
+        """row_order_has_no_effect batchmates_have_no_effect empty_rows_have_no_effect
+        causal_steps_do_not_look_ahead carry_continues_the_sequence large_values_are_stable
+        many_and_long_rows_are_independent rows_start_from_initial_carry training_obeys_laws_of_rows""",
         "swapped rows show wherever rows of different lengths are compared",
     ),
     trial(
         AddsTheRowIndex,
         ENCODER_LAWS,
-        """row_order_has_no_effect batchmates_have_no_effect empty_rows_have_no_effect rows_start_from_initial_carry
-        carry_continues_the_sequence""",
+        """row_order_has_no_effect batchmates_have_no_effect empty_rows_have_no_effect
+        rows_start_from_initial_carry carry_continues_the_sequence large_values_are_stable
+        many_and_long_rows_are_independent""",
         "a row alone always has index 0",
     ),
     trial(
         SubtractsTheBatchMean,
         ENCODER_LAWS,
         """batchmates_have_no_effect causal_steps_do_not_look_ahead rows_start_from_initial_carry
-        carry_continues_the_sequence""",
+        carry_continues_the_sequence large_values_are_stable many_and_long_rows_are_independent
+        training_obeys_laws_of_rows""",
         _ALONE,
     ),
-    trial(BatchNormed, ENCODER_LAWS, "training_without_randomness_equals_evaluation"),
+    trial(
+        BatchNormed,
+        ENCODER_LAWS,
+        """training_without_randomness_equals_evaluation training_obeys_laws_of_rows""",
+        "statistics of the batch depend on batchmates",
+    ),
     trial(
         NeverEvaluates,
         ENCODER_LAWS,
-        """evaluation_is_deterministic packed_and_padded_agree padding_values_have_no_effect no_gradient_reaches_padding
-        batchmates_have_no_effect row_order_has_no_effect amount_of_padding_has_no_effect empty_rows_have_no_effect
-        causal_steps_do_not_look_ahead carry_matches_declared rows_start_from_initial_carry
-        carry_continues_the_sequence gradients_are_correct training_without_randomness_equals_evaluation same_seed_makes_equal_parts
-        state_dict_restores_results deep_copy_is_equal pickled_copy_is_equal output_dtype_follows_part""",
+        """evaluation_is_deterministic packed_and_padded_agree padding_values_have_no_effect
+        no_gradient_reaches_padding batchmates_have_no_effect row_order_has_no_effect
+        amount_of_padding_has_no_effect empty_rows_have_no_effect causal_steps_do_not_look_ahead
+        carry_matches_declared rows_start_from_initial_carry carry_continues_the_sequence
+        gradients_are_correct training_without_randomness_equals_evaluation same_seed_makes_equal_parts
+        state_dict_restores_results deep_copy_is_equal pickled_copy_is_equal output_dtype_follows_part
+        dropout_is_scaled_and_independent global_state_is_preserved gradient_mode_has_no_effect
+        gradients_of_long_rows_are_correct large_values_are_stable low_precision_agrees
+        many_and_long_rows_are_independent memory_layout_has_no_effect""",
         _EVERY,
     ),
     trial(
         Remembers,
         ENCODER_LAWS,
-        """evaluation_is_deterministic packed_and_padded_agree padding_values_have_no_effect no_gradient_reaches_padding
-        batchmates_have_no_effect row_order_has_no_effect amount_of_padding_has_no_effect empty_rows_have_no_effect
-        causal_steps_do_not_look_ahead carry_matches_declared rows_start_from_initial_carry
-        carry_continues_the_sequence gradients_are_correct training_without_randomness_equals_evaluation
-        deep_copy_is_equal pickled_copy_is_equal output_dtype_follows_part""",
+        """evaluation_is_deterministic packed_and_padded_agree padding_values_have_no_effect
+        no_gradient_reaches_padding batchmates_have_no_effect row_order_has_no_effect
+        amount_of_padding_has_no_effect empty_rows_have_no_effect causal_steps_do_not_look_ahead
+        carry_matches_declared rows_start_from_initial_carry carry_continues_the_sequence
+        gradients_are_correct training_without_randomness_equals_evaluation deep_copy_is_equal
+        pickled_copy_is_equal output_dtype_follows_part dropout_is_scaled_and_independent
+        gradient_mode_has_no_effect gradients_of_long_rows_are_correct large_values_are_stable
+        many_and_long_rows_are_independent memory_layout_has_no_effect metadata_has_no_effect
+        training_obeys_laws_of_rows""",
         _EVERY,
     ),
     trial(Lambda, ENCODER_LAWS, "pickled_copy_is_equal"),
     trial(
         Unregistered,
         ENCODER_LAWS,
-        "state_dict_restores_results output_device_follows_part",
+        """state_dict_restores_results output_device_follows_part low_precision_agrees""",
         "torch neither saves nor moves tensors that it does not see",
     ),
-    trial(Detaches, ENCODER_LAWS, "gradients_are_correct"),
+    trial(
+        Detaches,
+        ENCODER_LAWS,
+        """gradients_are_correct gradients_of_long_rows_are_correct""",
+        "the gradients of long rows are wrong too",
+    ),
     trial(
         ReturnsFloat32,
         ENCODER_LAWS,
         """output_dtype_follows_part gradients_are_correct rows_start_from_initial_carry
-        carry_continues_the_sequence""",
+        carry_continues_the_sequence gradients_of_long_rows_are_correct low_precision_agrees""",
         "finite differences and carries need all digits of float64",
     ),
-    trial(MultipliesByFloat64, ENCODER_LAWS, "output_dtype_follows_part"),
-    trial(OnTheCpu, ENCODER_LAWS, "output_device_follows_part"),
+    trial(
+        MultipliesByFloat64,
+        ENCODER_LAWS,
+        """output_dtype_follows_part low_precision_agrees""",
+        "float64 is also returned for lower precision",
+    ),
+    trial(OnTheCpu, ENCODER_LAWS, """output_device_follows_part low_precision_agrees""", "the constant is float32 too"),
     trial(ReadsBack, ENCODER_LAWS, "output_device_follows_part"),
     trial(LoopsOverTime, ENCODER_LAWS, "exported_part_is_equal"),
     trial(
@@ -549,13 +596,15 @@ TRIALS: Final[tuple[Trial, ...]] = (
     trial(
         DividesByLength,
         ENCODER_LAWS,
-        "empty_rows_have_no_effect empty_rows_return_initial_carry",
+        """empty_rows_have_no_effect empty_rows_return_initial_carry low_precision_agrees
+        many_and_long_rows_are_independent""",
         "NaN is neither finite nor zero",
     ),
     trial(
         ReadsOneLayout,
         ENCODER_LAWS,
-        "packed_and_padded_agree output_sizes_match_declared metadata_is_passed_on empty_rows_return_initial_carry",
+        """packed_and_padded_agree output_sizes_match_declared metadata_is_passed_on
+        empty_rows_return_initial_carry gradient_mode_has_no_effect""",
         "it raises for every packed batch",
     ),
 )

@@ -80,15 +80,24 @@ TRIALS: Final[tuple[Trial, ...]] = (
     trial(
         off_by_one,
         MODULE_LAWS,
-        "padding_values_have_no_effect no_gradient_reaches_padding empty_rows_have_no_effect",
+        """padding_values_have_no_effect no_gradient_reaches_padding empty_rows_have_no_effect
+        gradient_mode_has_no_effect low_precision_agrees many_and_long_rows_are_independent
+        training_obeys_laws_of_rows""",
         "one step of padding is read, of an empty row's as well",
     ),
     trial(
         ignores_lengths,
         MODULE_LAWS,
-        "padding_values_have_no_effect no_gradient_reaches_padding empty_rows_have_no_effect",
+        """padding_values_have_no_effect no_gradient_reaches_padding empty_rows_have_no_effect
+        gradient_mode_has_no_effect low_precision_agrees many_and_long_rows_are_independent
+        training_obeys_laws_of_rows""",
         "all padding is read, of an empty row's as well",
     ),
-    trial(smoothed, MODULE_LAWS, "causal_steps_do_not_look_ahead"),
+    trial(
+        smoothed,
+        MODULE_LAWS,
+        """causal_steps_do_not_look_ahead training_obeys_laws_of_rows""",
+        "it looks ahead in training too",
+    ),
 )
 """The broken parts of this file, with the laws that each breaks."""

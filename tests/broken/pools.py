@@ -67,14 +67,22 @@ TRIALS: Final[tuple[Trial, ...]] = (
     trial(
         MeanOverTheWidth,
         POOL_LAWS,
-        "amount_of_padding_has_no_effect batchmates_have_no_effect empty_rows_have_no_effect",
+        """amount_of_padding_has_no_effect batchmates_have_no_effect empty_rows_have_no_effect
+        large_values_are_stable many_and_long_rows_are_independent""",
         _ALONE,
     ),
-    trial(MaxWithThePadding, POOL_LAWS, "amount_of_padding_has_no_effect batchmates_have_no_effect", _ALONE),
+    trial(
+        MaxWithThePadding,
+        POOL_LAWS,
+        """amount_of_padding_has_no_effect batchmates_have_no_effect empty_rows_have_no_effect
+        large_values_are_stable many_and_long_rows_are_independent""",
+        _ALONE,
+    ),
     trial(
         DividesByZeroLengths,
         POOL_LAWS,
-        "empty_rows_give_zeros empty_rows_have_no_effect",
+        """empty_rows_give_zeros empty_rows_have_no_effect low_precision_agrees
+        many_and_long_rows_are_independent""",
         "NaN is neither finite nor zero",
     ),
     trial(WithABias, POOL_LAWS, "empty_rows_give_zeros"),

@@ -153,6 +153,70 @@ class SharesIds(Letters):
         self.vocabulary = {**self.vocabulary, "again": 5}
 
 
+class HasConstantKey(Letters):
+    """Returns the same cache key for every vocabulary."""
+
+    @override
+    def cache_key(self) -> str | None:
+        return "letters"
+
+    @override
+    def cut(self, text: str, *, offsets: bool) -> Tokens:
+        found = super().cut(text, offsets=offsets)
+        return attrs.evolve(found, ids=[self.vocabulary[f"{number - 3:02x}"] for number in found.ids])
+
+
+class LearnsCapitals(Letters):
+    """Writes the capitals of its training texts in lower case, but returns a key without them."""
+
+    def __init__(self, texts: Sequence[str] = ("Ab",)) -> None:
+        super().__init__()
+        self.capitals = {letter for text in texts for letter in text if "A" <= letter <= "Z"}
+
+    @override
+    def cache_key(self) -> str | None:
+        return str(self.vocabulary)
+
+    @override
+    def cut(self, text: str, *, offsets: bool) -> Tokens:
+        lower = "".join(letter.lower() if letter in self.capitals else letter for letter in text)
+        return super().cut(lower, offsets=offsets)
+
+
+class HasRandomKey(Letters):
+    """Returns another key for each tokenizer."""
+
+    @override
+    def cache_key(self) -> str | None:
+        return str(id(self))
+
+
+class Truncates(Letters):
+    """Cuts texts after 512 tokens."""
+
+    @override
+    def cut(self, text: str, *, offsets: bool) -> Tokens:
+        found = super().cut(text, offsets=offsets)
+        return Tokens(found.ids[:512], found.offsets[:512])
+
+
+class SortsManyTexts(Letters):
+    """Sorts more than 100 texts by length, and returns them in that order."""
+
+    @override
+    def encode(self, texts: Sequence[str], *, offsets: bool = True) -> list[Tokens]:
+        return super().encode(sorted(texts, key=len) if len(texts) > 100 else texts, offsets=offsets)
+
+
+class GrowsItsVocabulary(Letters):
+    """Adds each text to its vocabulary."""
+
+    @override
+    def encode(self, texts: Sequence[str], *, offsets: bool = True) -> list[Tokens]:
+        self.vocabulary = {**self.vocabulary, **{f"word:{text}": 300 + len(self.vocabulary) for text in texts[:1]}}
+        return super().encode(texts, offsets=offsets)
+
+
 TRIALS: Final[tuple[Trial, ...]] = (
     trial(CountsBytes, TOKENIZER_LAWS, "offsets_are_within_text"),
     trial(LosesSpaces, TOKENIZER_LAWS, "decoded_text_has_same_tokens"),
@@ -165,10 +229,26 @@ TRIALS: Final[tuple[Trial, ...]] = (
     ),
     trial(DecodesSpecials, TOKENIZER_LAWS, "decoding_skips_special_tokens"),
     trial(ReturnsUnknownIds, TOKENIZER_LAWS, "ids_are_in_vocabulary"),
-    trial(DependsOnBatchmates, TOKENIZER_LAWS, "texts_are_independent"),
+    trial(
+        DependsOnBatchmates,
+        TOKENIZER_LAWS,
+        """texts_are_independent many_and_long_texts_are_encoded_completely""",
+        "it depends on batchmates in large batches too",
+    ),
     trial(HoldsALambda, TOKENIZER_LAWS, "copied_tokenizer_is_equal"),
     trial(CountsTokensInsteadOfWords, TOKENIZER_LAWS, "tokens_know_their_word"),
     trial(NeverTheSame, TOKENIZER_LAWS, "encoding_is_deterministic"),
     trial(SharesIds, TOKENIZER_LAWS, "vocabulary_is_valid"),
+    trial(HasConstantKey, TOKENIZER_LAWS, "cache_key_identifies_tokenizer"),
+    trial(LearnsCapitals, TOKENIZER_LAWS, "cache_key_identifies_tokenizer"),
+    trial(HasRandomKey, TOKENIZER_LAWS, "cache_key_identifies_tokenizer"),
+    trial(Truncates, TOKENIZER_LAWS, "many_and_long_texts_are_encoded_completely"),
+    trial(SortsManyTexts, TOKENIZER_LAWS, "many_and_long_texts_are_encoded_completely"),
+    trial(
+        GrowsItsVocabulary,
+        TOKENIZER_LAWS,
+        """encoding_leaves_vocabulary_unchanged copied_tokenizer_is_equal encoding_is_deterministic""",
+        "a copy and a second tokenizer have seen fewer texts",
+    ),
 )
 """The broken parts of this file, with the laws that each breaks."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from broken import TRIALS
 from broken.attentions import Closest
+from broken.conditions import Sized, WithDropout, WithOwnDropout
 from broken.encoders import Bidirectional, Leaky
 from broken.modules import Scores, Smoothed
 from broken.pools import DividesByZeroLengths
@@ -73,6 +74,9 @@ ENCODERS: dict[str, Callable[[], Encoder[MaybeCausal]]] = {
     "bigru, concat, stacked": lambda: GRU(3, 4, bidirectional=True, num_layers=2),
     "bigru, sum": lambda: GRU(3, 4, bidirectional=True, merge="sum"),
     "leaky": Leaky,
+    "leaky, torch's dropout": WithDropout,
+    "leaky, dropout of its own": WithOwnDropout,
+    "leaky, any size": Sized,
     "leaky, both ways": Bidirectional,
 }
 ATTENTIONS: dict[str, Callable[[], Attention]] = {
