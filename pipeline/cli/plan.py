@@ -127,6 +127,7 @@ def _read_numbers(source: Source[str], *, per_line: int | None) -> list[list[int
         words = example.input.split()
         if not words:
             continue
+        # The first line decides whether each row has one length, or a source and a target.
         wanted = per_line or (len(found[0]) if found else min(len(words), 2))
         if len(words) != wanted or not all(map(_is_small_number, words)):
             rule = "a whole number" if wanted == 1 else "two whole numbers"
@@ -141,6 +142,7 @@ def _read_numbers(source: Source[str], *, per_line: int | None) -> list[list[int
 
 
 def _is_small_number(word: str) -> bool:
+    # isdecimal alone would accept the digits of other scripts.
     return word.isascii() and word.isdecimal() and len(word) <= _MAX_DIGITS
 
 

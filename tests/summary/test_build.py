@@ -247,15 +247,15 @@ def test_misfits_of_data_stages_are_found_by_their_types() -> None:
         CompositionError,
         match=r"stage 1 `FromIds` and stage 2 `Pad`: FromIds returns Row\[Ids\], but Pad takes list\[Row\[Ids\]\]; join B",
     ):
-        FromIds() >> cast("Stage[Row[Ids], Padded[Ids]]", Pad())
+        _ = FromIds() >> cast("Stage[Row[Ids], Padded[Ids]]", Pad())
     with pytest.raises(
         CompositionError,
-        match=r"`FromFeatures` and stage 2 `Bucket`: FromFeatures returns Row\[Vectors\], but Bucket takes Row\[Ids\]",
+        match=r"FromFeatures returns Row\[Vectors\], but Bucket takes Row\[Ids\]; make it Bucket\(Vectors, \.\.\.\)",
     ):
         untyped(FromFeatures().__rshift__)(Bucket(rows=2))
     best = cast("Stage[States, object]", Best())
     with pytest.raises(CompositionError, match="`Encode` and stage 3 `Best`: Encode returns States, but Best takes Sc"):
-        small() >> best
+        _ = small() >> best
     assert may_fit(list[Row[Vectors]], list[Row[Hidden]])
     assert may_fit(bool | int, float)
     assert not may_fit(States[MaybeCausal], Pooled)
