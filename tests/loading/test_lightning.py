@@ -1,15 +1,17 @@
 """Lightning keeps a `Loader` as it is and its state in checkpoints, and does not split batches twice."""
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch.utils.data import DataLoader
 
-from pipeline import FromIds, Pad
+from pipeline import Bucket, FromIds, Pad
 from pipeline.batching import Budget, Plan
-from pipeline.loading import Loader, PlannedBatches, RowDataset
+from pipeline.loading import Loader, PlannedBatches, RowDataset, StreamDataset, StreamLoader
 from support.litmodels import make_module, make_trainer, read_row_ids
 from support.needs import needs
 
@@ -75,6 +77,65 @@ def test_a_checkpoint_within_an_epoch_resumes_exactly(tmp_path: Path) -> None:
     make_trainer(max_epochs=2).fit(make_module(tmp_path / "after"), make_loader(), ckpt_path=tmp_path / "checkpoint")
     assert read_row_ids(tmp_path / "before") == [wanted]
     assert read_row_ids(tmp_path / "after") == [wanted[5:], following]
+
+
+def make_stream_loader(workers: int) -> StreamLoader[Any]:
+    """Make a loader over a stream, which has no length."""
+    source = [[row] * count for row, count in enumerate(COUNTS)]
+    data = FromIds() >> Bucket(max_padded_steps=40, seed=3) >> Pad()
+    return StreamLoader(StreamDataset(source, data), num_workers=workers)
+
+
+LOADERS: dict[str, Callable[[], Any]] = {
+    "Loader": make_loader,
+    "Loader 2": lambda: Loader(*make_rows_and_batches(), Pad(), num_workers=2),
+    "StreamLoader": lambda: make_stream_loader(0),
+    "StreamLoader 2": lambda: make_stream_loader(2),
+}
+
+
+def fit(folder: Path, kind: str, *, estimates: bool, resume: Path | None = None) -> list[list[int]]:
+    """Train for two epochs, saving after every step or from a checkpoint; return the row ids of each batch."""
+    folder.mkdir()
+    model = make_module(folder)
+    if estimates:
+        configure: Callable[[], Any] = model.configure_optimizers
+
+        def configure_optimizers() -> Any:
+            optimizer = configure()
+            steps = max(1, int(model.trainer.estimated_stepping_batches))
+            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=steps)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+        model.configure_optimizers = configure_optimizers
+    if resume is None:
+
+        def save(*_: Any) -> None:
+            model.trainer.save_checkpoint(folder / f"step {model.trainer.global_step}")
+
+        model.on_train_batch_end = save
+    # Without a length, Lightning estimates the number of steps by `max_steps` alone.
+    limit = {"max_steps": 1000} if estimates and kind.startswith("Stream") else {}
+    make_trainer(max_epochs=2, **limit).fit(model, LOADERS[kind](), ckpt_path=resume, weights_only=False)
+    return [batch for epoch in read_row_ids(folder) for batch in epoch] if (folder / "0").exists() else []
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+@pytest.mark.parametrize("estimates", [False, True], ids=["plain", "OneCycleLR"])
+def test_no_row_is_lost_on_resumption(kind: str, estimates: bool, tmp_path: Path) -> None:
+    """From any step, the last ones of an epoch included, with `estimated_stepping_batches` and without.
+
+    Lightning takes a batch ahead from loaders without a length, and does not load the states of loaders that it has
+    iterated for the estimate.
+    """
+    wanted = fit(tmp_path / "whole", kind, estimates=estimates)
+    first = len(wanted) // 2
+    for epoch in (wanted[:first], wanted[first:]):
+        assert sorted(row for batch in epoch for row in batch) == list(range(61))
+    steps = (1, first - 1, first, first + 1, len(wanted) - 1) if kind in {"Loader", "StreamLoader"} else (2, first + 2)
+    for step in steps:
+        rest = fit(tmp_path / str(step), kind, estimates=estimates, resume=tmp_path / "whole" / f"step {step}")
+        assert rest == wanted[step:]
 
 
 def test_prediction_takes_every_batch(tmp_path: Path) -> None:
