@@ -182,8 +182,15 @@ class Recurrent(Encoder[S_co]):
 
         Raises:
             ShapeError: if the initial states, dtypes or devices do not fit.
-            OptionError: if the engine was set by name and cannot compute the batch; the message says why.
+            OptionError: if the engine was set by name and cannot compute the batch, the message says why; or if it is
+                exported by `torch.export`.
         """
+        if torch.compiler.is_exporting():
+            msg = (
+                f"torch.export cannot export {type(self).__name__}, because its loop over time depends on the lengths; "
+                "choose an encoder that declares exportable, or export nn.LSTM itself, with the weights of `rnn`."
+            )
+            raise OptionError(msg)
         return self.read(batch.packed())
 
     def read(self, packed: Packed[Kind], tables: Sequence[Tensor] = ()) -> States[S_co]:

@@ -164,8 +164,8 @@ def _restore_forward(module: nn.Module) -> None:
     inner = [part for part in module.modules() if isinstance(part, nn.RNNBase)]
     if not inner:
         msg = (
-            f"encoder.rnn must be torch's LSTM, GRU or RNN, or its dynamically quantized form, got {module}; "
-            "write an Encoder of your own around another module."
+            "encoder.rnn must be torch's LSTM, GRU or RNN, or its dynamically quantized form, got "
+            f"{type(module).__name__}; write an Encoder of your own around another module."
         )
         raise OptionError(msg)
     for part in inner:

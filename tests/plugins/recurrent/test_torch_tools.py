@@ -232,6 +232,24 @@ def test_a_trace_is_an_error(engine: EngineName) -> None:
         as_any(torch.jit).trace(loss, (values,))
 
 
+class Final(nn.Module):
+    """Final states as a function of tensors, as a script would export it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder: Recurrent[MaybeCausal] = LSTM(3, 4)
+
+    def forward(self, values: Tensor, lengths: Tensor) -> Tensor:
+        """Return the final states."""
+        return self.encoder(Padded(Vectors, values, lengths)).final
+
+
+def test_an_export_is_an_error() -> None:
+    """Which says what can be exported."""
+    with pytest.raises(OptionError, match="torch.export cannot export LSTM, .* or export nn.LSTM itself"):
+        torch.export.export(Final(), (torch.randn(2, 4, 3), torch.tensor([4, 2])))
+
+
 def test_autocast_is_reported() -> None:
     """Only torch's slower kernels run then; reports and counters say so."""
     encoder: Recurrent[MaybeCausal] = LSTM(3, 4)
