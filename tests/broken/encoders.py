@@ -388,7 +388,7 @@ class WritesIntoItsInput(Leaky):
 
     @override
     def rows(self, batch: Padded[Vectors]) -> Padded[Vectors]:
-        if batch.values.device.type == "cpu":
+        if batch.values.device.type == "cpu" and batch.values.is_contiguous():
             batch.values.data[~batch.order.mask(batch.width)] = 0
         return batch.fill_padding(0)
 
@@ -596,8 +596,7 @@ TRIALS: Final[tuple[Trial, ...]] = (
     trial(
         DividesByLength,
         ENCODER_LAWS,
-        """empty_rows_have_no_effect empty_rows_return_initial_carry low_precision_agrees
-        many_and_long_rows_are_independent""",
+        """empty_rows_have_no_effect empty_rows_return_initial_carry low_precision_agrees""",
         "NaN is neither finite nor zero",
     ),
     trial(
