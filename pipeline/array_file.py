@@ -22,7 +22,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, SourceError
 
 Array: TypeAlias = npt.NDArray[np.generic]
 
@@ -78,6 +78,18 @@ def replace_file(path: Path) -> Generator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def explain_failed_write(folder: Path) -> Generator[None]:
+    """Turn an error of the system while a cache is written, such as a full disk, into a `SourceError`."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, PipelineError):
+            raise
+        msg = f"the cache cannot be written to {str(folder)!r}: {error}; free some space, or name another folder."
+        raise SourceError(msg, folder=str(folder)) from error
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, object]) -> None:

@@ -9,7 +9,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.array_file import ArrayFileError, read_arrays, write_arrays
+from pipeline.array_file import ArrayFileError, explain_failed_write, read_arrays, write_arrays
 from pipeline.batching.arrays import IntArray
 from pipeline.batching.batches import Uneven
 from pipeline.batching.builder import PlanBuilder, check_batches_done, compute_digest, split_rows
@@ -91,6 +91,7 @@ class Plan:
             LengthError: if a length is negative, or a row is too long and the policy raises.
             OptionError: if an option is outside its range, or the cursor belongs to another plan.
             PlanError: if the file in the cache is damaged.
+            SourceError: if the cache cannot be written, for example because the disk is full.
 
         Example:
             >>> from pipeline.batching import Budget
@@ -250,7 +251,8 @@ class Plan:
         arrays = {"order": self.order, "starts": self.starts, "stops": self.stops, "shapes": self.shapes}
         arrays |= {"steps": self.steps, "repeated": self.repeated, "dropped": self.dropped}
         arrays |= {"extra_rows": self.splits.extra_rows, "extra_starts": self.splits.extra_starts}
-        write_arrays(path, arrays, metadata)
+        with explain_failed_write(path.parent):
+            write_arrays(path, arrays, metadata)
         return path
 
     @classmethod

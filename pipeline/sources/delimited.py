@@ -23,6 +23,15 @@ _MAX_FIELD: Final = 2**24
 """Longest field in characters. A longer one is taken for a quote that is never closed."""
 
 
+class ColumnOptions(FileOptions[str], total=False):
+    """Options of `Tsv`, explained in `Delimited`."""
+
+    text: Column
+    target: Column | None
+    header: bool
+    empty_target: EmptyTarget
+
+
 class Delimited(FileSource[str]):
     """A table in text: one record per line, fields separated by a character. `Csv` and `Tsv` are special cases.
 
@@ -180,26 +189,8 @@ class Tsv(Delimited):
         ['Ashikaga', "'Abbas"]
     """
 
-    def __init__(
-        self,
-        file: FileInput,
-        *,
-        text: Column = "text",
-        target: Column | None = None,
-        header: bool = True,
-        empty_target: EmptyTarget = "none",
-        **options: Unpack[FileOptions[str]],
-    ) -> None:
-        super().__init__(
-            file,
-            text=text,
-            target=target,
-            header=header,
-            delimiter="\t",
-            quote=None,
-            empty_target=empty_target,
-            **options,
-        )
+    def __init__(self, file: FileInput, **options: Unpack[ColumnOptions]) -> None:
+        super().__init__(file, delimiter="\t", quote=None, **options)
 
 
 def _read_fields(reader: Iterator[list[str]], lines: Lines) -> list[str]:

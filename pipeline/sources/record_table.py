@@ -11,17 +11,16 @@ import tempfile
 import weakref
 from array import array
 from bisect import bisect_right
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, NamedTuple, final
 
 import attrs
 import numpy as np
 
-from pipeline.array_file import Array, ArrayWriter, read_arrays, write_arrays
+from pipeline.array_file import Array, ArrayWriter, explain_failed_write, read_arrays, write_arrays
 from pipeline.data.rows import Example
-from pipeline.errors import PipelineError, SourceError
 from pipeline.sources.malformed import Problem
 
 MAX_IN_MEMORY: Final = 8 * 2**20
@@ -130,18 +129,6 @@ def build_table(records: Iterable[Parsed], path: Path | None) -> RecordTable:
         # Also called when the interpreter exits. A mapped file can be deleted: its pages stay until they are unmapped.
         weakref.finalize(table, _delete_folder, folder, os.getpid())
     return table
-
-
-@contextmanager
-def explain_failed_write(folder: Path) -> Generator[None]:
-    """Turn an error of the system while a cache is written, such as a full disk, into a `SourceError`."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, PipelineError):
-            raise
-        msg = f"the cache cannot be written to {str(folder)!r}: {error}; free some space, or name another folder."
-        raise SourceError(msg, folder=str(folder)) from error
 
 
 @final

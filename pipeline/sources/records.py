@@ -1,12 +1,13 @@
 """Records of a list, an iterable, a torch `Dataset`, or a data set of Hugging Face `datasets`, as a source."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypedDict, TypeVar, cast, final, overload
 
 from torch.utils.data import IterableDataset
 from typing_extensions import Unpack, override
 
 from pipeline.checks.hints import describe
+from pipeline.data.iteration import check_ordered
 from pipeline.data.rows import Example, X_co, reject_single_text
 from pipeline.errors import OptionError, UnsizedError
 from pipeline.sources.malformed import (
@@ -183,14 +184,7 @@ class Records(Validated[X_co]):
 
 
 def _check_values(values: object) -> None:
-    if isinstance(values, Mapping):
-        splits = ", ".join(map(repr, list(cast("Mapping[object, object]", values))[:8]))
-        msg = f"values must be records, got a mapping of {splits}; choose one of them: values[...]."
-        raise OptionError(msg)
     kind = describe(values)
-    if isinstance(values, set | frozenset):
-        msg = f"values must have an order, but that of {kind} differs between processes; pass sorted(values)."
-        raise OptionError(msg)
     if isinstance(values, Iterator):
         msg = (
             f"each iteration over values must start at the first record, but {kind} can be read only once; put the "
@@ -203,6 +197,7 @@ def _check_values(values: object) -> None:
             'frame.to_dict("records") in pandas, frame.to_dicts() in polars, table.to_pylist() in pyarrow.'
         )
         raise OptionError(msg)
+    check_ordered(values)
     if not (hasattr(values, "__iter__") or (hasattr(values, "__getitem__") and hasattr(values, "__len__"))):
         msg = f"values must be iterable, or have a length and records by number, got {kind}."
         raise OptionError(msg)

@@ -62,12 +62,10 @@ class Source(Dataset[Example[X_co]], ABC, Generic[X_co]):
     def __getitem__(self, index: slice) -> "Source[X_co]": ...
     @override
     def __getitem__(self, index: SupportsIndex | slice) -> "Example[X_co] | Source[X_co]":
-        """Read one record, or return the source of a slice of records.
+        """Read one record, or return the source of a slice of records; the errors are those of `read`.
 
         Raises:
             IndexError: if there is no record of that number.
-            RecordError: if the record is malformed.
-            UnsizedError: if records can only be read in order.
         """
         if isinstance(index, slice):
             return self.select(range(*index.indices(len(self))))

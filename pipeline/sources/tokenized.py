@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 from typing_extensions import override
 
-from pipeline.array_file import Array, ArrayFile, ArrayFileError, ArrayWriter, read_arrays
+from pipeline.array_file import Array, ArrayFile, ArrayFileError, ArrayWriter, explain_failed_write, read_arrays
 from pipeline.data.rows import Ids, Row
 from pipeline.errors import OptionError, SourceError
 from pipeline.parts.tokenizer import Tokens
-from pipeline.sources.record_table import explain_failed_write
 from pipeline.sources.source import Source, check_index, compute_digest
 from pipeline.stages.tokenize import TextInputStage, TokenizeWords
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.array_file import read_arrays, write_arrays
 from pipeline.batching import Budget, Plan, Policy, Rows
-from pipeline.errors import OptionError, PlanError
+from pipeline.errors import OptionError, PlanError, SourceError
 from support.batching_oracle import LONGEST, POLICIES, check, draw_lengths, same
 
 LENGTHS = draw_lengths(120)
@@ -173,7 +173,7 @@ def test_an_error_while_writing_leaves_no_file(tmp_path: Path, monkeypatch: pyte
         raise OSError(msg)
 
     monkeypatch.setattr("pipeline.array_file.os.fsync", fail)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(SourceError, match="the cache cannot be written to .*: no space left on device; free some"):
         Plan.of(LENGTHS, BUDGET, cache=tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -171,14 +171,14 @@ def test_malformed_records_are_named_by_number() -> None:
         (
             {"train": [], "test": []},
             OptionError,
-            r"values must be records, got a mapping of 'train', 'test'; choose one of them: values\[...\]",
+            "values must be records in order, got a dict, which is read by its keys; choose one of its values",
         ),
         (
             iter(["a"]),
             OptionError,
             "each iteration over values must start at the first record, but a list_iterator can be read only once",
         ),
-        ({"a"}, OptionError, r"values must have an order, but that of a set differs .*; pass sorted\(values\)"),
+        ({"a"}, OptionError, r"values must have a fixed order, but that of a set differs .*sorted\(values\)"),
         (3, OptionError, "values must be iterable, or have a length and records by number, got an int"),
     ],
 )
