@@ -29,7 +29,7 @@ class PartStage(nn.Module, StageBase, Generic[P_co]):
         options: options of the part, if it is given by name.
 
     Raises:
-        OptionError: if there are options, and the part is not given by name.
+        OptionError: if the part is of another class, or there are options and it is not given by name.
         UnknownNameError: if no plugin offers the name.
         UnknownOptionError: if the part does not take an option, or needs one that is missing.
     """
@@ -53,6 +53,16 @@ class PartStage(nn.Module, StageBase, Generic[P_co]):
             )
             raise OptionError(msg)
         else:
+            base, given = self.get_catalogue().base, cast("object", part)
+            if not isinstance(given, base):
+                # With its module, because there are two classes LSTM.
+                got = f"{type(given).__module__}.{self.part_name}"
+                copied = ", or copy an nn.LSTM with LSTM.from_torch(module)" if base is Encoder else ""
+                msg = (
+                    f"{type(self).__name__} must get an object derived from {base.__name__} or a registered name, got "
+                    f"a {got}; derive its class from pipeline.extend.{base.__name__}{copied}."
+                )
+                raise OptionError(msg, part=self.part_name)
             self.add_module(child, part)
 
     @abstractmethod

@@ -57,10 +57,12 @@ def check_row(value: object, kind: type[K], number: int) -> Row[K]:
         ShapeError: if it is not.
     """
     if not is_row(value) or not isinstance(value.sequence, kind):
-        got = f"a Row of {type(value.sequence).__name__}" if is_row(value) else describe(value)
-        msg = (
-            f"item {number} must be a Row of {kind.__name__}, got {got}; "
-            "begin the pipe with an input stage, such as Tokenize, FromIds or FromFeatures."
-        )
+        if is_row(value):
+            got = f"a Row of {type(value.sequence).__name__}"
+            fix = f"pass the kind first, as in Bucket({type(value.sequence).__name__}, ...)"
+        else:
+            got = describe(value)
+            fix = "begin the pipe with an input stage, such as Tokenize, FromIds or FromFeatures"
+        msg = f"item {number} must be a Row of {kind.__name__}, got {got}; {fix}."
         raise ShapeError(msg, row=number)
     return cast("Row[K]", value)

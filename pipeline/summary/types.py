@@ -101,9 +101,14 @@ def explain_misfit(before: Sequence[StageBase], after: Sequence[StageBase]) -> s
     for stage in (*between, *_take_until_typed(after)):
         takes = get_types(stage)[0]
         if not may_fit(gives, takes):
-            missing = _name_missing(gives, takes)
-            fix = f"join {missing} between them" if missing else "join it after a stage that returns what it takes"
             names = (type(source).__name__, type(stage).__name__)
+            missing = _name_missing(gives, takes)
+            if missing:
+                fix = f"join {missing} between them"
+            elif names[1] in _TAKE_KIND_FIRST and _get_classes(gives) == _get_classes(takes):
+                fix = f"make it {names[1]}({_name_kind(gives)}, ...)"
+            else:
+                fix = "join it after a stage that returns what it takes"
             return f"{names[0]} returns {format_type(gives)}, but {names[1]} takes {format_type(takes)}; {fix}."
     return None
 
@@ -130,6 +135,16 @@ _PATHS: Final = (
     ((States,), (Pooled,), "Pool"),
     ((States,), (Padded,), "Unpack"),
 )
+
+
+_TAKE_KIND_FIRST: Final = ("Bucket", "BPTTWindows", "Pad", "Pack")
+"""Stages whose first argument is the kind of the values: `Ids` by default, or `Vectors`."""
+
+
+def _name_kind(hint: object) -> str:
+    """Return the kind of the values of a row, a list of rows or a batch, such as `Vectors` for `list[Row[Vectors]]`."""
+    args = get_args(hint)
+    return _name_kind(args[0]) if args else format_type(hint)
 
 
 def _name_missing(gives: object, takes: object) -> str:

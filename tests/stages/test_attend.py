@@ -170,9 +170,13 @@ def test_invalid_options_raise() -> None:
         AttendEarlier("dot", window=0)
     with pytest.raises(OptionError, match=r"options \['bias'\] need a registered name, got a General object"):
         as_any(Attend)(General(3), bias=False)
-    with pytest.raises(OptionError, match=r"Attend must get an object derived from Attention .*, got a torch\.nn\..*Linear"):
+    with pytest.raises(
+        OptionError, match=r"Attend must get an object derived from Attention .*, got a torch\.nn\..*Linear"
+    ):
         as_any(Attend)(nn.Linear(3, 3))
-    with pytest.raises(OptionError, match=r"got a torch\.nn\.modules\.rnn\.LSTM; .*, or copy an nn\.LSTM with LSTM\.from_"):
+    with pytest.raises(
+        OptionError, match=r"got a torch\.nn\.modules\.rnn\.LSTM; .*, or copy an nn\.LSTM with LSTM\.from_"
+    ):
         as_any(Encode)(nn.LSTM(3, 3))
     with pytest.raises(UnknownOptionError, match="attention 'dot' of ragged-pipeline .* does not take option 'bias'"):
         Attend("dot", bias=False)
