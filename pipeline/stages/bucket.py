@@ -1,6 +1,7 @@
 """Group rows of similar length into batches, so that little of a batch is padding."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from typing import Final, TypeAlias, TypedDict, cast, final, get_args, overload
 
 import attrs
@@ -47,7 +48,7 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
     of `pipeline.batching.Plan` for their lengths: each is drawn from all rows, so rows that are ordered by class train
     as well as shuffled ones. This takes about 1 KB per row, and 8 bytes per id or the size of the features. With a
     `buffer_size`, and for an input without a length (a generator, a stream), rows are read one pool at a time, and only
-    the rows of a pool are mixed: as many as fill the policy's `batches_per_sort` (100 by default) batches, but at most
+    the rows of a pool are mixed: enough for the `batches_per_sort` batches of the policy (100 by default), at most
     `buffer_size`. Shuffle such an input before.
 
     Each iteration is an epoch with an order of its own, fixed by the seed; see `set_epoch`. Prediction reads one pool
@@ -60,7 +61,8 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
         rows: instead of a policy, the limit on a batch's rows. Give this, `max_padded_steps` or both.
         too_long: without a policy, what to do with a row longer than `max_padded_steps`: `raise` an error, let it be
             `alone` in a batch over the limit, `truncate` it, or `split` it into parts with the same row id, which are
-            batched like rows. A class of the whole row goes with each part. Prediction does not split rows.
+            batched like rows. A class of the whole row goes with each part. Prediction neither raises for a long row
+            nor splits it: it is `alone`.
         buffer_size: the maximum number of rows to read ahead, whatever the policy and the length of the input; None for
             no such limit.
         seed: the seed of the shuffling. None does not shuffle: each pool's batches are in order of length.
@@ -142,10 +144,16 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
 
         Raises:
             ShapeError: for an item that is not a row of the bucket's kind.
-            LengthError: for a row that is too long, with `too_long` "raise" or "split": a row has one prediction.
         """
-        batcher = PoolBatcher(self.policy, seed=None, buffer_size=self.buffer_size)
-        rows = self._check_rows(iterate(values), first=0, may_split=False)
+        policy = self.policy
+        if policy.too_long in {"raise", "split"}:
+            # One long row must not stop a service, and a row has one prediction. It is alone in its batch, over the
+            # limit: without gradients that takes a fraction of the memory of training. Copied like this because a
+            # policy of the user's own may have any `__init__`.
+            policy = copy(policy)
+            object.__setattr__(policy, "too_long", "alone")
+        batcher = PoolBatcher(policy, seed=None, buffer_size=self.buffer_size)
+        rows = self._check_rows(iterate(values), first=0, longest=None)
         return (batch for batch, _ in self._make_batches(rows, batcher, StreamCursor(), 0))
 
     @override
@@ -169,7 +177,8 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
         batcher = PoolBatcher(
             self.policy, seed=self.seed, buffer_size=self.buffer_size, world_size=world_size, uneven=self.uneven
         )
-        rows = self._check_rows(iterate(values), first=at.rows, may_split=True)
+        longest = self.policy.limit() if self.policy.too_long == "raise" else None
+        rows = self._check_rows(iterate(values), first=at.rows, longest=longest)
         count = find_length(values) if self.buffer_size is None else None
         # A cursor within an epoch that was read as a whole has three numbers, one of pools has two.
         if len(at.position) == _PLAN_POSITION or (count is not None and not at.position):
@@ -236,29 +245,18 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
             del rows[: pool.rows]
             at, number, done = after_pool, number + 1, 0
 
-    def _check_rows(self, values: Iterable[object], *, first: int, may_split: bool) -> Iterator[_RowAndLength[K]]:
-        """Yield the rows with their lengths, after checking their kind and length."""
-        limit = self.policy.limit()
-        rejected = {"raise"} if may_split else {"raise", "split"}
-        longest = limit if self.policy.too_long in rejected else None
+    def _check_rows(self, values: Iterable[object], *, first: int, longest: int | None) -> Iterator[_RowAndLength[K]]:
+        """Yield the rows with their lengths, after checking their kind, and their length if there is a limit."""
         for number, value in enumerate(values, start=first):
             row = cast("Row[K]", check_row(value, self.kind, number))
             length = len(row)
             if longest is not None and length > longest:
-                raise self._make_length_error(row, longest)
+                msg = (
+                    f"row {row.row_id} has {length} steps, but the limit of {self.policy} is {longest}; truncate it in "
+                    'its input stage (max_length), raise the limit, or pass too_long="alone", "truncate" or "split".'
+                )
+                raise LengthError(msg, row=row.row_id, length=length, limit=longest)
             yield row, length
-
-    def _make_length_error(self, row: Row[Kind], limit: int) -> LengthError:
-        if self.policy.too_long == "split":
-            rule = f"a row has one prediction, and would be split into parts of {limit}"
-            choices = '"alone" or "truncate"'
-        else:
-            rule, choices = f"the limit of {self.policy} is {limit}", '"alone", "truncate" or "split"'
-        msg = (
-            f"row {row.row_id} has {len(row)} steps, but {rule}; truncate it in its input stage (max_length), raise "
-            f"the limit, or pass too_long={choices}."
-        )
-        return LengthError(msg, row=row.row_id, length=len(row), limit=limit)
 
 
 def _make_policy(

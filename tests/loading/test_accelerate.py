@@ -16,6 +16,7 @@ from pipeline.loading import Loader, PlannedBatches, StreamDataset, StreamLoader
 from support.needs import needs
 from support.prepared import make_rows, make_stock_loader, prepare_on_rank
 from support.ranked import run_on_ranks
+from support.untyped import to_list
 
 pytestmark = [needs("accelerate"), pytest.mark.filterwarnings("ignore")]
 
@@ -58,9 +59,9 @@ def test_skipping_batches_of_our_loaders_is_rejected() -> None:
             skip(loader, 2)
     assert not hasattr(make_loader(), "sampler")
     wanted = [batch.tolist() for batch in Plan.of(COUNTS, Budget(40), seed=3)]
-    stock = make_stock_loader(COUNTS)
-    assert [batch.metadata.row_ids.tolist() for batch in skip(stock, 2)] == wanted[2:]
-    streamed = [batch.metadata.row_ids.tolist() for batch in make_stream()]
+    planned = make_stock_loader(COUNTS)
+    assert [batch.metadata.row_ids.tolist() for batch in skip(planned, 2)] == wanted[2:]
+    streamed = [to_list(batch.metadata.row_ids) for batch in make_stream()]
     stock = DataLoader(make_stream(), batch_size=None)
     assert [batch.metadata.row_ids.tolist() for batch in skip(stock, 2)] == streamed[2:]
 
@@ -85,7 +86,7 @@ def test_a_stream_is_not_split_again(processes: int, dispatch: bool, workers: in
 def test_the_state_of_our_loaders_is_kept_by_accelerate(tmp_path: Path) -> None:
     """`prepare` returns them as they are, and `register_for_checkpointing` saves their state."""
     for make in (make_loader, lambda: StreamLoader(make_stream())):
-        wanted = [batch.metadata.row_ids.tolist() for batch in make()]
+        wanted = [to_list(batch.metadata.row_ids) for batch in make()]
         first, resumed = (import_module("accelerate").Accelerator(cpu=True) for _ in range(2))
         loader, other = first.prepare(make()), resumed.prepare(make())
         first.register_for_checkpointing(loader)
