@@ -8,6 +8,7 @@ import attrs
 from typing_extensions import TypeIs
 
 from pipeline.errors import LabelError
+from pipeline.text import suggest_name
 
 Target: TypeAlias = int | str | Sequence[int | str | None] | None
 """One class per row, or one class per step; by id or by name. A step whose target is None has no weight in the loss.
@@ -17,6 +18,10 @@ Scalars of NumPy and torch count as numbers, and their arrays with one axis as l
 
 MAX_ID: Final = 2**63 - 1
 """The largest class id: ids are int64."""
+
+
+_MAX_COMPARED: Final = 1_000
+"""The number of labels up to which an error suggests a similar one: comparing takes about 10 microseconds each."""
 
 
 def is_step_target(target: object) -> TypeIs[Sequence[int | str | None]]:
@@ -193,6 +198,7 @@ class Labels(Sequence[str]):
             return self._ids[name]
         known = ", ".join(self.names[:20]) + (", ..." if len(self.names) > 20 else "")
         msg = f"target{where} must be one of the {len(self.names)} labels, got {name!r}; the labels are {known}."
+        msg += suggest_name(name, self.names) if isinstance(name, str) and len(self.names) <= _MAX_COMPARED else ""
         raise LabelError(msg, row=row, name=name)
 
 

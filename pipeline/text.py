@@ -1,5 +1,37 @@
 """Text for terminals and messages: control characters escaped, errors on one line."""
 
+import re
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
+
+
+def suggest_name(name: str, known: Collection[str], aliases: Mapping[str, str] | None = None) -> str:
+    """Return the question " Did you mean ...?" for a wrong name, or an empty text if no known name is similar.
+
+    Args:
+        name: the name that a user wrote.
+        known: the names that exist.
+        aliases: names that are common elsewhere, in lower case without signs, with those that are used here.
+
+    Example:
+        >>> suggest_name("BiLSTM", ["lstm", "bilstm"]), suggest_name("Avg", ["mean"], {"avg": "mean"})
+        (" Did you mean 'bilstm'?", " Did you mean 'mean'?")
+        >>> suggest_name("lstn", ["lstm", "gru"]), suggest_name("transformer", ["lstm", "gru"])
+        (" Did you mean 'lstm'?", '')
+    """
+    plain = {_simplify(each): each for each in known}
+    alias = (aliases or {}).get(_simplify(name))
+    if alias in known:
+        return f" Did you mean {alias!r}?"
+    close = get_close_matches(_simplify(name), plain, n=1)
+    # An option is often shortened or lengthened: "hidden" for "hidden_size".
+    close = close or [each for each in plain if len(name) > 2 and each.startswith(_simplify(name))][:1]
+    return f" Did you mean {plain[close[0]]!r}?" if close else ""
+
+
+def _simplify(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name).lower()
+
 
 def escape_control_characters(text: str) -> str:
     r"""Return the text with control characters escaped, so that text from outside cannot control the terminal.

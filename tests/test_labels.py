@@ -132,3 +132,10 @@ def test_numerals_as_targets_are_never_taken_for_ids() -> None:
 def test_an_empty_name_can_be_asked_for() -> None:
     """By listing it; it is then a class like any other."""
     assert Labels(["", "pos"]).to_id("") == 0
+
+
+def test_similar_labels_are_suggested() -> None:
+    """For a name with other capitals or white space around it."""
+    for name in ("Pos", " pos", "poss"):
+        with pytest.raises(LabelError, match="the labels are neg, pos. Did you mean 'pos'"):
+            Labels(["neg", "pos"]).to_id(name)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.text import escape_control_characters, format_error, to_one_line
+from pipeline.text import escape_control_characters, format_error, suggest_name, to_one_line
 
 
 def test_no_control_character_reaches_the_terminal() -> None:
@@ -27,3 +27,28 @@ def test_long_lines_are_cut() -> None:
     """The limit includes the dots."""
     assert to_one_line("a" * 20, 10) == "a" * 7 + "..."
     assert to_one_line("a" * 10, 10) == "a" * 10
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("BiLSTM", "bilstm"),
+        ("bi-lstm", "bilstm"),
+        ("lstn", "lstm"),
+        ("Avg", "mean"),
+        ("hidden", "hidden_size"),
+        ("hiddensize", "hidden_size"),
+        ("hidden-size", "hidden_size"),
+    ],
+)
+def test_similar_names_are_suggested(name: str, expected: str) -> None:
+    """Other cases and signs, misspellings, shortened names, and names of other libraries."""
+    known = ["lstm", "bilstm", "mean", "hidden_size"]
+    assert suggest_name(name, known, {"avg": "mean"}) == f" Did you mean {expected!r}?"
+
+
+@pytest.mark.parametrize("name", ["transformer", "", "x"])
+def test_nothing_is_suggested_for_other_names(name: str) -> None:
+    """A wrong hint is worse than none. An alias is no hint if the name that it stands for does not exist."""
+    assert suggest_name(name, ["lstm", "gru"]) == ""
+    assert suggest_name("avg", ["lstm"], {"avg": "mean"}) == ""

@@ -8,13 +8,40 @@ from typing import Final, Generic, TypeVar, final
 import attrs
 
 from pipeline.errors import PipelineError, PluginError, UnknownNameError, UnknownOptionError
-from pipeline.registry.choice import Skip, normalize_name
-from pipeline.text import format_error
+from pipeline.registry.choice import PLUGINS, Skip, normalize_name
+from pipeline.text import format_error, suggest_name
 
 P = TypeVar("P")
 
 OWN_DISTRIBUTION: Final = "ragged-pipeline"
 """This library's distribution. Its parts are tested against all laws here, so users never wait for a trial of them."""
+
+
+# Names and options of other libraries and of papers, for suggestions in errors.
+_ALIASES: Final = {
+    "average": "mean",
+    "avg": "mean",
+    "avgpool": "mean",
+    "bahdanau": "additive",
+    "bidirectionalgru": "bigru",
+    "bidirectionallstm": "bilstm",
+    "char": "characters",
+    "concat": "additive",
+    "dotproduct": "dot",
+    "lasthidden": "final",
+    "luong": "general",
+    "maxpool": "max",
+    "meanpool": "mean",
+    "multiplicative": "general",
+    "word": "words",
+}
+_OPTION_ALIASES: Final = {
+    "hiddendim": "hidden_size",
+    "hiddenunits": "hidden_size",
+    "layers": "num_layers",
+    "nlayers": "num_layers",
+    "units": "hidden_size",
+}
 
 
 class PluginWarning(UserWarning):
@@ -122,14 +149,19 @@ class Catalogue(Generic[P]):
                 skipped = f" These plugins were not loaded on purpose, and may offer it: {listed}."
             msg = (
                 f"{name!r} is not the name of an installed {self.kind}; installed: "
-                f"{_join_names(self.names())}.{failed}{skipped}"
+                f"{_join_names(self.names())}.{suggest_name(name, self.names(), _ALIASES)}{failed}{skipped}"
             )
             raise UnknownNameError(msg, name=name, known=self.names())
         if len(found) > 1:
             both = " and ".join(str(offer.plugin) for offer in found)
+            # Of one of this library's plugins and another one, users probably want to get rid of the other.
+            other = next(
+                (offer.plugin for offer in found[::-1] if not offer.plugin.ships_with_library), found[-1].plugin
+            )
             msg = (
-                f"{self.kind} {name!r} is offered by {both}, through hook {self.hook}; uninstall one of them, "
-                "or import the part that you mean and pass the object."
+                f"{self.kind} {name!r} is offered by {both}, through hook {self.hook}; uninstall one of them, block it "
+                f"with choose_plugins(block=[{other.entry!r}]) or the environment variable {PLUGINS}=-{other.entry}, or "
+                "import the part that you mean and pass the object."
             )
             raise PluginError(msg, name=name, packages=[offer.plugin.package for offer in found])
         return found[0]
@@ -229,7 +261,8 @@ class Catalogue(Generic[P]):
         return self.parameters(self.offer(name))
 
     def _make_option_error(self, name: str, rule: str, option: str, takes: Collection[str]) -> UnknownOptionError:
-        msg = f"{self.kind} {name!r} of {self.offer(name).plugin} {rule}; its options: {_join_names(takes)}."
+        hint = "" if option in takes else suggest_name(option, takes, _OPTION_ALIASES)
+        msg = f"{self.kind} {name!r} of {self.offer(name).plugin} {rule}; its options: {_join_names(takes)}.{hint}"
         return UnknownOptionError(msg, option=option, known=list(takes))
 
     def _make_error(self, offer: Offer[P], rule: str) -> PluginError:

@@ -63,7 +63,7 @@ class LSTM(Recurrent[S_co]):
     ) -> None: ...
     @overload
     def __init__(
-        self: "LSTM[MaybeCausal]", input_size: int, hidden_size: int, *, bidirectional: bool, **options: Unpack[Options]
+        self: "LSTM[MaybeCausal]", input_size: int, hidden_size: int, *, bidirectional: bool = False, **options: Unpack[Options]
     ) -> None: ...
     @expand_options
     def __init__(
@@ -115,7 +115,7 @@ class GRU(Recurrent[S_co]):
     ) -> None: ...
     @overload
     def __init__(
-        self: "GRU[MaybeCausal]", input_size: int, hidden_size: int, *, bidirectional: bool, **options: Unpack[Options]
+        self: "GRU[MaybeCausal]", input_size: int, hidden_size: int, *, bidirectional: bool = False, **options: Unpack[Options]
     ) -> None: ...
     @expand_options
     def __init__(
@@ -169,7 +169,7 @@ class RNN(Recurrent[S_co]):
         hidden_size: int,
         *,
         nonlinearity: Nonlinearity = "tanh",
-        bidirectional: bool,
+        bidirectional: bool = False,
         **options: Unpack[Options],
     ) -> None: ...
     @expand_options

@@ -1,6 +1,7 @@
 """Test the creation of parts by name, and the errors about unknown names, options and wrong factories."""
 
 import re
+from collections.abc import Callable
 from importlib.metadata import distribution, version
 from pathlib import Path
 
@@ -30,7 +31,8 @@ def test_unknown_name_lists_installed_names() -> None:
         OURS.encoders.make("bilstn", input_size=3)
     assert (
         str(caught.value)
-        == "'bilstn' is not the name of an installed encoder; installed: bigru, bilstm, gru, lstm, rnn."
+        == "'bilstn' is not the name of an installed encoder; installed: bigru, bilstm, gru, lstm, rnn. "
+        "Did you mean 'bilstm'?"
     )
     assert caught.value.details == {"name": "bilstn", "known": ["bigru", "bilstm", "gru", "lstm", "rnn"]}
     with pytest.raises(
@@ -61,6 +63,7 @@ def test_unknown_option_lists_the_options() -> None:
         Encode("lstm", hidden_size=4, hiden=5)
     assert (
         str(caught.value) == f"encoder 'lstm' of {RECURRENT} does not take option 'hiden'; its options: {LSTM_OPTIONS}."
+        " Did you mean 'hidden_size'?"
     )
     assert caught.value.details == {"option": "hiden", "known": LSTM_OPTIONS.split(", ")}
     with pytest.raises(
@@ -137,7 +140,7 @@ def test_every_attention_can_be_created(name: str) -> None:
 @pytest.mark.parametrize("name", OURS.pools.names())
 def test_every_pool_can_be_created(name: str) -> None:
     """A name is enough, with a size if the pool has weights."""
-    states = States.from_padded(torch.ones(3, 5, 2), torch.tensor([3, 0, 1]))
+    states = States.from_padded(torch.ones(3, 5, 2), torch.tensor([3, 0, 1]), final=torch.ones(3, 2))
     pool = Pool(name, input_size=2) if OURS.pools.is_lazy(name) else Pool(name)
     assert pool(states).values.shape == (3, 2)
     assert OURS.pools.is_lazy(name) == (name == "attention")
@@ -194,3 +197,23 @@ def test_library_error_in_a_factory_is_not_wrapped() -> None:
     """An option out of range is the user's mistake, not the plugin's."""
     with pytest.raises(OptionError, match=r"^hidden_size must be 1 or more, got 0\.$"):
         OURS.encoders.make("lstm", input_size=3, hidden_size=0)
+
+
+@pytest.mark.parametrize(
+    ("make", "hint"),
+    [
+        (lambda: Encode("BiLSTM"), "bilstm"),
+        (lambda: Encode("lstm", hidden=3), "hidden_size"),
+        (lambda: Encode("lstm", hiden_size=3), "hidden_size"),
+        (lambda: Encode("lstm", layers=3), "num_layers"),
+        (lambda: Pool("avg"), "mean"),
+        (lambda: Pool("Final"), "final"),
+        (lambda: Attend("bahdanau"), "additive"),
+        (lambda: Tokenize.train(["a"], "BPE"), "bpe"),
+        (lambda: Tokenize.train(["a"], vocabsize=9), "vocab_size"),
+    ],
+)
+def test_errors_suggest_similar_names_and_options(make: Callable[[], object], hint: str) -> None:
+    """For parts of every kind."""
+    with pytest.raises((UnknownNameError, UnknownOptionError), match=rf"Did you mean '{hint}'\?"):
+        make()

@@ -13,8 +13,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset
+from typing_extensions import override
 
-from pipeline import Bucket, FromIds, Ids, Pad, Report, Row
+from pipeline import Bucket, Embed, Encode, FromIds, Ids, Pad, Report, Row, Tag
 from pipeline.batching import Boundaries, Budget, Plan, Policy, Rows, Shapes, StreamCursor
 from pipeline.errors import (
     LengthError,
@@ -163,13 +164,53 @@ def test_a_long_row_is_split_without_loss(counts: list[int], limit: int, look: i
 
 
 def test_rows_that_cannot_be_split_raise() -> None:
-    """A row has one prediction; targets per step must be one per step."""
+    """Targets per step must be one per step."""
     bucket = Bucket(max_padded_steps=4, too_long="split")
-    with pytest.raises(LengthError, match="row 3 has 6 steps, but a row has one prediction, and would be split"):
-        list(bucket.predict_batches([make_tagged_row(6, 3)]))
     short = Row(Ids(torch.arange(6)), [1, 2, 3], 3)
     with pytest.raises(TargetError, match="target of row 3 must have one entry per step, got 3 for 6 steps"):
         list(bucket([short]))
+
+
+@attrs.frozen
+class Halves(Policy):
+    """A policy of a user's own: two rows of up to two steps."""
+
+    @override
+    def max_rows(self, longest: int) -> int:
+        return 2
+
+    @override
+    def max_length(self) -> int:
+        return 2
+
+
+LONG: list[Policy] = [
+    Rows(2, longest=2),
+    Rows(2, longest=2, too_long="split"),
+    Budget(4),
+    Budget(4, too_long="split"),
+    Budget(4, too_long="alone"),
+    Boundaries((1,), max_padded_steps=4),
+    Shapes([(2, 2)]),
+    Halves(),
+]
+
+
+@pytest.mark.parametrize("policy", LONG, ids=str)
+def test_a_long_row_does_not_stop_a_prediction(policy: Policy) -> None:
+    """It is alone in its batch, and every row has one prediction, that of the row by itself."""
+    pipe = Bucket(policy=policy) >> Pad(policy=policy) >> Embed(9, 4) >> Encode("gru", hidden_size=3) >> Tag(5)
+    rows = [Row(Ids(torch.arange(count) % 9)) for count in (1, 7, 0, 2, 9, 2)]
+    batches = list(pipe.predict_batches(rows))
+    assert all(len(batch.metadata.row_ids) == 1 for batch in batches if max(batch.lengths.tolist()) > 4)
+    assert list(pipe.predict(rows)) == [next(iter(pipe.predict([row]))) for row in rows]
+    assert [len(steps) for steps in pipe.predict(rows)] == [1, 7, 0, 2, 9, 2]
+
+
+def test_truncation_is_the_same_in_prediction() -> None:
+    """The user asked for it."""
+    (batch,) = Bucket(max_padded_steps=4, too_long="truncate").predict_batches([make_tagged_row(6, 3)])
+    assert [len(row) for row in batch] == [4]
 
 
 def test_every_part_has_the_class_of_its_row() -> None:

@@ -1,6 +1,7 @@
 """Lines that type-check, with their types. mypy and pyright check them, and a test runs them."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TypeVar, assert_type
 
 from torch import Tensor, nn
@@ -69,6 +70,7 @@ from pipeline.hooks import (
     PoolingFactory,
 )
 from pipeline.loading import PlannedBatches, StreamDataset, StreamLoader
+from pipeline.testing import check_encoder
 from pipeline_attention import AttentionPool, General
 from pipeline_recurrent import GRU, LSTM
 
@@ -435,6 +437,31 @@ narrower: Stage[States[Causal], Pooled] = Pool("max")
 assert_type(plan([3, 5], 10, model=model), Forecast)
 assert_type(plan({3: 1}, {"mine": Budget(10)})["mine"].report, Report)
 less_said: Encode[MaybeCausal] = Encode(Mine(9))
+
+# Encoders of a kind that is chosen at run time
+kinds = {"lstm": LSTM}
+for_later = partial(LSTM, hidden_size=3)
+chosen: Encoder[MaybeCausal] = for_later(9)
+looked_up: Encoder[MaybeCausal] = kinds["lstm"](9, 9)
+any_kind: list[Encoder[MaybeCausal]] = [kind(9, 9) for kind in (LSTM, GRU)]
+check_encoder(partial(LSTM, 3, 4, num_layers=2))
+
+# Parts with options by name, and without by object
+by_options = [Pool("attention", input_size=3), Pool(AttentionPool(3)), Pool(AttentionPool(3), name="pooled")]
+attending = [Attend(), Attend("general", input_size=3), Attend(General(3), memory=1_000)]
+windowed = [AttendEarlier("general", window=3, input_size=3), AttendEarlier(General(3), window=3)]
+
+
+def change_values(pooled: Pooled, scores: Scores[str], states: States[Causal], steps: Padded[Vectors]) -> None:
+    """The type stays the same if values are replaced or dropped."""
+    assert_type(pooled.with_values(pooled.values * 2), Pooled)
+    assert_type(scores.with_values(scores.values / 2), Scores[str])
+    assert_type(states.with_values(states.steps), States[Causal])
+    assert_type(Dropout()(pooled), Pooled)
+    assert_type(Dropout()(states), States[Causal])
+    assert_type(Dropout()(steps), Padded[Vectors])
+    assert_type(States.from_padded(steps.values, steps.lengths, final=pooled.values), States[MaybeCausal])
+
 
 # Hooks and their results
 encoders: OffersEncoders = pipeline_recurrent

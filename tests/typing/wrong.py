@@ -73,7 +73,7 @@ from pipeline import (
     tagger,
 )
 from pipeline.hooks import OffersAttentions, OffersEncoders, OffersPools, OffersTokenizers
-from pipeline_attention import Dot
+from pipeline_attention import AttentionPool, Dot
 from pipeline_recurrent import GRU, LSTM
 
 A = TypeVar("A")
@@ -456,6 +456,9 @@ e = Dropout("half")  # E call: a word where a number is needed
 e = Dropout(0.5, per="batch")  # E call: no such mask
 e = AttendEarlier(window="all")  # E call: a word where a number is needed
 e = Pool()  # E call: the pooling is missing
+e = Pool(AttentionPool(3), input_size=3)  # E call: an option beside a pooling that is made already
+e = Attend(Dot(3), input_size=3)  # E call: an option beside an attention that is made already
+e = AttendEarlier(Dot(3), bias=False)  # E call: an option beside an attention that is made already
 e = Classify("three")  # E call: neither a number nor labels
 e = Tag(["ham", "spam"])  # E call: names that are not labels
 e = NextToken(labels)  # E call: tokens have no labels
@@ -518,6 +521,12 @@ e = Encode(bi)(Padded(Ids, values, lengths))  # E value: ids where vectors are n
 e = Classify(3)(values)  # E value: a tensor where pooled rows are needed
 e = Classify(3)(states)  # E value: steps where pooled rows are needed
 e = AttendEarlier()(values)  # E value: a tensor where states are needed
+e = Dropout()(values)  # E value: a tensor where vectors of a batch are needed
+e = Dropout()("text")  # E value: text where vectors of a batch are needed
+e = Dropout()(Padded(Ids, values, lengths))  # E value: ids where vectors are needed
+e = states.with_values(values)  # E value: a tensor where a batch is needed
+e = Pooled(values).with_values([[1.0]])  # E value: a list where a tensor is needed
+e = States.from_padded(values, lengths, final="last")  # E value: a word where a tensor is needed
 e = Pack()(Padded(Vectors, values, lengths))  # E value: vectors where ids are needed
 e = Pad()([Row(Vectors(values))])  # E value: rows of vectors where rows of ids are needed
 of_ids: Padded[Ids] = Padded(Vectors, values, lengths)  # E value: vectors where ids are needed
