@@ -272,5 +272,5 @@ def test_data_sets_of_hugging_face(tmp_path: Path) -> None:
         len(streamed)
     with pytest.raises(OptionError, match="Dataset has no column 'no'; its columns are 'text', 'label', 'n'"):
         Records(found, text="no")
-    with pytest.raises(OptionError, match="got a mapping of 'train'"):
+    with pytest.raises(OptionError, match="got a DatasetDict, which is read by its keys; choose one of its values"):
         Records(datasets.DatasetDict({"train": found}), text="text")
