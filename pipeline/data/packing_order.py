@@ -181,7 +181,8 @@ class PackingOrder:
         Raises:
             LengthError: if they were changed.
         """
-        if self._version is not None and _get_version(self.lengths) != self._version:
+        version = _get_version(self.lengths)
+        if None not in {version, self._version} and version != self._version:
             msg = (
                 "lengths were changed in place after the batch was made, so the positions of its steps are wrong; "
                 "make a new batch of the new lengths."

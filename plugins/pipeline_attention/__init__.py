@@ -2,7 +2,16 @@
 
 from collections.abc import Mapping
 
-from pipeline.extend import AttentionFactory, PoolingFactory, hookimpl
+try:
+    from pipeline.extend import AttentionFactory, PoolingFactory, hookimpl
+except ModuleNotFoundError as error:
+    if error.name != "pipeline.extend":
+        raise
+    import pipeline
+
+    found = pipeline.__file__ or pipeline.__path__
+    msg = f"`pipeline` must be the library ragged-pipeline, got {found}; rename that file or folder."
+    raise ImportError(msg) from error
 from pipeline_attention.attentions import Additive, Dot, General, ScaledDot
 from pipeline_attention.pools import AttentionPool
 

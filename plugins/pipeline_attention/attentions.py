@@ -154,8 +154,12 @@ class Additive(Attention):
         return self.compare(*self.project(query, key))
 
 
+_PIECE: Final = 65_536
+"""Numbers per piece of a tanh: 256 KiB in float32. Smaller pieces spend their time in calls."""
+
+
 def _tanh(x: Tensor) -> Tensor:
-    """Return tanh(x), which overwrites x; on a CPU in 60% of the time of `torch.tanh`."""
+    """Return tanh(x), which overwrites x; on a CPU in 75% of the time of `torch.tanh`."""
     uses_torch = torch.compiler.is_compiling() or name_transform() is not None or x.device.type != "cpu"
     if uses_torch or x.dtype not in {torch.float32, torch.float64}:
         return torch.tanh(x)
@@ -166,8 +170,14 @@ def _overwrite_by_tanh(x: Tensor) -> Tensor:
     # tanh(x) = y / (y + 2) with y = exp(2 x) - 1, which `expm1` computes without cancellation for small x. At 2 x = 40
     # the quotient is 1 in float64 too, and y does not overflow. A sigmoid is faster still, but 2 sigmoid(2 x) - 1
     # cancels: its error of 6e-8 is large beside a small tanh.
-    y = x.mul_(2).clamp_(max=40).expm1_()
-    return y.div_(y + 2)
+    if not x.is_contiguous():
+        return x.tanh_()
+    # In pieces, so that they stay in the cache through all five operations: three times as fast as on the whole.
+    divisor = x.new_empty(min(x.numel(), _PIECE))
+    for piece in x.view(-1).split_with_sizes([min(_PIECE, x.numel() - at) for at in range(0, x.numel(), _PIECE)]):
+        y = piece.mul_(2).clamp_(max=40).expm1_()
+        y.div_(torch.add(y, 2, out=divisor[: len(y)]))
+    return x
 
 
 _tanh_backward: Final[Callable[[Tensor, Tensor], Tensor]] = torch.ops.aten.tanh_backward.default

@@ -2,7 +2,16 @@
 
 from collections.abc import Mapping
 
-from pipeline.extend import EncoderFactory, Status, hookimpl
+try:
+    from pipeline.extend import EncoderFactory, Status, hookimpl
+except ModuleNotFoundError as error:
+    if error.name != "pipeline.extend":
+        raise
+    import pipeline
+
+    found = pipeline.__file__ or pipeline.__path__
+    msg = f"`pipeline` must be the library ragged-pipeline, got {found}; rename that file or folder."
+    raise ImportError(msg) from error
 from pipeline_recurrent.encoders import GRU, LSTM, RNN, bigru, bilstm
 from pipeline_recurrent.engines import EngineName, describe_engines
 from pipeline_recurrent.precompute import precompute_inputs

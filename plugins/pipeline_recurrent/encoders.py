@@ -63,7 +63,12 @@ class LSTM(Recurrent[S_co]):
     ) -> None: ...
     @overload
     def __init__(
-        self: "LSTM[MaybeCausal]", input_size: int, hidden_size: int, *, bidirectional: bool = False, **options: Unpack[Options]
+        self: "LSTM[MaybeCausal]",
+        input_size: int,
+        hidden_size: int,
+        *,
+        bidirectional: bool = False,
+        **options: Unpack[Options],
     ) -> None: ...
     @expand_options
     def __init__(
@@ -115,7 +120,12 @@ class GRU(Recurrent[S_co]):
     ) -> None: ...
     @overload
     def __init__(
-        self: "GRU[MaybeCausal]", input_size: int, hidden_size: int, *, bidirectional: bool = False, **options: Unpack[Options]
+        self: "GRU[MaybeCausal]",
+        input_size: int,
+        hidden_size: int,
+        *,
+        bidirectional: bool = False,
+        **options: Unpack[Options],
     ) -> None: ...
     @expand_options
     def __init__(
