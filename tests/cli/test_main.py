@@ -285,3 +285,18 @@ def test_own_pipeline_module_of_the_user_can_be_bypassed(tmp_path: Path) -> None
     for name, (arguments, wanted) in commands.items():
         run = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True)
         assert run.stdout.startswith(wanted), name
+
+
+@pytest.mark.parametrize("plugin", ["pipeline_recurrent", "pipeline_attention"])
+@pytest.mark.parametrize("file", ["pipeline.py", "pipeline/__init__.py"])
+def test_plugins_name_the_file_that_shadows_the_library(tmp_path: Path, plugin: str, file: str) -> None:
+    """A user's own module or package named `pipeline` is found before the library."""
+    own = tmp_path / file
+    own.parent.mkdir(exist_ok=True)
+    own.touch()
+    run = subprocess.run(
+        [sys.executable, "-c", f"import {plugin}"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 1
+    wanted = f"ImportError: `pipeline` must be the library ragged-pipeline, got {own}; rename that file or folder."
+    assert run.stderr.rstrip().endswith(wanted)
