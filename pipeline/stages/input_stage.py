@@ -173,7 +173,7 @@ def _check_features(value: object, row: int) -> Float[Tensor, "time feature"]:
     if not isinstance(value, Tensor) or value.ndim != 2 or not value.is_floating_point():
         msg = (
             f"row {row} must be a floating-point tensor of time x feature, got {describe(value)}; "
-            "use FromIds for ids, or Tokenize for text."
+            "convert an array with torch.from_numpy(array).float(), or use FromIds for ids, Tokenize for text."
         )
         raise ShapeError(msg, row=row)
     if not value.isfinite().all():
