@@ -39,18 +39,21 @@ class Attention(nn.Module, ABC):
       per step, `compare` for every pair.
     - `score_size`, if a score takes more than one number per pair. Then fewer pairs are processed at a time.
 
-    An attention without scores, or with another way to mix, overrides `forward`. Then only `forward` is called.
+    An attention without scores, or with another way to mix, overrides `forward`. Then only `forward` is called. If its
+    contexts are not means of the keys, as in multi-head attention, it declares `projects_values`.
 
     Attributes:
         input_size: the number of features of queries and keys, and of the output.
         exportable: whether `torch.export` and `torch.compile(fullgraph=True)` support it.
         inner_product: whether `compare` is the inner product of the two results of `project`.
+        projects_values: whether the contexts are computed from projections of the keys instead of the keys themselves.
         score_size: the number of values stored per pair of query and key; 0 if no scores are stored.
     """
 
     input_size: int
     exportable: bool = False
     inner_product: bool = False
+    projects_values: bool = False
     score_size: int = 1
 
     # nn.Module declares `__call__` as returning Any, which would hide every type error after a call.

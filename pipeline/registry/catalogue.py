@@ -159,9 +159,9 @@ class Catalogue(Generic[P]):
                 (offer.plugin for offer in found[::-1] if not offer.plugin.ships_with_library), found[-1].plugin
             )
             msg = (
-                f"{self.kind} {name!r} is offered by {both}, through hook {self.hook}; uninstall one of them, block it "
-                f"with choose_plugins(block=[{other.entry!r}]) or the environment variable {PLUGINS}=-{other.entry}, or "
-                "import the part that you mean and pass the object."
+                f"{self.kind} {name!r} is offered by {both}, through hook {self.hook}; uninstall one of them, "
+                f"block it with choose_plugins(block=[{other.entry!r}]) or the environment variable "
+                f"{PLUGINS}=-{other.entry}, or import the part that you mean and pass the object."
             )
             raise PluginError(msg, name=name, packages=[offer.plugin.package for offer in found])
         return found[0]

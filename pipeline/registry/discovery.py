@@ -3,7 +3,9 @@
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from importlib.metadata import Distribution, EntryPoint
+from contextlib import suppress
+from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, version
+from types import ModuleType
 from typing import Final, TypeAlias, cast, final
 
 import attrs
@@ -78,19 +80,32 @@ class Registry:
             PluginError: if it fails, and `strict` is True.
         """
         try:
-            self._add(entry.load(), plugin)
-        # A module may raise anything while it is imported; one that calls sys.exit() must not end the program.
-        except (Exception, SystemExit) as error:
+            _check_requirements(entry.dist, plugin)
+            self._add(_import_plugin(entry), plugin)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a module may raise anything, and call sys.exit()
             reason = str(error).rstrip(".") if isinstance(error, PluginError) else format_error(error).rstrip(".")
-            failed = attrs.evolve(plugin, failure=reason)
-            summary = f"plugin {plugin} failed to load: {reason}"
-            if strict:
-                msg = f"{summary}; fix or block it, or load without `strict` ({STRICT}), which makes this a warning."
-                raise PluginError(msg, package=plugin.package) from error
-            self.plugins.append(failed)
-            for catalogue in self.catalogues():
-                catalogue.failed.append(failed)
-            warnings.warn(f"{summary}.", PluginWarning, stacklevel=2)
+            self._fail(plugin, reason, error, strict=strict)
+
+    def reject(self, plugin: Plugin, reason: str, *, strict: bool = False) -> None:
+        """Record and report a plugin that is not imported because of its metadata.
+
+        Raises:
+            PluginError: if `strict` is True.
+        """
+        self._fail(plugin, reason, None, strict=strict)
+
+    def _fail(self, plugin: Plugin, reason: str, cause: BaseException | None, *, strict: bool) -> None:
+        failed = attrs.evolve(plugin, failure=reason)
+        summary = f"plugin {plugin} failed to load: {reason}"
+        if strict:
+            msg = f"{summary}; fix or block it, or load without `strict` ({STRICT}), which makes this a warning."
+            raise PluginError(msg, package=plugin.package) from cause
+        self.plugins.append(failed)
+        for catalogue in self.catalogues():
+            catalogue.failed.append(failed)
+        warnings.warn(f"{summary}.", PluginWarning, stacklevel=3)
 
     def skip(self, plugin: Plugin) -> None:
         """Record a plugin that is not loaded on purpose."""
@@ -125,6 +140,63 @@ class Registry:
         self.plugins.append(plugin)
 
 
+def _import_plugin(entry: EntryPoint) -> object:
+    """Import the object that an entry point names.
+
+    Raises:
+        PluginError: if the entry point is malformed, or names something that cannot implement hooks.
+    """
+    if not entry.name or not entry.value:
+        msg = f'its entry point must be written as name = "module", got {entry.name!r} = {entry.value!r}'
+        raise PluginError(msg)
+    found: object = entry.load()
+    spec: object = getattr(found, "__spec__", None)
+    # The user imports the module, which looks up a part by name, which loads all plugins. The module is incomplete.
+    if getattr(spec, "_initializing", False):
+        msg = (
+            "its module looked up a part by name during its import, before all names are known; do it inside a "
+            "function, or import the part"
+        )
+        raise PluginError(msg)
+    is_object = not isinstance(found, type) and any(hasattr(found, hook) for hook in _HOOKS)
+    if not isinstance(found, ModuleType) and not is_object:
+        msg = (
+            f"its entry point must name a module, got {entry.value!r}, which is {found!r}; write {entry.name} = "
+            f'"{entry.value.partition(":")[0]}"'
+        )
+        raise PluginError(msg)
+    return found
+
+
+_HOOKS: Final = ("pipeline_encoders", "pipeline_attentions", "pipeline_pools", "pipeline_tokenizers", _STATUS)
+
+
+def _check_requirements(found: Distribution | None, plugin: Plugin) -> None:
+    """Reject a plugin that requires distributions that are not installed, or other versions of them.
+
+    Raises:
+        PluginError: naming the first such requirement.
+    """
+    if found is None or plugin.ships_with_library:
+        return
+    with suppress(ImportError):  # packaging is usually installed, but no requirement of this library
+        from packaging.requirements import InvalidRequirement, Requirement  # noqa: PLC0415 - see above
+
+        for text in found.requires or ():
+            with suppress(InvalidRequirement):
+                requirement = Requirement(text)
+                if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+                    continue
+                try:
+                    installed = version(requirement.name)
+                except PackageNotFoundError:
+                    msg = f"it requires {requirement}, which is not installed"
+                    raise PluginError(msg, requirement=text) from None
+                if not requirement.specifier.contains(installed, prereleases=True):
+                    msg = f"it requires {requirement}, but version {installed} is installed"
+                    raise PluginError(msg, requirement=text)
+
+
 def read_hooks(module: object, names: Sequence[str]) -> list[_Factories]:
     """Call the hooks that a module implements.
 
@@ -154,7 +226,8 @@ def read_hooks(module: object, names: Sequence[str]) -> list[_Factories]:
         raise PluginError(msg) from error
     found = [_call_hook(manager, hook) for hook in names]
     for hook, factories in zip(names, found, strict=True):
-        if factories is None and hasattr(module, hook):
+        # Not the specification itself, which `from pipeline.hooks import *` imports.
+        if factories is None and getattr(module, hook, None) not in {None, getattr(hooks, hook)}:
             msg = f"its function {hook} is not marked as a hook; write @hookimpl above it, from pipeline.extend"
             raise PluginError(msg, hook=hook)
     return [factories or {} for factories in found]
@@ -168,14 +241,16 @@ def _call_hook(manager: pluggy.PluginManager, hook: str) -> _Factories | None:
     for implementation in caller.get_hookimpls():
         try:
             returned: object = implementation.function()
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             msg = f"hook {hook} failed: {format_error(error).rstrip('.')}"
             raise PluginError(msg, hook=hook) from error
         if not isinstance(returned, Mapping):
             msg = f"hook {hook} must return a mapping of names to factories, got {returned!r}"
             raise PluginError(msg, hook=hook)
         for name, factory in cast("Mapping[object, object]", returned).items():
-            if not isinstance(name, str) or not callable(factory):
+            if not isinstance(name, str) or not name or name != name.strip() or not callable(factory):
                 msg = f"hook {hook} must map names to factories, got {name!r}: {factory!r}"
                 raise PluginError(msg, hook=hook)
             found[name] = factory
@@ -196,8 +271,14 @@ def discover_plugins(found: Iterable[Distribution], choice: Choice | None = None
     """
     choice = choice or Choice()
     loaded = Registry()
+    first: dict[tuple[str, str], str] = {}
     for entry, plugin in list_plugins(found, choice):
-        if plugin.skipped is None:
+        # Two distributions collide, and have to be told apart. Two entry points of one are a slip in its metadata.
+        earlier = first.setdefault((plugin.package, entry.value), entry.name)
+        if plugin.skipped is None and plugin.package != "?" and earlier != entry.name:
+            reason = f"its entry point {earlier!r} names {entry.value!r} too; delete one of them"
+            loaded.reject(plugin, reason, strict=choice.strict)
+        elif plugin.skipped is None:
             loaded.load(entry, plugin, strict=choice.strict)
         else:
             loaded.skip(plugin)

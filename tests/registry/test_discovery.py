@@ -1,17 +1,22 @@
 """Test that plugins are found by their entry points only, and that a broken one stops no other."""
 
 import ast
+import importlib
 import re
 from collections.abc import Callable
 from importlib.metadata import distribution, distributions
 from pathlib import Path
 
 import pytest
+import torch
 
 import pipeline
+from pipeline import Attend, AttendEarlier, Attention, States
 from pipeline.errors import PluginError, UnknownNameError
 from pipeline.registry import PluginWarning, Registry, discover_plugins, registry
 from pipeline.registry.catalogue import Plugin
+from pipeline.registry.choice import Choice
+from pipeline.testing import LawBrokenError, check_attention
 from support.fakes import Fakes, offering, returning
 
 HOOKS = "pipeline_encoders, pipeline_attentions, pipeline_pools, pipeline_tokenizers, pipeline_status"
@@ -131,6 +136,11 @@ BROKEN = {
     "absent": ("import no_such_module\n", "ModuleNotFoundError: No module named 'no_such_module'"),
     "raising": ("raise ValueError('a reason.\\nin two lines.')\n", "ValueError: a reason. in two lines"),
     "leaving": ("import sys\nsys.exit('no')\n", "SystemExit: no"),
+    "cancelling": ("raise BaseException('no')\n", "BaseException: no"),
+    "generating": ("raise GeneratorExit\n", "GeneratorExit"),
+    "exiting": (returning("exit(3)"), "hook pipeline_encoders failed: SystemExit: 3"),
+    "empty": (returning("{'': print}"), "hook pipeline_encoders must map names to factories, got '': "),
+    "blank": (returning("{' ': print}"), "hook pipeline_encoders must map names to factories, got ' ': "),
     "nothing": (returning("None"), "hook pipeline_encoders must return a mapping of names to factories, got None"),
     "sequence": (
         returning("['lstm']"),
@@ -221,7 +231,8 @@ def test_using_a_name_that_two_plugins_offer_raises(fakes: Fakes) -> None:
             use()
         assert str(caught.value) == (
             "encoder 'mine' is offered by alpha 1.0 (entry point 'alpha') and beta 1.0 (entry point 'beta'), "
-            "through hook pipeline_encoders; uninstall one of them, or import the part that you mean and pass the object."
+            "through hook pipeline_encoders; uninstall one of them, block it with choose_plugins(block=['beta']) or the "
+            "environment variable PIPELINE_PLUGINS=-beta, or import the part that you mean and pass the object."
         )
         assert caught.value.details["packages"] == ["alpha", "beta"]
 
@@ -234,3 +245,163 @@ def test_module_with_two_entry_points_collides(fakes: Fakes) -> None:
     )
     with pytest.raises(PluginError, match=r"alpha 1\.0 .* and beta 1\.0 "):
         fakes.registry().encoders.offer("mine")
+
+
+def add_entries(fakes: Fakes, points: str, *, requires: str = "") -> None:
+    """Install distribution `other` 1.0 with some entry points, and without a module of its own."""
+    metadata = f"Metadata-Version: 2.1\nName: other\nVersion: 1.0\n{requires}"
+    fakes.metadata("other-1.0", METADATA=metadata, **{"entry_points.txt": f"[pipeline]\n{points}\n"})
+
+
+@pytest.mark.parametrize(
+    ("points", "reason"),
+    [
+        (
+            "mine = good:pipeline_encoders",
+            "its entry point must name a module, got 'good:pipeline_encoders', which is <",
+        ),
+        (
+            "mine = good:nothing",
+            "its entry point must name a module, got 'good:nothing', which is None; write mine = \"good\"",
+        ),
+        ("mine = good:LSTM", "its entry point must name a module, got 'good:LSTM', which is <class "),
+        ("mine = good:absent", "AttributeError: module 'good' has no attribute 'absent'"),
+        ("mine =", "its entry point must be written as name = \"module\", got 'mine' = ''"),
+        (" = good", "its entry point must be written as name = \"module\", got '' = 'good'"),
+    ],
+)
+def test_entry_point_that_is_not_a_module_is_reported(fakes: Fakes, points: str, reason: str) -> None:
+    """The failure names the distribution, and another plugin loads."""
+    fakes.add("good", offering("good") + "nothing = None\n")
+    add_entries(fakes, points)
+    with pytest.warns(PluginWarning, match=rf"^plugin other 1\.0 .*: {re.escape(reason)}"):
+        found = fakes.registry()
+    assert found.encoders.names() == ["good"]
+
+
+def test_second_entry_point_to_one_module_is_reported(fakes: Fakes) -> None:
+    """The parts stay usable through the first entry point of the distribution."""
+    fakes.add("good", offering("good"))
+    (fakes.folder / "good-1.0.dist-info" / "entry_points.txt").write_text("[pipeline]\nlast = good\nfirst = good\n")
+    with pytest.warns(
+        PluginWarning, match=r"good 1\.0 .*'last'.*: its entry point 'first' names 'good' too; delete one"
+    ):
+        found = fakes.registry()
+    assert found.encoders.offer("good").plugin.entry == "first"
+    with pytest.raises(PluginError, match="names 'good' too; delete one of them; fix or block it"):
+        fakes.registry(Choice(strict=True))
+
+
+@pytest.mark.parametrize(
+    ("requirement", "reason"),
+    [
+        ("no-such-thing>=2", "it requires no-such-thing>=2, which is not installed"),
+        ("ragged-pipeline>=99", "it requires ragged-pipeline>=99, but version "),
+        ("no-such-thing; extra == 'more'", None),
+        ("no-such-thing; python_version < '3'", None),
+        ("not a requirement", None),
+    ],
+)
+def test_unmet_requirement_is_reported(fakes: Fakes, requirement: str, reason: str | None) -> None:
+    """The plugin is not imported; requirements of extras and of other machines do not count."""
+    fakes.add("good", offering("good"))
+    add_entries(fakes, "mine = good", requires=f"Requires-Dist: {requirement}\n")
+    if reason is None:
+        assert failures(fakes.registry()) == [("good", None), ("other", None)]
+        return
+    with pytest.warns(PluginWarning, match=rf"^plugin other 1\.0 .*: {re.escape(reason)}"):
+        found = fakes.registry()
+    assert found.encoders.names() == ["good"]
+
+
+def test_plugin_that_is_still_being_imported_is_reported(fakes: Fakes) -> None:
+    """A user imports the plugin first, and it looks up a part: its module has no hooks yet, which is no empty plugin."""
+    fakes.add("early", "from pipeline.registry import registry\nregistry().encoders.names()\n" + offering("early"))
+    with pytest.warns(PluginWarning, match=r"early 1\.0 .*: its module looked up a part by name during its import"):
+        importlib.import_module("early")
+    assert "early" not in registry().encoders.names()
+    assert "lstm" in registry().encoders.names()
+
+
+def test_interrupt_during_import_passes_through(fakes: Fakes) -> None:
+    """Control-C is the user's, not the plugin's."""
+    fakes.add("slow", "raise KeyboardInterrupt\n")
+    with pytest.raises(KeyboardInterrupt):
+        fakes.registry()
+
+
+def test_hooks_may_be_imported_with_a_star(fakes: Fakes) -> None:
+    """The specifications that the star imports are not taken for hooks that the plugin forgot to mark."""
+    source = offering("starred").replace("from pipeline.extend import hookimpl", "from pipeline.hooks import *")
+    fakes.add("star", source)
+    assert fakes.registry().encoders.names() == ["starred"]
+
+
+def test_error_about_a_taken_name_says_how_to_block_the_plugin(fakes: Fakes) -> None:
+    """Of our own plugin and another one, the other is the one to block."""
+    fakes.add("aardvark", offering("lstm"))
+    found = [*fakes.found(), distribution("ragged-pipeline")]
+    with pytest.raises(PluginError, match=r"block it with choose_plugins\(block=\['aardvark'\]\) or .*=-aardvark, or"):
+        discover_plugins(found).encoders.offer("lstm")
+    assert discover_plugins(found, Choice(block=["aardvark"])).encoders.make("lstm", input_size=3, hidden_size=4)
+
+
+MULTI_HEAD = """
+from torch import nn
+from pipeline.extend import Attention, hookimpl, masked_softmax
+
+class MultiHead(Attention):
+    projects_values = True
+
+    def __init__(self, input_size, heads: int = 2):
+        super().__init__()
+        self.input_size, self.heads, self.score_size = input_size, heads, heads
+        self.query, self.key, self.value, self.output = (nn.Linear(input_size, input_size) for _ in range(4))
+
+    def split(self, steps):
+        return steps.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def score_heads(self, query, key):
+        query, key = self.split(self.query(query)), self.split(self.key(key))
+        return query @ key.mT / query.shape[-1] ** 0.5
+
+    def score(self, query, key):
+        return self.score_heads(query, key).mean(1)
+
+    def weigh_heads(self, query, key, mask):
+        return masked_softmax(self.score_heads(query, key), mask.unsqueeze(1))
+
+    def weights(self, query, key, mask):
+        return self.weigh_heads(query, key, mask).mean(1)
+
+    def forward(self, query, key, mask):
+        key = key.masked_fill(~mask.any(1).unsqueeze(-1), 0)
+        heads = self.weigh_heads(query, key, mask) @ self.split(self.value(key))
+        contexts = self.output(heads.transpose(1, 2).flatten(2))
+        return contexts.masked_fill(~mask.any(-1, keepdim=True), 0)
+
+@hookimpl
+def pipeline_attentions():
+    return {"multi_head": MultiHead}
+"""
+
+
+def test_multi_head_attention_can_be_registered(fakes: Fakes) -> None:
+    """It is created by name, passes its trial and all laws, and both stages use it; without its declaration it fails."""
+    fakes.add("heads", MULTI_HEAD)
+    attentions = fakes.registry().attentions
+    check_attention(lambda: attentions.make("multi_head", input_size=4))
+    attention = attentions.make("multi_head", input_size=4, heads=1)
+    states = States.from_padded(torch.randn(2, 5, 4), torch.tensor([5, 3]))
+    for stage in (Attend(attention), AttendEarlier(attention)):
+        assert stage(states).padded().values.shape == (2, 5, 4)
+    with pytest.raises(
+        LawBrokenError, match=r"1 of .*\n- contexts_are_weighted_sums_of_keys: .*projects_values = True"
+    ):
+        check_attention(lambda: undeclare(attentions.make("multi_head", input_size=4)))
+
+
+def undeclare(attention: Attention) -> Attention:
+    """Return an attention that claims to mix the keys themselves."""
+    attention.projects_values = False
+    return attention
