@@ -122,7 +122,9 @@ class Forecast(ShownAsTable):
         """
         return draw_picture(self.histogram, self.policies, Path(path))
 
-    __repr__ = ShownAsTable.__str__
+    @override
+    def __repr__(self) -> str:
+        return str(self)
 
     @override
     def table(self) -> Table:

@@ -93,7 +93,9 @@ class Summary(ShownAsTable):
         works = [entry.work for entry in self.entries if entry.work is not None]
         return sum(works, start=Work()) if len(works) == len(self.entries) else None
 
-    __repr__ = ShownAsTable.__str__
+    @override
+    def __repr__(self) -> str:
+        return str(self)
 
     @override
     def table(self) -> Table:
