@@ -160,6 +160,7 @@ class ArrayWriter:
                 return
             shapes = {name: (dtype, shape) for name, (_, dtype, shape) in self._parts.items()}
             with _open_to_write(self._path, shapes, self.metadata) as (stream, order):
+                # The sizes are known only now, so that no array could be written at its place before.
                 for name in order:
                     self._parts[name][0].seek(0)
                     shutil.copyfileobj(self._parts[name][0], stream, 1 << 20)
@@ -180,6 +181,7 @@ def read_arrays(path: Path) -> ArrayFile:
         try:
             header: dict[str, dict[str, object]] = json.loads(stream.read(begin - 8))
             metadata: dict[str, object] = dict(json.loads(str(header.pop("__metadata__")["json"])))
+            # An empty range cannot be mapped.
             content = np.memmap(stream, np.uint8, mode="r") if size > begin else np.empty(begin, np.uint8)
             arrays: dict[str, Array] = {}
             for name, entry in header.items():

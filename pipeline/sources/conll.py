@@ -192,6 +192,7 @@ class Conll2003(FileSource[Sequence[str]]):
 
 def _read_sentence(lines: Lines) -> list[str]:
     """Read the lines up to a blank line, without their ends; raise StopIteration at the end of the file."""
+    # `takewhile` also takes the blank line, so that only at the end of the file nothing is taken.
     sentence = [line.rstrip("\r\n") for line in takewhile(str.strip, lines)]
     if not lines.taken:
         raise StopIteration

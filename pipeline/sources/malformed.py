@@ -155,6 +155,7 @@ def find_column(column: str, columns: Sequence[str], name: str, error: type[Pipe
 
 
 def _get_field(record: Any, column: Column) -> object:  # noqa: ANN401 - may be anything
+    # Trying is faster than asking for the type, and lets a record be of any class with items.
     try:
         if not isinstance(record, str):  # its characters are not fields
             found: object = record[column]
@@ -173,7 +174,7 @@ def _check_text(value: object, name: str) -> str:
     if not isinstance(value, str):
         msg = f"{name} must be text, got {describe(value)}"
         raise MalformedError("type", msg)
-    if not value.isascii():
+    if not value.isascii():  # only looks at a flag of the string, and spares encoding most texts
         try:
             value.encode()
         except UnicodeEncodeError as error:

@@ -142,6 +142,7 @@ class ParsedSource(Validated[X_co]):
     def __getstate__(self) -> dict[str, object]:
         if not self._is_regular:
             self._get_table()  # a stream cannot be sent, but its records can
+        # A mapped table is sent as its path: all workers share the pages of one file. One in memory is small.
         table = self._table
         return {**self.__dict__, "_table": table if table is None or table.path is None else table.path}
 

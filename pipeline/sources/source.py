@@ -307,6 +307,7 @@ class Concat(Source[X_co]):
     def _find(self, index: SupportsIndex) -> tuple[Source[X_co], int]:
         """Return the source of a record, and the number of the record there."""
         number = check_index(index, len(self), "Concat")
+        # Sources without records have the end of the source before them; bisect_right passes over them.
         source = bisect_right(self._ends, number)
         return self.sources[source], number - (self._ends[source - 1] if source else 0)
 

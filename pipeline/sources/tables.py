@@ -219,6 +219,7 @@ class Arrow(TableSource[X_co]):
         arrow = import_extra("pyarrow", extra="arrow", why=self.format)
         ipc = import_extra("pyarrow.ipc", extra="arrow", why=self.format)
         mapped = arrow.memory_map(self._file.name)
+        # The file format begins with these bytes; the stream format has no mark of its own.
         open_file = ipc.open_file if mapped.read(6) == b"ARROW1" else ipc.open_stream
         mapped.seek(0)
         if columns is None:
@@ -280,6 +281,7 @@ class Parquet(TableSource[X_co]):
 
 def _read_column(column: ArrowObject, count: int) -> list[object]:
     """Return all values of a column, with a `MalformedError` for text that is not UTF-8."""
+    # Converting a whole column is much faster, but fails as a whole for a single value.
     try:
         values: list[object] = column.to_pylist()
     except UnicodeDecodeError:

@@ -159,6 +159,7 @@ class JsonLines(FileSource[X_co]):
             try:
                 value = json.loads(line)
             except (ValueError, RecursionError) as error:
+                # Only now, since almost no line is blank. A line of spaces is malformed, as for other readers.
                 if not line.rstrip("\r\n"):
                     return None
                 msg = f"a line must be JSON: {error}"
@@ -233,6 +234,7 @@ class TextFolder(FileSource[str]):
 
     @override
     def _open_parser(self, lines: Lines, file: int) -> Callable[[], Example[str] | None]:
+        # A generator, because a parser ends with StopIteration, as this one does after its only record.
         def read_file() -> Iterator[Example[str]]:
             yield Example("".join(lines), self._targets[file])  # one record, even of an empty file
 

@@ -235,6 +235,7 @@ class Lines:
         self.taken.append(line)
         return line
 
+    # The csv module and the first lines of a table need this: they read lines that belong to later records.
     def return_lines(self, keep: int) -> None:
         """Take back the lines of the current record after the first `keep`: they are read again."""
         returned = self.taken[keep:]
