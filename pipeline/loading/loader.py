@@ -22,6 +22,7 @@ from pipeline.loading.sampler import PlannedBatches
 from pipeline.loading.workers import (
     MonitoredCollate,
     MonitoredDataset,
+    MonitoredInit,
     NumberedBatches,
     WorkerFailure,
     WorkerMonitor,
@@ -100,7 +101,7 @@ class Loader(Generic[T]):
             "timeout": timeout,
             "prefetch_factor": prefetch_factor,
             "persistent_workers": persistent_workers,
-            "worker_init_fn": worker_init_fn,
+            "worker_init_fn": None if worker_init_fn is None else MonitoredInit(worker_init_fn),
         }
         check_worker_options(num_workers, options)
         if not batches.split_by_rank:

@@ -223,6 +223,28 @@ class NumberedBatches(Sampler[list[int]]):
 
 
 @final
+class MonitoredInit:
+    """Function that is called first in each worker, and keeps its error for the first batch instead of raising it.
+
+    torch would build a new error from the text of this one, without its details.
+    """
+
+    def __init__(self, function: Callable[[int], object]) -> None:
+        self._function: Final = function
+
+    def __call__(self, worker: int) -> None:
+        """Call the function with the worker's number."""
+        try:
+            self._function(worker)
+        except Exception as error:  # noqa: BLE001 - it is raised in the training process
+            _init_failures.append(WorkerFailure.from_error(error, worker))
+
+
+_init_failures: Final[list[WorkerFailure]] = []
+"""The error of this worker's `worker_init_fn`, if it raised one. Each worker has a copy of its own."""
+
+
+@final
 class MonitoredDataset(Dataset[R]):
     """Dataset that reports its progress in a worker, and returns an error instead of raising it.
 
@@ -259,6 +281,8 @@ class MonitoredDataset(Dataset[R]):
         if worker is None or self._progress is None:
             return self._fetch(numbers)
         self._progress.start_batch(worker.id, batch)
+        if _init_failures:
+            return _init_failures[0]
         try:
             return self._fetch(numbers)
         except Exception as error:  # noqa: BLE001 - it is raised in the training process

@@ -69,6 +69,22 @@ def test_errors_of_every_class_are_raised_in_training() -> None:
         list(make_loader("local"))
 
 
+def fail_to_start(worker: int) -> None:
+    """Raise an error that cannot be pickled as it is."""
+    raise UnpicklableError(worker, 2)
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_an_error_at_the_start_of_a_worker_keeps_its_class(start: Any) -> None:
+    """That of `worker_init_fn` is raised for the worker's first batch."""
+    rows = RowDataset(TroubledSource(COUNTS, 99, ""), TroubledStage(99, ""))
+    batches = PlannedBatches(COUNTS, Rows(4))
+    options: dict[str, Any] = {"num_workers": 2, "worker_init_fn": fail_to_start, "multiprocessing_context": start}
+    with pytest.raises(UnpicklableError, match="^0 and 2") as info:
+        list(Loader(rows, batches, Pad(), **options))
+    assert info.value.__notes__[0] == "It was raised in worker 0."
+
+
 def test_an_error_in_collating_names_the_batch() -> None:
     """With the records of its rows."""
     batches = PlannedBatches(COUNTS, Rows(4), seed=1)
