@@ -96,7 +96,9 @@ def gradient_mode_has_no_effect(make: Callable[[], AnyModule]) -> None:
         for mode in (torch.no_grad, torch.inference_mode):
             with mode():
                 found = _run(part, batch)
-            check_equal([each.clone() for each in found], wanted, f"under {mode.__name__}", fix=fix)
+            # Without NaN from the padding, which is the fault of another law.
+            ours, others = ([each.nan_to_num() for each in results] for results in (found, wanted))
+            check_equal(ours, others, f"under {mode.__name__}", fix=fix)
 
 
 @law
@@ -372,7 +374,7 @@ def _check_late_steps(run: Callable[..., list[Tensor]], row: Tensor) -> None:
     for spike, step in zip(spikes, (2, 5, 9, 12, _LONG - 10), strict=True):
         spike[step] = 30
     base, *found = run(row, *spikes)
-    *early, late = (float((each - base).norm()) for each in found)
+    *early, late = (float((each - base).square().sum().sqrt()) for each in found)
     if min(early) > 0.9 * max(early) > 0 and late < 0.5 * min(early):
         msg = f"steps 2 to 12 change the result alike, but step {_LONG - 10} does not; usually because rows are cut."
         raise FaultError(msg)

@@ -358,7 +358,7 @@ def check_module(
         ...         return values.mean(1)
         >>> check_module(Mean, input_size=3)
         Traceback (most recent call last):
-        pipeline.laws.law.LawBrokenError: 5 of 19 laws of modules are broken; ...
+        pipeline.laws.law.LawBrokenError: 9 of 32 laws of modules are broken; ...
     """
     reject_instance(make, "check_module")
 

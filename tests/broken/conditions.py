@@ -79,7 +79,7 @@ class LooksAheadInTraining(WithDropout):
     @override
     def rows(self, batch: Padded[Vectors]) -> Padded[Vectors]:
         rows = super().rows(batch)
-        return rows.with_values(rows.values + rows.values.roll(-1, 1)) if self.training else rows
+        return attrs.evolve(rows, values=rows.values + rows.values.roll(-1, 1)) if self.training else rows
 
 
 class ReadsPaddingInTraining(WithDropout):
@@ -88,7 +88,7 @@ class ReadsPaddingInTraining(WithDropout):
     @override
     def rows(self, batch: Padded[Vectors]) -> Padded[Vectors]:
         rows = super().rows(batch)
-        return rows.with_values(rows.values + batch.values.roll(1, 1)) if self.training else rows
+        return attrs.evolve(rows, values=rows.values + batch.values.roll(1, 1)) if self.training else rows
 
 
 class BatchStatisticsInTraining(WithDropout):
@@ -97,7 +97,7 @@ class BatchStatisticsInTraining(WithDropout):
     @override
     def rows(self, batch: Padded[Vectors]) -> Padded[Vectors]:
         rows = super().rows(batch)
-        return rows.with_values(rows.values - rows.values.mean(0, keepdim=True)) if self.training else rows
+        return attrs.evolve(rows, values=rows.values - rows.values.mean(0, keepdim=True)) if self.training else rows
 
 
 class StepStatisticsInTraining(WithDropout):
@@ -106,7 +106,7 @@ class StepStatisticsInTraining(WithDropout):
     @override
     def rows(self, batch: Padded[Vectors]) -> Padded[Vectors]:
         rows = super().rows(batch)
-        return rows.with_values(nn.functional.layer_norm(rows.values, [3])) if self.training else rows
+        return attrs.evolve(rows, values=nn.functional.layer_norm(rows.values, [3])) if self.training else rows
 
 
 class AttendsAcrossRowsInTraining(WithDropout):
@@ -117,7 +117,7 @@ class AttendsAcrossRowsInTraining(WithDropout):
         rows = super().rows(batch)
         steps = rows.values.transpose(0, 1)
         mixed = ((steps @ steps.mT).softmax(-1) @ steps).transpose(0, 1)
-        return rows.with_values(rows.values + mixed / 8) if self.training else rows
+        return attrs.evolve(rows, values=rows.values + mixed / 8) if self.training else rows
 
 
 class LeaksTargets(Leaky):
@@ -138,7 +138,7 @@ class WrongWithoutPadding(Leaky):
     def rows(self, batch: Padded[Vectors]) -> Padded[Vectors]:
         rows = super().rows(batch)
         lengths = {int(length) for length in batch.lengths}
-        return rows.with_values(rows.values.flip(0)) if len(lengths) == 1 and batch.width > 3 else rows
+        return attrs.evolve(rows, values=rows.values.flip(0)) if len(lengths) == 1 and batch.width > 3 else rows
 
 
 class LosesAnEmptyLastRow(Leaky):
@@ -172,7 +172,8 @@ class ClampsPositions(Leaky):
     @override
     def run(self, update: Tensor, start: Tensor) -> Tensor:
         time = torch.arange(update.shape[1], device=update.device).clamp(max=511)
-        return update + self.positions(time)
+        added: Tensor = self.positions(time)
+        return update + added
 
 
 class RaisesBeyondItsTable(ClampsPositions):
@@ -180,7 +181,8 @@ class RaisesBeyondItsTable(ClampsPositions):
 
     @override
     def run(self, update: Tensor, start: Tensor) -> Tensor:
-        return update + self.positions(torch.arange(update.shape[1], device=update.device))
+        added: Tensor = self.positions(torch.arange(update.shape[1], device=update.device))
+        return update + added
 
 
 class TruncatesGradients(Leaky):
@@ -189,7 +191,7 @@ class TruncatesGradients(Leaky):
     @override
     def run(self, update: Tensor, start: Tensor) -> Tensor:
         parts: list[Tensor] = []
-        for block in update.split(50, 1):
+        for block in torch.split(update, 50, 1):
             parts.append(decay(block, start))
             start = parts[-1][:, -1].detach() if block.shape[1] else start
         return torch.cat(parts, 1)
@@ -202,7 +204,7 @@ class NaiveSoftmax(Leaky):
     def rows(self, batch: Padded[Vectors]) -> Padded[Vectors]:
         rows = super().rows(batch)
         powers = rows.values.exp()
-        return rows.with_values(powers / powers.sum(-1, keepdim=True))
+        return attrs.evolve(rows, values=powers / powers.sum(-1, keepdim=True))
 
 
 class ClampsInput(Leaky):
@@ -211,7 +213,7 @@ class ClampsInput(Leaky):
     @override
     def rows(self, batch: Padded[Vectors]) -> Padded[Vectors]:
         rows = super().rows(batch)
-        return rows.with_values(rows.values.clamp(-100, 100))
+        return attrs.evolve(rows, values=rows.values.clamp(-100, 100))
 
 
 class CannotBeCopiedAfterACall(Leaky):

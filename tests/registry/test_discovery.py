@@ -343,7 +343,8 @@ def test_error_about_a_taken_name_says_how_to_block_the_plugin(fakes: Fakes) -> 
     found = [*fakes.found(), distribution("ragged-pipeline")]
     with pytest.raises(PluginError, match=r"block it with choose_plugins\(block=\['aardvark'\]\) or .*=-aardvark, or"):
         discover_plugins(found).encoders.offer("lstm")
-    assert discover_plugins(found, Choice(block=["aardvark"])).encoders.make("lstm", input_size=3, hidden_size=4)
+    lstm = discover_plugins(found, Choice(block=["aardvark"])).encoders.make("lstm", input_size=3, hidden_size=4)
+    assert lstm.output_size == 4
 
 
 MULTI_HEAD = """
