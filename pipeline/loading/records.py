@@ -1,9 +1,11 @@
-"""Read records by number, and name them in errors by number, file and line."""
+"""Read records by number, cut rows, and name records in errors by number, file and line."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, Protocol, TypeVar
 
+from pipeline.batching.lengths import RowSlice
+from pipeline.data.rows import K, Row, cut_row
 from pipeline.errors import PipelineError
 from pipeline.loading.progress import is_tracked, report_record
 from pipeline.sources.source import Source
@@ -89,3 +91,14 @@ def describe_records(dataset: object, records: Sequence[int]) -> str:
     """Name the first eight of several records, and count the rest."""
     names = ", ".join(describe_record(dataset, record) for record in records[:_MAX_NAMED])
     return names + (f" and {len(records) - _MAX_NAMED} more" if len(records) > _MAX_NAMED else "")
+
+
+def cut_rows(rows: Sequence[Row[K]], slices: Sequence[RowSlice]) -> list[Row[K]]:
+    """Return the slice of each row."""
+    return [_cut(row, part) for row, part in zip(rows, slices, strict=True)]
+
+
+def _cut(row: Row[K], part: RowSlice) -> Row[K]:
+    stop = len(row) if part.stop is None else part.stop
+    # A whole row is passed on as it is, without copying its fields.
+    return row if not part.start and stop >= len(row) else cut_row(row, part.start, stop)

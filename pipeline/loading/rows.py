@@ -6,11 +6,11 @@ from typing import Final, Generic, TypeVar, final
 from torch.utils.data import Dataset
 from typing_extensions import override
 
-from pipeline.batching.lengths import RowSlice, RowSplits
+from pipeline.batching.lengths import RowSplits
 from pipeline.data.iteration import by_position, check_ordered
-from pipeline.data.rows import Example, K, Row, cut_row
+from pipeline.data.rows import Example, K, Row
 from pipeline.errors import OptionError, ShapeError
-from pipeline.loading.records import Indexable, add_record_note, fetch, fetch_one
+from pipeline.loading.records import Indexable, add_record_note, cut_rows, fetch, fetch_one
 from pipeline.stages.input_stage import InputStage, to_examples
 
 X = TypeVar("X")
@@ -146,14 +146,3 @@ class CutRows(Dataset[Row[K]], Generic[K]):
         """Return several rows or parts of rows."""
         slices = [self.splits[index] for index in indices]
         return cut_rows(fetch(self.rows, [part.row for part in slices]), slices)
-
-
-def cut_rows(rows: Sequence[Row[K]], slices: Sequence[RowSlice]) -> list[Row[K]]:
-    """Return the slice of each row."""
-    return [_cut(row, part) for row, part in zip(rows, slices, strict=True)]
-
-
-def _cut(row: Row[K], part: RowSlice) -> Row[K]:
-    stop = len(row) if part.stop is None else part.stop
-    # A whole row is passed on as it is, without copying its fields.
-    return row if not part.start and stop >= len(row) else cut_row(row, part.start, stop)

@@ -34,8 +34,7 @@ from pipeline.checks.options import check_int
 from pipeline.data.rows import Kind, Row, is_row
 from pipeline.errors import LengthError, OptionError, WorkerError
 from pipeline.loading.progress import ProgressTable, WorkerPhase, WorkerProgress, report_phase
-from pipeline.loading.records import Indexable, add_record_note, describe_record, describe_records, fetch
-from pipeline.loading.rows import cut_rows
+from pipeline.loading.records import Indexable, add_record_note, cut_rows, describe_record, describe_records, fetch
 
 R = TypeVar("R")
 T = TypeVar("T")
