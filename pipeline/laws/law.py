@@ -263,6 +263,8 @@ def compute_gradients(results: Sequence[Tensor], inputs: Sequence[Tensor]) -> Se
     """Return the gradients of the results' weighted sum; zeros for inputs that do not influence it."""
     # One backward pass for all results. A gradient for each result would take one pass per number.
     total = compute_weighted_sum(results)
-    if not total.requires_grad:
+    needed = [tensor for tensor in inputs if tensor.requires_grad]  # a part may have frozen weights
+    if not total.requires_grad or not needed:
         return [torch.zeros_like(tensor) for tensor in inputs]
-    return torch.autograd.grad(total, inputs, allow_unused=True, materialize_grads=True)
+    found = iter(torch.autograd.grad(total, needed, allow_unused=True, materialize_grads=True))
+    return [next(found) if tensor.requires_grad else torch.zeros_like(tensor) for tensor in inputs]

@@ -44,6 +44,14 @@ class WithDropout(Leaky):
         return super().run(nn.functional.dropout(update, 0.5, self.training), start)
 
 
+class Frozen(Leaky):
+    """Correct: does not train one of its weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear.weight.requires_grad_(False)
+
+
 class WithOwnDropout(Leaky):
     """Correct: draws and scales its own mask."""
 

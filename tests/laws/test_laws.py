@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from broken import TRIALS
 from broken.attentions import Closest
-from broken.conditions import Sized, WithDropout, WithOwnDropout
+from broken.conditions import Frozen, Sized, WithDropout, WithOwnDropout
 from broken.encoders import Bidirectional, Leaky
 from broken.modules import Scores, Smoothed
 from broken.pools import DividesByZeroLengths
@@ -77,6 +77,7 @@ ENCODERS: dict[str, Callable[[], Encoder[MaybeCausal]]] = {
     "leaky, torch's dropout": WithDropout,
     "leaky, dropout of its own": WithOwnDropout,
     "leaky, any size": Sized,
+    "leaky, frozen": Frozen,
     "leaky, both ways": Bidirectional,
 }
 ATTENTIONS: dict[str, Callable[[], Attention]] = {
