@@ -15,7 +15,6 @@ from torch.nn.functional import pad
 from typing_extensions import override
 
 from pipeline.extend import PackingOrder, ShapeError, name_transform
-from pipeline_recurrent.engines.double_backward import double_backward
 from pipeline_recurrent.engines.engine import (
     STATES,
     AutogradContext,
@@ -30,6 +29,7 @@ from pipeline_recurrent.engines.engine import (
     may_overwrite_saved,
     needs_grad,
 )
+from pipeline_recurrent.engines.unrolled import double_backward
 from pipeline_recurrent.native.library import Job, Kernels, available, load_kernels
 
 CELLS: Final[tuple[Cell, ...]] = ("lstm", "gru", "rnn_tanh", "rnn_relu")

@@ -12,7 +12,6 @@ from typing_extensions import override
 
 from pipeline.extend import Carry, PackingOrder, name_transform
 from pipeline_recurrent.engines.cells import KERNELS, CellKernel
-from pipeline_recurrent.engines.double_backward import double_backward
 from pipeline_recurrent.engines.engine import (
     AutogradContext,
     Cell,
@@ -25,7 +24,7 @@ from pipeline_recurrent.engines.engine import (
     may_overwrite_saved,
     needs_grad,
 )
-from pipeline_recurrent.engines.unrolled import unroll
+from pipeline_recurrent.engines.unrolled import double_backward, unroll
 
 # Up to this hidden size both directions are scanned together, by batched products: half the calls per step. Above it
 # each is scanned alone, so that one direction's recurrent weights (an LSTM's at 256: 1 MB) stay in the cache.

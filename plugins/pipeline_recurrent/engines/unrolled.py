@@ -1,11 +1,14 @@
-"""A layer as torch operations without in-place changes, for transforms of torch."""
+"""A layer as torch operations without in-place changes, for transforms of torch, and its second derivatives."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from pipeline.extend import Carry, PackingOrder
+from pipeline.extend import Carry, PackingOrder, name_transform
 from pipeline_recurrent.engines.engine import Cell, LayerInputs, LayerOutputs, Weights
+from pipeline_recurrent.engines.torch_kernels import run_packed_layer
 
 
 def unroll(inputs: LayerInputs) -> LayerOutputs:
@@ -54,3 +57,25 @@ def _unroll_direction(
             h = (x + by_state).tanh() if cell == "rnn_tanh" else (x + by_state).relu()
         every_h.append(h)
     return torch.cat(every_h), (torch.cat(every_c),) if every_c else ()
+
+
+def double_backward(inputs: LayerInputs, gradients: Sequence[Tensor], needed: Sequence[bool]) -> list[Tensor | None]:
+    """Return the gradients of a layer, computed once more by torch's packed kernel, which has second derivatives.
+
+    In a transform of torch, such as a backward pass for a batch of gradients, the layer is unrolled instead.
+
+    Args:
+        inputs: the layer.
+        gradients: those of its output and of each final state.
+        needed: for each of `inputs.tensors`, whether its gradient is needed.
+    """
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        output, ended = unroll(inputs) if name_transform() else run_packed_layer(inputs)
+    needed_tensors = [
+        tensor for tensor, want in zip(inputs.tensors, needed, strict=True) if want and tensor is not None
+    ]
+    found = iter(
+        torch.autograd.grad((output, *ended), needed_tensors, gradients, create_graph=create_graph, allow_unused=True)
+    )
+    return [next(found) if want else None for want in needed]
