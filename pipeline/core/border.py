@@ -16,7 +16,7 @@ from pipeline.checks.hints import describe, format_hint, get_classes, is_unconst
 from pipeline.checks.switches import SWITCHES
 from pipeline.data.batches import Padded, is_batch
 from pipeline.data.metadata import Collated, check_same_metadata
-from pipeline.data.rows import Ids, is_row
+from pipeline.data.rows import Ids, Row, is_row
 from pipeline.data.states import MaybeCausal, States
 from pipeline.errors import CompositionError, PaddingLeakError, PipelineError, ShapeError, StageError
 
@@ -102,7 +102,9 @@ def explain_error(error: Exception, stage: object) -> StageError | None:
         return make_stop_error(type(stage).__name__)
     describe_part: Callable[[], str] | None = getattr(stage, "describe_part", None)
     if describe_part is not None and not isinstance(error, PipelineError):
-        error.add_note(f"It was raised in `{type(stage).__name__}`, in {describe_part()}.")
+        note = f"It was raised in `{type(stage).__name__}`, in {describe_part()}."
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
     return None
 
 
@@ -120,7 +122,8 @@ def _check_result(stage: str, after: _Side, value: object, result: object) -> No
     if not after.accepts(result):
         msg = f"{stage} must return {format_hint(after.hint)} as annotated, got {describe(result)}; fix the stage."
         raise ShapeError(msg, stage=stage)
-    if result is not value:
+    # Nearly always the metadata are the same object: then no function is called.
+    if isinstance(result, Row) or getattr(result, "metadata", None) is not getattr(value, "metadata", None):
         check_same_rows(stage, value, result)
 
 
@@ -131,9 +134,7 @@ def check_same_rows(stage: str, value: object, result: object) -> None:
         CompositionError: naming the stage.
     """
     if isinstance(value, Collated) and isinstance(result, Collated):
-        before, after = cast("Any", value).metadata, cast("Any", result).metadata
-        if after is not before:
-            check_same_metadata(stage, before, after)
+        check_same_metadata(stage, cast("Any", value).metadata, cast("Any", result).metadata)
     elif is_row(value) and is_row(result) and value.row_id != result.row_id:
         msg = (
             f"{stage} returned row {result.row_id} for row {value.row_id}; keep the row id: "

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from typing_extensions import override
 
-from pipeline.core.border import make_stop_error
+from pipeline.core.border import explain_error, make_stop_error
 from pipeline.core.contexts import temporary_mode
 from pipeline.core.stage import I_contra, ModuleStage, O_co, Spec, Stage, StageBase, Stream, TypePreserving, is_stream
 from pipeline.data.batches import is_batch
@@ -325,19 +325,16 @@ class _RowCounter:
     def count(self, values: Iterable[Any]) -> Iterator[Any]:
         """Yield the inputs of the stream."""
         for value in values:
-            self._add(value)
+            rows = 1 if isinstance(value, Row) else _count_rows(value)
+            self.is_known = self.is_known and rows is not None
+            self.given += rows or 0
             yield value
-
-    def _add(self, value: object) -> None:
-        rows = 1 if is_row(value) else _count_rows(value)
-        self.is_known = self.is_known and rows is not None
-        self.given += rows or 0
 
     def check(self, outputs: Iterable[Any], number: int, stage: StageBase) -> Iterator[Any]:
         """Yield the outputs of the stream, and compare the numbers of rows at the end."""
         returned = 0
         for output in outputs:
-            rows = 1 if is_row(output) else _count_rows(output)
+            rows = 1 if isinstance(output, Row) else _count_rows(output)
             self.is_known = self.is_known and rows is not None
             returned += rows or 0
             yield output
@@ -394,6 +391,8 @@ def _run_named(outputs: Iterable[A], number: int, stage: StageBase) -> Iterator[
         # Python's own error for a StopIteration inside a generator.
         is_stop = type(error) is RuntimeError and isinstance(error.__cause__, StopIteration)
         named = make_stop_error(type(stage).__name__) if is_stop else error
+        # A `map` of the stage's own has no border.
+        explain_error(named, stage)
         _name_stage(named, number, stage)
         if is_stop:
             raise named from error.__cause__

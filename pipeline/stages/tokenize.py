@@ -124,6 +124,10 @@ class TextInputStage(InputStage[X, Ids]):
         tokenizer = HuggingFaceTokenizer.read(Path(file), **tokens)
         return cls(tokenizer, bos=bos, eos=eos, max_length=max_length, offsets=offsets)
 
+    def describe_part(self) -> str:
+        """Return the tokenizer's class and module, for errors that it raises."""
+        return f"tokenizer {type(self.tokenizer).__name__!r} of module {type(self.tokenizer).__module__}"
+
     @property
     def vocab_size(self) -> int:
         """The number of ids: `num_embeddings` of `Embed`."""
@@ -333,7 +337,7 @@ class Tokenize(TextInputStage[str]):
     def _align_targets(
         self, tokens: Tokens, target: Target, row: int
     ) -> tuple[Sequence[int | str | None] | None, list[bool] | None]:
-        if not is_step_target(target):
+        if target is None or not is_step_target(target):
             return None, None
         if not self.has_token_targets:
             msg = (

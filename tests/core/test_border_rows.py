@@ -1,14 +1,17 @@
 """The row ids of a stage's output are those of its input, in training and in prediction."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
 import pytest
 import torch
+from torch import Tensor
 from typing_extensions import override
 
 from pipeline import (
+    Attend,
+    Attention,
     Batch,
     Bucket,
     Classify,
@@ -23,16 +26,21 @@ from pipeline import (
     Padded,
     Pool,
     Pooled,
+    Pooling,
     Row,
     Scores,
     Stage,
+    States,
     StepScores,
     Tag,
+    Tokenize,
+    Tokenizer,
     Vectors,
     set_checks,
 )
 from pipeline.data.metadata import IGNORED, BatchMetadata
 from pipeline.errors import CompositionError, StageError
+from pipeline.parts.tokenizer import Tokens
 from pipeline_recurrent import GRU
 
 # In the order of Bucket: the longest row first.
@@ -181,3 +189,56 @@ def test_an_error_of_a_part_names_its_stage_and_plugin() -> None:
         (Encode(encoder) >> Tag(2))(Padded(Vectors, torch.ones(1, 2, 3), torch.tensor([2])))
     assert any("`Encode`, in encoder 'GRU' of ragged-pipeline" in note for note in raised.value.__notes__)
     assert "It was raised in stage 1 `Encode`." in raised.value.__notes__
+
+
+class FailingPooling(Pooling):
+    """A pooling of a user's own with an error."""
+
+    @override
+    def forward(self, states: States) -> Tensor:
+        raise ZeroDivisionError
+
+
+class FailingAttention(Attention):
+    """An attention of a user's own with an error."""
+
+    input_size = 3
+
+    @override
+    def score(self, query: Tensor, key: Tensor) -> Tensor:
+        raise ZeroDivisionError
+
+
+class FailingTokenizer(Tokenizer):
+    """A tokenizer of a user's own with an error."""
+
+    vocabulary: Mapping[str, int] = {"a": 0}
+    pad_token = unk_token = bos_token = eos_token = None
+
+    @override
+    def encode(self, texts: Sequence[str], *, offsets: bool = True) -> list[Tokens]:
+        raise ZeroDivisionError
+
+    @override
+    def encode_words(self, rows: Sequence[Sequence[str]], *, offsets: bool = True) -> list[Tokens]:
+        raise ZeroDivisionError
+
+    @override
+    def decode(self, ids: Sequence[int]) -> str:
+        return ""
+
+
+STATES = States.from_padded(torch.ones(1, 2, 3), torch.tensor([2]))
+FAILING: dict[str, Callable[[], object]] = {
+    "pool 'FailingPooling'": lambda: Pool(FailingPooling())(STATES),
+    "attention 'FailingAttention'": lambda: Attend(FailingAttention())(STATES),
+    "tokenizer 'FailingTokenizer'": lambda: list((Tokenize(FailingTokenizer()) >> Bucket(rows=1))(["a"])),
+}
+
+
+@pytest.mark.parametrize("part", FAILING)
+def test_errors_of_all_kinds_of_parts_are_named(part: str) -> None:
+    """With the module of a class that no plugin offers."""
+    with pytest.raises(ZeroDivisionError) as raised:
+        FAILING[part]()
+    assert any(f"in {part} of module" in note and "test_border_rows" in note for note in raised.value.__notes__)
