@@ -83,7 +83,7 @@ def _get_axes(target: object) -> int | None:
 def _convert_names(names: Iterable[str]) -> tuple[str, ...]:
     _reject_single_name("names", names)
     # Texts of NumPy are of a subclass, and would be shown as np.str_.
-    return tuple(str(name) if isinstance(name, str) else name for name in names)
+    return tuple(str(name) if isinstance(cast("object", name), str) else name for name in names)
 
 
 def _reject_single_name(argument: str, value: object) -> None:

@@ -16,7 +16,7 @@ from pipeline.checks.hints import describe, format_hint, get_classes, is_unconst
 from pipeline.checks.switches import SWITCHES
 from pipeline.data.batches import Padded, is_batch
 from pipeline.data.metadata import Collated, check_same_metadata
-from pipeline.data.rows import Ids, Row, is_row
+from pipeline.data.rows import Ids, is_row
 from pipeline.data.states import MaybeCausal, States
 from pipeline.errors import CompositionError, PaddingLeakError, PipelineError, ShapeError, StageError
 
@@ -123,7 +123,7 @@ def _check_result(stage: str, after: _Side, value: object, result: object) -> No
         msg = f"{stage} must return {format_hint(after.hint)} as annotated, got {describe(result)}; fix the stage."
         raise ShapeError(msg, stage=stage)
     # Nearly always the metadata are the same object: then no function is called.
-    if isinstance(result, Row) or getattr(result, "metadata", None) is not getattr(value, "metadata", None):
+    if is_row(result) or getattr(result, "metadata", None) is not getattr(value, "metadata", None):
         check_same_rows(stage, value, result)
 
 

@@ -196,9 +196,9 @@ class Repeating(Stream[Row[Ids], list[Row[Ids]]]):
 
     @override
     def __call__(self, values: Iterable[Row[Ids]], /) -> Iterator[list[Row[Ids]]]:
-        for row in values:
-            yield [row]
-        yield [Row(row.sequence, row_id=row.row_id + 1)]
+        rows = list(values)
+        yield from ([row] for row in rows)
+        yield [Row(rows[-1].sequence, row_id=len(rows))]
 
 
 def test_a_row_that_was_not_an_input_is_an_error() -> None:

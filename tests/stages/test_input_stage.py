@@ -13,7 +13,7 @@ from pipeline.errors import (
     ValuesError,
 )
 from pipeline.stages.input_stage import InputStage
-from support.untyped import untyped
+from support.untyped import to_list, untyped
 
 BAD: list[tuple[InputStage[Any, Any], object, type[PipelineError], str]] = [
     (FromIds(), [1.5], ValuesError, "row 1 must be a sequence of integers, got a list; use Tokenize for text"),
@@ -53,9 +53,9 @@ def test_ids_of_every_integer_type_are_converted(dtype: type[np.integer[Any]]) -
     row = cast("Row[Ids]", untyped(FromIds())(numbers))
     numbers[0] = 7
     assert row.sequence.values.dtype is torch.int64
-    assert row.sequence.values.tolist() == [1, 2]
+    assert to_list(row.sequence.values) == [1, 2]
     tensor = torch.tensor([1, 2], dtype=getattr(torch, np.dtype(dtype).name))
-    assert FromIds()(tensor).sequence.values.tolist() == [1, 2]
+    assert to_list(FromIds()(tensor).sequence.values) == [1, 2]
 
 
 def test_gradients_reach_features() -> None:

@@ -124,7 +124,7 @@ def test_invalid_targets_raise(error: type[PipelineError], message: str, rows: l
 def pad_targets(*targets: object, labels: Labels | None = None) -> object:
     """Return the targets of a batch of rows of two steps."""
     found = Pad(labels=labels)([ids(target) for target in targets]).metadata.targets
-    return None if found is None else found.tolist()
+    return None if found is None else to_list(found)
 
 
 @pytest.mark.parametrize("convert", [int, np.int64, np.uint8, torch.tensor, np.array])

@@ -51,7 +51,7 @@ def test_a_stage_without_effect_is_an_error_when_joined(kind: str) -> None:
     with pytest.raises(
         CompositionError, match=r"between stage \d `\w+` and stage \d `Pool`: \w+ has no effect on Pool\('fi"
     ):
-        INEFFECTIVE[kind]() >> Pool("final")
+        _ = INEFFECTIVE[kind]() >> Pool("final")
 
 
 @pytest.mark.parametrize("kind", INEFFECTIVE)
@@ -59,7 +59,7 @@ def test_it_is_an_error_in_any_order_of_joining(kind: str) -> None:
     """Also if the pooling is joined to its head first, as an object or by name."""
     for pooling in (Pool("final"), Pool(FinalPool())):
         with pytest.raises(CompositionError, match=r"has no effect on Pool\('final'\)"):
-            INEFFECTIVE[kind]() >> (pooling >> Classify(2))
+            _ = INEFFECTIVE[kind]() >> (pooling >> Classify(2))
 
 
 @pytest.mark.parametrize("kind", INEFFECTIVE)

@@ -45,7 +45,7 @@ LEARNING_RATE = 0.015
 def build_character_pipe(texts: Sequence[str], seed: int) -> tuple[Data, CharacterModel]:
     """Task one: characters in, a class per character out."""
     labels = Labels(CLASSES)
-    tokenize = Tokenize.train(texts, "characters")
+    tokenize = Tokenize.train(texts, "characters").with_token_targets()
     data = tokenize >> Bucket(max_padded_steps=512, seed=seed) >> Pad(labels=labels)
     model = Pack() >> Embed(tokenize.vocab_size, 32) >> Encode("bilstm", hidden_size=64) >> Tag(labels)
     return data, model
