@@ -80,4 +80,3 @@ from pipeline_recurrent import LSTM
 def {hook}({takes}):
     return {mapping}
 """
-
