@@ -213,7 +213,8 @@ class TextFolder(FileSource[str]):
         **options: Unpack[FileOptions[str]],
     ) -> None:
         self.folder: Final = Path(folder)
-        self.files, self._targets = _find_files(self.folder, pattern, target)
+        files, self._targets = _find_files(self.folder, pattern, target)
+        self.files: list[Path] = files
         super().__init__(list(map(InputFile, self.files)), **options)
 
     @override

@@ -52,7 +52,8 @@ class InputFile:
         self._state: tuple[int, ...] = ()
         self._digest: str | None = None
         if file == "-":
-            self.name, self._stream = "<stdin>", sys.stdin.buffer
+            self.name: str = "<stdin>"
+            self._stream = sys.stdin.buffer
         elif not isinstance(file, str | PathLike):
             self.name = str(getattr(file, "name", type(file).__name__))
             if isinstance(file, io.StringIO):

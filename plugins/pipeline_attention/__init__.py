@@ -4,14 +4,14 @@ from collections.abc import Mapping
 
 try:
     from pipeline.extend import AttentionFactory, PoolingFactory, hookimpl
-except ModuleNotFoundError as error:
-    if error.name != "pipeline.extend":
+except ModuleNotFoundError as _error:
+    if _error.name != "pipeline.extend":
         raise
     import pipeline
 
-    found = pipeline.__file__ or pipeline.__path__
-    msg = f"`pipeline` must be the library ragged-pipeline, got {found}; rename that file or folder."
-    raise ImportError(msg) from error
+    _found = pipeline.__file__ or pipeline.__path__
+    _message = f"`pipeline` must be the library ragged-pipeline, got {_found}; rename that file or folder."
+    raise ImportError(_message) from _error
 from pipeline_attention.attentions import Additive, Dot, General, ScaledDot
 from pipeline_attention.pools import AttentionPool
 
