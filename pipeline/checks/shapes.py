@@ -7,6 +7,7 @@ jaxtyping's class decorator does not check attrs classes, and its import hook br
 import functools
 import inspect
 from collections.abc import Callable, Hashable, Mapping
+from operator import attrgetter
 from typing import Any, Final, ParamSpec, TypeVar, cast, get_type_hints
 
 import attrs
@@ -27,6 +28,9 @@ F = TypeVar("F", bound=Callable[..., object])
 
 _CACHED_SIGNATURES: Final = 4_096
 """The size at which the cache of valid signatures is cleared. Batches have many shapes, but rarely thousands."""
+
+is_tracing: Final[Callable[[], bool]] = attrgetter("jit.is_tracing")(torch)
+"""`torch.jit.is_tracing`, for which torch has no type."""
 
 # Typed by hand: jaxtyping's own signature leaves a default without a type.
 _jaxtyped: Callable[..., Any] = getattr(jaxtyping, "jaxtyped")  # noqa: B009
@@ -79,7 +83,9 @@ def _check_calls(plain: Callable[P, R], owner: str, traceable: Callable[P, R] | 
             return (traceable or plain)(*args, **kwargs)
         if not SWITCHES.checks:
             return plain(*args, **kwargs)
-        signature = (tuple(kwargs), _get_signature((*args, *kwargs.values()))) if traceable else None
+        # In a trace of torch.jit the sizes of a shape are tensors: remembered, they would break a later compilation.
+        remembers = traceable is not None and not is_tracing()
+        signature = (tuple(kwargs), _get_signature((*args, *kwargs.values()))) if remembers else None
         if signature in passed:
             return plain(*args, **kwargs)
         try:
@@ -87,7 +93,7 @@ def _check_calls(plain: Callable[P, R], owner: str, traceable: Callable[P, R] | 
         except TypeCheckError as error:
             bound = inspect.signature(plain).bind(*args, **kwargs)
             raise _explain(plain, owner, bound.arguments) from error
-        if traceable:
+        if signature is not None:
             if len(passed) >= _CACHED_SIGNATURES:
                 passed.clear()
             passed.add(signature)

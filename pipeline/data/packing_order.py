@@ -9,15 +9,12 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
+from pipeline.checks.shapes import is_tracing
 from pipeline.data.tensors import to_ints
 from pipeline.errors import LengthError
 
 _count_changes: Callable[[Tensor], int] = attrgetter("_version")
 """The number of in-place changes of a tensor and its views, by which autograd also notices them."""
-
-
-_is_tracing: Callable[[], bool] = attrgetter("jit.is_tracing")(torch)
-"""`torch.jit.is_tracing`, for which torch has no type."""
 
 
 def _cached(compute: Callable[["PackingOrder"], Tensor]) -> "cached_property[Tensor]":
@@ -272,7 +269,7 @@ def reject_tracing() -> None:
     Raises:
         LengthError: if a trace is being recorded.
     """
-    if _is_tracing():
+    if is_tracing():
         msg = (
             "torch.jit.trace records the lengths of this batch as constants, which are wrong for any other; "
             "use torch.export, with parts that declare exportable."

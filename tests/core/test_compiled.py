@@ -32,8 +32,8 @@ from pipeline import (
     set_padding_check,
 )
 from pipeline.data.states import last_by_row
-from pipeline.errors import ShapeError
-from support.untyped import compile_graph, seed
+from pipeline.errors import LengthError, ShapeError
+from support.untyped import as_any, compile_graph, seed
 
 TOKENS, CLASSES = 30, 3
 POOLS = ["final", "first", "last", "max", "mean", "sum", "attention"]
@@ -174,3 +174,13 @@ def test_the_switches_do_not_affect_graphs(*, checks: bool, padding: bool) -> No
         torch.testing.assert_close(compile_model(model)(ids, lengths), expected)
     with pytest.raises(ShapeError):
         model(ids, lengths.float())
+
+
+@pytest.mark.filterwarnings("ignore")  # torch warns of tracing itself
+def test_a_rejected_trace_leaves_compilation_as_it_was() -> None:
+    """In a trace the sizes of a shape are tensors, which must not be remembered by the checks."""
+    model, (ids, lengths) = OnTensors(make_classifier("max")).eval(), make_inputs(2, 3)
+    with pytest.raises(LengthError, match="use torch.export"):
+        as_any(torch.jit).trace(model, (ids, lengths))
+    with torch.no_grad():
+        torch.testing.assert_close(compile_model(model)(ids, lengths), model(ids, lengths))

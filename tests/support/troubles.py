@@ -97,3 +97,8 @@ def collate_worker_and_row_ids(rows: list[Row[Ids]]) -> tuple[int | None, list[i
     """Collate to the number of the worker and the row ids."""
     worker = get_worker_info()
     return None if worker is None else worker.id, [row.row_id for row in rows]
+
+
+def fail_to_start(worker: int) -> None:
+    """Raise an error that cannot be pickled as it is."""
+    raise UnpicklableError(worker, 2)
