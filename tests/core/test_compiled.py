@@ -179,7 +179,7 @@ def test_the_switches_do_not_affect_graphs(*, checks: bool, padding: bool) -> No
 @pytest.mark.filterwarnings("ignore")  # torch warns of tracing itself
 def test_a_rejected_trace_leaves_compilation_as_it_was() -> None:
     """In a trace the sizes of a shape are tensors, which must not be remembered by the checks."""
-    model, (ids, lengths) = OnTensors(make_classifier("max")).eval(), make_inputs(2, 3)
+    model, (ids, lengths) = make_classifier().eval(), make_inputs(2, 3)
     with pytest.raises(LengthError, match="use torch.export"):
         as_any(torch.jit).trace(model, (ids, lengths))
     with torch.no_grad():
