@@ -29,8 +29,8 @@ F = TypeVar("F", bound=Callable[..., object])
 _CACHED_SIGNATURES: Final = 4_096
 """The size at which the cache of valid signatures is cleared. Batches have many shapes, but rarely thousands."""
 
-is_tracing: Final[Callable[[], bool]] = attrgetter("jit.is_tracing")(torch)
-"""`torch.jit.is_tracing`, for which torch has no type."""
+# Typed by hand: torch has no type for it.
+_is_tracing: Final[Callable[[], bool]] = attrgetter("jit.is_tracing")(torch)
 
 # Typed by hand: jaxtyping's own signature leaves a default without a type.
 _jaxtyped: Callable[..., Any] = getattr(jaxtyping, "jaxtyped")  # noqa: B009
@@ -84,7 +84,7 @@ def _check_calls(plain: Callable[P, R], owner: str, traceable: Callable[P, R] | 
         if not SWITCHES.checks:
             return plain(*args, **kwargs)
         # In a trace of torch.jit the sizes of a shape are tensors: remembered, they would break a later compilation.
-        remembers = traceable is not None and not is_tracing()
+        remembers = traceable is not None and not _is_tracing()
         signature = (tuple(kwargs), _get_signature((*args, *kwargs.values()))) if remembers else None
         if signature in passed:
             return plain(*args, **kwargs)

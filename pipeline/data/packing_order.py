@@ -9,12 +9,14 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from pipeline.checks.shapes import is_tracing
 from pipeline.data.tensors import to_ints
 from pipeline.errors import LengthError
 
 _count_changes: Callable[[Tensor], int] = attrgetter("_version")
 """The number of in-place changes of a tensor and its views, by which autograd also notices them."""
+
+# Not shared with the checks, which are no dependency of this module: both type what torch leaves untyped.
+_is_tracing: Callable[[], bool] = attrgetter("jit.is_tracing")(torch)
 
 
 def _cached(compute: Callable[["PackingOrder"], Tensor]) -> "cached_property[Tensor]":
@@ -269,7 +271,7 @@ def reject_tracing() -> None:
     Raises:
         LengthError: if a trace is being recorded.
     """
-    if is_tracing():
+    if _is_tracing():
         msg = (
             "torch.jit.trace records the lengths of this batch as constants, which are wrong for any other; "
             "use torch.export, with parts that declare exportable."
