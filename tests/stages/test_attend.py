@@ -17,7 +17,7 @@ from pipeline_attention import Additive, Dot, General, ScaledDot
 from pipeline_recurrent import LSTM
 from support.oracles import attend_by_softmax
 from support.strategies import ragged_rows
-from support.untyped import as_any, seed
+from support.untyped import as_any
 
 NAMES = ("dot", "scaled_dot", "general", "additive")
 
