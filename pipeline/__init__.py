@@ -7,8 +7,9 @@ from pipeline.checks.switches import set_checks, set_padding_check
 from pipeline.core.chain import Chain, StreamChain
 from pipeline.core.stage import ModuleStage, Stage, Stream, TypePreserving
 from pipeline.data.batches import Batch, Packed, Padded
+from pipeline.data.kinds import Hidden, Ids, Nested, Vectors
 from pipeline.data.report import Report
-from pipeline.data.rows import Example, Hidden, Ids, Row, Vectors
+from pipeline.data.rows import Example, Row
 from pipeline.data.scores import Predictions, Scores, StepScores
 from pipeline.data.states import Causal, MaybeCausal, Pooled, States
 from pipeline.forecast.forecast import plan
@@ -23,10 +24,15 @@ from pipeline.stages.attend import Attend, AttendEarlier
 from pipeline.stages.bptt_windows import BPTTWindows
 from pipeline.stages.bucket import Bucket
 from pipeline.stages.dropout import Dropout
+from pipeline.stages.each_step import EachStep
 from pipeline.stages.embed import Embed
+from pipeline.stages.embed_fields import EmbedFields, through, unused
 from pipeline.stages.encode import Encode
+from pipeline.stages.fields import Field, Fields, Sides
 from pipeline.stages.heads import Classify, NextToken, Tag
+from pipeline.stages.identity import Identity
 from pipeline.stages.input_stage import FromFeatures, FromIds
+from pipeline.stages.join import Join
 from pipeline.stages.pack import Pack, Unpack
 from pipeline.stages.pad import Pad
 from pipeline.stages.pool import Pool
@@ -46,17 +52,24 @@ __all__ = [
     "Chain",
     "Classify",
     "Dropout",
+    "EachStep",
     "Embed",
+    "EmbedFields",
     "Encode",
     "Encoder",
     "Example",
+    "Field",
+    "Fields",
     "FromFeatures",
     "FromIds",
     "Hidden",
+    "Identity",
     "Ids",
+    "Join",
     "Labels",
     "MaybeCausal",
     "ModuleStage",
+    "Nested",
     "NextToken",
     "Pack",
     "Packed",
@@ -70,6 +83,7 @@ __all__ = [
     "Row",
     "Scores",
     "Shift",
+    "Sides",
     "Stage",
     "States",
     "StepScores",
@@ -92,4 +106,6 @@ __all__ = [
     "set_checks",
     "set_padding_check",
     "tagger",
+    "through",
+    "unused",
 ]

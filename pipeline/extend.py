@@ -4,9 +4,10 @@ from pipeline.checks.shapes import checked
 from pipeline.core.chain import Chain, StreamChain, TypePreservingChain, join
 from pipeline.core.stage import ModuleStage, Spec, Stage, StageBase, Stream, TypePreserving
 from pipeline.data.batches import Batch, Carry, Layout, Packed, Padded
+from pipeline.data.kinds import Hidden, Ids, K, Kind, Vectors
 from pipeline.data.metadata import BatchMetadata
 from pipeline.data.packing_order import PackingOrder
-from pipeline.data.rows import Example, Hidden, Ids, K, Kind, Row, Vectors
+from pipeline.data.rows import Example, Row
 from pipeline.data.scores import Predictions, Scores, StepScores
 from pipeline.data.states import Causal, MaybeCausal, Pooled, S, S_co, States, last_by_row
 from pipeline.errors import (

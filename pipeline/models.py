@@ -6,7 +6,7 @@ from typing_extensions import Unpack
 
 from pipeline.core.chain import Chain
 from pipeline.data.batches import Padded
-from pipeline.data.rows import Ids
+from pipeline.data.kinds import Ids
 from pipeline.data.scores import Scores, StepScores
 from pipeline.data.states import MaybeCausal, States
 from pipeline.labels import Labels

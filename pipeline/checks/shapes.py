@@ -6,6 +6,7 @@ jaxtyping's class decorator does not check attrs classes, and its import hook br
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Hashable, Mapping
 from operator import attrgetter
 from typing import Any, Final, ParamSpec, TypeVar, cast, get_type_hints
@@ -140,7 +141,8 @@ def _make_default(default: Any) -> Callable[[object], object]:  # noqa: ANN401 -
 
 def _explain(plain: Callable[..., object], owner: str, arguments: Mapping[str, object]) -> ShapeError:
     """Return an error that names the first argument that does not fit, given the arguments before it."""
-    hints = get_type_hints(plain, include_extras=True)
+    # The `__init__` that attrs makes has globals of its own, without the names of the class's module.
+    hints = get_type_hints(plain, vars(sys.modules[plain.__module__]), include_extras=True)
     with _jaxtyped("context"):
         for name, value in arguments.items():
             if name in hints and not is_bearable(value, hints[name]):

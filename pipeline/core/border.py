@@ -16,7 +16,7 @@ from pipeline.checks.hints import describe, format_hint, get_classes, is_unconst
 from pipeline.checks.switches import SWITCHES
 from pipeline.data.batches import Padded, is_batch
 from pipeline.data.metadata import Collated, check_same_metadata
-from pipeline.data.rows import Ids, is_row
+from pipeline.data.rows import is_row
 from pipeline.data.states import MaybeCausal, States
 from pipeline.errors import CompositionError, PaddingLeakError, PipelineError, ShapeError, StageError
 
@@ -163,7 +163,10 @@ def mark_padding(value: A) -> A:
     if _is_states(held) and isinstance(held.steps, Padded):
         held = attrs.evolve(held, steps=held.steps.fill_padding(math.nan))
     elif is_batch(held) and isinstance(held, Padded):
-        held = held.fill_padding(PADDING_ID if held.kind is Ids else math.nan)
+        if held.fields is not None:
+            held = attrs.evolve(held, fields={name: mark_padding(field) for name, field in held.fields.items()})
+        else:
+            held = held.fill_padding(math.nan if held.values.is_floating_point() else PADDING_ID)
     return cast("A", held)
 
 
@@ -199,6 +202,8 @@ def _get_real_values(value: object) -> list[tuple[str, Tensor, Tensor]]:
         return [*_get_real_values(value.steps), final]
     if is_batch(value):
         packed = value.packed()
+        if packed.fields is not None:
+            return [found for field in packed.fields.values() for found in _get_real_values(field)]
         return [("values", packed.values, packed.order.row_of_step)] if packed.values.is_floating_point() else []
     held: object = getattr(value, "values", None)
     if isinstance(held, Tensor) and held.is_floating_point():

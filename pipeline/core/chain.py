@@ -17,8 +17,9 @@ from pipeline.core.contexts import temporary_mode
 from pipeline.core.stage import I_contra, ModuleStage, O_co, Spec, Stage, StageBase, Stream, TypePreserving, is_stream
 from pipeline.data.batches import is_batch
 from pipeline.data.iteration import SizedIterator, check_ordered, is_map_style, iterate
+from pipeline.data.kinds import Kind
 from pipeline.data.metadata import Collated
-from pipeline.data.rows import FILLER, Example, Kind, Row, is_row, reject_single_text
+from pipeline.data.rows import FILLER, Example, Row, is_row, reject_single_text
 from pipeline.data.scores import Predictions
 from pipeline.errors import CompositionError, PipelineError
 
@@ -488,7 +489,7 @@ def name_stages(stages: Sequence[StageBase]) -> dict[str, StageBase]:
     """
     names: dict[int, str] = {}
     for index, stage in enumerate(stages):
-        if stage.name is None and not _has_weights(stage):
+        if stage.name is None and not has_weights(stage):
             continue
         name = stage.name or make_default_name(type(stage))
         if not name.isidentifier() or _is_attribute(name):
@@ -532,7 +533,7 @@ def make_default_name(cls: type) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower()
 
 
-def _has_weights(stage: StageBase) -> bool:
+def has_weights(stage: StageBase) -> bool:
     """Return whether a stage has parameters or buffers, or will have them once it knows its input size."""
     if not isinstance(stage, nn.Module):
         return False

@@ -70,6 +70,12 @@ class StageBase:
         return Spec()
 
 
+class Reads(Generic[A]):
+    """The type of a stage's input, in a form that a type checker compares exactly; see `Stage.reads`."""
+
+    value: A
+
+
 class Stage(StageBase, ABC, Generic[I_contra, O_co]):
     """Maps one value to one value."""
 
@@ -82,6 +88,11 @@ class Stage(StageBase, ABC, Generic[I_contra, O_co]):
         # Not `map`: a StopIteration of the stage's own would end it silently; a generator raises an error (PEP 479).
         reject_single_text(values)
         return (self(value) for value in iterate(values))
+
+    if TYPE_CHECKING:
+        # A stage is contravariant in its input: of two stages with different inputs a type checker infers that both
+        # take `Never`, and accepts them as branches of one `Join`. The result of this method is invariant.
+        def reads(self: "Stage[A, Any]") -> Reads[A]: ...  # noqa: D102
 
     @overload
     def __rshift__(self, after: "TypePreserving[O_co]", /) -> "Chain[I_contra, O_co]": ...

@@ -1,5 +1,6 @@
 """Batches: rows collated into tensors, in the padded or the packed layout."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Generic, Literal, Self, TypeAlias, cast
 
 import attrs
@@ -11,10 +12,22 @@ from typing_extensions import TypeIs
 from pipeline.checks.hints import describe
 from pipeline.checks.shapes import checked
 from pipeline.checks.switches import checks_enabled
+from pipeline.data.kinds import (
+    Composite,
+    Hidden,
+    Ids,
+    K,
+    K_co,
+    Kind,
+    Nested,
+    format_kind,
+    get_inner_kind,
+    get_kind_class,
+    is_kind,
+)
 from pipeline.data.metadata import BatchMetadata, Collated, check_metadata, make_metadata
 from pipeline.data.packing_order import PackingOrder, longest_of, make_order
 from pipeline.data.report import Report
-from pipeline.data.rows import Hidden, Ids, K, K_co, Kind
 from pipeline.data.trees import ON_CPU, as_pytree, build_unchecked
 from pipeline.errors import EmptyBatchError, LengthError, OptionError, ShapeError
 
@@ -41,11 +54,13 @@ class Padded(Collated, Generic[K_co]):
         values: the rectangle.
         lengths: the number of real steps of each row; on the CPU.
         initial_carry: the state from which a recurrent encoder starts; zeros if None.
+        fields: for a kind with fields, a batch for each of them; the values then have no features.
+        inner: for the kind `Nested`, the distinct inner rows; the values are then their numbers, like ids.
         metadata: row ids, targets and masks; row ids from 0 by default.
         order: the positions of the steps when packed; computed from the lengths by default.
 
     Raises:
-        ShapeError: if the tensors do not fit each other or the kind.
+        ShapeError: if the tensors or fields do not fit each other or the kind.
         LengthError: if a length is negative or larger than the width.
         EmptyBatchError: if there is no row.
 
@@ -62,12 +77,14 @@ class Padded(Collated, Generic[K_co]):
     values: Shaped[Tensor, "batch time *feature"]
     lengths: Int64[Tensor, " batch"] = attrs.field(metadata=ON_CPU)
     initial_carry: Carry | None = attrs.field(default=None, kw_only=True)
+    fields: "Mapping[str, Padded[Kind]] | None" = attrs.field(default=None, kw_only=True)
+    inner: "Packed[Kind] | None" = attrs.field(default=None, kw_only=True)
     metadata: BatchMetadata = attrs.field(default=attrs.Factory(make_metadata, takes_self=True), kw_only=True)
     order: PackingOrder = attrs.field(default=attrs.Factory(make_order, takes_self=True), kw_only=True, repr=False)
 
     def __attrs_post_init__(self) -> None:
         if checks_enabled():
-            _check_kind(self.kind, self.values, axes=2)
+            _check_kind(self, axes=2)
             check_lengths(self.lengths, self.order, self.width)
             check_metadata(self.metadata, len(self.lengths), self.width)
             _check_carry("initial_carry", self.initial_carry, len(self.lengths))
@@ -85,7 +102,8 @@ class Padded(Collated, Generic[K_co]):
     def packed(self) -> "Packed[K_co]":
         """Return the same rows, real steps only. Copies each real step once; a single full row is not copied."""
         values = pack_values(self.values, self.order)
-        return _build_packed(self.kind, values, self, self.initial_carry)
+        fields = self.fields and {name: field.packed() for name, field in self.fields.items()}
+        return _build_packed(self.kind, values, self, self.initial_carry, fields, self.inner)
 
     def padded(self) -> Self:
         """Return this batch, which is padded already."""
@@ -94,10 +112,11 @@ class Padded(Collated, Generic[K_co]):
     def fill_padding(self, value: float = 0) -> Self:
         """Return the same rows with one value in all padding, for code that computes on the whole rectangle.
 
-        A batch without padding is returned unchanged, without a copy.
+        A batch without padding is returned unchanged, without a copy. Fields are filled with the same value.
         """
+        fields = self.fields and {name: field.fill_padding(value) for name, field in self.fields.items()}
         if self.order.is_full(self.width):
-            return self
+            return self if fields is None else attrs.evolve(self, fields=fields)
         if torch.compiler.is_compiling():
             mask = self.mask.reshape(*self.mask.shape, *[1] * (self.values.ndim - 2))
             values = self.values.masked_fill(~mask, value)
@@ -105,7 +124,7 @@ class Padded(Collated, Generic[K_co]):
             # By index instead of by mask: three times as fast, because only the padding is touched.
             flat = self.values.flatten(0, 1).index_fill(0, self.order.padding_indices(self.width), value)
             values = flat.reshape(self.values.shape)
-        return cast("Self", _build_padded(self.kind, values, self, self.initial_carry))
+        return cast("Self", _build_padded(self.kind, values, self, self.initial_carry, fields, self.inner))
 
     def with_values(self, values: Float[Tensor, "batch time feature"]) -> "Padded[Hidden]":
         """Return the same rows with hidden vectors as values, and without an initial carry.
@@ -148,6 +167,8 @@ class Packed(Collated, Generic[K_co]):
         lengths: the number of steps of each row, in reading order; on the CPU.
         width: the size of the time axis of the rectangle from which the rows came; `padded` restores it.
         initial_carry: the state from which a recurrent encoder starts; zeros if None.
+        fields: for a kind with fields, a batch for each of them; the values then have no features.
+        inner: for the kind `Nested`, the distinct inner rows; the values are then their numbers, like ids.
         metadata: row ids, targets and masks; row ids from 0 by default.
         order: the positions of the steps; computed from the lengths by default.
 
@@ -162,12 +183,14 @@ class Packed(Collated, Generic[K_co]):
     lengths: Int64[Tensor, " batch"] = attrs.field(metadata=ON_CPU)
     width: int = attrs.field(default=attrs.Factory(longest_of, takes_self=True), kw_only=True)
     initial_carry: Carry | None = attrs.field(default=None, kw_only=True)
+    fields: "Mapping[str, Packed[Kind]] | None" = attrs.field(default=None, kw_only=True)
+    inner: "Packed[Kind] | None" = attrs.field(default=None, kw_only=True)
     metadata: BatchMetadata = attrs.field(default=attrs.Factory(make_metadata, takes_self=True), kw_only=True)
     order: PackingOrder = attrs.field(default=attrs.Factory(make_order, takes_self=True), kw_only=True, repr=False)
 
     def __attrs_post_init__(self) -> None:
         if checks_enabled():
-            _check_kind(self.kind, self.values, axes=1)
+            _check_kind(self, axes=1)
             check_lengths(self.lengths, self.order, self.width)
             check_step_count(len(self.values), self.order.steps)
             check_metadata(self.metadata, len(self.lengths), self.width)
@@ -185,7 +208,8 @@ class Packed(Collated, Generic[K_co]):
     def padded(self) -> Padded[K_co]:
         """Return the same rows in a rectangle of their original width, with zeros in the padding."""
         values = unpack_values(self.values, self.order, self.width)
-        return _build_padded(self.kind, values, self, self.initial_carry)
+        fields = self.fields and {name: field.padded() for name, field in self.fields.items()}
+        return _build_padded(self.kind, values, self, self.initial_carry, fields, self.inner)
 
     def with_values(self, values: Float[Tensor, "steps feature"]) -> "Packed[Hidden]":
         """Return the same rows with hidden vectors as values, and without an initial carry.
@@ -232,7 +256,14 @@ def unpack_values(
 # Batches derived from a valid batch are valid: building them without checks halves the checks of a forward pass.
 
 
-def _build_padded(kind: type[K], values: Tensor, source: Batch[Kind], carry: Carry | None) -> Padded[K]:
+def _build_padded(
+    kind: type[K],
+    values: Tensor,
+    source: Batch[Kind],
+    carry: Carry | None,
+    fields: Mapping[str, Padded[Kind]] | None = None,
+    inner: Packed[Kind] | None = None,
+) -> Padded[K]:
     return build_unchecked(
         cast("type[Padded[K]]", Padded),
         {
@@ -240,13 +271,22 @@ def _build_padded(kind: type[K], values: Tensor, source: Batch[Kind], carry: Car
             "values": values,
             "lengths": source.lengths,
             "initial_carry": carry,
+            "fields": fields,
+            "inner": inner,
             "metadata": source.metadata,
             "order": source.order,
         },
     )
 
 
-def _build_packed(kind: type[K], values: Tensor, source: Batch[Kind], carry: Carry | None) -> Packed[K]:
+def _build_packed(
+    kind: type[K],
+    values: Tensor,
+    source: Batch[Kind],
+    carry: Carry | None,
+    fields: Mapping[str, Packed[Kind]] | None = None,
+    inner: Packed[Kind] | None = None,
+) -> Packed[K]:
     return build_unchecked(
         cast("type[Packed[K]]", Packed),
         {
@@ -255,10 +295,29 @@ def _build_packed(kind: type[K], values: Tensor, source: Batch[Kind], carry: Car
             "lengths": source.lengths,
             "width": source.width,
             "initial_carry": carry,
+            "fields": fields,
+            "inner": inner,
             "metadata": source.metadata,
             "order": source.order,
         },
     )
+
+
+def select_field(batch: Batch[Kind], name: str) -> Batch[Kind]:
+    """Return the batch of one field, with the metadata of the whole batch and, if lengths are shared, its carry.
+
+    Raises:
+        ShapeError: if the batch has no such field.
+    """
+    if batch.fields is None or name not in batch.fields:
+        got = format_kind(batch.kind) if batch.fields is None else f"the fields {', '.join(batch.fields)}"
+        msg = f"the batch must have a field {name!r}, got {got}; select a field of the class that the batch holds."
+        raise ShapeError(msg, field=name)
+    field = batch.fields[name]
+    carry = batch.initial_carry if field.order is batch.order else None
+    if isinstance(field, Padded):
+        return attrs.evolve(field, metadata=batch.metadata, initial_carry=carry)
+    return attrs.evolve(field, metadata=batch.metadata, initial_carry=carry)
 
 
 def check_lengths(lengths: Tensor, order: PackingOrder, width: int | None = None) -> None:
@@ -306,18 +365,54 @@ def check_step_count(steps: int, expected: int) -> None:
         raise LengthError(msg, steps=steps, wanted=expected)
 
 
-def _check_kind(kind: type[Kind], values: Tensor, axes: int) -> None:
-    if kind is Ids:
+def _check_kind(batch: Batch[Kind], axes: int) -> None:
+    kind, values = batch.kind, batch.values
+    base = cast("type[Kind]", get_kind_class(kind))
+    if base is Ids:
         rule, is_right = "int64 ids", values.dtype is torch.int64 and values.ndim == axes
+    elif base is Nested:
+        rule, is_right = "int64 numbers of inner rows", values.dtype is torch.int64 and values.ndim == axes
     else:
         rule, is_right = "floating-point vectors", values.is_floating_point() and values.ndim == axes + 1
     if not is_right:
-        layout = ("batch x time" if axes == 2 else "steps") + ("" if kind is Ids else " x feature")
+        layout = ("batch x time" if axes == 2 else "steps") + ("" if values.ndim == axes else " x feature")
         msg = (
-            f"values must be {rule} of {layout} for kind {kind.__name__}, got {describe(values)}; "
+            f"values must be {rule} of {layout} for kind {format_kind(kind)}, got {describe(values)}; "
             "use kind Ids for token ids and Vectors for features."
         )
         raise ShapeError(msg, argument="values")
+    if (batch.inner is not None) != (base is Nested) or (batch.fields is not None) != issubclass(base, Composite):
+        msg = (
+            f"a batch of kind {format_kind(kind)} must have inner rows if it is Nested, and fields if its class has "
+            "fields, and else neither; build it with Pad."
+        )
+        raise ShapeError(msg, argument="kind")
+    if batch.fields is not None:
+        _check_fields(batch, cast("type[Composite]", base), batch.fields)
+
+
+def _check_fields(batch: Batch[Kind], kind: type[Composite], fields: Mapping[str, Batch[Kind]]) -> None:
+    kinds = kind.get_kinds()
+    if fields.keys() != kinds.keys():
+        msg = (
+            f"fields must be those of {kind.__name__}, {', '.join(kinds)}, got {', '.join(fields)}; build it with Pad."
+        )
+        raise ShapeError(msg, argument="fields")
+    for name, field in fields.items():
+        same = torch.equal(field.lengths, batch.lengths) if kind.aligned else len(field.lengths) == len(batch.lengths)
+        if not same or not is_kind(field.kind, kinds[name]) or not _has_inner(field, kinds[name]):
+            wanted = "the same number of steps in each row" if kind.aligned else "the same number of rows"
+            msg = (
+                f"field {name!r} must hold {format_kind(kinds[name])} with {wanted} as the batch, got "
+                f"{format_kind(field.kind)} with lengths {describe(field.lengths)}; build the batch with Pad."
+            )
+            raise ShapeError(msg, argument="fields", field=name)
+
+
+def _has_inner(field: Batch[Kind], kind: type[Kind]) -> bool:
+    """Return whether a field holds the inner rows that its kind asks for, as `Nested[Ids]` asks for ids."""
+    wanted = get_inner_kind(kind)
+    return wanted is None or (field.inner is not None and is_kind(field.inner.kind, wanted))
 
 
 def _check_new_values(values: Tensor, positions: torch.Size) -> None:

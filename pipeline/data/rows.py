@@ -1,14 +1,12 @@
-"""One sequence at a time: examples, rows, and the kinds of steps that a row may hold."""
+"""One sequence at a time: examples and rows."""
 
-from collections.abc import Callable, Sequence
-from typing import Final, Generic, Self, cast
+from collections.abc import Sequence
+from typing import Final, Generic
 
 import attrs
-from jaxtyping import Float, Int64
-from torch import Tensor
-from typing_extensions import TypeIs, TypeVar, override
+from typing_extensions import TypeIs, TypeVar
 
-from pipeline.data.tensors import copy_if_view
+from pipeline.data.kinds import K, K_co, Kind
 from pipeline.errors import TargetError, TextError
 from pipeline.labels import Target, is_step_target
 
@@ -16,47 +14,6 @@ FILLER: Final = -1
 """The row id of an empty row that fills a batch up to its shape and belongs to no input."""
 
 
-class Kind:
-    """The base of the kinds of steps: `Ids`, `Vectors` and `Hidden`."""
-
-
-@attrs.frozen(eq=False)
-class Ids(Kind):
-    """A sequence of token ids.
-
-    Attributes:
-        values: one id per step.
-        offsets: the position of each token in its text, as start and end in characters; a token that is not in
-            the text (bos, eos) has an empty span.
-    """
-
-    values: Int64[Tensor, " time"]
-    offsets: Int64[Tensor, "time 2"] | None = None
-
-    @override
-    def __reduce__(self) -> tuple[type[Self], tuple[Tensor, Tensor | None]]:
-        # A view would be pickled, or deeply copied, with the whole tensor that it belongs to.
-        return type(self), (copy_if_view(self.values), None if self.offsets is None else copy_if_view(self.offsets))
-
-
-@attrs.frozen(eq=False)
-class Hidden(Kind):
-    """A sequence of vectors that may depend on other steps of their row: the output of an encoder or an attention."""
-
-    values: Float[Tensor, "time feature"]
-
-
-@attrs.frozen(eq=False)
-class Vectors(Hidden):
-    """A sequence of feature vectors: audio frames, sensor readings, embedded tokens.
-
-    No step depends on another one. Therefore `Vectors` are accepted wherever `Hidden` is, but not the other way
-    round: an encoder that reads `Vectors` in one direction is causal.
-    """
-
-
-K = TypeVar("K", bound=Kind)
-K_co = TypeVar("K_co", bound=Kind, covariant=True)
 X_co = TypeVar("X_co", covariant=True)
 
 
@@ -93,13 +50,7 @@ class Row(Generic[K_co]):
     start_step: int = 0
 
     def __len__(self) -> int:
-        return get_values(self.sequence).size(0)
-
-
-def get_values(sequence: Kind) -> Tensor:
-    """Return the tensor of a sequence of any kind, time first."""
-    assert isinstance(sequence, Ids | Hidden)
-    return sequence.values
+        return len(self.sequence)
 
 
 def is_row(value: object) -> TypeIs[Row[Kind]]:
@@ -137,9 +88,7 @@ def cut_row(row: Row[K], begin: int, end: int) -> Row[K]:
     """
     window = slice(begin, end)
     answer_mask = None if row.answer_mask is None else row.answer_mask[window]
-    return Row(
-        _cut_steps(row.sequence, window), _cut_target(row, window), row.row_id, answer_mask, row.start_step + begin
-    )
+    return Row(row.sequence.cut(window), _cut_target(row, window), row.row_id, answer_mask, row.start_step + begin)
 
 
 def make_filler(row: Row[K]) -> Row[K]:
@@ -151,16 +100,7 @@ def make_filler(row: Row[K]) -> Row[K]:
         >>> len(filler), filler.target, filler.row_id
         (0, [], -1)
     """
-    return Row(_cut_steps(row.sequence, slice(0)), _cut_target(row, slice(0)), FILLER)
-
-
-def _cut_steps(sequence: K, window: slice) -> K:
-    # Typed by hand: mypy's plugin for `attrs.evolve` does not accept a type variable.
-    evolve: Callable[..., K] = cast("Callable[..., K]", attrs.evolve)
-    values = get_values(sequence)[window]
-    if isinstance(sequence, Ids) and sequence.offsets is not None:
-        return evolve(sequence, values=values, offsets=sequence.offsets[window])
-    return evolve(sequence, values=values)
+    return Row(row.sequence.cut(slice(0)), _cut_target(row, slice(0)), FILLER)
 
 
 def _cut_target(row: Row[K], window: slice) -> Target:

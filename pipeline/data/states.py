@@ -11,10 +11,10 @@ from pipeline.checks.hints import describe
 from pipeline.checks.shapes import checked
 from pipeline.checks.switches import checks_enabled
 from pipeline.data.batches import Batch, Carry, Packed, Padded
+from pipeline.data.kinds import Hidden, Kind
 from pipeline.data.metadata import BatchMetadata, Collated, check_metadata, make_row_metadata
 from pipeline.data.packing_order import PackingOrder
 from pipeline.data.report import Report
-from pipeline.data.rows import Hidden, Kind
 from pipeline.data.trees import as_pytree
 from pipeline.errors import ShapeError
 

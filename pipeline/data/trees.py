@@ -17,7 +17,17 @@ T = TypeVar("T", bound=type)
 ON_CPU: Final[Mapping[str, object]] = {"on_cpu": True}
 """Metadata of an attrs field whose tensor stays on the CPU when the batch moves: lengths, row ids, masks of answers."""
 
-_PYTREE_CHILDREN: Final = ("values", "steps", "final", "initial_carry", "carry", "targets", "metadata")
+_PYTREE_CHILDREN: Final = (
+    "values",
+    "steps",
+    "final",
+    "initial_carry",
+    "carry",
+    "targets",
+    "metadata",
+    "fields",
+    "inner",
+)
 """The fields with tensors that move and are differentiated. All other fields go into the pytree's context."""
 
 
@@ -31,7 +41,13 @@ def build_unchecked(cls: type[C], fields: Mapping[str, object]) -> C:
 
 def move_to_device(batch: A, device: torch.device | str) -> A:
     """Return the batch with every tensor on `device`, except the fields marked `ON_CPU`."""
-    return _map_tensors(batch, lambda tensor: tensor.to(device, non_blocking=True), lambda order: order.to(device))
+    # Fields share one order, and still do so afterwards.
+    moved: dict[int, PackingOrder] = {}
+    return _map_tensors(
+        batch,
+        lambda tensor: tensor.to(device, non_blocking=True),
+        lambda order: moved.setdefault(id(order), order.to(device)),
+    )
 
 
 def pin_memory(batch: A) -> A:
@@ -49,6 +65,8 @@ def _map_tensors(
             return map_order(value)
         if isinstance(value, tuple):
             return tuple(convert(item) for item in cast("tuple[object, ...]", value))
+        if isinstance(value, dict):
+            return {name: convert(item) for name, item in cast("dict[str, object]", value).items()}
         if attrs.has(type(value)):
             return _map_tensors(cast("attrs.AttrsInstance", value), map_tensor, map_order)
         return value

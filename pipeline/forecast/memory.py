@@ -18,7 +18,7 @@ from pipeline.core.chain import Chain
 from pipeline.core.contexts import temporary_mode
 from pipeline.core.stage import Stage, StageBase
 from pipeline.data.batches import Padded, is_batch
-from pipeline.data.rows import Ids, Kind, Vectors
+from pipeline.data.kinds import Ids, Kind, Vectors
 from pipeline.data.scores import Scores, StepScores
 from pipeline.errors import OptionError
 from pipeline.summary.dry_run import list_input_types, prepare_stages

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from pipeline.data.batches import Batch, Packed, Padded
-from pipeline.data.rows import Hidden
+from pipeline.data.kinds import Hidden
 from pipeline.data.states import MaybeCausal, S, States, empty_rows_mask, zeros_by_row
 from pipeline.functional.transforms import name_transform
 

@@ -21,8 +21,8 @@ from typing_extensions import override
 
 from pipeline.core.contexts import seeded
 from pipeline.data.batches import Batch, Padded
+from pipeline.data.kinds import Vectors
 from pipeline.data.metadata import BatchMetadata
-from pipeline.data.rows import Vectors
 from pipeline.laws.law import (
     FaultError,
     GlobalState,

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from pipeline.data.batches import Layout, Packed, Padded
+from pipeline.data.kinds import Vectors
 from pipeline.data.metadata import BatchMetadata
-from pipeline.data.rows import Vectors
 from pipeline.data.states import MaybeCausal, States
 from pipeline.laws.conditions import CONDITION_LAWS, metadata_has_no_effect
 from pipeline.laws.graphs import GRAPH_LAWS

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from pipeline.data.batches import Padded
-from pipeline.data.rows import Vectors
+from pipeline.data.kinds import Vectors
 from pipeline.data.states import States
 from pipeline.data.tensors import to_ints
 from pipeline.laws.law import FaultError, Law, check_equal, law

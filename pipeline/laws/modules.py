@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from pipeline.core.contexts import seeded
 from pipeline.data.batches import Padded
-from pipeline.data.rows import Vectors
+from pipeline.data.kinds import Vectors
 from pipeline.laws.conditions import CONDITION_LAWS
 from pipeline.laws.graphs import GRAPH_LAWS
 from pipeline.laws.law import FaultError, Law, check_equal, check_laws, compute_weighted_sum, law, reject_instance

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data.batches import Padded
-from pipeline.data.rows import Ids, Vectors
+from pipeline.data.kinds import Ids, Vectors
 from pipeline.laws.law import FaultError, check_equal, compute_gradients, report_as_law
 from pipeline.laws.parts import BatchFunction, RowTensors, make_batch
 from pipeline.parts.tokenizer import Tokenizer

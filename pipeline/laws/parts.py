@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.checks.hints import describe
 from pipeline.data.batches import Batch, Carry, Packed, Padded
-from pipeline.data.rows import Hidden, Vectors
+from pipeline.data.kinds import Hidden, Vectors
 from pipeline.data.states import MaybeCausal, Pooled, States, last_by_row
 from pipeline.data.tensors import to_ints
 from pipeline.errors import OptionError

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data.batches import Padded
-from pipeline.data.rows import Vectors
+from pipeline.data.kinds import Vectors
 from pipeline.data.states import MaybeCausal
 from pipeline.laws.law import FaultError, Law, check_equal, compute_gradients, law
 from pipeline.laws.parts import (

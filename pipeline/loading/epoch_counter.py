@@ -11,8 +11,8 @@ from pipeline.batching.analysis import Coverage, PaddingOutlier
 from pipeline.batching.lengths import Lengths
 from pipeline.checks.options import check_int
 from pipeline.data.batches import Batch
+from pipeline.data.kinds import Kind
 from pipeline.data.report import Report
-from pipeline.data.rows import Kind
 from pipeline.errors import LengthError, OptionError
 
 B = TypeVar("B", bound=Batch[Kind])

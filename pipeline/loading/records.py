@@ -5,7 +5,8 @@ from contextlib import suppress
 from typing import Final, Protocol, TypeVar
 
 from pipeline.batching.lengths import RowSlice
-from pipeline.data.rows import K, Row, cut_row
+from pipeline.data.kinds import K
+from pipeline.data.rows import Row, cut_row
 from pipeline.errors import PipelineError
 from pipeline.loading.progress import is_tracked, report_record
 from pipeline.sources.source import Source

@@ -8,7 +8,8 @@ from typing_extensions import override
 
 from pipeline.batching.lengths import RowSplits
 from pipeline.data.iteration import by_position, check_ordered
-from pipeline.data.rows import Example, K, Row
+from pipeline.data.kinds import K
+from pipeline.data.rows import Example, Row
 from pipeline.errors import OptionError, ShapeError
 from pipeline.loading.records import Indexable, add_record_note, cut_rows, fetch, fetch_one
 from pipeline.stages.input_stage import InputStage, to_examples

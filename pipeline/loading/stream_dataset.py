@@ -15,7 +15,8 @@ from pipeline.checks.options import check_choice, check_int
 from pipeline.core.chain import StreamChain
 from pipeline.core.stage import Stage, StageBase, Stream, is_stream
 from pipeline.data.iteration import SizedIterator, check_ordered, find_length, is_map_style, iterate
-from pipeline.data.rows import Kind, Row, is_row
+from pipeline.data.kinds import Kind
+from pipeline.data.rows import Row, is_row
 from pipeline.errors import CompositionError, OptionError, PipelineError
 from pipeline.loading.frameworks import reject_accelerate_split
 from pipeline.loading.progress import share_memory

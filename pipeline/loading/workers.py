@@ -31,7 +31,8 @@ from pipeline.batching.arrays import SeededRandom
 from pipeline.batching.lengths import Lengths, RowSplits
 from pipeline.batching.plan import Plan
 from pipeline.checks.options import check_int
-from pipeline.data.rows import Kind, Row, is_row
+from pipeline.data.kinds import Kind
+from pipeline.data.rows import Row, is_row
 from pipeline.errors import LengthError, OptionError, WorkerError
 from pipeline.loading.progress import ProgressTable, WorkerPhase, WorkerProgress, report_phase
 from pipeline.loading.records import Indexable, add_record_note, cut_rows, describe_record, describe_records, fetch

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Generic
 from torch import nn
 
 from pipeline.data.batches import Batch, Layout
-from pipeline.data.rows import Vectors
+from pipeline.data.kinds import Vectors
 from pipeline.data.states import S_co, States
 
 

@@ -14,7 +14,8 @@ from torch.utils.data import Dataset
 from typing_extensions import override
 
 from pipeline.array_file import Array, ArrayFile, ArrayFileError, ArrayWriter, explain_failed_write, read_arrays
-from pipeline.data.rows import Ids, Row
+from pipeline.data.kinds import Ids
+from pipeline.data.rows import Row
 from pipeline.errors import OptionError, SourceError
 from pipeline.parts.tokenizer import Tokens
 from pipeline.sources.source import Source, check_index, compute_digest

@@ -11,7 +11,8 @@ from pipeline.batching.cursor import StreamCursor
 from pipeline.checks.options import check_int
 from pipeline.core.stage import Spec
 from pipeline.data.iteration import iterate
-from pipeline.data.rows import Ids, K, Kind, Row, cut_row, is_row, make_filler
+from pipeline.data.kinds import Ids, K, Kind
+from pipeline.data.rows import Row, cut_row, is_row, make_filler
 from pipeline.errors import LengthError, OptionError
 from pipeline.stages.resumable import Resumable, check_row
 

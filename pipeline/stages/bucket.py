@@ -15,7 +15,8 @@ from pipeline.batching.policies import Budget, Policy, Rows, TooLong
 from pipeline.checks.options import check_choice, check_int
 from pipeline.core.stage import Spec
 from pipeline.data.iteration import find_length, iterate
-from pipeline.data.rows import Ids, K, Kind, Row, cut_row
+from pipeline.data.kinds import Ids, K, Kind
+from pipeline.data.rows import Row, cut_row
 from pipeline.errors import LengthError, OptionError
 from pipeline.stages.resumable import Resumable, check_row
 

@@ -8,7 +8,7 @@ from typing_extensions import TypeIs, override
 
 from pipeline.core.stage import Spec, TypePreserving
 from pipeline.data.batches import Batch, Padded, is_batch
-from pipeline.data.rows import Hidden
+from pipeline.data.kinds import Hidden
 from pipeline.data.states import MaybeCausal, Pooled, States
 from pipeline.errors import OptionError, ShapeError
 

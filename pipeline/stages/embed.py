@@ -11,7 +11,7 @@ from typing_extensions import override
 from pipeline.checks.switches import checks_enabled
 from pipeline.core.stage import ModuleStage, Spec
 from pipeline.data.batches import Batch, Packed, Padded
-from pipeline.data.rows import Ids, Vectors
+from pipeline.data.kinds import Ids, Vectors
 from pipeline.errors import OptionError, ShapeError, ValuesError
 
 

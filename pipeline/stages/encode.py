@@ -11,7 +11,8 @@ from pipeline.checks.hints import describe
 from pipeline.checks.switches import checks_enabled
 from pipeline.core.stage import ModuleStage, Spec
 from pipeline.data.batches import Batch
-from pipeline.data.rows import FILLER, Hidden, Kind, Vectors
+from pipeline.data.kinds import Hidden, Kind, Vectors
+from pipeline.data.rows import FILLER
 from pipeline.data.states import Causal, MaybeCausal, S, S_co, States
 from pipeline.errors import CompositionError, LengthError, ShapeError
 from pipeline.parts.encoder import Encoder

@@ -15,7 +15,8 @@ from typing_extensions import override
 from pipeline.checks.hints import describe
 from pipeline.core.stage import Spec, Stage
 from pipeline.data.iteration import iterate
-from pipeline.data.rows import Example, Ids, K, Row, Vectors, reject_single_text
+from pipeline.data.kinds import Ids, K, Vectors
+from pipeline.data.rows import Example, Row, reject_single_text
 from pipeline.data.tensors import to_ints, to_tensors
 from pipeline.errors import ShapeError, ValuesError
 

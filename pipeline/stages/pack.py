@@ -6,7 +6,7 @@ from typing_extensions import TypeIs, override
 
 from pipeline.core.stage import ModuleStage, Spec
 from pipeline.data.batches import Packed, Padded
-from pipeline.data.rows import Hidden, Ids, K, Kind, Vectors
+from pipeline.data.kinds import Hidden, Ids, K, Kind, Vectors
 from pipeline.data.states import Causal, MaybeCausal, States
 from pipeline.errors import CompositionError, ShapeError
 

@@ -7,7 +7,8 @@ from typing import cast
 from pipeline.batching.cursor import StreamCursor
 from pipeline.checks.hints import describe
 from pipeline.core.stage import I_contra, O_co, Stream
-from pipeline.data.rows import K, Row, is_row
+from pipeline.data.kinds import K
+from pipeline.data.rows import Row, is_row
 from pipeline.errors import OptionError, ShapeError
 
 

@@ -6,7 +6,8 @@ import attrs
 from typing_extensions import override
 
 from pipeline.core.stage import Spec, Stage
-from pipeline.data.rows import Ids, Kind, Row
+from pipeline.data.kinds import Ids, Kind
+from pipeline.data.rows import Row
 from pipeline.data.tensors import to_ints
 from pipeline.errors import ShapeError
 

@@ -14,7 +14,8 @@ from typing_extensions import Unpack, override
 
 from pipeline.builtin.tokenizers import HuggingFaceTokenizer, SpecialTokens
 from pipeline.checks.hints import describe
-from pipeline.data.rows import Example, Ids, Row, reject_single_text
+from pipeline.data.kinds import Ids
+from pipeline.data.rows import Example, Row, reject_single_text
 from pipeline.data.tensors import from_numpy, to_tensor, to_tensors
 from pipeline.errors import OptionError, ShapeError, TargetError, TextError
 from pipeline.labels import Target, is_step_target, to_steps

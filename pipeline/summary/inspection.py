@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from pipeline.core.stage import StageBase, is_stream
 from pipeline.data.batches import is_batch
-from pipeline.data.rows import Example, get_values, is_row
+from pipeline.data.rows import Example, is_row
 from pipeline.data.states import States
 from pipeline.errors import CompositionError
 from pipeline.summary.types import Observed, observe
@@ -95,7 +95,10 @@ def _describe_output(stage: str, value: object) -> StageOutput:
     if is_row(value):
         # Observe the sequence instead of its tensor: the annotation in its class names the axes.
         observed = attrs.evolve(observe(value.sequence, None), type=f"Row[{type(value.sequence).__name__}]")
-        return _describe_tensor(stage, observed, get_values(value.sequence))
+        values: object = getattr(value.sequence, "values", None)
+        if isinstance(values, Tensor):
+            return _describe_tensor(stage, observed, values)
+        return StageOutput(stage, observed.type, f"time={len(value)}", _shorten(value.sequence))
     tensor = _get_tensor(value)
     if isinstance(tensor, Tensor):
         return _describe_tensor(stage, observe(value, None), tensor)

@@ -12,7 +12,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter, is_l
 
 from pipeline.core.contexts import preserve_random_state
 from pipeline.data.batches import Packed, Padded
-from pipeline.data.rows import Hidden, Ids
+from pipeline.data.kinds import Hidden, Ids
 from pipeline.data.states import Pooled, States
 
 M = TypeVar("M", bound=nn.Module)

@@ -1,7 +1,7 @@
 """The types of a stage's input and output, and the axes that their annotations name."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, cast, get_args, get_origin
+from typing import Any, Final, Union, cast, get_args, get_origin
 
 import attrs
 from torch import Tensor
@@ -16,10 +16,15 @@ from pipeline.checks.hints import (
     resolve_hints,
     split_union,
 )
+from pipeline.core.chain import Chain
 from pipeline.core.stage import Stage, StageBase, Stream, TypePreserving
 from pipeline.data.batches import Packed, Padded, is_batch
-from pipeline.data.rows import Example, Hidden, Ids, Kind, Row
+from pipeline.data.kinds import Hidden, Ids, Kind, Vectors
+from pipeline.data.rows import Example, Row
 from pipeline.data.states import Causal, MaybeCausal, Pooled, States
+from pipeline.stages.embed_fields import EmbedFields
+from pipeline.stages.fields import Field
+from pipeline.stages.join import Join
 
 _BASES: Final = cast("Sequence[type]", (Stage, Stream, TypePreserving))
 
@@ -56,6 +61,15 @@ def get_types(part: StageBase) -> tuple[object, object]:
         >>> [format_type(hint) for hint in get_types(Bucket(Vectors, rows=2))]
         ['Row[Vectors]', 'list[Row[Vectors]]']
     """
+    if isinstance(part, Join):
+        branches = [get_types(branch) for branch in part.branches.values()]
+        return branches[0][0], branches[0][1]
+    if isinstance(part, Field | EmbedFields):
+        takes = _make_batch_type(part.record)
+        return takes, _make_batch_type(part.kind if isinstance(part, Field) else Vectors)
+    if isinstance(part, Chain):
+        stages = list(part.stages.values())
+        return get_types(stages[0])[0], get_types(stages[-1])[1]
     annotated = _read_annotations(part)
     for base in _BASES:
         if issubclass(type(part), base) and (found := _find_type_arguments(type(part), base, ())):
@@ -63,6 +77,11 @@ def get_types(part: StageBase) -> tuple[object, object]:
             # An annotation of a tensor names its axes; the arguments of the base class seldom do.
             return takes, annotated[1] if gives is Tensor and is_shaped(annotated[1]) else gives
     return annotated
+
+
+def _make_batch_type(kind: type[Kind]) -> object:
+    # Not `Batch[kind]`: to a type checker that would be a type alias with a variable.
+    return Union[Padded.__class_getitem__(kind), Packed.__class_getitem__(kind)]  # noqa: UP007
 
 
 def may_fit(gives: object, takes: object) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from pipeline import Classify, Embed, Encode, MaybeCausal, Packed, Padded, Pool, Vectors
-from pipeline.data.rows import Ids
+from pipeline.data.kinds import Ids
 from pipeline.errors import OptionError, ShapeError
 from pipeline_recurrent import GRU, LSTM, RNN, precompute_inputs
 from pipeline_recurrent.recurrent import Recurrent

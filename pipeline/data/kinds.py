@@ -1,0 +1,230 @@
+"""The kinds of sequences that a row may hold: ids, vectors, several fields per step, and rows within rows."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, ClassVar, Generic, Self, cast, get_args, get_origin, get_type_hints, overload
+
+import attrs
+from jaxtyping import Float, Int64
+from torch import Tensor
+from typing_extensions import TypeVar, override
+
+from pipeline.checks.hints import describe
+from pipeline.data.tensors import copy_if_view, to_ints
+from pipeline.errors import ShapeError
+
+if TYPE_CHECKING:
+    from pipeline.stages.fields import Field
+
+E = TypeVar("E", bound="Composite")
+
+
+class Kind:
+    """The base of the kinds of sequences: `Ids`, `Hidden`, `Vectors`, `Nested`, and of classes with fields."""
+
+    if TYPE_CHECKING:
+        # With this, one annotation `code: Ids` in a class of fields gives two types: `Event.code` is a stage that
+        # selects the field, and `event.code` is the sequence.
+        @overload
+        def __get__(self, row: None, owner: type[E], /) -> "Field[E, Self]": ...
+        @overload
+        def __get__(self, row: object, owner: type[object], /) -> Self: ...
+        def __get__(self, row: object, owner: type[object], /) -> object: ...
+
+    def __len__(self) -> int:
+        """Return the number of steps."""
+        raise NotImplementedError
+
+    def cut(self, window: slice) -> Self:
+        """Return the steps in a window. They are not copied."""
+        raise NotImplementedError
+
+
+@attrs.frozen(eq=False)
+class Ids(Kind):
+    """A sequence of token ids.
+
+    Attributes:
+        values: one id per step.
+        offsets: the position of each token in its text, as start and end in characters; a token that is not in
+            the text (bos, eos) has an empty span.
+    """
+
+    values: Int64[Tensor, " time"]
+    offsets: Int64[Tensor, "time 2"] | None = None
+
+    @override
+    def __len__(self) -> int:
+        return self.values.shape[0]
+
+    @override
+    def cut(self, window: slice) -> Self:
+        return type(self)(self.values[window], None if self.offsets is None else self.offsets[window])
+
+    @override
+    def __reduce__(self) -> tuple[type[Self], tuple[Tensor, Tensor | None]]:
+        # A view would be pickled, or deeply copied, with the whole tensor that it belongs to.
+        return type(self), (copy_if_view(self.values), None if self.offsets is None else copy_if_view(self.offsets))
+
+
+@attrs.frozen(eq=False)
+class Hidden(Kind):
+    """A sequence of vectors that may depend on other steps of their row: the output of an encoder or an attention."""
+
+    values: Float[Tensor, "time feature"]
+
+    @override
+    def __len__(self) -> int:
+        return self.values.shape[0]
+
+    @override
+    def cut(self, window: slice) -> Self:
+        return type(self)(self.values[window])
+
+
+@attrs.frozen(eq=False)
+class Vectors(Hidden):
+    """A sequence of feature vectors: audio frames, sensor readings, embedded tokens.
+
+    No step depends on another one. Therefore `Vectors` are accepted wherever `Hidden` is, but not the other way
+    round: an encoder that reads `Vectors` in one direction is causal.
+    """
+
+
+K = TypeVar("K", bound=Kind)
+K_co = TypeVar("K_co", bound=Kind, covariant=True)
+
+
+@attrs.frozen(eq=False)
+class Nested(Kind, Generic[K_co]):
+    """A sequence whose steps are sequences themselves: words of characters, documents of sentences.
+
+    Attributes:
+        inner: the steps of all inner sequences, one after the other.
+        counts: the number of inner steps of each step; on the CPU.
+
+    Raises:
+        ShapeError: if the counts are not those of the inner steps.
+
+    Example:
+        >>> words = Nested(Ids(torch.tensor([7, 4, 4, 9, 2])), torch.tensor([1, 4]))  # "I", "beer"
+        >>> len(words), words.cut(slice(1, 2)).inner.values.tolist()
+        (2, [4, 4, 9, 2])
+    """
+
+    inner: K_co
+    counts: Int64[Tensor, " time"]
+
+    def __attrs_post_init__(self) -> None:
+        if int(self.counts.sum()) != len(self.inner) or bool((self.counts < 0).any()):
+            msg = (
+                f"counts must be 0 or more and add up to the {len(self.inner)} inner steps, got "
+                f"{describe(self.counts)} with a sum of {int(self.counts.sum())}; count the inner steps of each step."
+            )
+            raise ShapeError(msg, argument="counts")
+
+    @override
+    def __len__(self) -> int:
+        return self.counts.shape[0]
+
+    @override
+    def cut(self, window: slice) -> Self:
+        start, stop, _ = window.indices(len(self))
+        ends = [0, *to_ints(self.counts.cumsum(0))]
+        return type(self)(self.inner.cut(slice(ends[start], ends[max(start, stop)])), self.counts[window])
+
+    @override
+    def __reduce__(self) -> tuple[type[Self], tuple[K_co, Tensor]]:
+        return type(self), (self.inner, copy_if_view(self.counts))
+
+
+class Composite(Kind):
+    """The base of kinds with several named sequences, each an attribute: `Fields` and `Sides`."""
+
+    __slots__ = ()
+
+    aligned: ClassVar[bool]
+    """Whether all sequences have the same number of steps."""
+
+    @classmethod
+    def get_kinds(cls) -> Mapping[str, type[Kind]]:
+        """Return the kind of each field, in the order of their declaration.
+
+        Raises:
+            TypeError: if a field is annotated with something else than a kind.
+        """
+        known: Mapping[str, type[Kind]] | None = cls.__dict__.get("_kinds")
+        if known is None:
+            hints = get_type_hints(cls)
+            known = {field.name: _check_is_kind(cls, field.name, hints.get(field.name)) for field in _get_fields(cls)}
+            cls._kinds = known
+        return known
+
+    _kinds: ClassVar[Mapping[str, type[Kind]]]
+
+    def get_sequences(self) -> dict[str, Kind]:
+        """Return the sequence of each field."""
+        return {name: cast("Kind", getattr(self, name)) for name in self.get_kinds()}
+
+    @override
+    def __len__(self) -> int:
+        return max(map(len, self.get_sequences().values()))
+
+    @override
+    def cut(self, window: slice) -> Self:
+        evolve: Callable[..., Self] = cast("Callable[..., Self]", attrs.evolve)
+        return evolve(self, **{name: sequence.cut(window) for name, sequence in self.get_sequences().items()})
+
+
+def _get_fields(cls: type) -> "tuple[attrs.Attribute[object], ...]":
+    if not attrs.has(cls):
+        msg = f"{cls.__name__} must be an attrs class; decorate it with @attrs.frozen(eq=False)."
+        raise TypeError(msg)
+    return attrs.fields(cls)
+
+
+def _check_is_kind(cls: type, name: str, hint: object) -> type[Kind]:
+    kind = get_kind_class(hint)
+    if not isinstance(kind, type) or not issubclass(kind, Kind) or issubclass(kind, Composite):
+        msg = f"field {name!r} of {cls.__name__} must be Ids, Vectors, Hidden or Nested of these, got {hint!r}."
+        raise TypeError(msg)
+    return cast("type[Kind]", hint)
+
+
+def get_kind_class(kind: object) -> object:
+    """Return the class of a kind: `Nested` for `Nested[Ids]`."""
+    return get_origin(kind) or kind
+
+
+def get_inner_kind(kind: type[Kind]) -> type[Kind] | None:
+    """Return the kind of the inner sequences: `Ids` for `Nested[Ids]`; None if it is not stated.
+
+    Example:
+        >>> get_inner_kind(Nested[Ids]).__name__, get_inner_kind(Ids)
+        ('Ids', None)
+    """
+    return next(iter(cast("tuple[type[Kind], ...]", get_args(kind))), None)
+
+
+def is_kind(kind: type[Kind], wanted: type[Kind]) -> bool:
+    """Return whether sequences of a kind are accepted where another kind is wanted.
+
+    Example:
+        >>> is_kind(Vectors, Hidden), is_kind(Hidden, Vectors), is_kind(Nested[Ids], Nested[Vectors])
+        (True, False, False)
+    """
+    if not issubclass(cast("type", get_kind_class(kind)), cast("type", get_kind_class(wanted))):
+        return False
+    inner, wanted_inner = get_inner_kind(kind), get_inner_kind(wanted)
+    return inner is None or wanted_inner is None or is_kind(inner, wanted_inner)
+
+
+def format_kind(kind: type[Kind]) -> str:
+    """Return a kind as it is written: `Ids`, `Nested[Ids]`.
+
+    Example:
+        >>> format_kind(Nested[Ids])
+        'Nested[Ids]'
+    """
+    inner = get_inner_kind(kind)
+    name = cast("type", get_kind_class(kind)).__name__
+    return name if inner is None else f"{name}[{format_kind(inner)}]"

@@ -1,0 +1,67 @@
+"""Turn each step that is a sequence itself into one vector: words by their characters, documents by their sentences."""
+
+from typing import Generic, final
+
+from torch.nn import functional
+from typing_extensions import override
+
+from pipeline.core.stage import ModuleStage, Spec, Stage
+from pipeline.data.batches import Batch, Packed, Padded
+from pipeline.data.kinds import K, Nested, Vectors, format_kind
+from pipeline.data.states import Pooled
+from pipeline.errors import ShapeError
+from pipeline.stages.branches import build_branch
+
+
+@final
+class EachStep(ModuleStage[Batch[Nested[K]], Batch[Vectors]], Generic[K]):
+    """Turn each step of nested rows into one vector, with a chain that pools the inner rows.
+
+    Each distinct inner row of a batch is computed once, however often it occurs. So equal words of one batch get equal
+    vectors, also with dropout in the chain.
+
+    Args:
+        inner: a stage or chain from packed inner rows to one vector per row.
+        name: the stage's name in its chain.
+
+    Source: Lample et al. 2016, "Neural Architectures for Named Entity Recognition", arXiv:1603.01360 (words by their
+    characters).
+
+    Example:
+        >>> import torch
+        >>> from pipeline import Embed, Encode, Ids, Pad, Pool, Row
+        >>> spell = EachStep(Embed(99, 8) >> Encode("bilstm", hidden_size=5) >> Pool("final"))
+        >>> words = Nested(Ids(torch.tensor([7, 4, 9])), torch.tensor([1, 2]))  # a word of one letter, one of two
+        >>> spell(Pad(Nested[Ids])([Row(words)])).values.shape
+        torch.Size([1, 2, 10])
+    """
+
+    def __init__(self, inner: Stage[Packed[K], Pooled], *, name: str | None = None) -> None:
+        super().__init__()
+        self.name = name
+        self.inner = inner
+
+    @override
+    def build(self, spec: Spec, /) -> Spec:
+        return Spec(size=build_branch(self.inner, Spec(), "the inner chain of EachStep").size)
+
+    @override
+    def forward(self, value: Batch[Nested[K]]) -> Batch[Vectors]:
+        """Return one vector per step, in the layout of the batch; the padding is zeros.
+
+        Raises:
+            ShapeError: if the batch is not nested.
+        """
+        if value.inner is None:
+            msg = f"the input of EachStep must be Nested, got {format_kind(value.kind)}; select the nested field first."
+            raise ShapeError(msg)
+        vectors = self.inner(value.inner).values
+        metadata, carry, order = value.metadata, value.initial_carry, value.order
+        if isinstance(value, Packed):
+            steps = functional.embedding(value.values, vectors)
+            return Packed(
+                Vectors, steps, value.lengths, width=value.width, metadata=metadata, initial_carry=carry, order=order
+            )
+        steps = functional.embedding(value.fill_padding(0).values, vectors)
+        batch = Padded(Vectors, steps, value.lengths, metadata=metadata, initial_carry=carry, order=order)
+        return batch.fill_padding(0)
