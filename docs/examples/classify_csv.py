@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from pipeline import Bucket, Classify, Embed, Encode, Labels, Pack, Pad, Pool, Tokenize
 from pipeline.sources import Csv
@@ -24,12 +25,17 @@ def write_reviews(file: Path, rows: int = 600) -> Path:
     return file
 
 
+def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
+    """Make the optimizer. As an `Optimizer`, its `step` is typed, which `Adam.step` is not."""
+    return torch.optim.Adam(model.parameters(), lr=0.01)
+
+
 # Data: texts and their labels.
 file = Path(sys.argv[1]) if sys.argv[1:] else write_reviews(Path(tempfile.mkdtemp()) / "reviews.csv")
 train, valid = Csv(file, text="text", target="label").split(0.9, seed=0)
 
 # Stages: the first half makes batches, the second half is the model.
-torch.manual_seed(0)
+torch.default_generator.manual_seed(0)
 tokenize = Tokenize.train(train.inputs())
 labels = Labels.from_targets(train.targets())
 data = tokenize >> Bucket(max_padded_steps=500, seed=0) >> Pad(labels=labels)
@@ -39,13 +45,13 @@ pipe = data >> model
 print(pipe.check())
 
 # Training: an ordinary loop over batches.
-optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+optimizer = make_optimizer(model)
 for epoch in range(5):
     total = 0.0
     for batch in data(train):
         loss = model(batch).loss()
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         total += loss.item()
     print(f"epoch {epoch}: total loss {total:.3f}")

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline import Bucket, Classify, Encode, Example, FromFeatures, Pack, Pad, Pool, Vectors
 from pipeline.sources import Records
@@ -29,12 +29,17 @@ def make_waves(rows: int = 300, classes: int = 3) -> list[Example[Tensor]]:
 def read_rows(file: str) -> list[Example[Tensor]]:
     """Read rows that are stored one after the other."""
     with np.load(file) as stored:
-        rows = torch.split(torch.from_numpy(stored["x"]), stored["len"].tolist())
+        rows = torch.split(torch.tensor(stored["x"]), stored["len"].tolist())
         return [Example(row, target) for row, target in zip(rows, stored["y"].tolist(), strict=True)]
 
 
+def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
+    """Make the optimizer. As an `Optimizer`, its `step` is typed, which `Adam.step` is not."""
+    return torch.optim.Adam(model.parameters(), lr=0.01)
+
+
 # Data: rows of features, time x feature, and a class per row.
-torch.manual_seed(0)
+torch.default_generator.manual_seed(0)
 rows = Records(read_rows(sys.argv[1]) if sys.argv[1:] else make_waves())
 train, valid = rows.split(0.8, seed=0)
 features, classes = rows[0].input.shape[1], len(set(rows.targets()))
@@ -44,12 +49,12 @@ data = FromFeatures() >> Bucket(Vectors, max_padded_steps=600, seed=0) >> Pad(Ve
 model = Pack(Vectors) >> Encode(GRU(features, 32, bidirectional=True)) >> Pool("mean") >> Classify(classes)
 
 # Training: an ordinary loop over batches.
-optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+optimizer = make_optimizer(model)
 for _ in range(15):
     for batch in data(train):
         loss = model(batch).loss()
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
 
 # Evaluation: one class per row.

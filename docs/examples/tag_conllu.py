@@ -8,6 +8,7 @@ from operator import eq
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from pipeline import Bucket, Labels, Pad, TokenizeWords, tagger
 from pipeline.sources import Conllu
@@ -28,24 +29,29 @@ def write_sentences(file: Path, rows: int = 400) -> Path:
     return file
 
 
+def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
+    """Make the optimizer. As an `Optimizer`, its `step` is typed, which `Adam.step` is not."""
+    return torch.optim.Adam(model.parameters(), lr=0.01)
+
+
 # Data: sentences of words, and a tag per word.
 file = Path(sys.argv[1]) if sys.argv[1:] else write_sentences(Path(tempfile.mkdtemp()) / "sentences.conllu")
 train, valid = Conllu(file, target="upos").split(0.9, seed=0)
 
 # Stages: words are cut into byte pairs, and a word is tagged at one of its pieces.
-torch.manual_seed(0)
+torch.default_generator.manual_seed(0)
 tokenize = TokenizeWords.train(train.inputs(), "bpe", vocab_size=2_000)
 labels = Labels.from_targets(train.targets())
 data = tokenize >> Bucket(max_padded_steps=1_000, seed=0) >> Pad(labels=labels)
 model = tagger(tokenize.vocab_size, labels, embedding_dim=64, hidden_size=64)
 
 # Training: an ordinary loop over batches.
-optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+optimizer = make_optimizer(model)
 for _ in range(2):
     for batch in data(train):
         loss = model(batch).loss()
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
 
 # Evaluation: one list of tags per sentence.

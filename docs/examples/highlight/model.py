@@ -69,19 +69,24 @@ class TrainingStep:
     report: Report
 
 
+def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
+    """Make the optimizer. As an `Optimizer`, its `step` is typed, which `AdamW.step` is not."""
+    # beta2 is below the usual 0.999: a run has some thousand steps, too few for such a long average.
+    return torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98))
+
+
 def train(
     data: Data, model: CharacterModel | LineModel, examples: Sequence[Example[str]], *, epochs: int
 ) -> Iterator[TrainingStep]:
     """Train lazily: each item that is requested takes one optimizer step. The learning rate decays linearly to zero."""
-    # beta2 is below the usual 0.999: a run has some thousand steps, too few for such a long average.
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98))
+    optimizer = make_optimizer(model)
     rows_seen = 0
     for _ in range(epochs):
         for batch in data(examples):
             optimizer.param_groups[0]["lr"] = LEARNING_RATE * (1 - rows_seen / (epochs * len(examples)))
             optimizer.zero_grad()
             loss = model(batch).loss()
-            loss.backward()
+            torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(model.parameters(), max_norm=1.0)
             optimizer.step()
             rows_seen += len(batch.lengths)
