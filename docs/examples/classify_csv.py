@@ -6,7 +6,6 @@ import tempfile
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from pipeline import Bucket, Classify, Embed, Encode, Labels, Pack, Pad, Pool, Tokenize
 from pipeline.sources import Csv
@@ -25,7 +24,7 @@ def write_reviews(file: Path, rows: int = 600) -> Path:
     return file
 
 
-def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(model: torch.nn.Module) -> torch.optim.Optimizer:
     """Make the optimizer. As an `Optimizer`, its `step` is typed, which `Adam.step` is not."""
     return torch.optim.Adam(model.parameters(), lr=0.01)
 
@@ -57,6 +56,5 @@ for epoch in range(5):
     print(f"epoch {epoch}: total loss {total:.3f}")
 
 # Evaluation: one prediction per text, in the order of the texts.
-predicted = list(pipe.predict(valid.inputs()))
-right = sum(label == target for label, target in zip(predicted, valid.targets(), strict=True))
+right = sum(label == target for label, target in zip(pipe.predict(valid.inputs()), valid.targets(), strict=True))
 print(f"accuracy on {len(valid)} held-out texts: {right / len(valid):.1%}")

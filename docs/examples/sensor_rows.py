@@ -1,29 +1,26 @@
 """Classify sensor readings of unequal length: `python docs/examples/sensor_rows.py [FILE]`.
 
 FILE is an .npz archive with `x` (steps of all rows by features), `len` (steps per row) and `y` (a class per row).
-Without it, the script makes noisy waves of three shapes.
 """
 
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline import Bucket, Classify, Encode, Example, FromFeatures, Pack, Pad, Pool, Vectors
 from pipeline.sources import Records
 from pipeline_recurrent import GRU
 
 
-def make_waves(rows: int = 300, classes: int = 3) -> list[Example[Tensor]]:
-    """Make waves of 10 to 60 steps in two channels, by class: a sine, a square, a sawtooth."""
-    made = list[Example[Tensor]]()
+def make_waves(rows: int = 300, classes: int = 3) -> Iterator[Example[Tensor]]:
+    """Make noisy waves of 10 to 60 steps in two channels, by class: a sine, a square, a sawtooth."""
     for row in range(rows):
         phase = torch.rand(1) + torch.arange(int(torch.randint(10, 61, ()))) / 12
         shapes = ((2 * torch.pi * phase).sin(), (phase % 1 < 0.5) * 2.0 - 1, 2 * (phase % 1) - 1)
-        wave = shapes[row % classes]
-        made.append(Example(torch.stack([wave, wave.roll(3)], dim=1) + 0.3 * torch.randn(len(wave), 2), row % classes))
-    return made
+        yield Example(torch.stack([shapes[row % classes]] * 2, dim=1) + 0.3 * torch.randn(len(phase), 2), row % classes)
 
 
 def read_rows(file: str) -> list[Example[Tensor]]:
@@ -33,14 +30,14 @@ def read_rows(file: str) -> list[Example[Tensor]]:
         return [Example(row, target) for row, target in zip(rows, stored["y"].tolist(), strict=True)]
 
 
-def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(model: torch.nn.Module) -> torch.optim.Optimizer:
     """Make the optimizer. As an `Optimizer`, its `step` is typed, which `Adam.step` is not."""
     return torch.optim.Adam(model.parameters(), lr=0.01)
 
 
 # Data: rows of features, time x feature, and a class per row.
 torch.default_generator.manual_seed(0)
-rows = Records(read_rows(sys.argv[1]) if sys.argv[1:] else make_waves())
+rows = Records(read_rows(sys.argv[1]) if sys.argv[1:] else list(make_waves()))
 train, valid = rows.split(0.8, seed=0)
 features, classes = rows[0].input.shape[1], len(set(rows.targets()))
 
@@ -58,6 +55,6 @@ for _ in range(15):
         optimizer.step()
 
 # Evaluation: one class per row.
-predicted = list((data >> model).predict(valid.inputs()))
+predicted = (data >> model).predict(valid.inputs())
 right = sum(label == target for label, target in zip(predicted, valid.targets(), strict=True))
 print(f"accuracy on {len(valid)} held-out rows: {right / len(valid):.1%}")
