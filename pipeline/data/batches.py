@@ -102,7 +102,9 @@ class Padded(Collated, Generic[K_co]):
     def packed(self) -> "Packed[K_co]":
         """Return the same rows, real steps only. Copies each real step once; a single full row is not copied."""
         values = pack_values(self.values, self.order)
-        fields = self.fields and {name: field.packed() for name, field in self.fields.items()}
+        fields = None
+        if self.fields is not None:
+            fields = {name: field.packed() for name, field in self.fields.items()}
         return _build_packed(self.kind, values, self, self.initial_carry, fields, self.inner)
 
     def padded(self) -> Self:
@@ -114,7 +116,9 @@ class Padded(Collated, Generic[K_co]):
 
         A batch without padding is returned unchanged, without a copy. Fields are filled with the same value.
         """
-        fields = self.fields and {name: field.fill_padding(value) for name, field in self.fields.items()}
+        fields = None
+        if self.fields is not None:
+            fields = {name: field.fill_padding(value) for name, field in self.fields.items()}
         if self.order.is_full(self.width):
             return self if fields is None else attrs.evolve(self, fields=fields)
         if torch.compiler.is_compiling():
@@ -208,7 +212,9 @@ class Packed(Collated, Generic[K_co]):
     def padded(self) -> Padded[K_co]:
         """Return the same rows in a rectangle of their original width, with zeros in the padding."""
         values = unpack_values(self.values, self.order, self.width)
-        fields = self.fields and {name: field.padded() for name, field in self.fields.items()}
+        fields = None
+        if self.fields is not None:
+            fields = {name: field.padded() for name, field in self.fields.items()}
         return _build_padded(self.kind, values, self, self.initial_carry, fields, self.inner)
 
     def with_values(self, values: Float[Tensor, "steps feature"]) -> "Packed[Hidden]":
@@ -375,7 +381,7 @@ def _check_kind(batch: Batch[Kind], axes: int) -> None:
     else:
         rule, is_right = "floating-point vectors", values.is_floating_point() and values.ndim == axes + 1
     if not is_right:
-        layout = ("batch x time" if axes == 2 else "steps") + ("" if values.ndim == axes else " x feature")
+        layout = ("batch x time" if axes == 2 else "steps") + ("" if base in {Ids, Nested} else " x feature")
         msg = (
             f"values must be {rule} of {layout} for kind {format_kind(kind)}, got {describe(values)}; "
             "use kind Ids for token ids and Vectors for features."

@@ -1,7 +1,7 @@
 """Collate sequences of any kind into one padded batch: fields each by themselves, inner rows without repetition."""
 
 from collections.abc import Callable, Mapping, Sequence
-from operator import attrgetter
+from operator import attrgetter, methodcaller
 from typing import Final, cast
 
 import numpy as np
@@ -15,7 +15,7 @@ from pipeline.data.batches import Packed, Padded
 from pipeline.data.kinds import Composite, Hidden, Ids, Kind, Nested, format_kind, get_inner_kind, get_kind_class
 from pipeline.data.metadata import BatchMetadata
 from pipeline.data.packing_order import PackingOrder
-from pipeline.data.tensors import pad_tensors, to_tensor
+from pipeline.data.tensors import from_numpy, pad_tensors, to_tensor
 from pipeline.errors import ShapeError
 
 # attrgetter: `Pad` is called once per batch, and this runs once per row.
@@ -62,7 +62,7 @@ def collate(
         found = type(sequences[0])
         return _build(found, values, counts, metadata, order)
     check_kinds(kind, sequences, metadata, field)
-    if base is Nested:
+    if get_kind_class(kind) is Nested:
         numbers, inner = find_distinct(cast("Sequence[Nested[Kind]]", sequences), get_inner_kind(kind))
         return _build(base, pad_tensors(numbers, lengths, width, 0), counts, metadata, order, inner=inner)
     order = order or PackingOrder(counts)
@@ -181,13 +181,15 @@ def find_distinct(
     else:
         first, numbers = np.arange(len(counts)), np.arange(len(counts))
     ends = counts.cumsum(0)
-    chosen = torch.from_numpy(first)
+    chosen = from_numpy(first)
     lengths = counts[chosen] if len(first) else torch.zeros(1, dtype=torch.int64)
     starts = (ends - counts)[chosen] if len(first) else torch.zeros(1, dtype=torch.int64)
     order = PackingOrder(lengths)
     steps = starts[order.row_of_step] + order.time_of_step
     batch = _pack(kind or type(inner[0]), inner, steps, lengths, order)
-    return list(torch.from_numpy(numbers).split([len(sequence) for sequence in sequences])), batch
+    # Typed by hand: torch's own signature is open.
+    split: Callable[[Tensor], tuple[Tensor, ...]] = methodcaller("split_with_sizes", list(map(len, sequences)))
+    return list(split(from_numpy(numbers))), batch
 
 
 def _pack(
@@ -195,9 +197,9 @@ def _pack(
 ) -> Packed[Kind]:
     """Return a packed batch of steps that are chosen by number from the concatenation of all sequences."""
     base = cast("type[Kind]", get_kind_class(kind))
-    if base is Nested:
+    if get_kind_class(kind) is Nested:
         numbers, inner = find_distinct(cast("Sequence[Nested[Kind]]", sequences), get_inner_kind(kind))
-        return Packed(base, torch.cat(numbers)[steps], lengths, order=order, inner=inner)
+        return Packed(base, torch.cat(numbers).index_select(0, steps), lengths, order=order, inner=inner)
     if issubclass(base, Composite):
         fields = {
             name: _pack(field_kind, [getattr(each, name) for each in sequences], steps, lengths, order)

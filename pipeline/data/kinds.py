@@ -54,7 +54,8 @@ class Ids(Kind):
 
     @override
     def __len__(self) -> int:
-        return self.values.shape[0]
+        # A single number has no steps; Pad rejects it with the row at fault.
+        return self.values.shape[0] if self.values.ndim else 0
 
     @override
     def cut(self, window: slice) -> Self:
@@ -106,6 +107,7 @@ class Nested(Kind, Generic[K_co]):
         ShapeError: if the counts are not those of the inner steps.
 
     Example:
+        >>> import torch
         >>> words = Nested(Ids(torch.tensor([7, 4, 4, 9, 2])), torch.tensor([1, 4]))  # "I", "beer"
         >>> len(words), words.cut(slice(1, 2)).inner.values.tolist()
         (2, [4, 4, 9, 2])
@@ -155,7 +157,9 @@ class Composite(Kind):
         known: Mapping[str, type[Kind]] | None = cls.__dict__.get("_kinds")
         if known is None:
             hints = get_type_hints(cls)
-            known = {field.name: _check_is_kind(cls, field.name, hints.get(field.name)) for field in _get_fields(cls)}
+            known = {
+                field.name: _check_is_kind(cls, field.name, hints.get(field.name)) for field in get_attrs_fields(cls)
+            }
             cls._kinds = known
         return known
 
@@ -175,11 +179,17 @@ class Composite(Kind):
         return evolve(self, **{name: sequence.cut(window) for name, sequence in self.get_sequences().items()})
 
 
-def _get_fields(cls: type) -> "tuple[attrs.Attribute[object], ...]":
+def get_attrs_fields(cls: type) -> "tuple[attrs.Attribute[object], ...]":
+    """Return the attrs fields of a class.
+
+    Raises:
+        TypeError: if it is not an attrs class.
+    """
     if not attrs.has(cls):
         msg = f"{cls.__name__} must be an attrs class; decorate it with @attrs.frozen(eq=False)."
         raise TypeError(msg)
-    return attrs.fields(cls)
+    fields: tuple[attrs.Attribute[object], ...] = attrs.fields(cls)
+    return fields
 
 
 def _check_is_kind(cls: type, name: str, hint: object) -> type[Kind]:

@@ -81,6 +81,7 @@ def cut_row(row: Row[K], begin: int, end: int) -> Row[K]:
 
     Example:
         >>> import torch
+        >>> from pipeline import Ids
         >>> row = Row(Ids(torch.tensor([5, 6, 7])), target=[0, None, 1], row_id=4)
         >>> part = cut_row(row, 1, 3)
         >>> part.sequence.values.tolist(), part.target, part.row_id, part.start_step
@@ -96,6 +97,7 @@ def make_filler(row: Row[K]) -> Row[K]:
 
     Example:
         >>> import torch
+        >>> from pipeline import Ids
         >>> filler = make_filler(Row(Ids(torch.tensor([5, 6, 7])), target=[0, None, 1], row_id=4))
         >>> len(filler), filler.target, filler.row_id
         (0, [], -1)

@@ -1,6 +1,6 @@
 """Turn each step that is a sequence itself into one vector: words by their characters, documents by their sentences."""
 
-from typing import Generic, final
+from typing import Generic, cast, final
 
 from torch.nn import functional
 from typing_extensions import override
@@ -55,7 +55,7 @@ class EachStep(ModuleStage[Batch[Nested[K]], Batch[Vectors]], Generic[K]):
         if value.inner is None:
             msg = f"the input of EachStep must be Nested, got {format_kind(value.kind)}; select the nested field first."
             raise ShapeError(msg)
-        vectors = self.inner(value.inner).values
+        vectors = self.inner(cast("Packed[K]", value.inner)).values
         metadata, carry, order = value.metadata, value.initial_carry, value.order
         if isinstance(value, Packed):
             steps = functional.embedding(value.values, vectors)

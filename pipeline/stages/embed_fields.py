@@ -75,7 +75,8 @@ class EmbedFields(ModuleStage[Batch[F], Batch[Vectors]], Generic[F]):
         super().__init__()
         given: object = record
         if not isinstance(given, type) or not issubclass(given, Fields):
-            msg = f"record must be a class derived from Fields, got {describe(given)}; declare the fields in one."
+            got = describe(cast("object", record))
+            msg = f"record must be a class derived from Fields, got {got}; declare the fields in one."
             raise OptionError(msg, record=record)
         self.record: type[Fields] = given
         try:

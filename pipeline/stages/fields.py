@@ -1,15 +1,15 @@
 """Rows with several fields: the base classes of their declaration, and the stages that select and combine fields."""
 
+import inspect
 from collections.abc import Callable
 from typing import ClassVar, Generic, cast, final
 
-import attrs
 from typing_extensions import TypeVar, override
 
 from pipeline.checks.hints import describe
 from pipeline.core.stage import ModuleStage, Spec
 from pipeline.data.batches import Batch, select_field
-from pipeline.data.kinds import Composite, K, Kind
+from pipeline.data.kinds import Composite, K, Kind, get_attrs_fields
 from pipeline.errors import ShapeError
 
 E = TypeVar("E", bound=Composite)
@@ -22,12 +22,13 @@ class _FieldsBase(Composite):
 
     @classmethod
     def __attrs_init_subclass__(cls) -> None:
-        for field in attrs.fields(cls):
-            if field.name in cls.__dict__ or not field.inherited:
-                setattr(cls, field.name, _FieldAccess(field.name, cls.__dict__.get(field.name)))
+        for name in (field.name for field in get_attrs_fields(cls)):
+            # The fields of a base class have their descriptors there.
+            if not isinstance(inspect.getattr_static(cls, name, None), _FieldAccess):
+                setattr(cls, name, _FieldAccess(name, cls.__dict__.get(name)))
 
     def __attrs_post_init__(self) -> None:
-        for name in (field.name for field in attrs.fields(type(self))):
+        for name in (field.name for field in get_attrs_fields(type(self))):
             value: object = getattr(self, name)
             if not isinstance(value, Kind):
                 msg = (

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, Protocol, TypeAlias, cast, final, get_args, overload
 
-import attrs
 import torch
 from torch import Tensor, nn
 from typing_extensions import TypeVar, override
@@ -180,14 +179,14 @@ class Join(ModuleStage[I_contra, O_co]):
             steps = [each.steps for each in states]
             joined = join_features(steps[0], cast("Sequence[Batch[Vectors]]", steps), combine)
             outdated = next((each.outdated for each in states if each.outdated is not None), None)
-            hidden = attrs.evolve(joined, kind=Hidden, initial_carry=None)
+            hidden = joined.with_values(joined.values)  # as Hidden, and without an initial carry
             final = combine([each.final for each in states])
             return States(hidden, final, outdated=outdated)
         if all(hasattr(output, "kind") for output in outputs):
             batches = cast("Sequence[Batch[Vectors]]", outputs)
             self._check_sizes([each.packed().values for each in batches])
-            source = value if isinstance(value, Padded) else batches[0]
-            return join_features(cast("Batch[Kind]", source), batches, combine)
+            source = cast("Batch[Kind]", value if isinstance(value, Padded) else batches[0])
+            return join_features(source, batches, combine)
         got = ", ".join(
             f"{name} returns {type(each).__name__}" for name, each in zip(self.branches, outputs, strict=True)
         )

@@ -1,7 +1,7 @@
 """The types of a stage's input and output, and the axes that their annotations name."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Union, cast, get_args, get_origin
+from typing import Any, Final, cast, get_args, get_origin
 
 import attrs
 from torch import Tensor
@@ -65,7 +65,7 @@ def get_types(part: StageBase) -> tuple[object, object]:
         branches = [get_types(branch) for branch in part.branches.values()]
         return branches[0][0], branches[0][1]
     if isinstance(part, Field | EmbedFields):
-        takes = _make_batch_type(part.record)
+        takes = _make_batch_type(cast("type[Kind]", cast("Any", part).record))
         return takes, _make_batch_type(part.kind if isinstance(part, Field) else Vectors)
     if isinstance(part, Chain):
         stages = list(part.stages.values())
@@ -80,8 +80,8 @@ def get_types(part: StageBase) -> tuple[object, object]:
 
 
 def _make_batch_type(kind: type[Kind]) -> object:
-    # Not `Batch[kind]`: to a type checker that would be a type alias with a variable.
-    return Union[Padded.__class_getitem__(kind), Packed.__class_getitem__(kind)]  # noqa: UP007
+    padded, packed = cast("Any", Padded), cast("Any", Packed)
+    return padded[kind] | packed[kind]
 
 
 def may_fit(gives: object, takes: object) -> bool:

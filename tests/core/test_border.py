@@ -21,13 +21,18 @@ from pipeline import (
     Causal,
     Classify,
     Dropout,
+    EachStep,
     Embed,
+    EmbedFields,
     Encode,
     Encoder,
+    Field,
     FromFeatures,
     FromIds,
     Hidden,
+    Identity,
     Ids,
+    Join,
     MaybeCausal,
     ModuleStage,
     NextToken,
@@ -48,11 +53,15 @@ from pipeline import (
     TokenizeWords,
     Unpack,
     Vectors,
+    through,
+    unused,
 )
 from pipeline.core.stage import StageBase
 from pipeline.errors import CompositionError, LengthError, PipelineError, ShapeError, TextError
 from pipeline.parts.tokenizer import Tokens
 from pipeline_attention import Dot
+from pipeline_recurrent import LSTM
+from support.records import Event
 from support.untyped import untyped
 
 L = torch.tensor([2, 1])
@@ -84,6 +93,15 @@ STAGES: Mapping[type[StageBase], tuple[Callable[[], Any], object, str]] = {
     Pad: (Pad, [Row(Ids(L)), Row(Ids(FLAT), row_id=5)], "row 5 must be int64 ids of time.*got float32"),
     Pack: (Pack, STEPS, r"Pack takes Padded\[Kind\], got a Packed; place it after a stage that returns what it takes"),
     Unpack: (Unpack, ROWS, "Unpack must be Packed or States, got Padded"),
+    Field: (lambda: Event.code, ROWS, "Event.code takes batches of Event, got Vectors"),
+    EmbedFields: (
+        lambda: EmbedFields(Event, through(Embed(3, 3)), unused(Vectors)),
+        ROWS,
+        "EmbedFields takes batches of Event, got Vectors",
+    ),
+    EachStep: (lambda: EachStep(Embed(3, 3) >> Encode(LSTM(3, 2)) >> Pool("max")), ROWS, "EachStep must be Nested"),
+    Identity: (lambda: Identity(2), ROWS, "Identity has size 2, got vectors of 3 features"),
+    Join: (lambda: Join(Pool("max"), Pool("mean")), ROWS, r"Pool takes States\[MaybeCausal\], got a Padded"),
     Embed: (lambda: Embed(3, 3), STATES, r"Embed takes Padded\[Ids\] or Packed\[Ids\], got a States"),
     Dropout: (Dropout, Padded(Ids, L.unsqueeze(1), L * 0), "Dropout must hold vectors, got a Padded"),
     Encode: (

@@ -18,6 +18,7 @@ import pytest
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 CHECKERS = ["mypy", "pyright"]
+RIGHT, WRONG = sorted(HERE.glob("right*.py")), sorted(HERE.glob("wrong*.py"))
 PACKAGES = ["pipeline", "pipeline_attention", "pipeline_recurrent"]
 CODES = {
     "order": "a stage after one whose output it does not take",
@@ -32,6 +33,8 @@ CODES = {
     "call": "an option that does not exist, or of a wrong type",
     "prediction": "a prediction of another type than the model gives",
     "value": "a row, a batch or states made or passed wrongly",
+    "field": "a field that is missing, misnamed or of another kind, or a class with other fields",
+    "branch": "branches whose inputs or outputs differ, or cannot be joined",
 }
 """The meaning of each code. A line is marked `# E code: reason`."""
 
@@ -117,38 +120,39 @@ def count_stages(expression: ast.expr) -> int:
 
 
 @pytest.mark.parametrize("checker", CHECKERS)
-def test_wrong_lines_are_rejected(checker: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", WRONG, ids=lambda file: file.stem)
+def test_wrong_lines_are_rejected(checker: str, file: Path, tmp_path: Path) -> None:
     """Every marked line is an error, and not only because a type is unknown; no other line is."""
-    file = HERE / "wrong.py"
     found = find_errors(checker, file, tmp_path)
     assert sorted(found) == sorted(find_marks(file))
     assert not [line for line, kinds in found.items() if kinds <= VAGUE]
 
 
 @pytest.mark.parametrize("checker", CHECKERS)
-def test_right_lines_are_accepted(checker: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", RIGHT, ids=lambda file: file.stem)
+def test_right_lines_are_accepted(checker: str, file: Path, tmp_path: Path) -> None:
     """Chains that fit have the types that they should have."""
-    assert find_errors(checker, HERE / "right.py", tmp_path) == {}
+    assert find_errors(checker, file, tmp_path) == {}
 
 
-def test_right_lines_compose() -> None:
+@pytest.mark.parametrize("file", RIGHT, ids=lambda file: file.stem)
+def test_right_lines_compose(file: Path) -> None:
     """Lines that type-check can be run."""
-    runpy.run_path(str(HERE / "right.py"))
+    runpy.run_path(str(file))
 
 
 def test_wrong_lines_are_many() -> None:
     """Each mark has a known code, and each code two lines or more."""
-    file = HERE / "wrong.py"
-    counts = Counter(find_marks(file).values())
+    counts = Counter(code for file in WRONG for code in find_marks(file).values())
     assert set(counts) == set(CODES)
     assert min(counts.values()) >= 2
-    assert counts.total() == file.read_text().count("# E ")
-    assert counts.total() >= 250
+    assert counts.total() == sum(file.read_text().count("# E ") for file in WRONG)
+    assert counts.total() >= 320
 
 
 def test_right_lines_are_many() -> None:
     """The file asserts many types, some of long chains."""
-    tree = ast.parse((HERE / "right.py").read_text())
+    tree = ast.parse("\n".join(file.read_text() for file in RIGHT))
     names = [call.func.id for call in ast.walk(tree) if isinstance(call, ast.Call) and isinstance(call.func, ast.Name)]
     assert names.count("assert_type") >= 80
     chains = [count_stages(node.value) for node in ast.walk(tree) if isinstance(node, ast.Assign)]
@@ -157,7 +161,7 @@ def test_right_lines_are_many() -> None:
 
 def test_no_line_is_silenced() -> None:
     """There are no ignore comments, and every wrong hook is used."""
-    for file in [HERE / "right.py", HERE / "wrong.py", *(HERE / "wrong_hooks").glob("*.py")]:
+    for file in [*RIGHT, *WRONG, *(HERE / "wrong_hooks").glob("*.py")]:
         assert not re.search(r"#\s*(type|pyright|mypy)\s*:", file.read_text()), file
     wrong = (HERE / "wrong.py").read_text()
     assert not [file.stem for file in (HERE / "wrong_hooks").glob("*.py") if f"= {file.stem}  # E hook" not in wrong]
