@@ -6,11 +6,13 @@ Source: https://huggingface.co/docs/tokenizers
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, final
 
 from typing_extensions import Unpack, override
 
+from pipeline.builtin.clusters import Clusters
 from pipeline.errors import OptionError
 from pipeline.extras import LazyModule
 from pipeline.parts.tokenizer import BOS, EOS, PAD, UNKNOWN, Tokenizer, Tokens
@@ -69,6 +71,8 @@ class HuggingFaceTokenizer(Tokenizer):
         added = (self.pad_token, self.bos_token, self.eos_token)
         self._special_ids = {self.vocabulary[token] for token in added if token is not None}
         self._tokenizer = tokenizer
+        # Without a normalizer, the library's offsets are right.
+        self._clusters = None if tokenizer.normalizer is None else Clusters(tokenizer.normalizer)
 
     @classmethod
     def read(cls, file: Path, **tokens: Unpack[SpecialTokens]) -> "HuggingFaceTokenizer":
@@ -123,11 +127,25 @@ class HuggingFaceTokenizer(Tokenizer):
         return [
             Tokens(
                 ids if has_none_of(ids := encoding.ids) else self._replace_special_ids(ids),
-                encoding.offsets if offsets else (),
+                self._get_offsets(source, encoding) if offsets else (),
                 [word for word in encoding.word_ids if word is not None] if split else (),
             )
-            for encoding in found
+            for source, encoding in zip(inputs, found, strict=True)
         ]
+
+    def _get_offsets(self, source: str | list[str], encoding: "tokenizers.Encoding") -> Sequence[tuple[int, int]]:
+        offsets: list[tuple[int, int]] = encoding.offsets
+        if self._clusters is None:
+            return offsets
+        if isinstance(source, str):
+            return self._clusters.extend(source, offsets)
+        # The tokens of a word are side by side, and their offsets count from its beginning.
+        spans = iter(offsets)
+        found: list[tuple[int, int]] = []
+        for word, tokens in groupby(encoding.word_ids):
+            text = "" if word is None else source[word]
+            found += self._clusters.extend(text, [next(spans) for _ in tokens])
+        return found
 
     def _replace_special_ids(self, ids: list[int]) -> list[int]:
         """Replace special tokens by the unknown one: a whole word such as "<pad>" has no other token."""

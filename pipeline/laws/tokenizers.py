@@ -25,6 +25,14 @@ TEXTS: Final = (
 WORD_ROWS: Final = (("New", "York", "is", "big"), ("caf\u00e9",), (), ("\u6771\u4eac", "\U0001f98a", "a b"))
 """Rows of words: one with a single word, an empty one, and one with words that may become several tokens."""
 
+SPELLINGS: Final = (
+    (("c", "a", "f", "\u00e9", " ", "b"), ("c", "a", "f", "e\u0301", " ", "b")),
+    (("\uac01", "!", " ", "\u00c5", "b"), ("\u1100\u1161\u11a8", "!", " ", "\u212b", "b")),
+    (("i\u0307", "x", " ", "b"), ("\u0130", "X", " ", "B")),
+    (("fi", "n", " ", "b"), ("\ufb01", "n", " ", "b")),
+)
+"""Texts in two spellings, letter by letter: composed or not, as one character or two, in lower case or not."""
+
 
 @law
 def vocabulary_is_valid(make: MakeTokenizer) -> None:
@@ -92,6 +100,37 @@ def _check_offsets(found: Tokens, texts: Sequence[str], *, in_order: bool) -> No
             msg = f"a token of {text[:40]!r} starts at {start}, but the one before it at {before}; keep their order."
             raise FaultError(msg)
         before = start
+
+
+@law
+def offsets_cover_whole_letters(make: MakeTokenizer) -> None:
+    """If two spellings of a text have the same tokens, these have the offsets of the same letters in both, whole ones.
+
+    For example, a tokenizer may compose letters before it splits the text. The offsets are those in the original text.
+    """
+    tokenizer = make()
+    for spellings in SPELLINGS:
+        texts = ["".join(letters) for letters in spellings]
+        for found in (tokenizer.encode(texts), tokenizer.encode_words([[text] for text in texts])):
+            if list(found[0].ids) != list(found[1].ids):
+                continue
+            first, second = (_find_letters(*spelling) for spelling in zip(spellings, found, strict=True))
+            if first != second:
+                msg = (
+                    f"{texts[0]!a} and {texts[1]!a} have the same tokens, but their offsets {list(found[0].offsets)} "
+                    f"and {list(found[1].offsets)} are not those of the same letters; give each token the offsets of "
+                    "all characters of the original text that it stands for."
+                )
+                raise FaultError(msg, texts=texts)
+
+
+def _find_letters(letters: Sequence[str], found: Tokens) -> tuple[list[list[int]], list[int]]:
+    """Return the letters that each token touches, and those that are covered only in part."""
+    letter_of = [number for number, letter in enumerate(letters) for _ in letter]
+    covered = {place for start, end in found.offsets for place in range(start, end)}
+    missing = {number for place, number in enumerate(letter_of) if place not in covered}
+    touched = [sorted(set(letter_of[start:end])) for start, end in found.offsets]
+    return touched, [number for numbers in touched for number in numbers if number in missing]
 
 
 @law
@@ -344,6 +383,7 @@ TOKENIZER_LAWS: Final[tuple[Law[Tokenizer], ...]] = (
     vocabulary_is_valid,
     ids_are_in_vocabulary,
     offsets_are_within_text,
+    offsets_cover_whole_letters,
     tokens_know_their_word,
     decoded_text_has_same_tokens,
     decoding_skips_special_tokens,

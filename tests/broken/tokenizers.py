@@ -1,6 +1,8 @@
 """Tokenizers with one mistake each."""
 
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import ClassVar, Final
 
 import attrs
@@ -57,6 +59,26 @@ class CountsBytes(Letters):
     @override
     def spans(self, text: str) -> list[tuple[int, int]]:
         return [(place, place + 1) for place in range(len(text.encode()))]
+
+
+class ComposesLetters(Letters):
+    """Composes letters, and gives offsets in the composed text."""
+
+    @override
+    def cut(self, text: str, *, offsets: bool) -> Tokens:
+        return super().cut(unicodedata.normalize("NFC", text), offsets=offsets)
+
+
+class CoversFirstCharacter(Letters):
+    """Composes letters, and gives each the offsets of its first character only."""
+
+    @override
+    def cut(self, text: str, *, offsets: bool) -> Tokens:
+        starts = [place for place, sign in enumerate(text) if not place or not unicodedata.combining(sign)]
+        composed = [unicodedata.normalize("NFC", text[a:b]) for a, b in pairwise([*starts, len(text)])]
+        cut = super().cut("".join(composed), offsets=False)
+        spans = [(a, a + 1) for a, letter in zip(starts, composed, strict=True) for _ in letter.encode()]
+        return Tokens(cut.ids, spans if offsets else ())
 
 
 class LosesSpaces(Letters):
@@ -219,6 +241,8 @@ class GrowsItsVocabulary(Letters):
 
 TRIALS: Final[tuple[Trial, ...]] = (
     trial(CountsBytes, TOKENIZER_LAWS, "offsets_are_within_text"),
+    trial(ComposesLetters, TOKENIZER_LAWS, "offsets_cover_whole_letters"),
+    trial(CoversFirstCharacter, TOKENIZER_LAWS, "offsets_cover_whole_letters"),
     trial(LosesSpaces, TOKENIZER_LAWS, "decoded_text_has_same_tokens"),
     trial(ParsesSpecialTokens, TOKENIZER_LAWS, "special_tokens_in_text_are_text"),
     trial(
