@@ -13,7 +13,7 @@ from pipeline.core.stage import ModuleStage, Spec
 from pipeline.data.batches import Batch
 from pipeline.data.kinds import Hidden, Kind, Vectors
 from pipeline.data.rows import FILLER
-from pipeline.data.states import Causal, MaybeCausal, S_co, States
+from pipeline.data.states import Causal, MaybeCausal, S, S_co, States
 from pipeline.errors import CompositionError, LengthError, ShapeError
 from pipeline.parts.encoder import Encoder
 from pipeline.registry import registry
@@ -54,7 +54,7 @@ class Encode(PartStage[Encoder[S_co]], ModuleStage[Batch[H_contra], States[S_co]
     encoder: Encoder[S_co] | None
 
     @overload
-    def __init__(self: "Encode[S_co, Vectors]", encoder: Encoder[S_co], /, *, name: str | None = None) -> None: ...
+    def __init__(self: "Encode[S, Vectors]", encoder: Encoder[S], /, *, name: str | None = None) -> None: ...
     @overload
     def __init__(
         self: "Encode[MaybeCausal, Hidden]",
