@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Generic, Self
 
 import attrs
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
@@ -203,5 +204,7 @@ def _cross_entropy(
                 "increase the number of classes of the head, or build Pad and the head from one Labels."
             )
             raise TargetError(msg, row=row_id, target=int(targets[item]), classes=classes)
-    total = functional.cross_entropy(values, targets, ignore_index=IGNORED, reduction="sum")
+    losses = functional.cross_entropy(values, targets, ignore_index=IGNORED, reduction="none")
+    # Not reduction="sum": in float16 the sum of a long batch is infinite.
+    total = losses.sum(dtype=torch.promote_types(losses.dtype, torch.float32))
     return total / ((targets != IGNORED).sum().clamp(min=1) if over is None else over)

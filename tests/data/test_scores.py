@@ -28,6 +28,20 @@ def test_step_loss_averages_over_real_steps_with_a_target() -> None:
     torch.testing.assert_close(scores.log_softmax()[scores.order.reading_order], rows)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_losses_of_low_precision_are_summed_in_float32(dtype: torch.dtype) -> None:
+    """The sum of this batch is above the largest float16, and its mean is log(20)."""
+    steps = 40_000
+    metadata = BatchMetadata(torch.arange(1), targets=torch.zeros(1, steps, dtype=torch.int64))
+    values = torch.zeros(steps, 20, dtype=dtype, requires_grad=True)
+    loss = StepScores(values, torch.tensor([steps]), range(20), metadata=metadata).loss()
+    assert loss.dtype is torch.float32
+    torch.testing.assert_close(loss, torch.tensor(20.0).log(), rtol=torch.finfo(dtype).eps, atol=0)
+    loss.backward()
+    assert values.grad is not None
+    torch.testing.assert_close(values.grad[:, 0].float() * steps, torch.full((steps,), -0.95), rtol=0.01, atol=0)
+
+
 def test_losses_of_micro_batches_add_up() -> None:
     """Losses divided by the weight of the whole batch sum to its loss, unlike means of means."""
     targets = torch.tensor([0, 1, IGNORED, 1, 0])
