@@ -17,7 +17,7 @@ from torch.autograd.function import FunctionCtx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from pipeline.functional.transforms import are_functions_transformed
+from pipeline.functional.transforms import are_functions_transformed, name_transform
 
 # Block sizes, measured on CPUs with 1 to 4 MiB of cache per core; the bench `attend` compares them.
 _BLOCKS_PER_ROW: Final = 16
@@ -123,14 +123,22 @@ class _FusedAttention(torch.autograd.Function):
         inputs, contexts = inner
         # With `create_graph=True` gradients are enabled here, and every operation must be differentiable.
         with_graph = torch.is_grad_enabled()
-        if with_graph:
-            inputs = list(saved[:3])
-            with sdpa_kernel(SDPBackend.MATH):
-                contexts = _call_torch(saved[0], saved[1], saved[2], saved[3])
+        if with_graph or name_transform(*gradients):
+            with sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
+                inputs = _separate(saved[:3])
+                contexts = _call_torch(inputs[0], inputs[1], inputs[2], saved[3])
         needed = [tensor for tensor in inputs if tensor.requires_grad]
         # The inner graph is freed with this context. Until then a second pass through a retained graph needs it.
         found = iter(torch.autograd.grad(contexts, needed, gradients, retain_graph=True, create_graph=with_graph))
         return *(next(found) if tensor.requires_grad else None for tensor in inputs), None
+
+
+def _separate(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return views, each a node of its own in the graph.
+
+    Queries and keys may be one tensor, or one computed from the other. By a view, each has its own gradient only.
+    """
+    return [tensor.view_as(tensor) for tensor in tensors]
 
 
 _apply_fused: Final[Callable[..., Tensor]] = getattr(_FusedAttention, "apply")  # noqa: B009
@@ -304,7 +312,7 @@ class _AttendEarlier(torch.autograd.Function):
         saved: tuple[Tensor, ...] = getattr(ctx, "saved_tensors")  # noqa: B009
         tensors, weights = saved[:count], saved[count:]
         # With `create_graph=True` gradients are enabled here, and every operation must be differentiable.
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or name_transform(*gradients):
             return None, None, *_backward_with_graph(blocks, tensors, gradients[0])
         return None, None, *_backward(blocks, tensors, weights, gradients[0])
 
@@ -357,6 +365,9 @@ def _backward_to_scores(weights: Tensor, key: Tensor, values: Tensor, gradient: 
 
 def _backward_with_graph(blocks: _Blocks, tensors: Sequence[Tensor], gradient: Tensor) -> Sequence[Tensor | None]:
     """Return differentiable gradients: compute the contexts again with torch's operations, all scores at once."""
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        tensors = _separate(tensors)
     query, key, values = tensors[0], tensors[1], tensors[-1]
     time = torch.arange(query.shape[1], device=query.device)
     distance = time.unsqueeze(1) - time
@@ -365,9 +376,9 @@ def _backward_with_graph(blocks: _Blocks, tensors: Sequence[Tensor], gradient: T
     in_block = torch.zeros(query.shape[:2], dtype=torch.bool, device=query.device)
     for rows, queries, _ in blocks:
         in_block[rows, queries] = True
-    with sdpa_kernel(SDPBackend.MATH):
+    with sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
         contexts = dot_product_attention(query, key, values, is_allowed & in_block.unsqueeze(2))
-    contexts = torch.cat([values[:, :1], contexts[:, 1:]], 1)
+        contexts = torch.cat([values[:, :1], contexts[:, 1:]], 1)
     inputs = [tensor for tensor in tensors if tensor.requires_grad]
-    gradients = iter(torch.autograd.grad(contexts, inputs, gradient, create_graph=True, allow_unused=True))
+    gradients = iter(torch.autograd.grad(contexts, inputs, gradient, create_graph=create_graph, allow_unused=True))
     return [next(gradients) if tensor.requires_grad else None for tensor in tensors]

@@ -63,6 +63,23 @@ def test_blocks_equal_the_loop(window: int | None, memory: int, shared: bool) ->
     torch.testing.assert_close(*slopes)
 
 
+def test_gradients_with_a_graph_equal_those_without() -> None:
+    """If queries, keys and values are one tensor, or one is computed from another."""
+    (x,) = make_rectangles(torch.tensor([5, 3]), 1)
+    mask = torch.rand(2, 5, 5) > 0.3
+    for function in (
+        lambda: blocks.dot_product_attention(x, x, x, mask),
+        lambda: blocks.causal_dot_product_attention(x, x * 2, x),
+        lambda: attend_earlier_in_blocks(x, x, x, [2, 2, 2, 1, 1], memory=2**20),
+        lambda: attend_earlier_in_blocks(x * 2, x, x * 3, [2, 2, 2, 1, 1], memory=2**20),
+    ):
+        found = [
+            torch.autograd.grad(function().square().sum(), x, create_graph=create_graph)[0]
+            for create_graph in (False, True)
+        ]
+        torch.testing.assert_close(found[0], found[1])
+
+
 @pytest.mark.usefixtures("_division")
 @pytest.mark.parametrize("packed", [True, False])
 def test_stage_equals_loop_for_unsorted_rows(packed: bool) -> None:

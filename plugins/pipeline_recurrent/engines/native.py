@@ -239,9 +239,9 @@ class _NativeLayer(Function):
     def backward(ctx: _Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         layout, needed, saved = ctx.layout, ctx.needs_input_grad[2:], ctx.saved_tensors
         inputs = LayerInputs.from_tensors(layout.cell, layout.order, layout.directions, saved[: len(needed)])
-        # Grad mode is on in a backward pass if its gradients will be differentiated themselves. `torch.func.vmap` of a
-        # backward pass is a transform, though the forward pass was none.
-        if torch.is_grad_enabled() or name_transform():
+        # Grad mode is on in a backward pass if its gradients will be differentiated themselves. A backward pass for a
+        # batch of gradients is a transform, though the forward pass was none.
+        if torch.is_grad_enabled() or name_transform(*gradients):
             return None, None, *double_backward(inputs, gradients, needed)
         buffers = cast("Sequence[Tensor]", saved[len(needed) :])
         with torch.autocast("cpu", enabled=False):
@@ -283,7 +283,10 @@ def _run(layout: Layout, inputs: LayerInputs) -> tuple[list[Tensor], list[Tensor
             own["cells"] = cells[direction]
         tensors.append(own)
     layout.run(tensors, backward=False, keep=layout.train)
-    output = layout.unpad(by_direction).flatten(1)
+    output = states
+    if layout.wide != layout.hidden:
+        output = like.new_empty(steps, layout.directions * layout.hidden)
+        layout.split_directions(output, layout.hidden).copy_(by_direction[..., : layout.hidden])
     return [output, *map(layout.unpad, ended)], [states, *initial, *gates, *cells]
 
 

@@ -100,9 +100,9 @@ class _PlainLayer(Function):
     def backward(ctx: _Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         needed, saved = ctx.needs_input_grad[1:], ctx.saved_tensors
         inputs = LayerInputs.from_tensors(*ctx.layer, saved[: len(needed)])
-        # Grad mode is on in a backward pass if its gradients will be differentiated themselves. `torch.func.vmap` of a
-        # backward pass is a transform, though the forward pass was none.
-        if torch.is_grad_enabled() or name_transform():
+        # Grad mode is on in a backward pass if its gradients will be differentiated themselves. A backward pass for a
+        # batch of gradients is a transform, though the forward pass was none.
+        if torch.is_grad_enabled() or name_transform(*gradients):
             return None, *double_backward(inputs, gradients, needed)
         output, gates, *extras = cast("Sequence[Tensor]", saved[len(needed) :])
         if not may_overwrite_saved():

@@ -62,7 +62,7 @@ def _unroll_direction(
 def double_backward(inputs: LayerInputs, gradients: Sequence[Tensor], needed: Sequence[bool]) -> list[Tensor | None]:
     """Return the gradients of a layer, computed once more by torch's packed kernel, which has second derivatives.
 
-    In a transform of torch, such as a backward pass for a batch of gradients, the layer is unrolled instead.
+    In a transform of `torch.func`, the layer is unrolled instead.
 
     Args:
         inputs: the layer.
@@ -71,9 +71,12 @@ def double_backward(inputs: LayerInputs, gradients: Sequence[Tensor], needed: Se
     """
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
+        # Views, each a node of its own in the graph: one tensor may be computed from another, or be given twice.
+        tensors = [tensor if tensor is None else tensor.view_as(tensor) for tensor in inputs.tensors]
+        inputs = LayerInputs.from_tensors(inputs.cell, inputs.order, len(inputs.weights), tensors)
         output, ended = unroll(inputs) if name_transform() else run_packed_layer(inputs)
     needed_tensors = [
-        tensor for tensor, want in zip(inputs.tensors, needed, strict=True) if want and tensor is not None
+        tensor for tensor, want in zip(tensors, needed, strict=True) if want and tensor is not None
     ]
     found = iter(
         torch.autograd.grad((output, *ended), needed_tensors, gradients, create_graph=create_graph, allow_unused=True)

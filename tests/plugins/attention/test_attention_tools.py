@@ -72,6 +72,24 @@ def test_transforms_of_functions_are_right(stage: str, lengths: Tensor) -> None:
     torch.testing.assert_close(result.tangent, wanted.sum())
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")  # torch's own vmap
+@EVERY_BATCH
+@EVERY_STAGE
+def test_gradients_with_a_graph_and_in_a_batch_equal_those_alone(stage: str, lengths: Tensor) -> None:
+    """create_graph, vmap over a backward pass, and is_grads_batched."""
+    loss, values = Loss(stage, lengths), draw(lengths)
+    wanted = torch.autograd.grad(loss(values * 1), values)[0]
+    torch.testing.assert_close(torch.autograd.grad(loss(values * 1), values, create_graph=True)[0], wanted)
+    result, seeds = loss(values * 1), torch.tensor([1.0, -2.0, 0.0])
+    batch = torch.stack([wanted * each for each in seeds])
+
+    def pull(gradient: Tensor) -> Tensor:
+        return torch.autograd.grad(result, values, gradient, retain_graph=True)[0]
+
+    torch.testing.assert_close(torch.func.vmap(pull)(seeds), batch)
+    torch.testing.assert_close(torch.autograd.grad(result, values, seeds, is_grads_batched=True)[0], batch)
+
+
 @EVERY_BATCH
 @EVERY_STAGE
 def test_second_derivatives_are_right(stage: str, lengths: Tensor) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline import Encode, MaybeCausal, Padded, Vectors
+from pipeline import Encode, MaybeCausal, Packed, Padded, Vectors
 from pipeline.data.metadata import BatchMetadata
 from pipeline.errors import LengthError, OptionError
 from pipeline_recurrent import GRU, LSTM, RNN, EngineName
@@ -119,11 +119,13 @@ def test_weights_can_be_batched(kind: Kind) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")  # torch's dense kernel
+@EVERY_BATCH
+@EVERY_KIND
 @EVERY_ENGINE
-def test_a_batch_of_gradients_is_right(engine: EngineName) -> None:
-    """Vmap over a backward pass whose forward pass was ordinary, as for a Jacobian."""
-    lengths = LENGTHS["ragged"]
-    encoder: Recurrent[MaybeCausal] = LSTM(3, 4, engine=engine)
+def test_a_batch_of_gradients_is_right(engine: EngineName, kind: Kind, lengths: Tensor) -> None:
+    """Vmap over a backward pass whose forward pass was ordinary, as for a Jacobian; by hand, or by autograd itself."""
+    seed(0)
+    encoder: Recurrent[MaybeCausal] = kind(3, 4, bidirectional=True, engine=engine)
     values = draw(lengths)
     final = encoder(Padded(Vectors, values, lengths)).final
     seeds = torch.randn(3, *final.shape)
@@ -131,7 +133,9 @@ def test_a_batch_of_gradients_is_right(engine: EngineName) -> None:
     def pull(gradient: Tensor) -> Tensor:
         return torch.autograd.grad(final, values, gradient, retain_graph=True)[0]
 
-    torch.testing.assert_close(torch.func.vmap(pull)(seeds), torch.stack([pull(each) for each in seeds]))
+    wanted = torch.stack([pull(each) for each in seeds])
+    torch.testing.assert_close(torch.func.vmap(pull)(seeds), wanted)
+    torch.testing.assert_close(torch.autograd.grad(final, values, seeds, is_grads_batched=True)[0], wanted)
 
 
 @pytest.mark.parametrize("engine", [name for name in ENGINES if name not in {"auto", "plain"}])
@@ -160,6 +164,25 @@ def test_second_derivatives_are_right(engine: EngineName, kind: Kind, lengths: T
         loss, values = Loss(kind, name, lengths), draw(lengths)
         (first,) = torch.autograd.grad(loss(values), values, create_graph=True)
         found.append(differentiate(first.square().sum(), values))
+    torch.testing.assert_close(found[0], found[1])
+
+
+@EVERY_KIND
+@EVERY_ENGINE
+def test_gradients_with_a_graph_equal_those_without(engine: EngineName, kind: Kind) -> None:
+    """Where the arguments of a layer depend on each other: initial states on the steps, and both directions' weights."""
+    seed(0)
+    encoder: Recurrent[MaybeCausal] = kind(4, 4, bidirectional=True, engine=engine)
+    for name in ("weight_ih_l0", "weight_hh_l0"):
+        setattr(encoder.rnn, f"{name}_reverse", encoder.rnn.get_parameter(name))
+    values = torch.randn(9, 4, requires_grad=True)
+    found: list[list[Tensor]] = []
+    for create_graph in (False, True):
+        steps = values * 1
+        initial = tuple(steps[:2].expand(2, 2, 4).tanh() for _ in range(2 if kind is LSTM else 1))
+        final = encoder(Packed(Vectors, steps, torch.tensor([3, 6]), initial_carry=initial)).final
+        loss = final.square().sum()
+        found.append(list(torch.autograd.grad(loss, [values, *encoder.parameters()], create_graph=create_graph)))
     torch.testing.assert_close(found[0], found[1])
 
 
@@ -309,6 +332,26 @@ def test_changed_steps_are_right_or_an_error(engine: EngineName) -> None:
             (used if which == "input" else states.steps.values).detach().zero_()
             try:
                 found = differentiate(states.final.sum(), values)
+            except RuntimeError as error:
+                assert "modified by an inplace operation" in str(error)  # noqa: PT017
+            else:
+                torch.testing.assert_close(found, wanted)
+
+
+@EVERY_ENGINE
+def test_output_changed_as_by_an_operation_is_right_or_an_error(engine: EngineName) -> None:
+    """As for torch's own operations: `add_` on the hidden vectors, with and without gradients."""
+    for kind, hidden, both in ((kind, hidden, both) for kind in KINDS for hidden in (5, 16) for both in (False, True)):
+        for with_grad in (True, False):
+            seed(0)
+            encoder: Recurrent[MaybeCausal] = kind(3, hidden, bidirectional=both, engine=engine)
+            values = draw(LENGTHS["ragged"])
+            states = encoder(Padded(Vectors, values, LENGTHS["ragged"]))
+            wanted = torch.autograd.grad((states.steps.values + 1).square().sum(), values, retain_graph=True)[0]
+            try:
+                with torch.set_grad_enabled(with_grad):
+                    states.steps.values.add_(1)
+                found = differentiate(states.steps.values.square().sum(), values)
             except RuntimeError as error:
                 assert "modified by an inplace operation" in str(error)  # noqa: PT017
             else:
