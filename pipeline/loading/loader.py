@@ -24,8 +24,8 @@ from pipeline.loading.workers import (
     MonitoredDataset,
     MonitoredInit,
     NumberedBatches,
+    PlanMonitor,
     WorkerFailure,
-    WorkerMonitor,
     WorkerSeeds,
     check_worker_options,
     install_sigchld_handler,
@@ -231,7 +231,7 @@ class _MonitoredLoader(Generic[T]):
         self._keep_workers: Final[bool] = options["persistent_workers"]
         workers: int = options["num_workers"]
         progress = ProgressTable(workers) if workers else None
-        self._monitor: Final = None if progress is None else WorkerMonitor(progress, dataset, self.batches)
+        self._monitor: Final = None if progress is None else PlanMonitor(progress, dataset, self.batches)
         # Rows are cut in the workers. The monitor gets the whole dataset, which knows the records by their numbers.
         splits = batches.plan.splits
         if splits.limit is not None:

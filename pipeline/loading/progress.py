@@ -17,8 +17,8 @@ from pipeline.data.tensors import to_ints
 share_memory: Final[Callable[[Tensor], Tensor]] = methodcaller("share_memory_")
 """Move a tensor into memory that all processes share; typed here, because torch's own signature is untyped."""
 
-_COLUMNS: Final = 4
-"""The worker's process id, the batch number, the phase, and the record being read or -1."""
+_COLUMNS: Final = 5
+"""The worker's process id, the batch number, the phase, the record being read or -1, and the first without a row."""
 
 
 class WorkerPhase(IntEnum):
@@ -37,15 +37,17 @@ class WorkerProgress:
 
     Attributes:
         pid: the worker's process id; 0 until it starts its first batch.
-        batch: the number of its batch in the plan.
+        batch: the number of its batch in the plan; of a stream, the number of its own batch.
         phase: the phase of that batch.
-        record: the record that it reads; None if it reads several at once.
+        record: the record that it reads; None if it reads several at once. Of a stream, the last one that it read.
+        first: of a stream, the first record of its shard that gave no row yet.
     """
 
     pid: int
     batch: int
     phase: WorkerPhase
     record: int | None
+    first: int = 0
 
 
 @final
@@ -64,13 +66,13 @@ class ProgressTable:
 
     def __iter__(self) -> Iterator[WorkerProgress]:
         for worker in range(len(self._table)):
-            pid, batch, phase, record = to_ints(self._table[worker])
-            yield WorkerProgress(pid, batch, WorkerPhase(phase), None if record < 0 else record)
+            pid, batch, phase, record, first = to_ints(self._table[worker])
+            yield WorkerProgress(pid, batch, WorkerPhase(phase), None if record < 0 else record, first)
 
     def start_batch(self, worker: int, batch: int) -> None:
         """Record that this process, which is the given worker, starts a batch."""
         entry = self._table[worker].numpy()
-        entry[:] = os.getpid(), batch, WorkerPhase.READING, -1
+        entry[:4] = os.getpid(), batch, WorkerPhase.READING, -1
         _own.entry = entry
 
 
@@ -98,5 +100,17 @@ def report_record(record: int) -> None:
 def report_phase(phase: WorkerPhase) -> None:
     """Record the next phase of this worker's batch. Does nothing outside a worker."""
     if _own.entry is not None:
-        # The last two columns: no single record is being read any more.
-        _own.entry[2:] = phase, -1
+        # No single record is being read any more.
+        _own.entry[2:4] = phase, -1
+
+
+def report_stream_record(record: int, *, is_read: bool) -> None:
+    """Record which record of a stream this worker reads, or has read last. Does nothing outside a worker."""
+    if _own.entry is not None:
+        _own.entry[2:4] = WorkerPhase.COLLATING if is_read else WorkerPhase.READING, record
+
+
+def report_stream_rows(first: int) -> None:
+    """Record the first record of a stream that gave no row yet. Does nothing outside a worker."""
+    if _own.entry is not None:
+        _own.entry[4] = first

@@ -19,7 +19,7 @@ from pipeline.data.kinds import Kind
 from pipeline.data.rows import Row, is_row
 from pipeline.errors import CompositionError, OptionError, PipelineError
 from pipeline.loading.frameworks import reject_accelerate_split
-from pipeline.loading.progress import share_memory
+from pipeline.loading.progress import report_stream_record, report_stream_rows, share_memory
 from pipeline.loading.ranks import get_rank_and_world_size
 from pipeline.loading.records import add_record_note, describe_records
 from pipeline.stages.input_stage import InputStage
@@ -344,11 +344,14 @@ class Shard(Generic[X]):
             values = stage.map(values)
         has_input_stage = any(isinstance(stage, InputStage) for stage in stages[:1])
         record = self.first
+        report_stream_rows(record)
         try:
             for value in values:
                 # An input stage counts the records of this shard, from 0.
-                yield _with_row_id(value, record) if has_input_stage and is_row(value) else value
+                row = _with_row_id(value, record) if has_input_stage and is_row(value) else value
                 record += self.step
+                report_stream_rows(record)
+                yield row
         except Exception as error:
             if reading.failed:
                 # Reading failed, whatever the stages did with the records before.
@@ -376,11 +379,13 @@ class _Reading:
 def _read_numbers(source: Sequence[X], numbers: range, reading: _Reading) -> Iterator[X]:
     """Read some records by number. A StopIteration becomes a RuntimeError here, and is not the end (PEP 479)."""
     for reading.record in numbers:
+        report_stream_record(reading.record, is_read=False)
         try:
             value = source[reading.record]
         except Exception:
             reading.failed = True
             raise
+        report_stream_record(reading.record, is_read=True)
         yield value
 
 
@@ -398,6 +403,7 @@ def _read_whole(source: Iterable[X], first: int, reading: _Reading) -> Iterator[
     values: Iterator[X] | None = None
     while True:
         reading.record += 1
+        report_stream_record(reading.record, is_read=False)
         if info is not None:
             module._worker_info = None  # noqa: SLF001
         try:
@@ -411,6 +417,8 @@ def _read_whole(source: Iterable[X], first: int, reading: _Reading) -> Iterator[
                 module._worker_info = info  # noqa: SLF001
         if value is end:
             reading.record -= 1
+        report_stream_record(reading.record, is_read=True)
+        if value is end:
             return
         yield cast("X", value)
 

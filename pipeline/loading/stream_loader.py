@@ -12,11 +12,20 @@ from typing_extensions import override
 from pipeline.batching.epochs import EpochState
 from pipeline.data.batches import is_batch
 from pipeline.data.report import Report
-from pipeline.errors import OptionError
+from pipeline.errors import OptionError, WorkerError
 from pipeline.loading.frameworks import count_batches_ahead, find_pending_state, make_skip_error
 from pipeline.loading.loader import Start
+from pipeline.loading.progress import ProgressTable, WorkerPhase, WorkerProgress, report_phase
+from pipeline.loading.records import describe_record, describe_records
 from pipeline.loading.stream_dataset import ShardCursor, StreamDataset
-from pipeline.loading.workers import WorkerFailure, WorkerSeeds, check_worker_options, shut_down_workers
+from pipeline.loading.workers import (
+    WorkerFailure,
+    WorkerMonitor,
+    WorkerSeeds,
+    check_worker_options,
+    install_sigchld_handler,
+    shut_down_workers,
+)
 
 X = TypeVar("X")
 B = TypeVar("B")
@@ -109,6 +118,7 @@ class StreamLoader(Generic[B]):
 
         Raises:
             OptionError: if the source is an iterator that has already been read.
+            WorkerError: if a worker dies or hangs.
         """
         if (state := find_pending_state(self, even_at_end=True)) is not None:
             self.load_state_dict(state)
@@ -123,11 +133,16 @@ class StreamLoader(Generic[B]):
         # turn, worker 0 gets the shard that is next, worker 1 the one after it, and so on.
         starts = [position.shards[(first + worker) % workers] for worker in range(workers)]
         generator = self._generator.for_epoch(self.epoch)
-        shards = _Shards(self.stream, starts)
+        progress = ProgressTable(workers) if self._options["num_workers"] else None
+        shards = _Shards(self.stream, starts, progress)
         outputs = iter(DataLoader[Any](shards, batch_size=None, generator=generator, **self._options))
+        monitor = None
+        if progress is not None:
+            monitor = _StreamMonitor(progress, self.stream.source, starts[0].num_shards)
+            install_sigchld_handler()  # after the workers have started, as in a Loader
         self.report = Report()
         try:
-            for output in outputs:
+            for output in outputs if monitor is None else monitor.watch(outputs):
                 if isinstance(output, WorkerFailure):
                     raise output.to_error()
                 worker, after, batch = output
@@ -203,21 +218,76 @@ def _list_shards(shards: Sequence[tuple[int, int]]) -> str:
 
 
 @final
+class _StreamMonitor(WorkerMonitor):
+    """Monitor of workers that read the shards of a source."""
+
+    def __init__(self, progress: ProgressTable, source: object, num_shards: int) -> None:
+        super().__init__(progress)
+        self._source: Final = source
+        self._num_shards: Final = num_shards
+
+    def watch(self, outputs: Iterator[Any]) -> Iterator[Any]:
+        """Yield the outputs of the workers.
+
+        Raises:
+            WorkerError: if a worker dies or hangs.
+        """
+        while True:
+            try:
+                output = next(outputs)
+            except StopIteration:
+                return
+            except WorkerError:  # raised by the signal handler, and already explained
+                raise
+            except Exception as error:
+                if (explained := self.explain(error)) is not None:
+                    raise explained from error
+                raise
+            yield output
+
+    @override
+    def _describe(self, progress: WorkerProgress) -> str:
+        if progress.phase is WorkerPhase.DONE:
+            return f"had just finished its batch {progress.batch}"
+        if progress.record is None:
+            return f"had not begun to read its batch {progress.batch}"
+        if records := self._get_records(progress):
+            return f"was at {describe_records(self._source, records)}, in its batch {progress.batch}"
+        return f"was making its batch {progress.batch}, after {describe_record(self._source, progress.record)}"
+
+    @override
+    def _get_records(self, progress: WorkerProgress) -> list[int]:
+        if progress.record is None or progress.phase is WorkerPhase.READING:
+            return [] if progress.record is None else [progress.record]
+        # Stages read some records ahead: it is one of those that were read, but gave no row yet.
+        return list(range(progress.first, progress.record + 1, self._num_shards))
+
+
+@final
 class _Shards(IterableDataset[Any]):
     """Batches of the worker's shard, each with the worker's number and the position after it; or an error."""
 
-    def __init__(self, stream: StreamDataset[object, B], starts: Sequence[ShardCursor]) -> None:
+    def __init__(
+        self, stream: StreamDataset[object, B], starts: Sequence[ShardCursor], progress: ProgressTable | None
+    ) -> None:
         self._stream = stream
         self._starts = starts
+        self._progress = progress
 
     @override
     def __iter__(self) -> Iterator[tuple[int, ShardCursor, object] | WorkerFailure]:
         info = get_worker_info()
-        if info is None:
+        if info is None or self._progress is None:
             yield from self._read(0)
             return
         try:
-            yield from self._read(info.id)
+            self._progress.start_batch(info.id, 0)
+            for number, output in enumerate(self._read(info.id), start=1):
+                # The worker waits until the training process takes batches: it does not hang.
+                report_phase(WorkerPhase.DONE)
+                yield output
+                self._progress.start_batch(info.id, number)
+            report_phase(WorkerPhase.DONE)
         except Exception as error:  # noqa: BLE001 - it is raised in the training process
             # torch would build a new error from the text of this one, without its details and notes.
             yield WorkerFailure.from_error(error, info.id)

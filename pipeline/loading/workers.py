@@ -15,6 +15,7 @@ import signal
 import threading
 import time
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import active_children
@@ -342,20 +343,15 @@ class MonitoredCollate(Generic[R, T]):
             report_phase(WorkerPhase.DONE)
 
 
-@final
-class WorkerMonitor:
+class WorkerMonitor(ABC):
     """View of a loader's workers from the training process: turns torch's errors into ones that name the record.
 
     Args:
         progress: the table in which the workers report.
-        dataset: the dataset, which names records.
-        batches: the batches that the workers make.
     """
 
-    def __init__(self, progress: ProgressTable, dataset: object, batches: NumberedBatches) -> None:
+    def __init__(self, progress: ProgressTable) -> None:
         self._progress: Final = progress
-        self._dataset: Final = dataset
-        self._batches: Final = batches
         self._reported: Final[set[int]] = set()
         _monitors.add(self)
 
@@ -401,9 +397,35 @@ class WorkerMonitor:
         if not blamed:
             return None
         details = "; ".join(f"worker {worker} {self._describe(progress)}" for worker, progress in blamed)
-        records = [record for _, progress in blamed for record in self._get_records(progress)]
+        # Workers of a stream may read the same records, and die at the same one.
+        records = list(dict.fromkeys(record for _, progress in blamed for record in self._get_records(progress)))
         return WorkerError(f"{message}: {details}.", workers=[worker for worker, _ in blamed], records=records)
 
+    @abstractmethod
+    def _describe(self, progress: WorkerProgress) -> str:
+        """Return what a worker was doing, with its records."""
+
+    @abstractmethod
+    def _get_records(self, progress: WorkerProgress) -> list[int]:
+        """Return the records that a worker was at."""
+
+
+@final
+class PlanMonitor(WorkerMonitor):
+    """Monitor of workers that make the batches of a plan.
+
+    Args:
+        progress: the table in which the workers report.
+        dataset: the dataset, which names records.
+        batches: the batches that the workers make.
+    """
+
+    def __init__(self, progress: ProgressTable, dataset: object, batches: NumberedBatches) -> None:
+        super().__init__(progress)
+        self._dataset: Final = dataset
+        self._batches: Final = batches
+
+    @override
     def _describe(self, progress: WorkerProgress) -> str:
         match progress:
             case WorkerProgress(phase=WorkerPhase.READING, record=int(record)):
@@ -415,6 +437,7 @@ class WorkerMonitor:
         records = describe_records(self._dataset, self._get_records(progress))
         return f"{activity} batch {progress.batch}, which holds {records}"
 
+    @override
     def _get_records(self, progress: WorkerProgress) -> list[int]:
         return self._batches.get_records(progress.batch) if progress.record is None else [progress.record]
 
