@@ -6,6 +6,7 @@ jaxtyping's class decorator does not check attrs classes, and its import hook br
 
 import functools
 import inspect
+import random
 import sys
 from collections.abc import Callable, Hashable, Mapping
 from operator import attrgetter
@@ -89,11 +90,16 @@ def _check_calls(plain: Callable[P, R], owner: str, traceable: Callable[P, R] | 
         signature = (tuple(kwargs), _get_signature((*args, *kwargs.values()))) if remembers else None
         if signature in passed:
             return plain(*args, **kwargs)
+        # beartype checks an item at random of each sequence. Without this, the user's own random numbers would depend
+        # on the signatures that are new, and so on where training was resumed.
+        state = random.getstate()
         try:
             result = typed(*args, **kwargs)
         except TypeCheckError as error:
             bound = inspect.signature(plain).bind(*args, **kwargs)
             raise _explain(plain, owner, bound.arguments) from error
+        finally:
+            random.setstate(state)
         if signature is not None:
             if len(passed) >= _CACHED_SIGNATURES:
                 passed.clear()

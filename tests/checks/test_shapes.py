@@ -1,5 +1,6 @@
 """Every field of the data classes is validated, and the cache of valid signatures accepts nothing else."""
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 
 import attrs
@@ -8,6 +9,7 @@ import torch
 
 import pipeline
 from pipeline import Ids, Packed, Padded, Pooled, Scores, States, StepScores, Vectors
+from pipeline.checks.shapes import checked
 from pipeline.data.metadata import BatchMetadata
 from pipeline.data.packing_order import PackingOrder
 from pipeline.errors import PipelineError, ShapeError
@@ -134,3 +136,18 @@ def test_cached_signatures_accept_no_other_shapes_or_dtypes() -> None:
             BatchMetadata(torch.arange(3), torch.zeros(2, 4).long())
         with pytest.raises(ShapeError, match="targets must be"):
             BatchMetadata(torch.arange(2), torch.zeros(2, 4))
+
+
+def test_checks_leave_the_global_random_generator_alone() -> None:
+    """Beartype draws from it, but only for new signatures: a resumed program would see other random numbers."""
+
+    @checked
+    @attrs.frozen
+    class Numbers:
+        values: Sequence[int]
+
+    before = random.getstate()
+    Numbers([1, 2, 3])
+    with pytest.raises(ShapeError, match="values must be"):
+        untyped(Numbers)(3)
+    assert random.getstate() == before
