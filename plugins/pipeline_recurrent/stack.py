@@ -127,10 +127,8 @@ def _run(module: TorchModule, values: Steps, initial: Carry, call: StackCall) ->
         residual=call.residual,
     )
     engine = choose_engine(call.engine, stack)
-    found = engine.run(stack)
-    # Under autocast only torch's slower kernels run. The name says so, since reports show it.
-    call.used = f"{engine.name} (autocast)" if stack.is_autocast else engine.name
-    return found
+    call.used = engine.name
+    return engine.run(stack)
 
 
 def _check_values(module: TorchModule, values: Tensor, weight: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from itertools import chain
 from typing import ClassVar, Final, Literal, NamedTuple, Protocol, Self, TypeAlias, cast
@@ -148,7 +149,13 @@ class Engine(ABC):
 
 
 class LayeredEngine(Engine):
-    """An engine that computes one layer at a time; norms, residuals and dropout between layers are shared."""
+    """An engine that computes one layer at a time; norms, residuals and dropout between layers are shared.
+
+    Attributes:
+        widens: whether a layer in half precision, or under autocast, is computed in float32.
+    """
+
+    widens: ClassVar[bool] = True
 
     @abstractmethod
     def run_layer(self, inputs: LayerInputs) -> LayerOutputs:
@@ -162,7 +169,9 @@ class LayeredEngine(Engine):
             first = number * stack.directions
             initial = tuple(state[first : first + stack.directions] for state in stack.initial)
             # Residuals start at the second layer: the input of the first one may have another size.
-            output, states = self.run_layer(LayerInputs(stack.cell, stack.order, x, weights, initial))
+            inputs = LayerInputs(stack.cell, stack.order, x, weights, initial)
+            is_wide = stack.dtype.itemsize >= 4 and not stack.is_autocast
+            output, states = self.run_layer(inputs) if is_wide or not self.widens else self._run_wide(inputs)
             x = output + x if stack.residual and number else output
             if number < stack.layers - 1:
                 if stack.norms:
@@ -172,6 +181,17 @@ class LayeredEngine(Engine):
                     x = torch.dropout(x, stack.dropout, train=True)
             ended.append(states)
         return x, ended[0] if stack.layers == 1 else tuple(torch.cat(states) for states in zip(*ended, strict=True))
+
+    def _run_wide(self, inputs: LayerInputs) -> LayerOutputs:
+        """Compute a layer in float32 or better, and return the dtype of its weights."""
+        dtype = inputs.weights[0][1].dtype
+        wide = torch.promote_types(dtype, torch.float32)
+        tensors = [tensor if tensor is None else tensor.to(wide) for tensor in inputs.tensors]
+        with switch_off_autocast(inputs.steps.device.type):
+            output, ended = self.run_layer(
+                LayerInputs.from_tensors(inputs.cell, inputs.order, len(inputs.weights), tensors)
+            )
+        return output.to(dtype), tuple(state.to(dtype) for state in ended)
 
 
 def make_zeros(cell: Cell, like: Tensor, *shape: int) -> Carry:
@@ -191,17 +211,21 @@ def is_autocast(device: str) -> bool:
     return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
+def switch_off_autocast(device: str) -> AbstractContextManager[object]:
+    """Switch autocast off for a kind of device: it would put other dtypes between the products."""
+    return torch.autocast(device, enabled=False) if is_autocast(device) else nullcontext()
+
+
 def explain_transform(stack: StackInputs) -> str | None:
     """Return why an engine that is no sequence of torch operations cannot run now, or None."""
     return f"{stack.transform} is active" if stack.transform else None
 
 
-def explain_unsupported_dtype(stack: StackInputs) -> str | None:
-    """Return why an engine of our own cannot run: a dtype other than float32 and float64, autocast, or a transform."""
-    if stack.is_autocast:
-        return "autocast is on, under which torch's own kernels choose their dtypes"
-    if stack.dtype not in {torch.float32, torch.float64}:
-        return f"it computes in float32 and float64, but the values are {stack.dtype}"
+def explain_unsupported(stack: StackInputs) -> str | None:
+    """Return why an engine of our own cannot run: a table in half precision, or a transform."""
+    if stack.looks_up and stack.dtype.itemsize < 4:
+        # It would be converted to float32 for every batch.
+        return f"it looks products up in float32 and float64, but the values are {stack.dtype}"
     return explain_transform(stack)
 
 

@@ -24,10 +24,11 @@ from pipeline_recurrent.engines.engine import (
     LayerOutputs,
     StackInputs,
     Weights,
-    explain_unsupported_dtype,
+    explain_unsupported,
     fill_input_product,
     may_overwrite_saved,
     needs_grad,
+    switch_off_autocast,
 )
 from pipeline_recurrent.engines.unrolled import double_backward
 from pipeline_recurrent.native.library import Job, Kernels, available, load_kernels
@@ -59,9 +60,9 @@ class Native(LayeredEngine):
     def unsupported_reason(self, stack: StackInputs) -> str | None:
         if stack.steps.device.type != "cpu":
             return f"it runs on a CPU, but the values are on {stack.steps.device}"
-        if stack.dtype is not torch.float32:
-            return explain_unsupported_dtype(stack) or f"it computes in float32, but the values are {stack.dtype}"
-        return available() or explain_unsupported_dtype(stack)
+        if stack.dtype.itemsize > 4:
+            return f"it computes in float32, but the values are {stack.dtype}"
+        return available() or explain_unsupported(stack)
 
     @override
     def run_layer(self, inputs: LayerInputs) -> LayerOutputs:
@@ -75,9 +76,7 @@ class Native(LayeredEngine):
         tensors = inputs.tensors
         layout = Layout(inputs, load_kernels(self.instruction_set), train=needs_grad(tensors))
         _check(layout, inputs)
-        # Autocast would put other dtypes between the products, but the kernels read float32.
-        with torch.autocast("cpu", enabled=False):
-            output, *ended = _apply(layout, inputs, *tensors) if layout.train else _run(layout, inputs)[0]
+        output, *ended = _apply(layout, inputs, *tensors) if layout.train else _run(layout, inputs)[0]
         return output, tuple(ended)
 
 
@@ -241,10 +240,10 @@ class _NativeLayer(Function):
         inputs = LayerInputs.from_tensors(layout.cell, layout.order, layout.directions, saved[: len(needed)])
         # Grad mode is on in a backward pass if its gradients will be differentiated themselves. A backward pass for a
         # batch of gradients is a transform, though the forward pass was none.
-        if torch.is_grad_enabled() or name_transform(*gradients):
-            return None, None, *double_backward(inputs, gradients, needed)
-        buffers = cast("Sequence[Tensor]", saved[len(needed) :])
-        with torch.autocast("cpu", enabled=False):
+        with switch_off_autocast("cpu"):
+            if torch.is_grad_enabled() or name_transform(*gradients):
+                return None, None, *double_backward(inputs, gradients, needed)
+            buffers = cast("Sequence[Tensor]", saved[len(needed) :])
             return None, None, *_differentiate(layout, inputs, gradients, buffers, needed)
 
 

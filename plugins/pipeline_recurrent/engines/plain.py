@@ -20,9 +20,10 @@ from pipeline_recurrent.engines.engine import (
     LayerOutputs,
     StackInputs,
     Weights,
-    explain_unsupported_dtype,
+    explain_unsupported,
     may_overwrite_saved,
     needs_grad,
+    switch_off_autocast,
 )
 from pipeline_recurrent.engines.unrolled import double_backward, unroll
 
@@ -44,7 +45,7 @@ class Plain(LayeredEngine):
 
     @override
     def unsupported_reason(self, stack: StackInputs) -> str | None:
-        return None if stack.transform else explain_unsupported_dtype(stack)
+        return None if stack.transform else explain_unsupported(stack)
 
     @override
     def run_layer(self, inputs: LayerInputs) -> LayerOutputs:
@@ -102,12 +103,13 @@ class _PlainLayer(Function):
         inputs = LayerInputs.from_tensors(*ctx.layer, saved[: len(needed)])
         # Grad mode is on in a backward pass if its gradients will be differentiated themselves. A backward pass for a
         # batch of gradients is a transform, though the forward pass was none.
-        if torch.is_grad_enabled() or name_transform(*gradients):
-            return None, *double_backward(inputs, gradients, needed)
-        output, gates, *extras = cast("Sequence[Tensor]", saved[len(needed) :])
-        if not may_overwrite_saved():
-            gates, extras = gates.clone(), [extra.clone() for extra in extras]
-        return None, *_differentiate(inputs, _Scanned(gates, tuple(extras), output), gradients, needed)
+        with switch_off_autocast(inputs.steps.device.type):
+            if torch.is_grad_enabled() or name_transform(*gradients):
+                return None, *double_backward(inputs, gradients, needed)
+            output, gates, *extras = cast("Sequence[Tensor]", saved[len(needed) :])
+            if not may_overwrite_saved():
+                gates, extras = gates.clone(), [extra.clone() for extra in extras]
+            return None, *_differentiate(inputs, _Scanned(gates, tuple(extras), output), gradients, needed)
 
 
 # Torch leaves the type of `apply` open.

@@ -17,7 +17,7 @@ from pipeline_recurrent.engines.engine import (
     StackInputs,
     Weights,
     explain_transform,
-    explain_unsupported_dtype,
+    explain_unsupported,
     make_zeros,
 )
 
@@ -31,6 +31,8 @@ _LOOKS_NOTHING_UP: Final = "it cannot look up precomputed input products"
 
 class _PackedKernels(LayeredEngine):
     """Torch's kernels on packed rows: the whole stack in one call, unless norms or residuals go between layers."""
+
+    widens = False
 
     @override
     def run(self, stack: StackInputs) -> LayerOutputs:
@@ -126,7 +128,7 @@ class Dense(LayeredEngine):
 
     @override
     def unsupported_reason(self, stack: StackInputs) -> str | None:
-        return _LOOKS_NOTHING_UP if stack.looks_up else explain_unsupported_dtype(stack)
+        return _LOOKS_NOTHING_UP if stack.looks_up else explain_unsupported(stack)
 
     @override
     def run_layer(self, inputs: LayerInputs) -> LayerOutputs:

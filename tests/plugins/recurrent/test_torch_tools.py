@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline import Encode, MaybeCausal, Packed, Padded, Vectors
+from pipeline import MaybeCausal, Packed, Padded, Vectors
 from pipeline.data.metadata import BatchMetadata
 from pipeline.errors import LengthError, OptionError
 from pipeline_recurrent import GRU, LSTM, RNN, EngineName
@@ -273,14 +273,38 @@ def test_an_export_is_an_error() -> None:
         torch.export.export(Final(), (torch.randn(2, 4, 3), torch.tensor([4, 2])))
 
 
-def test_autocast_is_reported() -> None:
-    """Only torch's slower kernels run then; reports and counters say so."""
-    encoder: Recurrent[MaybeCausal] = LSTM(3, 4)
-    model, lengths = Encode(encoder), LENGTHS["ragged"]
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        states = model(Padded(Vectors, draw(lengths), lengths))
-    assert states.report().engines == {"packed (autocast)": 1}
-    assert encoder.engines == {"packed (autocast)": 1}
+@EVERY_KIND
+@pytest.mark.parametrize("engine", [name for name in ENGINES if name not in {"auto", "packed"}])
+def test_autocast_computes_in_float32(engine: EngineName, kind: Kind) -> None:
+    """Gradients are those without autocast; of our own backward passes also if autocast is on in them."""
+    for lengths in LENGTHS.values():
+        loss, values = Loss(kind, engine, lengths), draw(lengths)
+        wanted = differentiate(loss(values), values)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            result = loss(values)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=engine != "dense"):
+            found = differentiate(result, values)
+        torch.testing.assert_close(found, wanted)
+
+
+@EVERY_KIND
+@pytest.mark.parametrize("engine", [name for name in ENGINES if name not in {"auto", "packed"}])
+def test_half_precision_is_rounded_once_per_layer(engine: EngineName, kind: Kind) -> None:
+    """Of 500 steps, the results and gradients are those of float32 with the same weights, rounded."""
+    lengths = torch.tensor([500, 200])
+    seed(0)
+    encoder: Recurrent[MaybeCausal] = kind(3, 4, engine=engine).bfloat16()
+    values = torch.randn(2, 500, 3).bfloat16().requires_grad_()
+    found: list[list[Tensor]] = []
+    for one, steps in ((encoder, values), (copy.deepcopy(encoder).float(), values.detach().float().requires_grad_())):
+        states = one(Padded(Vectors, steps, lengths))
+        results = [states.packed().values, states.final]
+        gradients = torch.autograd.grad(results[0].float().sum(), [steps, *one.parameters()])
+        found.append([tensor.detach().bfloat16() for tensor in (*results, *gradients)])
+        assert {tensor.dtype for tensor in results} == {values.dtype if one is encoder else torch.float32}
+    assert encoder.engines == {engine: 1}
+    for half, exact in zip(*found, strict=True):
+        assert torch.equal(half, exact)
 
 
 CHANGES = ("carry", "final", "initial")
