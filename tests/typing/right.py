@@ -340,14 +340,18 @@ def predicted(pipe: StreamChain[A, Scores[str]], inputs: list[A]) -> list[str]:
     return list(pipe.predict(inputs))
 
 
+one_way, two_way = Encode(LSTM(9, 9)), Encode(bi)  # not inside the calls below: zuban would infer Any there
+assert_type(one_way, Encode[Causal])
+assert_type(two_way, Encode[MaybeCausal])
 assert_type(behind(Pool("max"), Classify(3)), Chain[States[MaybeCausal], Scores])
-assert_type(behind(Embed(9, 9), Encode(bi)), Chain[Batch[Ids], States[MaybeCausal]])
+assert_type(behind(Embed(9, 9), two_way), Chain[Batch[Ids], States[MaybeCausal]])
 assert_type(behind(behind(front, middle), back), Chain[Padded[Ids], StepScores])
 assert_type(fed(data, front), StreamChain[str | Example[str], Batch[Vectors]])
 assert_type(fed(data, model), StreamChain[str | Example[str], Scores])
 assert_type(dropped_out(Pool("max")), Chain[States[MaybeCausal], Pooled])
-assert_type(attended(Encode(bi)), Chain[Batch[Vectors], States[MaybeCausal]])
-assert_type(attended(Encode(LSTM(9, 9))), Chain[Batch[Vectors], States[Causal]])
+assert_type(attended(two_way), Chain[Batch[Vectors], States[MaybeCausal]])
+assert_type(attended(one_way), Chain[Batch[Vectors], States[Causal]])
+assert_type(headed(attended(Encode(LSTM(9, 9)))), Chain[Batch[Vectors], StepScores])
 assert_type(encoded(LSTM(9, 9)), Chain[Batch[Ids], States[Causal]])
 assert_type(encoded(bi), Chain[Batch[Ids], States[MaybeCausal]])
 assert_type(headed(deep(encoded(GRU(9, 9)), 3)), Chain[Batch[Ids], StepScores])
