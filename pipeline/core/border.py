@@ -14,6 +14,7 @@ from typing_extensions import TypeIs
 
 from pipeline.checks.hints import describe, format_hint, get_classes, is_unconstrained, resolve_hints
 from pipeline.checks.switches import SWITCHES
+from pipeline.core.suggestions import get_type, suggest_fix
 from pipeline.data.batches import Padded, is_batch
 from pipeline.data.metadata import Collated, check_same_metadata
 from pipeline.data.rows import is_row
@@ -67,10 +68,8 @@ def add_border(plain: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S,
         stage = type(self).__name__
         value: object = args[0] if args else kwargs.get(name)
         if SWITCHES.checks and not before.accepts(value):
-            msg = (
-                f"{stage} takes {format_hint(before.hint)}, got {describe(value)}; "
-                "place it after a stage that returns what it takes."
-            )
+            fix = suggest_fix(get_type(value), before.hint, stage, "before it")
+            msg = f"{stage} takes {format_hint(before.hint)}, got {describe(value)}; {fix}."
             raise ShapeError(msg, stage=stage, argument=name)
         try:
             if SWITCHES.padding:

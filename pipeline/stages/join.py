@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from typing_extensions import TypeVar, override
 
 from pipeline.checks.options import check_choice
-from pipeline.core.chain import has_weights, make_default_name
+from pipeline.core.naming import has_weights, make_default_name
 from pipeline.core.stage import I_contra, ModuleStage, O_co, Reads, Spec, Stage, StageBase
 from pipeline.data.batches import Batch, Padded
 from pipeline.data.kinds import Hidden, Ids, Kind, Nested, Vectors

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from pipeline.core.stage import Spec, StageBase, TypePreserving
+from pipeline.core.suggestions import suggest_fix
 from pipeline.data.batches import Layout, Packed, Padded
 from pipeline.data.states import States
 from pipeline.errors import CompositionError, PipelineError, ShapeError
@@ -197,10 +198,9 @@ class _Runner:
         is_run = stage.copy is not None and self.value is not _NOTHING
         if is_run or may_fit(self.hint, stage.input_type):
             return None
-        msg = (
-            f"the input of {stage.name} must be {format_type(stage.input_type)}, got {format_type(self.hint)}; "
-            "join it after a stage that returns this type."
-        )
+        fix = suggest_fix(self.hint, stage.input_type, type(stage.part).__name__, "before it")
+        takes, gives = format_type(stage.input_type), format_type(self.hint)
+        msg = f"the input of {stage.name} must be {takes}, got {gives}; {fix}."
         return ShapeError(msg, stage=stage.name)
 
     def _start(self, stage: PreparedStage, hints: Sequence[object]) -> Observed | None:

@@ -18,10 +18,11 @@ from pipeline.checks.hints import (
 )
 from pipeline.core.chain import Chain
 from pipeline.core.stage import Stage, StageBase, Stream, TypePreserving
+from pipeline.core.suggestions import suggest_fix
 from pipeline.data.batches import Packed, Padded, is_batch
 from pipeline.data.kinds import Hidden, Ids, Kind, Vectors
 from pipeline.data.rows import Example, Row
-from pipeline.data.states import Causal, MaybeCausal, Pooled, States
+from pipeline.data.states import Causal, MaybeCausal, States
 from pipeline.stages.embed_fields import EmbedFields
 from pipeline.stages.fields import Field
 from pipeline.stages.join import Join
@@ -121,13 +122,7 @@ def explain_misfit(before: Sequence[StageBase], after: Sequence[StageBase]) -> s
         takes = get_types(stage)[0]
         if not may_fit(gives, takes):
             names = (type(source).__name__, type(stage).__name__)
-            missing = _name_missing(gives, takes)
-            if missing:
-                fix = f"join {missing} between them"
-            elif names[1] in _TAKE_KIND_FIRST and _get_classes(gives) == _get_classes(takes):
-                fix = f"make it {names[1]}({_name_kind(gives)}, ...)"
-            else:
-                fix = "join it after a stage that returns what it takes"
+            fix = suggest_fix(gives, takes, names[1], "between them")
             return f"{names[0]} returns {format_type(gives)}, but {names[1]} takes {format_type(takes)}; {fix}."
     return None
 
@@ -140,45 +135,6 @@ def _take_until_typed(stages: Iterable[StageBase]) -> list[StageBase]:
         if not isinstance(stage, TypePreserving):
             break
     return found
-
-
-# For two types, the stages that lead from one to the other; the first entry that fits counts.
-_PATHS: Final = (
-    ((str,), (list,), "Tokenize >> Bucket"),
-    ((str,), (Row,), "Tokenize"),
-    ((Row,), (Padded, Packed), "Bucket >> Pad"),
-    ((Row,), (list,), "Bucket"),
-    ((list,), (Padded, Packed), "Pad"),
-    ((Padded, Packed), (States,), "Encode"),
-    ((Padded, Packed), (Pooled,), "Encode >> Pool"),
-    ((States,), (Pooled,), "Pool"),
-    ((States,), (Padded,), "Unpack"),
-)
-
-
-_TAKE_KIND_FIRST: Final = ("Bucket", "BPTTWindows", "Pad", "Pack")
-"""Stages whose first argument is the kind of the values: `Ids` by default, or `Vectors`."""
-
-
-def _name_kind(hint: object) -> str:
-    """Return the kind of the values of a row, a list of rows or a batch, such as `Vectors` for `list[Row[Vectors]]`."""
-    args = get_args(hint)
-    return _name_kind(args[0]) if args else format_type(hint)
-
-
-def _name_missing(gives: object, takes: object) -> str:
-    """Return the names of the stages that lead from one type to another, joined by `>>`; empty if none do."""
-    left, right = _get_classes(gives), _get_classes(takes)
-    ids = Ids in {arg for one in split_union(gives) for arg in get_args(one)}
-    if left <= {Padded, Packed} and right <= {Padded, Packed}:
-        # Of another layout, or of another kind.
-        return "Embed" if ids else ""
-    path = next((path for sources, targets, path in _PATHS if left & {*sources} and right & {*targets}), "")
-    return f"Embed >> {path}" if ids and path.startswith("Encode") else path
-
-
-def _get_classes(hint: object) -> set[object]:
-    return {get_origin(one) or one for one in split_union(hint)}
 
 
 def pick_narrower(one: object, other: object) -> object | None:

@@ -91,7 +91,7 @@ STAGES: Mapping[type[StageBase], tuple[Callable[[], Any], object, str]] = {
     Bucket: (lambda: make_buckets, [Row(Ids(L)), "row"], "item 1 must be a Row of Ids"),
     BPTTWindows: (lambda: make_windows, [Row(Ids(L)), "row"], "item 1 must be a Row of Ids"),
     Pad: (Pad, [Row(Ids(L)), Row(Ids(FLAT), row_id=5)], "row 5 must be int64 ids of time.*got float32"),
-    Pack: (Pack, STEPS, r"Pack takes Padded\[Kind\], got a Packed; place it after a stage that returns what it takes"),
+    Pack: (Pack, STEPS, r"Pack takes Padded\[Kind\], got a Packed; leave Pack out"),
     Unpack: (Unpack, ROWS, "Unpack must be Packed or States, got Padded"),
     Field: (lambda: Event.code, ROWS, "Event.code takes batches of Event, got Vectors"),
     EmbedFields: (
@@ -102,7 +102,11 @@ STAGES: Mapping[type[StageBase], tuple[Callable[[], Any], object, str]] = {
     EachStep: (lambda: EachStep(Embed(3, 3) >> Encode(LSTM(3, 2)) >> Pool("max")), ROWS, "EachStep must be Nested"),
     Identity: (lambda: Identity(2), ROWS, "Identity has size 2, got vectors of 3 features"),
     Join: (lambda: Join(Pool("max"), Pool("mean")), ROWS, r"Pool takes States\[MaybeCausal\], got a Padded"),
-    Embed: (lambda: Embed(3, 3), STATES, r"Embed takes Padded\[Ids\] or Packed\[Ids\], got a States"),
+    Embed: (
+        lambda: Embed(3, 3),
+        STATES,
+        r"Embed takes Padded\[Ids\] or Packed\[Ids\], got a States; join it after a stage that returns what it takes",
+    ),
     Dropout: (Dropout, Padded(Ids, L.unsqueeze(1), L * 0), "Dropout must hold vectors, got a Padded"),
     Encode: (
         lambda: Encode("gru", input_size=3, hidden_size=2),
@@ -110,11 +114,23 @@ STAGES: Mapping[type[StageBase], tuple[Callable[[], Any], object, str]] = {
         r"Encode takes Padded\[Hidden\] or Packed\[Hidden\]",
     ),
     Attend: (lambda: Attend(Dot(3)), Pooled(PLANE), r"Attend takes States\[MaybeCausal\], got a Pooled"),
-    AttendEarlier: (lambda: AttendEarlier(Dot(3)), ROWS, r"AttendEarlier takes States\[MaybeCausal\], got a Padded"),
-    Pool: (lambda: Pool("max"), STEPS, r"Pool takes States\[MaybeCausal\], got a Packed"),
-    Classify: (lambda: Classify(2, input_size=3), STATES, "Classify takes Pooled, got a States"),
-    Tag: (lambda: Tag(2, input_size=3), Pooled(PLANE), r"Tag takes States\[MaybeCausal\], got a Pooled"),
-    NextToken: (lambda: NextToken(2, input_size=3), PLANE, r"NextToken takes States\[Causal\], got float32 of shape"),
+    AttendEarlier: (
+        lambda: AttendEarlier(Dot(3)),
+        ROWS,
+        r"AttendEarlier takes States\[MaybeCausal\], got a Padded; join Encode before it",
+    ),
+    Pool: (lambda: Pool("max"), STEPS, r"Pool takes States\[MaybeCausal\], got a Packed; join Encode before it"),
+    Classify: (lambda: Classify(2, input_size=3), STATES, "Classify takes Pooled, got a States; join Pool before it"),
+    Tag: (
+        lambda: Tag(2, input_size=3),
+        Pooled(PLANE),
+        r"Tag takes States\[MaybeCausal\], got a Pooled; leave the pooling before it out, since Tag needs every step",
+    ),
+    NextToken: (
+        lambda: NextToken(2, input_size=3),
+        PLANE,
+        r"NextToken takes States\[Causal\], got float32 of shape \(2, 3\); make the tensor States: States.from_padded",
+    ),
 }
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 from torch import nn
+from typing_extensions import override
 
 import pipeline
 from pipeline import (
@@ -26,12 +27,14 @@ from pipeline import (
     FromIds,
     Ids,
     Labels,
+    ModuleStage,
     NextToken,
     Pack,
     Packed,
     Pad,
     Padded,
     Pool,
+    Pooled,
     Row,
     Scores,
     Shift,
@@ -48,7 +51,8 @@ from pipeline import (
     language_model,
     tagger,
 )
-from pipeline.core.chain import TypePreservingChain, make_default_name
+from pipeline.core.chain import TypePreservingChain
+from pipeline.core.naming import make_default_name
 from pipeline.core.stage import StageBase
 from pipeline.errors import CompositionError, OptionError, ShapeError
 from pipeline.stages.input_stage import IdSequence
@@ -92,6 +96,29 @@ def test_stages_without_weights_are_numbered() -> None:
     assert list(chain.stages) == ["dropout", "dropout_2"]
     states = States.from_padded(torch.ones(1, 2, 3), torch.tensor([2]))
     assert chain.eval()(states) is states
+
+
+class Training(ModuleStage[Pooled, Pooled]):
+    """A stage without weights whose default name is an attribute of each `nn.Module`, and not of its class."""
+
+    @override
+    def forward(self, value: Pooled) -> Pooled:
+        return value
+
+
+class Double(Training):
+    """The same, with the name of a method."""
+
+
+class Predict(Training):
+    """The same, with the name of a method of stream chains only."""
+
+
+@pytest.mark.parametrize("cls", [Training, Double, Predict])
+def test_a_stage_may_be_named_like_an_attribute_of_a_chain(cls: type[Training]) -> None:
+    """Without weights it gets another name."""
+    chain = Pool("max") >> cls()
+    assert list(chain.stages) == ["pool", f"{cls.__name__.lower()}_2"]
 
 
 def test_no_default_name_is_an_attribute_of_a_chain() -> None:

@@ -49,11 +49,21 @@ MISFITS: dict[str, tuple[Callable[[], list[Any]], str]] = {
     "no bucket": (lambda: [FromIds(), Pad()], "join Bucket between them"),
     "no padding": (lambda: [Bucket(rows=2), Embed(9, 4)], "join Pad between them"),
     "no embedding": (lambda: [Pad(), Encode(GRU(4, 4))], "join Embed between them"),
-    "packed twice": (lambda: [Pack(), Pack()], "Pack returns Packed[Ids], but Pack takes Padded[Ids]"),
-    "two heads": (lambda: [Tag(3), Classify(3)], "Tag returns StepScores"),
-    "attention after pooling": (lambda: [Pool("max"), AttendEarlier()], "AttendEarlier takes States"),
+    "packed twice": (lambda: [Pack(), Pack()], "Pack returns Packed[Ids], but Pack takes Padded[Ids]; leave Pack out."),
+    "two heads": (
+        lambda: [Tag(3), Classify(3)],
+        "Tag returns StepScores, but Classify takes Pooled; let the model end",
+    ),
+    "attention after pooling": (
+        lambda: [Pool("max"), AttendEarlier()],
+        "AttendEarlier takes States; leave the pooling",
+    ),
     "attention without encoder": (lambda: [Embed(9, 4), AttendEarlier("dot")], "join Encode between them"),
     "features shifted": (lambda: [FromFeatures(), Shift()], "Shift takes Row[Ids]"),
+    "tags of a pooled row": (
+        lambda: [Pool("max"), Tag(9)],
+        "takes States; leave the pooling before it out, since Tag needs",
+    ),
     "tokens of a pooled row": (lambda: [Pool("max"), NextToken(9)], "NextToken takes States[Causal]"),
     "of another kind": (lambda: [FromFeatures(), Bucket(rows=2)], "Bucket takes Row[Ids]"),
 }

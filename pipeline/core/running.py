@@ -1,0 +1,140 @@
+"""Run values through the stages of a chain; errors name the stage, and the file and line of the row."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import count
+from typing import Any, Final, TypeAlias, TypeVar, cast
+
+import torch
+from torch import nn
+
+from pipeline.core.border import explain_error, make_stop_error
+from pipeline.core.row_counts import RowCounter, check_rows_kept, count_values
+from pipeline.data.batches import is_batch
+from pipeline.errors import CompositionError, PipelineError
+
+A = TypeVar("A")
+NumberedStage: TypeAlias = tuple[int, Any]
+"""A stage with its position in a chain, from 1."""
+
+
+def run_stages(
+    stages: Iterable[NumberedStage],
+    value: Any,  # noqa: ANN401 - the types were checked when the stages were joined
+    device: torch.device | None = None,
+    *,
+    predicts: bool = False,
+) -> Any:  # noqa: ANN401
+    """Run one value through stages. An error names the stage. With a device, batches are moved to it for modules."""
+    if torch.compiler.is_compiling():
+        for _, stage in stages:
+            value = stage(value)
+        return value
+    for number, stage in stages:
+        if device is not None and isinstance(stage, nn.Module) and is_batch(value) and value.values.device != device:
+            value = value.to(device)
+        try:
+            before, value = value, stage(value)
+            # A list of rows in, a batch or a list out. Two batches are compared around the stage itself.
+            if predicts and isinstance(before, list):
+                check_rows_kept(type(stage).__name__, cast("object", before), value)
+        except Exception as error:
+            # The border does this too, but not for a `forward` from a class that is not a stage.
+            named = make_stop_error(type(stage).__name__) if isinstance(error, StopIteration) else error
+            _name_stage(named, number, stage)
+            if named is not error:
+                raise named from error
+            raise
+    return value
+
+
+def map_stages(
+    stages: Sequence[NumberedStage], values: Iterable[Any], device: torch.device | None, *, predicts: bool
+) -> Iterator[Any]:
+    """Run values through stages, lazily."""
+    for value in values:
+        yield run_stages(stages, value, device, predicts=predicts)
+
+
+def map_together(numbered: NumberedStage, values: Iterable[Any]) -> Iterator[Any]:
+    """Map a stage with an implementation of its own for several values. An error names the stage.
+
+    Raises:
+        CompositionError: if it does not yield one output per input.
+    """
+    (number, stage), given, returned = numbered, count(), count()
+    yield from count_values(_run_named(stage.map(count_values(iter(values), given)), number, stage), returned)
+    expected, found = next(given), next(returned)
+    if expected != found:
+        name = type(stage).__name__
+        msg = (
+            f"stage {number} `{name}`: it returned {found} outputs for {expected} inputs; {name}.map must yield one "
+            "output per input."
+        )
+        raise CompositionError(msg, stage_number=number, inputs=expected, outputs=found)
+
+
+def run_stream(numbered: NumberedStage, values: Iterable[Any], *, predicts: bool) -> Iterator[Any]:
+    """Run a stream. An error names the stage.
+
+    Raises:
+        CompositionError: if it loses or doubles rows in prediction.
+    """
+    number, stage = numbered
+    if not predicts:
+        return _run_named(stage(values), number, stage)
+    rows = RowCounter()
+    return rows.check(_run_named(stage.predict_batches(rows.count(values)), number, stage), number, stage)
+
+
+def _run_named(outputs: Iterable[A], number: int, stage: object) -> Iterator[A]:
+    """Yield the outputs of a stage. An error on the way names the stage."""
+    try:
+        yield from outputs
+    except Exception as error:
+        # Python's own error for a StopIteration inside a generator.
+        is_stop = type(error) is RuntimeError and isinstance(error.__cause__, StopIteration)
+        named = make_stop_error(type(stage).__name__) if is_stop else error
+        # A `map` of the stage's own has no border.
+        explain_error(named, stage)
+        _name_stage(named, number, stage)
+        if is_stop:
+            raise named from error.__cause__
+        raise
+
+
+def _name_stage(error: Exception, number: int, stage: object) -> None:
+    """Name the stage that raised an error, unless an earlier stage was named already.
+
+    Errors of this library get a prefix; others a note, since programs may read their message.
+    """
+    name = f"stage {number} `{type(stage).__name__}`"
+    if isinstance(error, PipelineError):
+        if "stage_number" not in error.details:
+            error.args = (f"{name}: {error}", *error.args[1:])
+            error.details = {**error.details, "stage_number": number}
+    elif not any(note.startswith(f"{_NOTE}stage ") for note in getattr(error, "__notes__", ())):
+        error.add_note(f"{_NOTE}{name}.")
+
+
+_NOTE: Final = "It was raised in "
+
+
+def locate_errors(outputs: Iterator[A], inputs: object) -> Iterator[A]:
+    """Yield outputs. An error that names a row names its file and line too, if the inputs are a source that knows."""
+    where: Callable[[int], str] | None = getattr(inputs, "where", None)
+    return outputs if where is None else _add_location(outputs, where)
+
+
+def _add_location(outputs: Iterator[A], where: Callable[[int], str]) -> Iterator[A]:
+    try:
+        yield from outputs
+    except PipelineError as error:
+        row = error.details.get("row")
+        if isinstance(row, int) and row >= 0 and "where" not in error.details and f"row {row}" in str(error):
+            # A source that cannot tell must not hide the error.
+            with suppress(Exception):
+                place = where(row)
+                error.args = (f"{error} Row {row} is {place}.", *error.args[1:])
+                error.details = {**error.details, "where": place}
+        raise
