@@ -12,6 +12,7 @@ from pipeline.data.report import Report
 from pipeline.data.rows import Example, Row
 from pipeline.data.scores import Predictions, Scores, StepScores
 from pipeline.data.states import Causal, MaybeCausal, Pooled, States
+from pipeline.data.values import Joint, MultiLabelScores, Values
 from pipeline.forecast.forecast import plan
 from pipeline.labels import Labels, Target
 from pipeline.models import classifier, language_model, tagger
@@ -23,6 +24,7 @@ from pipeline.registry import choose_plugins
 from pipeline.stages.attend import Attend, AttendEarlier
 from pipeline.stages.bptt_windows import BPTTWindows
 from pipeline.stages.bucket import Bucket
+from pipeline.stages.classify_multi_label import ClassifyMultiLabel
 from pipeline.stages.dropout import Dropout
 from pipeline.stages.each_step import EachStep
 from pipeline.stages.embed import Embed
@@ -36,8 +38,11 @@ from pipeline.stages.join import Join
 from pipeline.stages.pack import Pack, Unpack
 from pipeline.stages.pad import Pad
 from pipeline.stages.pool import Pool
+from pipeline.stages.regress import Regress
+from pipeline.stages.several_heads import Heads
 from pipeline.stages.shift import Shift
 from pipeline.stages.tokenize import Tokenize, TokenizeWords
+from pipeline.targets import MultiLabels, Numbers
 
 __version__ = version("ragged-pipeline")
 
@@ -51,6 +56,7 @@ __all__ = [
     "Causal",
     "Chain",
     "Classify",
+    "ClassifyMultiLabel",
     "Dropout",
     "EachStep",
     "Embed",
@@ -62,15 +68,20 @@ __all__ = [
     "Fields",
     "FromFeatures",
     "FromIds",
+    "Heads",
     "Hidden",
     "Identity",
     "Ids",
     "Join",
+    "Joint",
     "Labels",
     "MaybeCausal",
     "ModuleStage",
+    "MultiLabelScores",
+    "MultiLabels",
     "Nested",
     "NextToken",
+    "Numbers",
     "Pack",
     "Packed",
     "Pad",
@@ -79,6 +90,7 @@ __all__ = [
     "Pooled",
     "Pooling",
     "Predictions",
+    "Regress",
     "Report",
     "Row",
     "Scores",
@@ -96,6 +108,7 @@ __all__ = [
     "Tokenizer",
     "TypePreserving",
     "Unpack",
+    "Values",
     "Vectors",
     "__version__",
     "choose_plugins",

@@ -1,7 +1,8 @@
 """Class names and their ids."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final, TypeAlias, cast, final, overload
 
 import attrs
@@ -10,8 +11,12 @@ from typing_extensions import TypeIs
 from pipeline.errors import LabelError
 from pipeline.text import suggest_name
 
-Target: TypeAlias = int | str | Sequence[int | str | None] | None
+OneTarget: TypeAlias = int | float | str | Sequence[int | float | str | None] | AbstractSet[str] | None
+Target: TypeAlias = OneTarget | Mapping[str, OneTarget]
 """One class per row, or one class per step; by id or by name. A step whose target is None has no weight in the loss.
+
+With a type of targets in `Pad(targets=...)` it may also be a number, a list of numbers, a set of class names, or a
+mapping with several targets by their names.
 
 Scalars of NumPy and torch count as numbers, and their arrays with one axis as lists. None, NaN and "" are missing.
 """

@@ -1,20 +1,26 @@
 """Metadata that accompanies the values of a batch: row ids, targets, and which steps need a prediction."""
 
-from typing import Protocol, Self, cast
+from collections.abc import Mapping
+from typing import Protocol, Self, TypeAlias, cast
 
 import attrs
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from pipeline.checks.shapes import checked
 from pipeline.data.rows import FILLER
 from pipeline.data.tensors import to_ints
 from pipeline.data.trees import ON_CPU, as_pytree, move_to_device, pin_memory
-from pipeline.errors import CompositionError, ShapeError
+from pipeline.errors import CompositionError, ShapeError, TargetError
 
 IGNORED = -100
 """The target of a row or step without one: the default `ignore_index` of torch's losses."""
+
+TargetTensor: TypeAlias = (
+    Int64[Tensor, " batch"] | Int64[Tensor, "batch time"] | Float[Tensor, " batch"] | Float[Tensor, "batch size"]
+)
+"""Targets: classes per row or per step, or numbers, one or several per row."""
 
 
 @as_pytree
@@ -26,7 +32,8 @@ class BatchMetadata:
     Attributes:
         row_ids: the position of each row in the input; `FILLER` for rows that belong to no input; on the CPU.
         targets: one class per row, or one class per step in a padded rectangle (in either layout of the values);
-            `IGNORED` where there is none.
+            `IGNORED` where there is none. Or numbers, one or several per row, NaN where there is none.
+        named_targets: several targets by their names, each like `targets`; None if there is one target, or none.
         answer_mask: True at the steps that need a prediction; None means every real step; on the CPU.
         start_steps: the step of the original row at which each row begins, where rows were cut; None means 0; on the
             CPU.
@@ -38,16 +45,29 @@ class BatchMetadata:
     """
 
     row_ids: Int64[Tensor, " batch"] = attrs.field(metadata=ON_CPU)
-    targets: Int64[Tensor, " batch"] | Int64[Tensor, "batch time"] | None = None
+    targets: TargetTensor | None = None
     answer_mask: Bool[Tensor, "batch time"] | None = attrs.field(default=None, metadata=ON_CPU)
     start_steps: Int64[Tensor, " batch"] | None = attrs.field(default=None, metadata=ON_CPU)
+    named_targets: Mapping[str, TargetTensor] | None = attrs.field(default=None, kw_only=True)
 
     @property
     def weight(self) -> Int64[Tensor, ""]:
-        """The number of rows or steps that have a target."""
+        """The number of rows or steps that have a target. For one of several targets: `select_targets(name).weight`."""
         if self.targets is None:
             return torch.zeros((), dtype=torch.int64)
-        return (self.targets != IGNORED).sum()
+        return has_target(self.targets).sum()
+
+    def select_targets(self, name: str) -> "BatchMetadata":
+        """Return the metadata with one of several targets as `targets`.
+
+        Raises:
+            TargetError: if there is no target of this name.
+        """
+        if self.named_targets is None or name not in self.named_targets:
+            got = "none" if self.named_targets is None else ", ".join(self.named_targets)
+            msg = f"the batch must have a target {name!r}, got {got}; pass Pad(targets={{{name!r}: ...}})."
+            raise TargetError(msg, name=name)
+        return attrs.evolve(self, targets=self.named_targets[name], named_targets=None)
 
     @property
     def rows(self) -> int:
@@ -58,6 +78,19 @@ class BatchMetadata:
     def continues(self) -> Bool[Tensor, " batch"]:
         """True at the rows that continue a row whose earlier steps were in earlier batches; on the CPU."""
         return torch.zeros_like(self.row_ids, dtype=torch.bool) if self.start_steps is None else self.start_steps > 0
+
+
+def has_target(targets: TargetTensor) -> Bool[Tensor, "*item"]:
+    """Return which rows, or which steps of the rectangle, have a target.
+
+    Example:
+        >>> has_target(torch.tensor([1, IGNORED])).tolist(), has_target(torch.tensor([[1.0, 2.0]])).tolist()
+        ([True, False], [True])
+    """
+    if not targets.is_floating_point():
+        return targets != IGNORED
+    missing = targets.isnan()
+    return ~(missing.any(1) if missing.ndim > 1 else missing)
 
 
 def check_metadata(metadata: BatchMetadata, batch: int, width: int | None = None) -> None:
@@ -75,7 +108,9 @@ def check_metadata(metadata: BatchMetadata, batch: int, width: int | None = None
     if width is None:
         return
     for field, steps in (("targets", metadata.targets), ("answer_mask", metadata.answer_mask)):
-        if steps is not None and steps.ndim == 2 and steps.shape[1] != width:
+        if steps is None or steps.is_floating_point():
+            continue
+        if steps.ndim == 2 and steps.shape[1] != width:
             msg = (
                 f"metadata.{field} must be {width} steps wide like the batch, got {steps.shape[1]}; "
                 "pad targets and masks together with the values."
@@ -95,7 +130,7 @@ def check_same_metadata(stage: str, before: BatchMetadata, after: BatchMetadata)
         return
     lost = [
         name
-        for name in ("targets", "answer_mask", "start_steps")
+        for name in ("targets", "named_targets", "answer_mask", "start_steps")
         if getattr(before, name) is not None and getattr(after, name) is None
     ]
     if lost or not torch.equal(before.row_ids, after.row_ids):
@@ -132,9 +167,14 @@ class Collated:
         return self.metadata.row_ids
 
     @property
-    def targets(self: _HasMetadata) -> Int64[Tensor, " batch"] | Int64[Tensor, "batch time"] | None:
-        """The target of each row, or of each step; None if the rows have none."""
+    def targets(self: _HasMetadata) -> TargetTensor | None:
+        """The target of each row, or of each step; None if the rows have none, or several by name."""
         return self.metadata.targets
+
+    @property
+    def named_targets(self: _HasMetadata) -> Mapping[str, TargetTensor] | None:
+        """Several targets by their names; None if the rows have one target, or none."""
+        return self.metadata.named_targets
 
     def to(self, device: torch.device | str) -> Self:
         """Return the same data on another device. Lengths, row ids and answer masks stay on the CPU."""

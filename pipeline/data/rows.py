@@ -1,6 +1,6 @@
 """One sequence at a time: examples and rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Generic
 
 import attrs
@@ -8,7 +8,7 @@ from typing_extensions import TypeIs, TypeVar
 
 from pipeline.data.kinds import K, K_co, Kind
 from pipeline.errors import TargetError, TextError
-from pipeline.labels import Target, is_step_target
+from pipeline.labels import OneTarget, Target, is_step_target, to_steps
 
 FILLER: Final = -1
 """The row id of an empty row that fills a batch up to its shape and belongs to no input."""
@@ -106,9 +106,15 @@ def make_filler(row: Row[K]) -> Row[K]:
 
 
 def _cut_target(row: Row[K], window: slice) -> Target:
-    if not is_step_target(row.target):
-        return row.target
-    targets = row.target
+    if isinstance(row.target, Mapping):
+        return {name: _cut_one(row, target, window) for name, target in row.target.items()}
+    return _cut_one(row, row.target, window)
+
+
+def _cut_one(row: Row[K], targets: OneTarget, window: slice) -> OneTarget:
+    # A list with a fraction is a vector of numbers for the whole row: classes are integers or names.
+    if not is_step_target(targets) or any(isinstance(entry, float) for entry in to_steps(targets)):
+        return targets
     if len(targets) != len(row):
         msg = (
             f"target of row {row.row_id} must have one entry per step, got {len(targets)} for {len(row)} steps; "

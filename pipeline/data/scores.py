@@ -5,17 +5,15 @@ from collections.abc import Iterator, Sequence
 from typing import Generic, Self
 
 import attrs
-import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.nn import functional
-from typing_extensions import TypeVar
+from typing_extensions import TypeVar, Unpack
 
 from pipeline.checks.shapes import checked
 from pipeline.checks.switches import checks_enabled
 from pipeline.data.batches import check_lengths, check_step_count
+from pipeline.data.losses import ClassLossOptions, cross_entropy, describe_targets
 from pipeline.data.metadata import (
-    IGNORED,
     BatchMetadata,
     Collated,
     check_metadata,
@@ -65,7 +63,7 @@ class Scores(Collated, Predictions[N], Generic[N]):
 
     def __attrs_post_init__(self) -> None:
         if checks_enabled():
-            _check_names(self.names, self.values.shape[1])
+            check_names(self.names, self.values.shape[1])
             check_metadata(self.metadata, self.values.shape[0])
 
     def rows(self) -> Iterator[tuple[int, N]]:
@@ -81,20 +79,19 @@ class Scores(Collated, Predictions[N], Generic[N]):
         """Return the logarithms of the class probabilities."""
         return self.values.log_softmax(1)
 
-    def loss(self, *, over: Tensor | float | None = None) -> Float[Tensor, ""]:
+    def loss(self, **options: Unpack[ClassLossOptions]) -> Float[Tensor, " *batch"]:
         """Return the cross-entropy, averaged over the rows that have a target.
 
         Args:
-            over: a divisor to use instead of the number of those rows. Pass the weight of a whole batch (the sum of
-                `batch.metadata.weight`), so that the losses of its micro-batches add up to the loss of the batch.
+            options: see `ClassLossOptions`; with `reduction="none"`, one loss per rows.
 
         Raises:
             TargetError: if the batch has no targets per row, or a target is not a class.
         """
         targets = self.metadata.targets
-        if targets is None or targets.ndim != 1:
-            raise _missing_targets("row", targets)
-        return _cross_entropy(self.values, targets, self.metadata.row_ids, over)
+        if targets is None or targets.ndim != 1 or targets.is_floating_point():
+            raise make_missing_error("row", self.metadata)
+        return cross_entropy(self.values, targets, self.metadata.row_ids, **options)
 
 
 @as_pytree
@@ -127,7 +124,7 @@ class StepScores(Collated, Predictions[list[N]], Generic[N]):
         if checks_enabled():
             check_lengths(self.lengths, self.order)
             check_step_count(len(self.values), self.order.steps)
-            _check_names(self.names, self.values.shape[1])
+            check_names(self.names, self.values.shape[1])
             check_metadata(self.metadata, self.lengths.shape[0])
 
     def rows(self) -> Iterator[tuple[int, list[N]]]:
@@ -153,25 +150,36 @@ class StepScores(Collated, Predictions[list[N]], Generic[N]):
         """Return the logarithms of the class probabilities."""
         return self.values.log_softmax(1)
 
-    def loss(self, *, over: Tensor | float | None = None) -> Float[Tensor, ""]:
+    def loss(self, **options: Unpack[ClassLossOptions]) -> Float[Tensor, " *steps"]:
         """Return the cross-entropy, averaged over the steps that have a target (padding, bos and eos have none).
 
         Args:
-            over: a divisor to use instead of the number of those steps. Pass the weight of a whole batch (the sum of
-                `batch.metadata.weight`), so that the losses of its micro-batches add up to the loss of the batch.
+            options: see `ClassLossOptions`; with `reduction="none"`, one loss per steps.
 
         Raises:
             TargetError: if the batch has no targets per step, or a target is not a class.
         """
+        targets = self.packed_targets
+        if targets is None:
+            raise make_missing_error("step", self.metadata)
+        return cross_entropy(self.values, targets, self.metadata.row_ids, self.order.row_of_step, **options)
+
+    @property
+    def packed_targets(self) -> Int64[Tensor, " steps"] | None:
+        """The target of each step in the order of `values`, for a loss of your own; None without targets per step."""
         targets = self.metadata.targets
-        if targets is None or targets.ndim != 2:
-            raise _missing_targets("step", targets)
-        # Targets are padded in either layout; the scores are packed, so the targets are brought into packed order.
-        steps = targets.flatten().index_select(0, self.order.flat_indices(targets.shape[1]))
-        return _cross_entropy(self.values, steps, self.metadata.row_ids, over, rows=self.order.row_of_step)
+        if targets is None or targets.ndim != 2 or targets.is_floating_point():
+            return None
+        # Targets are padded in either layout; the scores are packed.
+        return targets.flatten().index_select(0, self.order.flat_indices(targets.shape[1]))
 
 
-def _check_names(names: Sequence[object], classes: int) -> None:
+def check_names(names: Sequence[object], classes: int) -> None:
+    """Reject names of another number than the classes.
+
+    Raises:
+        ShapeError: with both numbers.
+    """
     if len(names) != classes:
         msg = (
             f"names must have one entry per class, got {len(names)} for {classes} classes; build both from one Labels."
@@ -179,32 +187,10 @@ def _check_names(names: Sequence[object], classes: int) -> None:
         raise ShapeError(msg, argument="names")
 
 
-def _missing_targets(unit: str, targets: Tensor | None) -> TargetError:
-    got = "no targets" if targets is None else "one per row" if targets.ndim == 1 else "one per step"
-    msg = f"the loss needs one target per {unit}, but the batch has {got}; pass inputs as Example(input, target=...)."
+def make_missing_error(unit: str, metadata: BatchMetadata) -> TargetError:
+    """Return the error for a loss without its targets."""
+    msg = (
+        f"the loss needs one target per {unit}, but the batch has {describe_targets(metadata)}; pass inputs as "
+        "Example(input, target=...)."
+    )
     return TargetError(msg, unit=unit)
-
-
-def _cross_entropy(
-    values: Float[Tensor, "item classes"],
-    targets: Int64[Tensor, " item"],
-    row_ids: Int64[Tensor, " batch"],
-    over: Tensor | float | None,
-    rows: Int64[Tensor, " item"] | None = None,
-) -> Float[Tensor, ""]:
-    classes = values.shape[1]
-    # Only on the CPU: reading targets from a device would make the CPU wait. There, torch's own kernel asserts.
-    if targets.device.type == "cpu":
-        is_invalid = (targets != IGNORED) & ((targets < 0) | (targets >= classes))
-        if is_invalid.any():
-            item = int(is_invalid.nonzero()[0])
-            row_id = int(row_ids[item if rows is None else rows[item]])
-            msg = (
-                f"targets must be classes from 0 to {classes - 1}, got {int(targets[item])} in row {row_id}; "
-                "increase the number of classes of the head, or build Pad and the head from one Labels."
-            )
-            raise TargetError(msg, row=row_id, target=int(targets[item]), classes=classes)
-    losses = functional.cross_entropy(values, targets, ignore_index=IGNORED, reduction="none")
-    # Not reduction="sum": in float16 the sum of a long batch is infinite.
-    total = losses.sum(dtype=torch.promote_types(losses.dtype, torch.float32))
-    return total / ((targets != IGNORED).sum().clamp(min=1) if over is None else over)

@@ -48,7 +48,7 @@ class Fields(_FieldsBase):
         ShapeError: for a row, if a field is no sequence, or fields have unequal lengths.
 
     Example:
-        >>> import torch
+        >>> import attrs, torch
         >>> from pipeline import Ids, Vectors
         >>> @attrs.frozen(eq=False)
         ... class Event(Fields):
@@ -85,7 +85,7 @@ class Sides(_FieldsBase):
         ShapeError: for a row, if a side is no sequence.
 
     Example:
-        >>> import torch
+        >>> import attrs, torch
         >>> from pipeline import Ids
         >>> @attrs.frozen(eq=False)
         ... class Pair(Sides):

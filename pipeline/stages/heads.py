@@ -24,20 +24,35 @@ class HeadOptions(TypedDict, total=False):
     name: str | None
 
 
-class _Head(nn.Module, StageBase):
-    """The base class of heads: a linear layer, made once its input size is known."""
+def make_names(classes: int | Labels, head: str) -> ClassIds | Labels:
+    """Return the classes of a head as a sequence.
+
+    Raises:
+        OptionError: if there are none.
+    """
+    names = ClassIds(classes) if isinstance(classes, int) else classes
+    if len(names) < 1:
+        msg = f"{head} needs 1 class or more, got {classes}; pass the number of classes, or labels."
+        raise OptionError(msg, classes=classes)
+    return names
+
+
+class Head(nn.Module, StageBase):
+    """The base class of heads: a linear layer, made once its input size is known.
+
+    Args:
+        output_size: the number of outputs.
+        input_size: the number of features; None for that of the stage before.
+        name: the stage's name in its chain.
+    """
 
     linear: nn.Linear | None
 
-    def __init__(self, classes: int | Labels, input_size: int | None, name: str | None) -> None:
+    def __init__(self, output_size: int, input_size: int | None, name: str | None) -> None:
         super().__init__()
         self.name = name
-        self.names: ClassIds | Labels = ClassIds(classes) if isinstance(classes, int) else classes
-        self.classes: int = len(self.names)
-        if self.classes < 1:
-            msg = f"{type(self).__name__} needs 1 class or more, got {classes}; pass the number of classes, or labels."
-            raise OptionError(msg, classes=classes)
-        self.linear = None if input_size is None else nn.Linear(input_size, self.classes)
+        self.output_size = output_size
+        self.linear = None if input_size is None else nn.Linear(input_size, output_size)
 
     @property
     def is_lazy(self) -> bool:
@@ -47,7 +62,7 @@ class _Head(nn.Module, StageBase):
     @override
     def build(self, spec: Spec, /) -> Spec:
         if self.linear is None and spec.size is not None:
-            self.linear = nn.Linear(spec.size, self.classes)
+            self.linear = nn.Linear(spec.size, self.output_size)
         if self.linear is not None and spec.size not in (None, self.linear.in_features):
             msg = (
                 f"the input has size {spec.size} along the axis 'hidden', but {type(self).__name__} has "
@@ -56,12 +71,18 @@ class _Head(nn.Module, StageBase):
             raise CompositionError(msg, axis="hidden", size=spec.size, input_size=self.linear.in_features)
         return Spec()
 
-    def _score(self, values: Float[Tensor, "item hidden"]) -> Float[Tensor, "item classes"]:
+    def compute_outputs(self, values: Float[Tensor, "item hidden"]) -> Float[Tensor, "item output"]:
+        """Return the outputs of the linear layer.
+
+        Raises:
+            CompositionError: if the input size is not known yet.
+            ShapeError: if the vectors have another size than the input size.
+        """
         name = type(self).__name__
         if self.linear is None:
             msg = (
                 f"{name} does not know its input size yet; join it after the stage whose vectors it scores, or pass "
-                f"it: {name}({self.classes}, input_size={values.shape[1]})."
+                f"it: {name}(..., input_size={values.shape[1]})."
             )
             raise CompositionError(msg)
         if values.shape[1] != self.linear.in_features:
@@ -72,8 +93,18 @@ class _Head(nn.Module, StageBase):
         return scores
 
 
+class _ClassHead(Head):
+    """A head with one output per class."""
+
+    def __init__(self, classes: int | Labels, input_size: int | None, name: str | None) -> None:
+        names = make_names(classes, type(self).__name__)
+        super().__init__(len(names), input_size, name)
+        self.names: ClassIds | Labels = names
+        self.classes: int = len(names)
+
+
 @final
-class Classify(_Head, ModuleStage[Pooled, Scores[N]]):
+class Classify(_ClassHead, ModuleStage[Pooled, Scores[N]]):
     """Score every class for each row.
 
     Args:
@@ -106,11 +137,11 @@ class Classify(_Head, ModuleStage[Pooled, Scores[N]]):
             CompositionError: if the input size is not known yet.
             ShapeError: if the vectors have another size than the input size.
         """
-        return Scores(self._score(value.values), cast("Sequence[N]", self.names), metadata=value.metadata)
+        return Scores(self.compute_outputs(value.values), cast("Sequence[N]", self.names), metadata=value.metadata)
 
 
 @final
-class Tag(_Head, ModuleStage[States[MaybeCausal], StepScores[N]]):
+class Tag(_ClassHead, ModuleStage[States[MaybeCausal], StepScores[N]]):
     """Score every class for each real step.
 
     Args:
@@ -148,7 +179,7 @@ class Tag(_Head, ModuleStage[States[MaybeCausal], StepScores[N]]):
         """
         steps = value.packed()
         return StepScores(
-            self._score(steps.values),
+            self.compute_outputs(steps.values),
             steps.lengths,
             cast("Sequence[N]", self.names),
             metadata=steps.metadata,
@@ -157,7 +188,7 @@ class Tag(_Head, ModuleStage[States[MaybeCausal], StepScores[N]]):
 
 
 @final
-class NextToken(_Head, ModuleStage[States[Causal], StepScores[int]]):
+class NextToken(_ClassHead, ModuleStage[States[Causal], StepScores[int]]):
     """Score every token as the successor of each real step. Takes causal states only.
 
     Args:
@@ -214,7 +245,7 @@ class NextToken(_Head, ModuleStage[States[Causal], StepScores[int]]):
         steps = value.packed()
         metadata = attrs.evolve(steps.metadata, answer_mask=None)
         return StepScores(
-            self._score(steps.values),
+            self.compute_outputs(steps.values),
             steps.lengths,
             cast("Sequence[int]", self.names),
             metadata=metadata,

@@ -1,26 +1,29 @@
 """Pad rows of unequal length to a rectangle, real steps first."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from types import NoneType
-from typing import Final, Literal, TypedDict, cast, final, overload
+from typing import Final, Literal, TypedDict, cast, final, get_args, overload
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool
 from torch import Tensor
 from typing_extensions import Unpack, override
 
 from pipeline.batching.policies import Policy
+from pipeline.checks.options import check_choice
 from pipeline.core.stage import Spec, Stage
 from pipeline.data.batches import Padded
 from pipeline.data.collate import collate
+from pipeline.data.collate_targets import MissingTarget, RowTargets, collate_named_targets, collate_targets
 from pipeline.data.kinds import Ids, K, Kind
-from pipeline.data.metadata import IGNORED, BatchMetadata
+from pipeline.data.metadata import BatchMetadata
 from pipeline.data.rows import Row, make_filler
-from pipeline.data.tensors import pad_tensors, to_tensor, to_tensors
-from pipeline.errors import EmptyBatchError, LengthError, OptionError, TargetError
-from pipeline.labels import MAX_ID, Labels, get_scalar, is_missing, is_step_target, to_steps
+from pipeline.data.tensors import to_tensor
+from pipeline.errors import EmptyBatchError, LengthError, OptionError
+from pipeline.labels import Labels
+from pipeline.targets import NamedTargets, Targets
 
 TooLong = Literal["raise", "truncate"]
 
@@ -39,6 +42,8 @@ class PadOptions(TypedDict, total=False):
     max_length: int | None
     too_long: TooLong
     labels: Labels | None
+    targets: Targets | NamedTargets | None
+    missing: MissingTarget
 
 
 @final
@@ -56,9 +61,13 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
         max_length: the maximum number of steps of a row.
         too_long: what to do with a longer row: `raise` an error, or `truncate` it and its targets.
         labels: the classes, if targets are class names.
+        targets: instead of labels, the type of the targets: `Numbers`, `MultiLabels`, or a mapping with the types of
+            several targets by their names. Each target of a row is then a mapping with these names.
+        missing: what to do with a row without a target, if others of its batch have one: `raise` an error, or `ignore`
+            it, which means that it has no weight in the loss. Of several targets by name, each may be missing.
 
     Raises:
-        OptionError: if a number is below 1, or if both `policy` and `multiple_of` are given.
+        OptionError: if a number is below 1, or both `policy` and `multiple_of`, or `labels` and `targets`, are given.
 
     Example:
         >>> rows = [Row(Ids(torch.tensor([5, 6, 7])), target=1), Row(Ids(torch.tensor([8])), target=0)]
@@ -81,6 +90,8 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
         max_length: int | None = None,
         too_long: TooLong = "raise",
         labels: Labels | None = None,
+        targets: Targets | NamedTargets | None = None,
+        missing: MissingTarget = "raise",
     ) -> None:
         for name, number in (("multiple_of", multiple_of), ("max_length", max_length)):
             if number is not None and number < 1:
@@ -89,13 +100,18 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
         if policy is not None and multiple_of != 1:
             msg = f"Pad takes a policy or multiple_of, got both; pass multiple_of={multiple_of} to the policy instead."
             raise OptionError(msg, multiple_of=multiple_of)
+        if labels is not None and targets is not None:
+            msg = "Pad takes labels or targets, got both; pass the labels in targets."
+            raise OptionError(msg)
+        check_choice("missing", missing, get_args(MissingTarget))
         self.kind: Final = kind
         self.value = value
         self.multiple_of = multiple_of
         self.policy = policy
         self.max_length = max_length
         self.too_long: TooLong = too_long
-        self.labels = labels
+        self.targets: Targets | NamedTargets | None = labels if targets is None else targets
+        self.missing: MissingTarget = missing
 
     @override
     def build(self, spec: Spec, /) -> Spec:
@@ -124,9 +140,13 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
         missing = count - len(value)
         rows = [*value, *(make_filler(value[0]) for _ in range(missing))] if missing else value
         lengths += [0] * missing
+        row_ids = [row.row_id for row in rows]
+        targets = RowTargets(list(map(_get_target, rows)), row_ids, list(map(len, rows)), lengths, width)
+        kind = self.targets
         metadata = BatchMetadata(
-            row_ids=to_tensor([row.row_id for row in rows]),
-            targets=self._pad_targets(rows, lengths, width),
+            row_ids=to_tensor(row_ids),
+            targets=None if isinstance(kind, Mapping) else collate_targets(targets, kind, self.missing),
+            named_targets=collate_named_targets(targets, kind) if isinstance(kind, Mapping) else None,
             answer_mask=_pad_answer_mask(rows, width),
             start_steps=to_tensor([row.start_step for row in rows]) if any(map(_get_start, rows)) else None,
         )
@@ -159,72 +179,6 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
             'raise max_length, or truncate longer rows: Pad(too_long="truncate").'
         )
         raise LengthError(msg, row=row.row_id, length=len(sequence), max_length=limit)
-
-    def _pad_targets(self, rows: Sequence[Row[K]], lengths: list[int], width: int) -> Int64[Tensor, "..."] | None:
-        targets = list(map(_get_target, rows))
-        # Fast path: plain ids and names are not missing, apart from the empty name.
-        if not set(map(type, targets)) <= {int, str} or "" in targets:
-            is_given = [not self._is_missing(target) for target in targets]
-            if not any(is_given):
-                return None
-            if not all(is_given):
-                row = rows[is_given.index(False)]
-                raise _make_missing_error(row)
-            # One row with targets per step makes it a batch of such rows; the others are checked below.
-            if any(map(is_step_target, targets)):
-                steps = [self._get_step_targets(row)[:count] for row, count in zip(rows, lengths, strict=True)]
-                return pad_tensors(to_tensors(steps), lengths, width, IGNORED)
-        ids = to_tensor([self._get_id(row.target, row.row_id) for row in rows])
-        return ids if all(lengths) else ids.masked_fill(to_tensor(lengths) == 0, IGNORED)
-
-    def _is_missing(self, target: object) -> bool:
-        """Return whether a target is missing. An empty name is one only if the labels do not have it."""
-        return is_missing(target) and not (target == "" and self.labels is not None and "" in self.labels.names)
-
-    def _get_step_targets(self, row: Row[K]) -> list[int]:
-        if not is_step_target(row.target):
-            got = "one target for the whole row"
-        elif len(row.target) != len(row):
-            got = f"{len(row.target)} targets"
-        else:
-            return [
-                IGNORED if self._is_missing(step) else self._get_id(step, row.row_id) for step in to_steps(row.target)
-            ]
-        msg = (
-            f"row {row.row_id} has {len(row)} steps but {got}, in a batch with targets per step; "
-            "give each step a target, None for those that have none."
-        )
-        raise TargetError(msg, row=row.row_id)
-
-    def _get_id(self, target: object, row: int) -> int:
-        target = get_scalar(target)
-        if not isinstance(target, int | str):
-            msg = f"the target of row {row} must be a class id or a class name, got {target!r}; convert it to one."
-            raise TargetError(msg, row=row)
-        if self.labels is not None:
-            return self.labels.to_id(target, row=row)
-        if isinstance(target, str):
-            msg = (
-                f"the target of row {row} is a class name, {target!r}, but Pad has no labels; "
-                "pass those of the head: Pad(labels=labels)."
-            )
-            raise TargetError(msg, row=row)
-        if not 0 <= target <= MAX_ID:
-            msg = (
-                f"the target of row {row} must be 0 or more, up to 2**63 - 1, got {target}; use None for a step "
-                "without a target."
-            )
-            raise TargetError(msg, row=row)
-        return target
-
-
-def _make_missing_error(row: Row[Kind]) -> TargetError:
-    got = "no target" if row.target is None else f"the missing target {row.target!r}"
-    msg = (
-        f"row {row.row_id} has {got}, but other rows of its batch have one; give all examples a target, or none of "
-        "them (a step without one: None in its list)."
-    )
-    return TargetError(msg, row=row.row_id)
 
 
 def _pad_answer_mask(rows: Sequence[Row[Kind]], width: int) -> Bool[Tensor, "batch time"] | None:

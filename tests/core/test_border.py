@@ -121,6 +121,13 @@ STAGES: Mapping[type[StageBase], tuple[Callable[[], Any], object, str]] = {
     ),
     Pool: (lambda: Pool("max"), STEPS, r"Pool takes States\[MaybeCausal\], got a Packed; join Encode before it"),
     Classify: (lambda: Classify(2, input_size=3), STATES, "Classify takes Pooled, got a States; join Pool before it"),
+    ClassifyMultiLabel: (lambda: ClassifyMultiLabel(2, input_size=3), STATES, "ClassifyMultiLabel takes Pooled"),
+    Regress: (lambda: Regress(input_size=3), STATES, "Regress takes Pooled, got a States"),
+    Heads: (
+        lambda: Heads(Tag(2, input_size=3), Tag(2, input_size=3)),
+        CUBE,
+        "Heads must be Pooled or States, got float",
+    ),
     Tag: (
         lambda: Tag(2, input_size=3),
         Pooled(PLANE),

@@ -1,0 +1,175 @@
+"""Collate the targets of rows: classes per row or per step, numbers, several classes, and several targets by name."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias, cast
+
+import attrs
+import torch
+from torch import Tensor
+
+from pipeline.checks.hints import describe
+from pipeline.data.metadata import IGNORED
+from pipeline.data.tensors import pad_tensors, to_tensor, to_tensors
+from pipeline.errors import TargetError
+from pipeline.labels import MAX_ID, Labels, get_scalar, is_missing, is_step_target, to_steps
+from pipeline.targets import MISSING, NamedTargets, Targets, TargetType
+from pipeline.text import suggest_name
+
+MissingTarget: TypeAlias = Literal["raise", "ignore"]
+"""What to do with a row without a target, if other rows of its batch have one."""
+
+
+@attrs.frozen(eq=False)
+class RowTargets:
+    """The targets of a batch's rows, with what their conversion needs to know of the rows.
+
+    Attributes:
+        targets: the target of each row.
+        row_ids: the row ids, for errors.
+        counts: the number of steps of each row as it came.
+        lengths: the number of steps of each row in the batch, after truncation.
+        width: the size of the batch's time axis.
+    """
+
+    targets: Sequence[object]
+    row_ids: Sequence[int]
+    counts: Sequence[int]
+    lengths: Sequence[int]
+    width: int
+
+
+def collate_targets(rows: RowTargets, kind: Targets | None, missing: MissingTarget) -> Tensor | None:
+    """Return the targets of a batch as one tensor; None if no row has one.
+
+    Rows without a target, if `missing` allows them, and empty rows get `IGNORED`, or NaN if targets are numbers.
+
+    Args:
+        rows: the targets.
+        kind: the type of the targets; None for class ids.
+        missing: whether some rows may have no target.
+
+    Raises:
+        TargetError: if only some rows have a target, or a target does not fit its row or the type.
+        LabelError: if a target is not a label.
+    """
+    labels = kind if isinstance(kind, Labels) else None
+    targets = rows.targets
+    # Fast path: plain ids and names are not missing, apart from the empty name.
+    if not set(map(type, targets)) <= {int, str} or "" in targets:
+        is_given = [not _is_missing(target, labels) for target in targets]
+        if not any(is_given):
+            return None
+        if not all(is_given) and missing == "raise":
+            raise _make_missing_error(rows, is_given.index(False))
+    if isinstance(kind, TargetType):
+        values = kind.convert(targets, rows.row_ids)
+        empty = to_tensor(rows.lengths) == 0
+        return values.masked_fill(empty.reshape(-1, *[1] * (values.ndim - 1)), MISSING) if bool(empty.any()) else values
+    # One row with targets per step makes it a batch of such rows; the others are checked below.
+    if any(map(is_step_target, targets)):
+        steps = [_get_step_targets(rows, row, labels)[: rows.lengths[row]] for row in range(len(targets))]
+        return pad_tensors(to_tensors(steps), rows.lengths, rows.width, IGNORED)
+    ids = to_tensor(
+        [
+            IGNORED if missing == "ignore" and _is_missing(target, labels) else _get_id(target, row_id, labels)
+            for target, row_id in zip(targets, rows.row_ids, strict=True)
+        ]
+    )
+    return ids if all(rows.lengths) else ids.masked_fill(to_tensor(rows.lengths) == 0, IGNORED)
+
+
+def collate_named_targets(rows: RowTargets, kinds: NamedTargets) -> Mapping[str, Tensor] | None:
+    """Return a tensor for each target by name; None if no row has targets. Each of them may be missing in some rows.
+
+    Raises:
+        TargetError: if the target of a row is not a mapping, or has an unknown name.
+        LabelError: if a target is not a label.
+    """
+    if all(map(is_missing, rows.targets)):
+        return None
+    given: list[Mapping[str, object]] = []
+    for target, row_id in zip(rows.targets, rows.row_ids, strict=True):
+        if is_missing(target):
+            given.append({})
+            continue
+        if not isinstance(target, Mapping):
+            msg = (
+                f"the target of row {row_id} must be a mapping with {', '.join(kinds)}, got {describe(target)} "
+                f"{target!r:.60}; give each target its name."
+            )
+            raise TargetError(msg, row=row_id)
+        named = cast("Mapping[str, object]", target)
+        unknown = next((name for name in named if name not in kinds), None)
+        if unknown is not None:
+            msg = f"the target of row {row_id} has the name {unknown!r}, but targets are {', '.join(kinds)}."
+            raise TargetError(msg + suggest_name(unknown, list(kinds)), row=row_id)
+        given.append(named)
+    collated: dict[str, Tensor] = {}
+    for name, kind in kinds.items():
+        found = collate_targets(attrs.evolve(rows, targets=[named.get(name) for named in given]), kind, "ignore")
+        # Without any target in this batch: one missing target per row, so that its head has no loss here.
+        collated[name] = _make_missing(len(given), kind) if found is None else found
+    return collated
+
+
+def _make_missing(rows: int, kind: Targets) -> Tensor:
+    if isinstance(kind, TargetType):
+        return kind.convert([None] * rows, range(rows))
+    return torch.full((rows,), IGNORED)
+
+
+def _is_missing(target: object, labels: Labels | None) -> bool:
+    """Return whether a target is missing. An empty name is one only if the labels do not have it."""
+    return is_missing(target) and not (target == "" and labels is not None and "" in labels.names)
+
+
+def _get_step_targets(rows: RowTargets, row: int, labels: Labels | None) -> list[int]:
+    target, row_id, count = rows.targets[row], rows.row_ids[row], rows.counts[row]
+    if is_missing(target):  # allowed, or rejected before
+        return [IGNORED] * count
+    if not is_step_target(target):
+        got = "one target for the whole row"
+    elif len(target) != count:
+        got = f"{len(target)} targets"
+    else:
+        return [IGNORED if _is_missing(step, labels) else _get_id(step, row_id, labels) for step in to_steps(target)]
+    msg = (
+        f"row {row_id} has {count} steps but {got}, in a batch with targets per step; "
+        "give each step a target, None for those that have none."
+    )
+    raise TargetError(msg, row=row_id)
+
+
+def _get_id(target: object, row: int, labels: Labels | None) -> int:
+    target = get_scalar(target)
+    if not isinstance(target, int | str):
+        msg = (
+            f"the target of row {row} must be a class id or a class name, got {target!r:.60}; convert it to one, or "
+            "state the type of the targets: Pad(targets=Numbers()), Pad(targets=MultiLabels(labels))."
+        )
+        raise TargetError(msg, row=row)
+    if labels is not None:
+        return labels.to_id(target, row=row)
+    if isinstance(target, str):
+        msg = (
+            f"the target of row {row} is a class name, {target!r}, but Pad has no labels; "
+            "pass those of the head: Pad(labels=labels)."
+        )
+        raise TargetError(msg, row=row)
+    if not 0 <= target <= MAX_ID:
+        msg = (
+            f"the target of row {row} must be 0 or more, up to 2**63 - 1, got {target}; use None for a step "
+            "without a target."
+        )
+        raise TargetError(msg, row=row)
+    return target
+
+
+def _make_missing_error(rows: RowTargets, row: int) -> TargetError:
+    target, row_id = rows.targets[row], rows.row_ids[row]
+    got = "no target" if target is None else f"the missing target {target!r}"
+    msg = (
+        f"row {row_id} has {got}, but other rows of its batch have one; give all examples a target, or none of "
+        'them (a step without one: None in its list), or leave rows without one out of the loss: Pad(missing="ignore").'
+    )
+    return TargetError(msg, row=row_id)

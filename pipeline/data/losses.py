@@ -1,0 +1,236 @@
+"""Losses of rows and steps that have a target; those without one weigh nothing."""
+
+from typing import Literal, TypeAlias, TypedDict, get_args
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn import functional
+from typing_extensions import Unpack
+
+from pipeline.checks.options import check_choice
+from pipeline.data.metadata import IGNORED, BatchMetadata, TargetTensor
+from pipeline.errors import TargetError
+
+Reduction: TypeAlias = Literal["mean", "sum", "none"]
+"""How the losses of rows or steps become one number, as in torch: `none` returns one loss per row or step."""
+
+RegressionLoss: TypeAlias = Literal["mse", "l1", "huber"]
+"""The losses of numbers: squared error, absolute error, and Huber's, squared near 0 and absolute further away."""
+
+
+class ReductionOptions(TypedDict, total=False):
+    """The options of every loss.
+
+    Attributes:
+        reduction: the mean, the sum, or `none` for one loss per row or step, 0 where there is no target.
+        over: a divisor of the sum to use instead of the number of rows or steps with a target. Pass the weight of a
+            whole batch (the sum of `batch.metadata.weight`), so that the losses of its micro-batches add up to the
+            loss of the batch.
+    """
+
+    reduction: Reduction
+    over: Tensor | float | None
+
+
+class ClassLossOptions(ReductionOptions, total=False):
+    """The options of the cross-entropy, which are those of `torch.nn.functional.cross_entropy`.
+
+    Attributes:
+        weight: the weight of each class, such as `labels.class_weights(targets)`; the mean is then over the weights.
+        label_smoothing: the probability that is spread over all classes.
+    """
+
+    weight: Float[Tensor, " classes"] | None
+    label_smoothing: float
+
+
+class MultiLabelLossOptions(ClassLossOptions, total=False):
+    """The options of the binary cross-entropy, which are those of torch's `BCEWithLogitsLoss`.
+
+    Attributes:
+        pos_weight: the weight of a class where it is one of the row's.
+        label_smoothing: how far targets are moved from 0 and 1 towards one half.
+    """
+
+    pos_weight: Float[Tensor, " classes"] | None
+
+
+class RegressionLossOptions(ReductionOptions, total=False):
+    """The options of the losses of numbers.
+
+    Attributes:
+        delta: for Huber's loss, the error up to which it is squared; 1 by default.
+    """
+
+    delta: float
+
+
+def select_reduction(options: ReductionOptions) -> ReductionOptions:
+    """Return only the options of every loss."""
+    return {"reduction": options.get("reduction", "mean"), "over": options.get("over")}
+
+
+def reduce_losses(
+    losses: Float[Tensor, " item"],
+    weights: Tensor,
+    reduction: Reduction = "mean",
+    over: Tensor | float | None = None,
+) -> Float[Tensor, " *item"]:
+    """Return the mean or sum of losses, or the losses.
+
+    Args:
+        losses: the loss of each row or step; 0 for those without a target.
+        weights: the weight of each in the mean.
+        reduction: the mean, the sum, or no reduction.
+        over: a divisor of the sum to use instead of the sum of the weights.
+
+    Raises:
+        OptionError: if there is no such reduction.
+    """
+    check_choice("reduction", reduction, get_args(Reduction))
+    if reduction == "none":
+        return losses
+    # The sum of a long batch in float16 is infinite.
+    total = losses.sum(dtype=torch.promote_types(losses.dtype, torch.float32))
+    if over is not None:
+        return total / over
+    if reduction == "sum":
+        return total
+    weight = weights.sum()
+    # Not clamp(min=1): weights of classes may add up to less.
+    return total / weight.masked_fill(weight == 0, 1)
+
+
+def cross_entropy(
+    values: Float[Tensor, "item classes"],
+    targets: Int64[Tensor, " item"],
+    row_ids: Int64[Tensor, " batch"],
+    rows: Int64[Tensor, " item"] | None = None,
+    **options: Unpack[ClassLossOptions],
+) -> Float[Tensor, " *item"]:
+    """Return the cross-entropy of scores.
+
+    Args:
+        values: the scores before softmax.
+        targets: the classes; `IGNORED` where there is none.
+        row_ids: the row ids of the batch, for errors.
+        rows: the row of each item; by default each item is a row.
+        options: see `ClassLossOptions`.
+
+    Raises:
+        TargetError: if a target is not a class.
+    """
+    classes = values.shape[1]
+    # Only on the CPU: reading targets from a device would make the CPU wait. There, torch's own kernel asserts.
+    if targets.device.type == "cpu":
+        is_invalid = (targets != IGNORED) & ((targets < 0) | (targets >= classes))
+        if is_invalid.any():
+            item = int(is_invalid.nonzero()[0])
+            row_id = int(row_ids[item if rows is None else rows[item]])
+            msg = (
+                f"targets must be classes from 0 to {classes - 1}, got {int(targets[item])} in row {row_id}; "
+                "increase the number of classes of the head, or build Pad and the head from one Labels."
+            )
+            raise TargetError(msg, row=row_id, target=int(targets[item]), classes=classes)
+    weight, label_smoothing = options.get("weight"), options.get("label_smoothing", 0.0)
+    weight = None if weight is None else weight.to(values)
+    has_class = targets != IGNORED
+    losses = functional.cross_entropy(
+        values, targets, weight, ignore_index=IGNORED, reduction="none", label_smoothing=label_smoothing
+    )
+    weights = has_class if weight is None else weight[targets.masked_fill(~has_class, 0)].masked_fill(~has_class, 0)
+    return reduce_losses(losses, weights, **select_reduction(options))
+
+
+def regression_loss(
+    values: Float[Tensor, "batch *size"],
+    targets: Float[Tensor, "batch *size"],
+    kind: RegressionLoss = "mse",
+    **options: Unpack[RegressionLossOptions],
+) -> Float[Tensor, " *batch"]:
+    """Return the loss of numbers; the loss of a vector is the mean over its numbers.
+
+    Args:
+        values: the predicted numbers.
+        targets: the true numbers; NaN in rows without a target.
+        kind: squared error, absolute error, or Huber's.
+        options: see `RegressionLossOptions`.
+
+    Raises:
+        OptionError: if there is no such loss.
+    """
+    check_choice("kind", kind, get_args(RegressionLoss))
+    missing = _find_missing(targets)
+    # The difference is filled and not the loss: NaN times zero is NaN, in gradients too.
+    difference = (values - targets).masked_fill(missing.reshape(-1, *[1] * (values.ndim - 1)), 0)
+    if kind == "mse":
+        losses = difference.square()
+    elif kind == "l1":
+        losses = difference.abs()
+    else:
+        losses = functional.huber_loss(
+            difference, torch.zeros_like(difference), reduction="none", delta=options.get("delta", 1.0)
+        )
+    losses = losses.mean(1) if losses.ndim > 1 else losses
+    return reduce_losses(losses, ~missing, **select_reduction(options))
+
+
+def multi_label_loss(
+    values: Float[Tensor, "batch classes"],
+    targets: Float[Tensor, "batch classes"],
+    **options: Unpack[MultiLabelLossOptions],
+) -> Float[Tensor, " *batch"]:
+    """Return the binary cross-entropy, as the mean over all classes.
+
+    Args:
+        values: the scores before the sigmoid.
+        targets: 1 for the classes of a row and 0 for others; NaN in rows without a target.
+        options: see `MultiLabelLossOptions`.
+    """
+    weight, pos_weight = options.get("weight"), options.get("pos_weight")
+    label_smoothing = options.get("label_smoothing", 0.0)
+    missing = _find_missing(targets)
+    known = targets.masked_fill(missing.unsqueeze(1), 0)
+    smoothed = known * (1 - label_smoothing) + label_smoothing / 2
+    losses = functional.binary_cross_entropy_with_logits(
+        values.masked_fill(missing.unsqueeze(1), 0),
+        smoothed,
+        None if weight is None else weight.to(values),
+        reduction="none",
+        pos_weight=None if pos_weight is None else pos_weight.to(values),
+    )
+    return reduce_losses(losses.mean(1).masked_fill(missing, 0), ~missing, **select_reduction(options))
+
+
+def _find_missing(targets: Tensor) -> Tensor:
+    return targets.isnan().any(1) if targets.ndim > 1 else targets.isnan()
+
+
+def get_numbers(metadata: BatchMetadata, values: Tensor) -> Tensor:
+    """Return the targets of a batch as numbers of the shape and type of the values.
+
+    Raises:
+        TargetError: if the batch has no such targets.
+    """
+    targets = metadata.targets
+    if targets is None or not targets.is_floating_point() or targets.shape != values.shape:
+        sizes = "" if values.ndim == 1 else f" of {values.shape[1]}"
+        msg = f"the loss needs numbers{sizes} per row, but the batch has {describe_targets(metadata)}"
+        raise TargetError(msg + "; state their type: Pad(targets=Numbers(...)) or Pad(targets=MultiLabels(labels)).")
+    return targets.to(values.dtype)
+
+
+def describe_targets(metadata: BatchMetadata) -> str:
+    """Return what targets a batch has, for an error."""
+    if metadata.named_targets is not None:
+        return f"several by name, {', '.join(metadata.named_targets)} (use Heads, or metadata.select_targets)"
+    if metadata.targets is None:
+        return "no targets"
+    return _describe(metadata.targets)
+
+
+def _describe(targets: TargetTensor) -> str:
+    if targets.is_floating_point():
+        return "one number per row" if targets.ndim == 1 else f"{targets.shape[1]} numbers per row"
+    return "one per row" if targets.ndim == 1 else "one per step"

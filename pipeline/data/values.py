@@ -1,0 +1,203 @@
+"""Predictions other than one class: numbers, several classes per row, and those of several heads."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import methodcaller
+from typing import Generic, Protocol, Self, cast
+
+import attrs
+from jaxtyping import Bool, Float
+from torch import Tensor
+from typing_extensions import TypeVar, Unpack
+
+from pipeline.checks.shapes import checked
+from pipeline.checks.switches import checks_enabled
+from pipeline.data.losses import (
+    MultiLabelLossOptions,
+    ReductionOptions,
+    RegressionLoss,
+    RegressionLossOptions,
+    get_numbers,
+    multi_label_loss,
+    regression_loss,
+)
+from pipeline.data.metadata import BatchMetadata, Collated, check_metadata, make_row_metadata
+from pipeline.data.rows import FILLER
+from pipeline.data.scores import N, Predictions, check_names
+from pipeline.data.tensors import to_ints
+from pipeline.data.trees import as_pytree
+from pipeline.errors import OptionError
+
+R = TypeVar("R")
+V = TypeVar("V", default=float)
+"""The type of a predicted number, or of several: `float` or `list[float]`."""
+
+_to_list: Callable[[Tensor], list[object]] = methodcaller("tolist")
+
+
+@as_pytree
+@checked
+@attrs.frozen(eq=False)
+class Values(Collated, Predictions[V], Generic[V]):
+    """One number, or a vector of numbers, for each row.
+
+    Attributes:
+        values: the numbers.
+        metadata: row ids and targets.
+
+    Example:
+        >>> import torch
+        >>> list(Values[float](torch.tensor([0.5, 2.0])).rows())
+        [(0, 0.5), (1, 2.0)]
+    """
+
+    values: Float[Tensor, "batch *size"]
+    metadata: BatchMetadata = attrs.field(default=attrs.Factory(make_row_metadata, takes_self=True), kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        if checks_enabled():
+            check_metadata(self.metadata, self.values.shape[0])
+
+    def rows(self) -> Iterator[tuple[int, V]]:
+        """Yield the row id and the number, or the list of numbers, of each row."""
+        row_ids, values = to_ints(self.metadata.row_ids), cast("list[V]", _to_list(self.values))
+        return ((row_id, value) for row_id, value in zip(row_ids, values, strict=True) if row_id != FILLER)
+
+    def with_values(self, values: Float[Tensor, "batch *size"]) -> Self:
+        """Return the same rows with other numbers, such as rescaled ones."""
+        return attrs.evolve(self, values=values)
+
+    def loss(self, kind: RegressionLoss = "mse", **options: Unpack[RegressionLossOptions]) -> Float[Tensor, " *batch"]:
+        """Return the squared error, absolute error or Huber's loss, averaged over the rows that have a target.
+
+        Args:
+            kind: `mse`, `l1` or `huber`.
+            options: see `RegressionLossOptions`.
+
+        Raises:
+            TargetError: if the batch has no numbers of this size as targets.
+        """
+        targets = get_numbers(self.metadata, self.values)
+        return regression_loss(self.values, targets, kind, **options)
+
+
+@as_pytree
+@checked
+@attrs.frozen(eq=False)
+class MultiLabelScores(Collated, Predictions[list[N]], Generic[N]):
+    """One score per class for each row, where a row may have several classes or none.
+
+    Attributes:
+        values: the scores before the sigmoid.
+        names: the predicted value of each class: its name, or its id if no labels were given.
+        thresholds: the probability from which a class is predicted, one for each class.
+        metadata: row ids and targets.
+
+    Example:
+        >>> import torch
+        >>> values, half = torch.tensor([[2.0, -1.0], [3.0, 1.0]]), torch.tensor([0.5, 0.5])
+        >>> scores = MultiLabelScores(values, ["new", "spam"], half)
+        >>> list(scores.rows())
+        [(0, ['new']), (1, ['new', 'spam'])]
+    """
+
+    values: Float[Tensor, "batch classes"]
+    names: Sequence[N]
+    thresholds: Float[Tensor, " classes"]
+    metadata: BatchMetadata = attrs.field(default=attrs.Factory(make_row_metadata, takes_self=True), kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        if checks_enabled():
+            check_names(self.names, self.values.shape[1])
+            check_metadata(self.metadata, self.values.shape[0])
+
+    @property
+    def probabilities(self) -> Float[Tensor, "batch classes"]:
+        """The probability of each class."""
+        return self.values.sigmoid()
+
+    @property
+    def predicted(self) -> Bool[Tensor, "batch classes"]:
+        """Which classes are predicted."""
+        return self.probabilities >= self.thresholds
+
+    def rows(self) -> Iterator[tuple[int, list[N]]]:
+        """Yield the row id and the predicted classes of each row."""
+        row_ids, predicted = to_ints(self.metadata.row_ids), cast("list[list[bool]]", _to_list(self.predicted))
+        for row_id, row in zip(row_ids, predicted, strict=True):
+            if row_id != FILLER:
+                yield row_id, [name for name, is_predicted in zip(self.names, row, strict=True) if is_predicted]
+
+    def with_values(self, values: Float[Tensor, "batch classes"]) -> Self:
+        """Return the same rows and classes with other scores, such as scaled ones."""
+        return attrs.evolve(self, values=values)
+
+    def loss(self, **options: Unpack[MultiLabelLossOptions]) -> Float[Tensor, " *batch"]:
+        """Return the binary cross-entropy, averaged over the classes, and over the rows that have a target.
+
+        Args:
+            options: see `MultiLabelLossOptions`.
+
+        Raises:
+            TargetError: if the batch has no sets of classes as targets.
+        """
+        return multi_label_loss(self.values, get_numbers(self.metadata, self.values), **options)
+
+
+@as_pytree
+@attrs.frozen(eq=False)
+class Joint(Collated, Predictions[R], Generic[R]):
+    """The predictions of several heads for the same rows.
+
+    Attributes:
+        parts: the predictions of each head, by name.
+        into: makes one prediction of those of the heads, in their order.
+        weights: the weight of each head's loss.
+        metadata: row ids and targets.
+    """
+
+    parts: Mapping[str, Predictions[object]]
+    into: Callable[..., R]
+    weights: Mapping[str, float]
+    metadata: BatchMetadata = attrs.field(kw_only=True)
+
+    def rows(self) -> Iterator[tuple[int, R]]:
+        """Yield the row id and the joint prediction of each row."""
+        for found in zip(*(part.rows() for part in self.parts.values()), strict=True):
+            yield found[0][0], self.into(*(prediction for _, prediction in found))
+
+    def losses(self, **options: Unpack[ReductionOptions]) -> dict[str, Tensor]:
+        """Return the loss of each head by name, with the head's own default loss.
+
+        Args:
+            options: see `ReductionOptions`.
+
+        Raises:
+            TargetError: if a head has no targets, or those of another type.
+        """
+        # Every shipped type of predictions has a loss; one of a user's own needs the same method.
+        return {name: cast("_HasLoss", part).loss(**options) for name, part in self.parts.items()}
+
+    def loss(self, **options: Unpack[ReductionOptions]) -> Tensor:
+        """Return the sum of the heads' losses, each multiplied by its weight.
+
+        Args:
+            options: see `ReductionOptions`. `over` would divide the losses of all heads by one number, although a
+                target may be missing for one of them only: use `losses` for such a sum.
+
+        Raises:
+            OptionError: for `over`.
+            TargetError: if a head has no targets, or those of another type.
+        """
+        if options.get("over") is not None:
+            msg = "Joint.loss takes no `over`: heads may have different numbers of targets; sum up `losses` instead."
+            raise OptionError(msg)
+        losses = self.losses(**options)
+        first, *others = (self.weights[name] * loss for name, loss in losses.items())
+        total = first
+        for loss in others:
+            total = total + loss
+        return total
+
+
+class _HasLoss(Protocol):
+    def loss(self, **options: Unpack[ReductionOptions]) -> Tensor: ...

@@ -1,0 +1,92 @@
+"""Predict several classes for each row."""
+
+from collections.abc import Mapping, Sequence
+from typing import cast, final, overload
+
+import torch
+from torch import Tensor
+from typing_extensions import Unpack, override
+
+from pipeline.core.stage import ModuleStage
+from pipeline.data.scores import N
+from pipeline.data.states import Pooled
+from pipeline.data.values import MultiLabelScores
+from pipeline.errors import OptionError
+from pipeline.labels import ClassIds, Labels
+from pipeline.stages.heads import Head, HeadOptions, make_names
+from pipeline.text import suggest_name
+
+
+@final
+class ClassifyMultiLabel(Head, ModuleStage[Pooled, MultiLabelScores[N]]):
+    """Score every class for each row, where a row may have several classes or none.
+
+    Targets are sets of class names: `Pad(targets=MultiLabels(labels))`.
+
+    Args:
+        classes: the number of classes, or the labels; with labels, predictions are class names.
+        threshold: the probability from which a class is predicted; with labels also one for each class by name, where
+            classes that are left out have 0.5.
+        input_size: the number of features of a row's vector; by default that of the stage before.
+        name: the stage's name in its chain.
+
+    Raises:
+        OptionError: if there are no classes, or a threshold is not between 0 and 1 or is for no class.
+
+    Example:
+        >>> head = ClassifyMultiLabel(Labels(["new", "spam"]), {"spam": 0.9}, input_size=3)
+        >>> head(Pooled(torch.ones(2, 3))).values.shape
+        torch.Size([2, 2])
+    """
+
+    thresholds: Tensor
+
+    @overload
+    def __init__(
+        self: "ClassifyMultiLabel[int]", classes: int, threshold: float = 0.5, **options: Unpack[HeadOptions]
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "ClassifyMultiLabel[str]",
+        classes: Labels,
+        threshold: float | Mapping[str, float] = 0.5,
+        **options: Unpack[HeadOptions],
+    ) -> None: ...
+    def __init__(
+        self,
+        classes: int | Labels,
+        threshold: float | Mapping[str, float] = 0.5,
+        *,
+        input_size: int | None = None,
+        name: str | None = None,
+    ) -> None:
+        names = make_names(classes, type(self).__name__)
+        super().__init__(len(names), input_size, name)
+        self.names: ClassIds | Labels = names
+        self.register_buffer("thresholds", torch.tensor(_list_thresholds(names, threshold)), persistent=False)
+
+    @override
+    def forward(self, value: Pooled) -> MultiLabelScores[N]:
+        """Return the scores of a batch of rows.
+
+        Raises:
+            CompositionError: if the input size is not known yet.
+            ShapeError: if the vectors have another size than the input size.
+        """
+        scores = self.compute_outputs(value.values)
+        names = cast("Sequence[N]", self.names)
+        return MultiLabelScores(scores, names, self.thresholds.to(scores.device), metadata=value.metadata)
+
+
+def _list_thresholds(names: Sequence[object], threshold: float | Mapping[str, float]) -> list[float]:
+    named = {str(name): threshold for name in names} if isinstance(threshold, int | float) else threshold
+    for name in named:
+        if name not in map(str, names):
+            msg = f"threshold has one for {name!r}, which is no class; the classes are those of the labels."
+            raise OptionError(msg + suggest_name(name, [str(each) for each in names]), name=name)
+    found = [named.get(str(name), 0.5) for name in names]
+    wrong = next((value for value in found if not 0 <= value <= 1), None)
+    if wrong is not None:
+        msg = f"threshold must be a probability between 0 and 1, got {wrong}."
+        raise OptionError(msg, threshold=wrong)
+    return [float(value) for value in found]
