@@ -21,6 +21,8 @@ WITH_EXTRAS = ("tests/sources", "tests/loading", "tests/forecast", "tests/cli/te
 NATIVE = ("tests/plugins/recurrent/test_native.py", "tests/plugins/recurrent/test_native_build.py")
 # Tensors are small in tests: threads that wait for each other cost more than they bring.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+# One per core of CI: each process imports torch. A module's tests share what its fixtures compute, so they stay together.
+PARALLEL = ("--numprocesses=2", "--dist=loadfile")
 
 
 def install(session: nox.Session, *what: str, groups: tuple[str, ...] = ()) -> None:
@@ -49,6 +51,7 @@ def run_all_tests(session: nox.Session, *options: str) -> None:
         "--pyargs",
         *PACKAGES,
         "tests",
+        *PARALLEL,
         *options,
         *session.posargs,
         env={**ENVIRONMENT, "PIPELINE_TESTS_INSTALLED": "1"},

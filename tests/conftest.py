@@ -1,11 +1,15 @@
 """What all tests share."""
 
+import multiprocessing
 import os
 
 from hypothesis import settings
 
 # Files that are checked, never run.
 collect_ignore_glob = ["typing/[!t]*.py"]
+
+# Processes that are forked from a server share its imports: torch's takes seconds.
+multiprocessing.set_forkserver_preload(["torch", "beartype", "jaxtyping"])
 
 # On a busy machine a slow draw is no failure; in CI the same examples are tried each time.
 settings.register_profile("here", deadline=None, max_examples=30)

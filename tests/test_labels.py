@@ -73,6 +73,9 @@ class NAType:
     def __bool__(self) -> bool:
         raise TypeError
 
+    def __repr__(self) -> str:
+        return "NA"
+
 
 MISSING = [None, "", float("nan"), np.float64("nan"), np.float32("nan"), torch.tensor(torch.nan), np.str_(""), NAType()]
 

@@ -50,9 +50,8 @@ WORKERS: list[dict[str, Any]] = [
     {"num_workers": 2},
     {"num_workers": 4, "prefetch_factor": 1},
     {"num_workers": 2, "persistent_workers": True},
-    {"num_workers": 2, "multiprocessing_context": "spawn"},
-    {"num_workers": 1, "multiprocessing_context": "spawn", "persistent_workers": True},
     {"num_workers": 2, "multiprocessing_context": "forkserver"},
+    {"num_workers": 1, "multiprocessing_context": "spawn", "persistent_workers": True},
 ]
 
 

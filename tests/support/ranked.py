@@ -9,7 +9,7 @@ import torch
 from torch import distributed, multiprocessing
 
 # Typed here, because torch's own function is untyped.
-_spawn: Callable[..., object] = getattr(multiprocessing, "spawn")  # noqa: B009
+_start_processes: Callable[..., object] = getattr(multiprocessing, "start_processes")  # noqa: B009
 
 
 def _run_rank(
@@ -32,5 +32,7 @@ def _run_rank(
 
 def run_on_ranks(function: Callable[..., object], world_size: int, folder: Path, *arguments: object) -> list[Any]:
     """Return the results of a function on each rank; an error on one rank is raised here."""
-    _spawn(_run_rank, (function, world_size, str(folder), arguments), nprocs=world_size)
+    _start_processes(
+        _run_rank, (function, world_size, str(folder), arguments), nprocs=world_size, start_method="forkserver"
+    )
     return [torch.load(folder / str(rank)) for rank in range(world_size)]
