@@ -1,6 +1,9 @@
-"""Operations on every tensor inside a batch: construction without checks, device moves, pytree registration."""
+"""Operations on every tensor inside a batch: construction without checks, device moves, views for torch's tools."""
 
+import dataclasses
+import functools
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from typing import Any, Final, TypeVar, cast
 
 import attrs
@@ -17,6 +20,11 @@ T = TypeVar("T", bound=type)
 ON_CPU: Final[Mapping[str, object]] = {"on_cpu": True}
 """Metadata of an attrs field whose tensor stays on the CPU when the batch moves: lengths, row ids, masks of answers."""
 
+_MISSING: Final = object()
+
+_FIELDS: Final = "__dataclass_fields__"
+_PARAMS: Final = "__dataclass_params__"
+
 _PYTREE_CHILDREN: Final = (
     "values",
     "steps",
@@ -24,9 +32,11 @@ _PYTREE_CHILDREN: Final = (
     "initial_carry",
     "carry",
     "targets",
+    "named_targets",
     "metadata",
     "fields",
     "inner",
+    "parts",
 )
 """The fields with tensors that move and are differentiated. All other fields go into the pytree's context."""
 
@@ -82,10 +92,13 @@ def _map_tensors(
 
 
 def as_pytree(cls: T) -> T:
-    """Register a data class with `torch.utils._pytree`; its tensors become leaves under their fields' names.
+    """Register a data class with `torch.utils._pytree`, and let it pass for a dataclass too.
 
-    Lengths and row ids are not leaves, because they stay on the CPU. Unflattening checks nothing, since the
-    leaves may be any objects while a tree is mapped.
+    In a pytree, tensors are leaves under their fields' names. Lengths and row ids are not leaves, because they stay on
+    the CPU. Unflattening checks nothing, since the leaves may be any objects while a tree is mapped.
+
+    DDP, FSDP and Lightning find tensors in dataclasses, but not in pytrees. Without tensors in the output of a model,
+    DDP with `find_unused_parameters` takes all parameters for unused, and FSDP registers no backward hooks.
 
     Example:
         >>> from pipeline import Padded, Vectors
@@ -95,6 +108,8 @@ def as_pytree(cls: T) -> T:
     """
     # torch.utils._pytree does not look into attrs classes. DataLoader, torch.export and functorch map over batches with
     # it.
+    for name, value in _DATACLASS_ATTRIBUTES.items():
+        setattr(cls, name, value)
     names = [field.name for field in attrs.fields(cls)]
 
     def flatten_with_keys(value: object) -> tuple[list[tuple[Any, object]], dict[str, object]]:
@@ -111,10 +126,84 @@ def as_pytree(cls: T) -> T:
 
     def unflatten(leaves: Any, context: Any) -> object:  # noqa: ANN401 - torch leaves both open
         held = {**context, **dict(zip(context[""], leaves, strict=True))}
-        values, order = held.get("values"), held.get("order")
-        if isinstance(values, Tensor) and isinstance(order, PackingOrder):
-            held["order"] = order.to(values.device)
-        return build_unchecked(cast("type[object]", cls), {name: held[name] for name in names})
+        return _move_order(build_unchecked(cast("type[object]", cls), {name: held[name] for name in names}))
 
     pytree.register_pytree_node(cls, flatten, unflatten, flatten_with_keys_fn=flatten_with_keys)
     return cls
+
+
+def _move_order(batch: C) -> C:
+    """Move the packing order of a new instance to the device of its values, and return the instance."""
+    values, order = getattr(batch, "values", None), getattr(batch, "order", None)
+    if isinstance(values, Tensor) and isinstance(order, PackingOrder):
+        object.__setattr__(batch, "order", order.to(values.device))
+    return batch
+
+
+class _DataclassFields:
+    """The attribute `__dataclass_fields__`: the fields that hold tensors; for an instance, without those that are None.
+
+    The other fields are `InitVar`s with a default: `dataclasses.fields` leaves them out, and `dataclasses.replace`
+    keeps their values. So no tool iterates over the names of all classes, and Lightning sees no None, which it would
+    take for another batch size.
+    """
+
+    def __get__(self, instance: object, owner: type[attrs.AttrsInstance]) -> "dict[str, dataclasses.Field[object]]":
+        shown = [
+            field.name
+            for field in attrs.fields(owner)
+            if (field.name in _PYTREE_CHILDREN or field.metadata.get("on_cpu"))
+            and (instance is None or getattr(instance, field.name) is not None)
+        ]
+        return _make_dataclass_fields(owner, *shown)
+
+
+@functools.cache
+def _make_dataclass_fields(cls: type[attrs.AttrsInstance], *shown: str) -> "dict[str, dataclasses.Field[object]]":
+    # Lightning takes the size of the first tensor for the number of rows: lengths have it, packed values do not.
+    names = sorted((field.name for field in attrs.fields(cls)), key=lambda name: name != "lengths")
+    fields = [
+        (name, object if name in shown else dataclasses.InitVar[object], dataclasses.field(default=None))
+        for name in names
+    ]
+    made: dict[str, dataclasses.Field[object]] = vars(dataclasses.make_dataclass(cls.__name__, fields))[_FIELDS]
+    return made
+
+
+def _deepcopy(self: attrs.AttrsInstance, memo: dict[int, object]) -> object:
+    """Return a deep copy; for Lightning, one whose fields may be set once.
+
+    To map a function over a dataclass, Lightning (`apply_to_collection`) makes a deep copy that shares all fields with
+    the original, and then sets each field.
+    """
+    held = {field.name: getattr(self, field.name) for field in attrs.fields(type(self))}
+    shown = [held[name] for name in _get_shown(self)]
+    if all(memo.get(id(value), _MISSING) is value for value in shown):
+        return build_unchecked(_make_settable(type(self)), held)
+    return build_unchecked(type(self), {name: deepcopy(value, memo) for name, value in held.items()})
+
+
+def _get_shown(value: object) -> list[str]:
+    """Return the names of the fields that hold tensors."""
+    return [field.name for field in dataclasses.fields(cast("Any", value))]
+
+
+@functools.cache
+def _make_settable(cls: type[object]) -> type[object]:
+    """Return a subclass whose instances become instances of the frozen class when the last field is set."""
+
+    def set_field(self: object, name: str, value: object) -> None:
+        is_last = name == _get_shown(self)[-1]
+        object.__setattr__(self, name, value)
+        if is_last:
+            object.__setattr__(self, "__class__", cls)
+            _move_order(self)
+
+    return type(cls.__name__, (cls,), {"__slots__": (), "__setattr__": set_field, "__module__": cls.__module__})
+
+
+_DATACLASS_ATTRIBUTES: Final[Mapping[str, object]] = {
+    _FIELDS: _DataclassFields(),
+    _PARAMS: vars(dataclasses.make_dataclass("_", [], repr=False, eq=False))[_PARAMS],
+    "__deepcopy__": _deepcopy,
+}

@@ -1,8 +1,12 @@
-"""Batches move between devices, are copied and pickled, and are pytrees."""
+"""Batches move between devices, are copied and pickled, and are pytrees and dataclasses."""
 
 import copy
+import dataclasses
 import pickle
+from pprint import pformat
+from typing import Any, cast
 
+import attrs
 import pytest
 import torch
 from torch import Tensor
@@ -92,3 +96,88 @@ def test_carry_is_a_leaf_of_states() -> None:
     states = States(make_batch().packed(), torch.ones(1, 3), carry=(torch.ones(1, 1, 3),))
     leaves, _ = pytree.tree_flatten_with_path(states)
     assert ".carry[0]" in {pytree.keystr(path) for path, _ in leaves}
+
+
+def make_collated() -> list[Any]:
+    """Return data of each class, with and without optional tensors."""
+    batch = make_batch()
+    states = States.from_padded(batch.values, batch.lengths)
+    scores = Scores(torch.zeros(1, 2), range(2)), StepScores(torch.zeros(2, 2), batch.lengths, ["a", "b"])
+    return [batch, batch.packed(), states, attrs.evolve(states, carry=(states.final,)), Pooled(states.final), *scores]
+
+
+def test_dataclass_fields_are_those_with_tensors() -> None:
+    """Names of classes, kinds and packing orders are not among them, nor are fields that are None."""
+    names = [[field.name for field in dataclasses.fields(value)] for value in make_collated()]
+    batch = ["lengths", "values", "initial_carry", "metadata"]
+    pooled = ["values", "metadata"]
+    assert names == [
+        batch,
+        batch,
+        ["steps", "final"],
+        ["steps", "final", "carry"],
+        pooled,
+        pooled,
+        ["lengths", "values", "metadata"],
+    ]
+    metadata: Any = BatchMetadata(torch.tensor([0]))
+    assert [field.name for field in dataclasses.fields(metadata)] == ["row_ids"]
+
+
+def test_replacing_dataclass_fields_keeps_the_others() -> None:
+    """FSDP 1 and mixed precision replace tensors in this way."""
+    for value in make_collated():
+        replaced = dataclasses.replace(value)
+        assert type(replaced) is type(value)
+        fields: Any = attrs.fields
+        for field in fields(type(value)):
+            assert getattr(replaced, field.name) is getattr(value, field.name)
+    scores: Any = Scores(torch.zeros(1, 2), ["no", "yes"])
+    assert list(dataclasses.replace(scores, values=torch.tensor([[0.0, 1.0]])).rows()) == [(0, "yes")]
+
+
+@attrs.frozen(eq=False)
+class Named(Pooled):
+    """Pooled vectors with a further field."""
+
+    title: str = attrs.field(default="", kw_only=True)
+
+
+def test_subclasses_keep_their_own_fields() -> None:
+    """Also if they are not registered themselves."""
+    named: Any = Named(torch.zeros(1, 2), title="mine")
+    assert dataclasses.replace(named, values=torch.ones(1, 2)).title == "mine"
+    assert copy.deepcopy(named).title == "mine"
+
+
+def set_each_field(value: Any, function: Any) -> Any:
+    """Map a function over the tensors of a dataclass as Lightning's `apply_to_collection` does."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, tuple):
+        return tuple(set_each_field(item, function) for item in cast("tuple[object, ...]", value))
+    held = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    result = copy.deepcopy(value, {id(item): item for item in held.values()})
+    for name, item in held.items():
+        setattr(result, name, set_each_field(item, function))
+    return result
+
+
+def test_lightning_sets_the_fields_of_a_copy_once() -> None:
+    """Then the copy is frozen, and the original was never changed."""
+    for value in make_collated():
+        moved = set_each_field(value, to_meta)
+        assert type(moved) is type(value)
+        tensors, originals = pytree.tree_leaves(moved), pytree.tree_leaves(value)
+        assert {tensor.device.type for tensor in tensors} == {"meta"}
+        assert {tensor.device.type for tensor in originals} == {"cpu"}
+        for copied in (value, moved, copy.deepcopy(value), copy.deepcopy([value, value])[1], copy.copy(value)):
+            with pytest.raises(attrs.exceptions.FrozenInstanceError):
+                copied.metadata = None
+        if hasattr(value, "order"):
+            assert moved.order.device.type == "meta"
+
+
+def test_batches_are_printed_by_pprint() -> None:
+    """It reads the parameters of a dataclass."""
+    assert "initial_carry" in pformat(make_batch(), width=10)

@@ -1,7 +1,8 @@
-"""Lightning keeps a `Loader` as it is and its state in checkpoints, and does not split batches twice."""
+"""Lightning keeps a `Loader` as it is and its state in checkpoints, does not split batches twice, and counts rows."""
 
 import random
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from pipeline import Bucket, FromIds, Pad
+from pipeline import Bucket, Classify, Embed, Encode, FromIds, Pad, Pool, Scores
 from pipeline.batching import Budget, Plan
 from pipeline.loading import Loader, PlannedBatches, RowDataset, StreamDataset, StreamLoader
 from support.litmodels import make_module, make_trainer, read_row_ids
@@ -147,3 +148,35 @@ def test_prediction_takes_every_batch(tmp_path: Path) -> None:
 
     model.predict_step = get_row_ids
     assert make_trainer().predict(model, make_stock_loader()) == plan_epochs(0, 1)[0]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_logged_values_are_weighted_by_rows(packed: bool, tmp_path: Path) -> None:
+    """Without `batch_size`, and not by steps, which packed values have."""
+    model = make_module(tmp_path)
+
+    def log(batch: Any) -> None:
+        model.log("rows", float(batch.metadata.rows), on_epoch=True)
+
+    def transfer(batch: Any, *_: object) -> Any:
+        return batch.packed() if packed else batch
+
+    model.validation_step, model.transfer_batch_to_device = log, transfer
+    trainer = make_trainer()
+    trainer.validate(model, make_loader(), verbose=False)
+    counts = [len(batch) for batch in plan_epochs(0, 1)[0]]
+    mean = sum(count * count for count in counts) / sum(counts)
+    assert trainer.callback_metrics["rows"].item() == pytest.approx(mean)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
+def test_fabric_runs_a_whole_model(precision: str) -> None:
+    """It converts the tensors in batches and scores, and reaches every weight."""
+    model: Any = Embed(61, 4) >> Encode("lstm", hidden_size=5) >> Pool("max") >> Classify(2)
+    fabric: Any = import_module("lightning.fabric").Fabric(accelerator="cpu", precision=precision)
+    wrapped = fabric.setup(model)
+    scores = wrapped(next(iter(make_loader())))
+    assert isinstance(scores, Scores)
+    assert scores.values.dtype is torch.float32
+    fabric.backward(scores.values.sum())
+    assert all(weight.grad is not None for weight in model.parameters())
