@@ -21,7 +21,7 @@ WITH_EXTRAS = ("tests/sources", "tests/loading", "tests/forecast", "tests/cli/te
 NATIVE = ("tests/plugins/recurrent/test_native.py", "tests/plugins/recurrent/test_native_build.py")
 # Tensors are small in tests: threads that wait for each other cost more than they bring.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-# One per core of CI: each process imports torch. A module's tests share what its fixtures compute, so they stay together.
+# One process per core of CI. The tests of a file stay together, since they share what its fixtures compute.
 PARALLEL = ("--numprocesses=2", "--dist=loadfile")
 
 
