@@ -18,6 +18,8 @@ def suggest_name(name: str, known: Collection[str], aliases: Mapping[str, str] |
         (" Did you mean 'bilstm'?", " Did you mean 'mean'?")
         >>> suggest_name("lstn", ["lstm", "gru"]), suggest_name("transformer", ["lstm", "gru"])
         (" Did you mean 'lstm'?", '')
+        >>> suggest_name(" pos", ["neg", "pos"])
+        " Did you mean 'pos'? White space is kept."
     """
     plain = {_simplify(each): each for each in known}
     alias = (aliases or {}).get(_simplify(name))
@@ -26,7 +28,11 @@ def suggest_name(name: str, known: Collection[str], aliases: Mapping[str, str] |
     close = get_close_matches(_simplify(name), plain, n=1)
     # An option is often shortened or lengthened: "hidden" for "hidden_size".
     close = close or [each for each in plain if len(name) > 2 and each.startswith(_simplify(name))][:1]
-    return f" Did you mean {plain[close[0]]!r}?" if close else ""
+    if not close:
+        return ""
+    found = plain[close[0]]
+    white = " White space is kept." if found != name and found.strip() == name.strip() else ""
+    return f" Did you mean {found!r}?{white}"
 
 
 def _simplify(name: str) -> str:

@@ -52,3 +52,9 @@ def test_nothing_is_suggested_for_other_names(name: str) -> None:
     """A wrong hint is worse than none. An alias is no hint if the name that it stands for does not exist."""
     assert suggest_name(name, ["lstm", "gru"]) == ""
     assert suggest_name("avg", ["lstm"], {"avg": "mean"}) == ""
+
+
+@pytest.mark.parametrize(("name", "known"), [(" pos", "pos"), ("pos", "pos ")])
+def test_white_space_that_makes_the_difference_is_mentioned(name: str, known: str) -> None:
+    """It is hard to see."""
+    assert suggest_name(name, ["neg", known]) == f" Did you mean {known!r}? White space is kept."

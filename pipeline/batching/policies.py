@@ -45,6 +45,12 @@ class Policy(ABC):
         check_optional_int("batches_per_sort", self.batches_per_sort, minimum=1)
         check_choice("too_long", self.too_long, get_args(TooLong))
 
+    def __str__(self) -> str:
+        """Return the policy with the options that differ from their defaults, for messages."""
+        given = ((field, getattr(self, field.name)) for field in attrs.fields(type(self)))
+        options = [f"{field.alias}={value!r}" for field, value in given if value != field.default]
+        return f"{type(self).__name__}({', '.join(options)})"
+
     @abstractmethod
     def max_rows(self, longest: int) -> int:
         """Return how many rows fit in a batch whose longest row has that many steps.

@@ -36,8 +36,8 @@ class Delimited(FileSource[str]):
     """A table in text: one record per line, fields separated by a character. `Csv` and `Tsv` are special cases.
 
     Quoted fields may contain line ends; errors name the first line of such a record. Blank lines are not records. White
-    space is kept. After a quote that is not closed correctly, reading continues at the line after the quote, so only
-    one line is lost.
+    space around fields is kept, also in targets and in the names of columns. After a quote that is not closed
+    correctly, reading continues at the line after the quote, so only one line is lost.
 
     Args:
         file: as for `TextLines`.

@@ -10,6 +10,7 @@ from pipeline.checks.hints import describe
 from pipeline.data.rows import Example, X_co
 from pipeline.errors import OptionError, PipelineError, RecordError
 from pipeline.labels import MAX_ID, Target, get_scalar, is_missing, is_step_target, to_steps
+from pipeline.text import suggest_name
 
 SHOWN: Final = 200
 """Number of characters of a malformed record that a problem shows."""
@@ -147,9 +148,11 @@ def find_column(column: str, columns: Sequence[str], name: str, error: type[Pipe
         RecordError: or `error`, if there is no such column, or more than one.
     """
     if columns.count(column) != 1:
-        found = "no column" if column not in columns else "more than one column"
-        known = ", ".join(map(repr, columns[:20])) or "none"
-        msg = f"{name} has {found} {column!r}; its columns are {known}."
+        found, fix = "no column", f"choose one of these.{suggest_name(column, columns)}"
+        if column in columns:
+            found, fix = "more than one column", "rename one of them."
+        known = (", ".join(map(repr, columns[:20])) or "none") + (", ..." if len(columns) > 20 else "")
+        msg = f"{name} has {found} {column!r}; its columns are {known}; {fix}"
         raise error(msg, file=name, column=column)
     return columns.index(column)
 

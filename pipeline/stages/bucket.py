@@ -253,8 +253,9 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
             length = len(row)
             if longest is not None and length > longest:
                 msg = (
-                    f"row {row.row_id} has {length} steps, but the limit of {self.policy} is {longest}; truncate it in "
-                    'its input stage (max_length), raise the limit, or pass too_long="alone", "truncate" or "split".'
+                    f"row {row.row_id} has {length} steps, but {self.policy} allows at most {longest} per row; cut it "
+                    'in its input stage (max_length), raise the limit, or pass too_long="alone", "truncate" or '
+                    '"split".'
                 )
                 raise LengthError(msg, row=row.row_id, length=length, limit=longest)
             yield row, length

@@ -80,3 +80,10 @@ def test_invalid_options_are_rejected(message: str) -> None:
     """The error names the option and its rule."""
     with pytest.raises(OptionError, match=message):
         INVALID[message]()
+
+
+def test_a_policy_is_shown_with_the_options_that_were_set() -> None:
+    """Errors about long rows show it."""
+    assert str(Budget(10, too_long="raise")) == "Budget(max_padded_steps=10)"
+    assert str(Rows(2, longest=8)) == "Rows(longest=8, rows=2)"
+    assert str(Boundaries((4, 8), rows=3)) == "Boundaries(edges=(4, 8), rows=3)"

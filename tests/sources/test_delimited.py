@@ -155,9 +155,15 @@ BAD_OPTIONS: list[tuple[Callable[[Path], object], type[Exception], str]] = [
     (
         Csv,
         RecordError,
-        r"more than one column 'text'; its columns are 'id', 'text', 'text'\.",
+        r"more than one column 'text'; its columns are 'id', 'text', 'text'; rename one of them\.",
     ),
-    (lambda f: Csv(f, text="no"), RecordError, "has no column 'no'; its columns are"),
+    (
+        lambda f: Csv(f, text="no"),
+        RecordError,
+        "has no column 'no'; its columns are 'id', 'text', 'text'; choose one of these.$",
+    ),
+    (lambda f: Csv(f, text="txt"), RecordError, r"; choose one of these\. Did you mean 'text'\?$"),
+    (lambda f: Csv(f, text=" id"), RecordError, r"; choose one of these\. Did you mean 'id'\? White space is kept\.$"),
     (lambda f: Csv(f, text=3), RecordError, "has 3 columns, numbered from 0, got column 3"),
     (
         lambda f: Csv(f, header=False),
