@@ -27,7 +27,11 @@ class FinalPool(Pooling):
 
 @final
 class LastPool(Pooling):
-    """Each row's last real step. The backward half of a bidirectional encoder has read one step there: see `final`."""
+    """The hidden vector of each row's last real step.
+
+    For a bidirectional encoder, its backward half comes from that one step only. `final` has read the whole row in both
+    directions.
+    """
 
     exportable = True
 

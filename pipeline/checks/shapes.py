@@ -20,7 +20,7 @@ from beartype.door import is_bearable
 from jaxtyping import TypeCheckError
 from torch import Tensor
 
-from pipeline.checks.hints import describe, format_hint
+from pipeline.checks.hints import describe, format_hint, is_shaped, split_union
 from pipeline.checks.switches import SWITCHES
 from pipeline.errors import ShapeError
 
@@ -153,7 +153,14 @@ def _explain(plain: Callable[..., object], owner: str, arguments: Mapping[str, o
         for name, value in arguments.items():
             if name in hints and not is_bearable(value, hints[name]):
                 msg = f"{owner}: {name} must be {format_hint(hints[name])}, got {describe(value)}"
-                others = [f"{n} {describe(v)}" for n, v in arguments.items() if n != name and isinstance(v, Tensor)]
-                beside = f" beside {', '.join(others)}" if others else ""
-                return ShapeError(f"{msg}{beside}; axes of one name must have one size.", argument=name)
+                with _jaxtyped("context"):
+                    fits_alone = is_bearable(value, hints[name])
+                if fits_alone:
+                    others = [f"{n} {describe(v)}" for n, v in arguments.items() if n != name and isinstance(v, Tensor)]
+                    fix = f" beside {', '.join(others)}; axes of one name must have one size"
+                elif any(map(is_shaped, split_union(hints[name]))):
+                    fix = "; pass a tensor of this dtype with these axes"
+                else:
+                    fix = "; pass a value of this type"
+                return ShapeError(f"{msg}{fix}.", argument=name)
     return ShapeError(f"{owner}: the result must be {format_hint(hints.get('return'))}; correct the return value.")

@@ -23,9 +23,15 @@ THREE = BatchMetadata(torch.arange(3))
 
 # For each field of each data class: a call in which only that field is invalid, and the error.
 FIELDS: Mapping[tuple[type, str], tuple[Callable[[], object], str]] = {
-    (Padded, "kind"): (lambda: untyped(Padded)("Ids", CUBE, L), "Padded: kind must be type"),
+    (Padded, "kind"): (
+        lambda: untyped(Padded)("Ids", CUBE, L),
+        "Padded: kind must be type.* a str; pass a value of this type.$",
+    ),
     (Padded, "values"): (lambda: Padded(Vectors, FLAT, L), r"Padded: values must be Shaped\[Tensor, 'batch time \*"),
-    (Padded, "lengths"): (lambda: Padded(Vectors, CUBE, L.float()), "Padded: lengths must be Int64.*float32"),
+    (Padded, "lengths"): (
+        lambda: untyped(Padded)(Vectors, CUBE, [2, 1]),
+        "Padded: lengths must be Int64.*, got a list; pass a tensor of this dtype with these axes.$",
+    ),
     (Padded, "initial_carry"): (
         lambda: Padded(Vectors, CUBE, L, initial_carry=(CUBE[:, :1],)),
         r"initial_carry\[0\] must be layers x",
@@ -40,7 +46,10 @@ FIELDS: Mapping[tuple[type, str], tuple[Callable[[], object], str]] = {
     ),
     (Packed, "kind"): (lambda: untyped(Packed)(3, PLANE, L), "Packed: kind must be type"),
     (Packed, "values"): (lambda: Packed(Ids, torch.tensor(1), L), r"Packed: values must be Shaped\[Tensor, 'steps"),
-    (Packed, "lengths"): (lambda: Packed(Vectors, CUBE, L.int()), "Packed: lengths must be Int64.*int32"),
+    (Packed, "lengths"): (
+        lambda: Packed(Vectors, CUBE, L.int()),
+        "Packed: lengths must be Int64.*int32 of shape .2,.; pass a tensor of this",
+    ),
     (Packed, "width"): (lambda: Packed(Vectors, torch.zeros(3, 1), L, width=1), r"lengths\[0\] is 2, but .* 1 steps"),
     (Packed, "initial_carry"): (
         lambda: untyped(Packed)(Vectors, torch.zeros(3, 1), L, initial_carry=[CUBE]),
