@@ -185,7 +185,8 @@ class Recurrent(Encoder[S_co]):
             OptionError: if the engine was set by name and cannot compute the batch, the message says why; or if it is
                 exported by `torch.export`.
         """
-        if torch.compiler.is_exporting():
+        # Inside a traced graph, torch 2.11 answers that it exports whenever it compiles.
+        if torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling():
             msg = (
                 f"torch.export cannot export {type(self).__name__}, because its loop over time depends on the lengths; "
                 "choose an encoder that declares exportable, or export nn.LSTM itself, with the weights of `rnn`."
