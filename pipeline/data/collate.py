@@ -182,8 +182,8 @@ def find_distinct(
         first, numbers = np.arange(len(counts)), np.arange(len(counts))
     ends = counts.cumsum(0)
     chosen = from_numpy(first)
-    lengths = counts[chosen] if len(first) else torch.zeros(1, dtype=torch.int64)
-    starts = (ends - counts)[chosen] if len(first) else torch.zeros(1, dtype=torch.int64)
+    lengths = counts[chosen] if len(first) else counts.new_zeros(1)
+    starts = (ends - counts)[chosen] if len(first) else counts.new_zeros(1)
     order = PackingOrder(lengths)
     steps = starts[order.row_of_step] + order.time_of_step
     batch = _pack(kind or type(inner[0]), inner, steps, lengths, order)
@@ -205,7 +205,7 @@ def _pack(
             name: _pack(field_kind, [getattr(each, name) for each in sequences], steps, lengths, order)
             for name, field_kind in base.get_kinds().items()
         }
-        return Packed(base, torch.zeros(len(steps), 0), lengths, order=order, fields=fields)
+        return Packed(base, torch.zeros(len(steps), 0, device=steps.device), lengths, order=order, fields=fields)
     values = torch.cat(list(map(_get_values, sequences)))
     return Packed(type(sequences[0]), values.index_select(0, steps), lengths, order=order)
 

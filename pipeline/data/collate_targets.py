@@ -115,7 +115,7 @@ def collate_named_targets(rows: RowTargets, kinds: NamedTargets) -> Mapping[str,
 def _make_missing(rows: int, kind: Targets) -> Tensor:
     if isinstance(kind, TargetType):
         return kind.convert([None] * rows, range(rows))
-    return torch.full((rows,), IGNORED)
+    return torch.full((rows,), IGNORED, device="cpu")
 
 
 def _is_missing(target: object, labels: Labels | None) -> bool:

@@ -135,7 +135,7 @@ def check_same_metadata(stage: str, before: BatchMetadata, after: BatchMetadata)
     ]
     if lost or not torch.equal(before.row_ids, after.row_ids):
         # Metadata made by default have row ids from 0.
-        is_new = bool(lost) or torch.equal(after.row_ids, torch.arange(len(after.row_ids)))
+        is_new = bool(lost) or torch.equal(after.row_ids, torch.arange(len(after.row_ids), device=after.row_ids.device))
         what = "dropped the metadata of its input" if is_new else "returned the metadata of other rows"
         msg = (
             f"{stage} {what}: row ids were {_list_some(before)}, and are {_list_some(after)}"
@@ -197,9 +197,9 @@ class _HasValues(Protocol):
 
 def make_metadata(batch: _HasLengths) -> BatchMetadata:
     """Return default metadata of a batch: row ids from 0, and no targets."""
-    return BatchMetadata(torch.arange(batch.lengths.shape[0]))
+    return BatchMetadata(torch.arange(batch.lengths.shape[0], device="cpu"))
 
 
 def make_row_metadata(batch: _HasValues) -> BatchMetadata:
     """Return default metadata of data with one vector per row, and so no lengths."""
-    return BatchMetadata(torch.arange(batch.values.shape[0]))
+    return BatchMetadata(torch.arange(batch.values.shape[0], device="cpu"))

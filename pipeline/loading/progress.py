@@ -62,7 +62,7 @@ class ProgressTable:
         # A tensor, because torch passes its shared memory on to workers under every start method. There are no locks:
         # each worker writes only its own row, and the reader may see a row that is half updated. It reads after a death
         # or a timeout, when the worker has not written for a while.
-        self._table: Final = share_memory(torch.zeros(workers, _COLUMNS, dtype=torch.int64))
+        self._table: Final = share_memory(torch.zeros(workers, _COLUMNS, dtype=torch.int64, device="cpu"))
 
     def __iter__(self) -> Iterator[WorkerProgress]:
         for worker in range(len(self._table)):

@@ -134,7 +134,7 @@ class StreamDataset(IterableDataset[B], Generic[X, B]):
         self.ranks: Final[Ranks] = ranks
         self._before, self._stream, self._after = _split_at_stream(data)
         # In shared memory: persistent workers already run when the epoch is set.
-        self._epoch = share_memory(torch.zeros(1, dtype=torch.int64))
+        self._epoch = share_memory(torch.zeros(1, dtype=torch.int64, device="cpu"))
         self._position: ShardCursor | None = None
         self._loaded = False
         self._was_read = False

@@ -5,12 +5,12 @@ import torch
 from hypothesis import given
 from torch import Tensor
 
-from pipeline import Causal, Ids, Packed, Padded, Report, States, StepScores, Vectors
-from pipeline.data.metadata import BatchMetadata
-from pipeline.errors import EmptyBatchError, LengthError, OptionError, PipelineError, ShapeError
+from pipeline import Causal, Ids, Nested, Packed, Pad, Padded, Pooled, Report, Row, States, StepScores, Vectors
+from pipeline.data.metadata import BatchMetadata, check_same_metadata
+from pipeline.errors import CompositionError, EmptyBatchError, LengthError, OptionError, PipelineError, ShapeError
 from pipeline.testing import check_packing_round_trip, make_batch
 from support.strategies import ragged_rows
-from support.untyped import to_list, untyped
+from support.untyped import as_any, to_list, untyped
 
 
 @given(rows=ragged_rows())
@@ -127,3 +127,21 @@ def test_carry_continues_rows_and_starts_others_from_zeros() -> None:
     assert not carry[0].requires_grad
     with pytest.raises(OptionError, match="before must be the states of the preceding batch, got None, but row 0 cont"):
         batch.with_carry(None)
+
+
+def test_the_default_device_does_not_matter() -> None:
+    """Row ids stay on the CPU, and what is made for a batch is made where its tensors are."""
+    values, lengths = torch.zeros(2, 3, 4), torch.tensor([3, 1])
+    words = Nested(Ids(torch.zeros(0, dtype=torch.int64)), torch.zeros(0, dtype=torch.int64))
+    torch.set_default_device("meta")
+    try:
+        batch = Padded(Vectors, values, lengths)
+        pooled = Pooled(values[:, 0])
+        nested = Pad(Nested[Ids])([Row(words)])
+        with pytest.raises(CompositionError, match="dropped the metadata of its input"):
+            check_same_metadata("Stage", BatchMetadata(lengths), pooled.metadata)
+    finally:
+        as_any(torch.set_default_device)(None)
+    assert to_list(batch.row_ids) == to_list(pooled.row_ids) == [0, 1]
+    assert nested.inner is not None
+    assert to_list(nested.inner.lengths) == [0]

@@ -21,7 +21,7 @@ from pipeline.loading.stream_dataset import Ranks, Shard
 from pipeline.stages.input_stage import IdSequence
 from pipeline.stages.resumable import Resumable
 from support.needs import needs
-from support.untyped import to_list, untyped
+from support.untyped import as_any, to_list, untyped
 
 # Torch warns if there are more workers than processors.
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
@@ -394,3 +394,17 @@ class StatefulLoader(Protocol):
     def load_state_dict(self, state: Mapping[str, object], /) -> None:
         """Continue from a state."""
         ...
+
+
+def test_the_default_device_does_not_matter() -> None:
+    """The epoch is in shared memory on the CPU, where workers can read it."""
+    rows = [[1], [2, 3], [4, 5, 6]]
+    torch.set_default_device("meta")
+    try:
+        dataset = StreamDataset(rows, FromIds() >> Bucket(rows=2, seed=None) >> Pad())
+        dataset.set_epoch(1)
+        assert dataset.epoch == 1
+        found = [to_list(batch.row_ids) for batch in dataset]
+    finally:
+        as_any(torch.set_default_device)(None)
+    assert found == [[2, 1], [0]]
