@@ -30,7 +30,7 @@ class LSTM(Recurrent[S_co]):
         dropout: probability on the output of every layer but the last.
         layer_norm: normalize the output of every layer but the last, before dropout.
         residual: add its input to the output of every layer but the first.
-        merge: how the two directions of the last layer are joined.
+        merge: how the two directions of the last layer are joined, if `bidirectional`.
         engine: "packed" (torch's kernel), "dense" (torch's kernel on padded rows), "plain" (torch operations with a
             backward pass of our own), "native" (compiled), "cudnn" (on a GPU), or "auto": the fastest for each batch.
             All compute the same numbers, up to rounding.

@@ -131,6 +131,12 @@ class Recurrent(Encoder[S_co]):
         if merge not in get_args(Merge):
             msg = f"merge must be concat, mean, sum, max or mul, got {merge!r}."
             raise OptionError(msg, merge=merge)
+        if merge != "concat" and not bidirectional:
+            msg = (
+                f"merge={merge!r} joins two directions, but bidirectional is False; leave merge out, or set "
+                "bidirectional=True."
+            )
+            raise OptionError(msg, merge=merge)
         if engine not in get_args(EngineName):
             msg = f"engine must be one of {', '.join(get_args(EngineName))}, got {engine!r}."
             raise OptionError(msg, engine=engine)
