@@ -49,7 +49,7 @@ def draw(lengths: Tensor) -> Tensor:
     return torch.randn(len(lengths), int(lengths.max()), 4, generator=generator, requires_grad=True)
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # torch's own forward mode
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # by torch's own forward mode
 @EVERY_BATCH
 @EVERY_STAGE
 def test_transforms_of_functions_are_right(stage: str, lengths: Tensor) -> None:

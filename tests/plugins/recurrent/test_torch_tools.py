@@ -78,7 +78,7 @@ def test_checkpoints_give_the_same_gradients(engine: EngineName, kind: Kind, len
         torch.testing.assert_close([tensor.grad for tensor in inputs], wanted)
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # torch's own forward mode
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # by torch's own forward mode
 @EVERY_BATCH
 @EVERY_KIND
 def test_transforms_of_functions_are_right(kind: Kind, lengths: Tensor) -> None:
