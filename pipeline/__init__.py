@@ -31,6 +31,7 @@ from pipeline.stages.embed import Embed
 from pipeline.stages.embed_fields import EmbedFields, through, unused
 from pipeline.stages.encode import Encode
 from pipeline.stages.fields import Field, Fields, Sides
+from pipeline.stages.from_columns import FromColumns, FromFields, FromNested, read
 from pipeline.stages.heads import Classify, NextToken, Tag
 from pipeline.stages.identity import Identity
 from pipeline.stages.input_stage import FromFeatures, FromIds
@@ -66,8 +67,11 @@ __all__ = [
     "Example",
     "Field",
     "Fields",
+    "FromColumns",
     "FromFeatures",
+    "FromFields",
     "FromIds",
+    "FromNested",
     "Heads",
     "Hidden",
     "Identity",
@@ -116,6 +120,7 @@ __all__ = [
     "errors",
     "language_model",
     "plan",
+    "read",
     "set_checks",
     "set_padding_check",
     "tagger",

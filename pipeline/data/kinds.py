@@ -1,9 +1,10 @@
 """The kinds of sequences that a row may hold: ids, vectors, several fields per step, and rows within rows."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Generic, Self, cast, get_args, get_origin, get_type_hints, overload
 
 import attrs
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from typing_extensions import TypeVar, override
@@ -198,6 +199,35 @@ def _check_is_kind(cls: type, name: str, hint: object) -> type[Kind]:
         msg = f"field {name!r} of {cls.__name__} must be Ids, Vectors, Hidden or Nested of these, got {hint!r}."
         raise TypeError(msg)
     return cast("type[Kind]", hint)
+
+
+def concat_sequences(sequences: Sequence[K]) -> K:
+    """Return the steps of several sequences of one kind, at least one, as one sequence.
+
+    Example:
+        >>> import torch
+        >>> concat_sequences([Ids(torch.tensor([5, 6])), Ids(torch.tensor([7]))]).values.tolist()
+        [5, 6, 7]
+    """
+    first: Kind = sequences[0]
+    made: Kind
+    if isinstance(first, Ids):
+        ids = cast("Sequence[Ids]", sequences)
+        spans = [each.offsets for each in ids if each.offsets is not None]
+        offsets = torch.cat(spans) if len(spans) == len(ids) else None
+        made = Ids(torch.cat([each.values for each in ids]), offsets)
+    elif isinstance(first, Nested):
+        nested = cast("Sequence[Nested[Kind]]", sequences)
+        inner = concat_sequences([each.inner for each in nested])
+        made = Nested(inner, torch.cat([each.counts for each in nested]))
+    elif isinstance(first, Composite):
+        composites = cast("Sequence[Composite]", sequences)
+        parts = [list(each.get_sequences().values()) for each in composites]
+        made = cast("Callable[..., Composite]", type(first))(*map(concat_sequences, zip(*parts, strict=True)))
+    else:
+        vectors = cast("Sequence[Hidden]", sequences)
+        made = type(vectors[0])(torch.cat([each.values for each in vectors]))
+    return cast("K", made)
 
 
 def get_kind_class(kind: object) -> object:

@@ -25,6 +25,9 @@ X = TypeVar("X")
 IdSequence: TypeAlias = Sequence[int] | Tensor
 """The input of `FromIds`: ids as a list or as a tensor."""
 
+FeatureSequence: TypeAlias = Tensor | Sequence[float] | Sequence[Sequence[float]]
+"""The input of `FromFeatures`: a tensor of time x feature, or the same as lists; a list of numbers is one feature."""
+
 _CHUNK: Final = 256
 """The number of inputs that `map` handles together. Tokenizers are fastest on hundreds of texts per call."""
 
@@ -92,16 +95,20 @@ class FromIds(InputStage[IdSequence, Ids]):
 
 
 @final
-class FromFeatures(InputStage[Tensor, Vectors]):
+class FromFeatures(InputStage[FeatureSequence, Vectors]):
     """Turn tensors of time x feature, such as audio features or sensor readings, into rows.
+
+    Lists of lists are as good; a list of numbers has one feature per step.
 
     Example:
         >>> [len(row) for row in FromFeatures().map([torch.ones(3, 12), torch.ones(0, 12)])]
         [3, 0]
+        >>> FromFeatures()([2.5, 1.0]).sequence.values.tolist()
+        [[2.5], [1.0]]
     """
 
     @override
-    def make_rows(self, examples: Sequence[Example[Tensor]], row_ids: Sequence[int]) -> list[Row[Vectors]]:
+    def make_rows(self, examples: Sequence[Example[FeatureSequence]], row_ids: Sequence[int]) -> list[Row[Vectors]]:
         """Return the rows of some examples.
 
         Raises:
@@ -162,6 +169,16 @@ def _get_item(value: object, step: int) -> int:
     return int(cast("Sequence[int]", value)[step])
 
 
+def _convert_numbers(value: Sequence[object]) -> object:
+    """Return a list of numbers, or of lists of numbers, as a tensor of time x feature; unchanged if it is neither."""
+    try:
+        array = np.array(value, np.float64)
+    except (TypeError, ValueError):
+        return value
+    tensor = torch.as_tensor(array, dtype=torch.get_default_dtype())
+    return tensor.unsqueeze(1) if tensor.ndim == 1 else tensor
+
+
 def _make_ids_error(value: object, row: int) -> ValuesError:
     msg = (
         f"row {row} must be a sequence of integers, got {describe(value)}; "
@@ -171,6 +188,8 @@ def _make_ids_error(value: object, row: int) -> ValuesError:
 
 
 def _check_features(value: object, row: int) -> Float[Tensor, "time feature"]:
+    if isinstance(value, list | tuple):
+        value = _convert_numbers(cast("Sequence[object]", value))
     if not isinstance(value, Tensor) or value.ndim != 2 or not value.is_floating_point():
         msg = (
             f"row {row} must be a floating-point tensor of time x feature, got {describe(value)}; "

@@ -27,7 +27,7 @@ BAD: list[tuple[InputStage[Any, Any], object, type[PipelineError], str]] = [
     (FromFeatures(), torch.zeros(2), ShapeError, r"row 1 must be a floating-point tensor of time x feature, got float32 of"),
     (FromFeatures(), np.zeros((2, 2)), ShapeError, r"got a ndarray; convert an array with torch\.from_numpy\(array\)\.float"),
     (FromFeatures(), torch.zeros(2, 2).long(), ShapeError, "row 1 must be a floating-point tensor"),
-    (FromFeatures(), [[1.0]], ShapeError, "row 1 must be a floating-point tensor of time x feature, got a list"),
+    (FromFeatures(), [["a"]], ShapeError, "row 1 must be a floating-point tensor of time x feature, got a list"),
     (FromFeatures(), torch.tensor([[0.0, 1.0], [0.0, torch.nan]]), ValuesError, "row 1, step 1, feature 1 is nan, but features"),
     (FromFeatures(), torch.tensor([[torch.inf]]), ValuesError, "row 1, step 0, feature 0 is inf, but features must be finite"),
 ]  # fmt: skip

@@ -1,0 +1,245 @@
+"""Input stages for rows with several fields, and for rows whose steps are sequences themselves."""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Any, Final, Generic, ParamSpec, TypeAlias, cast, final
+
+import attrs
+import torch
+from typing_extensions import TypeVar, override
+
+from pipeline.checks.hints import describe
+from pipeline.data.kinds import Composite, K, Kind, Nested, concat_sequences
+from pipeline.data.rows import Example, Row
+from pipeline.data.tensors import to_tensor
+from pipeline.errors import OptionError, PipelineError, ShapeError, ValuesError
+from pipeline.stages.input_stage import InputStage
+from pipeline.text import suggest_name
+
+E = TypeVar("E", bound=Composite)
+P = ParamSpec("P")
+X = TypeVar("X")
+
+Columns: TypeAlias = Mapping[str, object]
+"""The input of `FromColumns`: one row as a mapping from columns to values, such as a JSON object."""
+
+
+@final
+class FromFields(InputStage[E, E], Generic[E]):
+    """Turn objects of a class with fields, or with sides, into rows.
+
+    Args:
+        record: the class.
+
+    Example:
+        >>> import attrs, torch
+        >>> from pipeline import Fields, Ids, Vectors
+        >>> @attrs.frozen(eq=False)
+        ... class Event(Fields):
+        ...     code: Ids
+        ...     amount: Vectors
+        >>> event = Event(Ids(torch.tensor([3, 1])), Vectors(torch.ones(2, 1)))
+        >>> [len(row) for row in FromFields(Event).map([event])]
+        [2]
+    """
+
+    def __init__(self, record: type[E]) -> None:
+        self.record: Final = record
+
+    @override
+    def make_rows(self, examples: Sequence[Example[E]], row_ids: Sequence[int]) -> list[Row[E]]:
+        """Return the rows of some examples.
+
+        Raises:
+            ValuesError: if an input is of another class.
+        """
+        rows: list[Row[E]] = []
+        for example, row in zip(examples, row_ids, strict=True):
+            given: object = example.input
+            if not isinstance(given, self.record):
+                msg = (
+                    f"row {row} must be an object of {self.record.__name__}, got {describe(given)}; make one, or use "
+                    "FromColumns for mappings."
+                )
+                raise ValuesError(msg, row=row)
+            rows.append(Row(example.input, example.target, row))
+        return rows
+
+
+@attrs.frozen
+class _Reader:
+    """The input stage of a field and its column, in the place of the field's sequence."""
+
+    stage: InputStage[Any, Kind]
+    column: str | None
+
+
+def read(stage: InputStage[Any, K], /, column: str | None = None) -> K:
+    """Say which input stage reads a field, in `FromColumns`, and from which column; by default the field's name.
+
+    To a type checker the result is the sequence of the field, so that it fits the signature of the fields' class.
+    """
+    return cast("K", _Reader(cast("InputStage[Any, Kind]", stage), column))
+
+
+@final
+class FromColumns(InputStage[Columns, E], Generic[E]):
+    """Turn mappings from columns to values into rows with several fields, or with several sides.
+
+    Args:
+        record: the class of the fields.
+        args: for each field in the order of their declaration, `read(stage)`.
+        fields: the same, by the field's name.
+
+    Raises:
+        OptionError: if a field is missing, or is not `read(stage)`.
+
+    Example:
+        >>> import attrs
+        >>> from pipeline import Fields, FromFeatures, Ids, TokenizeWords, Vectors
+        >>> @attrs.frozen(eq=False)
+        ... class Event(Fields):
+        ...     code: Ids
+        ...     amount: Vectors
+        >>> codes = TokenizeWords.train([["buy", "sell"]])
+        >>> stage = FromColumns(Event, code=read(codes), amount=read(FromFeatures(), "value"))
+        >>> row = stage({"code": ["sell", "buy"], "value": [2.5, 1.0]})
+        >>> row.sequence.code.values.tolist(), row.sequence.amount.values.tolist()
+        ([5, 4], [[2.5], [1.0]])
+    """
+
+    def __init__(self, record: Callable[P, E], /, *args: P.args, **fields: P.kwargs) -> None:
+        given: object = record
+        if not isinstance(given, type) or not issubclass(given, Composite):
+            got = describe(cast("object", record))
+            msg = f"record must be a class derived from Fields or Sides, got {got}; declare the fields in one."
+            raise OptionError(msg, record=record)
+        self.record: type[Composite] = given
+        try:
+            bound = inspect.signature(given).bind(*args, **fields).arguments
+        except TypeError as error:
+            msg = f"FromColumns({given.__name__}, ...) must get `read(stage)` for each field: {error}."
+            raise OptionError(msg) from error
+        self.readers: Final[dict[str, tuple[str, InputStage[Any, Kind]]]] = {}
+        for name in given.get_kinds():
+            reader: object = bound.get(name)
+            if not isinstance(reader, _Reader):
+                msg = f"field {name!r} must be read(stage), got {describe(reader)}; wrap its input stage in `read`."
+                raise OptionError(msg, field=name)
+            self.readers[name] = (reader.column or name, reader.stage)
+
+    @override
+    def make_rows(self, examples: Sequence[Example[Columns]], row_ids: Sequence[int]) -> list[Row[E]]:
+        """Return the rows of some examples.
+
+        Raises:
+            ValuesError: if an input is not a mapping, or lacks a column.
+            ShapeError: if the fields of a row have unequal numbers of steps.
+            PipelineError: of the field's input stage, with the field.
+        """
+        for example, row in zip(examples, row_ids, strict=True):
+            if not isinstance(cast("object", example.input), Mapping):
+                msg = f"row {row} must be a mapping from columns to values, got {describe(example.input)}."
+                raise ValuesError(msg, row=row)
+        columns = [self._read(name, column, stage, examples, row_ids) for name, (column, stage) in self.readers.items()]
+        rows: list[Row[E]] = []
+        for example, row, parts in zip(examples, row_ids, zip(*columns, strict=True), strict=True):
+            try:
+                made = cast("Callable[..., E]", self.record)(*(part.sequence for part in parts))
+            except ShapeError as error:
+                msg = f"row {row}: {error}"
+                raise ShapeError(msg, **{**error.details, "row": row}) from error
+            # A tokenizer may say which steps need a prediction.
+            mask = next((part.answer_mask for part in parts if part.answer_mask is not None), None)
+            rows.append(Row(made, example.target, row, mask))
+        return rows
+
+    def _read(
+        self,
+        field: str,
+        column: str,
+        stage: InputStage[Any, Kind],
+        examples: Sequence[Example[Columns]],
+        row_ids: Sequence[int],
+    ) -> list[Row[Kind]]:
+        inputs: list[Example[Any]] = []
+        for example, row in zip(examples, row_ids, strict=True):
+            if column not in example.input:
+                found = ", ".join(map(str, example.input))
+                msg = f"row {row} has no column {column!r} for field {field!r}, only {found}; pass read(stage, column)."
+                raise ValuesError(msg + suggest_name(column, list(map(str, example.input))), row=row, column=column)
+            inputs.append(Example(example.input[column]))
+        try:
+            return stage.make_rows(inputs, row_ids)
+        except PipelineError as error:
+            msg = f"field {field!r}: {error}"
+            raise type(error)(msg, **error.details) from error
+
+
+@final
+class FromNested(InputStage[Sequence[X], Nested[K]], Generic[X, K]):
+    """Turn lists into rows whose steps are sequences themselves: words of characters, documents of sentences.
+
+    Args:
+        stage: the input stage of each item of a list.
+
+    Example:
+        >>> from pipeline import Tokenize
+        >>> words = FromNested(Tokenize.train(["abc"], "characters"))
+        >>> row = words(["cab", "a"])
+        >>> len(row), row.sequence.counts.tolist(), row.sequence.inner.values.tolist()
+        (2, [3, 1], [6, 4, 5, 4])
+    """
+
+    def __init__(self, stage: InputStage[X, K]) -> None:
+        self.stage: Final = stage
+
+    @override
+    def make_rows(self, examples: Sequence[Example[Sequence[X]]], row_ids: Sequence[int]) -> list[Row[Nested[K]]]:
+        """Return the rows of some examples.
+
+        Raises:
+            ValuesError: if an input is no list.
+            PipelineError: of the stage, for an item.
+        """
+        for example, row in zip(examples, row_ids, strict=True):
+            given = cast("object", example.input)
+            if isinstance(given, str | bytes) or not isinstance(given, Sequence):
+                msg = f"row {row} must be a list with one item per step, got {describe(given)}; pass [item, ...]."
+                raise ValuesError(msg, row=row)
+        item_rows = [row for example, row in zip(examples, row_ids, strict=True) for _ in example.input]
+        items = self._make_items(list(chain.from_iterable(example.input for example in examples)), item_rows)
+        empty = items[0].cut(slice(0)) if items else self._make_empty()
+        rows: list[Row[Nested[K]]] = []
+        start = 0
+        for example, row in zip(examples, row_ids, strict=True):
+            own = items[start : start + len(example.input)]
+            start += len(own)
+            inner = concat_sequences(own) if own else empty
+            rows.append(Row(Nested(inner, to_tensor(list(map(len, own)))), example.target, row))
+        return rows
+
+    def _make_items(self, items: Sequence[X], item_rows: Sequence[int]) -> list[K]:
+        """Return the sequence of each item. Each distinct text is tokenized once: words occur again and again."""
+        if not all(isinstance(item, str) for item in items):
+            return [row.sequence for row in self.stage.make_rows(_wrap(items), item_rows)]
+        first: dict[X, int] = dict(zip(reversed(items), reversed(item_rows), strict=True))
+        made = self.stage.make_rows(_wrap(first), list(first.values()))
+        sequences = {item: row.sequence for item, row in zip(first, made, strict=True)}
+        return [sequences[item] for item in items]
+
+    def _make_empty(self) -> K:
+        """Return a sequence without steps, for lists that are all empty."""
+        candidates: list[object] = ["", [], torch.zeros(0, 1)]
+        for nothing in candidates:
+            try:
+                return self.stage.make_rows([Example(cast("X", nothing))], [0])[0].sequence.cut(slice(0))
+            except PipelineError:
+                continue
+        msg = "all lists are empty, so that the kind of their items is not known; leave such rows out."
+        raise ValuesError(msg)
+
+
+def _wrap(items: Iterable[X]) -> list[Example[X]]:
+    return [Example(item) for item in items]
