@@ -149,7 +149,8 @@ class Padded(Collated, Generic[K_co]):
             before: the states of the preceding batch; None for the first batch.
 
         Raises:
-            OptionError: if `before` is None, but a row continues an earlier one.
+            OptionError: if `before` is None, but a row continues an earlier one; or if it comes from a bidirectional
+                encoder.
             ShapeError: if the states have no carry, or another number of rows.
         """
         return attrs.evolve(self, initial_carry=_select_carry(before, self.metadata))
@@ -454,6 +455,12 @@ def _select_carry(before: "States[Causal] | None", metadata: BatchMetadata) -> C
             )
             raise OptionError(msg, row=row)
         return None
+    if before.bidirectional:
+        msg = (
+            "before must be states of an encoder that reads forward only, got states of a bidirectional one, whose "
+            "backward direction starts at the end of a row; use bidirectional=False, or leave out with_carry."
+        )
+        raise OptionError(msg, bidirectional=True)
     if before.carry is None:
         msg = "before must be states with a carry, got states without; use a stateful encoder, such as lstm."
         raise ShapeError(msg, argument="before")

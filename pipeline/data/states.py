@@ -33,15 +33,20 @@ S_co = TypeVar("S_co", bound=MaybeCausal, covariant=True, default=MaybeCausal)
 
 @as_pytree
 @checked
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, init=False)
 class States(Collated, Generic[S_co]):
     """One hidden vector per real step, in either layout, and the final state of each row.
+
+    Made by hand, states do not count as causal: their type is `States[MaybeCausal]`. An encoder makes its states with
+    `Encoder.make_states`, which have the causality of its type. `with_values` keeps that of the states.
 
     Attributes:
         steps: the hidden vectors, as a batch of the encoded rows.
         final: the final state of each row as the encoder returned it, both directions merged. Attention stages leave
             it unchanged.
         carry: the encoder's final recurrent state, in the form of `initial_carry`; None if the encoder has none.
+        bidirectional: whether the encoder read rows from both ends. Such a carry may start a decoder, but the next
+            batch cannot continue from it: its backward half belongs to the first step of a row.
         outdated: why `final` does not belong to the steps: the stage that changed the steps after the encoder, for
             example. `Pool("final")` rejects such states. None if it belongs to them.
         engine: the name of the engine that computed the states, if the encoder has several; for reports.
@@ -59,8 +64,31 @@ class States(Collated, Generic[S_co]):
     steps: Batch[Hidden]
     final: Float[Tensor, "batch hidden"]
     carry: Carry | None = attrs.field(default=None, kw_only=True)
+    bidirectional: bool = attrs.field(default=False, kw_only=True)
     outdated: str | None = attrs.field(default=None, kw_only=True)
     engine: str | None = attrs.field(default=None, kw_only=True)
+
+    # Written by hand for the type of `self`: states made by a call never count as causal.
+    def __init__(
+        self: "States[MaybeCausal]",
+        steps: Batch[Hidden],
+        final: Float[Tensor, "batch hidden"],
+        *,
+        carry: Carry | None = None,
+        bidirectional: bool = False,
+        outdated: str | None = None,
+        engine: str | None = None,
+    ) -> None:
+        for name, value in (
+            ("steps", steps),
+            ("final", final),
+            ("carry", carry),
+            ("bidirectional", bidirectional),
+            ("outdated", outdated),
+            ("engine", engine),
+        ):
+            object.__setattr__(self, name, value)
+        self.__attrs_post_init__()
 
     def __attrs_post_init__(self) -> None:
         if not checks_enabled():

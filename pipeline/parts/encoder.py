@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, Generic
+from typing import TYPE_CHECKING, Final, Generic, cast
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from pipeline.data.batches import Batch, Layout
-from pipeline.data.kinds import Vectors
+from pipeline.data.batches import Batch, Carry, Layout
+from pipeline.data.kinds import Hidden, Vectors
 from pipeline.data.states import S_co, States
 
 
@@ -51,6 +52,28 @@ class Encoder(nn.Module, ABC, Generic[S_co]):
         The batch may be in either layout. `batch.packed()` and `batch.padded()` convert it, and cost nothing if it
         is in that layout already. The final state of an empty row is its initial state, or zeros.
         """
+
+    def make_states(
+        self,
+        steps: Batch[Hidden],
+        final: Float[Tensor, "batch hidden"],
+        *,
+        carry: Carry | None = None,
+        engine: str | None = None,
+    ) -> States[S_co]:
+        """Return states that are causal if the type of this encoder says so, for use in `forward`.
+
+        Args:
+            steps: the hidden vectors, as `batch.with_values` returns them.
+            final: the final state of each row.
+            carry: the final recurrent state, if the encoder is stateful.
+            engine: the name of the engine that computed the states, if the encoder has several.
+
+        Raises:
+            ShapeError: if the final states differ from the steps in the number of rows or the size.
+        """
+        states = States(steps, final, carry=carry, bidirectional=self.bidirectional, engine=engine)
+        return cast("States[S_co]", states)
 
 
 # The declared attributes of all kinds of parts; `inner_product` is one of attentions.

@@ -221,12 +221,12 @@ class Recurrent(Encoder[S_co]):
             final = self._replace_final(steps, packed.order, final)
         if not self.bidirectional:
             # A copy: callers may change the carry in place, which must not change the final states.
-            return States(packed.with_values(steps), final[0].clone(), carry=carry, engine=engine)
+            return self.make_states(packed.with_values(steps), final[0].clone(), carry=carry, engine=engine)
         # Engines return the directions side by side, which is concat already.
         if self.merge != "concat":
             steps = merge_directions(steps[:, : self.hidden_size], steps[:, self.hidden_size :], self.merge)
         merged = merge_directions(final[0], final[1], self.merge)
-        return States(packed.with_values(steps), merged, carry=carry, engine=engine)
+        return self.make_states(packed.with_values(steps), merged, carry=carry, engine=engine)
 
     def weights(self) -> list[list[Weights]]:
         """Return the weights of each direction of each layer."""

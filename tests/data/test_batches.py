@@ -1,5 +1,7 @@
 """Batches in both layouts: conversion, replaced values, carries, reports, and the errors for invalid arguments."""
 
+from typing import cast
+
 import pytest
 import torch
 from hypothesis import given
@@ -114,10 +116,13 @@ def test_new_values_must_fit_the_batch() -> None:
 
 def test_carry_continues_rows_and_starts_others_from_zeros() -> None:
     """A row that starts at its first step is not affected by NaN in the carry at its index, and no gradient flows back."""
-    before: States[Causal] = States(
-        Packed(Vectors, torch.zeros(4, 2), SIZES),
-        torch.zeros(2, 2),
-        carry=(torch.tensor([[[1.0, 2.0], [torch.nan, 3.0]]], requires_grad=True),),
+    before = cast(
+        "States[Causal]",
+        States(
+            Packed(Vectors, torch.zeros(4, 2), SIZES),
+            torch.zeros(2, 2),
+            carry=(torch.tensor([[[1.0, 2.0], [torch.nan, 3.0]]], requires_grad=True),),
+        ),
     )
     metadata = BatchMetadata(torch.arange(2), start_steps=torch.tensor([5, 0]))
     batch = Padded(Vectors, VECTORS, SIZES, metadata=metadata)

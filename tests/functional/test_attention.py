@@ -67,12 +67,13 @@ def test_gradients_with_a_graph_equal_those_without() -> None:
     """If queries, keys and values are one tensor, or one is computed from another."""
     (x,) = make_rectangles(torch.tensor([5, 3]), 1)
     mask = torch.rand(2, 5, 5) > 0.3
-    for function in (
+    functions: list[Callable[[], Tensor]] = [
         lambda: blocks.dot_product_attention(x, x, x, mask),
         lambda: blocks.causal_dot_product_attention(x, x * 2, x),
         lambda: attend_earlier_in_blocks(x, x, x, [2, 2, 2, 1, 1], memory=2**20),
         lambda: attend_earlier_in_blocks(x * 2, x, x * 3, [2, 2, 2, 1, 1], memory=2**20),
-    ):
+    ]
+    for function in functions:
         found = [
             torch.autograd.grad(function().square().sum(), x, create_graph=create_graph)[0]
             for create_graph in (False, True)

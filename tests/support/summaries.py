@@ -63,7 +63,7 @@ class Rectangular(Encoder[Causal]):
     def forward(self, batch: Batch[Hidden]) -> States[Causal]:
         rows = batch.padded()
         values: Tensor = self.linear(rows.values)
-        return States(rows.with_values(values), values[:, 0])
+        return self.make_states(rows.with_values(values), values[:, 0])
 
 
 def small(encode: Encode | None = None) -> Chain[Batch[Ids], States]:

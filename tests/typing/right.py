@@ -372,7 +372,7 @@ class Mine(Encoder[Causal]):
     def forward(self, batch: Batch[Vectors]) -> States[Causal]:
         padded = batch.padded()
         states: States[Causal] = Encode(LSTM(self.input_size, self.input_size))(padded)
-        return states
+        return self.make_states(states.steps, states.final)
 
 
 class Far(Encoder[MaybeCausal]):

@@ -402,9 +402,13 @@ def test_a_bidirectional_carry_cannot_continue_rows() -> None:
         encoder: Recurrent[MaybeCausal] = kind(3, 4, bidirectional=True)
         batch = Padded(Vectors, torch.randn(2, 4, 3), torch.tensor([4, 2]))
         later = BatchMetadata(torch.tensor([0, 1]), start_steps=torch.tensor([4, 0]))
-        following = attrs.evolve(batch, metadata=later).with_carry(as_any(encoder)(batch))
+        states = as_any(encoder)(batch)
+        for following in (batch, attrs.evolve(batch, metadata=later)):
+            for each in (states, states.with_values(states.steps)):
+                with pytest.raises(OptionError, match="before must be states of an encoder that reads forward only"):
+                    following.with_carry(each)
         with pytest.raises(OptionError, match="a bidirectional encoder cannot continue rows"):
-            encoder(following)
+            encoder(attrs.evolve(batch, metadata=later, initial_carry=states.carry))
 
 
 SCALES = [10.0**power for power in range(-3, 7)]

@@ -57,7 +57,7 @@ class MinGRU(Encoder[Causal]):
         # With the initial state before the steps, an empty row's final state is its initial state.
         last = rows.order.lengths_on_device.reshape(-1, 1, 1).expand(-1, 1, self.output_size)
         final = torch.cat([start.unsqueeze(1), hidden], dim=1).gather(1, last).squeeze(1)
-        return States(rows.with_values(hidden), final, carry=(final.unsqueeze(0),))
+        return self.make_states(rows.with_values(hidden), final, carry=(final.unsqueeze(0),))
 
     def _initial_state(self, batch: Batch[Vectors]) -> Tensor:
         """Return each row's initial state: the batch's initial carry, or zeros."""
