@@ -19,6 +19,7 @@ from pipeline.data.iteration import SizedIterator, check_ordered, is_map_style, 
 from pipeline.data.rows import Example, is_row, reject_single_text
 from pipeline.data.scores import Predictions
 from pipeline.errors import CompositionError
+from pipeline.labels import Labels
 
 if TYPE_CHECKING:
     from pipeline.summary.inspection import Inspection
@@ -261,7 +262,7 @@ def join(*stages: StageBase) -> StageBase:
     """Return one chain of stages, or of chains of stages, with sizes inferred and checked.
 
     Raises:
-        CompositionError: if a size or causality does not fit, or two stages with weights have one name.
+        CompositionError: if a size, causality or labels do not fit, or two stages with weights have one name.
     """
     flat = _JoinedStages(
         each for stage in stages for each in (stage.stages.values() if isinstance(stage, _ChainBase) else [stage])
@@ -273,9 +274,32 @@ def join(*stages: StageBase) -> StageBase:
     else:
         chain = cast("StageBase", Chain(flat))
     _check_types(stages)
+    _check_labels(flat)
     # Along the whole chain at every join: a size that only the new stages know may reach a stage that waited for it.
     chain.build(Spec())
     return chain
+
+
+def _check_labels(stages: Sequence[StageBase]) -> None:
+    """Reject labels of `Pad` and of a head that give one id two names: predictions would have the names of others.
+
+    Raises:
+        CompositionError: naming both stages, the id and its names.
+    """
+    known: list[tuple[str, Labels]] = []
+    for number, stage in enumerate(stages, start=1):
+        labels: object = getattr(stage, "targets", None) or getattr(stage, "names", None)
+        if isinstance(labels, Labels):
+            known.append((f"stage {number} `{type(stage).__name__}`", labels))
+    for (before, given), (after, names) in pairwise(known):
+        common = min(len(given), len(names))
+        differs = next((index for index in range(common) if given[index] != names[index]), None)
+        if differs is not None:
+            msg = (
+                f"{before} and {after} must have the same labels, but class {differs} is {given[differs]!r} in one and "
+                f"{names[differs]!r} in the other; pass one Labels object to both."
+            )
+            raise CompositionError(msg, id=differs)
 
 
 def _check_types(stages: Sequence[StageBase]) -> None:

@@ -273,6 +273,18 @@ def test_joining_a_plain_module_raises() -> None:
         untyped(Embed(9, 4).__rshift__)(nn.Linear(4, 4))
 
 
+def test_labels_that_name_a_class_differently_raise() -> None:
+    """A model trained with the ids of one would predict the names of the other. More classes at the end are right."""
+    data = FromIds() >> Bucket(rows=2) >> Pad(labels=Labels(["neg", "pos"]))
+    states = data >> Embed(9, 4) >> Encode(LSTM(4, 5)) >> Pool("max")
+    with pytest.raises(
+        CompositionError, match=r"stage 3 `Pad` and stage 7 `Classify` .* class 0 is 'neg' in one and 'pos'"
+    ):
+        _ = states >> Classify(Labels(["pos", "neg"]))
+    pipe = states >> Classify(Labels(["neg", "pos", "mixed"]))
+    assert len(list(pipe.predict([[1], [2, 3]]))) == 2
+
+
 def test_a_head_without_an_input_size_raises() -> None:
     """Outside a chain nothing infers it; vectors of another size raise too."""
     pooled = Pool("max")(States.from_padded(torch.zeros(1, 2, 3), torch.tensor([2])))
