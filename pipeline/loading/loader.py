@@ -197,8 +197,7 @@ class Loader(Generic[T]):
     def _number(self, plan: Plan) -> NumberedBatches:
         # Without a limit, lengths only sort the rows, and need not be exact.
         limited = self.batch_sampler.policy.limit() is not None
-        lengths = Lengths.of(self.batch_sampler.lengths) if limited else None
-        return NumberedBatches(plan, lengths if lengths is not None and lengths.per_row == 1 else None)
+        return NumberedBatches(plan, Lengths.of(self.batch_sampler.lengths) if limited else None)
 
     def _move_to_device(self, batch: T) -> T:
         if self.device is None:
@@ -236,8 +235,9 @@ class _MonitoredLoader(Generic[T]):
         splits = batches.plan.splits
         if splits.limit is not None:
             _check_rows(dataset)
+        per_row = 0 if batches.lengths is None else batches.lengths.per_row
         self._loader: Final = DataLoader[Any](
-            MonitoredDataset(by_position(dataset), progress, splits, has_lengths=batches.lengths is not None),
+            MonitoredDataset(by_position(dataset), progress, splits, per_row=per_row),
             batch_sampler=self.batches,
             collate_fn=collate,
             **options,

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar, cast
 
 from pipeline.batching.lengths import RowSlice
-from pipeline.data.kinds import K
-from pipeline.data.rows import Row, cut_row
+from pipeline.data.kinds import Composite, K, Kind
+from pipeline.data.rows import Row, cut_row, is_row
 from pipeline.errors import PipelineError
 from pipeline.loading.progress import is_tracked, report_record
 from pipeline.sources.source import Source
@@ -92,6 +92,18 @@ def describe_records(dataset: object, records: Sequence[int]) -> str:
     """Name the first eight of several records, and count the rest."""
     names = ", ".join(describe_record(dataset, record) for record in records[:_MAX_NAMED])
     return names + (f" and {len(records) - _MAX_NAMED} more" if len(records) > _MAX_NAMED else "")
+
+
+def find_lengths(item: object, per_row: int) -> list[int]:
+    """Return the length of a row, or of each side of a pair; an empty list if they are unknown."""
+    sides: Sequence[object] = ()
+    if is_row(item):
+        sequence = item.sequence
+        sides = list(sequence.get_sequences().values()) if per_row > 1 and isinstance(sequence, Composite) else [item]
+    elif isinstance(item, tuple | list):
+        sides = cast("Sequence[object]", item)
+    lengths = [len(side) for side in sides if is_row(side) or isinstance(side, Kind)]
+    return lengths if len(lengths) == len(sides) == per_row else []
 
 
 def cut_rows(rows: Sequence[Row[K]], slices: Sequence[RowSlice]) -> list[Row[K]]:

@@ -28,6 +28,9 @@ class PlannedBatches(Sampler[list[int]]):
     an epoch: the one set by `set_epoch`, the rest of the one of a loaded state, or else the one after that of the last
     iteration, even if that was left early. It starts when its first batch is requested.
 
+    A stock `DataLoader` does not compare rows with their planned lengths, as a `Loader` does. With it, use
+    `Pad(policy=...)`, which rejects batches that exceed the limits of the policy.
+
     A `DataLoader` with workers draws batches ahead of training, so the state of this sampler runs ahead as well. For
     the state of the training loop, use `pipeline.loading.Loader` or torchdata's `StatefulDataLoader`.
 

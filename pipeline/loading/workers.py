@@ -19,6 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import active_children
+from operator import le
 from types import FrameType
 from typing import Final, Generic, TypeVar, cast, final
 from weakref import WeakSet
@@ -33,10 +34,18 @@ from pipeline.batching.lengths import Lengths, RowSplits
 from pipeline.batching.plan import Plan
 from pipeline.checks.options import check_int
 from pipeline.data.kinds import Kind
-from pipeline.data.rows import Row, is_row
+from pipeline.data.rows import Row
 from pipeline.errors import LengthError, OptionError, WorkerError
 from pipeline.loading.progress import ProgressTable, WorkerPhase, WorkerProgress, report_phase
-from pipeline.loading.records import Indexable, add_record_note, cut_rows, describe_record, describe_records, fetch
+from pipeline.loading.records import (
+    Indexable,
+    add_record_note,
+    cut_rows,
+    describe_record,
+    describe_records,
+    fetch,
+    find_lengths,
+)
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -213,7 +222,7 @@ class NumberedBatches(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         for number, batch in enumerate(self.plan):
             lengths: list[int] = (
-                [] if self.lengths is None else self.lengths.values[self.plan.splits.rows_of(batch), 0].tolist()
+                [] if self.lengths is None else self.lengths.values[self.plan.splits.rows_of(batch)].ravel().tolist()
             )
             yield [number, *batch.tolist(), *lengths]
 
@@ -253,16 +262,16 @@ class MonitoredDataset(Dataset[R]):
         dataset: whole rows, or other items if they are not cut.
         progress: the table in which workers report; None without workers.
         splits: the meaning of the numbers in a batch.
-        has_lengths: whether each batch has the planned lengths of its rows, which the rows must not exceed.
+        per_row: the number of planned lengths that each batch has per row, which the rows must not exceed; 0 for none.
     """
 
     def __init__(
-        self, dataset: Indexable[R], progress: ProgressTable | None, splits: RowSplits, *, has_lengths: bool
+        self, dataset: Indexable[R], progress: ProgressTable | None, splits: RowSplits, *, per_row: int
     ) -> None:
         self._dataset: Final = dataset
         self._progress: Final = progress
         self._splits: Final = splits
-        self._has_lengths: Final = has_lengths
+        self._per_row: Final = per_row
 
     @override
     def __getitem__(self, index: int) -> R:
@@ -290,9 +299,8 @@ class MonitoredDataset(Dataset[R]):
             return WorkerFailure.from_error(error, worker.id)
 
     def _fetch(self, numbers: Sequence[int]) -> list[R]:
-        lengths: Sequence[int] = ()
-        if self._has_lengths:
-            numbers, lengths = numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]
+        count = len(numbers) // (1 + self._per_row)
+        numbers, lengths = numbers[:count], numbers[count:]
         if self._splits.limit is None:
             rows = fetch(self._dataset, numbers)
             self._check_lengths(numbers, rows, lengths)
@@ -307,14 +315,18 @@ class MonitoredDataset(Dataset[R]):
         """Reject rows longer than planned: their batch would exceed the budget, or the steps in excess be cut off."""
         # Rows that are truncated at the limit of the policy may have any length beyond it.
         truncated_at = None if len(self._splits.extra_rows) else self._splits.limit
-        for record, row, planned in zip(records, rows, lengths, strict=False):
-            if not is_row(row) or len(row) <= planned or (truncated_at is not None and planned >= truncated_at):
+        for place, (record, row) in enumerate(zip(records, rows, strict=False) if self._per_row else ()):
+            planned = lengths[place * self._per_row : (place + 1) * self._per_row]
+            found = find_lengths(row, self._per_row)
+            if all(map(le, found, planned)) or (truncated_at is not None and planned[0] >= truncated_at):
                 continue
             msg = (
-                f"row {record} has {len(row)} steps, but was planned with {planned}; plan with the lengths of the rows "
-                "that the dataset gives: lengths_of(source, input_stage)."
+                f"row {record} has {' and '.join(map(str, found))} steps, but was planned with "
+                f"{' and '.join(map(str, planned))}; plan with the lengths of the rows that the dataset gives: "
+                "lengths_of(source, input_stage)."
             )
-            error = LengthError(msg, row=record, length=len(row), planned=planned)
+            got, wanted = (found, list(planned)) if self._per_row > 1 else (found[0], planned[0])
+            error = LengthError(msg, row=record, length=got, planned=wanted)
             add_record_note(error, self._dataset, record)
             raise error
 

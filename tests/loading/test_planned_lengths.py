@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import attrs
 import pytest
+import torch
 
-from pipeline import FromIds, Pad
+from pipeline import FromIds, Ids, Pad, Row, Sides
 from pipeline.batching import Boundaries, Budget, Policy, Rows, Shapes
 from pipeline.errors import LengthError
 from pipeline.loading import Loader, PlannedBatches, RowDataset
@@ -68,8 +70,42 @@ def test_a_row_that_is_truncated_anyway_may_be_longer() -> None:
         list(make_loader(policy, [4, 6, 2, 4]))
 
 
-def test_lengths_of_two_sides_are_not_compared() -> None:
-    """The rows of a dataset with source and target are not rows with a single length."""
+@attrs.frozen(eq=False)
+class Pair(Sides):
+    """Two texts."""
+
+    left: Ids
+    right: Ids
+
+
+def make_ids(length: int) -> Ids:
+    """Make a sequence of this length."""
+    return Ids(torch.zeros(length, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("as_sides", [True, False])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_longer_side_raises(workers: int, as_sides: bool) -> None:
+    """A pair is a row with two sides, or two rows; each side is compared with its own planned length."""
+    planned = [(3, 4), (5, 2)]
+    for row, lengths in ((1, [(3, 4), (4, 3)]), (0, [(4, 3), (5, 2)]), (None, [(3, 4), (5, 1)])):
+        sides = [(make_ids(left), make_ids(right)) for left, right in lengths]
+        rows: list[Any] = (
+            [Row(Pair(left, right)) for left, right in sides]
+            if as_sides
+            else [(Row(left), Row(right)) for left, right in sides]
+        )
+        loader = Loader(rows, PlannedBatches(planned, Budget(18)), len, num_workers=workers)
+        if row is None:
+            assert list(loader) == [2]
+            continue
+        found, wanted = (" and ".join(map(str, each[row])) for each in (lengths, planned))
+        with pytest.raises(LengthError, match=f"row {row} has {found} steps, but was planned with {wanted}; plan with"):
+            list(loader)
+
+
+def test_items_of_unknown_length_are_not_compared() -> None:
+    """They are not rows."""
     batches = PlannedBatches([(1, 2), (2, 2)], Budget(8))
     found = [row for batch in Loader([["a"], ["b"]], batches, list) for row in batch]
     assert sorted(found) == [["a"], ["b"]]
