@@ -8,13 +8,10 @@ import pytest
 from pipeline import Bucket, Pad
 from pipeline.errors import WorkerError
 from pipeline.loading import StreamDataset, StreamLoader
+from support.dying import kills_workers
 from support.troubles import TroubledSource, TroubledStage
 
-# A death is reported by a signal handler, which may interrupt torch while it opens a file: that one is left to the
-# garbage collector, whose complaint is no failure of the test.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning", "ignore:This DataLoader will create"
-)
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 
 COUNTS = [1 + row % 5 for row in range(24)]
 
@@ -39,6 +36,7 @@ def make_loader(source: Any, stage: TroubledStage | None = None, **options: Any)
     return StreamLoader(StreamDataset(source, data), num_workers=2, **options)
 
 
+@kills_workers
 def test_the_death_of_a_worker_names_the_record() -> None:
     """Killed by the system, for example because memory ran out."""
     with pytest.raises(
@@ -48,6 +46,7 @@ def test_the_death_of_a_worker_names_the_record() -> None:
     assert info.value.details["records"] == [13]
 
 
+@kills_workers
 def test_workers_that_exit_name_the_record() -> None:
     """There is no signal. Both workers read every record of a source that can only be iterated."""
     with pytest.raises(WorkerError, match=r"worker \d was at record 13 \(rows\.txt, line 14\), in its batch") as info:
@@ -65,6 +64,7 @@ def test_a_hanging_worker_names_the_record() -> None:
     assert info.value.details["records"] == [13]
 
 
+@kills_workers
 def test_a_death_in_a_stage_names_the_records_that_it_had_read() -> None:
     """Records of the worker's own shard only, which gave no row yet."""
     with pytest.raises(WorkerError, match=r"worker 1 was at record .*record 13 \(rows\.txt, line 14\)") as info:
