@@ -13,7 +13,15 @@ from typing_extensions import override
 from pipeline.core.contexts import temporary_mode
 from pipeline.core.naming import name_stages
 from pipeline.core.row_counts import count_values
-from pipeline.core.running import NumberedStage, locate_errors, map_stages, map_together, run_stages, run_stream
+from pipeline.core.running import (
+    NumberedStage,
+    locate_errors,
+    map_stages,
+    map_together,
+    read_inputs,
+    run_stages,
+    run_stream,
+)
 from pipeline.core.stage import I_contra, ModuleStage, O_co, Spec, Stage, StageBase, Stream, TypePreserving, is_stream
 from pipeline.data.iteration import SizedIterator, check_ordered, is_map_style, iterate
 from pipeline.data.rows import Example, is_row, reject_single_text
@@ -225,7 +233,7 @@ class StreamChain(_ChainBase, Stream[I_contra, O_co], border=False):
         reject_single_text(values)
         device = next((tensor.device for tensor in self.parameters()), None)
         check_ordered(values)
-        flow: Iterable[Any] = iterate(values) if is_map_style(values) else values
+        flow: Iterable[Any] = read_inputs(iterate(values) if is_map_style(values) else values)
         has_length = not predicts
         # Neighbors that take one value at a time run in one loop: fewer nested generators.
         for takes_one, group in groupby(self._numbered(), key=_takes_one_value):

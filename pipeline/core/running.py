@@ -18,6 +18,18 @@ NumberedStage: TypeAlias = tuple[int, Any]
 """A stage with its position in a chain, from 1."""
 
 
+def read_inputs(values: Iterable[A]) -> Iterator[A]:
+    """Yield the inputs. An error of the input itself gets a note with the record, and names no stage."""
+    record = 0
+    try:
+        for value in values:
+            yield value
+            record += 1
+    except Exception as error:
+        error.add_note(f"{_INPUT_NOTE}record {record}.")
+        raise
+
+
 def run_stages(
     stages: Iterable[NumberedStage],
     value: Any,  # noqa: ANN401 - the types were checked when the stages were joined
@@ -92,6 +104,8 @@ def _run_named(outputs: Iterable[A], number: int, stage: object) -> Iterator[A]:
     try:
         yield from outputs
     except Exception as error:
+        if _has_note(error, _INPUT_NOTE):
+            raise
         # Python's own error for a StopIteration inside a generator.
         is_stop = type(error) is RuntimeError and isinstance(error.__cause__, StopIteration)
         named = make_stop_error(type(stage).__name__) if is_stop else error
@@ -108,16 +122,21 @@ def _name_stage(error: Exception, number: int, stage: object) -> None:
 
     Errors of this library get a prefix; others a note, since programs may read their message.
     """
-    name = f"stage {number} `{type(stage).__name__}`"
+    name = f"{number} `{type(stage).__name__}`"
     if isinstance(error, PipelineError):
         if "stage_number" not in error.details:
-            error.args = (f"{name}: {error}", *error.args[1:])
+            error.args = (f"stage {name}: {error}", *error.args[1:])
             error.details = {**error.details, "stage_number": number}
-    elif not any(note.startswith(f"{_NOTE}stage ") for note in getattr(error, "__notes__", ())):
-        error.add_note(f"{_NOTE}{name}.")
+    elif not _has_note(error, _STAGE_NOTE):
+        error.add_note(f"{_STAGE_NOTE}{name}.")
 
 
-_NOTE: Final = "It was raised in "
+_STAGE_NOTE: Final = "It was raised in stage "
+_INPUT_NOTE: Final = "It was raised by the input, at "
+
+
+def _has_note(error: Exception, start: str) -> bool:
+    return any(note.startswith(start) for note in getattr(error, "__notes__", ()))
 
 
 def locate_errors(outputs: Iterator[A], inputs: object) -> Iterator[A]:

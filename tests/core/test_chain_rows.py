@@ -258,3 +258,22 @@ def test_errors_that_name_no_row_have_no_location(tmp_path: Path) -> None:
     with pytest.raises(StageError) as raised:
         list(pipe(Csv(file, target="y")))
     assert "where" not in raised.value.details
+
+
+def read_two(error: Exception) -> Iterator[str]:
+    """Yield a text, and raise an error."""
+    yield "a"
+    raise error
+
+
+@pytest.mark.parametrize("predicts", [True, False])
+@pytest.mark.parametrize("kind", [ValueError, LabelError])
+def test_an_error_of_the_input_names_its_record_and_no_stage(kind: type[ValueError], *, predicts: bool) -> None:
+    """The first stage reads the input, but is not at fault, nor is the plugin that its part comes from."""
+    tokenize = Tokenize.train(["a"])
+    pipe = tokenize >> Bucket(rows=1) >> Pad() >> classifier(tokenize.vocab_size, 2, embedding_dim=2, hidden_size=2)
+    inputs = read_two(kind("no such text"))
+    with pytest.raises(kind) as raised:
+        list(pipe.predict(inputs) if predicts else pipe(inputs))
+    assert str(raised.value) == "no such text"
+    assert raised.value.__notes__ == ["It was raised by the input, at record 1."]
