@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import pickle
+import re
 from pprint import pformat
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from pipeline import Padded, Pooled, Scores, States, StepScores, Vectors
-from pipeline.data.metadata import BatchMetadata
+from pipeline.data.metadata import BatchMetadata, Collated
 from support.untyped import to_list
 
 
@@ -122,6 +123,16 @@ def test_dataclass_fields_are_those_with_tensors() -> None:
     ]
     metadata: Any = BatchMetadata(torch.tensor([0]))
     assert [field.name for field in dataclasses.fields(metadata)] == ["row_ids"]
+
+
+def test_every_field_with_tensors_is_a_dataclass_field() -> None:
+    """DDP and FSDP would not find the tensors in others. The thresholds have no gradient."""
+    for cls in (*Collated.__subclasses__(), BatchMetadata):
+        if attrs.has(cls):
+            found: Any = cls
+            shown = {field.name for field in dataclasses.fields(found)} | {"thresholds"}
+            hidden = [str(field.type) for field in attrs.fields(cls) if field.name not in shown]
+            assert not re.search("Tensor|Padded|Packed|Predictions|Metadata", " ".join(hidden)), cls
 
 
 def test_replacing_dataclass_fields_keeps_the_others() -> None:
