@@ -5,16 +5,14 @@
 """
 
 import math
-from collections.abc import Callable
-from typing import Final, final
+from typing import final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.function import Function, FunctionCtx
 from typing_extensions import override
 
-from pipeline.extend import Attention, name_transform
+from pipeline.extend import Attention
 
 
 @final
@@ -144,7 +142,7 @@ class Additive(Attention):
     def compare(
         self, query: Float[Tensor, "batch query inner"], key: Float[Tensor, "batch key inner"]
     ) -> Float[Tensor, "batch query key"]:
-        scores: Tensor = self.value(_tanh(query.unsqueeze(2) + key.unsqueeze(1)))
+        scores: Tensor = self.value((query.unsqueeze(2) + key.unsqueeze(1)).tanh_())
         return scores.squeeze(-1)
 
     @override
@@ -152,58 +150,3 @@ class Additive(Attention):
         self, query: Float[Tensor, "batch query hidden"], key: Float[Tensor, "batch key hidden"]
     ) -> Float[Tensor, "batch query key"]:
         return self.compare(*self.project(query, key))
-
-
-_PIECE: Final = 65_536
-"""Numbers per piece of a tanh: 256 KiB in float32. Smaller pieces spend their time in calls."""
-
-
-def _tanh(x: Tensor) -> Tensor:
-    """Return tanh(x), which overwrites x; on a CPU in 75% of the time of `torch.tanh`."""
-    uses_torch = torch.compiler.is_compiling() or name_transform() is not None or x.device.type != "cpu"
-    if uses_torch or x.dtype not in {torch.float32, torch.float64}:
-        return torch.tanh(x)
-    return _apply_tanh(x) if torch.is_grad_enabled() and x.requires_grad else _overwrite_by_tanh(x)
-
-
-def _overwrite_by_tanh(x: Tensor) -> Tensor:
-    # tanh(x) = y / (y + 2) with y = exp(2 x) - 1, which `expm1` computes without cancellation for small x. At 2 x = 40
-    # the quotient is 1 in float64 too, and y does not overflow. A sigmoid is faster still, but 2 sigmoid(2 x) - 1
-    # cancels: its error of 6e-8 is large beside a small tanh.
-    if not x.is_contiguous():
-        return x.tanh_()
-    # In pieces, so that they stay in the cache through all five operations: three times as fast as on the whole.
-    divisor = x.new_empty(min(x.numel(), _PIECE))
-    for piece in x.view(-1).split_with_sizes([min(_PIECE, x.numel() - at) for at in range(0, x.numel(), _PIECE)]):
-        y = piece.mul_(2).clamp_(max=40).expm1_()
-        y.div_(torch.add(y, 2, out=divisor[: len(y)]))
-    return x
-
-
-_tanh_backward: Final[Callable[[Tensor, Tensor], Tensor]] = torch.ops.aten.tanh_backward.default
-"""Torch's kernel from a gradient and tanh(x) to the gradient of x."""
-
-
-@final
-class _Tanh(Function):
-    """`_overwrite_by_tanh` with its derivative, computed from the result alone."""
-
-    @override
-    @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
-        mark_dirty: Callable[[Tensor], None] = ctx.mark_dirty
-        mark_dirty(x)
-        result = _overwrite_by_tanh(x)
-        save: Callable[[Tensor], None] = ctx.save_for_backward
-        save(result)
-        return result
-
-    @override
-    @staticmethod
-    def backward(ctx: FunctionCtx, *gradients: Tensor) -> Tensor:
-        saved: tuple[Tensor] = getattr(ctx, "saved_tensors")  # noqa: B009 - torch does not declare it
-        return _tanh_backward(gradients[0], saved[0])
-
-
-_apply_tanh: Final[Callable[[Tensor], Tensor]] = getattr(_Tanh, "apply")  # noqa: B009
-"""`_Tanh.apply` with a type."""

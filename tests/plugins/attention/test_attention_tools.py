@@ -12,7 +12,7 @@ from torch.autograd import forward_ad
 
 from pipeline import Attend, AttendEarlier, Pool, States
 from pipeline.errors import LengthError
-from pipeline_attention import Additive, AttentionPool, attentions
+from pipeline_attention import Additive, AttentionPool
 from support.untyped import as_any, seed, to_list
 
 LENGTHS = {"ragged": torch.tensor([6, 3, 1, 0]), "even": torch.tensor([4, 4])}
@@ -184,25 +184,6 @@ def test_additive_scores_lose_no_digit() -> None:
             )
             bound = 4e-6 * min(1.0, inside) * attention.value.weight.abs().sum().item()
             assert (ours - exact).abs().max().item() <= bound
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_our_tanh_equals_torchs(dtype: torch.dtype) -> None:
-    """Relative to its size, for any input; with its first and second derivatives."""
-    seed(0)
-    tanh: Callable[[Tensor], Tensor] = getattr(attentions, "_tanh")  # noqa: B009
-    x = torch.cat(
-        [*(torch.randn(500, dtype=dtype) * scale for scale in (1e-30, *SCALES)), torch.tensor([torch.inf, -torch.inf])]
-    )
-    torch.testing.assert_close(tanh(x.clone()), torch.tanh(x), rtol=4 * torch.finfo(dtype).eps, atol=0)
-    assert tanh(torch.tensor([torch.nan], dtype=dtype)).isnan().all()
-    x = torch.randn(9, dtype=torch.float64, requires_grad=True)
-
-    def function(each: Tensor) -> Tensor:
-        return tanh(each * 1)  # a copy, which is overwritten
-
-    assert torch.autograd.gradcheck(function, (x,))
-    assert torch.autograd.gradgradcheck(function, (x,))
 
 
 def test_attention_pool_at_any_scale() -> None:
