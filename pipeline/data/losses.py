@@ -93,12 +93,10 @@ def reduce_losses(
         return losses
     # The sum of a long batch in float16 is infinite.
     total = losses.sum(dtype=torch.promote_types(losses.dtype, torch.float32))
-    if over is not None:
-        return total / over
-    if reduction == "sum":
+    if over is None and reduction == "sum":
         return total
-    weight = weights.sum()
-    # Not clamp(min=1): weights of classes may add up to less.
+    weight = weights.sum() if over is None else torch.as_tensor(over, device=total.device)
+    # 0 if nothing has a target, not NaN. Not clamp(min=1): weights of classes may add up to less.
     return total / weight.masked_fill(weight == 0, 1)
 
 

@@ -59,7 +59,8 @@ def test_losses_of_micro_batches_add_up() -> None:
 def test_loss_without_targets_of_weight_is_zero() -> None:
     """A batch in which no row has a target gives 0 instead of NaN."""
     metadata = BatchMetadata(torch.arange(2), targets=torch.tensor([IGNORED] * 2))
-    assert Scores(torch.randn(2, 3), range(3), metadata=metadata).loss() == 0
+    scores = Scores(torch.randn(2, 3), range(3), metadata=metadata)
+    assert scores.loss() == scores.loss(over=metadata.weight) == scores.loss(over=0.0) == 0
 
 
 def test_missing_and_invalid_targets_raise() -> None:
