@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +11,10 @@ import numpy.typing as npt
 from pipeline.errors import OptionError
 from pipeline.extras import import_extra
 from pipeline.forecast.histogram import Histogram
-from pipeline.forecast.policy_forecast import PolicyForecast
 from pipeline.text import escape_control_characters
+
+if TYPE_CHECKING:
+    from pipeline.forecast.policy_forecast import PolicyForecast
 
 _SUFFIXES: Final = (".svg", ".png", ".pdf")
 
@@ -28,7 +30,7 @@ _BINS: Final = 60
 _TICKS: Final = (0.0, 0.05, 0.2, 0.5, 1.0)
 
 
-def draw_picture(histogram: Histogram, policies: Mapping[str, PolicyForecast], path: Path) -> Path:
+def draw_picture(histogram: Histogram, policies: "Mapping[str, PolicyForecast]", path: Path) -> Path:
     """Draw the histogram, and below it one strip per policy with one dot per batch.
 
     Raises:
@@ -100,7 +102,7 @@ def _set_length_axis(axes: Any, shortest: int, longest: int, *, is_log: bool) ->
     axes.xaxis.set_major_formatter(_format_number)
 
 
-def _draw_batches(axes: Any, name: str, forecast: PolicyForecast, most: float) -> None:  # noqa: ANN401 - as above
+def _draw_batches(axes: Any, name: str, forecast: "PolicyForecast", most: float) -> None:  # noqa: ANN401 - as above
     widths, shares = np.maximum(forecast.shown_batches[:, 0], 1), forecast.shown_batches[:, 1]
     # A square-root scale: most batches have little padding, and a few with much must not flatten them.
     axes.set_yscale("function", functions=(_take_root, np.square))
