@@ -7,7 +7,6 @@
 import math
 from typing import final
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
@@ -22,6 +21,7 @@ class Dot(Attention):
     Source: Luong, Pham and Manning 2015, arXiv:1508.04025, equation 8 (`dot`).
 
     Example:
+        >>> import torch
         >>> Dot(2).score(torch.ones(1, 1, 2), torch.ones(1, 3, 2)).tolist()
         [[[2.0, 2.0, 2.0]]]
     """
@@ -47,6 +47,7 @@ class ScaledDot(Attention):
     Source: Vaswani et al. 2017, "Attention Is All You Need", arXiv:1706.03762, equation 1, without projections.
 
     Example:
+        >>> import torch
         >>> ScaledDot(4).score(torch.ones(1, 1, 4), torch.ones(1, 1, 4)).item()
         2.0
     """
@@ -118,6 +119,7 @@ class Additive(Attention):
     `h` our key; the bias b is ours.
 
     Example:
+        >>> import torch
         >>> Additive(2, hidden_size=3).score(torch.ones(1, 4, 2), torch.ones(1, 5, 2)).shape
         torch.Size([1, 4, 5])
     """

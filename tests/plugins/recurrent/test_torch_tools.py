@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline import MaybeCausal, Packed, Padded, Vectors
+from pipeline import Encode, MaybeCausal, Packed, Padded, Vectors
 from pipeline.data.metadata import BatchMetadata
 from pipeline.errors import LengthError, OptionError
 from pipeline_recurrent import GRU, LSTM, RNN, EngineName
@@ -60,6 +60,19 @@ def as_function(loss: Loss) -> Callable[[Tensor], Tensor]:
     """Return the loss as a function of values, with detached weights."""
     weights = {name: weight.detach() for name, weight in loss.named_parameters()}
     return lambda values: as_any(torch).func.functional_call(loss, weights, (values,))
+
+
+def test_a_checkpoint_of_a_batch_needs_the_form_that_is_not_reentrant() -> None:
+    """The other one sees no tensor in a batch: torch warns, and there are no gradients."""
+    lengths = LENGTHS["ragged"]
+    values, encode = draw(lengths), Encode(LSTM(3, 4))
+    checkpoint = as_any(torch).utils.checkpoint.checkpoint
+    batch = Padded(Vectors, values, lengths)
+    wanted = torch.autograd.grad(encode(batch).final.sum(), [values, *encode.parameters()])
+    final: Tensor = checkpoint(encode, batch, use_reentrant=False).final
+    torch.testing.assert_close(torch.autograd.grad(final.sum(), [values, *encode.parameters()]), wanted)
+    with pytest.warns(UserWarning, match="None of the inputs have requires_grad=True"):
+        assert not checkpoint(encode, batch, use_reentrant=True).final.requires_grad
 
 
 @EVERY_BATCH
