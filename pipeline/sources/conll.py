@@ -23,6 +23,7 @@ _GLOBAL_COLUMNS: Final = re.compile(r"#\s*global\.columns\s*=\s*(.*)")
 _SENTENCE_ID: Final = re.compile(r"#\s*(sent_id\s*=.*)")
 _NOT_SYNTACTIC: Final = re.compile(r"[0-9]+(?:-[0-9]+|\.[0-9]+)")
 """Ids of multiword tokens (`1-2`) and empty nodes (`1.1`)."""
+_DOCUMENT_START: Final = re.compile(r"[ \t]*-DOCSTART-([ \t]|$)")
 
 
 @final
@@ -127,7 +128,7 @@ class Conllu(FileSource[Sequence[str]]):
 
 @final
 class Conll2003(FileSource[Sequence[str]]):
-    r"""Sentences as in the CoNLL-2003 shared task: one word per line, columns separated by white space.
+    r"""Sentences as in the CoNLL-2003 shared task: one word per line, columns separated by spaces or tabs.
 
     `-DOCSTART-` lines, which separate documents, are left out.
 
@@ -176,7 +177,7 @@ class Conll2003(FileSource[Sequence[str]]):
             found = [
                 _split_fields(number, line, None, len(self._columns))
                 for number, line in sentence
-                if line.split(maxsplit=1)[0] != "-DOCSTART-"
+                if not _DOCUMENT_START.match(line)
             ]
             if not found:
                 return None
@@ -193,14 +194,20 @@ class Conll2003(FileSource[Sequence[str]]):
 def _read_sentence(lines: Lines) -> list[str]:
     """Read the lines up to a blank line, without their ends; raise StopIteration at the end of the file."""
     # `takewhile` also takes the blank line, so that only at the end of the file nothing is taken.
-    sentence = [line.rstrip("\r\n") for line in takewhile(str.strip, lines)]
+    sentence = [line.rstrip("\r\n") for line in takewhile(_is_not_blank, lines)]
     if not lines.taken:
         raise StopIteration
     return sentence
 
 
+def _is_not_blank(line: str) -> bool:
+    # Not `str.strip`: other white space, such as a no-break space, may be a word or part of one.
+    return bool(line.strip(" \t\r\n"))
+
+
 def _split_fields(number: int, line: str, separator: str | None, wanted: int) -> list[str]:
-    fields = line.split(separator)
+    # Without a separator, columns are separated by any number of spaces and tabs.
+    fields = line.split(separator) if separator else [field for field in line.replace("\t", " ").split(" ") if field]
     if len(fields) != wanted:
         columns = "tab-separated columns" if separator else "columns"
         msg = f"a word must have {wanted} {columns}, but line {number} of the sentence has {len(fields)}"
@@ -216,6 +223,9 @@ def _split_words(sentence: Sequence[str], columns: Sequence[str]) -> list[list[s
         if line.startswith("#"):
             continue
         fields = _split_fields(number, line, "\t", len(columns))
+        if "" in fields:
+            msg = f"a column must not be empty, but column {fields.index('') + 1} of line {number} of the sentence is"
+            raise MalformedError("columns", f"{msg}; '_' stands for no annotation")
         if place is not None:
             if _NOT_SYNTACTIC.fullmatch(fields[place]):
                 continue

@@ -149,6 +149,14 @@ class Delimited(FileSource[str]):
         if not self._has_header:
             msg = f"with header=False a column must be given by number, from 0, got {column!r}."
             raise OptionError(msg, column=column)
+        if len(self.columns) == 1 and column not in self.columns:
+            for delimiter in ";\t,|":
+                if delimiter in self.columns[0]:
+                    msg = (
+                        f"{name} has no column {column!r} but only one, {self.columns[0]!r}; if {delimiter!r} "
+                        f"separates fields, read it with Delimited(..., delimiter={delimiter!r})."
+                    )
+                    raise RecordError(msg, file=name, column=column)
         return find_column(column, self.columns, name)
 
     def _get_target(self, field: str) -> Target:
@@ -204,6 +212,9 @@ def _read_fields(reader: Iterator[list[str]], lines: Lines) -> list[str]:
         # quote that opens in a later line would have closed this one.
         lines.return_lines(1)
         reason = str(error)
+        if count == 1 and "field limit" in reason:
+            msg = f"a field must have at most {csv.field_size_limit():,} characters; raise csv.field_size_limit"
+            raise MalformedError("size", msg) from error
         if count > 1 or "end of data" in reason:
             reason = f"the quote that opens in this line is not closed correctly in {count} lines: {reason}"
         msg = f"{reason}; a quote inside a quoted field is written twice, and quote=None reads quotes as text"

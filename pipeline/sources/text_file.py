@@ -25,6 +25,12 @@ FileInput: TypeAlias = str | PathLike[str] | IO[bytes] | IO[str]
 
 _BLOCK: Final = 2**20
 _GZIP: Final = b"\x1f\x8b"
+_MARKS: Final = {
+    "utf-16-le": codecs.BOM_UTF16_LE,
+    "utf-16-be": codecs.BOM_UTF16_BE,
+    "utf-32-le": codecs.BOM_UTF32_LE,
+    "utf-32-be": codecs.BOM_UTF32_BE,
+}
 
 _read_pipes: Final = set[tuple[int, int]]()
 """Device and inode of each pipe under /dev that was read: opened again, it would be empty."""
@@ -275,6 +281,10 @@ def open_lines(file: InputFile, encoding: str) -> Generator[Lines]:
         is_gzip = binary.peek(len(_GZIP)).startswith(_GZIP)
         # The magic number is not valid UTF-8, and no other encoding begins a text with it, so the name does not matter.
         content: Any = gzip.GzipFile(fileobj=binary) if is_gzip else binary
+        # "utf-16" and "utf-8-sig" leave out a byte-order mark by themselves; encodings that say the order do not.
+        mark = _MARKS.get(codecs.lookup(encoding).name, b"")
+        if mark and content.peek(len(mark)).startswith(mark):
+            content.read(len(mark))
         # newline="" leaves line ends as they are: the csv module must see those inside of quotes.
         yield Lines(io.TextIOWrapper(content, encoding, "surrogateescape", newline=""), file.name)
 

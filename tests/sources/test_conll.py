@@ -92,3 +92,25 @@ def test_wrong_options_are_rejected(tmp_path: Path) -> None:
         Conll2003(file, target="upos")
     with pytest.raises(OptionError, match='columns must have a column "form", the words, got'):
         Conll2003(file, columns=["word", "ner"])
+
+
+def test_other_white_space_is_part_of_a_word(tmp_path: Path) -> None:
+    """Such as a no-break space: only spaces and tabs separate columns, and only empty lines sentences."""
+    text = "10\u00a0000 O\n\u3000\tO\n\u0085 O\n"
+    file = write(tmp_path / "a.conll", text.encode())
+    words, tags = ["10\u00a0000", "\u3000", "\u0085"], ["O", "O", "O"]
+    assert to_pairs(Conll2003(file, columns=("form", "ner"))) == [(words, tags)]
+    file = write(tmp_path / "a.conllu", (write_word(1) + "\u00a0\n" + write_word(2)).encode())
+    with pytest.raises(
+        RecordError, match="a word must have 10 tab-separated columns, but line 2 of the sentence has 1"
+    ):
+        list(Conllu(file))
+
+
+def test_a_column_must_not_be_empty(tmp_path: Path) -> None:
+    """It would be an empty word, or a class without a name."""
+    for word in (write_word(1, form=""), write_word(1, upos="")):
+        with pytest.raises(
+            RecordError, match=r"a column must not be empty, but column \d of line 1 of the sentence is"
+        ):
+            list(Conllu(write(tmp_path / "a.conllu", word.encode())))

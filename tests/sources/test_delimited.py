@@ -213,3 +213,18 @@ def test_a_table_without_a_correct_header_is_rejected(tmp_path: Path, content: b
     """The first record determines the columns, so it cannot be skipped."""
     with pytest.raises(RecordError, match=message):
         Csv(write(tmp_path / "a", content), on_bad_record="skip")
+
+
+def test_another_delimiter_is_suggested(tmp_path: Path) -> None:
+    """If the only column holds one."""
+    file = write(tmp_path / "a.csv", b"text;label\na;b\n")
+    with pytest.raises(RecordError, match=r"no column 'text' but only one, 'text;label'; .*, delimiter=';'\)"):
+        Csv(file)
+
+
+def test_a_field_that_is_too_long_is_not_taken_for_a_quote(tmp_path: Path) -> None:
+    """It is one line; a quote that is not closed takes several."""
+    file = write(tmp_path / "a.csv", b"text\n" + b"a" * (2**24 + 1) + b"\nb\n")
+    with pytest.raises(RecordError, match=r"line 2: a field must have at most [\d,]+ characters; raise csv.field_size"):
+        list(Csv(file))
+    assert list(Csv(file, on_bad_record="skip").inputs()) == ["b"]

@@ -56,6 +56,17 @@ def test_a_byte_order_mark_is_left_out(tmp_path: Path) -> None:
     assert JsonLines(write(tmp_path / "c", b'\xef\xbb\xbf{"text": "a"}'))[0].input == "a"
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "UTF_32BE"])
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+def test_a_byte_order_mark_is_left_out_if_the_order_is_given(
+    tmp_path: Path, encoding: str, compress: Callable[[bytes], bytes]
+) -> None:
+    """Python's codecs for one byte order keep it."""
+    for text in ("\ufeffone\ntwo\n", "one\ntwo\n"):
+        file = write(tmp_path / "a.txt", compress(text.encode(encoding)))
+        assert list(TextLines(file, encoding=encoding).inputs()) == ["one", "two"]
+
+
 @given(text=st.text(alphabet="ab\n\r\u2028\x85\x0b\x0c", max_size=30), is_gzip=st.booleans())
 def test_lines_are_those_of_python(tmp_path_factory: pytest.TempPathFactory, text: str, is_gzip: bool) -> None:
     """The oracle is `open` with universal newlines; their numbers count them."""
