@@ -1,7 +1,6 @@
 """The project's chores: `nox -l` lists them, `nox` runs those that CI runs."""
 
 import re
-from collections import Counter
 from pathlib import Path
 from shutil import copytree
 from tempfile import mkdtemp
@@ -173,7 +172,7 @@ def list_lower_bounds() -> list[str]:
 
 @nox.session(default=False)
 def checkers(session: nox.Session) -> None:
-    """Count what other type checkers report: no error is right in right.py, one on each marked line in wrong.py."""
+    """Count what other type checkers report: there should be one on each marked line, and no other."""
     install(session, ".[text]", f"./{OUTSIDE}", groups=("test", "types", "checkers"))
     python = Path(session.virtualenv.location) / "bin" / "python"
     commands = {
@@ -188,23 +187,28 @@ def checkers(session: nox.Session) -> None:
     folder = Path(mkdtemp())
     copytree("tests/typing", folder, dirs_exist_ok=True)
     (folder / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict"}', encoding="utf-8")
-    lines = enumerate((folder / "wrong.py").read_text(encoding="utf-8").splitlines(), start=1)
-    marked = {number for number, line in lines if re.search(r"  # E \w+: \w", line)}
+    right, wrong = (sorted(path.name for path in folder.glob(f"{side}*.py")) for side in ("right", "wrong"))
+    marked = {
+        (file, number)
+        for file in wrong
+        for number, line in enumerate((folder / file).read_text(encoding="utf-8").splitlines(), start=1)
+        if re.search(r"  # E \w+: \w", line)
+    }
     session.chdir(folder)
     for name, command in commands.items():
-        errors = {file: count_errors(session, command, file) for file in ("right.py", "wrong.py")}
-        found = errors["wrong.py"].keys()
+        errors = [error for file in right for error in list_errors(session, command, file)]
+        found = {error for file in wrong for error in list_errors(session, command, file)}
         session.log(
-            f"{name}: {errors['right.py'].total()} errors in right.py; of {len(marked)} marked lines in wrong.py "
+            f"{name}: {len(errors)} errors on right lines; of {len(marked)} marked wrong lines "
             f"{len(marked & found)} rejected, and {len(found - marked)} others"
         )
 
 
-def count_errors(session: nox.Session, command: tuple[str, ...], file: str) -> Counter[int]:
-    """Count a checker's errors by line. Checkers write `file:line` and `error` in different orders."""
+def list_errors(session: nox.Session, command: tuple[str, ...], file: str) -> list[tuple[str, int]]:
+    """List a checker's errors as file and line. Checkers write `file:line` and `error` in different orders."""
     output = str(session.run(*command, file, silent=True, success_codes=range(256)))
     reported = re.findall(rf"^(?=.*\berror\b).*\b{re.escape(file)}:(\d+)", output, flags=re.MULTILINE | re.IGNORECASE)
-    return Counter(map(int, reported))
+    return [(file, int(number)) for number in reported]
 
 
 @nox.session(default=False)
