@@ -11,12 +11,10 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from typing_extensions import override
 
-from pipeline.laws.conditions import CONDITION_LAWS
-from pipeline.laws.graphs import GRAPH_LAWS
+from pipeline.laws.common import COMMON_LAWS
 from pipeline.laws.law import FaultError, Law, check_equal, check_laws, compute_gradients, law, to_list
-from pipeline.laws.modules import NN_MODULE_LAWS, evaluation_is_deterministic
 from pipeline.laws.parts import FILLINGS, choose_input_size, draw_rows, prepare
-from pipeline.laws.rows import ROW_LAWS
+from pipeline.laws.weights import evaluation_is_deterministic
 from pipeline.parts.attention import Attention
 
 MakeAttention: TypeAlias = Callable[[], Attention]
@@ -280,10 +278,7 @@ ATTENTION_LAWS: Final[tuple[Law[Attention], ...]] = (
     key_order_has_no_effect,
     queries_are_independent,
     masks_broadcast,
-    *ROW_LAWS,
-    *CONDITION_LAWS,
-    *NN_MODULE_LAWS,
-    *GRAPH_LAWS,
+    *COMMON_LAWS,
 )
 """Every law of an attention, the quick ones first."""
 

@@ -11,10 +11,8 @@ from pipeline.data.batches import Layout, Packed, Padded
 from pipeline.data.kinds import Vectors
 from pipeline.data.metadata import BatchMetadata
 from pipeline.data.states import MaybeCausal, States
-from pipeline.laws.conditions import CONDITION_LAWS, metadata_has_no_effect
-from pipeline.laws.graphs import GRAPH_LAWS
+from pipeline.laws.common import COMMON_LAWS
 from pipeline.laws.law import FaultError, Law, as_object, check_equal, check_laws, law, to_list
-from pipeline.laws.modules import NN_MODULE_LAWS, check_gradients, evaluation_is_deterministic
 from pipeline.laws.parts import (
     choose_input_size,
     draw_carry,
@@ -22,18 +20,19 @@ from pipeline.laws.parts import (
     get_carry,
     make_batch,
     prepare,
-    run_with_carry,
+    run_all,
     split_states,
     split_steps,
 )
 from pipeline.laws.rows import (
-    ROW_LAWS,
     causal_steps_do_not_look_ahead,
     no_gradient_reaches_padding,
     packed_and_padded_agree,
     padding_values_have_no_effect,
     redraw_steps,
 )
+from pipeline.laws.variations import metadata_has_no_effect
+from pipeline.laws.weights import check_gradients, evaluation_is_deterministic
 from pipeline.parts.encoder import Encoder
 
 MakeEncoder: TypeAlias = Callable[[], Encoder[MaybeCausal]]
@@ -95,7 +94,7 @@ def metadata_is_passed_on(make: MakeEncoder) -> None:
     # Values that occur nowhere else (row ids out of order, a target per cell), so that a swap or a default shows.
     answer_mask = rows.order.mask(rows.width) & (torch.arange(rows.width) % 2 == 0)
     targets = torch.arange(3 * rows.width).reshape(3, -1)
-    metadata = BatchMetadata(torch.tensor([7, 3, 5]), targets, answer_mask)
+    metadata = BatchMetadata(torch.tensor([7, 3, 5]), targets, answer_mask=answer_mask)
     fix = "Return States(batch.with_values(hidden), final): a new batch, made by hand, has lost them."
     for batch in _make_both_layouts(attrs.evolve(rows, metadata=metadata)):
         states = encoder(batch)
@@ -179,7 +178,7 @@ def empty_rows_return_initial_carry(make: MakeEncoder) -> None:
     encoder = prepare(make)
     if not encoder.empty_rows:
         return
-    for lengths in ((3, 0, 2), (0, 0)):
+    for lengths in ((3, 0, 2), (4, 2, 0), (0, 0)):
         batch = make_batch(draw_rows(lengths, choose_input_size(encoder)), extra=1)
         empty = batch.lengths == 0
         for layout in _make_both_layouts(batch):
@@ -235,17 +234,17 @@ def rows_start_from_initial_carry(make: MakeEncoder) -> None:
     batch = make_batch(rows)
     # Random and different for each row, so that swapped rows or ignored states show.
     initial = draw_carry(encoder, batch)
-    found = run_with_carry(encoder, attrs.evolve(batch, initial_carry=initial))
+    found = run_all(encoder, attrs.evolve(batch, initial_carry=initial))
     for index, (result, without) in enumerate(zip(found, split_states(encoder(batch)), strict=True)):
         if torch.equal(result[0], without):
             msg = f"row {index} gives the same with and without an initial carry; start from batch.initial_carry."
             raise FaultError(msg, row=index)
         own = tuple(state[:, index : index + 1] for state in initial)
-        alone = run_with_carry(encoder, attrs.evolve(make_batch([rows[index]]), initial_carry=own))[0]
+        alone = run_all(encoder, attrs.evolve(make_batch([rows[index]]), initial_carry=own))[0]
         check_equal(alone, result, f"row {index} alone (its result, then its carry), with its own initial carry")
 
     def compute(*carry: Tensor) -> Tensor:
-        found = run_with_carry(encoder, attrs.evolve(batch, initial_carry=carry))
+        found = run_all(encoder, attrs.evolve(batch, initial_carry=carry))
         return torch.cat([tensor.flatten() for row in found for tensor in row if tensor.is_floating_point()])
 
     check_gradients(compute, initial, "the initial carry")
@@ -257,10 +256,15 @@ def carry_continues_the_sequence(make: MakeEncoder) -> None:
     encoder = prepare(make)
     if not encoder.stateful:
         return
-    for lengths in ((5, 5, 5), (5, 3, 4), (4,)):
+    for lengths, all_cuts in (
+        ((5, 5, 5), range(1, 5)),
+        ((5, 3, 4), range(1, 5)),
+        ((4,), range(1, 4)),
+        ((600,), (250,)),
+    ):
         rows = draw_rows(lengths, choose_input_size(encoder))
         whole = encoder(make_batch(rows))
-        for cut in range(1, max(lengths)):
+        for cut in all_cuts:
             # Rows of different lengths are cut at different steps too, so that each half has a step of every row.
             cuts = [min(cut, length - 1) for length in lengths]
             # The two halves of each row, the second started from the carry of the first.
@@ -292,7 +296,6 @@ ENCODER_LAWS: Final[tuple[Law[Encoder[MaybeCausal]], ...]] = (
     packed_and_padded_agree,
     padding_values_have_no_effect,
     no_gradient_reaches_padding,
-    *ROW_LAWS,
     metadata_has_no_effect,
     empty_rows_return_initial_carry,
     final_state_depends_on_its_row,
@@ -301,9 +304,7 @@ ENCODER_LAWS: Final[tuple[Law[Encoder[MaybeCausal]], ...]] = (
     carry_matches_declared,
     rows_start_from_initial_carry,
     carry_continues_the_sequence,
-    *CONDITION_LAWS,
-    *NN_MODULE_LAWS,
-    *GRAPH_LAWS,
+    *COMMON_LAWS,
 )
 """Every law of an encoder, the quick ones first."""
 

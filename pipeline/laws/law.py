@@ -1,20 +1,18 @@
 """Tools to write laws: the decorator, the comparison of results, gradients, and a function that runs several laws."""
 
 import functools
-import random
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from operator import methodcaller
-from typing import Final, Self, TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
-import attrs
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.core.contexts import preserve_random_state, seeded
+from pipeline.core.contexts import seeded
 from pipeline.data.tensors import to_ints
 from pipeline.errors import OptionError, PipelineError
+from pipeline.laws.global_state import preserve_state
 from pipeline.text import to_one_line
 
 P = TypeVar("P")
@@ -29,84 +27,18 @@ float64 has 16 digits; a sum over some hundred steps in another order loses abou
 results by 1e-3 or more."""
 
 
+UNREGISTERED: Final = (
+    "Usually a tensor that is not a nn.Parameter, a buffer or part of a submodule, so that nn.Module cannot see it."
+)
+"""A hint, in the messages of several laws."""
+
+
 class LawBrokenError(PipelineError, AssertionError):
     """A part that breaks a law; `details["law"]` is its name, or `details["laws"]` the names if several were run."""
 
 
 class FaultError(PipelineError):
     """A violation found by a law. The decorator `law` turns it into a `LawBrokenError` with the law's name."""
-
-
-@attrs.frozen
-class GlobalState:
-    """The state of torch, NumPy and Python that a part could change for the whole program, without the generators."""
-
-    settings: Mapping[str, object]
-
-    @classmethod
-    def read(cls) -> Self:
-        """Read the current state."""
-        return cls({name: get() for name, (get, _) in _SETTINGS.items()})
-
-    def list_changes(self) -> list[str]:
-        """Return the names of the settings that have changed, and restore them."""
-        changed = [name for name, (get, _) in _SETTINGS.items() if get() != self.settings[name]]
-        for name in changed:
-            _SETTINGS[name][1](self.settings[name])
-        return changed
-
-    @staticmethod
-    def read_generators() -> dict[str, object]:
-        """Return the states of the random generators, in a form that can be compared."""
-        kind, keys, *position = np.random.get_state(legacy=True)  # noqa: NPY002 - the global generator
-        return {
-            "torch": tuple(torch.default_generator.get_state().numpy().tobytes()),
-            "Python": random.getstate(),
-            "NumPy": (kind, np.asarray(keys).tobytes(), *position),
-        }
-
-    @staticmethod
-    def seed_generators(seed: int) -> None:
-        """Seed the random generators."""
-        torch.default_generator.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002 - the global generator
-
-
-def _find(name: str) -> Callable[..., object]:
-    """Return a function of torch that has no annotations."""
-    found: Callable[..., object] = getattr(torch, name)
-    return found
-
-
-def _set_grad_enabled(enabled: bool) -> None:
-    # Not a context manager: the mode stays.
-    torch.set_grad_enabled(enabled)
-
-
-_SETTINGS: Final[Mapping[str, tuple[Callable[[], object], Callable[..., object]]]] = {
-    "the default dtype": (torch.get_default_dtype, torch.set_default_dtype),
-    "the default device": (_find("get_default_device"), _find("set_default_device")),
-    "the grad mode": (torch.is_grad_enabled, _set_grad_enabled),
-    "the number of threads": (torch.get_num_threads, torch.set_num_threads),
-    "the use of deterministic algorithms": (
-        torch.are_deterministic_algorithms_enabled,
-        torch.use_deterministic_algorithms,
-    ),
-    "the precision of matrix products": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
-}
-"""How to read and to restore each setting, by its name in messages."""
-
-
-@contextmanager
-def preserve_state() -> Generator[None]:
-    """Restore the global state and the random generators at the end."""
-    before = GlobalState.read()
-    try:
-        with preserve_random_state():
-            yield
-    finally:
-        before.list_changes()
 
 
 def law(body: Law[P]) -> Law[P]:

@@ -159,20 +159,47 @@ def run_rows(part: AnyModule, batch: Batch[Vectors]) -> list[Tensor]:
         return list(part(make_states(batch)))
     if isinstance(part, PlainModule):
         return part.run_rows(batch.padded())
-    rows = batch.padded().fill_padding(0)
-    # Queries must differ from their keys, or a part that confuses the two would pass.
-    mask = rows.order.mask(rows.width).unsqueeze(1).expand(-1, rows.width, -1)
-    contexts = part(rows.values.flip(-1), rows.values, mask)
+    contexts = part(*_make_attention_input(batch))
     return [row[:length] for row, length in zip(contexts, to_ints(batch.lengths), strict=True)]
 
 
-def run_with_carry(part: AnyModule, batch: Batch[Vectors]) -> list[list[Tensor]]:
-    """Run a part and return each row's result, followed by the row's part of each tensor of the carry."""
-    if not isinstance(part, Encoder):
-        return [[result] for result in run_rows(part, batch)]
-    states = part(batch)
-    carry = states.carry or ()
-    return [[result, *(state[:, row] for state in carry)] for row, result in enumerate(split_states(states))]
+def _make_attention_input(batch: Batch[Vectors]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return queries, keys and mask, as `Attend` would make them."""
+    rows = batch.padded().fill_padding(0)
+    mask = rows.order.mask(rows.width).unsqueeze(1).expand(-1, rows.width, -1)
+    # Queries must differ from their keys, or a part that confuses the two would pass.
+    return rows.values.flip(-1), rows.values, mask
+
+
+def run_all(part: AnyModule, batch: Batch[Vectors]) -> list[list[Tensor]]:
+    """Run a part and return everything that it returns for each row.
+
+    That is the row's result, followed by its part of each tensor of the carry (encoders), or by its weights
+    (attentions).
+    """
+    if isinstance(part, Encoder):
+        states = part(batch)
+        carry = states.carry or ()
+        return [[result, *(state[:, row] for state in carry)] for row, result in enumerate(split_states(states))]
+    results = run_rows(part, batch)
+    if not isinstance(part, Attention):
+        return [[result] for result in results]
+    weights = part.weights(*_make_attention_input(batch))
+    return [
+        [result, row[:length, :length]]
+        for result, row, length in zip(results, weights, to_ints(batch.lengths), strict=True)
+    ]
+
+
+def run_flat(part: AnyModule, batch: Batch[Vectors]) -> list[Tensor]:
+    """Return the tensors of `run_all` in one list."""
+    return [tensor for row in run_all(part, batch) for tensor in row]
+
+
+def list_layouts(part: AnyModule, batch: Padded[Vectors]) -> dict[str, Batch[Vectors]]:
+    """Return the batch in each layout in which a part may get it, by name. Many parts have code for each."""
+    padded: dict[str, Batch[Vectors]] = {"a padded batch": batch}
+    return {**padded, "a packed batch": batch.packed()} if isinstance(part, Encoder | Pooling) else padded
 
 
 def get_carry(states: States[MaybeCausal]) -> Carry:

@@ -6,17 +6,16 @@ from typing import Final, TypeAlias
 from torch import Tensor
 
 from pipeline.checks.hints import describe
-from pipeline.laws.conditions import CONDITION_LAWS, metadata_has_no_effect
-from pipeline.laws.graphs import GRAPH_LAWS
+from pipeline.laws.common import COMMON_LAWS
 from pipeline.laws.law import FaultError, Law, as_object, check_laws, law, to_list
-from pipeline.laws.modules import NN_MODULE_LAWS, evaluation_is_deterministic
 from pipeline.laws.parts import choose_input_size, draw_rows, make_batch, make_states, prepare
 from pipeline.laws.rows import (
-    ROW_LAWS,
     no_gradient_reaches_padding,
     packed_and_padded_agree,
     padding_values_have_no_effect,
 )
+from pipeline.laws.variations import metadata_has_no_effect
+from pipeline.laws.weights import evaluation_is_deterministic
 from pipeline.parts.pooling import Pooling
 
 MakePooling: TypeAlias = Callable[[], Pooling]
@@ -47,7 +46,7 @@ def empty_rows_give_zeros(make: MakePooling) -> None:
     """An empty row gives zeros, among other rows and in a batch of empty rows."""
     pooling = prepare(make)
     # Batches of empty rows only: without any width, and with padding only.
-    for lengths, extra in (((3, 0, 2), 1), ((0, 0), 0), ((0, 0), 2)):
+    for lengths, extra in (((3, 0, 2), 1), ((4, 2, 0), 0), ((0, 0), 0), ((0, 0), 2)):
         batch = make_batch(draw_rows(lengths, choose_input_size(pooling)), extra=extra)
         for layout in (batch, batch.packed()):
             found = pooling(make_states(layout))[batch.lengths == 0]
@@ -66,11 +65,8 @@ POOL_LAWS: Final[tuple[Law[Pooling], ...]] = (
     packed_and_padded_agree,
     padding_values_have_no_effect,
     no_gradient_reaches_padding,
-    *ROW_LAWS,
     metadata_has_no_effect,
-    *CONDITION_LAWS,
-    *NN_MODULE_LAWS,
-    *GRAPH_LAWS,
+    *COMMON_LAWS,
 )
 """Every law of a pooling, the quick ones first."""
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Final, TypeAlias
 
 from pipeline.laws.law import FaultError, Law, as_object, check_laws, law
-from pipeline.laws.modules import pickle_and_unpickle
+from pipeline.laws.pickling import pickle_and_unpickle
 from pipeline.parts.tokenizer import Tokenizer, Tokens
 
 MakeTokenizer: TypeAlias = Callable[[], Tokenizer]
@@ -154,7 +154,7 @@ def decoded_text_has_same_tokens(make: MakeTokenizer) -> None:
     """Encoding a decoded text gives the same ids, unless one of them is the unknown token."""
     tokenizer = make()
     unknown = None if tokenizer.unk_token is None else tokenizer.vocabulary[tokenizer.unk_token]
-    for text in (*TEXTS, *_make_known_texts(tokenizer)):
+    for text in (*TEXTS, _PHRASE * 200, *_make_known_texts(tokenizer)):
         ids = list(tokenizer.encode([text])[0].ids)
         # Different unknown texts have one token, so it cannot be decoded to the original.
         if unknown in ids:
@@ -248,7 +248,8 @@ def encoding_is_deterministic(make: MakeTokenizer) -> None:
         raise FaultError(
             "two tokenizers of one factory have different vocabularies; sort unordered data, such as sets."
         )
-    _check_same(other.encode(TEXTS), first, "another tokenizer from the same factory")
+    # In another order, since ids must not be given in the order in which texts come.
+    _check_same(other.encode(TEXTS[::-1])[::-1], first, "another tokenizer from the same factory, texts reversed")
 
 
 @law
@@ -273,15 +274,20 @@ def copied_tokenizer_is_equal(make: MakeTokenizer) -> None:
 
 @law
 def many_and_long_texts_are_encoded_completely(make: MakeTokenizer) -> None:
-    """Each of 300 texts has the tokens that it has alone, in order; a text of twice the words has twice the tokens."""
+    """Each of 1,200 texts has the tokens that it has alone, in order; twice the words have twice the tokens."""
     tokenizer = make()
-    many = [f"{text} {number % 7}" for number, text in enumerate(TEXTS * 50)]
+    many = [f"{text} {number % 7}" for number, text in enumerate(TEXTS * 200)]
     alone = {text: tokenizer.encode([text])[0] for text in set(many)}
     _check_same(tokenizer.encode(many), [alone[text] for text in many], f"{len(many)} texts instead of one by one")
     rows = [[text, "b"] for text in many]
     words = {row[0]: tokenizer.encode_words([row])[0] for row in rows}
     _check_same(tokenizer.encode_words(rows), [words[row[0]] for row in rows], f"{len(rows)} rows of words")
-    for name, count_tokens in (("text", _count_in_text), ("row of words", _count_in_row), ("word", _count_in_word)):
+    for name, count_tokens in (
+        ("text", _count_in_text),
+        ("text among others", _count_in_batch),
+        ("row of words", _count_in_row),
+        ("word", _count_in_word),
+    ):
         # Not every tokenizer has more tokens for a longer text; one that has them in short texts has them in long ones.
         few, more = count_tokens(tokenizer, 5), count_tokens(tokenizer, 10)
         many_tokens, most = count_tokens(tokenizer, 1_000), count_tokens(tokenizer, 2_000)
@@ -300,8 +306,12 @@ def _count_in_text(tokenizer: Tokenizer, repeats: int) -> int:
     return len(tokenizer.encode([_PHRASE * repeats])[0].ids)
 
 
+def _count_in_batch(tokenizer: Tokenizer, repeats: int) -> int:
+    return len(tokenizer.encode(["a", _PHRASE * repeats, "b"])[1].ids)
+
+
 def _count_in_row(tokenizer: Tokenizer, repeats: int) -> int:
-    return len(tokenizer.encode_words([_PHRASE.split() * repeats])[0].ids)
+    return len(tokenizer.encode_words([["a"], _PHRASE.split() * repeats])[1].ids)
 
 
 def _count_in_word(tokenizer: Tokenizer, repeats: int) -> int:
@@ -313,7 +323,8 @@ def encoding_leaves_vocabulary_unchanged(make: MakeTokenizer) -> None:
     """Encoding and decoding, also of unknown text, add nothing to the vocabulary, and change no later result."""
     tokenizer = make()
     before, first, key = dict(tokenizer.vocabulary), tokenizer.encode(TEXTS), tokenizer.cache_key()
-    unknown = ["zxqv jwky", "\u0416\u0436 \u05d0\u05d1 \u0e01", *(f"word{number}" for number in range(50))]
+    words = [f"word{number}" for number in range(1_200)]
+    unknown = ["zxqv jwky", "\u0416\u0436 \u05d0\u05d1 \u0e01", *words, "q" * 2_000]
     for found in (*tokenizer.encode(unknown), *tokenizer.encode_words([unknown])):
         tokenizer.decode(list(found.ids))
     if dict(tokenizer.vocabulary) != before:
@@ -329,7 +340,8 @@ def encoding_leaves_vocabulary_unchanged(make: MakeTokenizer) -> None:
 def cache_key_identifies_tokenizer(make: MakeTokenizer) -> None:
     """`cache_key` is None, or a text that is equal for equal tokenizers and differs for those that tokenize otherwise.
 
-    A factory that takes `texts`, such as `functools.partial(train, texts=...)`, is called with other texts as well.
+    A factory that takes `texts`, such as `functools.partial(train, texts=...)`, is called with other texts as well, and
+    one that has options which are True or False by default, with each of them reversed.
     """
     tokenizer = make()
     key = tokenizer.cache_key()
@@ -360,9 +372,14 @@ def _make_variants(make: Callable[..., Tokenizer], tokenizer: Tokenizer) -> Iter
         other.vocabulary = dict(zip(tokenizer.vocabulary, ids[1:] + ids[:1], strict=True))
         other.encode(TEXTS)
         yield "with other ids", other
-    with suppress(TypeError, ValueError):
-        if "texts" in inspect.signature(make).parameters:
+    with suppress(TypeError, ValueError):  # not every callable has a signature
+        parameters = inspect.signature(make).parameters
+        if "texts" in parameters:
             yield "trained on other texts", make(texts=["zyx wvu tsr to be", *TEXTS[:2]])
+        for name, parameter in parameters.items():
+            default: object = parameter.default
+            if isinstance(default, bool):
+                yield f"with {name}={not default}", make(**{name: not default})
 
 
 def _check_same(found: Sequence[Tokens], wanted: Sequence[Tokens], condition: str) -> None:

@@ -5,7 +5,7 @@ Each is a correct part except for the lines of its class, so those lines break t
 
 from typing import Final
 
-from broken import attentions, conditions, encoders, modules, pools, tokenizers
+from broken import attentions, conditions, corners, encoders, modules, pools, tokenizers
 from broken.trial import Trial
 
 TRIALS: Final[tuple[Trial, ...]] = (
@@ -15,5 +15,6 @@ TRIALS: Final[tuple[Trial, ...]] = (
     *tokenizers.TRIALS,
     *modules.TRIALS,
     *conditions.TRIALS,
+    *corners.TRIALS,
 )
 """Every broken part."""

@@ -185,7 +185,7 @@ TRIALS: Final[tuple[Trial, ...]] = (
     trial(
         UsesPositions,
         ATTENTION_LAWS,
-        """key_order_has_no_effect low_precision_agrees""",
+        "key_order_has_no_effect low_precision_agrees long_rows_are_read_like_short_ones",
         "positions that are added to scores lose digits in low precision",
     ),
     trial(ScaledContexts, ATTENTION_LAWS, "contexts_are_weighted_sums_of_keys"),
@@ -194,7 +194,7 @@ TRIALS: Final[tuple[Trial, ...]] = (
         WithHeads,
         ATTENTION_LAWS,
         """attention_sizes_match_declared weights_sum_to_one contexts_are_weighted_sums_of_keys
-        fully_masked_queries_give_zeros""",
+        fully_masked_queries_give_zeros batchmates_have_no_effect many_and_long_rows_are_independent""",
         "every law about weights needs their shape",
     ),
 )

@@ -442,7 +442,8 @@ TRIALS: Final[tuple[Trial, ...]] = (
         """padding_values_have_no_effect no_gradient_reaches_padding amount_of_padding_has_no_effect
         batchmates_have_no_effect empty_rows_have_no_effect causal_steps_do_not_look_ahead
         carry_continues_the_sequence large_values_are_stable low_precision_agrees
-        many_and_long_rows_are_independent rows_start_from_initial_carry training_obeys_laws_of_rows""",
+        many_and_long_rows_are_independent rows_start_from_initial_carry training_obeys_laws_of_rows
+        packed_and_padded_agree""",
         _ALONE,
     ),
     trial(
@@ -535,9 +536,8 @@ TRIALS: Final[tuple[Trial, ...]] = (
         carry_matches_declared rows_start_from_initial_carry carry_continues_the_sequence
         gradients_are_correct training_without_randomness_equals_evaluation same_seed_makes_equal_parts
         state_dict_restores_results deep_copy_is_equal pickled_copy_is_equal output_dtype_follows_part
-        dropout_is_scaled_and_independent global_state_is_preserved gradient_mode_has_no_effect
-        gradients_of_long_rows_are_correct large_values_are_stable low_precision_agrees
-        many_and_long_rows_are_independent memory_layout_has_no_effect""",
+        global_state_is_preserved gradient_mode_has_no_effect gradients_of_long_rows_are_correct
+        large_values_are_stable low_precision_agrees many_and_long_rows_are_independent""",
         _EVERY,
     ),
     trial(
@@ -551,7 +551,7 @@ TRIALS: Final[tuple[Trial, ...]] = (
         pickled_copy_is_equal output_dtype_follows_part dropout_is_scaled_and_independent
         gradient_mode_has_no_effect gradients_of_long_rows_are_correct large_values_are_stable
         many_and_long_rows_are_independent memory_layout_has_no_effect metadata_has_no_effect
-        training_obeys_laws_of_rows""",
+        training_obeys_laws_of_rows state_dict_restores_results""",
         _EVERY,
     ),
     trial(Lambda, ENCODER_LAWS, "pickled_copy_is_equal"),
@@ -591,18 +591,23 @@ TRIALS: Final[tuple[Trial, ...]] = (
     ),
     trial(WritesIntoItsInput, ENCODER_LAWS, "input_is_not_modified"),
     trial(DrawsElsewhere, ENCODER_LAWS, "same_seed_makes_equal_parts"),
-    trial(CopiesItself, ENCODER_LAWS, "deep_copy_is_equal"),
+    trial(
+        CopiesItself, ENCODER_LAWS, "deep_copy_is_equal low_precision_agrees", "the law about precision changes a copy"
+    ),
     trial(
         DividesByLength,
         ENCODER_LAWS,
-        """empty_rows_have_no_effect empty_rows_return_initial_carry low_precision_agrees""",
+        """empty_rows_have_no_effect empty_rows_return_initial_carry low_precision_agrees
+        packed_and_padded_agree training_without_randomness_equals_evaluation""",
         "NaN is neither finite nor zero",
     ),
     trial(
         ReadsOneLayout,
         ENCODER_LAWS,
         """packed_and_padded_agree output_sizes_match_declared metadata_is_passed_on
-        empty_rows_return_initial_carry gradient_mode_has_no_effect""",
+        empty_rows_return_initial_carry gradient_mode_has_no_effect calls_leave_nothing_behind
+        global_state_is_preserved low_precision_agrees many_and_long_rows_are_independent
+        memory_layout_has_no_effect metadata_has_no_effect training_without_randomness_equals_evaluation""",
         "it raises for every packed batch",
     ),
 )

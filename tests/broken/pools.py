@@ -81,7 +81,8 @@ TRIALS: Final[tuple[Trial, ...]] = (
     trial(
         DividesByZeroLengths,
         POOL_LAWS,
-        """empty_rows_give_zeros empty_rows_have_no_effect low_precision_agrees""",
+        """empty_rows_give_zeros empty_rows_have_no_effect low_precision_agrees packed_and_padded_agree
+        training_without_randomness_equals_evaluation""",
         "NaN is neither finite nor zero",
     ),
     trial(WithABias, POOL_LAWS, "empty_rows_give_zeros"),
