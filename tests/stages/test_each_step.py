@@ -1,5 +1,7 @@
 """Tests of `EachStep`: each step equals its inner row alone, computed once per distinct inner row."""
 
+from typing import cast
+
 import pytest
 import torch
 from hypothesis import given
@@ -29,15 +31,16 @@ from pipeline import (
 from pipeline.errors import ShapeError
 from pipeline_recurrent import LSTM
 from support.records import Event, Word, make_event, make_ids, make_nested, make_words
-from support.untyped import as_any
+from support.untyped import as_any, seed
 
 WORDS = st.lists(st.lists(st.text("abc", max_size=4), max_size=4), min_size=1, max_size=4)
 
 
 def make_speller() -> Chain[Packed[Ids], Pooled]:
     """Return a chain from characters to one vector per word, in float64."""
-    torch.manual_seed(0)
-    return as_any((Embed(26, 3) >> Encode(LSTM(3, 2, bidirectional=True)) >> Pool("max")).double())
+    seed(0)
+    chain = Embed(26, 3).double() >> Encode(LSTM(3, 2, bidirectional=True).double()) >> Pool("max")
+    return cast("Chain[Packed[Ids], Pooled]", chain)
 
 
 def spell_alone(speller: Chain[Packed[Ids], Pooled], word: str) -> Tensor:

@@ -30,7 +30,7 @@ from pipeline.stages.join import How
 from pipeline_recurrent import GRU, LSTM
 from support.records import Event, Pair, make_event, make_ids
 from support.strategies import ragged_rows
-from support.untyped import as_any
+from support.untyped import as_any, seed, to_list
 
 COMBINE: dict[How, Callable[[Tensor, Tensor], Tensor]] = {
     "concat": lambda u, v: torch.cat([u, v], dim=-1),
@@ -64,7 +64,7 @@ def test_pooled_branches_equal_each_row_by_itself(how: How, rows: list[Tensor]) 
 @pytest.mark.parametrize("packs", [True, False])
 def test_states_of_two_encoders_are_combined(how: How, *, packs: bool) -> None:
     """Steps and final states are those of both encoders, in either layout."""
-    torch.manual_seed(0)
+    seed(0)
     rows = [torch.randn(time, 3) for time in (4, 0, 2)]
     batch = make_batch(rows)
     first, second = Encode(LSTM(3, 5)), Encode(GRU(3, 5))
@@ -83,25 +83,24 @@ def test_fields_are_joined_in_the_layout_of_the_batch() -> None:
     embed = Embed(4, 2).double()
     join = Join(Event.code >> embed, Event.amount)
     padded, packed = join(batch), join(Pack(Event)(batch))
-    assert padded.values[1, 1].tolist() == [0, 0, 0, 0]
-    assert padded.values[0, 1].tolist() == [*embed.weight[1].tolist(), 0.5, -1.0]
+    assert to_list(padded.values[1, 1]) == [0, 0, 0, 0]
+    assert to_list(padded.values[0, 1]) == [*to_list(embed.weight[1]), 0.5, -1.0]
     torch.testing.assert_close(padded.packed().values, packed.packed().values)
 
 
 def test_sides_are_encoded_by_one_encoder_and_compared() -> None:
     """u, v, |u - v| and u * v of the two sides, each of its own length."""
-    torch.manual_seed(0)
+    seed(0)
     read = Embed(9, 4) >> Encode(LSTM(4, 3, bidirectional=True)) >> Pool("max")
     pairs = [Pair(make_ids([1, 2, 3]), make_ids([4])), Pair(make_ids([5]), make_ids([6, 7]))]
     model = Join(Pair.premise >> read, Pair.hypothesis >> read, how="compare") >> Classify(2)
     batch = Pad(Pair)([Row(pair, row_id=row) for row, pair in enumerate(pairs)])
-    join = model.stages["join"]
-    assert isinstance(join, Join)
-    found = as_any(join)(batch).values
+    join = as_any(model.stages["join"])
+    found = join(batch).values
     for row, pair in enumerate(pairs):
         u, v = (read(Pad()([Row(side)])).values[0] for side in (pair.premise, pair.hypothesis))
         torch.testing.assert_close(found[row], torch.cat([u, v, (u - v).abs(), u * v]))
-    assert model(batch).row_ids.tolist() == [0, 1]
+    assert to_list(model(batch).row_ids) == [0, 1]
     assert issubclass(Pair, Sides)
 
 
@@ -132,7 +131,7 @@ def test_branches_of_unequal_sizes_are_rejected_unless_concatenated() -> None:
     """Numbers cannot be combined one by one; the error names both branches."""
     branches = Encode(LSTM(4, 3)), Encode(GRU(4, 2))
     with pytest.raises(CompositionError, match=r"stage 2 `Join`.*encode has 3, encode_2 has 2"):
-        Embed(9, 4) >> Join(*branches, how="sum")
+        _ = Embed(9, 4) >> Join(*branches, how="sum")
     with pytest.raises(ShapeError, match=r"Join\(how='mul'\) must return the same rows and sizes"):
         Join(*branches, how="mul")(Padded(Vectors, torch.ones(1, 2, 4), torch.tensor([2])))
 
@@ -140,21 +139,21 @@ def test_branches_of_unequal_sizes_are_rejected_unless_concatenated() -> None:
 def test_an_error_in_a_branch_names_the_branch() -> None:
     """The size that does not fit, and where."""
     with pytest.raises(CompositionError, match=r"between stage 1 `Embed` and stage 2 `Join`: in branch 'encode_2'"):
-        Embed(9, 4) >> Join(Encode(LSTM(4, 3)), Encode(LSTM(5, 3)))
+        _ = Embed(9, 4) >> Join(Encode(LSTM(4, 3)), Encode(LSTM(5, 3)))
 
 
 def test_a_branch_that_sees_the_future_is_not_for_next_tokens() -> None:
     """One branch with later steps makes all steps depend on them."""
     model = Embed(9, 4) >> Join(Encode("lstm", hidden_size=3), Encode("bilstm", hidden_size=3))
     with pytest.raises(CompositionError, match="must be causal states"):
-        as_any(model) >> NextToken(9)
+        _ = as_any(model) >> NextToken(9)
 
 
 def test_a_branch_that_only_changes_steps_has_no_effect_on_final_states() -> None:
     """As without a join, `Pool("final")` says so."""
     states = Embed(9, 4) >> Encode(LSTM(4, 3))
     with pytest.raises(CompositionError, match="has no effect on Pool"):
-        states >> Join(Pool("max"), Attend("dot") >> Pool("final"))
+        _ = states >> Join(Pool("max"), Attend("dot") >> Pool("final"))
 
 
 @pytest.mark.parametrize("how", ["concat", "compare"])

@@ -70,6 +70,7 @@ from pipeline.hooks import (
     PoolingFactory,
 )
 from pipeline.loading import PlannedBatches, StreamDataset, StreamLoader
+from pipeline.stages.input_stage import FeatureSequence
 from pipeline.testing import check_encoder
 from pipeline_attention import AttentionPool, General
 from pipeline_recurrent import GRU, LSTM
@@ -137,7 +138,8 @@ assert_type(shaped, StreamChain[str | Example[str], Padded[Ids]])
 lanes = tokenize >> Shift() >> BPTTWindows(rows=4, steps=32) >> Pad()
 assert_type(lanes, StreamChain[str | Example[str], Padded[Ids]])
 assert_type(
-    FromFeatures() >> BPTTWindows(Vectors, rows=4, steps=32), StreamChain[Tensor | Example[Tensor], list[Row[Vectors]]]
+    FromFeatures() >> BPTTWindows(Vectors, rows=4, steps=32),
+    StreamChain[FeatureSequence | Example[FeatureSequence], list[Row[Vectors]]],
 )
 reader = Pack() >> Embed(9, 9) >> Encode(LSTM(9, 9))
 before: States[Causal] | None = None
@@ -163,7 +165,7 @@ frames = (
     >> Pool("final")
     >> Classify(9)
 )
-assert_type(frames, StreamChain[Tensor | Example[Tensor], Scores])
+assert_type(frames, StreamChain[FeatureSequence | Example[FeatureSequence], Scores])
 numbers = FromIds() >> Bucket(max_padded_steps=9) >> Pad() >> Pack() >> Unpack(Ids)
 
 # Conversions between layouts
@@ -266,7 +268,7 @@ long_tagger = (
     >> AttendEarlier("additive")
     >> Tag(labels)
 )
-assert_type(long_tagger, StreamChain[Tensor | Example[Tensor], StepScores[str]])
+assert_type(long_tagger, StreamChain[FeatureSequence | Example[FeatureSequence], StepScores[str]])
 
 # Chains in chains
 front = Pack() >> Embed(9, 9)
