@@ -133,7 +133,7 @@ class HuggingFaceTokenizer(Tokenizer):
             for source, encoding in zip(inputs, found, strict=True)
         ]
 
-    def _get_offsets(self, source: str | list[str], encoding: "tokenizers.Encoding") -> Sequence[tuple[int, int]]:
+    def _get_offsets(self, source: Sequence[str], encoding: "tokenizers.Encoding") -> Sequence[tuple[int, int]]:
         offsets: list[tuple[int, int]] = encoding.offsets
         if self._clusters is None:
             return offsets
