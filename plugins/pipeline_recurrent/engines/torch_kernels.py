@@ -63,6 +63,11 @@ class Packed(_PackedKernels):
 
     @override
     def unsupported_reason(self, stack: StackInputs) -> str | None:
+        device, order = stack.steps.device.type, stack.order
+        # Rows of one length go to oneDNN, whose LSTM raises an error in training.
+        is_onednn = stack.cell == "lstm" and device == "cpu" and order.is_full(order.longest)
+        if is_onednn and stack.needs_grad and stack.is_autocast and torch.get_autocast_dtype(device) is torch.float16:
+            return "torch cannot train an LSTM on rows of one length under autocast to float16 on a CPU"
         return _LOOKS_NOTHING_UP if stack.looks_up else explain_transform(stack)
 
 

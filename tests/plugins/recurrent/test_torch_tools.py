@@ -300,6 +300,25 @@ def test_autocast_computes_in_float32(engine: EngineName, kind: Kind) -> None:
         torch.testing.assert_close(found, wanted)
 
 
+@EVERY_BATCH
+@EVERY_KIND
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.half])
+def test_an_engine_is_found_under_autocast(kind: Kind, lengths: Tensor, dtype: torch.dtype) -> None:
+    """Torch's own LSTM raises an error for float16 and rows of one length."""
+    loss, values = Loss(kind, "auto", lengths), draw(lengths)
+    with torch.autocast("cpu", dtype=dtype):
+        found = loss(values)
+    torch.testing.assert_close(found.float(), loss(values), rtol=5e-2, atol=5e-2)
+    assert differentiate(found, values).isfinite().all()
+    if kind is LSTM and lengths is LENGTHS["even"] and dtype is torch.half:
+        loss.encoder.engine = "packed"
+        with (
+            torch.autocast("cpu", dtype=dtype),
+            pytest.raises(OptionError, match="because torch cannot train an LSTM on"),
+        ):
+            loss(values)
+
+
 @EVERY_KIND
 @pytest.mark.parametrize("engine", [name for name in ENGINES if name not in {"auto", "packed"}])
 def test_half_precision_is_rounded_once_per_layer(engine: EngineName, kind: Kind) -> None:
