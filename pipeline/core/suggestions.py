@@ -1,22 +1,22 @@
 """Suggest what to do about a stage whose input is of another type than it takes."""
 
+import re
 from typing import Any, Final, cast, get_args, get_origin
 
 from pipeline.checks.hints import format_hint, split_union
 from pipeline.data.batches import is_batch
 from pipeline.data.rows import is_row
 
-# By the names of classes: from an input, to what a stage takes, the stages that are missing. The first fit counts.
 _BATCH: Final = {"Padded", "Packed"}
-_PATHS: Final = (
-    ({"str"}, {"list"}, "Tokenize >> Bucket"),
-    ({"str"}, {"Row"}, "Tokenize"),
-    ({"Row"}, _BATCH, "Bucket >> Pad"),
-    ({"Row"}, {"list"}, "Bucket"),
-    ({"list"}, _BATCH, "Pad"),
-    (_BATCH, {"States"}, "Encode"),
-    (_BATCH, {"Pooled"}, "Encode >> Pool"),
-    ({"States"}, {"Pooled"}, "Pool"),
+
+# The names of the types in the order in which data passes through them, each with the stage that takes it.
+_STEPS: Final = (
+    ({"str"}, "Tokenize"),
+    ({"Row"}, "Bucket"),
+    ({"list of Row"}, "Pad"),
+    (_BATCH, "Encode"),
+    ({"States"}, "Pool"),
+    ({"Pooled"}, ""),
 )
 
 # Where no stage leads from one to the other: what to do instead.
@@ -46,18 +46,10 @@ def suggest_fix(gives: object, takes: object, stage: str, place: str) -> str:
         >>> suggest_fix(Padded[Ids], States, "Pool", "before it"), suggest_fix(Pooled, States, "Tag", "before it")
         ('join Embed >> Encode before it', 'leave the pooling before it out, since Tag needs every step')
     """
-    left, right = _get_names(gives), _get_names(takes)
-    has_ids = _has_ids(gives)
-    if left <= _BATCH and right <= _BATCH:
-        # Of another kind, or of another layout.
-        missing = "Embed" if has_ids and left & right else ""
-    else:
-        missing = next((path for sources, targets, path in _PATHS if left & sources and right & targets), "")
-        missing = f"Embed >> {missing}" if has_ids and missing.startswith("Encode") else missing
+    missing = _find_missing(gives, takes)
     if missing:
-        return f"join {missing} {place}"
-    if left == {"States"} and "Padded" in right and not _has_ids(takes):
-        return f"join Unpack {place}"
+        return f"join {' >> '.join(missing)} {place}"
+    left, right = _get_names(gives), _get_names(takes)
     if stage == "Pack" and left == {"Packed"}:
         return "leave Pack out"
     if stage in _TAKE_KIND_FIRST and left == right:
@@ -80,12 +72,31 @@ def get_type(value: object) -> object:
     return kind
 
 
-def _has_ids(hint: object) -> bool:
-    return "Ids" in {format_hint(arg) for one in split_union(hint) for arg in get_args(one)}
+def _find_missing(gives: object, takes: object) -> list[str]:
+    """Return the stages that lead from one type to another; empty if none do."""
+    left, right = _get_names(gives), _get_names(takes)
+    start = next((step for step, (names, _) in enumerate(_STEPS) if left & names), len(_STEPS))
+    end = next((step for step, (names, _) in enumerate(_STEPS) if right & names), 0)
+    stages = [stage for _, stage in _STEPS[start:end]]
+    words = set(re.findall(r"\w+", format_hint(takes)))
+    if left == {"States"} and "Padded" in right and "Ids" not in words:
+        return ["Unpack"]
+    has_ids = left == {"str"} or "Ids" in re.findall(r"\w+", format_hint(gives))
+    if has_ids and "Encode" in stages:
+        stages.insert(stages.index("Encode"), "Embed")
+    elif has_ids and start <= end and right <= _BATCH and not words & {"Ids", "Kind"}:
+        stages.append("Embed")
+    return stages
 
 
 def _get_names(hint: object) -> set[str]:
-    return {getattr(get_origin(one) or one, "__name__", "") for one in split_union(hint)}
+    """Return the names of the classes of a union; a list is named with its items."""
+    names: set[str] = set()
+    for one in split_union(hint):
+        name: str = getattr(get_origin(one) or one, "__name__", "")
+        items = get_args(one) if name == "list" else ()
+        names |= {f"list of {item}" for item in _get_names(items[0])} if items else {name}
+    return names
 
 
 def _name_kind(hint: object) -> str:

@@ -24,6 +24,7 @@ from pipeline import (
     Stage,
     Tag,
     Tokenize,
+    TokenizeWords,
     Vectors,
 )
 from pipeline.errors import CompositionError
@@ -49,6 +50,13 @@ MISFITS: dict[str, tuple[Callable[[], list[Any]], str]] = {
     "no bucket": (lambda: [FromIds(), Pad()], "join Bucket between them"),
     "no padding": (lambda: [Bucket(rows=2), Embed(9, 4)], "join Pad between them"),
     "no embedding": (lambda: [Pad(), Encode(GRU(4, 4))], "join Embed between them"),
+    "rows to a tokenizer of words": (
+        lambda: [TOKENIZE, TokenizeWords.train([["a"]])],
+        "join it after a stage that returns what",
+    ),
+    "text to an encoder": (lambda: [TOKENIZE, Encode(GRU(4, 4))], "join Bucket >> Pad >> Embed between them"),
+    "text to a head": (lambda: [TOKENIZE, Classify(3)], "join Bucket >> Pad >> Embed >> Encode >> Pool between them"),
+    "features to a pooling": (lambda: [FromFeatures(), Pool("max")], "join Bucket >> Pad >> Encode between them"),
     "packed twice": (lambda: [Pack(), Pack()], "Pack returns Packed[Ids], but Pack takes Padded[Ids]; leave Pack out."),
     "two heads": (
         lambda: [Tag(3), Classify(3)],
