@@ -213,19 +213,25 @@ def test_all_broken_laws_are_reported_together() -> None:
     with pytest.raises(LawBrokenError) as caught:
         check_pool(DividesByZeroLengths)
     assert caught.value.details == {
-        "laws": ("empty_rows_give_zeros", "empty_rows_have_no_effect", "low_precision_agrees")
+        "laws": (
+            "empty_rows_give_zeros",
+            "packed_and_padded_agree",
+            "empty_rows_have_no_effect",
+            "training_without_randomness_equals_evaluation",
+            "low_precision_agrees",
+        )
     }
     assert isinstance(caught.value.__cause__, LawBrokenError)
     lines = str(caught.value).split("\n")
     assert lines[0] == (
-        f"3 of {len(POOL_LAWS)} laws of poolings are broken; to run one by itself, take it from "
+        f"5 of {len(POOL_LAWS)} laws of poolings are broken; to run one by itself, take it from "
         "pipeline.testing.POOL_LAWS."
     )
     assert lines[1] == (
         "- empty_rows_give_zeros: among lengths (3, 0, 2), an empty row gives [nan, nan, nan] instead of zeros; divide by "
         "lengths.clamp(min=1), and fill results that have no steps."
     )
-    assert lines[2].startswith("- empty_rows_have_no_effect: rows of lengths [4, 2, 0] give results that are not fin")
+    assert lines[3].startswith("- empty_rows_have_no_effect: rows of lengths [4, 2, 0] give results that are not fin")
 
 
 def test_one_fault_is_reported_once() -> None:
@@ -291,7 +297,7 @@ def test_layouts_may_be_one_or_both(layouts: tuple[Layout, ...]) -> None:
 
 
 def test_empty_rows_are_not_tried_if_they_are_not_allowed() -> None:
-    """An encoder that rejects empty rows breaks two laws, unless it declares that."""
+    """An encoder that rejects empty rows breaks the laws that try them, unless it declares that."""
 
     class RejectsEmptyRows(Leaky):
         def rows(self, batch: Padded[Vectors]) -> Padded[Vectors]:
@@ -303,6 +309,8 @@ def test_empty_rows_are_not_tried_if_they_are_not_allowed() -> None:
         empty_rows = False
 
     assert {get_name(law) for law in ENCODER_LAWS if is_broken(law, RejectsEmptyRows)} == {
+        "packed_and_padded_agree",
+        "training_without_randomness_equals_evaluation",
         "low_precision_agrees",
         "empty_rows_have_no_effect",
         "empty_rows_return_initial_carry",
