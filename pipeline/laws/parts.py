@@ -206,7 +206,7 @@ def get_carry(states: States[MaybeCausal]) -> Carry:
     """Return the carry of states.
 
     Raises:
-        FaultError: if there is none.
+        FaultError: if the states have no carry.
     """
     if states.carry is None:
         raise FaultError(
