@@ -52,10 +52,15 @@ class BatchMetadata:
 
     @property
     def weight(self) -> Int64[Tensor, ""]:
-        """The number of rows or steps that have a target. For one of several targets: `select_targets(name).weight`."""
+        """The number of rows or steps that have a target; for several targets by name see `weights`."""
         if self.targets is None:
             return torch.zeros((), dtype=torch.int64)
         return has_target(self.targets).sum()
+
+    @property
+    def weights(self) -> Mapping[str, Int64[Tensor, ""]]:
+        """The number of rows or steps that have a target, for each of several targets by name."""
+        return {name: has_target(targets).sum() for name, targets in (self.named_targets or {}).items()}
 
     def select_targets(self, name: str) -> "BatchMetadata":
         """Return the metadata with one of several targets as `targets`.
@@ -107,7 +112,9 @@ def check_metadata(metadata: BatchMetadata, batch: int, width: int | None = None
         raise ShapeError(msg, argument="metadata")
     if width is None:
         return
-    for field, steps in (("targets", metadata.targets), ("answer_mask", metadata.answer_mask)):
+    named = (metadata.named_targets or {}).items()
+    per_step = [("targets", metadata.targets), ("answer_mask", metadata.answer_mask), *named]
+    for field, steps in per_step:
         if steps is None or steps.is_floating_point():
             continue
         if steps.ndim == 2 and steps.shape[1] != width:
@@ -121,12 +128,16 @@ def check_metadata(metadata: BatchMetadata, batch: int, width: int | None = None
 def check_same_metadata(stage: str, before: BatchMetadata, after: BatchMetadata) -> None:
     """Reject the metadata of a stage's output if they are not those of its input.
 
-    Metadata derived from those of the input keep the tensor `row_ids`. They may have other targets or masks.
+    Metadata derived from those of the input keep the tensor `row_ids`. They may have other targets or masks, but
+    not lose the answer mask.
 
     Raises:
         CompositionError: naming the stage, if it dropped the metadata or took those of other rows.
     """
-    if after.row_ids is before.row_ids or after.row_ids.is_meta or before.row_ids.is_meta:
+    if after.row_ids.is_meta or before.row_ids.is_meta:
+        return
+    # Steps that need no prediction, such as eos, would get one without the mask.
+    if after.row_ids is before.row_ids and (before.answer_mask is None or after.answer_mask is not None):
         return
     lost = [
         name

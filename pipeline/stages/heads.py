@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TypedDict, cast, final, overload
 
 import attrs
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import Unpack, override
@@ -241,9 +242,10 @@ class NextToken(_ClassHead, ModuleStage[States[Causal], StepScores[int]]):
             CompositionError: if the input size is not known yet.
             ShapeError: if the states have another size than the input size.
         """
-        # All steps have a prediction, bos too: its prediction is the first token. So the answer mask is dropped.
+        # All steps have a prediction, bos too: its prediction is the first token.
         steps = value.packed()
-        metadata = attrs.evolve(steps.metadata, answer_mask=None)
+        mask = steps.metadata.answer_mask
+        metadata = attrs.evolve(steps.metadata, answer_mask=None if mask is None else torch.ones_like(mask))
         return StepScores(
             self.compute_outputs(steps.values),
             steps.lengths,

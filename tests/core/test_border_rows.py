@@ -35,6 +35,7 @@ from pipeline import (
     Tag,
     Tokenize,
     Tokenizer,
+    TokenizeWords,
     Vectors,
     set_checks,
 )
@@ -242,3 +243,21 @@ def test_errors_of_all_kinds_of_parts_are_named(part: str) -> None:
     with pytest.raises(ZeroDivisionError) as raised:
         FAILING[part]()
     assert any(f"in {part} of module" in note and "test_border_rows" in note for note in raised.value.__notes__)
+
+
+class NewMetadata(ModuleStage[Padded[Ids], Padded[Ids]]):
+    """Keeps the row ids, but not what else travels with the rows."""
+
+    @override
+    def forward(self, value: Padded[Ids]) -> Padded[Ids]:
+        return Padded(Ids, value.values, value.lengths, metadata=BatchMetadata(value.row_ids))
+
+
+def test_a_stage_that_drops_the_answer_mask_raises() -> None:
+    """Without it, eos would get a tag too, one more than there are words."""
+    words = TokenizeWords.train([["a", "b"]], eos=True)
+    tag = Embed(words.vocab_size, 3) >> Encode("gru", hidden_size=4) >> Tag(2)
+    data = words >> Bucket(rows=2) >> Pad()
+    assert [len(tags) for tags in (data >> tag).predict([["a", "b"], ["a"]])] == [2, 1]
+    with pytest.raises(CompositionError, match="NewMetadata dropped the metadata of its input.* without answer_mask"):
+        list((data >> NewMetadata() >> tag).predict([["a", "b"], ["a"]]))
