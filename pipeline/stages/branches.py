@@ -1,6 +1,7 @@
 """What stages with several branches share: names of their children, errors that name the branch, joined outputs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -10,9 +11,29 @@ from pipeline.data.kinds import Kind, Vectors
 from pipeline.errors import CompositionError
 
 
-def add_child(module: nn.Module, name: str, child: nn.Module) -> None:
-    """Register a child module under a name that users chose, with `_` after it if the module has such an attribute."""
-    module.add_module(f"{name}_" if hasattr(module, name) else name, child)
+class Branching(nn.Module):
+    """The base class of stages that hold several stages by name. Those with weights are child modules."""
+
+    def __init__(self, branches: Mapping[str, StageBase]) -> None:
+        super().__init__()
+        # The name of the child module, or the stage itself: torch's tools replace, wrap and delete child modules.
+        self._branches: dict[str, str | StageBase] = {}
+        for name, stage in branches.items():
+            if isinstance(stage, nn.Module):
+                # Users choose the names, and may choose that of an attribute, such as `type`.
+                child = f"{name}_" if hasattr(self, name) else name
+                self.add_module(child, stage)
+                self._branches[name] = child
+            else:
+                self._branches[name] = stage
+
+    @property
+    def branches(self) -> Mapping[str, StageBase]:
+        """The stages by name. A child module that was replaced is so here too."""
+        return {
+            name: cast("StageBase", self._modules[branch]) if isinstance(branch, str) else branch
+            for name, branch in self._branches.items()
+        }
 
 
 def build_branch(stage: StageBase, spec: Spec, branch: str) -> Spec:

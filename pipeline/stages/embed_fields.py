@@ -6,7 +6,6 @@ from typing import Generic, ParamSpec, cast, final
 
 import attrs
 import torch
-from torch import nn
 from typing_extensions import TypeVar, override
 
 from pipeline.checks.hints import describe
@@ -14,7 +13,7 @@ from pipeline.core.stage import ModuleStage, Spec, Stage
 from pipeline.data.batches import Batch, select_field
 from pipeline.data.kinds import K, Kind, Vectors
 from pipeline.errors import OptionError, ShapeError
-from pipeline.stages.branches import add_child, build_branch, join_features
+from pipeline.stages.branches import Branching, build_branch, join_features
 from pipeline.stages.fields import Fields
 
 F = TypeVar("F", bound=Fields)
@@ -48,7 +47,7 @@ def unused(kind: type[K], /) -> K:  # noqa: ARG001 - for the type checker
 
 
 @final
-class EmbedFields(ModuleStage[Batch[F], Batch[Vectors]], Generic[F]):
+class EmbedFields(Branching, ModuleStage[Batch[F], Batch[Vectors]], Generic[F]):
     """Turn each field into vectors with a stage of its own, and join the vectors along the feature axis.
 
     Args:
@@ -72,13 +71,11 @@ class EmbedFields(ModuleStage[Batch[F], Batch[Vectors]], Generic[F]):
     """
 
     def __init__(self, record: Callable[P, F], /, *args: P.args, **fields: P.kwargs) -> None:
-        super().__init__()
         given: object = record
         if not isinstance(given, type) or not issubclass(given, Fields):
             got = describe(cast("object", record))
             msg = f"record must be a class derived from Fields, got {got}; declare the fields in one."
             raise OptionError(msg, record=record)
-        self.record: type[Fields] = given
         try:
             bound = inspect.signature(given).bind(*args, **fields)
         except TypeError as error:
@@ -100,15 +97,13 @@ class EmbedFields(ModuleStage[Batch[F], Batch[Vectors]], Generic[F]):
         if not stages:
             msg = f"EmbedFields must use a field of {given.__name__}, but all are unused; pass through(stage) for one."
             raise OptionError(msg)
-        self.stages: Mapping[str, Stage[Batch[Kind], Batch[Vectors]]] = stages
-        for name, stage in stages.items():
-            if isinstance(stage, nn.Module):
-                add_child(self, name, stage)
+        super().__init__(stages)
+        self.record: type[Fields] = given
 
     @override
     def build(self, spec: Spec, /) -> Spec:
         sizes: list[int | None] = []
-        for name, stage in self.stages.items():
+        for name, stage in self.branches.items():
             sizes.append(build_branch(stage, Spec(), f"field {name!r}").size)
         known = [size for size in sizes if size is not None]
         return Spec(size=sum(known) if len(known) == len(sizes) else None)
@@ -126,5 +121,6 @@ class EmbedFields(ModuleStage[Batch[F], Batch[Vectors]], Generic[F]):
                 "declare both with one class."
             )
             raise ShapeError(msg)
-        vectors = [stage(select_field(value, name)) for name, stage in self.stages.items()]
+        branches = cast("Mapping[str, Stage[Batch[Kind], Batch[Vectors]]]", self.branches)
+        vectors = [stage(select_field(value, name)) for name, stage in branches.items()]
         return join_features(value, vectors, lambda values: torch.cat(values, dim=-1))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, Protocol, TypeAlias, cast, final, get_args, overload
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import TypeVar, override
 
 from pipeline.checks.options import check_choice
@@ -14,7 +14,7 @@ from pipeline.data.batches import Batch, Padded
 from pipeline.data.kinds import Hidden, Ids, Kind, Nested, Vectors
 from pipeline.data.states import MaybeCausal, Pooled, S, States
 from pipeline.errors import CompositionError, OptionError, ShapeError
-from pipeline.stages.branches import add_child, build_branch, join_features
+from pipeline.stages.branches import Branching, build_branch, join_features
 from pipeline.stages.fields import Fields
 
 A = TypeVar("A")
@@ -58,7 +58,7 @@ _COMBINE: Final[Mapping[str, Callable[[list[Tensor]], Tensor]]] = {
 
 
 @final
-class Join(ModuleStage[I_contra, O_co]):
+class Join(Branching, ModuleStage[I_contra, O_co]):
     """Run branches on the same input, and combine their outputs along the feature axis.
 
     Branches are stages or chains that all return vectors per step, all states, or all pooled vectors. Each may take
@@ -121,19 +121,15 @@ class Join(ModuleStage[I_contra, O_co]):
         how: How = "concat",
         name: str | None = None,
     ) -> None:
-        super().__init__()
         check_choice("how", how, get_args(How))
         branches = [cast("StageBase", branch) for branch in (first, *more)]
         if len(branches) < 2 or (how == "compare" and len(branches) != 2):
             rule = "two branches" if how == "compare" else "two branches or more"
             msg = f"Join must get {rule}, got {len(branches)}; a single branch needs no Join."
             raise OptionError(msg, branches=len(branches))
+        super().__init__(name_branches(branches))
         self.name = name
         self.how: How = how
-        self.branches: Mapping[str, StageBase] = name_branches(branches)
-        for branch, stage in self.branches.items():
-            if isinstance(stage, nn.Module):
-                add_child(self, branch, stage)
 
     @override
     def build(self, spec: Spec, /) -> Spec:

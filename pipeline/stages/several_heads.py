@@ -1,10 +1,9 @@
 """Several heads on one body: one prediction per row that joins those of all heads."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeAlias, cast, final, overload
 
 import attrs
-from torch import nn
 from typing_extensions import TypeVar, override
 
 from pipeline.checks.hints import describe
@@ -12,7 +11,7 @@ from pipeline.core.stage import I_contra, ModuleStage, Spec, Stage, StageBase
 from pipeline.data.scores import Predictions
 from pipeline.data.values import Joint
 from pipeline.errors import OptionError, ShapeError
-from pipeline.stages.branches import add_child, build_branch
+from pipeline.stages.branches import Branching, build_branch
 from pipeline.stages.join import Branch, name_branches
 
 A = TypeVar("A")
@@ -28,7 +27,7 @@ _Head: TypeAlias = Stage[B, Predictions[R]]
 
 
 @final
-class Heads(ModuleStage[I_contra, Joint[R]], Generic[I_contra, R]):
+class Heads(Branching, ModuleStage[I_contra, Joint[R]], Generic[I_contra, R]):
     """Run several heads on the same input, each with targets and a loss of its own.
 
     The prediction of a row joins those of its heads: in a tuple, or in the class that is passed as `into`, whose
@@ -145,26 +144,22 @@ class Heads(ModuleStage[I_contra, Joint[R]], Generic[I_contra, R]):
         weights: Mapping[str, float] | None = None,
         name: str | None = None,
     ) -> None:
-        super().__init__()
         if len(heads) < 2:
             msg = f"Heads must get two heads or more, got {len(heads)}; a single head needs no Heads."
             raise OptionError(msg, heads=len(heads))
         stages = cast("Sequence[StageBase]", heads)
+        super().__init__(dict(zip(_name_heads(stages, into, names), stages, strict=True)))
         self.name = name
-        self.heads: Mapping[str, StageBase] = dict(zip(_name_heads(stages, into, names), stages, strict=True))
-        unknown = next((each for each in weights or {} if each not in self.heads), None)
+        unknown = next((each for each in weights or {} if each not in self.branches), None)
         if unknown is not None:
-            msg = f"weights must be for the heads {', '.join(self.heads)}, got one for {unknown!r}."
+            msg = f"weights must be for the heads {', '.join(self.branches)}, got one for {unknown!r}."
             raise OptionError(msg, weights=weights)
-        self.weights: Mapping[str, float] = {each: (weights or {}).get(each, 1.0) for each in self.heads}
+        self.weights: Mapping[str, float] = {each: (weights or {}).get(each, 1.0) for each in self.branches}
         self.into: Callable[..., R] = _make_tuple if into is None else into
-        for head, stage in self.heads.items():
-            if isinstance(stage, nn.Module):
-                add_child(self, head, stage)
 
     @override
     def build(self, spec: Spec, /) -> Spec:
-        for name, stage in self.heads.items():
+        for name, stage in self.branches.items():
             build_branch(stage, spec, f"head {name!r}")
         return Spec()
 
@@ -182,7 +177,7 @@ class Heads(ModuleStage[I_contra, Joint[R]], Generic[I_contra, R]):
             raise ShapeError(msg)
         has_names = metadata.named_targets is not None
         parts: dict[str, Predictions[object]] = {}
-        for name, stage in self.heads.items():
+        for name, stage in self.branches.items():
             # Each head sees its own targets only, as if it were alone.
             own = _with_metadata(value, metadata.select_targets(name)) if has_names else value
             found: object = cast("Stage[Any, Any]", stage)(own)
@@ -221,7 +216,8 @@ def _name_heads(
         if attrs.has(into):
             names = [field.name for field in attrs.fields(into)]
         else:
-            names = list(getattr(into, "__dataclass_fields__", None) or getattr(into, "_fields", ())) or None
+            found: Iterable[str] = getattr(into, "__dataclass_fields__", None) or getattr(into, "_fields", ())
+            names = list(found) or None
     if names is None:
         names = list(name_branches(heads))
     if len(names) != len(heads) or len(set(names)) != len(names):

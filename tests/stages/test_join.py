@@ -178,3 +178,19 @@ def test_pooled_metadata_is_kept() -> None:
     states = States.from_padded(torch.ones(2, 2, 3), torch.tensor([2, 1]))
     found: Pooled = Join(Pool("max"), Pool("mean"))(states)
     assert found.metadata is states.metadata
+
+
+def test_a_replaced_branch_is_the_one_that_runs() -> None:
+    """Torch's tools replace child modules under their names."""
+    join = Join(Encode(LSTM(3, 2)), Encode(GRU(3, 2)))
+    batch = Padded(Vectors, torch.ones(1, 2, 3), torch.tensor([2]))
+    other = Encode(GRU(3, 2))
+    join.encode = other
+    torch.testing.assert_close(join(batch).final[:, :2], other(batch).final)
+
+
+def test_a_branch_may_have_the_name_of_an_attribute() -> None:
+    """Its weights have the name with an underscore."""
+    join = Join(Encode(LSTM(3, 2), name="type"), Encode(GRU(3, 2)))
+    assert {key.split(".")[0] for key in join.state_dict()} == {"type_", "encode"}
+    assert list(join.branches) == ["type", "encode"]
