@@ -45,7 +45,7 @@ def test_a_replaced_head_predicts() -> None:
     """Predictions are names of the new head."""
     pipe = FromIds() >> Bucket(rows=2) >> Pad() >> make_model()
     pipe.classify = Classify(Labels(["x"]), input_size=5)
-    assert list(pipe.predict([[1, 2], [3]])) == ["x", "x"]
+    assert list(map(str, pipe.predict([[1, 2], [3]]))) == ["x", "x"]
 
 
 def test_a_wrapped_stage_is_called() -> None:
@@ -67,7 +67,7 @@ def test_a_stage_that_was_taken_out_has_no_effect(how: str) -> None:
     if how == "delete":
         delattr(model, "dropout")
     else:
-        model.dropout = nn.Identity() if how == "identity" else None
+        as_any(model).dropout = nn.Identity() if how == "identity" else None
     assert torch.equal(model(BATCH).values, model(BATCH).values)
 
 
