@@ -56,7 +56,7 @@ def split_union(hint: object) -> Sequence[object]:
 
 
 def get_classes(hint: object) -> tuple[type, ...] | None:
-    """Return the classes for an `isinstance` check equal to the hint, type arguments ignored; None if there are none.
+    """Return the classes for an `isinstance` check equal to a hint, type arguments ignored; None if impossible.
 
     Example:
         >>> get_classes(list[int] | None), get_classes(Any)
