@@ -8,6 +8,7 @@ from pipeline.core.chain import Chain, StreamChain
 from pipeline.core.stage import ModuleStage, Stage, Stream, TypePreserving
 from pipeline.data.batches import Batch, Packed, Padded
 from pipeline.data.kinds import Hidden, Ids, Nested, Vectors
+from pipeline.data.losses import sum_over_ranks
 from pipeline.data.report import Report
 from pipeline.data.rows import Example, Row
 from pipeline.data.scores import Predictions, Scores, StepScores
@@ -123,6 +124,7 @@ __all__ = [
     "read",
     "set_checks",
     "set_padding_check",
+    "sum_over_ranks",
     "tagger",
     "through",
     "unused",

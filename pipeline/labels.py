@@ -3,9 +3,14 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from types import NoneType
 from typing import Final, TypeAlias, cast, final, overload
 
 import attrs
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
 from typing_extensions import TypeIs
 
 from pipeline.errors import LabelError
@@ -15,8 +20,8 @@ OneTarget: TypeAlias = int | float | str | Sequence[int | float | str | None] | 
 Target: TypeAlias = OneTarget | Mapping[str, OneTarget]
 """One class per row, or one class per step; by id or by name. A step whose target is None has no weight in the loss.
 
-With a type of targets in `Pad(targets=...)` it may also be a number, a list of numbers, a set of class names, or a
-mapping with several targets by their names.
+With a type of targets in `Pad(targets=...)` it may also be a number, a list of floats, a set of class names, or a
+mapping with several targets by their names. A list of integers is taken for one class per step.
 
 Scalars of NumPy and torch count as numbers, and their arrays with one axis as lists. None, NaN and "" are missing.
 """
@@ -30,17 +35,40 @@ _MAX_COMPARED: Final = 1_000
 
 
 def is_step_target(target: object) -> TypeIs[Sequence[int | str | None]]:
-    """Return whether a target has one entry per step, rather than one class for the whole row.
+    """Return whether a target has one class per step, rather than one target for the whole row.
 
-    Such a target is a list, a tuple, or an array or tensor with one axis. Bytes are neither: they are rejected later.
+    Such a target is a list, a tuple, or an array or tensor with one axis, but not if it has a fraction: floats are a
+    vector of numbers for the whole row. Bytes are neither: they are rejected later.
 
     Example:
-        >>> is_step_target(["NOUN", None]), is_step_target("NOUN"), is_step_target(3), is_step_target(b"NOUN")
+        >>> is_step_target(["NOUN", None]), is_step_target("NOUN"), is_step_target(3), is_step_target([0.5, 2.0])
         (True, False, False, False)
     """
-    if isinstance(target, Sequence):
-        return not isinstance(target, str | bytes | bytearray | memoryview)
-    return _get_axes(target) == 1
+    return _is_list(target) and not is_vector(target)
+
+
+def is_vector(target: object) -> TypeIs[Sequence[float]]:
+    """Return whether a target is a vector of numbers: a list with a float that is not NaN, or an array of floats.
+
+    Example:
+        >>> is_vector([2, 0.5]), is_vector([2, 1]), is_vector([2, float("nan")]), is_vector(0.5)
+        (True, False, False, False)
+    """
+    if not isinstance(target, Sequence):
+        # Data types of NumPy and torch say so in their names.
+        return _is_list(target) and "float" in str(getattr(target, "dtype", ""))
+    entries = cast("Sequence[object]", target)
+    # Fast path: these types need no look at each entry.
+    return _is_list(target) and not set(map(type, entries)) <= {int, str, NoneType} and any(map(_is_fraction, entries))
+
+
+def _is_list(target: object) -> bool:
+    is_text = isinstance(target, str | bytes | bytearray | memoryview)
+    return not is_text and (isinstance(target, Sequence) or _get_axes(target) == 1)
+
+
+def _is_fraction(entry: object) -> bool:
+    return isinstance(get_scalar(entry), float) and not is_missing(entry)
 
 
 def is_missing(target: object) -> bool:
@@ -77,6 +105,14 @@ def to_steps(target: object) -> Sequence[object]:
     """Return a target per step as a list of plain Python values."""
     to_list: Callable[[], list[object]] | None = getattr(target, "tolist", None)
     return to_list() if to_list is not None else cast("Sequence[object]", target)
+
+
+def _list_entries(target: object) -> Iterator[object]:
+    """Yield the classes in a target that are not missing."""
+    entries = to_steps(target) if is_step_target(target) else [target]
+    if isinstance(target, AbstractSet):
+        entries = list(cast("AbstractSet[object]", target))
+    return (entry for entry in entries if not is_missing(entry))
 
 
 def _get_axes(target: object) -> int | None:
@@ -155,7 +191,7 @@ class Labels(Sequence[str]):
 
     @classmethod
     def from_targets(cls, targets: Iterable[Target]) -> "Labels":
-        """Return the labels that occur in targets, sorted by name. A target is a name, or a list with one per step.
+        """Return the labels that occur in targets, sorted by name. A target is a name, a set or a list of names.
 
         Missing targets (None, NaN, "") are no classes. For a class with an empty name, list the names:
         `Labels(["", ...])`.
@@ -167,9 +203,7 @@ class Labels(Sequence[str]):
 
         def iterate_names() -> Iterator[str]:
             for row, target in enumerate(targets):
-                for entry in to_steps(target) if is_step_target(target) else [target]:
-                    if is_missing(entry):
-                        continue
+                for entry in _list_entries(target):
                     name = get_scalar(entry)
                     if not isinstance(name, str):
                         msg = f"target of row {row} must be a class name, got {name!r}; numbers need no Labels."
@@ -177,6 +211,32 @@ class Labels(Sequence[str]):
                     yield name
 
         return cls(sorted(set(iterate_names())))
+
+    def class_weights(self, targets: Iterable[Target]) -> Float[Tensor, " classes"]:
+        """Return a weight for each class, by which all classes have the same share in a loss: `loss(weight=...)`.
+
+        These are scikit-learn's "balanced" weights: the number of targets, divided by the number of classes that occur
+        and by the number of targets of the class. Missing targets are not counted, and a class without targets has the
+        weight 0.
+
+        Args:
+            targets: names or ids, one per row, or lists with one per step.
+
+        Raises:
+            LabelError: if a target is not a label.
+
+        Example:
+            >>> Labels(["ham", "spam"]).class_weights(["ham", "spam", "ham", "ham"]).tolist()
+            [0.6666666865348816, 2.0]
+        """
+        _reject_single_name("targets", targets)
+        counts = np.zeros(len(self), np.int64)
+        for row, target in enumerate(targets):
+            for entry in _list_entries(target):
+                counts[self.to_id(cast("str | int", get_scalar(entry)), row=row)] += 1
+        occurring = counts > 0
+        weights = occurring * counts.sum() / (max(int(occurring.sum()), 1) * np.maximum(counts, 1))
+        return torch.tensor(weights, dtype=torch.float32, device="cpu")
 
     def to_id(self, name: str | int, *, row: int | None = None) -> int:
         """Return the id of a class, given its name or its id.
@@ -199,7 +259,7 @@ class Labels(Sequence[str]):
                 raise LabelError(msg, row=row, name=name)
             if 0 <= name < len(self.names):
                 return name
-        elif name in self._ids:
+        elif isinstance(cast("object", name), str) and name in self._ids:
             return self._ids[name]
         known = ", ".join(self.names[:20]) + (", ..." if len(self.names) > 20 else "")
         msg = f"target{where} must be one of the {len(self.names)} labels, got {name!r}; the labels are {known}."

@@ -40,6 +40,9 @@ class TargetType(ABC):
 class Numbers(TargetType):
     """Numbers to predict by regression: one per row, or a vector of them.
 
+    A vector is a list of floats, an array or a tensor: a list of integers would be taken for one class per step. A text
+    with a number, as CSV files have it, is as good as the number.
+
     Args:
         size: the number of numbers per row; None for a single number.
 
@@ -62,7 +65,7 @@ class Numbers(TargetType):
                 rows.append(np.full(shape, np.nan))
                 continue
             rows.append(_to_numbers(target, shape, row))
-        return torch.tensor(np.array(rows, np.float64), dtype=torch.get_default_dtype())
+        return torch.tensor(np.array(rows, np.float64), dtype=torch.get_default_dtype(), device="cpu")
 
     @override
     def __repr__(self) -> str:
@@ -73,10 +76,13 @@ def _to_numbers(target: object, shape: tuple[int, ...], row: int) -> object:
     rule = "a finite number" if not shape else f"{shape[0]} finite numbers"
     value = get_scalar(target)
     try:
+        value = float(value) if isinstance(value, str) else value
         array = np.array(value.detach().cpu() if isinstance(value, Tensor) else value)
     except (TypeError, ValueError, RuntimeError):
         array = np.array("")
-    if array.dtype.kind not in "iuf" or array.shape != shape or not np.isfinite(array).all():
+    # A larger number would be infinite in the tensor.
+    largest = torch.finfo(torch.get_default_dtype()).max
+    if array.dtype.kind not in "iuf" or array.shape != shape or not (np.abs(array) <= largest).all():
         msg = (
             f"the target of row {row} must be {rule}, got {describe(target)} {target!r:.60}; convert it, or use None "
             "for a row without a target."
@@ -104,7 +110,7 @@ class MultiLabels(TargetType):
 
     @override
     def convert(self, targets: Sequence[object], row_ids: Sequence[int]) -> Float[Tensor, "batch classes"]:
-        values = torch.zeros(len(targets), len(self.labels))
+        values = torch.zeros(len(targets), len(self.labels), device="cpu")
         for index, (target, row) in enumerate(zip(targets, row_ids, strict=True)):
             if is_missing(target):
                 values[index] = MISSING

@@ -294,20 +294,35 @@ def _check_labels(stages: Sequence[StageBase]) -> None:
     Raises:
         CompositionError: naming both stages, the id and its names.
     """
-    known: list[tuple[str, Labels]] = []
+    known: dict[str, tuple[str, Labels]] = {}
     for number, stage in enumerate(stages, start=1):
-        labels: object = getattr(stage, "targets", None) or getattr(stage, "names", None)
-        if isinstance(labels, Labels):
-            known.append((f"stage {number} `{type(stage).__name__}`", labels))
-    for (before, given), (after, names) in pairwise(known):
-        common = min(len(given), len(names))
-        differs = next((index for index in range(common) if given[index] != names[index]), None)
-        if differs is not None:
-            msg = (
-                f"{before} and {after} must have the same labels, but class {differs} is {given[differs]!r} in one and "
-                f"{names[differs]!r} in the other; pass one Labels object to both."
-            )
-            raise CompositionError(msg, id=differs)
+        for target, names in _find_labels(stage).items():
+            after = f"stage {number} `{type(stage).__name__}`"
+            before, given = known.setdefault(target, (after, names))
+            known[target] = (after, names)
+            common = min(len(given), len(names))
+            differs = next((index for index in range(common) if given[index] != names[index]), None)
+            if differs is not None:
+                where = f" of target {target!r}" if target else ""
+                msg = (
+                    f"{before} and {after} must have the same labels{where}, but class {differs} is "
+                    f"{given[differs]!r} in one and {names[differs]!r} in the other; pass one Labels object to both."
+                )
+                raise CompositionError(msg, id=differs)
+
+
+def _find_labels(stage: object) -> dict[str, Labels]:
+    """Return the labels of `Pad` or of a head by the name of the target, which is "" if there is only one."""
+    heads = cast("Mapping[str, object]", getattr(stage, "branches", None) or {})
+    if heads:
+        # A head may be a chain that ends with it.
+        chains = [cast("Mapping[str, object]", getattr(head, "stages", {"": head})) for head in heads.values()]
+        ends = zip(heads, ([*stages.values()][-1] for stages in chains), strict=True)
+        return {name: labels for name, end in ends for labels in _find_labels(end).values()}
+    found: object = getattr(stage, "targets", None) or getattr(stage, "names", None)
+    kinds = cast("Mapping[str, object]", found) if isinstance(found, Mapping) else {"": found}
+    labels = {name: getattr(kind, "labels", kind) for name, kind in kinds.items()}
+    return {name: each for name, each in labels.items() if isinstance(each, Labels)}
 
 
 def _check_types(stages: Sequence[StageBase]) -> None:

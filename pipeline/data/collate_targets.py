@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias, cast
 
 import attrs
-import torch
 from torch import Tensor
 
 from pipeline.checks.hints import describe
 from pipeline.data.metadata import IGNORED
+from pipeline.data.rows import FILLER
 from pipeline.data.tensors import pad_tensors, to_tensor, to_tensors
 from pipeline.errors import TargetError
 from pipeline.labels import MAX_ID, Labels, get_scalar, is_missing, is_step_target, to_steps
@@ -24,7 +24,7 @@ class RowTargets:
     """The targets of a batch's rows, with what their conversion needs to know of the rows.
 
     Attributes:
-        targets: the target of each row.
+        targets: the target of each row; those of fillers do not count.
         row_ids: the row ids, for errors.
         counts: the number of steps of each row as it came.
         lengths: the number of steps of each row in the batch, after truncation.
@@ -39,9 +39,10 @@ class RowTargets:
 
 
 def collate_targets(rows: RowTargets, kind: Targets | None, missing: MissingTarget) -> Tensor | None:
-    """Return the targets of a batch as one tensor; None if no row has one.
+    """Return the targets of a batch as one tensor; None if no row has one and `missing` does not allow that.
 
-    Rows without a target, if `missing` allows them, and empty rows get `IGNORED`, or NaN if targets are numbers.
+    Fillers, empty rows, and rows without a target, if `missing` allows them, get `IGNORED`, or NaN if targets are
+    numbers.
 
     Args:
         rows: the targets.
@@ -57,10 +58,11 @@ def collate_targets(rows: RowTargets, kind: Targets | None, missing: MissingTarg
     # Fast path: plain ids and names are not missing, apart from the empty name.
     if not set(map(type, targets)) <= {int, str} or "" in targets:
         is_given = [not _is_missing(target, labels) for target in targets]
-        if not any(is_given):
+        if not any(is_given) and missing == "raise":
             return None
-        if not all(is_given) and missing == "raise":
-            raise _make_missing_error(rows, is_given.index(False))
+        lacking = (row for row, given in enumerate(is_given) if not given and rows.row_ids[row] != FILLER)
+        if missing == "raise" and (row := next(lacking, None)) is not None:
+            raise _make_missing_error(rows, row)
     if isinstance(kind, TargetType):
         values = kind.convert(targets, rows.row_ids)
         empty = to_tensor(rows.lengths) == 0
@@ -69,24 +71,33 @@ def collate_targets(rows: RowTargets, kind: Targets | None, missing: MissingTarg
     if any(map(is_step_target, targets)):
         steps = [_get_step_targets(rows, row, labels)[: rows.lengths[row]] for row in range(len(targets))]
         return pad_tensors(to_tensors(steps), rows.lengths, rows.width, IGNORED)
+    # A missing target is allowed here, or was rejected above.
     ids = to_tensor(
         [
-            IGNORED if missing == "ignore" and _is_missing(target, labels) else _get_id(target, row_id, labels)
+            IGNORED if _is_missing(target, labels) else _get_id(target, row_id, labels)
             for target, row_id in zip(targets, rows.row_ids, strict=True)
         ]
     )
     return ids if all(rows.lengths) else ids.masked_fill(to_tensor(rows.lengths) == 0, IGNORED)
 
 
-def collate_named_targets(rows: RowTargets, kinds: NamedTargets) -> Mapping[str, Tensor] | None:
-    """Return a tensor for each target by name; None if no row has targets. Each of them may be missing in some rows.
+def collate_named_targets(rows: RowTargets, kinds: NamedTargets, missing: MissingTarget) -> Mapping[str, Tensor] | None:
+    """Return a tensor for each target by name. Each of them may be missing in some rows.
+
+    Returns:
+        the tensors; None if no row has targets and `missing` does not allow that.
 
     Raises:
-        TargetError: if the target of a row is not a mapping, or has an unknown name.
+        TargetError: if only some rows have targets, or the target of a row is not a mapping, or has an unknown name.
         LabelError: if a target is not a label.
     """
-    if all(map(is_missing, rows.targets)):
-        return None
+    if missing == "raise":
+        real = [row for row, row_id in enumerate(rows.row_ids) if row_id != FILLER]
+        lacking = [row for row in real if is_missing(rows.targets[row])]
+        if len(lacking) == len(real):
+            return None
+        if lacking:
+            raise _make_missing_error(rows, lacking[0])
     given: list[Mapping[str, object]] = []
     for target, row_id in zip(rows.targets, rows.row_ids, strict=True):
         if is_missing(target):
@@ -104,18 +115,11 @@ def collate_named_targets(rows: RowTargets, kinds: NamedTargets) -> Mapping[str,
             msg = f"the target of row {row_id} has the name {unknown!r}, but targets are {', '.join(kinds)}."
             raise TargetError(msg + suggest_name(unknown, list(kinds)), row=row_id)
         given.append(named)
-    collated: dict[str, Tensor] = {}
-    for name, kind in kinds.items():
-        found = collate_targets(attrs.evolve(rows, targets=[named.get(name) for named in given]), kind, "ignore")
-        # Without any target in this batch: one missing target per row, so that its head has no loss here.
-        collated[name] = _make_missing(len(given), kind) if found is None else found
-    return collated
-
-
-def _make_missing(rows: int, kind: Targets) -> Tensor:
-    if isinstance(kind, TargetType):
-        return kind.convert([None] * rows, range(rows))
-    return torch.full((rows,), IGNORED, device="cpu")
+    found = {
+        name: collate_targets(attrs.evolve(rows, targets=[named.get(name) for named in given]), kind, "ignore")
+        for name, kind in kinds.items()
+    }
+    return {name: targets for name, targets in found.items() if targets is not None}
 
 
 def _is_missing(target: object, labels: Labels | None) -> bool:

@@ -1,16 +1,20 @@
 """Losses of rows and steps that have a target; those without one weigh nothing."""
 
-from typing import Literal, TypeAlias, TypedDict, get_args
+from collections.abc import Callable, Mapping
+from typing import Final, Literal, TypeAlias, TypedDict, get_args, overload
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.nn import functional
 from typing_extensions import Unpack
 
 from pipeline.checks.options import check_choice
 from pipeline.data.metadata import IGNORED, BatchMetadata, TargetTensor
 from pipeline.errors import TargetError
+
+# Typed here, because torch's own function is untyped.
+_all_reduce: Final[Callable[[Tensor], object]] = getattr(distributed, "all_reduce", torch.clone)
 
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
 """How the losses of rows or steps become one number, as in torch: `none` returns one loss per row or step."""
@@ -26,11 +30,24 @@ class ReductionOptions(TypedDict, total=False):
         reduction: the mean, the sum, or `none` for one loss per row or step, 0 where there is no target.
         over: a divisor of the sum to use instead of the number of rows or steps with a target. Pass the weight of a
             whole batch (the sum of `batch.metadata.weight`), so that the losses of its micro-batches add up to the
-            loss of the batch.
+            loss of the batch. For the same over ranks see `sum_over_ranks`.
     """
 
     reduction: Reduction
     over: Tensor | float | None
+
+
+class JointLossOptions(TypedDict, total=False):
+    """The options of the loss of several heads.
+
+    Attributes:
+        reduction: as in `ReductionOptions`.
+        over: a divisor for each head by its name, since each target may be missing in other rows. Pass the sums of
+            `batch.metadata.weights` over micro-batches.
+    """
+
+    reduction: Reduction
+    over: Mapping[str, Tensor | float] | None
 
 
 class ClassLossOptions(ReductionOptions, total=False):
@@ -38,6 +55,7 @@ class ClassLossOptions(ReductionOptions, total=False):
 
     Attributes:
         weight: the weight of each class, such as `labels.class_weights(targets)`; the mean is then over the weights.
+            With `over`, which counts rows or steps, it is not.
         label_smoothing: the probability that is spread over all classes.
     """
 
@@ -45,14 +63,17 @@ class ClassLossOptions(ReductionOptions, total=False):
     label_smoothing: float
 
 
-class MultiLabelLossOptions(ClassLossOptions, total=False):
+class MultiLabelLossOptions(ReductionOptions, total=False):
     """The options of the binary cross-entropy, which are those of torch's `BCEWithLogitsLoss`.
 
     Attributes:
+        weight: the weight of each class; as in torch, the mean is still over the number of rows.
         pos_weight: the weight of a class where it is one of the row's.
         label_smoothing: how far targets are moved from 0 and 1 towards one half.
     """
 
+    weight: Float[Tensor, " classes"] | None
+    label_smoothing: float
     pos_weight: Float[Tensor, " classes"] | None
 
 
@@ -95,6 +116,7 @@ def reduce_losses(
     total = losses.sum(dtype=torch.promote_types(losses.dtype, torch.float32))
     if over is None and reduction == "sum":
         return total
+    # Summed as they are: weights of classes are in float32 or more, and True counts as 1.
     weight = weights.sum() if over is None else torch.as_tensor(over, device=total.device)
     # 0 if nothing has a target, not NaN. Not clamp(min=1): weights of classes may add up to less.
     return total / weight.masked_fill(weight == 0, 1)
@@ -121,7 +143,7 @@ def cross_entropy(
     """
     classes = values.shape[1]
     # Only on the CPU: reading targets from a device would make the CPU wait. There, torch's own kernel asserts.
-    if targets.device.type == "cpu":
+    if targets.device.type == "cpu" and not torch.compiler.is_compiling():
         is_invalid = (targets != IGNORED) & ((targets < 0) | (targets >= classes))
         if is_invalid.any():
             item = int(is_invalid.nonzero()[0])
@@ -132,12 +154,20 @@ def cross_entropy(
             )
             raise TargetError(msg, row=row_id, target=int(targets[item]), classes=classes)
     weight, label_smoothing = options.get("weight"), options.get("label_smoothing", 0.0)
-    weight = None if weight is None else weight.to(values)
     has_class = targets != IGNORED
     losses = functional.cross_entropy(
-        values, targets, weight, ignore_index=IGNORED, reduction="none", label_smoothing=label_smoothing
+        values,
+        targets,
+        None if weight is None else weight.to(values),
+        ignore_index=IGNORED,
+        reduction="none",
+        label_smoothing=label_smoothing,
     )
-    weights = has_class if weight is None else weight[targets.masked_fill(~has_class, 0)].masked_fill(~has_class, 0)
+    weights = has_class
+    if weight is not None:
+        # Not in the type of the scores: a sum of weights in bfloat16 has three digits.
+        weight = weight.to(values.device, torch.promote_types(weight.dtype, torch.float32))
+        weights = weight[targets.masked_fill(~has_class, 0)].masked_fill(~has_class, 0)
     return reduce_losses(losses, weights, **select_reduction(options))
 
 
@@ -161,7 +191,7 @@ def regression_loss(
     check_choice("kind", kind, get_args(RegressionLoss))
     missing = _find_missing(targets)
     # The difference is filled and not the loss: NaN times zero is NaN, in gradients too.
-    difference = (values - targets).masked_fill(missing.reshape(-1, *[1] * (values.ndim - 1)), 0)
+    difference = (_to_precise(values) - targets).masked_fill(missing.reshape(-1, *[1] * (values.ndim - 1)), 0)
     if kind == "mse":
         losses = difference.square()
     elif kind == "l1":
@@ -185,7 +215,16 @@ def multi_label_loss(
         values: the scores before the sigmoid.
         targets: 1 for the classes of a row and 0 for others; NaN in rows without a target.
         options: see `MultiLabelLossOptions`.
+
+    Raises:
+        TargetError: if a target is not from 0 to 1.
     """
+    # On the CPU only, as above. NaN is neither: a row without a target.
+    is_readable = targets.device.type == "cpu" and not torch.compiler.is_compiling()
+    if is_readable and bool(((targets < 0) | (targets > 1)).any()):
+        msg = "targets must be sets of classes, as numbers from 0 to 1, got others; use MultiLabels(labels)."
+        raise TargetError(msg)
+    values = _to_precise(values)
     weight, pos_weight = options.get("weight"), options.get("pos_weight")
     label_smoothing = options.get("label_smoothing", 0.0)
     missing = _find_missing(targets)
@@ -201,12 +240,17 @@ def multi_label_loss(
     return reduce_losses(losses.mean(1).masked_fill(missing, 0), ~missing, **select_reduction(options))
 
 
+def _to_precise(values: Tensor) -> Tensor:
+    """Return values in float32 or more, in which torch computes such losses under autocast, too."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def _find_missing(targets: Tensor) -> Tensor:
     return targets.isnan().any(1) if targets.ndim > 1 else targets.isnan()
 
 
 def get_numbers(metadata: BatchMetadata, values: Tensor) -> Tensor:
-    """Return the targets of a batch as numbers of the shape and type of the values.
+    """Return the targets of a batch as numbers of the shape of the values, in float32 or the values' higher precision.
 
     Raises:
         TargetError: if the batch has no such targets.
@@ -216,7 +260,35 @@ def get_numbers(metadata: BatchMetadata, values: Tensor) -> Tensor:
         sizes = "" if values.ndim == 1 else f" of {values.shape[1]}"
         msg = f"the loss needs numbers{sizes} per row, but the batch has {describe_targets(metadata)}"
         raise TargetError(msg + "; state their type: Pad(targets=Numbers(...)) or Pad(targets=MultiLabels(labels)).")
-    return targets.to(values.dtype)
+    return targets.to(torch.promote_types(values.dtype, torch.float32))
+
+
+@overload
+def sum_over_ranks(weight: Tensor) -> Tensor: ...
+@overload
+def sum_over_ranks(weight: Mapping[str, Tensor]) -> Mapping[str, Tensor]: ...
+def sum_over_ranks(weight: Tensor | Mapping[str, Tensor]) -> Tensor | Mapping[str, Tensor]:
+    """Return the sum of a weight, or of each of several, over all ranks, in one call of `all_reduce`.
+
+    DDP and FSDP average gradients over ranks, so divide the loss by the weight per rank:
+    `loss(over=sum_over_ranks(weight) / world_size)` has the gradients of the loss of all ranks' rows together.
+
+    Args:
+        weight: `batch.metadata.weight`, or `weights`, or sums of them over micro-batches, on the device of the ranks'
+            backend.
+
+    Returns:
+        the sums; without `torch.distributed`, the weight itself.
+
+    Example:
+        >>> sum_over_ranks(torch.tensor(3)).item()
+        3
+    """
+    if not distributed.is_available() or not distributed.is_initialized():
+        return weight
+    stacked = torch.stack([*weight.values()]) if isinstance(weight, Mapping) else weight.clone()
+    _all_reduce(stacked)
+    return dict(zip(weight, stacked, strict=True)) if isinstance(weight, Mapping) else stacked
 
 
 def describe_targets(metadata: BatchMetadata) -> str:

@@ -8,7 +8,7 @@ from typing_extensions import TypeIs, TypeVar
 
 from pipeline.data.kinds import K, K_co, Kind
 from pipeline.errors import TargetError, TextError
-from pipeline.labels import OneTarget, Target, is_step_target, to_steps
+from pipeline.labels import OneTarget, Target, is_step_target
 
 FILLER: Final = -1
 """The row id of an empty row that fills a batch up to its shape and belongs to no input."""
@@ -93,16 +93,16 @@ def cut_row(row: Row[K], begin: int, end: int) -> Row[K]:
 
 
 def make_filler(row: Row[K]) -> Row[K]:
-    """Return an empty row that belongs to no input, of the same kind and with the same sort of target as `row`.
+    """Return an empty row of the same kind, without a target, that belongs to no input.
 
     Example:
         >>> import torch
         >>> from pipeline import Ids
         >>> filler = make_filler(Row(Ids(torch.tensor([5, 6, 7])), target=[0, None, 1], row_id=4))
         >>> len(filler), filler.target, filler.row_id
-        (0, [], -1)
+        (0, None, -1)
     """
-    return Row(row.sequence.cut(slice(0)), _cut_target(row, slice(0)), FILLER)
+    return Row(row.sequence.cut(slice(0)), row_id=FILLER)
 
 
 def _cut_target(row: Row[K], window: slice) -> Target:
@@ -112,13 +112,12 @@ def _cut_target(row: Row[K], window: slice) -> Target:
 
 
 def _cut_one(row: Row[K], targets: OneTarget, window: slice) -> OneTarget:
-    # A list with a fraction is a vector of numbers for the whole row: classes are integers or names.
-    if not is_step_target(targets) or any(isinstance(entry, float) for entry in to_steps(targets)):
+    if not is_step_target(targets):
         return targets
     if len(targets) != len(row):
         msg = (
             f"target of row {row.row_id} must have one entry per step, got {len(targets)} for {len(row)} steps; "
-            "use None for steps without a target."
+            "use None for steps without a target, and floats for a vector of numbers."
         )
         raise TargetError(msg, row=row.row_id)
     return targets[window]

@@ -14,9 +14,11 @@ from pipeline.checks.switches import checks_enabled
 from pipeline.data.batches import check_lengths, check_step_count
 from pipeline.data.losses import ClassLossOptions, cross_entropy, describe_targets
 from pipeline.data.metadata import (
+    IGNORED,
     BatchMetadata,
     Collated,
     check_metadata,
+    has_target,
     make_metadata,
     make_row_metadata,
 )
@@ -168,8 +170,11 @@ class StepScores(Collated, Predictions[list[N]], Generic[N]):
     def packed_targets(self) -> Int64[Tensor, " steps"] | None:
         """The target of each step in the order of `values`, for a loss of your own; None without targets per step."""
         targets = self.metadata.targets
-        if targets is None or targets.ndim != 2 or targets.is_floating_point():
+        if targets is None or targets.is_floating_point():
             return None
+        if targets.ndim == 1:
+            # A batch in which no row has a target does not show whether targets are per row or per step.
+            return None if bool(has_target(targets).any()) else targets.new_full(self.values.shape[:1], IGNORED)
         # Targets are padded in either layout; the scores are packed.
         return targets.flatten().index_select(0, self.order.flat_indices(targets.shape[1]))
 

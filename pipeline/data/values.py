@@ -5,6 +5,7 @@ from operator import methodcaller
 from typing import Generic, Protocol, Self, cast
 
 import attrs
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from typing_extensions import TypeVar, Unpack
@@ -12,6 +13,7 @@ from typing_extensions import TypeVar, Unpack
 from pipeline.checks.shapes import checked
 from pipeline.checks.switches import checks_enabled
 from pipeline.data.losses import (
+    JointLossOptions,
     MultiLabelLossOptions,
     ReductionOptions,
     RegressionLoss,
@@ -165,38 +167,42 @@ class Joint(Collated, Predictions[R], Generic[R]):
         for found in zip(*(part.rows() for part in self.parts.values()), strict=True):
             yield found[0][0], self.into(*(prediction for _, prediction in found))
 
-    def losses(self, **options: Unpack[ReductionOptions]) -> dict[str, Tensor]:
+    def losses(self, **options: Unpack[JointLossOptions]) -> dict[str, Tensor]:
         """Return the loss of each head by name, with the head's own default loss.
 
         Args:
-            options: see `ReductionOptions`.
+            options: see `JointLossOptions`.
 
         Raises:
+            OptionError: if `over` does not have one number per head.
             TargetError: if a head has no targets, or those of another type.
         """
+        reduction, over = options.get("reduction", "mean"), options.get("over")
+        if over is not None and over.keys() != self.parts.keys():
+            msg = f"over must have one number for each head, {', '.join(self.parts)}, got {', '.join(over)}."
+            raise OptionError(msg, over=over)
         # Every shipped type of predictions has a loss; one of a user's own needs the same method.
-        return {name: cast("_HasLoss", part).loss(**options) for name, part in self.parts.items()}
+        return {
+            name: cast("_HasLoss", part).loss(reduction=reduction, over=None if over is None else over[name])
+            for name, part in self.parts.items()
+        }
 
-    def loss(self, **options: Unpack[ReductionOptions]) -> Tensor:
+    def loss(self, **options: Unpack[JointLossOptions]) -> Tensor:
         """Return the sum of the heads' losses, each multiplied by its weight.
 
         Args:
-            options: see `ReductionOptions`. `over` would divide the losses of all heads by one number, although a
-                target may be missing for one of them only: use `losses` for such a sum.
+            options: see `JointLossOptions`; with `reduction="none"`, all heads must be for rows, or all for steps.
 
         Raises:
-            OptionError: for `over`.
+            OptionError: if `over` does not have one number per head, or losses of rows and of steps would be added.
             TargetError: if a head has no targets, or those of another type.
         """
-        if options.get("over") is not None:
-            msg = "Joint.loss takes no `over`: heads may have different numbers of targets; sum up `losses` instead."
-            raise OptionError(msg)
         losses = self.losses(**options)
-        first, *others = (self.weights[name] * loss for name, loss in losses.items())
-        total = first
-        for loss in others:
-            total = total + loss
-        return total
+        shapes = {name: tuple(loss.shape) for name, loss in losses.items()}
+        if len(set(shapes.values())) > 1:
+            msg = f"the losses of rows and of steps cannot be added, got shapes {shapes}; use `losses`."
+            raise OptionError(msg, shapes=shapes)
+        return torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum(0)
 
 
 class _HasLoss(Protocol):

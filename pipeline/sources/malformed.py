@@ -1,6 +1,8 @@
 """Malformed records: their description, their counts, and the checks of fields that find them."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import cached_property
 from typing import Any, Final, Generic, Literal, TypeAlias, cast, final
 
@@ -9,7 +11,7 @@ import attrs
 from pipeline.checks.hints import describe
 from pipeline.data.rows import Example, X_co
 from pipeline.errors import OptionError, PipelineError, RecordError
-from pipeline.labels import MAX_ID, Target, get_scalar, is_missing, is_step_target, to_steps
+from pipeline.labels import MAX_ID, OneTarget, Target, get_scalar, is_missing, is_step_target, is_vector, to_steps
 from pipeline.text import suggest_name
 
 SHOWN: Final = 200
@@ -195,9 +197,20 @@ def _check_words(value: object, name: str) -> Sequence[str]:
 
 
 def check_target(value: object, name: str) -> Target:
-    """Return a class, a class per step, or None if it is missing. Values of numpy and torch become Python's."""
+    """Return a class, a class per step, a number or several, or None. Values of numpy and torch become Python's.
+
+    Sets of names, and mappings with several targets by name, are checked by their entries.
+    """
+    if isinstance(value, Mapping):
+        named = cast("Mapping[str, object]", value)
+        return {key: cast("OneTarget", check_target(each, f"{key!r} of {name}")) for key, each in named.items()}
+    if isinstance(value, AbstractSet):
+        return {_check_text(each, f"an entry of {name}") for each in cast("AbstractSet[object]", value)}
     if not is_step_target(value):
-        return _check_class(value, name)
+        number = get_scalar(value)
+        if isinstance(number, float) and math.isfinite(number):
+            return number
+        return cast("Target", to_steps(value)) if is_vector(value) else _check_class(number, name)
     return [_check_class(step, f"entry {number} of {name}") for number, step in enumerate(to_steps(value))]
 
 

@@ -23,7 +23,7 @@ from pipeline.data.rows import Row, make_filler
 from pipeline.data.tensors import to_tensor
 from pipeline.errors import EmptyBatchError, LengthError, OptionError
 from pipeline.labels import Labels
-from pipeline.targets import NamedTargets, Targets
+from pipeline.targets import NamedTargets, Targets, TargetType
 
 TooLong = Literal["raise", "truncate"]
 
@@ -64,7 +64,8 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
         targets: instead of labels, the type of the targets: `Numbers`, `MultiLabels`, or a mapping with the types of
             several targets by their names. Each target of a row is then a mapping with these names.
         missing: what to do with a row without a target, if others of its batch have one: `raise` an error, or `ignore`
-            it, which means that it has no weight in the loss. Of several targets by name, each may be missing.
+            it, which means that it has no weight in the loss; nor has a batch without any target then. Of several
+            targets by name, each may be missing in either case.
 
     Raises:
         OptionError: if a number is below 1, or both `policy` and `multiple_of`, or `labels` and `targets`, are given.
@@ -103,6 +104,7 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
         if labels is not None and targets is not None:
             msg = "Pad takes labels or targets, got both; pass the labels in targets."
             raise OptionError(msg)
+        _check_targets(labels if targets is None else targets)
         check_choice("missing", missing, get_args(MissingTarget))
         self.kind: Final = kind
         self.value = value
@@ -146,7 +148,7 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
         metadata = BatchMetadata(
             row_ids=to_tensor(row_ids),
             targets=None if isinstance(kind, Mapping) else collate_targets(targets, kind, self.missing),
-            named_targets=collate_named_targets(targets, kind) if isinstance(kind, Mapping) else None,
+            named_targets=collate_named_targets(targets, kind, self.missing) if isinstance(kind, Mapping) else None,
             answer_mask=_pad_answer_mask(rows, width),
             start_steps=to_tensor([row.start_step for row in rows]) if any(map(_get_start, rows)) else None,
         )
@@ -179,6 +181,19 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
             'raise max_length, or truncate longer rows: Pad(too_long="truncate").'
         )
         raise LengthError(msg, row=row.row_id, length=len(sequence), max_length=limit)
+
+
+def _check_targets(targets: object) -> None:
+    """Reject types of targets that are none.
+
+    Raises:
+        OptionError: with what was given.
+    """
+    named = cast("Mapping[str, object]", targets) if isinstance(targets, Mapping) else None
+    kinds = [targets] if named is None else list(named.values())
+    if targets is not None and (not kinds or not all(isinstance(kind, Labels | TargetType) for kind in kinds)):
+        msg = f"targets must be Labels, Numbers, MultiLabels, or one of these for each name, got {targets!r:.60}."
+        raise OptionError(msg, targets=named or targets)
 
 
 def _pad_answer_mask(rows: Sequence[Row[Kind]], width: int) -> Bool[Tensor, "batch time"] | None:

@@ -42,9 +42,18 @@ def test_cut_rows_keep_targets_masks_and_offsets_of_their_steps() -> None:
         cut_row(Row(ids, target=[1, 2], row_id=4), 0, 1)
 
 
-def test_a_filler_is_empty_and_has_the_same_sort_of_target() -> None:
-    """So a batch with fillers has targets of one sort."""
-    targets: list[tuple[Target, Target]] = [([1, 2], []), (3, 3), (None, None)]
-    for target, expected in targets:
+def test_a_filler_is_empty_and_has_no_target() -> None:
+    """Whatever the target of the row is whose kind it has."""
+    targets: list[Target] = [[1, 2], 3, None, {"class": 1}]
+    for target in targets:
         filler = make_filler(Row(Ids(torch.tensor([5, 6])), target=target, row_id=4))
-        assert (len(filler), filler.target, filler.row_id) == (0, expected, FILLER)
+        assert (len(filler), filler.target, filler.row_id) == (0, None, FILLER)
+
+
+def test_a_vector_of_numbers_is_a_target_of_the_whole_row() -> None:
+    """Each part of a cut row has it; NaN among classes is a step without one."""
+    row = Row(Ids(torch.tensor([5, 6])), target=[0.5, 2])
+    assert cut_row(row, 0, 1).target == [0.5, 2]
+    assert cut_row(Row(Ids(torch.tensor([5, 6])), target=[float("nan"), 2]), 1, 2).target == [2]
+    named: Target = {"size": [0.5, 2], "tags": [1, 2], "kind": {"a"}}
+    assert cut_row(Row(Ids(torch.tensor([5, 6])), target=named), 1, 2).target == {**named, "tags": [2]}

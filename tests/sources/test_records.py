@@ -66,6 +66,12 @@ def test_fields_by_name_and_by_number() -> None:
         (["", "a"], [None, "a"]),
         (np.float64("nan"), None),
         (2**63 - 1, 2**63 - 1),
+        (1.5, 1.5),
+        (np.float64(1.5), 1.5),
+        (torch.tensor([0.5, 2]), [0.5, 2.0]),
+        ([1, 0.5], [1, 0.5]),
+        ({"b", "a"}, {"a", "b"}),
+        ({"d": np.int64(1), "e": None}, {"d": 1, "e": None}),
     ],
 )
 def test_targets_are_classes_of_python(value: object, target: object) -> None:
@@ -80,8 +86,9 @@ def test_targets_are_classes_of_python(value: object, target: object) -> None:
     [
         (2**63, "field 'c' must be a class number of at most 63 bits, got 9223372036854775808"),
         (np.uint64(2**63), "field 'c' must be a class number of at most 63 bits, got"),
-        (1.5, "field 'c' must be a class, by name or number, got a float"),
-        (torch.tensor([0.5]), "entry 0 of field 'c' must be a class, by name or number, got a float"),
+        (float("inf"), "field 'c' must be a class, by name or number, got a float"),
+        ({"d": b"a"}, "'d' of field 'c' must be a class, by name or number, got"),
+        ({b"a"}, "an entry of field 'c' must be text"),
         ([[1]], "entry 0 of field 'c' must be a class, by name or number, got a list"),
         (b"a", "field 'c' must be a class, by name or number, got"),
     ],

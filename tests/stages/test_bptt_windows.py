@@ -58,7 +58,7 @@ def test_windows_are_the_rows_without_loss(counts: list[int], rows: int, steps: 
             values, targets = found.setdefault(row.row_id, ([], []))
             assert row.row_id == FILLER or row.start_step == len(values)
             values += to_list(row.sequence.values)
-            targets += cast("list[object]", row.target)
+            targets += cast("list[object]", row.target or [])
     assert found.pop(FILLER, ([], [])) == ([], [])
     assert found == {row.row_id: (to_list(row.sequence.values), row.target) for row in rows_of(counts)}
     for before, after in itertools.pairwise(batches):
