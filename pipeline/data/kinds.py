@@ -222,8 +222,9 @@ def concat_sequences(sequences: Sequence[K]) -> K:
         made = Nested(inner, torch.cat([each.counts for each in nested]))
     elif isinstance(first, Composite):
         composites = cast("Sequence[Composite]", sequences)
-        parts = [list(each.get_sequences().values()) for each in composites]
-        made = cast("Callable[..., Composite]", type(first))(*map(concat_sequences, zip(*parts, strict=True)))
+        made = cast("Callable[..., Composite]", type(first))(
+            **{name: concat_sequences([getattr(each, name) for each in composites]) for name in first.get_kinds()}
+        )
     else:
         vectors = cast("Sequence[Hidden]", sequences)
         made = type(vectors[0])(torch.cat([each.values for each in vectors]))

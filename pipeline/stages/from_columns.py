@@ -146,7 +146,8 @@ class FromColumns(InputStage[Columns, E], Generic[E]):
         rows: list[Row[E]] = []
         for example, row, parts in zip(examples, row_ids, zip(*columns, strict=True), strict=True):
             try:
-                made = cast("Callable[..., E]", self.record)(*(part.sequence for part in parts))
+                sequences = dict(zip(self.readers, (part.sequence for part in parts), strict=True))
+                made = cast("Callable[..., E]", self.record)(**sequences)
             except ShapeError as error:
                 msg = f"row {row}: {error}"
                 raise ShapeError(msg, **{**error.details, "row": row}) from error
