@@ -10,7 +10,8 @@ from typing_extensions import override
 
 from pipeline.core.stage import StageBase, is_stream
 from pipeline.data.batches import is_batch
-from pipeline.data.rows import Example, is_row
+from pipeline.data.kinds import Kind
+from pipeline.data.rows import Example, Row, is_row
 from pipeline.data.states import States
 from pipeline.errors import CompositionError
 from pipeline.summary.types import Observed, observe
@@ -93,17 +94,23 @@ def _describe_output(stage: str, value: object) -> StageOutput:
         only = _describe_output(stage, rows[0]) if len(rows) == 1 else StageOutput(stage, "items", "", _shorten(rows))
         return attrs.evolve(only, type=f"list of {len(rows)} {only.type}")
     if is_row(value):
-        # Observe the sequence instead of its tensor: the annotation in its class names the axes.
-        observed = attrs.evolve(observe(value.sequence, None), type=f"Row[{type(value.sequence).__name__}]")
-        values: object = getattr(value.sequence, "values", None)
-        if isinstance(values, Tensor):
-            return _describe_tensor(stage, observed, values)
-        return StageOutput(stage, observed.type, f"time={len(value)}", _shorten(value.sequence))
+        return _describe_row(stage, value)
+    # A batch with fields has no values of its own: their names are shown instead.
+    shown = ", ".join(value.fields) if is_batch(value) and value.fields is not None else None
     tensor = _get_tensor(value)
     if isinstance(tensor, Tensor):
-        return _describe_tensor(stage, observe(value, None), tensor)
+        return _describe_tensor(stage, observe(value, None), tensor, shown)
     shape = f"{len(value)} characters" if isinstance(value, str) else ""
     return StageOutput(stage, type(value).__name__, shape, _shorten(value))
+
+
+def _describe_row(stage: str, value: Row[Kind]) -> StageOutput:
+    # Observe the sequence instead of its tensor: the annotation in its class names the axes.
+    observed = attrs.evolve(observe(value.sequence, None), type=f"Row[{type(value.sequence).__name__}]")
+    values: object = getattr(value.sequence, "values", None)
+    if isinstance(values, Tensor):
+        return _describe_tensor(stage, observed, values)
+    return StageOutput(stage, observed.type, f"time={len(value)}", _shorten(value.sequence))
 
 
 def _get_tensor(value: object) -> object:
@@ -113,11 +120,15 @@ def _get_tensor(value: object) -> object:
     return value.steps.values if isinstance(value, States) else getattr(value, "values", None)
 
 
-def _describe_tensor(stage: str, observed: Observed, tensor: Tensor) -> StageOutput:
+def _describe_tensor(stage: str, observed: Observed, tensor: Tensor, shown: str | None = None) -> StageOutput:
     shape = " ".join(f"{name or 'axis'}={size}" for name, size in observed.axes)
+    if shown is not None:
+        return StageOutput(stage, observed.type, shape, shown)
     first = _to_list(tensor.detach().flatten()[:_MAX_VALUES].cpu())
-    shown = [f"{number:.2f}" if isinstance(number, float) else str(number) for number in first]
-    return StageOutput(stage, observed.type, shape, " ".join(shown) + (" ..." if tensor.numel() > _MAX_VALUES else ""))
+    numbers = [f"{number:.2f}" if isinstance(number, float) else str(number) for number in first]
+    return StageOutput(
+        stage, observed.type, shape, " ".join(numbers) + (" ..." if tensor.numel() > _MAX_VALUES else "")
+    )
 
 
 def _shorten(value: object, width: int = 40) -> str:

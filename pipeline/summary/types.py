@@ -20,7 +20,7 @@ from pipeline.core.chain import Chain
 from pipeline.core.stage import Stage, StageBase, Stream, TypePreserving
 from pipeline.core.suggestions import suggest_fix
 from pipeline.data.batches import Packed, Padded, is_batch
-from pipeline.data.kinds import Hidden, Ids, Kind, Vectors
+from pipeline.data.kinds import Hidden, Ids, Kind, Vectors, format_kind
 from pipeline.data.rows import Example, Row
 from pipeline.data.states import Causal, MaybeCausal, States
 from pipeline.stages.embed_fields import EmbedFields
@@ -203,8 +203,13 @@ def observe(value: object, hint: object) -> Observed:
         return Observed("Tensor", _zip_axes(_get_axis_names(hint), value))
     if not isinstance(held, Tensor):
         return Observed(type(value).__name__)
-    kind = f"[{value.kind.__name__}]" if is_batch(value) else ""
-    return Observed(f"{type(value).__name__}{kind}", _zip_axes(_get_axis_names(type(value)), held))
+    if not is_batch(value):
+        return Observed(type(value).__name__, _zip_axes(_get_axis_names(type(value)), held))
+    axes = _zip_axes(_get_axis_names(type(value)), held)
+    # A batch of several fields has no features of its own.
+    shown = axes if value.fields is None else axes[:-1]
+    kind = format_kind(value.kind) if value.inner is None else f"Nested[{format_kind(value.inner.kind)}]"
+    return Observed(f"{type(value).__name__}[{kind}]", shown)
 
 
 def combine(one: Observed, other: Observed | None, words: Mapping[int, str]) -> TypeAndShape:

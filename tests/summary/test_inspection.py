@@ -10,9 +10,27 @@ from rich.console import Console
 from torch import Tensor
 from typing_extensions import override
 
-from pipeline import Classify, Example, FromFeatures, ModuleStage, Padded, Pool, Pooled, Row, States, Stream, Vectors
+from pipeline import (
+    Classify,
+    EachStep,
+    Embed,
+    Encode,
+    Example,
+    FromFeatures,
+    ModuleStage,
+    Pack,
+    Pad,
+    Padded,
+    Pool,
+    Pooled,
+    Row,
+    States,
+    Stream,
+    Vectors,
+)
 from pipeline.errors import CompositionError
 from pipeline.summary.inspection import Inspection, inspect_stages
+from support.records import Word, make_words
 
 html: Callable[[object], str] = methodcaller("_repr_html_")
 """The HTML that a notebook shows."""
@@ -95,3 +113,17 @@ def test_html_has_the_same_cells() -> None:
     page = html((Pool("max") >> Classify(2, input_size=3)).inspect(states()))
     assert page.count("<tr") == 4
     assert "batch=1 hidden=3" in page
+
+
+def test_fields_of_a_batch_are_listed() -> None:
+    """A batch with fields has no values of its own; inner rows are part of its type."""
+    batch = Pad(Word)([make_words(["ab", "c"]), make_words(["d"])])
+    spell = EachStep(Embed(26, 3) >> Encode("gru", hidden_size=2) >> Pool("max"))
+    outputs = (Pack(Word) >> Word.characters >> spell).inspect(batch).outputs
+    assert [(each.type, each.shape) for each in outputs] == [
+        ("Padded[Word]", "batch=2 time=2"),
+        ("Packed[Word]", "steps=3"),
+        ("Packed[Nested[Ids]]", "steps=3"),
+        ("Packed[Vectors]", "steps=3 feature=2"),
+    ]
+    assert outputs[0].values == "word, characters"
