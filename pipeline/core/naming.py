@@ -29,10 +29,16 @@ def name_stages(stages: Sequence[N], reserved: Collection[str]) -> dict[str, N]:
         reserved: names that no stage may have: the attributes of a chain.
 
     Raises:
-        CompositionError: if a name is not possible, or two stages with weights have one name.
+        CompositionError: if a name is not possible, two stages with weights have one name, or a stage of a chain was
+            replaced by a module that is not a stage.
     """
     names: dict[int, str] = {}
     for index, stage in enumerate(stages):
+        if not hasattr(stage, "name"):
+            # Such a module runs in its chain, but has no size and no type for `>>` to compare.
+            got = type(stage).__name__
+            msg = f"stage {index + 1} was replaced by {got}, which is not a stage; join the chains, then replace it."
+            raise CompositionError(msg, stage_number=index + 1)
         if stage.name is None and not has_weights(stage):
             continue
         name = stage.name or make_default_name(type(stage))

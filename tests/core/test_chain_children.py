@@ -9,6 +9,8 @@ from torch import nn
 from torch.distributed.algorithms._checkpoint import checkpoint_wrapper
 
 from pipeline import Bucket, Chain, Classify, Dropout, Embed, Encode, FromIds, Ids, Labels, Pad, Padded, Pool, Scores
+from pipeline.core.chain import join
+from pipeline.errors import CompositionError
 from pipeline_recurrent import LSTM
 from support.untyped import as_any, seed
 
@@ -69,6 +71,15 @@ def test_a_stage_that_was_taken_out_has_no_effect(how: str) -> None:
     else:
         as_any(model).dropout = nn.Identity() if how == "identity" else None
     assert torch.equal(model(BATCH).values, model(BATCH).values)
+
+
+def test_a_chain_with_a_module_that_is_no_stage_runs_but_cannot_be_joined() -> None:
+    """Such a module has no size and no type, which the next stage needs."""
+    encode = Embed(9, 4) >> Dropout(0.9) >> Encode(LSTM(4, 5))
+    as_any(encode).dropout = nn.Identity()
+    encode(BATCH)
+    with pytest.raises(CompositionError, match="stage 2 was replaced by Identity, which is not a stage; join"):
+        join(encode, Pool("max"))
 
 
 def test_copies_have_children_of_their_own() -> None:
