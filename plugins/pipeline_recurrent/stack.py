@@ -8,7 +8,7 @@ its hooks have run. Only its `forward` is replaced, on the instance.
 import sys
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import TypeAlias, cast, final
+from typing import Final, TypeAlias, cast, final
 
 import attrs
 import torch
@@ -22,6 +22,8 @@ from pipeline_recurrent.engines.engine import Cell, LayerOutputs, StackInputs, S
 TorchModule: TypeAlias = nn.LSTM | nn.GRU | nn.RNN
 
 _Forward: TypeAlias = Callable[..., tuple[Tensor | PackedSequence, Tensor | Carry]]
+
+_TORCH_FORWARDS: Final = (nn.LSTM.forward, nn.GRU.forward, nn.RNN.forward)
 
 _Initial: TypeAlias = Tensor | Carry | None
 """As torch's modules take initial states: (h, c) for an LSTM, else h; None for zeros."""
@@ -167,8 +169,16 @@ def _restore_forward(module: nn.Module) -> None:
         )
         raise OptionError(msg)
     for part in inner:
-        if "forward" not in vars(part):
-            install_forward(cast("TorchModule", part))
+        if "forward" in vars(part):
+            continue
+        # Parametrizations and sharding make subclasses too, which inherit torch's `forward`.
+        if type(part).forward not in _TORCH_FORWARDS:
+            msg = (
+                f"encoder.rnn must have the forward of torch's LSTM, GRU or RNN, but {type(part).__name__} has its "
+                "own, which the engines would ignore; write an Encoder of your own around it."
+            )
+            raise OptionError(msg)
+        install_forward(cast("TorchModule", part))
 
 
 def _is_quantized(module: nn.Module) -> bool:

@@ -235,6 +235,23 @@ def test_a_module_in_the_place_of_rnn_runs() -> None:
         run(encoder, values)
 
 
+def test_a_forward_of_its_own_in_the_place_of_rnn_is_rejected() -> None:
+    """The engines would ignore it; a parametrized module inherits torch's, in a subclass that torch makes."""
+
+    def double(module: nn.LSTM, *args: Tensor) -> object:
+        return as_any(nn.LSTM).forward(module, *args)
+
+    encoder, module = make_pair()
+    values = torch.randn(3, 6, 4)
+    wanted = run(encoder, values)
+    norm_weights(module)
+    encoder.rnn = module
+    torch.testing.assert_close(run(encoder, values), wanted)
+    as_any(encoder).rnn = as_any(type)("Doubled", (nn.LSTM,), {"forward": double})(4, 5, bidirectional=True)
+    with pytest.raises(OptionError, match="but Doubled has its own, which the engines would ignore"):
+        run(encoder, values)
+
+
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, pickle_twice])
 def test_copies_compute_with_their_own_weights(
     duplicate: Callable[[Recurrent[MaybeCausal]], Recurrent[MaybeCausal]],
