@@ -5,16 +5,16 @@ Source: https://universaldependencies.org/format.html (CoNLL-U, version 2) and h
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
-from typing import Final, Literal, final
+from typing import Any, Final, Literal, cast, final, overload
 
-from typing_extensions import Unpack, override
+from typing_extensions import TypeVar, Unpack, override
 
 from pipeline.checks.options import check_choice
 from pipeline.data.rows import Example
 from pipeline.errors import OptionError
-from pipeline.sources.malformed import MalformedError
+from pipeline.sources.malformed import MalformedError, check_inputs
 from pipeline.sources.parsed import FileOptions, FileSource
 from pipeline.sources.text_file import FileInput, Lines
 
@@ -26,8 +26,11 @@ _NOT_SYNTACTIC: Final = re.compile(r"[0-9]+(?:-[0-9]+|\.[0-9]+)")
 _DOCUMENT_START: Final = re.compile(r"[ \t]*-DOCSTART-([ \t]|$)")
 
 
+W_co = TypeVar("W_co", covariant=True, default=Sequence[str])
+
+
 @final
-class Conllu(FileSource[Sequence[str]]):
+class Conllu(FileSource[W_co]):
     r"""Sentences in CoNLL-U or CoNLL-U Plus, with one annotation per word as targets.
 
     The words are the syntactic words, numbered 1, 2, 3. Multiword tokens (`1-2`) and empty nodes (`1.1`) are left out.
@@ -37,6 +40,8 @@ class Conllu(FileSource[Sequence[str]]):
     Args:
         file: as for `TextLines`.
         words: the column of the words.
+        inputs: instead of `words`, several columns for `FromColumns`, such as `("form", "xpos")`: an annotation per
+            word each, as text.
         target: the column of the targets: `upos`, `xpos`, `feats`, `head` (as numbers), `deprel`, ..., or another one
             of CoNLL-U Plus; None for no targets.
         options: see `FileOptions`. A sentence is malformed without words, with a wrong number of columns or wrong ids,
@@ -55,36 +60,59 @@ class Conllu(FileSource[Sequence[str]]):
         (['in', 'dem'], ['ADP', 'DET'], True)
     """
 
+    @overload
     def __init__(
-        self,
+        self: "Conllu[Sequence[str]]",
         file: FileInput,
         *,
         words: Literal["form", "lemma"] = "form",
         target: str | None = "upos",
         **options: Unpack[FileOptions[Sequence[str]]],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "Conllu[Mapping[str, Sequence[str]]]",
+        file: FileInput,
+        *,
+        inputs: Sequence[str],
+        target: str | None = "upos",
+        **options: Unpack[FileOptions[Mapping[str, Sequence[str]]]],
+    ) -> None: ...
+    def __init__(
+        self,
+        file: FileInput,
+        *,
+        words: Literal["form", "lemma"] = "form",
+        inputs: Sequence[str] | None = None,
+        target: str | None = "upos",
+        **options: Unpack[FileOptions[Any]],
     ) -> None:
         super().__init__(file, **options)
         check_choice("words", words, ("form", "lemma"))
+        if inputs is not None:
+            check_inputs(inputs)
         self._words: Final = words
+        self._inputs: Final = None if inputs is None else {name: name.lower() for name in inputs}
         self._target: Final = None if target is None else target.lower()
         self._prepare()
 
     @override
-    def _open_parser(self, lines: Lines, file: int) -> Callable[[], Example[Sequence[str]] | None]:
+    def _open_parser(self, lines: Lines, file: int) -> Callable[[], Example[W_co] | None]:
         columns = self._read_columns(lines)
-        words = columns.index(self._words)
+        inputs = {name: columns.index(column) for name, column in (self._inputs or {"": self._words}).items()}
         target = None if self._target is None else columns.index(self._target)
 
-        def read() -> Example[Sequence[str]] | None:
+        def read() -> Example[W_co] | None:
             sentence = _read_sentence(lines)
             if not sentence or (len(sentence) == 1 and _GLOBAL_COLUMNS.match(sentence[0])):
                 return None
             found = _split_words(sentence, columns)
-            inputs = [fields[words] for fields in found]
+            values = {name: [fields[column] for fields in found] for name, column in inputs.items()}
+            value = cast("W_co", values[""] if self._inputs is None else values)
             if target is None:
-                return Example(inputs)
+                return Example(value)
             # Head numbers count the syntactic words, so they are checked only now that all words are known.
-            return Example(inputs, [self._parse_annotation(fields[target], len(found)) for fields in found])
+            return Example(value, [self._parse_annotation(fields[target], len(found)) for fields in found])
 
         return read
 
@@ -104,7 +132,9 @@ class Conllu(FileSource[Sequence[str]]):
         named = _GLOBAL_COLUMNS.match(next(lines, ""))
         lines.return_lines(0)
         columns: list[str] = [*_COLUMNS] if named is None else named.group(1).lower().split()
-        for name, column in (("words", self._words), ("target", self._target)):
+        inputs = {"words": [self._words]} if self._inputs is None else {"inputs": self._inputs.values()}
+        chosen = {**inputs, "target": [self._target]}
+        for name, column in ((name, column) for name, several in chosen.items() for column in several):
             if column is not None and (column == "id" or column not in columns):
                 known = ", ".join(map(repr, [other for other in columns if other != "id"]))
                 msg = f"{name} must be a column of {self._files[0].name}, {known}, got {column!r}."
@@ -123,7 +153,7 @@ class Conllu(FileSource[Sequence[str]]):
 
     @override
     def _get_options(self) -> tuple[object, ...]:
-        return (self.encoding, self._words, self._target)
+        return (self.encoding, self._inputs or self._words, self._target)
 
 
 @final

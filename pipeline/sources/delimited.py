@@ -4,18 +4,26 @@ Source: RFC 4180 (Shafranovich 2005), https://www.rfc-editor.org/rfc/rfc4180; an
 """
 
 import csv
-from collections.abc import Callable, Iterator
-from typing import Final, Literal, TypeAlias, final
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, Literal, TypeAlias, cast, final, overload
 
-from typing_extensions import Unpack, override
+import attrs
+from typing_extensions import TypeVar, Unpack, override
 
 from pipeline.checks.options import check_choice
 from pipeline.data.rows import Example
 from pipeline.errors import OptionError, RecordError
 from pipeline.labels import Target
-from pipeline.sources.malformed import Column, MalformedError, find_column
+from pipeline.sources.malformed import Column, MalformedError, check_inputs, find_column
 from pipeline.sources.parsed import FileOptions, FileSource
+from pipeline.sources.record_table import Parsed
 from pipeline.sources.text_file import FileInput, Lines
+from pipeline.stages.from_columns import Columns
+
+T_co = TypeVar("T_co", covariant=True, default=str)
+
+ColumnType: TypeAlias = type[str] | type[int] | type[float]
 
 EmptyTarget: TypeAlias = Literal["none", "keep", "raise"]
 
@@ -32,44 +40,43 @@ class ColumnOptions(FileOptions[str], total=False):
     empty_target: EmptyTarget
 
 
-class Delimited(FileSource[str]):
-    """A table in text: one record per line, fields separated by a character. `Csv` and `Tsv` are special cases.
+class GroupOptions(FileOptions[Columns], total=False):
+    """Options of `Delimited` with several input columns, explained there."""
 
-    Quoted fields may contain line ends; errors name the first line of such a record. Blank lines are not records. White
-    space around fields is kept, also in targets and in the names of columns. After a quote that is not closed
-    correctly, reading continues at the line after the quote, so only one line is lost.
+    target: Column | None
+    empty_target: EmptyTarget
+    group: str | None
+    sort: str | None
+    step_targets: bool
 
-    Args:
-        file: as for `TextLines`.
-        text: the column of the input, by name or by number from 0.
-        target: likewise the column of the target, a class name; None for no target.
-        header: True if the first record has the names of the columns.
-        delimiter: separates fields: one ASCII character.
-        quote: encloses fields that contain delimiters or line ends: one ASCII character, or None.
-        empty_target: meaning of an empty field in the target's column: no target ("none"), an empty text ("keep"),
-            which is a class only if `Labels` lists it, or a malformed record ("raise").
-        options: see `FileOptions`. A record with another number of fields than the first, or with wrong quotes, is
-            malformed.
 
-    Raises:
-        OptionError: if an option is out of range.
-        RecordError: if the file has no records, its first record is malformed, or there is no column of that name.
-        SourceError: if the file cannot be read.
-    """
+class DelimitedSource(FileSource[T_co]):
+    """Base of `Delimited`, `Csv` and `Tsv`; the options are explained in `Delimited`."""
 
     def __init__(
         self,
         file: FileInput,
         *,
-        text: Column = "text",
+        text: Column | None = None,
+        inputs: Sequence[str] | Mapping[str, ColumnType] | None = None,
         target: Column | None = None,
         header: bool = True,
         delimiter: str = ",",
         quote: str | None = '"',
         empty_target: EmptyTarget = "none",
-        **options: Unpack[FileOptions[str]],
+        group: str | None = None,
+        sort: str | None = None,
+        step_targets: bool = False,
+        **options: Unpack[FileOptions[Any]],
     ) -> None:
         super().__init__(file, **options)
+        self._inputs: Final = None if inputs is None else _choose_inputs(inputs, text, group, sort)
+        if group is None and (sort is not None or step_targets):
+            msg = "sort and step_targets are for records of several lines; pass group= as well, or leave them out."
+            raise OptionError(msg, sort=sort, step_targets=step_targets)
+        self._group: Final = group
+        self._sort: Final = sort
+        self._step_targets: Final = step_targets
         for name, character in (("delimiter", delimiter), ("quote", quote)):
             if character is not None and (len(character) != 1 or not character.isascii() or character in "\r\n"):
                 msg = f"{name} must be one ASCII character that is not a line end, got {character!r}."
@@ -82,38 +89,102 @@ class Delimited(FileSource[str]):
         self._quote: Final = quote
         self._has_header: Final = header
         self._empty_target: Final = empty_target
-        self._text: Final = text
+        self._text: Final = "text" if text is None else text
         self._target: Final = target
         self.columns: list[str] = []
         self._prepare()
 
     @override
-    def _open_parser(self, lines: Lines, file: int) -> Callable[[], Example[str] | None]:
+    def _open_parser(self, lines: Lines, file: int) -> Callable[[], Example[T_co] | None]:
         # A larger limit of the user stays; the limit of the csv module, 128 KiB, is too small for long documents.
         csv.field_size_limit(max(_MAX_FIELD, csv.field_size_limit()))
         quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if self._quote else csv.QUOTE_NONE
         reader = csv.reader(lines, delimiter=self._delimiter, quotechar=self._quote, quoting=quoting, strict=True)
         self.columns = self._read_first(reader, lines)
-        text = self._get_number(self._text)
+        pick = self._choose_reader()
         target = None if self._target is None else self._get_number(self._target)
         width = len(self.columns)
 
-        def read() -> Example[str] | None:
+        def read() -> Example[T_co] | None:
             fields = _read_fields(reader, lines)
             if not fields:
                 return None  # the csv module gives an empty list for a blank line
             if len(fields) != width:
                 msg = f"a record must have {width} fields, as the first has, got {len(fields)}"
                 raise MalformedError("fields", msg)
-            return Example(fields[text], None if target is None else self._get_target(fields[target]))
+            return Example(pick(fields), None if target is None else self._get_target(fields[target]))
 
         return read
+
+    def _choose_reader(self) -> Callable[[Sequence[str]], T_co]:
+        """Return a function from the fields of a line to its input; with groups, to its group and the input fields."""
+        if self._inputs is None:
+            text = self._get_number(self._text)
+            return lambda fields: cast("T_co", fields[text])
+        numbers = {name: (self._get_number(name), kind) for name, kind in self._inputs.items()}
+        if self._group is None:
+            return lambda fields: cast(
+                "T_co", {name: _convert([fields[at]], kind, name)[0] for name, (at, kind) in numbers.items()}
+            )
+        group = self._get_number(self._group)
+        return lambda fields: cast("T_co", (fields[group], [fields[at] for at, _ in numbers.values()]))
+
+    @override
+    def _parse(self) -> Iterator[Parsed]:
+        return super()._parse() if self._group is None else self._parse_groups()
+
+    def _parse_groups(self) -> Iterator[Parsed]:
+        """Collect the lines of each group; yield the groups, and the lines that belong to none."""
+        found: dict[object, _Group | Parsed] = {}
+        for parsed in super()._parse():
+            if not isinstance(parsed.record, Example):
+                found[parsed.line, parsed.record] = parsed
+                continue
+            name, fields = cast("tuple[str, list[str]]", parsed.record.input)
+            group = found.setdefault(name, _Group(name))
+            assert isinstance(group, _Group)  # the keys of other records are not text
+            group.lines.append(parsed.line)
+            group.fields.append(fields)
+            group.targets.append(parsed.record.target)
+        for group in found.values():
+            yield group if isinstance(group, Parsed) else self._make_record(group)
+
+    def _make_record(self, group: "_Group") -> Parsed:
+        assert self._inputs is not None
+        name = f"{self._group} = {group.name}"
+        try:
+            columns: dict[str, list[Any]] = {
+                column: _convert(texts, kind, column)
+                for (column, kind), texts in zip(self._inputs.items(), zip(*group.fields, strict=True), strict=True)
+            }
+            if not self._step_targets:
+                group.check_targets(self._target)
+        except _FieldError as error:
+            line, text = group.lines[error.place], ",".join(group.fields[error.place])
+            return self._make_problem(0, line, name, error, 1, text)
+        targets = group.targets
+        if self._sort is not None:
+            key = columns[self._sort]
+            order = sorted(range(len(key)), key=key.__getitem__)
+            columns = {column: [values[at] for at in order] for column, values in columns.items()}
+            targets = [targets[at] for at in order]
+        target = targets[0] if not self._step_targets else cast("Target", targets)
+        return Parsed(0, group.lines[0], name, Example(columns, target))
 
     @override
     def _get_options(self) -> tuple[object, ...]:
         target = None if self._target is None else self._get_number(self._target)
-        text = self._get_number(self._text)
-        return (self.encoding, self._delimiter, self._quote, self._has_header, self._empty_target, text, target)
+        inputs = (
+            self._get_number(self._text)
+            if self._inputs is None
+            else (
+                {name: kind.__name__ for name, kind in self._inputs.items()},
+                self._group,
+                self._sort,
+                self._step_targets,
+            )
+        )
+        return (self.encoding, self._delimiter, self._quote, self._has_header, self._empty_target, inputs, target)
 
     def _read_first(self, reader: Iterator[list[str]], lines: Lines) -> list[str]:
         """Read the first record: it determines the number of columns and, if it is a header, their names."""
@@ -168,8 +239,146 @@ class Delimited(FileSource[str]):
         return None
 
 
+@attrs.frozen
+class _Group:
+    """The lines of a record."""
+
+    name: str
+    lines: list[int] = attrs.field(factory=list[int])
+    fields: list[list[str]] = attrs.field(factory=list[list[str]])
+    targets: list[Target] = attrs.field(factory=list[Target])
+
+    def check_targets(self, column: Column | None) -> None:
+        """Reject lines with different targets."""
+        for place, target in enumerate(self.targets):
+            if target != self.targets[0]:
+                msg = (
+                    f"column {column!r} must have one class in all lines of a record, got {target!r} here, and "
+                    f"{self.targets[0]!r} in line {self.lines[0]}; step_targets=True reads one class per line"
+                )
+                raise _FieldError("target", msg, place)
+
+
+class _FieldError(MalformedError):
+    """A field of one line of a record violates a rule; `place` is the number of the line in the record, from 0."""
+
+    def __init__(self, kind: str, reason: str, place: int) -> None:
+        super().__init__(kind, reason)
+        self.place: Final = place
+
+
+def _choose_inputs(
+    inputs: Sequence[str] | Mapping[str, ColumnType], text: Column | None, group: str | None, sort: str | None
+) -> Mapping[str, ColumnType]:
+    """Return the type of each input column.
+
+    Raises:
+        OptionError: if there is also a text column, an unknown type, or no input column by which lines are sorted.
+    """
+    check_inputs(inputs)
+    if text is not None:
+        msg = f"exactly one of text= and inputs= must name the input, got text={text!r} and inputs={inputs!r}."
+        raise OptionError(msg, text=text, inputs=inputs)
+    found: Mapping[str, ColumnType] = inputs if isinstance(inputs, Mapping) else dict.fromkeys(inputs, str)
+    for name, kind in found.items():
+        if kind not in (str, int, float):
+            msg = f"inputs must map columns to str, int or float, got {kind!r} for {name!r}."
+            raise OptionError(msg, inputs=inputs)
+    if group is not None and sort is not None and sort not in found:
+        msg = f"sort must be one of the inputs, {', '.join(map(repr, found))}, got {sort!r}; add it to them."
+        raise OptionError(msg, sort=sort)
+    return found
+
+
+def _convert(texts: Sequence[str], kind: ColumnType, column: str) -> list[Any]:
+    """Return the fields of a column as numbers, or as they are."""
+    # All at once, because most columns have no wrong field.
+    try:
+        values = [*texts] if kind is str else [*map(kind, texts)]
+        if kind is not float or all(map(math.isfinite, cast("list[float]", values))):
+            return values
+    except ValueError:
+        pass
+    for place, text in enumerate(texts):
+        if not _is_number(text, kind):
+            rule = "an integer" if kind is int else "a finite number"
+            raise _FieldError("number", f"column {column!r} must have {rule}, got {text!r}", place)
+    raise AssertionError
+
+
+def _is_number(text: str, kind: ColumnType) -> bool:
+    try:
+        value = kind(text)
+        return kind is int or math.isfinite(float(value))
+    except ValueError:
+        return False
+
+
+class Delimited(DelimitedSource[T_co]):
+    """A table in text: one record per line, fields separated by a character. `Csv` and `Tsv` are special cases.
+
+    Quoted fields may contain line ends; errors name the first line of such a record. Blank lines are not records. White
+    space around fields is kept, also in targets and in the names of columns. After a quote that is not closed
+    correctly, reading continues at the line after the quote, so only one line is lost.
+
+    With `inputs`, the input of a record has several columns, for `FromColumns`. With `group`, the lines with the same
+    value in that column are the steps of one record, wherever they are in the file; each input is then a list. Records
+    are in the order of their first lines. Reading them takes the memory of the whole file.
+
+    Args:
+        file: as for `TextLines`.
+        text: the column of the input, by name or by number from 0.
+        inputs: instead of `text`, the names of several columns; or a mapping from names to `str`, `int` or `float`, as
+            which their fields are read.
+        group: the column whose value the lines of one record share, such as a user's name.
+        sort: the column of `inputs` by which the lines of a record are sorted; by default they keep the order of the
+            file.
+        step_targets: with `group`, each line has a target of its own. By default all lines of a record have the same.
+        target: likewise the column of the target, a class name; None for no target.
+        header: True if the first record has the names of the columns.
+        delimiter: separates fields: one ASCII character.
+        quote: encloses fields that contain delimiters or line ends: one ASCII character, or None.
+        empty_target: meaning of an empty field in the target's column: no target ("none"), an empty text ("keep"),
+            which is a class only if `Labels` lists it, or a malformed record ("raise").
+        options: see `FileOptions`. A record with another number of fields than the first, with wrong quotes, or with
+            other text where there must be a finite number, is malformed. Of a group, that is the whole record if its
+            group is known, else the line alone.
+
+    Raises:
+        OptionError: if an option is out of range.
+        RecordError: if the file has no records, its first record is malformed, or there is no column of that name.
+        SourceError: if the file cannot be read.
+    """
+
+    @overload
+    def __init__(
+        self: "Delimited[str]",
+        file: FileInput,
+        *,
+        text: Column = "text",
+        target: Column | None = None,
+        header: bool = True,
+        delimiter: str = ",",
+        quote: str | None = '"',
+        empty_target: EmptyTarget = "none",
+        **options: Unpack[FileOptions[str]],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "Delimited[Columns]",
+        file: FileInput,
+        *,
+        inputs: Sequence[str] | Mapping[str, ColumnType],
+        delimiter: str = ",",
+        quote: str | None = '"',
+        **options: Unpack[GroupOptions],
+    ) -> None: ...
+    def __init__(self, file: FileInput, **options: Any) -> None:
+        super().__init__(file, **options)
+
+
 @final
-class Csv(Delimited):
+class Csv(Delimited[T_co]):
     r"""Comma-separated values with a header; fields may be quoted. All options are those of `Delimited`.
 
     Example:
@@ -180,11 +389,16 @@ class Csv(Delimited):
         ...     print(repr(example.input), example.target)
         'Fine, I say' 5
         'Dull:\nvery "dull".' 1
+        >>> _ = file.write_text("user,code,price\nann,buy,2.5\nbob,buy,1\nann,sell,3\n")
+        >>> for example in Csv(file, inputs={"code": str, "price": float}, group="user"):
+        ...     print(example.input)
+        {'code': ['buy', 'sell'], 'price': [2.5, 3.0]}
+        {'code': ['buy'], 'price': [1.0]}
     """
 
 
 @final
-class Tsv(Delimited):
+class Tsv(DelimitedSource[T_co]):
     r"""Tab-separated values with a header, in which quotes are text. The other options are those of `Delimited`.
 
     Source: IANA, text/tab-separated-values (Lindner 1993).
@@ -197,7 +411,17 @@ class Tsv(Delimited):
         ['Ashikaga', "'Abbas"]
     """
 
-    def __init__(self, file: FileInput, **options: Unpack[ColumnOptions]) -> None:
+    @overload
+    def __init__(self: "Tsv[str]", file: FileInput, **options: Unpack[ColumnOptions]) -> None: ...
+    @overload
+    def __init__(
+        self: "Tsv[Columns]",
+        file: FileInput,
+        *,
+        inputs: Sequence[str] | Mapping[str, ColumnType],
+        **options: Unpack[GroupOptions],
+    ) -> None: ...
+    def __init__(self, file: FileInput, **options: Any) -> None:
         super().__init__(file, delimiter="\t", quote=None, **options)
 
 

@@ -1,7 +1,7 @@
 """Malformed records: their description, their counts, and the checks of fields that find them."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import cached_property
 from typing import Any, Final, Generic, Literal, TypeAlias, cast, final
@@ -99,11 +99,12 @@ class Skipped:
 @final
 @attrs.frozen
 class Fields(Generic[X_co]):
-    """The fields of a record that are its input, which is text or a list of words, and its target."""
+    """The fields of a record that are its input, which is text, a list of words or several columns, and its target."""
 
     input: Column
     target: Column | None
     words: bool
+    inputs: Sequence[str] | None = None
 
     @cached_property
     def _names(self) -> tuple[str, str]:
@@ -113,34 +114,58 @@ class Fields(Generic[X_co]):
     @property
     def columns(self) -> list[Column]:
         """Columns that are read."""
-        return [self.input] if self.target is None else [self.input, self.target]
+        inputs: list[Column] = [self.input] if self.inputs is None else [*self.inputs]
+        return inputs if self.target is None else [*inputs, self.target]
 
     def make_example(self, record: Any) -> Example[X_co]:  # noqa: ANN401 - a mapping, a sequence, or something wrong
         """Return the example in a record: a mapping with fields by name, or a sequence with fields by number."""
-        check = _check_words if self.words else _check_text
-        value = cast("X_co", check(_get_field(record, self.input), self._names[0]))
+        if self.inputs is None:
+            check = _check_words if self.words else _check_text
+            value = cast("X_co", check(_get_field(record, self.input), self._names[0]))
+        else:
+            value = cast("X_co", {name: _get_field(record, name) for name in self.inputs})
         if self.target is None:
             return Example(value)
         return Example(value, check_target(_get_field(record, self.target), self._names[1]))
 
 
 def choose_fields(
-    text: Column | None, words: Column | None, target: Column | None, default: str | None = None
+    text: Column | None,
+    words: Column | None,
+    target: Column | None,
+    default: str | None = None,
+    inputs: Sequence[str] | None = None,
 ) -> Fields[Any]:
-    """Return the fields to read; the input is text in the field `default` if neither `text` nor `words` is given.
+    """Return the fields to read; the input is text in the field `default` if no other is given.
 
     Raises:
-        OptionError: if both or none of text and words are given.
+        OptionError: if several or none of text, words and inputs are given.
     """
-    if text is words is None:
+    if text is words is inputs is None:
         text = default
-    if (text is None) == (words is None):
+    if (text is not None) + (words is not None) + (inputs is not None) != 1:
         msg = (
-            f"exactly one of text= (for text, read by Tokenize) and words= (for lists of words, read by TokenizeWords) "
-            f"must name the field of the input, got text={text!r} and words={words!r}."
+            f"exactly one of text= (for text, read by Tokenize), words= (for lists of words, read by TokenizeWords) "
+            f"and inputs= (for several columns, read by FromColumns) must name the input, got text={text!r}, "
+            f"words={words!r} and inputs={inputs!r}."
         )
-        raise OptionError(msg, text=text, words=words)
+        raise OptionError(msg, text=text, words=words, inputs=inputs)
+    if inputs is not None:
+        check_inputs(inputs)
+        return Fields("", target, words=False, inputs=tuple(inputs))
     return Fields(cast("Column", words if text is None else text), target, words is not None)
+
+
+def check_inputs(inputs: Iterable[str]) -> None:
+    """Reject input columns that are not a list of names.
+
+    Raises:
+        OptionError: if it is one text, is empty, or has a name twice.
+    """
+    names = list(inputs)
+    if isinstance(inputs, str) or not names or len(set(names)) < len(names):
+        msg = f"inputs must be a list of different columns, such as ['code', 'amount'], got {inputs!r}."
+        raise OptionError(msg, inputs=inputs)
 
 
 def find_column(column: str, columns: Sequence[str], name: str, error: type[PipelineError] = RecordError) -> int:

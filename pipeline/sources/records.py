@@ -22,6 +22,7 @@ from pipeline.sources.malformed import (
 )
 from pipeline.sources.source import compute_digest
 from pipeline.sources.validated import Validated
+from pipeline.stages.from_columns import Columns
 
 V = TypeVar("V")
 V_co = TypeVar("V_co", covariant=True)
@@ -50,14 +51,15 @@ class RecordOptions(TypedDict, Generic[V], total=False):
 class Records(Validated[X_co]):
     """Records of a list, an iterable, a torch `Dataset`, or a data set of Hugging Face `datasets`.
 
-    A record is an input, or an `Example`; or a mapping or a tuple whose field `text` or `words` is the input and whose
-    field `target` is the target. Values with a length are read by number; others only in order. A pandas Series is read
-    by position, not by its labels.
+    A record is an input, or an `Example`; or a mapping or a tuple whose field `text` or `words` is the input, or whose
+    fields `inputs` are, and whose field `target` is the target. Values with a length are read by number; others only in
+    order. A pandas Series is read by position, not by its labels.
 
     Args:
         values: the records. Each iteration must start at the first record, so `values` cannot be an iterator.
         text: the field of the input if it is text: by name, or by number in a tuple.
         words: the field of the input if it is a list of words.
+        inputs: the fields of the input if they are several, for `FromColumns`; they may hold anything.
         target: the field of the target: a class by name or number, a list with a class per step, or None.
         on_bad_record: rule for records in which a field is missing or has a wrong type, see `FileOptions`. Inputs
             without fields are checked by the input stage.
@@ -96,20 +98,30 @@ class Records(Validated[X_co]):
         words: Column,
         **options: Unpack[RecordOptions[Sequence[str]]],
     ) -> None: ...
+    @overload
+    def __init__(
+        self: "Records[Columns]",
+        values: Collection[Any],
+        *,
+        inputs: Sequence[str],
+        **options: Unpack[RecordOptions[Columns]],
+    ) -> None: ...
     def __init__(
         self,
         values: object,
         *,
         text: Column | None = None,
         words: Column | None = None,
+        inputs: Sequence[str] | None = None,
         target: Column | None = None,
         on_bad_record: OnBadRecord[Any] = "raise",
     ) -> None:
         super().__init__(on_bad_record)
         reject_single_text(values)
         _check_values(values)
-        has_fields = not text is words is target is None
-        self._fields: Final[Fields[X_co] | None] = choose_fields(text, words, target) if has_fields else None
+        has_fields = not text is words is target is inputs is None
+        fields = choose_fields(text, words, target, inputs=inputs) if has_fields else None
+        self._fields: Final[Fields[X_co] | None] = fields
         self._values: Final[Any] = values if self._fields is None else _select_columns(values, self._fields.columns)
         # A pandas Series takes `series[3]` for the row labelled 3, wherever that is.
         self._by_number: Final[Any] = getattr(values, "iloc", self._values)

@@ -7,17 +7,19 @@ from abc import abstractmethod
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
-from typing import Any, Final, Generic, TypeAlias, TypedDict, TypeVar, final, overload
+from typing import Any, Final, Generic, TypeAlias, TypedDict, TypeVar, cast, final, overload
 
 from typing_extensions import Unpack, override
 
+from pipeline.checks.hints import describe
 from pipeline.data.rows import Example, X_co
 from pipeline.errors import OptionError, PipelineError, RecordError
 from pipeline.extras import import_extra
-from pipeline.sources.malformed import Fields, MalformedError, OnBadRecord, Problem, choose_fields, find_column
+from pipeline.sources.malformed import Column, Fields, MalformedError, OnBadRecord, Problem, choose_fields, find_column
 from pipeline.sources.parsed import ParsedSource
 from pipeline.sources.record_table import Parsed
 from pipeline.sources.text_file import InputFile
+from pipeline.stages.from_columns import Columns
 
 X = TypeVar("X")
 
@@ -63,6 +65,7 @@ class TableSource(ParsedSource[X_co]):
         file: File,
         text: str | None,
         words: str | None,
+        inputs: Sequence[str] | None,
         target: str | None = None,
         on_bad_record: OnBadRecord[X_co] = "raise",
         cache: File | None = None,
@@ -74,7 +77,7 @@ class TableSource(ParsedSource[X_co]):
                 f"{self._file.name!r} must be a regular file, because {self.format} is read from its end, got a stream."
             )
             raise OptionError(msg, file=self._file.name)
-        self._fields: Final[Fields[X_co]] = choose_fields(text, words, target, default="text")
+        self._fields: Final[Fields[X_co]] = choose_fields(text, words, target, "text", inputs)
         self._columns: Final = [str(column) for column in self._fields.columns]
         with self._explain_errors(None):
             names = self._read_names()
@@ -113,12 +116,14 @@ class TableSource(ParsedSource[X_co]):
                 yield self._make_problem(0, row, "", error, 1, repr(values))
 
     def _make_example(self, values: Sequence[object]) -> Example[X_co]:
-        for value in values:
+        for column, value in zip(self._fields.columns, values, strict=True):
             if isinstance(value, MalformedError):
                 raise value
-        if values[0] is None:
-            msg = f"field {self._fields.input!r} must not be null"
-            raise MalformedError("null", msg)
+            if value is None and column != self._fields.target:
+                msg = f"field {column!r} must not be null"
+                raise MalformedError("null", msg)
+            if self._fields.inputs is not None:
+                _check_plain(value, column)
         return self._fields.make_example(dict(zip(self._fields.columns, values, strict=True)))
 
     @override
@@ -151,6 +156,7 @@ class Arrow(TableSource[X_co]):
         file: the path.
         text: the column of the input if it is text; "text" by default.
         words: the column of the input if it is lists of words.
+        inputs: the columns of the input if they are several, for `FromColumns`: text, numbers, or lists of these.
         options: `target` and `on_bad_record`, see `TableOptions`.
 
     Raises:
@@ -169,11 +175,21 @@ class Arrow(TableSource[X_co]):
     def __init__(
         self: "Arrow[Sequence[str]]", file: File, *, words: str, **options: Unpack[TableOptions[Sequence[str]]]
     ) -> None: ...
+    @overload
     def __init__(
-        self, file: File, *, text: str | None = None, words: str | None = None, **options: Unpack[TableOptions[Any]]
+        self: "Arrow[Columns]", file: File, *, inputs: Sequence[str], **options: Unpack[TableOptions[Columns]]
+    ) -> None: ...
+    def __init__(
+        self,
+        file: File,
+        *,
+        text: str | None = None,
+        words: str | None = None,
+        inputs: Sequence[str] | None = None,
+        **options: Unpack[TableOptions[Any]],
     ) -> None:
         self._rows: ArrowObject = None
-        super().__init__(file, text, words, **options)
+        super().__init__(file, text, words, inputs, **options)
 
     @override
     def _read_names(self) -> list[str]:
@@ -242,7 +258,7 @@ class Parquet(TableSource[X_co]):
     text files are.
 
     Args:
-        file, text, words: as for `Arrow`.
+        file, text, words, inputs: as for `Arrow`.
         options: `target`, `on_bad_record` and `cache`, see `ParquetOptions`.
 
     Raises:
@@ -259,10 +275,20 @@ class Parquet(TableSource[X_co]):
     def __init__(
         self: "Parquet[Sequence[str]]", file: File, *, words: str, **options: Unpack[ParquetOptions[Sequence[str]]]
     ) -> None: ...
+    @overload
     def __init__(
-        self, file: File, *, text: str | None = None, words: str | None = None, **options: Unpack[ParquetOptions[Any]]
+        self: "Parquet[Columns]", file: File, *, inputs: Sequence[str], **options: Unpack[ParquetOptions[Columns]]
+    ) -> None: ...
+    def __init__(
+        self,
+        file: File,
+        *,
+        text: str | None = None,
+        words: str | None = None,
+        inputs: Sequence[str] | None = None,
+        **options: Unpack[ParquetOptions[Any]],
     ) -> None:
-        super().__init__(file, text, words, **options)
+        super().__init__(file, text, words, inputs, **options)
 
     @override
     def _read_names(self) -> list[str]:
@@ -277,6 +303,16 @@ class Parquet(TableSource[X_co]):
     def _open(self) -> ArrowObject:
         parquet = import_extra("pyarrow.parquet", extra="arrow", why=self.format)
         return parquet.ParquetFile(self._file.name, memory_map=True)
+
+
+def _check_plain(value: object, column: Column) -> None:
+    """Reject values that are not text, numbers, or lists of these. All entries of a list have one type."""
+    while isinstance(value, list):
+        entries = cast("list[object]", value)
+        value = next((entry for entry in entries if entry is not None and entry != []), None)
+    if value is not None and not isinstance(value, str | int | float):
+        msg = f"field {column!r} must hold text, numbers, or lists of these, got {describe(value)}"
+        raise MalformedError("type", msg)
 
 
 def _read_column(column: ArrowObject, count: int) -> list[object]:

@@ -18,6 +18,7 @@ from pipeline.sources.parsed import FileOptions, FileSource
 from pipeline.sources.record_table import Parsed
 from pipeline.sources.source import Source
 from pipeline.sources.text_file import FileInput, InputFile, Lines
+from pipeline.stages.from_columns import Columns
 
 Blank: TypeAlias = Literal["keep", "drop"]
 PathTarget: TypeAlias = Literal["folder", "file"]
@@ -104,13 +105,14 @@ class JsonLines(FileSource[X_co]):
         file: as for `TextLines`.
         text: the field of the input if it is text; "text" by default.
         words: the field of the input if it is a list of words.
+        inputs: the fields of the input if they are several, for `FromColumns`; they may hold anything.
         target: the field of the target: a class by name or number, a list with a class per step, or null; None for no
             target.
         options: see `FileOptions`. A line that is not a JSON object, or in which a field is missing or has a wrong
             type, is malformed.
 
     Raises:
-        OptionError: if an option is out of range, or both `text` and `words` are given.
+        OptionError: if an option is out of range, or several of `text`, `words` and `inputs` are given.
         SourceError: if the file cannot be read.
 
     Example:
@@ -140,17 +142,27 @@ class JsonLines(FileSource[X_co]):
         target: str | None = None,
         **options: Unpack[FileOptions[Sequence[str]]],
     ) -> None: ...
+    @overload
+    def __init__(
+        self: "JsonLines[Columns]",
+        file: FileInput,
+        *,
+        inputs: Sequence[str],
+        target: str | None = None,
+        **options: Unpack[FileOptions[Columns]],
+    ) -> None: ...
     def __init__(
         self,
         file: FileInput,
         *,
         text: str | None = None,
         words: str | None = None,
+        inputs: Sequence[str] | None = None,
         target: str | None = None,
         **options: Unpack[FileOptions[Any]],
     ) -> None:
         super().__init__(file, **options)
-        self._fields: Final[Fields[X_co]] = choose_fields(text, words, target, default="text")
+        self._fields: Final[Fields[X_co]] = choose_fields(text, words, target, "text", inputs)
 
     @override
     def _open_parser(self, lines: Lines, file: int) -> Callable[[], Example[X_co] | None]:
