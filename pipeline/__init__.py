@@ -9,6 +9,7 @@ from pipeline.core.stage import ModuleStage, Stage, Stream, TypePreserving
 from pipeline.data.batches import Batch, Packed, Padded
 from pipeline.data.kinds import Hidden, Ids, Nested, Vectors
 from pipeline.data.losses import sum_over_ranks
+from pipeline.data.predictions import ClassPrediction, JointPrediction, MultiLabelPrediction, StepPrediction
 from pipeline.data.report import Report
 from pipeline.data.rows import Example, Row
 from pipeline.data.scores import Predictions, Scores, StepScores
@@ -57,6 +58,7 @@ __all__ = [
     "Bucket",
     "Causal",
     "Chain",
+    "ClassPrediction",
     "Classify",
     "ClassifyMultiLabel",
     "Dropout",
@@ -79,9 +81,11 @@ __all__ = [
     "Ids",
     "Join",
     "Joint",
+    "JointPrediction",
     "Labels",
     "MaybeCausal",
     "ModuleStage",
+    "MultiLabelPrediction",
     "MultiLabelScores",
     "MultiLabels",
     "Nested",
@@ -103,6 +107,7 @@ __all__ = [
     "Sides",
     "Stage",
     "States",
+    "StepPrediction",
     "StepScores",
     "Stream",
     "StreamChain",

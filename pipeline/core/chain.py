@@ -2,29 +2,30 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from itertools import count, groupby, pairwise
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, final
+from itertools import groupby, pairwise
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast, final, overload
 
-import attrs
 import torch
-from torch import nn
+from torch import Tensor, nn
 from typing_extensions import override
 
 from pipeline.core.contexts import temporary_mode
 from pipeline.core.naming import name_stages
-from pipeline.core.row_counts import count_values
+from pipeline.core.row_counts import number_rows
 from pipeline.core.running import (
     NumberedStage,
+    Observer,
     locate_errors,
     map_stages,
     map_together,
     read_inputs,
     run_stages,
     run_stream,
+    show_rows,
 )
 from pipeline.core.stage import I_contra, ModuleStage, O_co, Spec, Stage, StageBase, Stream, TypePreserving, is_stream
 from pipeline.data.iteration import SizedIterator, check_ordered, is_map_style, iterate
-from pipeline.data.rows import Example, is_row, reject_single_text
+from pipeline.data.rows import reject_single_text
 from pipeline.data.scores import Predictions
 from pipeline.errors import CompositionError
 from pipeline.labels import Labels
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from pipeline.summary.summary import Summary
 
 A = TypeVar("A")
+D = TypeVar("D")
 R = TypeVar("R")
 T_contra = TypeVar("T_contra", contravariant=True)
 
@@ -186,62 +188,79 @@ class StreamChain(_ChainBase, Stream[I_contra, O_co], border=False):
     @override
     def predict_batches(self, values: Iterable[I_contra], /) -> Iterator[O_co]:
         """Yield the outputs for prediction: without shuffling, and buffering little."""
-        return self._run(values, predicts=True)
+        return self._predict(values)
 
-    def predict(self: "StreamChain[A, Predictions[R]]", inputs: Iterable[A]) -> Iterator[R]:
+    def _predict(self, values: Iterable[Any], observer: Observer | None = None) -> Iterator[Any]:
+        return self._run(values, predicts=True, observer=observer)
+
+    @overload
+    def predict(
+        self: "StreamChain[A, Predictions[R]]", inputs: Iterable[A], *, scores: Literal[False] = False
+    ) -> Iterator[R]: ...
+    @overload
+    def predict(
+        self: "StreamChain[A, Predictions[object, D]]", inputs: Iterable[A], *, scores: Literal[True]
+    ) -> Iterator[D]: ...
+    def predict(
+        self: "StreamChain[A, Predictions[R, D]]", inputs: Iterable[A], *, scores: bool = False
+    ) -> Iterator[R | D]:
         """Yield one prediction per input, in the order of the inputs, lazily.
 
         Runs in evaluation mode without gradients, and restores the mode. Buffers at most as many predictions as the
         bucket reads ahead. Targets of the inputs are ignored.
+
+        Args:
+            inputs: the inputs, with or without targets.
+            scores: yield each prediction as an object with the scores that it follows from: a `ClassPrediction`, a
+                list of `StepPrediction`, a `MultiLabelPrediction` or a `JointPrediction`. A number has no scores.
 
         Raises:
             TextError: if `inputs` is one text.
             StageError: if a stage raises StopIteration.
             CompositionError: if a stage lost a row or returned one twice.
         """
-        reject_single_text(inputs)
-        number_inputs = count()
-        numbered = count_values(_number_rows(iterate(inputs)), number_inputs)
-        batches = locate_errors(self._run(numbered, predicts=True), inputs)
-        # Batches arrive sorted by length. A prediction waits until all rows before it were predicted.
-        waiting: dict[int, R] = {}
-        due = 0
-        while True:
-            # Not around the loop: between two predictions the caller must find the model in its own mode.
-            with temporary_mode(self, training=False), torch.no_grad():
-                batch = next(batches, None)
-            if batch is None:
-                break
-            for row_id, prediction in batch.rows():
-                if row_id < due or row_id in waiting:
-                    msg = f"row {row_id} was predicted twice; each row must keep the row id of its input."
-                    raise CompositionError(msg, place=row_id)
-                waiting[row_id] = prediction
-            while due in waiting:
-                yield waiting.pop(due)
-                due += 1
-        total = next(number_inputs)
-        if due < total:
-            msg = f"row {due} of {total} was not predicted; a stage of {self!r} lost it."
-            raise CompositionError(msg, place=due)
+        from pipeline.inference.predict import predict, predict_with_scores  # noqa: PLC0415 - as in `_summarize`
+
+        return (predict_with_scores if scores else predict)(self, self._predict, inputs)
+
+    def vectors(self, inputs: Iterable[I_contra]) -> Iterator[Tensor]:
+        """Yield the vector of each input, in the order of the inputs, lazily: the output of the last pooling.
+
+        The vector is on the CPU. Stages such as `Dropout` after `Pool` count as a part of it, heads do not.
+
+        Raises:
+            CompositionError: if no stage returns pooled vectors; or as in `predict`.
+
+        Example:
+            >>> from pipeline import Bucket, FromIds, Pad, classifier
+            >>> pipe = FromIds() >> Bucket(rows=2) >> Pad() >> classifier(9, 2, hidden_size=3)
+            >>> [vector.shape for vector in pipe.vectors([[1, 2], [], [3]])]
+            [torch.Size([6]), torch.Size([6]), torch.Size([6])]
+        """
+        from pipeline.inference.vectors import compute_vectors  # noqa: PLC0415
+
+        return compute_vectors(self, self._predict, inputs)
 
     def inspect(self, value: I_contra) -> "Inspection":
         """Run one input through every stage, and return a table of each stage's output."""
-        return self._inspect(next(_number_rows([value])))
+        return self._inspect(next(number_rows([value])))
 
-    def _run(self, values: Iterable[Any], *, predicts: bool) -> Iterator[Any]:
+    def _run(self, values: Iterable[Any], *, predicts: bool, observer: Observer | None = None) -> Iterator[Any]:
         reject_single_text(values)
         device = next((tensor.device for tensor in self.parameters()), None)
         check_ordered(values)
         flow: Iterable[Any] = read_inputs(iterate(values) if is_map_style(values) else values)
         has_length = not predicts
+        has_rows = False
         # Neighbors that take one value at a time run in one loop: fewer nested generators.
         for takes_one, group in groupby(self._numbered(), key=_takes_one_value):
             if takes_one:
-                flow = map_stages(list(group), flow, device, predicts=predicts)
+                flow = map_stages(list(group), flow, device, predicts=predicts, observer=observer)
                 continue
             for numbered in group:
                 if is_stream(numbered[1]):
+                    if observer is not None and not has_rows:
+                        flow, has_rows = show_rows(flow, observer), True
                     if has_length:
                         # The stages so far map one value to one: the stream may use the length of the input.
                         flow, has_length = SizedIterator(iter(flow), values), False
@@ -343,17 +362,3 @@ def _check_types(stages: Sequence[StageBase]) -> None:
             names = f"stage {number} `{type(left[-1]).__name__}` and stage {number + 1} `{type(right[0]).__name__}`"
             msg = f"between {names}: {problem}"
             raise CompositionError(msg)
-
-
-def _number_rows(inputs: Iterable[A]) -> Iterator[A]:
-    """Yield the inputs without their targets, which may be missing or unknown where predictions are wanted.
-
-    Inputs that are rows already get new row ids, since theirs may be from anywhere.
-    """
-    for row_id, value in enumerate(inputs):
-        if is_row(value):
-            yield cast("A", attrs.evolve(value, row_id=row_id, target=None))
-        elif isinstance(value, Example):
-            yield cast("A", Example(cast("Example[object]", value).input))
-        else:
-            yield value

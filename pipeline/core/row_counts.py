@@ -5,9 +5,11 @@ from itertools import count
 from operator import itemgetter
 from typing import Any, TypeVar, cast
 
+import attrs
+
 from pipeline.data.kinds import Kind
 from pipeline.data.metadata import Collated
-from pipeline.data.rows import FILLER, Row
+from pipeline.data.rows import FILLER, Example, Row, is_row
 from pipeline.errors import CompositionError
 
 A = TypeVar("A")
@@ -79,3 +81,17 @@ _first: Callable[[tuple[Any, int]], Any] = itemgetter(0)
 def count_values(values: Iterator[A], counter: "count[int]") -> Iterator[A]:
     """Yield the values; the next number of the counter is how many were yielded. In C, since it runs once per row."""
     return map(_first, zip(values, counter, strict=False))
+
+
+def number_rows(inputs: Iterable[A]) -> Iterator[A]:
+    """Yield the inputs without their targets, which may be missing or unknown where predictions are wanted.
+
+    Inputs that are rows already get new row ids, since theirs may be from anywhere.
+    """
+    for row_id, value in enumerate(inputs):
+        if is_row(value):
+            yield cast("A", attrs.evolve(value, row_id=row_id, target=None))
+        elif isinstance(value, Example):
+            yield cast("A", Example(cast("Example[object]", value).input))
+        else:
+            yield value

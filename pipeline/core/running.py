@@ -18,6 +18,40 @@ NumberedStage: TypeAlias = tuple[int, Any]
 """A stage with its position in a chain, from 1."""
 
 
+class Observer:
+    """Sees what flows through a chain of stages in prediction. Its methods do nothing by default."""
+
+    def see_input(self, row_id: int, value: object) -> None:
+        """See an input, without its target, before the first stage."""
+
+    def see_row(self, row: object) -> None:
+        """See an output of the input stages, before the first stream."""
+
+    def see_output(self, number: int, stage: object, value: object, output: object) -> None:
+        """See the input and the output of a stage that takes one value at a time.
+
+        Args:
+            number: the position of the stage in its chain, from 1.
+            stage: the stage.
+            value: its input.
+            output: its output.
+        """
+
+
+def show_inputs(values: Iterable[A], observer: Observer) -> Iterator[A]:
+    """Yield inputs, after the observer has seen each."""
+    for row_id, value in enumerate(values):
+        observer.see_input(row_id, value)
+        yield value
+
+
+def show_rows(rows: Iterable[A], observer: Observer) -> Iterator[A]:
+    """Yield rows, after the observer has seen each."""
+    for row in rows:
+        observer.see_row(row)
+        yield row
+
+
 def read_inputs(values: Iterable[A]) -> Iterator[A]:
     """Yield the inputs. An error of the input itself gets a note with the record, and names no stage."""
     record = 0
@@ -36,6 +70,7 @@ def run_stages(
     device: torch.device | None = None,
     *,
     predicts: bool = False,
+    observer: Observer | None = None,
 ) -> Any:  # noqa: ANN401
     """Run one value through stages. An error names the stage. With a device, batches are moved to it for modules."""
     if torch.compiler.is_compiling():
@@ -50,6 +85,8 @@ def run_stages(
             # A list of rows in, a batch or a list out. Two batches are compared around the stage itself.
             if predicts and isinstance(before, list):
                 check_rows_kept(type(stage).__name__, cast("object", before), value)
+            if observer is not None:
+                observer.see_output(number, stage, cast("object", before), value)
         except Exception as error:
             # The border does this too, but not for a `forward` from a class that is not a stage.
             named = make_stop_error(type(stage).__name__) if isinstance(error, StopIteration) else error
@@ -61,11 +98,16 @@ def run_stages(
 
 
 def map_stages(
-    stages: Sequence[NumberedStage], values: Iterable[Any], device: torch.device | None, *, predicts: bool
+    stages: Sequence[NumberedStage],
+    values: Iterable[Any],
+    device: torch.device | None,
+    *,
+    predicts: bool,
+    observer: Observer | None = None,
 ) -> Iterator[Any]:
     """Run values through stages, lazily."""
     for value in values:
-        yield run_stages(stages, value, device, predicts=predicts)
+        yield run_stages(stages, value, device, predicts=predicts, observer=observer)
 
 
 def map_together(numbered: NumberedStage, values: Iterable[Any]) -> Iterator[Any]:

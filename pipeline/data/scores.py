@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Generic, Self
+from itertools import islice
+from typing import Generic, Self, cast
 
 import attrs
 from jaxtyping import Float, Int64
 from torch import Tensor
-from typing_extensions import TypeVar, Unpack
+from typing_extensions import TypeVar, Unpack, override
 
 from pipeline.checks.shapes import checked
 from pipeline.checks.switches import checks_enabled
@@ -23,28 +24,41 @@ from pipeline.data.metadata import (
     make_row_metadata,
 )
 from pipeline.data.packing_order import PackingOrder, make_order
+from pipeline.data.predictions import ClassPrediction, LocateSteps, StepPrediction, compute_probabilities
 from pipeline.data.rows import FILLER
-from pipeline.data.tensors import to_ints
+from pipeline.data.tensors import to_floats, to_ints
 from pipeline.data.trees import ON_CPU, as_pytree
 from pipeline.errors import ShapeError, TargetError
 
 R_co = TypeVar("R_co", covariant=True)
+D_co = TypeVar("D_co", covariant=True, default=object)
 N = TypeVar("N", default=int)
 """The type of a predicted class: its id, or its name."""
 
 
-class Predictions(ABC, Generic[R_co]):
-    """A batch of predictions with the row id of each."""
+class Predictions(ABC, Generic[R_co, D_co]):
+    """A batch of predictions with the row id of each.
+
+    The second type variable is that of a prediction with its scores.
+    """
 
     @abstractmethod
     def rows(self) -> Iterator[tuple[int, R_co]]:
         """Yield the row id and the prediction of each row; fillers are left out."""
 
+    def scored_rows(self, locate: LocateSteps | None = None, /) -> Iterator[tuple[int, D_co]]:  # noqa: ARG002 - for others
+        """Yield the row id and the prediction with its scores; by default the prediction itself.
+
+        Args:
+            locate: returns where the steps of a row are in its input.
+        """
+        return cast("Iterator[tuple[int, D_co]]", self.rows())
+
 
 @as_pytree
 @checked
 @attrs.frozen(eq=False)
-class Scores(Collated, Predictions[N], Generic[N]):
+class Scores(Collated, Predictions[N, ClassPrediction[N]], Generic[N]):
     """One score per class for each row.
 
     Attributes:
@@ -73,6 +87,14 @@ class Scores(Collated, Predictions[N], Generic[N]):
         best, row_ids = to_ints(self.values.argmax(1)), to_ints(self.metadata.row_ids)
         return ((row_id, self.names[index]) for row_id, index in zip(row_ids, best, strict=True) if row_id != FILLER)
 
+    @override
+    def scored_rows(self, locate: LocateSteps | None = None, /) -> Iterator[tuple[int, ClassPrediction[N]]]:
+        """Yield the row id and the best class of each row, with the scores of all classes."""
+        found = _score_classes(self.values, self.names)
+        for row_id, each in zip(to_ints(self.metadata.row_ids), found, strict=True):
+            if row_id != FILLER:
+                yield row_id, ClassPrediction(*each)
+
     def with_values(self, values: Float[Tensor, "batch classes"]) -> Self:
         """Return the same rows and classes with other scores, such as scaled ones."""
         return attrs.evolve(self, values=values)
@@ -99,7 +121,7 @@ class Scores(Collated, Predictions[N], Generic[N]):
 @as_pytree
 @checked
 @attrs.frozen(eq=False)
-class StepScores(Collated, Predictions[list[N]], Generic[N]):
+class StepScores(Collated, Predictions[list[N], list[StepPrediction[N]]], Generic[N]):
     """One score per class for each real step, packed.
 
     Attributes:
@@ -144,6 +166,30 @@ class StepScores(Collated, Predictions[list[N]], Generic[N]):
                 classes = classes[answer_mask[row, :length]]
             yield row_id, [self.names[index] for index in to_ints(classes)]
 
+    @override
+    def scored_rows(self, locate: LocateSteps | None = None, /) -> Iterator[tuple[int, list[StepPrediction[N]]]]:
+        """Yield the row id of each row, and the best class of each step that needs a prediction, with all scores."""
+        found = _score_classes(self.values.index_select(0, self.order.reading_order), self.names)
+        metadata, lengths = self.metadata, to_ints(self.lengths)
+        starts = [0] * len(lengths) if metadata.start_steps is None else to_ints(metadata.start_steps)
+        for row, (row_id, length, start) in enumerate(zip(to_ints(metadata.row_ids), lengths, starts, strict=True)):
+            steps = list(islice(found, length))
+            if row_id == FILLER:
+                continue
+            needed: Sequence[int] = range(length)
+            if metadata.answer_mask is not None:
+                needed = to_ints(metadata.answer_mask[row, :length].nonzero().flatten())
+            spans = None if locate is None else locate(row_id)
+            if spans is not None and len(spans) < start + length:
+                spans = None  # a stage of the user's own added steps
+            yield (
+                row_id,
+                [
+                    StepPrediction(*steps[step], step=start + step, span=None if spans is None else spans[start + step])
+                    for step in needed
+                ],
+            )
+
     def with_values(self, values: Float[Tensor, "steps classes"]) -> Self:
         """Return the same rows and classes with other scores, such as scaled ones."""
         return attrs.evolve(self, values=values)
@@ -177,6 +223,18 @@ class StepScores(Collated, Predictions[list[N]], Generic[N]):
             return None if bool(has_target(targets).any()) else targets.new_full(self.values.shape[:1], IGNORED)
         # Targets are padded in either layout; the scores are packed.
         return targets.flatten().index_select(0, self.order.flat_indices(targets.shape[1]))
+
+
+def _score_classes(
+    values: Float[Tensor, "item classes"], names: Sequence[N]
+) -> Iterator[tuple[N, float, Float[Tensor, " classes"], Sequence[N]]]:
+    """Yield the best class of each item, its probability, the scores of the item, and the names of all classes."""
+    # One transfer from the device for the whole batch.
+    values = values.detach().cpu()
+    best = values.argmax(1, keepdim=True)
+    probabilities = compute_probabilities(values).gather(1, best).flatten()
+    for index, probability, scores in zip(to_ints(best.flatten()), to_floats(probabilities), values, strict=True):
+        yield names[index], probability, scores, names
 
 
 def check_names(names: Sequence[object], classes: int) -> None:

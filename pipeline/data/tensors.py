@@ -17,6 +17,9 @@ from_numpy: Callable[[NDArray[np.int64] | NDArray[np.bool_]], Tensor] = getattr(
 to_ints: Callable[[Tensor], list[int]] = methodcaller("tolist")
 """`Tensor.tolist` with a type, for tensors of integers with one axis."""
 
+to_floats: Callable[[Tensor], list[float]] = methodcaller("tolist")
+"""The same for floating-point tensors with one axis."""
+
 # Rows made from one chunk of lists are views of one tensor, because one allocation per short list costs more than the
 # copy itself. A kept row keeps its whole chunk alive, so a chunk is small: 16 lists and 512 integers (4 KiB).
 _CHUNK_LISTS: Final = 16

@@ -8,7 +8,7 @@ import attrs
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from typing_extensions import TypeVar, Unpack
+from typing_extensions import TypeVar, Unpack, override
 
 from pipeline.checks.shapes import checked
 from pipeline.checks.switches import checks_enabled
@@ -23,6 +23,7 @@ from pipeline.data.losses import (
     regression_loss,
 )
 from pipeline.data.metadata import BatchMetadata, Collated, check_metadata, make_row_metadata
+from pipeline.data.predictions import JointPrediction, LocateSteps, MultiLabelPrediction
 from pipeline.data.rows import FILLER
 from pipeline.data.scores import N, Predictions, check_names
 from pipeline.data.tensors import to_ints
@@ -30,6 +31,8 @@ from pipeline.data.trees import as_pytree
 from pipeline.errors import OptionError
 
 R = TypeVar("R")
+D = TypeVar("D", default=tuple[object, ...])
+"""The type of the tuple of the heads' predictions with their scores."""
 V = TypeVar("V", default=float)
 """The type of a predicted number, or of several: `float` or `list[float]`."""
 
@@ -39,7 +42,7 @@ _to_list: Callable[[Tensor], list[object]] = methodcaller("tolist")
 @as_pytree
 @checked
 @attrs.frozen(eq=False)
-class Values(Collated, Predictions[V], Generic[V]):
+class Values(Collated, Predictions[V, V], Generic[V]):
     """One number, or a vector of numbers, for each row.
 
     Attributes:
@@ -85,7 +88,7 @@ class Values(Collated, Predictions[V], Generic[V]):
 @as_pytree
 @checked
 @attrs.frozen(eq=False)
-class MultiLabelScores(Collated, Predictions[list[N]], Generic[N]):
+class MultiLabelScores(Collated, Predictions[list[N], MultiLabelPrediction[N]], Generic[N]):
     """One score per class for each row, where a row may have several classes or none.
 
     Attributes:
@@ -129,6 +132,14 @@ class MultiLabelScores(Collated, Predictions[list[N]], Generic[N]):
             if row_id != FILLER:
                 yield row_id, [name for name, is_predicted in zip(self.names, row, strict=True) if is_predicted]
 
+    @override
+    def scored_rows(self, locate: LocateSteps | None = None, /) -> Iterator[tuple[int, MultiLabelPrediction[N]]]:
+        """Yield the row id and the predicted classes of each row, with the scores of all classes."""
+        rows = zip(self.metadata.row_ids, self.values.detach().cpu(), strict=True)
+        real = (scores for row_id, scores in rows if row_id != FILLER)
+        for (row_id, labels), scores in zip(self.rows(), real, strict=True):
+            yield row_id, MultiLabelPrediction(labels, scores, self.names)
+
     def with_values(self, values: Float[Tensor, "batch classes"]) -> Self:
         """Return the same rows and classes with other scores, such as scaled ones."""
         return attrs.evolve(self, values=values)
@@ -147,7 +158,7 @@ class MultiLabelScores(Collated, Predictions[list[N]], Generic[N]):
 
 @as_pytree
 @attrs.frozen(eq=False)
-class Joint(Collated, Predictions[R], Generic[R]):
+class Joint(Collated, Predictions[R, JointPrediction[R, D]], Generic[R, D]):
     """The predictions of several heads for the same rows.
 
     Attributes:
@@ -166,6 +177,13 @@ class Joint(Collated, Predictions[R], Generic[R]):
         """Yield the row id and the joint prediction of each row."""
         for found in zip(*(part.rows() for part in self.parts.values()), strict=True):
             yield found[0][0], self.into(*(prediction for _, prediction in found))
+
+    @override
+    def scored_rows(self, locate: LocateSteps | None = None, /) -> Iterator[tuple[int, JointPrediction[R, D]]]:
+        """Yield the row id and the joint prediction of each row, with the predictions of the heads and their scores."""
+        heads = zip(*(part.scored_rows(locate) for part in self.parts.values()), strict=True)
+        for (row_id, prediction), scored in zip(self.rows(), heads, strict=True):
+            yield row_id, JointPrediction(prediction, cast("D", tuple(each for _, each in scored)))
 
     def losses(self, **options: Unpack[JointLossOptions]) -> dict[str, Tensor]:
         """Return the loss of each head by name, with the head's own default loss.

@@ -15,7 +15,8 @@ from typing_extensions import override
 from pipeline.checks.hints import describe
 from pipeline.core.stage import Spec, Stage
 from pipeline.data.iteration import iterate
-from pipeline.data.kinds import Ids, K, Vectors
+from pipeline.data.kinds import Ids, K, Kind, Vectors
+from pipeline.data.predictions import Span
 from pipeline.data.rows import Example, Row, reject_single_text
 from pipeline.data.tensors import to_ints, to_tensors
 from pipeline.errors import ShapeError, ValuesError
@@ -38,6 +39,19 @@ class InputStage(Stage[X | Example[X], Row[K]], Generic[X, K]):
     @abstractmethod
     def make_rows(self, examples: Sequence[Example[X]], row_ids: Sequence[int]) -> list[Row[K]]:
         """Return the rows of some examples, with these row ids."""
+
+    def locate_steps(self, value: X, row: Row[K]) -> Sequence[Span] | None:  # noqa: ARG002 - for stages that override it
+        """Return the start and the end of each step of a row in the input that it was made of.
+
+        Args:
+            value: the input.
+            row: its row.
+
+        Returns:
+            for a text the offsets of the tokens, for other inputs the number of each step and the one after; None if
+            offsets were not kept.
+        """
+        return locate_in_row(row)
 
     @override
     def build(self, spec: Spec, /) -> Spec:
@@ -64,6 +78,14 @@ class InputStage(Stage[X | Example[X], Row[K]], Generic[X, K]):
         while chunk := to_examples(islice(inputs, _CHUNK)):
             yield from self.make_rows(chunk, range(first, first + len(chunk)))
             first += len(chunk)
+
+
+def locate_in_row(row: Row[Kind]) -> Sequence[Span]:
+    """Return the offsets of a row's tokens, or else the number of each step and the one after."""
+    sequence = row.sequence
+    if isinstance(sequence, Ids) and sequence.offsets is not None:
+        return list(zip(to_ints(sequence.offsets[:, 0]), to_ints(sequence.offsets[:, 1]), strict=True))
+    return [(row.start_step + step, row.start_step + step + 1) for step in range(len(row))]
 
 
 def to_examples(values: Iterable[X | Example[X]]) -> list[Example[X]]:

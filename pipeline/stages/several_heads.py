@@ -9,7 +9,7 @@ from typing_extensions import TypeVar, override
 from pipeline.checks.hints import describe
 from pipeline.core.stage import I_contra, ModuleStage, Spec, Stage, StageBase
 from pipeline.data.scores import Predictions
-from pipeline.data.values import Joint
+from pipeline.data.values import D, Joint
 from pipeline.errors import OptionError, ShapeError
 from pipeline.stages.branches import Branching, build_branch
 from pipeline.stages.join import Branch, name_branches
@@ -18,16 +18,20 @@ A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
 R = TypeVar("R")
+D1 = TypeVar("D1")
+D2 = TypeVar("D2")
+D3 = TypeVar("D3")
+D4 = TypeVar("D4")
 R1 = TypeVar("R1")
 R2 = TypeVar("R2")
 R3 = TypeVar("R3")
 R4 = TypeVar("R4")
 
-_Head: TypeAlias = Stage[B, Predictions[R]]
+_Head: TypeAlias = Stage[B, Predictions[R, D]]
 
 
 @final
-class Heads(Branching, ModuleStage[I_contra, Joint[R]], Generic[I_contra, R]):
+class Heads(Branching, ModuleStage[I_contra, Joint[R, D]], Generic[I_contra, R, D]):
     """Run several heads on the same input, each with targets and a loss of its own.
 
     The prediction of a row joins those of its heads: in a tuple, or in the class that is passed as `into`, whose
@@ -63,9 +67,9 @@ class Heads(Branching, ModuleStage[I_contra, Joint[R]], Generic[I_contra, R]):
 
     @overload
     def __init__(
-        self: "Heads[A, tuple[R1, R2]]",
-        first: Branch[A, B, Predictions[R1]],
-        second: _Head[B, R2],
+        self: "Heads[A, tuple[R1, R2], tuple[D1, D2]]",
+        first: Branch[A, B, Predictions[R1, D1]],
+        second: _Head[B, R2, D2],
         /,
         *,
         names: Sequence[str] | None = None,
@@ -74,9 +78,9 @@ class Heads(Branching, ModuleStage[I_contra, Joint[R]], Generic[I_contra, R]):
     ) -> None: ...
     @overload
     def __init__(
-        self: "Heads[A, C]",
-        first: Branch[A, B, Predictions[R1]],
-        second: _Head[B, R2],
+        self: "Heads[A, C, tuple[D1, D2]]",
+        first: Branch[A, B, Predictions[R1, D1]],
+        second: _Head[B, R2, D2],
         /,
         *,
         into: Callable[[R1, R2], C],
@@ -86,10 +90,10 @@ class Heads(Branching, ModuleStage[I_contra, Joint[R]], Generic[I_contra, R]):
     ) -> None: ...
     @overload
     def __init__(
-        self: "Heads[A, tuple[R1, R2, R3]]",
-        first: Branch[A, B, Predictions[R1]],
-        second: _Head[B, R2],
-        third: _Head[B, R3],
+        self: "Heads[A, tuple[R1, R2, R3], tuple[D1, D2, D3]]",
+        first: Branch[A, B, Predictions[R1, D1]],
+        second: _Head[B, R2, D2],
+        third: _Head[B, R3, D3],
         /,
         *,
         names: Sequence[str] | None = None,
@@ -98,10 +102,10 @@ class Heads(Branching, ModuleStage[I_contra, Joint[R]], Generic[I_contra, R]):
     ) -> None: ...
     @overload
     def __init__(
-        self: "Heads[A, C]",
-        first: Branch[A, B, Predictions[R1]],
-        second: _Head[B, R2],
-        third: _Head[B, R3],
+        self: "Heads[A, C, tuple[D1, D2, D3]]",
+        first: Branch[A, B, Predictions[R1, D1]],
+        second: _Head[B, R2, D2],
+        third: _Head[B, R3, D3],
         /,
         *,
         into: Callable[[R1, R2, R3], C],
@@ -111,11 +115,11 @@ class Heads(Branching, ModuleStage[I_contra, Joint[R]], Generic[I_contra, R]):
     ) -> None: ...
     @overload
     def __init__(
-        self: "Heads[A, tuple[R1, R2, R3, R4]]",
-        first: Branch[A, B, Predictions[R1]],
-        second: _Head[B, R2],
-        third: _Head[B, R3],
-        fourth: _Head[B, R4],
+        self: "Heads[A, tuple[R1, R2, R3, R4], tuple[D1, D2, D3, D4]]",
+        first: Branch[A, B, Predictions[R1, D1]],
+        second: _Head[B, R2, D2],
+        third: _Head[B, R3, D3],
+        fourth: _Head[B, R4, D4],
         /,
         *,
         names: Sequence[str] | None = None,
@@ -124,11 +128,11 @@ class Heads(Branching, ModuleStage[I_contra, Joint[R]], Generic[I_contra, R]):
     ) -> None: ...
     @overload
     def __init__(
-        self: "Heads[A, C]",
-        first: Branch[A, B, Predictions[R1]],
-        second: _Head[B, R2],
-        third: _Head[B, R3],
-        fourth: _Head[B, R4],
+        self: "Heads[A, C, tuple[D1, D2, D3, D4]]",
+        first: Branch[A, B, Predictions[R1, D1]],
+        second: _Head[B, R2, D2],
+        third: _Head[B, R3, D3],
+        fourth: _Head[B, R4, D4],
         /,
         *,
         into: Callable[[R1, R2, R3, R4], C],
@@ -164,7 +168,7 @@ class Heads(Branching, ModuleStage[I_contra, Joint[R]], Generic[I_contra, R]):
         return Spec()
 
     @override
-    def forward(self, value: I_contra) -> Joint[R]:
+    def forward(self, value: I_contra) -> Joint[R, D]:
         """Return the predictions of all heads.
 
         Raises:

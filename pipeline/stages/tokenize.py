@@ -1,8 +1,9 @@
 """Input stages for text: `Tokenize` for texts, `TokenizeWords` for rows of words."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
+from itertools import accumulate, pairwise
 from os import PathLike
 from pathlib import Path
 from types import NoneType
@@ -15,13 +16,14 @@ from typing_extensions import Unpack, override
 from pipeline.builtin.tokenizers import HuggingFaceTokenizer, SpecialTokens
 from pipeline.checks.hints import describe
 from pipeline.data.kinds import Ids
+from pipeline.data.predictions import Span
 from pipeline.data.rows import Example, Row, reject_single_text
 from pipeline.data.tensors import from_numpy, to_tensor, to_tensors
 from pipeline.errors import OptionError, ShapeError, TargetError, TextError
-from pipeline.labels import Target, is_step_target, to_steps
+from pipeline.labels import OneTarget, Target, is_step_target, to_steps
 from pipeline.parts.tokenizer import Tokenizer, Tokens
 from pipeline.registry import registry
-from pipeline.stages.input_stage import InputStage
+from pipeline.stages.input_stage import InputStage, locate_in_row
 
 X = TypeVar("X")
 
@@ -166,10 +168,9 @@ class TextInputStage(InputStage[X, Ids]):
         ids = map(Ids, to_tensors([tokens.ids for tokens in found]))
         if not self.by_words and set(map(type, targets)) == {NoneType}:
             return list(map(Row, ids, targets, row_ids))
-        aligned = map(self._align_targets, found, targets, row_ids)
+        aligned = map(self._align_named, found, targets, row_ids)
         return [
-            Row(values, target if steps is None else steps, row, mask)
-            for values, target, row, (steps, mask) in zip(ids, targets, row_ids, aligned, strict=True)
+            Row(values, target, row, mask) for values, row, (target, mask) in zip(ids, row_ids, aligned, strict=True)
         ]
 
     def tokenize(self, inputs: list[X], row_ids: Sequence[int]) -> list[Tokens]:
@@ -234,8 +235,8 @@ class TextInputStage(InputStage[X, Ids]):
         Raises:
             TargetError: if there are targets per step, but not one per token (or word).
         """
-        steps, mask = self._align_targets(tokens, target, row)
         room = self._get_room(len(tokens.ids))
+        target, mask = self._align_named(tokens, target, row, room)
         ids = tokens.ids if room >= len(tokens.ids) else tokens.ids[:room]
         if self.bos or self.eos:
             vocabulary = self.tokenizer.vocabulary
@@ -245,13 +246,24 @@ class TextInputStage(InputStage[X, Ids]):
             # bos and eos have no target, and no prediction is wanted for them.
             inner = mask if mask is not None else [True] * len(tokens.ids)
             mask = [*(False for _ in bos), *inner[:room], *(False for _ in eos)]
-            steps = None if steps is None else [*(None for _ in bos), *steps[:room], *(None for _ in eos)]
         elif room < len(tokens.ids):
             mask = None if mask is None else mask[:room]
-            steps = None if steps is None else steps[:room]
         values = to_tensor(ids)
         spans = self._get_spans(tokens, room) if self.offsets else None
-        return Row(Ids(values, spans), target if steps is None else steps, row, mask)
+        return Row(Ids(values, spans), target, row, mask)
+
+    def _align_named(
+        self, tokens: Tokens, target: Target, row: int, room: int | None = None
+    ) -> tuple[Target, list[bool] | None]:
+        """Return the target, with one entry per step of the row where it is per step, and the answer mask."""
+        named = target if isinstance(target, Mapping) else {"": target}
+        # Without a target, for the mask.
+        _, mask = self._align_targets(tokens, None, row)
+        fitted: dict[str, OneTarget] = {}
+        for name, each in named.items():
+            steps, _ = self._align_targets(tokens, each, row)
+            fitted[name] = each if steps is None else [*[None] * self.bos, *steps[:room], *[None] * self.eos]
+        return (fitted if isinstance(target, Mapping) else fitted[""]), mask
 
     def _get_spans(self, tokens: Tokens, room: int) -> torch.Tensor:
         spans = list(tokens.offsets[:room])
@@ -335,6 +347,10 @@ class Tokenize(TextInputStage[str]):
         return self.tokenizer.encode(inputs, offsets=self.offsets)
 
     @override
+    def locate_steps(self, value: str, row: Row[Ids]) -> Sequence[Span] | None:
+        return None if row.sequence.offsets is None else locate_in_row(row)
+
+    @override
     def _align_targets(
         self, tokens: Tokens, target: Target, row: int
     ) -> tuple[Sequence[int | str | None] | None, list[bool] | None]:
@@ -406,6 +422,27 @@ class TokenizeWords(TextInputStage[Sequence[str]]):
         steps = cast("Sequence[int | str | None]", to_steps(target))
         return [steps[word] if first else None for word, first in zip(tokens.words, is_first, strict=True)], mask
 
+    @override
+    def locate_steps(self, value: Sequence[str], row: Row[Ids]) -> Sequence[Span] | None:
+        """Return the place of each step in the words, joined by spaces: of a word's first token, that of the word."""
+        words = join_spans(value)
+        end = words[-1][1] if words else 0
+        tokens = locate_in_row(row)
+        spans: list[Span] = []
+        word = -1
+        for step, (first, last) in enumerate(tokens):
+            is_added = (self.bos and step == 0) or (self.eos and step == len(tokens) - 1)
+            if is_added:
+                spans.append((0, 0) if step == 0 and self.bos else (end, end))
+            elif row.answer_mask is None or row.answer_mask[step]:
+                word += 1
+                spans.append(words[word])
+            elif row.sequence.offsets is None:
+                spans.append(words[word])
+            else:
+                spans.append((words[word][0] + first, words[word][0] + last))
+        return spans
+
     def _add_missing_words(self, tokens: Tokens, count: int) -> Tokens:
         """Give each word without tokens the unknown token, so that every word has a step."""
         missing = sorted(set(range(count)).difference(tokens.words))
@@ -423,6 +460,17 @@ class TokenizeWords(TextInputStage[Sequence[str]]):
         found.sort(key=lambda token: token[0])
         words, ids, spans = zip(*found, strict=True)
         return Tokens(ids, spans if self.offsets else (), words)
+
+
+def join_spans(texts: Iterable[str]) -> list[Span]:
+    """Return the start and the end of each text in all of them, joined by spaces.
+
+    Example:
+        >>> join_spans(["New", "York"])
+        [(0, 3), (4, 8)]
+    """
+    ends = [0, *accumulate(len(text) + 1 for text in texts)]
+    return [(start, end - 1) for start, end in pairwise(ends)]
 
 
 def _check_text(value: object, row: int) -> str:
