@@ -54,12 +54,14 @@ def is_vector(target: object) -> TypeIs[Sequence[float]]:
         >>> is_vector([2, 0.5]), is_vector([2, 1]), is_vector([2, float("nan")]), is_vector(0.5)
         (True, False, False, False)
     """
+    if not _is_list(target):
+        return False
     if not isinstance(target, Sequence):
         # Data types of NumPy and torch say so in their names.
-        return _is_list(target) and "float" in str(getattr(target, "dtype", ""))
+        return "float" in str(getattr(target, "dtype", ""))
     entries = cast("Sequence[object]", target)
     # Fast path: these types need no look at each entry.
-    return _is_list(target) and not set(map(type, entries)) <= {int, str, NoneType} and any(map(_is_fraction, entries))
+    return not set(map(type, entries)) <= {int, str, NoneType} and any(map(_is_fraction, entries))
 
 
 def _is_list(target: object) -> bool:

@@ -14,7 +14,7 @@ from typing_extensions import override
 from pipeline.checks.hints import describe
 from pipeline.checks.options import check_int
 from pipeline.errors import TargetError
-from pipeline.labels import Labels, get_scalar, is_missing
+from pipeline.labels import Labels, get_scalar, is_missing, to_steps
 
 MISSING: Final = torch.nan
 """The target of a row without one, if targets are numbers. Classes have `IGNORED` instead."""
@@ -77,7 +77,7 @@ def _to_numbers(target: object, shape: tuple[int, ...], row: int) -> object:
     value = get_scalar(target)
     try:
         value = float(value) if isinstance(value, str) else value
-        array = np.array(value.detach().cpu() if isinstance(value, Tensor) else value)
+        array = np.array(to_steps(value))
     except (TypeError, ValueError, RuntimeError):
         array = np.array("")
     # A larger number would be infinite in the tensor.

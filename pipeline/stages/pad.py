@@ -183,17 +183,16 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
         raise LengthError(msg, row=row.row_id, length=len(sequence), max_length=limit)
 
 
-def _check_targets(targets: object) -> None:
+def _check_targets(targets: Targets | NamedTargets | None) -> None:
     """Reject types of targets that are none.
 
     Raises:
         OptionError: with what was given.
     """
-    named = cast("Mapping[str, object]", targets) if isinstance(targets, Mapping) else None
-    kinds = [targets] if named is None else list(named.values())
+    kinds: list[object] = list(targets.values()) if isinstance(targets, Mapping) else [targets]
     if targets is not None and (not kinds or not all(isinstance(kind, Labels | TargetType) for kind in kinds)):
         msg = f"targets must be Labels, Numbers, MultiLabels, or one of these for each name, got {targets!r:.60}."
-        raise OptionError(msg, targets=named or targets)
+        raise OptionError(msg, targets=targets)
 
 
 def _pad_answer_mask(rows: Sequence[Row[Kind]], width: int) -> Bool[Tensor, "batch time"] | None:
