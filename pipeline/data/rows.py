@@ -6,8 +6,8 @@ from typing import Final, Generic
 import attrs
 from typing_extensions import TypeIs, TypeVar
 
-from pipeline.data.kinds import K, K_co, Kind
-from pipeline.errors import TargetError, TextError
+from pipeline.data.kinds import Composite, K, K_co, Kind, get_kind_class
+from pipeline.errors import OptionError, TargetError, TextError
 from pipeline.labels import OneTarget, Target, is_step_target
 
 FILLER: Final = -1
@@ -78,6 +78,7 @@ def cut_row(row: Row[K], begin: int, end: int) -> Row[K]:
 
     Raises:
         TargetError: if the row has a list of targets, but not one per step.
+        OptionError: for a later part of a row with sides.
 
     Example:
         >>> import torch
@@ -87,9 +88,28 @@ def cut_row(row: Row[K], begin: int, end: int) -> Row[K]:
         >>> part.sequence.values.tolist(), part.target, part.row_id, part.start_step
         ([6, 7], [None, 1], 4, 1)
     """
+    if begin:
+        # The first part alone is the row, truncated.
+        reject_split(type(row.sequence))
     window = slice(begin, end)
     answer_mask = None if row.answer_mask is None else row.answer_mask[window]
     return Row(row.sequence.cut(window), _cut_target(row, window), row.row_id, answer_mask, row.start_step + begin)
+
+
+def reject_split(kind: type[Kind]) -> None:
+    """Reject a kind whose rows cannot be split into parts.
+
+    Raises:
+        OptionError: for a class derived from `Sides`. A part would pair steps of one side with those at the same place
+            of another, or with nothing.
+    """
+    found = get_kind_class(kind)
+    if isinstance(found, type) and issubclass(found, Composite) and not found.aligned:
+        msg = (
+            f"rows of {found.__name__} cannot be split, because their sides belong together as a whole; "
+            'use Bucket(..., too_long="truncate") or too_long="alone", or shorten the sides before.'
+        )
+        raise OptionError(msg, kind=found.__name__)
 
 
 def make_filler(row: Row[K]) -> Row[K]:

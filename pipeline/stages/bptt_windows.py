@@ -12,7 +12,7 @@ from pipeline.checks.options import check_int
 from pipeline.core.stage import Spec
 from pipeline.data.iteration import iterate
 from pipeline.data.kinds import Ids, K, Kind
-from pipeline.data.rows import Row, cut_row, is_row, make_filler
+from pipeline.data.rows import Row, cut_row, is_row, make_filler, reject_split
 from pipeline.errors import LengthError, OptionError
 from pipeline.stages.resumable import Resumable, check_row
 
@@ -40,7 +40,7 @@ class BPTTWindows(Resumable[Row[K], list[Row[K]]]):
         steps: the maximum number of steps of a window.
 
     Raises:
-        OptionError: if a number is below 1.
+        OptionError: if a number is below 1, or for rows with `Sides`, which cannot be split.
 
     Example:
         >>> import torch
@@ -57,6 +57,7 @@ class BPTTWindows(Resumable[Row[K], list[Row[K]]]):
     @overload
     def __init__(self, kind: type[K], *, rows: int, steps: int) -> None: ...
     def __init__(self, kind: type[Kind] = Ids, *, rows: int, steps: int) -> None:
+        reject_split(kind)
         self.kind: Final = kind
         self.rows: Final = check_int("rows", rows, minimum=1)
         self.steps: Final = check_int("steps", steps, minimum=1)

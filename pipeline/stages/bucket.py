@@ -16,7 +16,7 @@ from pipeline.checks.options import check_choice, check_int
 from pipeline.core.stage import Spec
 from pipeline.data.iteration import find_length, iterate
 from pipeline.data.kinds import Ids, K, Kind
-from pipeline.data.rows import Row, cut_row
+from pipeline.data.rows import Row, cut_row, reject_split
 from pipeline.errors import LengthError, OptionError
 from pipeline.stages.resumable import Resumable, check_row
 
@@ -62,8 +62,8 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
         rows: instead of a policy, the limit on a batch's rows. Give this, `max_padded_steps` or both.
         too_long: without a policy, what to do with a row longer than `max_padded_steps`: `raise` an error, let it be
             `alone` in a batch over the limit, `truncate` it, or `split` it into parts with the same row id, which are
-            batched like rows. A class of the whole row goes with each part. Prediction neither raises for a long row
-            nor splits it: it is `alone`.
+            batched like rows. A class of the whole row goes with each part; rows with `Sides` cannot be split.
+            Prediction neither raises for a long row nor splits it: it is `alone`.
         buffer_size: the maximum number of rows to read ahead, whatever the policy and the length of the input; None for
             no such limit.
         seed: the seed of the shuffling. None does not shuffle: each pool's batches are in order of length.
@@ -71,7 +71,7 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
 
     Raises:
         OptionError: if neither a policy nor `max_padded_steps` nor `rows` is given, or both are, or a number is too
-            small.
+            small, or rows with `Sides` are to be split.
 
     Example:
         >>> import torch
@@ -100,6 +100,8 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
     ) -> None:
         self.kind: Final = kind
         self.policy: Final = _make_policy(policy, max_padded_steps, rows, too_long)
+        if self.policy.too_long == "split":
+            reject_split(kind)
         self.buffer_size: Final = None if buffer_size is None else check_int("buffer_size", buffer_size, minimum=1)
         self.seed: Final = None if seed is None else check_int("seed", seed, minimum=0)
         check_choice("uneven", uneven, get_args(Uneven))

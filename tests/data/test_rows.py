@@ -2,15 +2,18 @@
 
 import copy
 import pickle
+from collections.abc import Callable
 
 import pytest
 import torch
 
-from pipeline import Example, FromIds, Ids, Row, Tokenize, Vectors
+from pipeline import BPTTWindows, Bucket, Example, FromIds, Ids, Row, Tokenize, Vectors
+from pipeline.batching import Rows
 from pipeline.data.rows import FILLER, cut_row, make_filler
 from pipeline.data.tensors import to_ints
-from pipeline.errors import TargetError
+from pipeline.errors import OptionError, TargetError
 from pipeline.labels import Target
+from support.records import Pair
 from support.untyped import to_list, untyped
 
 
@@ -57,3 +60,25 @@ def test_a_vector_of_numbers_is_a_target_of_the_whole_row() -> None:
     assert cut_row(Row(Ids(torch.tensor([5, 6])), target=[float("nan"), 2]), 1, 2).target == [2]
     named: Target = {"size": [0.5, 2], "tags": [1, 2], "kind": {"a"}}
     assert cut_row(Row(Ids(torch.tensor([5, 6])), target=named), 1, 2).target == {**named, "tags": [2]}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Bucket(Pair, max_padded_steps=2, too_long="split"),
+        lambda: Bucket(Pair, policy=Rows(2, longest=2, too_long="split")),
+        lambda: BPTTWindows(Pair, rows=1, steps=2),
+        lambda: cut_row(Row(Pair(Ids(torch.arange(3)), Ids(torch.arange(1)))), 2, 4),
+    ],
+)
+def test_rows_with_sides_are_not_split(make: Callable[[], object]) -> None:
+    """A later part would have an empty side, and the class of the pair."""
+    with pytest.raises(OptionError, match=r'rows of Pair cannot be split.*use Bucket\(..., too_long="truncate"\)'):
+        make()
+
+
+def test_rows_with_sides_are_truncated() -> None:
+    """The first part alone stands for the row."""
+    row = Row(Pair(Ids(torch.arange(3)), Ids(torch.arange(1))), target="A")
+    [[cut]] = Bucket(Pair, max_padded_steps=2, too_long="truncate")([row])
+    assert [len(side) for side in cut.sequence.get_sequences().values()] == [2, 1]
