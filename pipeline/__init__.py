@@ -17,7 +17,7 @@ from pipeline.data.states import Causal, MaybeCausal, Pooled, States
 from pipeline.data.values import Joint, MultiLabelScores, Values
 from pipeline.forecast.forecast import plan
 from pipeline.labels import Labels, Target
-from pipeline.models import classifier, language_model, tagger
+from pipeline.models import classifier, language_model, matcher, tagger
 from pipeline.parts.attention import Attention
 from pipeline.parts.encoder import Encoder
 from pipeline.parts.pooling import Pooling
@@ -45,6 +45,7 @@ from pipeline.stages.regress import Regress
 from pipeline.stages.several_heads import Heads
 from pipeline.stages.shift import Shift
 from pipeline.stages.tokenize import Tokenize, TokenizeWords
+from pipeline.stages.tokenize_pair import TextPair, TokenizePair
 from pipeline.targets import MultiLabels, Numbers
 
 __version__ = version("ragged-pipeline")
@@ -113,7 +114,9 @@ __all__ = [
     "StreamChain",
     "Tag",
     "Target",
+    "TextPair",
     "Tokenize",
+    "TokenizePair",
     "TokenizeWords",
     "Tokenizer",
     "TypePreserving",
@@ -125,6 +128,7 @@ __all__ = [
     "classifier",
     "errors",
     "language_model",
+    "matcher",
     "plan",
     "read",
     "set_checks",

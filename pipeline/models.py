@@ -1,22 +1,24 @@
-"""Whole models, composed of stages: a classifier, a tagger and a language model."""
+"""Whole models, composed of stages: a classifier, a matcher of pairs, a tagger and a language model."""
 
 from typing import TypedDict, overload
 
 from typing_extensions import Unpack
 
 from pipeline.core.chain import Chain
-from pipeline.data.batches import Padded
+from pipeline.data.batches import Batch, Padded
 from pipeline.data.kinds import Ids
 from pipeline.data.scores import Scores, StepScores
-from pipeline.data.states import MaybeCausal, States
+from pipeline.data.states import MaybeCausal, Pooled, States
 from pipeline.labels import Labels
 from pipeline.stages.attend import AttendEarlier
 from pipeline.stages.dropout import Dropout
 from pipeline.stages.embed import Embed
 from pipeline.stages.encode import Encode
 from pipeline.stages.heads import Classify, NextToken, Tag
+from pipeline.stages.join import Join
 from pipeline.stages.pack import Pack
 from pipeline.stages.pool import Pool
+from pipeline.stages.tokenize_pair import TextPair
 
 
 class TaggerOptions(TypedDict, total=False):
@@ -71,6 +73,59 @@ def classifier(
     pooled = states >> Pool(pooling) >> Dropout(dropout)
     # Two equal calls: each selects another overload of Classify, and so another type of prediction.
     return pooled >> Classify(classes) if isinstance(classes, int) else pooled >> Classify(classes)
+
+
+class MatcherOptions(ClassifierOptions, total=False):
+    """The options of `matcher`, which describes them."""
+
+    shared: bool
+
+
+@overload
+def matcher(
+    num_embeddings: int, classes: int, **options: Unpack[MatcherOptions]
+) -> Chain[Padded[TextPair], Scores[int]]: ...
+@overload
+def matcher(
+    num_embeddings: int, classes: Labels, **options: Unpack[MatcherOptions]
+) -> Chain[Padded[TextPair], Scores[str]]: ...
+def matcher(
+    num_embeddings: int,
+    classes: int | Labels,
+    *,
+    embedding_dim: int = 100,
+    hidden_size: int = 128,
+    encoder: str = "bilstm",
+    pooling: str = "max",
+    dropout: float = 0.0,
+    shared: bool = True,
+) -> Chain[Padded[TextPair], Scores[int]] | Chain[Padded[TextPair], Scores[str]]:
+    """Make a model that predicts one class per pair of texts, such as entailment or paraphrase.
+
+    Each text becomes a vector; u, v, |u - v| and u * v are classified.
+
+    Args:
+        num_embeddings: the number of ids, such as `tokenize.vocab_size`.
+        classes: the number of classes, or the labels; with labels, predictions are class names.
+        embedding_dim: as in `classifier`.
+        hidden_size: as in `classifier`.
+        encoder: as in `classifier`.
+        pooling: as in `classifier`.
+        dropout: the dropout probability of embeddings and compared vectors.
+        shared: whether both texts are read with the same weights.
+
+    Source: Conneau et al. 2017, "Supervised Learning of Universal Sentence Representations", arXiv:1705.02364. They
+    classify with a hidden layer of 512 features more.
+
+    Example:
+        >>> matcher(1_000, Labels(["no", "yes"]))
+        Pack >> Join >> Dropout >> Classify
+    """
+    first = _make_reader(num_embeddings, embedding_dim, hidden_size, encoder, pooling, dropout)
+    second = first if shared else _make_reader(num_embeddings, embedding_dim, hidden_size, encoder, pooling, dropout)
+    compared = Pack(TextPair) >> Join(TextPair.first >> first, TextPair.second >> second, how="compare")
+    pairs = compared >> Dropout(dropout)
+    return pairs >> Classify(classes) if isinstance(classes, int) else pairs >> Classify(classes)
 
 
 @overload
@@ -141,3 +196,10 @@ def _make_encoder(
 ) -> Chain[Padded[Ids], States[MaybeCausal]]:
     embedded = Pack() >> Embed(num_embeddings, embedding_dim) >> Dropout(dropout)
     return embedded >> Encode(encoder, hidden_size=hidden_size)
+
+
+def _make_reader(
+    num_embeddings: int, embedding_dim: int, hidden_size: int, encoder: str, pooling: str, dropout: float
+) -> Chain[Batch[Ids], Pooled]:
+    embedded = Embed(num_embeddings, embedding_dim) >> Dropout(dropout)
+    return embedded >> Encode(encoder, hidden_size=hidden_size) >> Pool(pooling)

@@ -1,6 +1,6 @@
 """Batches: rows collated into tensors, in the padded or the packed layout."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Generic, Literal, Self, TypeAlias, cast
 
 import attrs
@@ -156,8 +156,8 @@ class Padded(Collated, Generic[K_co]):
         return attrs.evolve(self, initial_carry=_select_carry(before, self.metadata))
 
     def report(self) -> Report:
-        """Return the numbers of real and padded steps."""
-        return Report(1, self.metadata.rows, self.order.steps, len(self.lengths) * self.width)
+        """Return the numbers of real and padded steps; of rows with sides, those of all sides."""
+        return _report(self)
 
 
 @as_pytree
@@ -229,11 +229,19 @@ class Packed(Collated, Generic[K_co]):
 
     def report(self) -> Report:
         """Return the number of real steps, and of the padded steps that packing leaves out."""
-        return Report(1, self.metadata.rows, self.order.steps, len(self.lengths) * self.width)
+        return _report(self)
 
 
 Batch: TypeAlias = Padded[K] | Packed[K]
 """A batch in either layout."""
+
+
+def _report(batch: Batch[Kind]) -> Report:
+    kind = get_kind_class(batch.kind)
+    has_sides = isinstance(kind, type) and issubclass(kind, Composite) and not kind.aligned
+    parts: Sequence[Batch[Kind]] = [*(batch.fields or {}).values()] if has_sides else [batch]
+    steps, padded = sum(part.order.steps for part in parts), sum(len(part.lengths) * part.width for part in parts)
+    return Report(1, batch.metadata.rows, steps, padded)
 
 
 def is_batch(value: object) -> TypeIs[Batch[Kind]]:

@@ -166,6 +166,11 @@ class Composite(Kind):
 
     _kinds: ClassVar[Mapping[str, type[Kind]]]
 
+    @classmethod
+    def is_pair(cls) -> bool:
+        """Return whether rows have two sequences, each with its own length: batches are planned by both."""
+        return not cls.aligned and len(cls.get_kinds()) == 2
+
     def get_sequences(self) -> dict[str, Kind]:
         """Return the sequence of each field."""
         return {name: cast("Kind", getattr(self, name)) for name in self.get_kinds()}
@@ -199,6 +204,19 @@ def _check_is_kind(cls: type, name: str, hint: object) -> type[Kind]:
         msg = f"field {name!r} of {cls.__name__} must be Ids, Vectors, Hidden or Nested of these, got {hint!r}."
         raise TypeError(msg)
     return cast("type[Kind]", hint)
+
+
+def count_steps(sequence: Kind) -> tuple[int, ...]:
+    """Return the number of steps of a sequence, or of each side of a pair.
+
+    Example:
+        >>> import torch
+        >>> count_steps(Ids(torch.tensor([5, 6])))
+        (2,)
+    """
+    if isinstance(sequence, Composite) and sequence.is_pair():
+        return tuple(map(len, sequence.get_sequences().values()))
+    return (len(sequence),)
 
 
 def concat_sequences(sequences: Sequence[K]) -> K:

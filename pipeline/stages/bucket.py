@@ -15,12 +15,13 @@ from pipeline.batching.policies import Budget, Policy, Rows, TooLong
 from pipeline.checks.options import check_choice, check_int
 from pipeline.core.stage import Spec
 from pipeline.data.iteration import find_length, iterate
-from pipeline.data.kinds import Ids, K, Kind
+from pipeline.data.kinds import Ids, K, Kind, count_steps
 from pipeline.data.rows import Row, cut_row, reject_split
 from pipeline.errors import LengthError, OptionError
 from pipeline.stages.resumable import Resumable, check_row
 
-_RowAndLength: TypeAlias = tuple[Row[K], int]
+_RowAndLengths: TypeAlias = tuple[Row[K], tuple[int, ...]]
+"""A row and its number of steps, or that of each of two sides."""
 
 _PLAN_POSITION: Final = 3
 """The count of numbers in the position of a cursor within an epoch that was read as a whole."""
@@ -44,6 +45,8 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
 
     Rows are sorted by length and cut into batches, and the batches are shuffled: sorting saves padding, but should not
     decide the order of training.
+
+    Rows with two sides (`Sides`) are planned by both lengths: a budget counts the padded steps of both.
 
     If the input has a length, as a list or a file has, all rows are read before the first batch. The batches are those
     of `pipeline.batching.Plan` for their lengths: each is drawn from all rows, so rows that are ordered by class train
@@ -189,14 +192,14 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
         return self._make_batches(rows, batcher, at, rank)
 
     def _make_plan(
-        self, values: Iterator[_RowAndLength[K]], count: int | None, batcher: PoolBatcher, at: StreamCursor, rank: int
+        self, values: Iterator[_RowAndLengths[K]], count: int | None, batcher: PoolBatcher, at: StreamCursor, rank: int
     ) -> Iterator[tuple[list[Row[K]], StreamCursor]]:
         """Read all rows, and yield the batches of one rank, each with the cursor after it.
 
         The cursor's position is 0, the number of the next batch, and the number of rows. To resume, all rows are read
         again.
         """
-        rows: list[_RowAndLength[K]] = []
+        rows: list[_RowAndLengths[K]] = []
         for row in values:
             # Not only the length is wrong then: an endless input would be read until the memory is full.
             if len(rows) == count:
@@ -212,7 +215,7 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
             raise OptionError(msg, rows=len(rows), planned=planned)
         if not rows:
             return
-        plan = batcher.make_plan([length for _, length in rows], epoch=at.epoch)
+        plan = batcher.make_plan([lengths for _, lengths in rows], epoch=at.epoch)
         batches = _get_batches_of_rank(plan, rank, batcher.world_size)
         for index in range(done, len(batches)):
             is_last = index + 1 == len(batches)
@@ -223,7 +226,7 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
             )
 
     def _make_batches(
-        self, values: Iterator[_RowAndLength[K]], batcher: PoolBatcher, at: StreamCursor, rank: int
+        self, values: Iterator[_RowAndLengths[K]], batcher: PoolBatcher, at: StreamCursor, rank: int
     ) -> Iterator[tuple[list[Row[K]], StreamCursor]]:
         """Yield the batches of one rank, each with the cursor after it.
 
@@ -231,13 +234,13 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
         resume within a pool, the whole pool is read again.
         """
         number, done = at.position or (0, 0)
-        rows: list[_RowAndLength[K]] = []
+        rows: list[_RowAndLengths[K]] = []
         is_last = False
         while not is_last:
             is_last = not _fill_pool(rows, values, batcher)
             if not rows:
                 return
-            pool = batcher.make_batches([length for _, length in rows], epoch=at.epoch, number=number, last=is_last)
+            pool = batcher.make_batches([lengths for _, lengths in rows], epoch=at.epoch, number=number, last=is_last)
             after_pool = attrs.evolve(at, rows=at.rows + pool.rows, position=(number + 1, 0))
             batches = _get_batches_of_rank(pool, rank, batcher.world_size)
             for index in range(done, len(batches)):
@@ -248,11 +251,17 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
             del rows[: pool.rows]
             at, number, done = after_pool, number + 1, 0
 
-    def _check_rows(self, values: Iterable[object], *, first: int, longest: int | None) -> Iterator[_RowAndLength[K]]:
+    def _check_rows(self, values: Iterable[object], *, first: int, longest: int | None) -> Iterator[_RowAndLengths[K]]:
         """Yield the rows with their lengths, after checking their kind, and their length if there is a limit."""
+        limit = self.policy.limit() if self.policy.too_long == "truncate" else None
         for number, value in enumerate(values, start=first):
             row = cast("Row[K]", check_row(value, self.kind, number))
-            length = len(row)
+            lengths = count_steps(row.sequence)
+            length = sum(lengths)
+            if limit is not None and len(lengths) > 1 and length > limit:
+                # The longer side is truncated, and only then the shorter one. A plan cannot do so for two lengths.
+                row = cut_row(row, 0, max(limit // 2, limit - min(lengths)))
+                lengths = count_steps(row.sequence)
             if longest is not None and length > longest:
                 msg = (
                     f"row {row.row_id} has {length} steps, but {self.policy} allows at most {longest} per row; cut it "
@@ -260,7 +269,7 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
                     '"split".'
                 )
                 raise LengthError(msg, row=row.row_id, length=length, limit=longest)
-            yield row, length
+            yield row, lengths
 
 
 def _make_policy(
@@ -282,13 +291,13 @@ def _make_policy(
     raise OptionError(msg)
 
 
-def _fill_pool(rows: list[_RowAndLength[K]], values: Iterator[_RowAndLength[K]], batcher: PoolBatcher) -> bool:
+def _fill_pool(rows: list[_RowAndLengths[K]], values: Iterator[_RowAndLengths[K]], batcher: PoolBatcher) -> bool:
     """Read rows until they fill a pool; return False if there are no more rows."""
     # A row's share is the part of a batch that it takes; a pool is full when the shares add up to enough batches.
-    shares = sum(batcher.estimate_share(length) for _, length in rows)
+    shares = sum(batcher.estimate_share(sum(lengths)) for _, lengths in rows)
     for row in values:
         rows.append(row)
-        shares += batcher.estimate_share(row[1])
+        shares += batcher.estimate_share(sum(row[1]))
         if batcher.is_full(len(rows), shares):
             return True
     return False
@@ -301,11 +310,11 @@ def _get_batches_of_rank(pool: SortedPool, rank: int, world_size: int) -> list[l
     return [order[start:stop] for start, stop in zip(batches.starts.tolist(), batches.stops.tolist(), strict=True)]
 
 
-def _get_rows(rows: Sequence[_RowAndLength[K]], pool: SortedPool, numbers: Sequence[int]) -> list[Row[K]]:
+def _get_rows(rows: Sequence[_RowAndLengths[K]], pool: SortedPool, numbers: Sequence[int]) -> list[Row[K]]:
     limit = pool.splits.limit
     if limit is None:
         return [rows[number][0] for number in numbers]
     # With too_long "truncate" or "split", a number stands for a part of a row.
     parts = [pool.splits[number] for number in numbers]
     found = [(*rows[part.row], part.start) for part in parts]
-    return [row if length <= limit else cut_row(row, start, start + limit) for row, length, start in found]
+    return [row if sum(lengths) <= limit else cut_row(row, start, start + limit) for row, lengths, start in found]

@@ -17,7 +17,7 @@ from pipeline.core.stage import Spec, Stage
 from pipeline.data.batches import Padded
 from pipeline.data.collate import collate
 from pipeline.data.collate_targets import MissingTarget, RowTargets, collate_named_targets, collate_targets
-from pipeline.data.kinds import Ids, K, Kind
+from pipeline.data.kinds import Ids, K, Kind, count_steps
 from pipeline.data.metadata import BatchMetadata
 from pipeline.data.rows import Row, make_filler
 from pipeline.data.tensors import to_tensor
@@ -137,7 +137,7 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
         if self.max_length is not None:
             sequences = [self._truncate(row, self.max_length) for row in value]
         lengths = list(map(len, sequences))
-        count, width = self._get_shape(len(value), max(lengths))
+        count, width = self._get_shape(sequences, max(lengths))
         # A policy with fixed shapes may ask for more rows than there are.
         missing = count - len(value)
         rows = [*value, *(make_filler(value[0]) for _ in range(missing))] if missing else value
@@ -157,18 +157,22 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
         )
         return cast("Padded[K]", batch)
 
-    def _get_shape(self, rows: int, longest: int) -> tuple[int, int]:
+    def _get_shape(self, sequences: Sequence[Kind], width: int) -> tuple[int, int]:
         """Return the number of rows and of steps that a batch is padded to."""
+        rows = len(sequences)
         if self.policy is None:
-            return rows, -(-longest // self.multiple_of) * self.multiple_of
+            return rows, -(-width // self.multiple_of) * self.multiple_of
+        # Of pairs, each side has a longest one.
+        widths = list(map(max, zip(*map(count_steps, sequences), strict=True)))
+        longest = sum(widths)
         if rows > self.policy.room(longest):
             msg = (
                 f"a batch of {rows} rows of up to {longest} steps exceeds the limits of {self.policy}; make batches "
                 "with the same policy: Bucket(policy=policy)."
             )
             raise LengthError(msg, rows=rows, longest=longest)
-        shape: list[int] = self.policy.shapes(np.array([rows]), np.array([[longest]]))[0].tolist()
-        return shape[0], shape[1]
+        shape: list[int] = self.policy.shapes(np.array([rows]), np.array([widths]))[0].tolist()
+        return shape[0], max(shape[1:])
 
     def _truncate(self, row: Row[K], limit: int) -> Kind:
         sequence = row.sequence
