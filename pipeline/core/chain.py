@@ -31,6 +31,7 @@ from pipeline.errors import CompositionError
 from pipeline.labels import Labels
 
 if TYPE_CHECKING:
+    from pipeline.inference.attention_weights import AttentionWeights
     from pipeline.summary.inspection import Inspection
     from pipeline.summary.summary import Summary
 
@@ -240,6 +241,28 @@ class StreamChain(_ChainBase, Stream[I_contra, O_co], border=False):
         from pipeline.inference.vectors import compute_vectors  # noqa: PLC0415
 
         return compute_vectors(self, self._predict, inputs)
+
+    def attention_weights(self, inputs: Iterable[I_contra]) -> Iterator["AttentionWeights"]:
+        """Yield the weights of all attentions for each input, in the order of the inputs, lazily.
+
+        They are computed for this call only: of `Attend` and `AttendEarlier` the weight of each step in each step's
+        context, and of `Pool("attention")` the weight of each step in the row's vector. Inner chains of `EachStep` are
+        left out. Up to as many rows as the bucket reads ahead are kept, each with a number per pair of steps.
+
+        Raises:
+            CompositionError: if the pipe has no attention; or as in `predict`.
+
+        Example:
+            >>> from pipeline import Attend, Bucket, Embed, Encode, Pad, Pool, Tokenize
+            >>> tokenize = Tokenize.train(["to be"])
+            >>> model = Embed(9, 4) >> Encode("gru", hidden_size=4) >> Attend("dot") >> Pool("attention")
+            >>> found = next((tokenize >> Bucket(rows=2) >> Pad() >> model).attention_weights(["to be"]))
+            >>> found.spans, {name: weights.shape for name, weights in found.weights.items()}
+            ([(0, 2), (3, 5)], {'attend': torch.Size([2, 2]), 'pool': torch.Size([2])})
+        """
+        from pipeline.inference.attention_weights import compute_attention_weights  # noqa: PLC0415
+
+        return compute_attention_weights(self, self._predict, inputs)
 
     def inspect(self, value: I_contra) -> "Inspection":
         """Run one input through every stage, and return a table of each stage's output."""

@@ -34,6 +34,13 @@ class Pooling(nn.Module, ABC):
     def forward(self, states: States[MaybeCausal]) -> Float[Tensor, "batch hidden"]:
         """Return one vector per row."""
 
+    def weights(self, states: States[MaybeCausal]) -> Float[Tensor, "batch time"] | None:  # noqa: ARG002 - see below
+        """Return the weight of each step in its row's vector, zeros for padding; None, by default, without weights.
+
+        A pooling by attention overrides it, so that `pipe.attention_weights` finds its weights.
+        """
+        return None
+
     def output_size(self, input_size: int) -> int:
         """Return the number of features of the output; by default that of the input."""
         return input_size

@@ -40,7 +40,7 @@ class _Keys(NamedTuple):
     mask: Bool[Tensor, "#batch #query key"]
 
 
-class _AttentionStage(PartStage[Attention]):
+class AttentionStage(PartStage[Attention]):
     """The base class of both stages: it processes queries in chunks. Subclasses say which steps may be attended."""
 
     attention: Attention | None
@@ -129,7 +129,7 @@ class _AttentionStage(PartStage[Attention]):
 
 
 @final
-class Attend(_AttentionStage, ModuleStage[States[MaybeCausal], States[MaybeCausal]]):
+class Attend(AttentionStage, ModuleStage[States[MaybeCausal], States[MaybeCausal]]):
     """Let every step attend to all steps of its row. The output is not causal.
 
     Args:
@@ -193,7 +193,7 @@ class Attend(_AttentionStage, ModuleStage[States[MaybeCausal], States[MaybeCausa
 
 
 @final
-class AttendEarlier(_AttentionStage, TypePreserving[States[MaybeCausal]]):
+class AttendEarlier(AttentionStage, TypePreserving[States[MaybeCausal]]):
     """Let every step attend to the earlier steps of its row, or to a window of them: not to itself or later steps.
 
     The first step has no earlier one, and attends to itself only.

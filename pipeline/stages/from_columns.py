@@ -10,7 +10,8 @@ import torch
 from typing_extensions import TypeVar, override
 
 from pipeline.checks.hints import describe
-from pipeline.data.kinds import Composite, K, Kind, Nested, concat_sequences
+from pipeline.data.kinds import Composite, Ids, K, Kind, Nested, concat_sequences
+from pipeline.data.predictions import Span
 from pipeline.data.rows import Example, Row
 from pipeline.data.tensors import to_tensor
 from pipeline.errors import OptionError, PipelineError, ShapeError, ValuesError
@@ -155,6 +156,20 @@ class FromColumns(InputStage[Columns, E], Generic[E]):
             mask = next((part.answer_mask for part in parts if part.answer_mask is not None), None)
             rows.append(Row(made, example.target, row, mask))
         return rows
+
+    @override
+    def locate_steps(self, value: Columns, row: Row[E]) -> Sequence[Span] | None:
+        """Return the place of each step in the column of the first field with ids, or else its number.
+
+        Sides have steps of their own each, so that one list of places is not enough: None.
+        """
+        if not self.record.aligned:
+            return None
+        for name, (column, stage) in self.readers.items():
+            sequence: object = getattr(row.sequence, name)
+            if isinstance(sequence, Ids):
+                return stage.locate_steps(value[column], attrs.evolve(row, sequence=sequence))
+        return super().locate_steps(value, row)
 
     def _read(
         self,

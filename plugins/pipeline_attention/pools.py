@@ -34,6 +34,7 @@ class AttentionPool(Pooling):
         bound = input_size**-0.5
         nn.init.uniform_(self.query, -bound, bound)
 
+    @override
     def weights(self, states: States[MaybeCausal]) -> Float[Tensor, "batch time"]:
         """Return the weight of each step in its row's vector; zeros for padding."""
         return self._weights(states.padded().values, states)
