@@ -40,12 +40,12 @@ from pipeline.data.metadata import IGNORED
 from pipeline.errors import CompositionError, LabelError, OptionError, TargetError
 from pipeline.loading import Loader, PlannedBatches, RowDataset
 from pipeline.sources import Csv
-from pipeline.targets import TargetType
+from pipeline.targets import NamedTargets, Targets, TargetType
 from pipeline_recurrent import GRU
 from support.untyped import as_any, to_list
 
 LABELS = Labels(["art", "law", "sea"])
-NAMED = {"label": LABELS, "size": Numbers(2), "topics": MultiLabels(LABELS)}
+NAMED: NamedTargets = {"label": LABELS, "size": Numbers(2), "topics": MultiLabels(LABELS)}
 
 
 def make_rows(targets: Sequence[Target], lengths: Sequence[int] | None = None) -> list[Row[Ids]]:
@@ -209,7 +209,7 @@ def test_types_of_targets_do_not_fit_labels() -> None:
         Numbers(0)
 
 
-TARGETS: list[tuple[TargetType | dict[str, object], Target]] = [
+TARGETS: list[tuple[Targets | NamedTargets, Target]] = [
     (Numbers(), 0.5),
     (Numbers(2), [0.5, 2]),
     (Numbers(2), [1, 2]),
@@ -222,7 +222,7 @@ TARGETS: list[tuple[TargetType | dict[str, object], Target]] = [
 
 
 @pytest.mark.parametrize(("kind", "target"), TARGETS)
-def test_fillers_have_no_target(kind: TargetType, target: Target) -> None:
+def test_fillers_have_no_target(kind: Targets | NamedTargets, target: Target) -> None:
     """Whatever the type of the targets is."""
     batch = Pad(policy=Shapes([(4, 4)]), targets=kind)(make_rows([target, target]))
     assert len(batch.lengths) == 4
@@ -233,7 +233,7 @@ def test_fillers_have_no_target(kind: TargetType, target: Target) -> None:
 
 
 @pytest.mark.parametrize(("kind", "target"), [each for each in TARGETS if each[1] != [1, 2]])
-def test_parts_of_a_row_have_its_target(kind: TargetType, target: Target) -> None:
+def test_parts_of_a_row_have_its_target(kind: Targets | NamedTargets, target: Target) -> None:
     """In windows, and if long rows are split; targets per step are cut."""
     rows = make_rows([target])
     whole = Pad(targets=kind)(rows)
@@ -296,13 +296,13 @@ def test_heads_that_name_classes_differently_raise() -> None:
     other = Labels(["law", "art"])
     body = Pack() >> Embed(9, 4) >> Encode(GRU(4, 3)) >> Pool("mean")
     with pytest.raises(CompositionError, match="must have the same labels, but class 0 is 'art' in one and 'law'"):
-        assert Pad(targets=MultiLabels(LABELS)) >> body >> ClassifyMultiLabel(other)
+        _ = Pad(targets=MultiLabels(LABELS)) >> body >> ClassifyMultiLabel(other)
     with pytest.raises(CompositionError, match="must have the same labels of target 'b', but class 0 is 'art' in one"):
         assert (
             Pad(targets={"a": other, "b": LABELS}) >> body >> Heads(Classify(other), Classify(other), names=["a", "b"])
         )
     pipe = Pad(targets={"a": other, "b": MultiLabels(LABELS)}) >> body
-    assert pipe >> Heads(Classify(other), ClassifyMultiLabel(LABELS), Regress(), names=["a", "b", "c"])
+    _ = pipe >> Heads(Classify(other), ClassifyMultiLabel(LABELS), Regress(), names=["a", "b", "c"])
 
 
 def test_a_batch_without_tags_has_no_loss_of_tags() -> None:

@@ -56,7 +56,7 @@ class TokenizePair(InputStage[tuple[X, X], TextPair]):
             PipelineError: of the stage of a text, with the side.
         """
         for example, row in zip(examples, row_ids, strict=True):
-            given: object = example.input
+            given = cast("object", example.input)
             if not isinstance(given, tuple | list) or len(cast("Sequence[object]", given)) != 2:
                 msg = f"row {row} must be a pair of texts, got {describe(example.input)}; pass (first, second)."
                 raise TextError(msg, row=row)
