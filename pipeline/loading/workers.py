@@ -83,8 +83,9 @@ def shut_down_workers(iterator: object) -> None:
     from within whatever code runs at that moment.
     """
     shut_down = getattr(iterator, "_shutdown_workers", None)
-    # Errors of workers that are being stopped do not matter any more; torch terminates those that are left.
-    with suppress(RuntimeError):
+    # Errors of workers that are being stopped do not matter any more; torch terminates those that are left. A forked
+    # worker may collect an iterator of its parent: multiprocessing then asserts that it is not theirs.
+    with suppress(RuntimeError, AssertionError):
         if callable(shut_down):
             shut_down()
 
