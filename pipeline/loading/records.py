@@ -7,7 +7,7 @@ from typing import Final, Protocol, TypeVar, cast
 from pipeline.batching.lengths import RowSlice
 from pipeline.data.kinds import Composite, K, Kind
 from pipeline.data.rows import Row, cut_row, is_row
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, SourceError
 from pipeline.loading.progress import is_tracked, report_record
 from pipeline.sources.source import Source
 
@@ -74,8 +74,13 @@ def _make_stop_error(records: str) -> RuntimeError:
 
 
 def add_record_note(error: Exception, dataset: object, record: int) -> None:
-    """Add a note to an error that names the record."""
-    error.add_note(f"It is {describe_record(dataset, record)}.")
+    """Add a note to an error that names the record, unless a dataset within this one has named it already."""
+    notes: Sequence[str] = getattr(error, "__notes__", ())
+    # A source checks all its files before it reads one record: the error itself names the file that has changed.
+    is_file = isinstance(error, SourceError)
+    start, end = ("It was raised while ", " was read.") if is_file else ("It is ", ".")
+    if not any(note.startswith((f"{start}record {record} (", f"{start}record {record}{end}")) for note in notes):
+        error.add_note(f"{start}{describe_record(dataset, record)}{end}")
 
 
 def describe_record(dataset: object, record: int) -> str:

@@ -1,7 +1,8 @@
 """`RowDataset` and `CutRows`: the same rows prepared together or one by one; an error names the record."""
 
 from collections.abc import Sequence
-from typing import final
+from pathlib import Path
+from typing import final, overload
 
 import pytest
 import torch
@@ -10,12 +11,12 @@ from typing_extensions import override
 from pipeline import Example, FromIds, Ids, Row, Tokenize, Vectors
 from pipeline.batching import Budget
 from pipeline.data.rows import cut_row
-from pipeline.errors import OptionError, ShapeError, ValuesError
-from pipeline.loading import CutRows, PlannedBatches, RowDataset
-from pipeline.sources import Records
+from pipeline.errors import OptionError, ShapeError, SourceError, ValuesError
+from pipeline.loading import CutRows, Loader, PlannedBatches, RowDataset
+from pipeline.sources import Records, TextFolder
 from pipeline.stages.input_stage import InputStage
 from support.troubles import TroubledSource, TroubledStage
-from support.untyped import to_list
+from support.untyped import as_any, to_list
 
 TEXTS = ["to be", "or not", "to be that is", ""]
 
@@ -50,6 +51,44 @@ def test_an_error_names_the_record(one_by_one: bool) -> None:
     assert rejected.value.__notes__ == ["It is record 2 (rows.txt, line 3)."]
     with pytest.raises(ValuesError, match="row 1, step 0 is -1, but ids must be 0 or more"):
         RowDataset([[1], [-1]], FromIds(), one_by_one=one_by_one).__getitems__([0, 1])
+
+
+@final
+class Augmented(Sequence[Row[Ids]]):
+    """A dataset of a user's own around rows."""
+
+    def __init__(self, rows: RowDataset[object, Ids]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Row[Ids]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Row[Ids]]: ...
+    @override
+    def __getitem__(self, index: int | slice) -> Row[Ids] | list[Row[Ids]]:
+        return self.rows[index] if isinstance(index, int) else self.rows.__getitems__(range(len(self))[index])
+
+
+def test_an_error_names_the_record_once() -> None:
+    """Not by each dataset around it."""
+    rows = RowDataset(TroubledSource([1, 1, 1], 9, "raise"), TroubledStage(1, "reject"))
+    with pytest.raises(ValuesError, match="bad record") as info:
+        list(Loader(Augmented(as_any(rows)), PlannedBatches([1, 1, 1], Budget(1)), len))
+    assert [note for note in info.value.__notes__ if note.startswith("It is")] == ["It is record 1 (rows.txt, line 2)."]
+
+
+def test_an_error_of_another_file_names_that_file(tmp_path: Path) -> None:
+    """A source checks all its files at its first read: the record that was asked for is not at fault."""
+    for number in range(3):
+        (tmp_path / f"{number}.txt").write_text("a b")
+    rows = RowDataset(TextFolder(tmp_path), Tokenize.train(["a b"]))
+    (tmp_path / "2.txt").write_text("a b c")
+    with pytest.raises(SourceError, match=r"2\.txt' has changed") as info:
+        rows[0]
+    assert info.value.__notes__ == ["It was raised while record 0 was read."]
 
 
 def test_where_names_the_place_of_a_record() -> None:
