@@ -46,7 +46,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.set_defaults(command=_welcome)
     commands = parser.add_subparsers(title="commands", metavar="command")
 
-    about = "List every installed encoder, attention, pool and tokenizer, and the plugins that failed to load."
+    about = "List all installed parts by kind, and the plugins that failed to load."
     plugins = commands.add_parser("plugins", help="list installed parts", description=about)
     plugins.set_defaults(command=_plugins)
     plugins.add_argument("--json", action="store_true", help="print all options and capabilities as JSON")

@@ -1,5 +1,6 @@
 """Everything that authors of plugins and stages import. Modules deeper in the package are private."""
 
+from pipeline.batching.policies import Policy
 from pipeline.checks.shapes import checked
 from pipeline.core.chain import Chain, StreamChain, TypePreservingChain, join
 from pipeline.core.stage import ModuleStage, Spec, Stage, StageBase, Stream, TypePreserving
@@ -23,23 +24,43 @@ from pipeline.functional.segments import compact, max_by_row, softmax_by_row, su
 from pipeline.functional.transforms import name_transform
 from pipeline.hooks import (
     AttentionFactory,
+    Embedder,
+    EmbedderFactory,
     EncoderFactory,
+    EngineFactory,
+    Head,
+    HeadFactory,
+    MetricFactory,
     OffersAttentions,
+    OffersEmbedders,
     OffersEncoders,
+    OffersEngines,
+    OffersHeads,
+    OffersMetrics,
+    OffersPolicies,
     OffersPools,
+    OffersSources,
+    OffersStages,
     OffersStatus,
     OffersTokenizers,
+    PolicyFactory,
     PoolingFactory,
+    SourceFactory,
+    StageFactory,
     Status,
     TokenizerFactory,
     hookimpl,
 )
 from pipeline.parts.attention import Attention, masked_softmax
+from pipeline.parts.deferred import defer
 from pipeline.parts.encoder import Encoder
+from pipeline.parts.engine import Engine
+from pipeline.parts.metric import Metric
 from pipeline.parts.pooling import Pooling
 from pipeline.parts.tokenizer import Tokenizer, Tokens
 from pipeline.registry.catalogue import Plugin, PluginWarning
 from pipeline.registry.discovery import Registry
+from pipeline.registry.shared import registry
 
 __all__ = [
     "Attention",
@@ -50,19 +71,34 @@ __all__ = [
     "Causal",
     "Chain",
     "CompositionError",
+    "Embedder",
+    "EmbedderFactory",
     "Encoder",
     "EncoderFactory",
+    "Engine",
+    "EngineFactory",
     "Example",
+    "Head",
+    "HeadFactory",
     "Hidden",
     "Ids",
     "K",
     "Kind",
     "Layout",
     "MaybeCausal",
+    "Metric",
+    "MetricFactory",
     "ModuleStage",
     "OffersAttentions",
+    "OffersEmbedders",
     "OffersEncoders",
+    "OffersEngines",
+    "OffersHeads",
+    "OffersMetrics",
+    "OffersPolicies",
     "OffersPools",
+    "OffersSources",
+    "OffersStages",
     "OffersStatus",
     "OffersTokenizers",
     "OptionError",
@@ -73,6 +109,8 @@ __all__ = [
     "Plugin",
     "PluginError",
     "PluginWarning",
+    "Policy",
+    "PolicyFactory",
     "Pooled",
     "Pooling",
     "PoolingFactory",
@@ -83,9 +121,11 @@ __all__ = [
     "S_co",
     "Scores",
     "ShapeError",
+    "SourceFactory",
     "Spec",
     "Stage",
     "StageBase",
+    "StageFactory",
     "States",
     "Status",
     "StepScores",
@@ -101,12 +141,14 @@ __all__ = [
     "Vectors",
     "checked",
     "compact",
+    "defer",
     "hookimpl",
     "join",
     "last_by_row",
     "masked_softmax",
     "max_by_row",
     "name_transform",
+    "registry",
     "softmax_by_row",
     "sum_by_row",
 ]

@@ -23,7 +23,7 @@ Rules for every hook:
 - A factory creates a new part at every call. It is called while a pipeline is built, never while data flows.
 - A factory may be called with small sizes on torch's `meta` device, where tensors have shapes but no values.
 - A plugin must not look up parts by name during its import, because not all names are known yet.
-- If two plugins offer one name, using it is an error that names both.
+- If two plugins offer one name for the same kind of part, using it is an error that names both.
 
 When a user first creates a part by name, it is tried on small batches, with the user's options and reduced sizes. If
 a declared attribute is not true, the error names the distribution, the entry point, the hook, the part and the law.
@@ -38,41 +38,87 @@ Type checkers verify a plugin's hooks in an assignment to a protocol:
 """
 
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Never, Protocol, TypeAlias
 
 import pluggy
 
+from pipeline.batching.policies import Policy
+from pipeline.core.stage import ModuleStage, StageBase
+from pipeline.data.batches import Batch
+from pipeline.data.kinds import Vectors
+from pipeline.data.scores import Predictions
 from pipeline.data.states import MaybeCausal
 from pipeline.parts.attention import Attention
 from pipeline.parts.encoder import Encoder
+from pipeline.parts.engine import Engine
+from pipeline.parts.metric import Metric
 from pipeline.parts.pooling import Pooling
 from pipeline.parts.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from pipeline.sources.source import Source
 
 __all__ = [
     "PROJECT",
     "AttentionFactory",
+    "Embedder",
+    "EmbedderFactory",
     "EncoderFactory",
+    "EngineFactory",
+    "Head",
+    "HeadFactory",
+    "MetricFactory",
     "OffersAttentions",
+    "OffersEmbedders",
     "OffersEncoders",
+    "OffersEngines",
+    "OffersHeads",
+    "OffersMetrics",
+    "OffersPolicies",
     "OffersPools",
+    "OffersSources",
+    "OffersStages",
     "OffersStatus",
     "OffersTokenizers",
+    "PolicyFactory",
     "PoolingFactory",
+    "SourceFactory",
+    "StageFactory",
     "Status",
     "TokenizerFactory",
     "hookimpl",
     "hookspec",
     "pipeline_attentions",
+    "pipeline_embedders",
     "pipeline_encoders",
+    "pipeline_engines",
+    "pipeline_heads",
+    "pipeline_metrics",
+    "pipeline_policies",
     "pipeline_pools",
+    "pipeline_sources",
+    "pipeline_stages",
     "pipeline_status",
     "pipeline_tokenizers",
 ]
+
+Head: TypeAlias = ModuleStage[Never, Predictions[object, object]]
+"""A stage that returns predictions, whatever it takes."""
+
+Embedder: TypeAlias = ModuleStage[Never, Batch[Vectors]]
+"""A stage that returns vectors, whatever it takes: ids, or rows with several fields."""
 
 EncoderFactory: TypeAlias = Callable[..., Encoder[MaybeCausal]]
 AttentionFactory: TypeAlias = Callable[..., Attention]
 PoolingFactory: TypeAlias = Callable[..., Pooling]
 TokenizerFactory: TypeAlias = Callable[..., Tokenizer]
+StageFactory: TypeAlias = Callable[..., StageBase]
+HeadFactory: TypeAlias = Callable[..., Head]
+EmbedderFactory: TypeAlias = Callable[..., Embedder]
+PolicyFactory: TypeAlias = Callable[..., Policy]
+SourceFactory: TypeAlias = "Callable[..., Source[object]]"
+MetricFactory: TypeAlias = Callable[..., Metric]
+EngineFactory: TypeAlias = Callable[..., Engine]
 Status: TypeAlias = Callable[[], str]
 
 PROJECT = "pipeline"
@@ -125,6 +171,72 @@ def pipeline_tokenizers() -> Mapping[str, TokenizerFactory]:
 
 
 @hookspec
+def pipeline_stages() -> Mapping[str, StageFactory]:
+    """Offer stages other than heads and embedders, for `registry().stages.make("name", ...)`.
+
+    A factory returns a `Stage`, a `ModuleStage`, a `Stream` or a `TypePreserving` stage. It must be possible to create
+    it with keywords only.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def pipeline_heads() -> Mapping[str, HeadFactory]:
+    """Offer heads, for `registry().heads.make("name", ...)`.
+
+    A factory returns a `ModuleStage` that returns `Predictions`: one per row, and a loss that leaves out rows and steps
+    without a target. An `input_size` should be optional, and come from the stage before it; see `build`.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def pipeline_embedders() -> Mapping[str, EmbedderFactory]:
+    """Offer embedders, for `registry().embedders.make("name", ...)`.
+
+    A factory returns a `ModuleStage` from a batch of ids, or of rows with several fields, to a batch of vectors.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def pipeline_policies() -> Mapping[str, PolicyFactory]:
+    """Offer policies, for `Bucket(policy=registry().policies.make("name", ...))`.
+
+    A factory returns a `Policy`. It must depend on its options only: equal options give equal batches.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def pipeline_sources() -> Mapping[str, SourceFactory]:
+    """Offer sources of examples, for `registry().sources.make("name", ...)`.
+
+    A factory returns a `Source` of `pipeline.sources`, which can be read repeatedly.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def pipeline_metrics() -> Mapping[str, MetricFactory]:
+    """Offer metrics, for `registry().metrics.make("name", ...)`.
+
+    A factory returns a new `Metric`, to which nothing has been added.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def pipeline_engines() -> Mapping[str, EngineFactory]:
+    """Offer engines of a package that has several ways to compute the same numbers.
+
+    A factory returns an `Engine`, whose class says in `computes` which package it is for. That package says what an
+    engine must do; `pipeline_recurrent.engines.Engine` is the base class of engines of recurrent encoders.
+    """
+    raise NotImplementedError
+
+
+@hookspec
 def pipeline_status() -> Mapping[str, Status]:
     """Report the plugin's state on this machine, for `python -m pipeline`.
 
@@ -164,6 +276,62 @@ class OffersTokenizers(Protocol):
 
     def pipeline_tokenizers(self) -> Mapping[str, TokenizerFactory]:
         """Return tokenizer factories by name."""
+        ...
+
+
+class OffersStages(Protocol):
+    """A module that implements `pipeline_stages`."""
+
+    def pipeline_stages(self) -> Mapping[str, StageFactory]:
+        """Return stage factories by name."""
+        ...
+
+
+class OffersHeads(Protocol):
+    """A module that implements `pipeline_heads`."""
+
+    def pipeline_heads(self) -> Mapping[str, HeadFactory]:
+        """Return head factories by name."""
+        ...
+
+
+class OffersEmbedders(Protocol):
+    """A module that implements `pipeline_embedders`."""
+
+    def pipeline_embedders(self) -> Mapping[str, EmbedderFactory]:
+        """Return embedder factories by name."""
+        ...
+
+
+class OffersPolicies(Protocol):
+    """A module that implements `pipeline_policies`."""
+
+    def pipeline_policies(self) -> Mapping[str, PolicyFactory]:
+        """Return policy factories by name."""
+        ...
+
+
+class OffersSources(Protocol):
+    """A module that implements `pipeline_sources`."""
+
+    def pipeline_sources(self) -> Mapping[str, SourceFactory]:
+        """Return source factories by name."""
+        ...
+
+
+class OffersMetrics(Protocol):
+    """A module that implements `pipeline_metrics`."""
+
+    def pipeline_metrics(self) -> Mapping[str, MetricFactory]:
+        """Return metric factories by name."""
+        ...
+
+
+class OffersEngines(Protocol):
+    """A module that implements `pipeline_engines`."""
+
+    def pipeline_engines(self) -> Mapping[str, EngineFactory]:
+        """Return engine factories by name."""
         ...
 
 

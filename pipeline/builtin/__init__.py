@@ -1,10 +1,23 @@
-"""The library's own plugin: poolings without weights, and tokenizers."""
+"""The library's own plugin: stages, heads, policies, sources, metrics, tokenizers and poolings without weights."""
 
 from collections.abc import Mapping
 
+from pipeline.batching.policies import Boundaries, Budget, Rows, Shapes
+from pipeline.builtin.metrics import Accuracy, MacroF1
 from pipeline.builtin.pools import FinalPool, FirstPool, LastPool, MaxPool, MeanPool, SumPool
 from pipeline.builtin.tokenizers import bpe, byte_level, characters, whole, words
-from pipeline.hooks import PoolingFactory, TokenizerFactory, hookimpl
+from pipeline.hooks import (
+    EmbedderFactory,
+    HeadFactory,
+    MetricFactory,
+    PolicyFactory,
+    PoolingFactory,
+    SourceFactory,
+    StageFactory,
+    TokenizerFactory,
+    hookimpl,
+)
+from pipeline.parts.deferred import defer
 
 
 @hookimpl
@@ -24,3 +37,77 @@ def pipeline_pools() -> Mapping[str, PoolingFactory]:
 def pipeline_tokenizers() -> Mapping[str, TokenizerFactory]:
     """Return the tokenizers, by name."""
     return {"words": words, "characters": characters, "bytes": byte_level, "bpe": bpe, "whole": whole}
+
+
+# Stages and sources are in folders above this one, and sources are not imported by `import pipeline`.
+
+
+@hookimpl
+def pipeline_stages() -> Mapping[str, StageFactory]:
+    """Return the stages that can be created with options only, by name."""
+    return {
+        "attend": defer("pipeline.stages.attend:Attend"),
+        "attend_earlier": defer("pipeline.stages.attend:AttendEarlier"),
+        "bptt_windows": defer("pipeline.stages.bptt_windows:BPTTWindows"),
+        "bucket": defer("pipeline.stages.bucket:Bucket"),
+        "dropout": defer("pipeline.stages.dropout:Dropout"),
+        "each_step": defer("pipeline.stages.each_step:EachStep"),
+        "from_features": defer("pipeline.stages.input_stage:FromFeatures"),
+        "from_ids": defer("pipeline.stages.input_stage:FromIds"),
+        "identity": defer("pipeline.stages.identity:Identity"),
+        "pack": defer("pipeline.stages.pack:Pack"),
+        "pad": defer("pipeline.stages.pad:Pad"),
+        "pool": defer("pipeline.stages.pool:Pool"),
+        "shift": defer("pipeline.stages.shift:Shift"),
+        "tokenize": defer("pipeline.stages.tokenize:Tokenize"),
+        "tokenize_words": defer("pipeline.stages.tokenize:TokenizeWords"),
+        "unpack": defer("pipeline.stages.pack:Unpack"),
+    }
+
+
+@hookimpl
+def pipeline_heads() -> Mapping[str, HeadFactory]:
+    """Return the heads, by name."""
+    return {
+        "classify": defer("pipeline.stages.heads:Classify"),
+        "classify_multi_label": defer("pipeline.stages.classify_multi_label:ClassifyMultiLabel"),
+        "next_token": defer("pipeline.stages.heads:NextToken"),
+        "regress": defer("pipeline.stages.regress:Regress"),
+        "tag": defer("pipeline.stages.heads:Tag"),
+    }
+
+
+@hookimpl
+def pipeline_embedders() -> Mapping[str, EmbedderFactory]:
+    """Return the embedders, by name."""
+    return {"embed": defer("pipeline.stages.embed:Embed")}
+
+
+@hookimpl
+def pipeline_policies() -> Mapping[str, PolicyFactory]:
+    """Return the policies, by name."""
+    return {"boundaries": Boundaries, "budget": Budget, "rows": Rows, "shapes": Shapes}
+
+
+@hookimpl
+def pipeline_sources() -> Mapping[str, SourceFactory]:
+    """Return the sources of files and of records in memory, by name."""
+    return {
+        "arrow": defer("pipeline.sources:Arrow"),
+        "conll2003": defer("pipeline.sources:Conll2003"),
+        "conllu": defer("pipeline.sources:Conllu"),
+        "csv": defer("pipeline.sources:Csv"),
+        "delimited": defer("pipeline.sources:Delimited"),
+        "json_lines": defer("pipeline.sources:JsonLines"),
+        "parquet": defer("pipeline.sources:Parquet"),
+        "records": defer("pipeline.sources:Records"),
+        "text_folder": defer("pipeline.sources:TextFolder"),
+        "text_lines": defer("pipeline.sources:TextLines"),
+        "tsv": defer("pipeline.sources:Tsv"),
+    }
+
+
+@hookimpl
+def pipeline_metrics() -> Mapping[str, MetricFactory]:
+    """Return the metrics, by name."""
+    return {"accuracy": Accuracy, "macro_f1": MacroF1}

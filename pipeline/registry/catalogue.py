@@ -3,12 +3,14 @@
 import inspect
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Final, Generic, TypeVar, final
+from typing import Final, Generic, TypeVar, cast, final
 
 import attrs
 
 from pipeline.errors import PipelineError, PluginError, UnknownNameError, UnknownOptionError
+from pipeline.parts.deferred import Deferred
 from pipeline.registry.choice import PLUGINS, Skip, normalize_name
+from pipeline.registry.options import list_options
 from pipeline.text import format_error, suggest_name
 
 P = TypeVar("P")
@@ -103,8 +105,9 @@ class Catalogue(Generic[P]):
     Args:
         kind: the word for such a part in messages.
         hook: the hook through which plugins offer them.
-        base: the class that every part must derive from.
-        stage_option: the option that the stage passes when it creates the part, so that users may leave it out.
+        base: the class that every part must derive from; deferred if most programs do not need it.
+        stage_option: the option that the stage passes when it creates the part, so that users may leave it out; None if
+            no stage creates such parts.
         required: whether every factory must take that option.
 
     Attributes:
@@ -114,16 +117,27 @@ class Catalogue(Generic[P]):
     """
 
     def __init__(
-        self, kind: str, hook: str, base: type, *, stage_option: str = "input_size", required: bool = True
+        self,
+        kind: str,
+        hook: str,
+        base: type | Deferred,
+        *,
+        stage_option: str | None = "input_size",
+        required: bool = True,
     ) -> None:
         self.kind: Final = kind
         self.hook: Final = hook
-        self.base: Final = base
+        self._base: Final = base
         self.stage_option: Final = stage_option
-        self.required: Final = required
+        self.required: Final = required and stage_option is not None
         self.offers: list[Offer[P]] = []
         self.failed: list[Plugin] = []
         self.skipped: list[Plugin] = []
+
+    @property
+    def base(self) -> type:
+        """The class that every part must derive from."""
+        return cast("type", self._base.resolve()) if isinstance(self._base, Deferred) else self._base
 
     def names(self) -> list[str]:
         """Return every name, sorted."""
@@ -184,7 +198,7 @@ class Catalogue(Generic[P]):
 
     def is_lazy(self, name: str) -> bool:
         """Return whether a part cannot be created before the stage's option (its input size) is known."""
-        parameter = self._get_parameters(name).get(self.stage_option)
+        parameter = self._get_parameters(name).get(self.stage_option or "")
         return parameter is not None and parameter.default is parameter.empty
 
     def make(self, name: str, **options: object) -> P:
@@ -197,7 +211,7 @@ class Catalogue(Generic[P]):
                 this kind, returns one object twice, or creates a part that breaks a law.
         """
         self.check(name, options)
-        if self.stage_option not in options and self.is_lazy(name):
+        if self.stage_option is not None and self.stage_option not in options and self.is_lazy(name):
             raise self._make_option_error(
                 name, f"requires option {self.stage_option!r}", self.stage_option, self._get_parameters(name)
             )
@@ -245,12 +259,9 @@ class Catalogue(Generic[P]):
             PluginError: if they cannot be read, or the stage's option is missing where it is required.
         """
         try:
-            signature = inspect.signature(offer.factory)
+            takes = list_options(offer.factory)
         except (TypeError, ValueError) as error:
             raise self._make_error(offer, "has a factory without a readable signature; offer a function") from error
-        # **options and positional-only parameters are left out: a typo in an option must be an error.
-        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-        takes = {option: parameter for option, parameter in signature.parameters.items() if parameter.kind in named}
         if self.required and self.stage_option not in takes:
             raise self._make_error(
                 offer, f"does not take option {self.stage_option!r}, which every {self.kind} must take"

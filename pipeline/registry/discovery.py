@@ -6,25 +6,29 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, version
 from types import ModuleType
-from typing import Final, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Final, TypeAlias, cast, final
 
 import attrs
 import pluggy
 
 from pipeline import hooks
+from pipeline.batching.policies import Policy
+from pipeline.core.stage import ModuleStage, StageBase
 from pipeline.data.states import MaybeCausal
 from pipeline.errors import PluginError
 from pipeline.parts.attention import Attention
+from pipeline.parts.deferred import Deferred
 from pipeline.parts.encoder import Encoder
+from pipeline.parts.engine import Engine
+from pipeline.parts.metric import Metric
 from pipeline.parts.pooling import Pooling
 from pipeline.parts.tokenizer import Tokenizer
 from pipeline.registry.catalogue import Catalogue, Offer, Plugin, PluginWarning
 from pipeline.registry.choice import STRICT, Choice, normalize_name
 from pipeline.text import format_error, to_one_line
 
-_Catalogues: TypeAlias = tuple[
-    Catalogue[Encoder[MaybeCausal]], Catalogue[Attention], Catalogue[Pooling], Catalogue[Tokenizer]
-]
+if TYPE_CHECKING:
+    from pipeline.sources.source import Source
 
 # The factories that a plugin returns from one hook, by name.
 _Factories: TypeAlias = Mapping[str, Callable[..., object]]
@@ -38,7 +42,8 @@ class Registry:
 
     Attributes:
         plugins: all plugins, including those that failed to load or were not loaded on purpose.
-        encoders, attentions, pools, tokenizers: the parts that they offer.
+        encoders, attentions, pools, tokenizers, stages: the parts that they offer, by kind.
+        heads, embedders, policies, sources, metrics, engines: the same.
         status: their status functions, by subject.
 
     Example:
@@ -55,15 +60,27 @@ class Registry:
         self.tokenizers: Catalogue[Tokenizer] = Catalogue(
             "tokenizer", "pipeline_tokenizers", Tokenizer, stage_option="texts"
         )
+        self.stages: Catalogue[StageBase] = Catalogue("stage", "pipeline_stages", StageBase, required=False)
+        self.heads: Catalogue[hooks.Head] = Catalogue("head", "pipeline_heads", ModuleStage, required=False)
+        self.embedders: Catalogue[hooks.Embedder] = Catalogue(
+            "embedder", "pipeline_embedders", ModuleStage, required=False
+        )
+        self.policies: Catalogue[Policy] = Catalogue("policy", "pipeline_policies", Policy, stage_option=None)
+        self.sources: Catalogue[Source[object]] = Catalogue(
+            "source", "pipeline_sources", Deferred("pipeline.sources.source:Source"), stage_option=None
+        )
+        self.metrics: Catalogue[Metric] = Catalogue("metric", "pipeline_metrics", Metric, stage_option=None)
+        self.engines: Catalogue[Engine] = Catalogue("engine", "pipeline_engines", Engine, stage_option=None)
         self.status: list[Offer[str]] = []
 
-    def catalogues(self) -> _Catalogues:
+    def catalogues(self) -> Sequence[Catalogue[object]]:
         """Return the parts of each kind."""
-        return self.encoders, self.attentions, self.pools, self.tokenizers
+        found: Iterable[object] = vars(self).values()
+        return [cast("Catalogue[object]", each) for each in found if isinstance(each, Catalogue)]
 
     def parts(self) -> Iterator[tuple[Catalogue[object], Offer[object]]]:
         """Yield every offered part with its catalogue, sorted by kind and name."""
-        for catalogue in cast("tuple[Catalogue[object], ...]", self.catalogues()):
+        for catalogue in self.catalogues():
             for name in catalogue.names():
                 for offer in catalogue.offers_of(name):
                     yield catalogue, offer
@@ -132,8 +149,7 @@ class Registry:
     def _add(self, module: object, plugin: Plugin) -> None:
         # Everything is read before anything is added, so that a broken hook leaves no half of a plugin.
         *found, status = read_hooks(module, [*(catalogue.hook for catalogue in self.catalogues()), _STATUS])
-        for each, factories in zip(self.catalogues(), found, strict=True):
-            catalogue = cast("Catalogue[object]", each)
+        for catalogue, factories in zip(self.catalogues(), found, strict=True):
             for name, factory in factories.items():
                 catalogue.offers.append(Offer(name, plugin, factory, tried=plugin.ships_with_library))
         self.status += [Offer(subject, plugin, cast("hooks.Status", line)) for subject, line in status.items()]
@@ -168,7 +184,7 @@ def _import_plugin(entry: EntryPoint) -> object:
     return found
 
 
-_HOOKS: Final = ("pipeline_encoders", "pipeline_attentions", "pipeline_pools", "pipeline_tokenizers", _STATUS)
+_HOOKS: Final = [name for name in vars(hooks) if name.startswith("pipeline_")]
 
 
 def _check_requirements(found: Distribution | None, plugin: Plugin) -> None:

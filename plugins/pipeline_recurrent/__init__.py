@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 try:
-    from pipeline.extend import EncoderFactory, Status, hookimpl
+    from pipeline.extend import EncoderFactory, EngineFactory, Status, hookimpl
 except ModuleNotFoundError as _error:
     if _error.name != "pipeline.extend":
         raise
@@ -13,7 +13,7 @@ except ModuleNotFoundError as _error:
     _message = f"`pipeline` must be the library ragged-pipeline, got {_found}; rename that file or folder."
     raise ImportError(_message) from _error
 from pipeline_recurrent.encoders import GRU, LSTM, RNN, bigru, bilstm
-from pipeline_recurrent.engines import EngineName, describe_engines
+from pipeline_recurrent.engines import ENGINES, EngineName, describe_engines
 from pipeline_recurrent.precompute import precompute_inputs
 from pipeline_recurrent.recurrent import Merge
 
@@ -26,6 +26,7 @@ __all__ = [
     "bigru",
     "bilstm",
     "pipeline_encoders",
+    "pipeline_engines",
     "pipeline_status",
     "precompute_inputs",
 ]
@@ -35,6 +36,12 @@ __all__ = [
 def pipeline_encoders() -> Mapping[str, EncoderFactory]:
     """Offer the encoders of this package, by name."""
     return {"lstm": LSTM, "gru": GRU, "bilstm": bilstm, "bigru": bigru, "rnn": RNN}
+
+
+@hookimpl
+def pipeline_engines() -> Mapping[str, EngineFactory]:
+    """Offer the engines of this package, by name."""
+    return {name: type(engine) for name, engine in ENGINES.items()}
 
 
 @hookimpl

@@ -23,7 +23,7 @@ from pipeline.extend import (
     States,
     Vectors,
 )
-from pipeline_recurrent.engines.choose import EngineName
+from pipeline_recurrent.engines.choose import EngineName, check_engine_name
 from pipeline_recurrent.engines.engine import STATES, Cell, Steps, Weights, make_zeros
 from pipeline_recurrent.stack import StackCall, TorchModule, call_stack, install_forward, read_weights
 
@@ -137,9 +137,7 @@ class Recurrent(Encoder[S_co]):
                 "bidirectional=True."
             )
             raise OptionError(msg, merge=merge)
-        if engine not in get_args(EngineName):
-            msg = f"engine must be one of {', '.join(get_args(EngineName))}, got {engine!r}."
-            raise OptionError(msg, engine=engine)
+        check_engine_name(engine)
         self.input_size: int = input_size
         self.hidden_size: int = hidden_size
         self.num_layers: int = num_layers

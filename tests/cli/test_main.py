@@ -210,7 +210,8 @@ def test_rows_are_sorted_by_kind_and_name(broken: Registry) -> None:
         "bpe": "-",
     }
     kinds = list(dict.fromkeys(row[1] for row in rows))
-    assert kinds == ["encoder", "attention", "pool", "tokenizer", "-"]
+    assert kinds[:5] == ["encoder", "attention", "pool", "tokenizer", "stage"]
+    assert kinds[5:] == ["head", "embedder", "policy", "source", "metric", "engine", "-"]
 
 
 @pytest.mark.parametrize("arguments", [["plugin"], ["--plugins"], ["plugins", "extra"]])

@@ -19,7 +19,10 @@ from pipeline.registry.choice import Choice
 from pipeline.testing import LawBrokenError, check_attention
 from support.fakes import Fakes, offering, returning
 
-HOOKS = "pipeline_encoders, pipeline_attentions, pipeline_pools, pipeline_tokenizers, pipeline_status"
+HOOKS = (
+    "pipeline_encoders, pipeline_attentions, pipeline_pools, pipeline_tokenizers, pipeline_stages, pipeline_heads, "
+    "pipeline_embedders, pipeline_policies, pipeline_sources, pipeline_metrics, pipeline_engines, pipeline_status"
+)
 
 
 @pytest.fixture
@@ -35,12 +38,19 @@ def failures(found: Registry) -> list[tuple[str, str | None]]:
 
 def test_own_plugins_are_found_by_entry_points_only() -> None:
     """Without the library's own distribution there are no parts; with it, all of its parts."""
-    assert [catalogue.names() for catalogue in discover_plugins([]).catalogues()] == [[], [], [], []]
+    assert not list(discover_plugins([]).parts())
     ours = discover_plugins([distribution("ragged-pipeline")])
     assert ours.encoders.names() == ["bigru", "bilstm", "gru", "lstm", "rnn"]
     assert ours.attentions.names() == ["additive", "dot", "general", "scaled_dot"]
     assert ours.pools.names() == ["attention", "final", "first", "last", "max", "mean", "sum"]
     assert ours.tokenizers.names() == ["bpe", "bytes", "characters", "whole", "words"]
+    assert {"bucket", "pack", "pad", "pool"} < set(ours.stages.names())
+    assert ours.heads.names() == ["classify", "classify_multi_label", "next_token", "regress", "tag"]
+    assert ours.embedders.names() == ["embed"]
+    assert ours.policies.names() == ["boundaries", "budget", "rows", "shapes"]
+    assert {"csv", "json_lines", "parquet", "records"} < set(ours.sources.names())
+    assert ours.metrics.names() == ["accuracy", "macro_f1"]
+    assert ours.engines.names() == ["cudnn", "dense", "native", "packed", "plain"]
     assert [plugin.entry for plugin in ours.plugins] == ["attention", "builtin", "recurrent"]
 
 

@@ -3,11 +3,31 @@
 import pipeline.builtin
 import pipeline_attention
 import pipeline_recurrent
-from pipeline.hooks import OffersAttentions, OffersEncoders, OffersPools, OffersStatus, OffersTokenizers
+from pipeline.hooks import (
+    OffersAttentions,
+    OffersEmbedders,
+    OffersEncoders,
+    OffersEngines,
+    OffersHeads,
+    OffersMetrics,
+    OffersPolicies,
+    OffersPools,
+    OffersSources,
+    OffersStages,
+    OffersStatus,
+    OffersTokenizers,
+)
 
 recurrent: OffersEncoders = pipeline_recurrent
-engines: OffersStatus = pipeline_recurrent
+status: OffersStatus = pipeline_recurrent
+engines: OffersEngines = pipeline_recurrent
 attentions: OffersAttentions = pipeline_attention
 attention_pools: OffersPools = pipeline_attention
 pools: OffersPools = pipeline.builtin
 tokenizers: OffersTokenizers = pipeline.builtin
+stages: OffersStages = pipeline.builtin
+heads: OffersHeads = pipeline.builtin
+embedders: OffersEmbedders = pipeline.builtin
+policies: OffersPolicies = pipeline.builtin
+sources: OffersSources = pipeline.builtin
+metrics: OffersMetrics = pipeline.builtin

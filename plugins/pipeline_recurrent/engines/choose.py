@@ -1,11 +1,12 @@
 """The choice of an engine for each batch: the one that was asked for, or the fastest according to the cost model."""
 
 from collections.abc import Mapping
-from typing import Final, Literal, TypeAlias
+from functools import cache
+from typing import Final, Literal, TypeAlias, get_args
 
 import torch
 
-from pipeline.extend import OptionError
+from pipeline.extend import OptionError, registry
 from pipeline_recurrent.engines.costs import Costs, load_costs
 from pipeline_recurrent.engines.engine import Engine, StackInputs
 from pipeline_recurrent.engines.native import Native
@@ -50,11 +51,42 @@ def choose_engine(name: EngineName, stack: StackInputs, costs: Costs | None = No
 
 def _require(name: str, stack: StackInputs) -> Engine:
     """Return an engine by name if it can compute a stack."""
-    reason = ENGINES[name].unsupported_reason(stack)
+    engine = ENGINES.get(name) or _make_offered(name)
+    reason = engine.unsupported_reason(stack)
     if reason is not None:
         msg = f"engine={name!r} cannot run this batch, because {reason}; choose another, or engine='auto'."
         raise OptionError(msg, engine=name, reason=reason)
-    return ENGINES[name]
+    return engine
+
+
+def check_engine_name(name: str) -> None:
+    """Reject a name that is not one of this package's engines, and not one that another plugin offers for it.
+
+    Raises:
+        OptionError: listing the names.
+    """
+    if name in get_args(EngineName):
+        return
+    offered = registry().engines.names()
+    if name not in offered:
+        others = [other for other in offered if other not in ENGINES]
+        msg = f"engine must be one of {', '.join([*get_args(EngineName), *others])}, got {name!r}."
+        raise OptionError(msg, engine=name)
+    _make_offered(name)
+
+
+@cache
+def _make_offered(name: str) -> Engine:
+    """Create an engine that another plugin offers.
+
+    Raises:
+        OptionError: if it is an engine for another package.
+    """
+    engine = registry().engines.make(name)
+    if not isinstance(engine, Engine):
+        msg = f"engine={name!r} computes parts of {engine.computes}, not recurrent layers; choose another."
+        raise OptionError(msg, engine=name)
+    return engine
 
 
 def describe_engines() -> str:

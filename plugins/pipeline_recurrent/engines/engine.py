@@ -1,6 +1,6 @@
 """The interface of engines. All engines compute the same numbers, up to rounding; they differ only in speed."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
@@ -13,6 +13,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from typing_extensions import override
 
+from pipeline import extend
 from pipeline.extend import Carry, PackingOrder, name_transform
 
 Cell: TypeAlias = Literal["lstm", "gru", "rnn_tanh", "rnn_relu"]
@@ -127,14 +128,14 @@ class StackInputs:
         self.transform = name_transform()
 
 
-class Engine(ABC):
+class Engine(extend.Engine):
     """A way to compute a stack of recurrent layers.
 
     Attributes:
         name: its name in options, reports and errors.
     """
 
-    name: ClassVar[str]
+    computes = "pipeline_recurrent"
 
     @abstractmethod
     def unsupported_reason(self, stack: StackInputs) -> str | None:

@@ -1,0 +1,45 @@
+"""Factories that are imported at first use, so that offering many parts does not slow down the first look-up."""
+
+import inspect
+from collections.abc import Callable
+from importlib import import_module
+from typing import Final, Never, cast, final
+
+
+@final
+class Deferred:
+    """A class or function of a module that is imported when it is first called or inspected."""
+
+    def __init__(self, target: str) -> None:
+        self.target: Final = target
+
+    def resolve(self) -> Callable[..., object]:
+        """Import and return the class or function."""
+        module, _, name = self.target.partition(":")
+        return cast("Callable[..., object]", getattr(import_module(module), name))
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(self.resolve())
+
+    def __call__(self, **options: object) -> object:
+        """Call the class or function."""
+        return self.resolve()(**options)
+
+    def __repr__(self) -> str:
+        return f"defer({self.target!r})"
+
+
+def defer(target: str) -> Callable[..., Never]:
+    """Return a factory whose module is imported at its first use. A hook may offer it like the factory itself.
+
+    Args:
+        target: the module and the name of a class or function in it: `"my_package.sources:Sql"`.
+
+    Type checkers do not know what it creates, so create each such part once in your tests.
+
+    Example:
+        >>> defer("pipeline.batching:Rows")(rows=3)
+        Rows(longest=None, too_long='raise', batches_per_sort=100, rows=3)
+    """
+    return cast("Callable[..., Never]", Deferred(target))
