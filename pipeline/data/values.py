@@ -31,7 +31,7 @@ from pipeline.data.trees import as_pytree
 from pipeline.errors import OptionError
 
 R = TypeVar("R")
-D = TypeVar("D", default=tuple[object, ...])
+D_co = TypeVar("D_co", covariant=True, default=tuple[object, ...])
 """The type of the tuple of the heads' predictions with their scores."""
 V = TypeVar("V", default=float)
 """The type of a predicted number, or of several: `float` or `list[float]`."""
@@ -158,7 +158,7 @@ class MultiLabelScores(Collated, Predictions[list[N], MultiLabelPrediction[N]], 
 
 @as_pytree
 @attrs.frozen(eq=False)
-class Joint(Collated, Predictions[R, JointPrediction[R, D]], Generic[R, D]):
+class Joint(Collated, Predictions[R, JointPrediction[R, D_co]], Generic[R, D_co]):
     """The predictions of several heads for the same rows.
 
     Attributes:
@@ -179,11 +179,11 @@ class Joint(Collated, Predictions[R, JointPrediction[R, D]], Generic[R, D]):
             yield found[0][0], self.into(*(prediction for _, prediction in found))
 
     @override
-    def scored_rows(self, locate: LocateSteps | None = None, /) -> Iterator[tuple[int, JointPrediction[R, D]]]:
+    def scored_rows(self, locate: LocateSteps | None = None, /) -> Iterator[tuple[int, JointPrediction[R, D_co]]]:
         """Yield the row id and the joint prediction of each row, with the predictions of the heads and their scores."""
         heads = zip(*(part.scored_rows(locate) for part in self.parts.values()), strict=True)
         for (row_id, prediction), scored in zip(self.rows(), heads, strict=True):
-            yield row_id, JointPrediction(prediction, cast("D", tuple(each for _, each in scored)))
+            yield row_id, JointPrediction(prediction, cast("D_co", tuple(each for _, each in scored)))
 
     def losses(self, **options: Unpack[JointLossOptions]) -> dict[str, Tensor]:
         """Return the loss of each head by name, with the head's own default loss.

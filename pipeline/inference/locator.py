@@ -24,33 +24,33 @@ class Locator(Observer):
         self._input_stage = next(filter(_is_input_stage, stages.values()), None)
         # Another stage before the input stage changes the input.
         self._begins = self._input_stage in {None, next(iter(stages.values()))}
-        self._inputs: dict[int, object] = {}
-        self._rows: dict[int, Row[Kind] | None] = {}
+        self.inputs: dict[int, object] = {}
+        self.rows: dict[int, Row[Kind] | None] = {}
 
     @override
     def see_input(self, row_id: int, value: object) -> None:
         if self._input_stage is not None:
-            self._inputs[row_id] = cast("Example[object]", value).input if isinstance(value, Example) else value
+            self.inputs[row_id] = cast("Example[object]", value).input if isinstance(value, Example) else value
 
     @override
     def see_row(self, row: object) -> None:
         if is_row(row):
             # Parts of one row have one id, and only the whole row has a place for each step.
-            self._rows[row.row_id] = None if row.row_id in self._rows else row
+            self.rows[row.row_id] = None if row.row_id in self.rows else row
 
     def locate(self, row_id: int) -> Sequence[Span] | None:
         """Return the start and the end of each step of a row; None if they are not known."""
-        row = self._rows.get(row_id)
+        row = self.rows.get(row_id)
         if row is None or not self._begins:
             return None
         if self._input_stage is None:
             return locate_in_row(row)
-        return self._input_stage.locate_steps(self._inputs[row_id], row)
+        return self._input_stage.locate_steps(self.inputs[row_id], row)
 
     def forget(self, row_id: int) -> None:
         """Drop a row that was predicted."""
-        self._inputs.pop(row_id, None)
-        self._rows.pop(row_id, None)
+        self.inputs.pop(row_id, None)
+        self.rows.pop(row_id, None)
 
 
 def _is_input_stage(stage: StageBase) -> TypeIs[InputStage[Any, Kind]]:

@@ -168,7 +168,8 @@ class FromColumns(InputStage[Columns, E], Generic[E]):
         for name, (column, stage) in self.readers.items():
             sequence: object = getattr(row.sequence, name)
             if isinstance(sequence, Ids):
-                return stage.locate_steps(value[column], attrs.evolve(row, sequence=sequence))
+                part = Row(sequence, row_id=row.row_id, answer_mask=row.answer_mask, start_step=row.start_step)
+                return stage.locate_steps(value[column], part)
         return super().locate_steps(value, row)
 
     def _read(

@@ -7,7 +7,7 @@ from typing import cast
 from pipeline.batching.cursor import StreamCursor
 from pipeline.checks.hints import describe
 from pipeline.core.stage import I_contra, O_co, Stream
-from pipeline.data.kinds import K
+from pipeline.data.kinds import K, Kind, format_kind, get_kind_class
 from pipeline.data.rows import Row, is_row
 from pipeline.errors import OptionError, ShapeError
 
@@ -57,13 +57,13 @@ def check_row(value: object, kind: type[K], number: int) -> Row[K]:
     Raises:
         ShapeError: if it is not.
     """
-    if not is_row(value) or not isinstance(value.sequence, kind):
+    if not is_row(value) or not isinstance(value.sequence, cast("type[Kind]", get_kind_class(kind))):
         if is_row(value):
             got = f"a Row of {type(value.sequence).__name__}"
             fix = f"pass the kind first, as in Bucket({type(value.sequence).__name__}, ...)"
         else:
             got = describe(value)
             fix = "begin the pipe with an input stage, such as Tokenize, FromIds or FromFeatures"
-        msg = f"item {number} must be a Row of {kind.__name__}, got {got}; {fix}."
+        msg = f"item {number} must be a Row of {format_kind(kind)}, got {got}; {fix}."
         raise ShapeError(msg, row=number)
     return cast("Row[K]", value)

@@ -9,7 +9,7 @@ from typing_extensions import TypeVar, override
 from pipeline.checks.hints import describe
 from pipeline.core.stage import I_contra, ModuleStage, Spec, Stage, StageBase
 from pipeline.data.scores import Predictions
-from pipeline.data.values import D, Joint
+from pipeline.data.values import D_co, Joint
 from pipeline.errors import OptionError, ShapeError
 from pipeline.stages.branches import Branching, build_branch
 from pipeline.stages.join import Branch, name_branches
@@ -18,6 +18,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
 R = TypeVar("R")
+D = TypeVar("D")
 D1 = TypeVar("D1")
 D2 = TypeVar("D2")
 D3 = TypeVar("D3")
@@ -31,7 +32,7 @@ _Head: TypeAlias = Stage[B, Predictions[R, D]]
 
 
 @final
-class Heads(Branching, ModuleStage[I_contra, Joint[R, D]], Generic[I_contra, R, D]):
+class Heads(Branching, ModuleStage[I_contra, Joint[R, D_co]], Generic[I_contra, R, D_co]):
     """Run several heads on the same input, each with targets and a loss of its own.
 
     The prediction of a row joins those of its heads: in a tuple, or in the class that is passed as `into`, whose
@@ -168,7 +169,7 @@ class Heads(Branching, ModuleStage[I_contra, Joint[R, D]], Generic[I_contra, R, 
         return Spec()
 
     @override
-    def forward(self, value: I_contra) -> Joint[R, D]:
+    def forward(self, value: I_contra) -> Joint[R, D_co]:
         """Return the predictions of all heads.
 
         Raises:
