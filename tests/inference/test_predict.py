@@ -12,9 +12,9 @@ from typing_extensions import override
 
 from pipeline import (
     Bucket,
-    ClassPrediction,
     Classify,
     ClassifyMultiLabel,
+    ClassPrediction,
     EachStep,
     Embed,
     EmbedFields,
