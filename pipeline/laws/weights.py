@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError
 
 from pipeline.core.contexts import seeded
-from pipeline.data.batches import Padded
+from pipeline.data.batches import Batch, Padded
 from pipeline.data.kinds import Vectors
 from pipeline.laws.law import UNREGISTERED, FaultError, Law, check_equal, compute_weighted_sum, law
 from pipeline.laws.parts import (
@@ -18,8 +18,10 @@ from pipeline.laws.parts import (
     M,
     PlainModule,
     add_carry,
+    allows_empty_rows,
     choose_input_size,
     draw_rows,
+    list_layouts,
     make_batch,
     prepare,
     run_all,
@@ -71,25 +73,37 @@ def check_gradients(compute: Callable[..., Tensor], inputs: Sequence[Tensor], na
 
 @law
 def every_weight_is_used(make: Callable[[], AnyModule]) -> None:
-    """Each parameter that requires a gradient influences a result in training."""
+    """Each parameter that requires a gradient influences a result in training, and gets zeros from empty rows only."""
     part = prepare(make).train()
-    weights = {name: weight for name, weight in part.named_parameters() if weight.requires_grad}
-    if not weights:
-        return
     batch = add_carry(part, make_batch(draw_rows(LENGTHS[0], choose_input_size(part))))
-    total = compute_weighted_sum(run_flat(part, batch))
-    slopes = (
-        torch.autograd.grad(total, list(weights.values()), allow_unused=True)
-        if total.requires_grad
-        else [None] * len(weights)
-    )
-    unused = [name for name, slope in zip(weights, slopes, strict=True) if slope is None]
+    unused = _find_unused(part, batch)
     if unused:
         msg = (
             f"parameter {unused[0]} influences no result; use it, delete it, or set requires_grad=False. Distributed "
             "training waits for the gradient of every parameter."
         )
         raise FaultError(msg, unused=unused)
+    if not allows_empty_rows(part):
+        return
+    nothing = make_batch(draw_rows((0, 0), choose_input_size(part)))
+    for name, layout in list_layouts(part, nothing).items():
+        unused = _find_unused(part, layout)
+        if unused:
+            msg = (
+                f"in {name} of empty rows, parameter {unused[0]} gets no gradient; compute as for other rows, also "
+                "without any step, so that it gets zeros. Distributed training waits for every parameter's gradient."
+            )
+            raise FaultError(msg, unused=unused)
+
+
+def _find_unused(part: AnyModule, batch: Batch[Vectors]) -> list[str]:
+    """Return the names of the trained parameters that no result depends on."""
+    weights = {name: weight for name, weight in part.named_parameters() if weight.requires_grad}
+    total = compute_weighted_sum(run_flat(part, batch)) if weights else torch.zeros(())
+    if not total.requires_grad:
+        return list(weights)
+    slopes: list[Tensor | None] = [*torch.autograd.grad(total, list(weights.values()), allow_unused=True)]
+    return [name for name, slope in zip(weights, slopes, strict=True) if slope is None]
 
 
 @law

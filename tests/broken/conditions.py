@@ -293,6 +293,17 @@ class HasAnUnusedWeight(Leaky):
         self.unused = nn.Linear(3, 4)
 
 
+class SkipsEmptyBatches(Leaky):
+    """Returns zeros for a batch without steps, without calling its layer."""
+
+    @override
+    def forward(self, batch: Batch[Vectors]) -> States[MaybeCausal]:
+        if batch.width:
+            return super().forward(batch)
+        rows, start = batch.padded(), self.start(batch)
+        return self.states(rows, rows.values.new_zeros(len(start), 0, 4), start)
+
+
 class SeedsWhenCreated(Leaky):
     """Seeds torch in `__init__`."""
 
@@ -580,6 +591,7 @@ TRIALS: Final[tuple[Trial, ...]] = (
     trial(KeepsAHistory, ENCODER_LAWS, "calls_leave_nothing_behind"),
     trial(GrowsItsBuffer, ENCODER_LAWS, "calls_leave_nothing_behind"),
     trial(HasAnUnusedWeight, ENCODER_LAWS, "every_weight_is_used"),
+    trial(SkipsEmptyBatches, ENCODER_LAWS, "every_weight_is_used"),
     trial(SeedsWhenCreated, ENCODER_LAWS, "global_state_is_preserved"),
     trial(SeedsInTraining, ENCODER_LAWS, "global_state_is_preserved"),
     trial(DrawsInEvaluation, ENCODER_LAWS, "global_state_is_preserved"),

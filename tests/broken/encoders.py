@@ -604,7 +604,7 @@ TRIALS: Final[tuple[Trial, ...]] = (
     trial(
         ReadsOneLayout,
         ENCODER_LAWS,
-        """packed_and_padded_agree output_sizes_match_declared metadata_is_passed_on
+        """packed_and_padded_agree every_weight_is_used output_sizes_match_declared metadata_is_passed_on
         empty_rows_return_initial_carry gradient_mode_has_no_effect calls_leave_nothing_behind
         global_state_is_preserved low_precision_agrees many_and_long_rows_are_independent
         memory_layout_has_no_effect metadata_has_no_effect training_without_randomness_equals_evaluation""",
