@@ -32,7 +32,7 @@ class BatchMetadata:
     Attributes:
         row_ids: the position of each row in the input; `FILLER` for rows that belong to no input; on the CPU.
         targets: one class per row, or one class per step in a padded rectangle (in either layout of the values);
-            `IGNORED` where there is none. Or numbers, one or several per row, NaN where there is none.
+            `IGNORED` for a missing one. Or numbers, one or several per row, NaN for missing ones.
         named_targets: several targets by their names, each like `targets`; None if there is one target, or none.
         answer_mask: True at the steps that need a prediction; None means every real step; on the CPU.
         start_steps: the step of the original row at which each row begins, where rows were cut; None means 0; on the

@@ -107,7 +107,7 @@ class Scores(Collated, Predictions[N, ClassPrediction[N]], Generic[N]):
         """Return the cross-entropy, averaged over the rows that have a target.
 
         Args:
-            options: see `ClassLossOptions`; with `reduction="none"`, one loss per rows.
+            options: see `ClassLossOptions`; with `reduction="none"`, one loss per row.
 
         Raises:
             TargetError: if the batch has no targets per row, or a target is not a class.
@@ -202,7 +202,7 @@ class StepScores(Collated, Predictions[list[N], list[StepPrediction[N]]], Generi
         """Return the cross-entropy, averaged over the steps that have a target (padding, bos and eos have none).
 
         Args:
-            options: see `ClassLossOptions`; with `reduction="none"`, one loss per steps.
+            options: see `ClassLossOptions`; with `reduction="none"`, one loss per step.
 
         Raises:
             TargetError: if the batch has no targets per step, or a target is not a class.

@@ -217,7 +217,7 @@ def combine(one: Observed, other: Observed | None, words: Mapping[int, str]) -> 
 
     Args:
         one: the observation of the first batch.
-        other: the observation of the second; None if there is none.
+        other: the observation of the second; None if there is only one.
         words: the names of the first batch's sizes, for axes that no annotation names.
     """
     sizes = [size for _, size in (one if other is None else other).axes]
