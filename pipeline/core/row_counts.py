@@ -20,7 +20,7 @@ class RowCounter:
 
     def __init__(self) -> None:
         self.given: int = 0
-        self.is_known = True
+        self.is_known: bool = True
 
     def count(self, values: Iterable[Any]) -> Iterator[Any]:
         """Yield the inputs of the stream."""

@@ -8,7 +8,19 @@ import pytest
 import torch
 
 import pipeline
-from pipeline import Ids, Packed, Padded, Pooled, Scores, States, StepScores, Vectors
+from pipeline import (
+    Ids,
+    Joint,
+    MultiLabelScores,
+    Packed,
+    Padded,
+    Pooled,
+    Scores,
+    States,
+    StepScores,
+    Values,
+    Vectors,
+)
 from pipeline.checks.shapes import checked
 from pipeline.data.metadata import BatchMetadata
 from pipeline.data.packing_order import PackingOrder
@@ -44,6 +56,14 @@ FIELDS: Mapping[tuple[type, str], tuple[Callable[[], object], str]] = {
         lambda: Padded(Vectors, CUBE, L, order=PackingOrder(L + 1)),
         "order must be computed from the same lengths",
     ),
+    (Padded, "fields"): (
+        lambda: Padded(Vectors, CUBE, L, fields={"code": ROWS}),
+        "a batch of kind Vectors must have .* fields if its class has fields, and else neither",
+    ),
+    (Padded, "inner"): (
+        lambda: Padded(Vectors, CUBE, L, inner=STEPS),
+        "a batch of kind Vectors must have inner rows if it is Nested",
+    ),
     (Packed, "kind"): (lambda: untyped(Packed)(3, PLANE, L), "Packed: kind must be type"),
     (Packed, "values"): (lambda: Packed(Ids, torch.tensor(1), L), r"Packed: values must be Shaped\[Tensor, 'steps"),
     (Packed, "lengths"): (
@@ -63,10 +83,22 @@ FIELDS: Mapping[tuple[type, str], tuple[Callable[[], object], str]] = {
         lambda: Packed(Vectors, torch.zeros(3, 1), L, order=PackingOrder(L.flip(0))),
         "order must be computed from the",
     ),
+    (Packed, "fields"): (
+        lambda: Packed(Vectors, torch.zeros(3, 1), L, fields={"code": STEPS}),
+        "a batch of kind Vectors must have .* fields if its class has fields, and else neither",
+    ),
+    (Packed, "inner"): (
+        lambda: Packed(Vectors, torch.zeros(3, 1), L, inner=STEPS),
+        "a batch of kind Vectors must have inner rows if it is Nested",
+    ),
     (States, "steps"): (lambda: untyped(States)(CUBE, PLANE), "States: steps must be .*got float32 of shape"),
     (States, "final"): (lambda: States(ROWS, PLANE[:, :2]), r"States: final must be batch x hidden, \(2, 3\)"),
     (States, "outdated"): (lambda: untyped(States)(ROWS, PLANE, outdated=3), "States: outdated must be str or None"),
     (States, "carry"): (lambda: untyped(States)(ROWS, PLANE, carry=[PLANE]), "States: carry must be tuple"),
+    (States, "bidirectional"): (
+        lambda: untyped(States)(ROWS, PLANE, bidirectional=3),
+        "States: bidirectional must be bool",
+    ),
     (States, "engine"): (lambda: untyped(States)(ROWS, PLANE, engine=3), "States: engine must be str or None"),
     (Pooled, "values"): (lambda: Pooled(CUBE), r"Pooled: values must be Float\[Tensor, 'batch hidden'\]"),
     (Pooled, "metadata"): (
@@ -93,10 +125,35 @@ FIELDS: Mapping[tuple[type, str], tuple[Callable[[], object], str]] = {
         lambda: StepScores(torch.zeros(3, 2), L, "ab", order=PackingOrder(L * 0)),
         "order must be computed from",
     ),
+    (Values, "values"): (lambda: Values[float](L), "Values: values must be Float.*got int64"),
+    (Values, "metadata"): (
+        lambda: Values[float](FLAT, metadata=THREE),
+        "metadata must have one row id per row, got 3",
+    ),
+    (MultiLabelScores, "values"): (
+        lambda: MultiLabelScores(FLAT, "ab", FLAT),
+        "MultiLabelScores: values must be Float",
+    ),
+    (MultiLabelScores, "names"): (
+        lambda: MultiLabelScores(PLANE, "ab", torch.zeros(3)),
+        "names must have one entry per class, got 2 for 3",
+    ),
+    (MultiLabelScores, "thresholds"): (
+        lambda: MultiLabelScores(PLANE, "abc", FLAT),
+        "MultiLabelScores: thresholds must be Float.*'classes'",
+    ),
+    (MultiLabelScores, "metadata"): (
+        lambda: MultiLabelScores(PLANE, "abc", torch.zeros(3), metadata=THREE),
+        "metadata must have one row id per row, got 3",
+    ),
     (BatchMetadata, "row_ids"): (lambda: BatchMetadata(FLAT), "BatchMetadata: row_ids must be Int64.*got float32"),
     (BatchMetadata, "targets"): (
         lambda: BatchMetadata(L, targets=torch.zeros(3).long()),
         "BatchMetadata: targets must be Int64.*'batch'",
+    ),
+    (BatchMetadata, "named_targets"): (
+        lambda: BatchMetadata(L, named_targets={"age": torch.zeros(3)}),
+        "BatchMetadata: named_targets must be",
     ),
     (BatchMetadata, "answer_mask"): (
         lambda: BatchMetadata(L, answer_mask=torch.ones(3, 4).bool()),
@@ -108,7 +165,9 @@ FIELDS: Mapping[tuple[type, str], tuple[Callable[[], object], str]] = {
     ),
 }
 
-DATA_CLASSES: Sequence[type] = [Padded, Packed, States, Pooled, Scores, StepScores, BatchMetadata]
+DATA_CLASSES: Sequence[type] = [
+    *(Padded, Packed, States, Pooled, Scores, StepScores, Values, MultiLabelScores, BatchMetadata),
+]
 
 
 @pytest.mark.parametrize(("cls", "field"), FIELDS, ids=[f"{cls.__name__}-{field}" for cls, field in FIELDS])
@@ -120,9 +179,9 @@ def test_an_invalid_field_raises(cls: type, field: str) -> None:
 
 
 def test_all_fields_are_tested() -> None:
-    """The table above has every field of every public data class."""
+    """The table above has every field of every public data class with shapes; `Joint` holds those of its heads."""
     public = [value for value in vars(pipeline).values() if attrs.has(value) and hasattr(value, "to")]
-    assert {*public, BatchMetadata} == set(DATA_CLASSES)
+    assert {*public, BatchMetadata} - {Joint} == set(DATA_CLASSES)
     assert {(cls, field.name) for cls in DATA_CLASSES for field in attrs.fields(cls)} == set(FIELDS)
 
 
@@ -144,7 +203,7 @@ def test_cached_signatures_accept_no_other_shapes_or_dtypes() -> None:
         with pytest.raises(ShapeError, match="targets must be"):
             BatchMetadata(torch.arange(3), torch.zeros(2, 4).long())
         with pytest.raises(ShapeError, match="targets must be"):
-            BatchMetadata(torch.arange(2), torch.zeros(2, 4))
+            BatchMetadata(torch.arange(2), torch.zeros(2, 4).int())
 
 
 def test_checks_leave_the_global_random_generator_alone() -> None:
