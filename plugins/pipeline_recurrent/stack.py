@@ -117,7 +117,7 @@ def _run(module: TorchModule, values: Steps, initial: Carry, call: StackCall) ->
     else:
         _check_values(module, values, weights[0][0][0])
     if not call.order.nonempty_count:
-        return _run_empty(cell, values, weights)
+        return _run_empty(cell, values, weights, call.norms)
     stack = StackInputs(
         cell,
         values,
@@ -161,13 +161,16 @@ def _check_values(module: TorchModule, values: Tensor, weight: Tensor) -> None:
         raise ShapeError(msg)
 
 
-def _run_empty(cell: Cell, values: Steps, weights: Sequence[Sequence[Weights]]) -> LayerOutputs:
+def _run_empty(
+    cell: Cell, values: Steps, weights: Sequence[Sequence[Weights]], norms: Sequence[nn.Module]
+) -> LayerOutputs:
     """Return no steps, and the states of no rows, with gradients of zero for all weights.
 
     In distributed training every process must have a gradient for each weight, one with empty rows only as well.
     """
     hidden, directions = weights[0][0][1].shape[1], len(weights[0])
     used = [weight for layer in weights for own in layer for weight in own if weight is not None]
+    used += [weight for norm in norms for weight in norm.parameters()]
     like = values if values.is_floating_point() else used[1]
     # Sums of empty slices are 0 whatever the weights hold, and connect them to the graph.
     zero = sum((weight[:0].sum() for weight in (*used, like)), start=like.new_zeros(()))

@@ -322,7 +322,9 @@ def test_load_torch_rejects_other_sizes_and_subclasses() -> None:
 @pytest.mark.parametrize("engine", ["auto", "plain", "packed"])
 def test_a_batch_of_empty_rows_has_a_zero_gradient_for_every_weight(engine: str) -> None:
     """So that a process with empty rows only takes part in every exchange of gradients; hooks run too."""
-    encoder: Recurrent[MaybeCausal] = LSTM(4, 5, num_layers=2, bidirectional=True, engine=as_any(engine))
+    encoder: Recurrent[MaybeCausal] = LSTM(
+        4, 5, num_layers=2, bidirectional=True, layer_norm=True, engine=as_any(engine)
+    )
     calls: list[str] = []
     as_any(encoder.rnn).register_forward_pre_hook(partial(log, calls, "before"))
     values = torch.randn(3, 2, 4, requires_grad=True)
