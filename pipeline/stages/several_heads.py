@@ -221,8 +221,8 @@ def _name_heads(
         if attrs.has(into):
             names = [field.name for field in attrs.fields(into)]
         else:
-            found: Iterable[str] = getattr(into, "__dataclass_fields__", None) or getattr(into, "_fields", ())
-            names = list(found) or None
+            found: object = getattr(into, "__dataclass_fields__", None) or getattr(into, "_fields", ())
+            names = list(cast("Iterable[str]", found)) or None
     if names is None:
         names = list(name_branches(heads))
     if len(names) != len(heads) or len(set(names)) != len(names):

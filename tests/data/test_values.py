@@ -34,6 +34,7 @@ from pipeline import (
 )
 from pipeline.data.metadata import BatchMetadata
 from pipeline.errors import CompositionError, OptionError, ShapeError, TargetError
+from pipeline.targets import NamedTargets
 from pipeline_recurrent import GRU
 from support.untyped import as_any, seed, to_list
 
@@ -50,7 +51,7 @@ class Verdict:
     amount: float
 
 
-KINDS = {"label": LABELS, "amount": Numbers()}
+KINDS: NamedTargets = {"label": LABELS, "amount": Numbers()}
 ROWS = [
     Row(Ids(torch.tensor([1, 2, 3])), {"label": "spam", "amount": 2.5}, 0),
     Row(Ids(torch.tensor([4])), {"amount": 1.0}, 1),
@@ -189,7 +190,8 @@ def make_predictions() -> list[Any]:
 
 def get_loss(predictions: Any) -> Tensor:
     """Return the loss without its type."""
-    return predictions.loss()
+    loss: Tensor = predictions.loss()
+    return loss
 
 
 @pytest.mark.parametrize("index", range(3))
