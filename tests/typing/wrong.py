@@ -514,8 +514,8 @@ e = Padded(float, values, lengths)  # E value: a dtype is not a kind
 e = Padded(Ids, values, [3, 1])  # E value: a list where a tensor is needed
 e = Packed("Ids", values, lengths)  # E value: a name is not a kind
 e = Row(values)  # E value: a tensor where ids or vectors are needed
-e = Row(row.sequence, target=0.5)  # E value: a target is a class
-e = Example("one", target=[0.5])  # E value: a target is a class
+e = Row(row.sequence, target=[[0, 1]])  # E value: several targets for a step
+e = Example("one", target={3})  # E value: a set of targets has names
 e = States.from_padded(values)  # E value: no lengths
 e = States.from_padded(states.padded(), lengths)  # E value: a batch where a tensor is needed
 e = States.from_padded(values, [3, 1])  # E value: a list where a tensor is needed

@@ -60,12 +60,8 @@ o = vectors.vectors([3])  # E prediction: numbers where texts are needed
 # One class per row
 b01: Iterator[str] = named.predict(texts, scores=True)  # E prediction: objects with scores are not names
 b02: Iterator[ClassPrediction[str]] = named.predict(texts)  # E prediction: names have no scores
-b03: Iterator[ClassPrediction[int]] = named.predict(
-    texts, scores=True
-)  # E prediction: a head of labels gives no numbers
-b04: Iterator[ClassPrediction[str]] = numbered.predict(
-    texts, scores=True
-)  # E prediction: a head of numbers gives no names
+b03: Iterator[ClassPrediction[int]] = named.predict(texts, scores=True)  # E prediction: labels, not numbers
+b04: Iterator[ClassPrediction[str]] = numbered.predict(texts, scores=True)  # E prediction: numbers, not names
 b05: list[ClassPrediction[str]] = named.predict(texts, scores=True)  # E prediction: a stream is not a list
 b06: Iterator[StepPrediction[str]] = named.predict(texts, scores=True)  # E prediction: a row has no place
 o = next(named.predict(texts)).probability  # E prediction: a name has no probability
@@ -92,9 +88,7 @@ b14: Iterator[str] = number.predict(texts, scores=True)  # E prediction: a numbe
 
 # Several heads
 b15: Iterator[Verdict] = joint.predict(texts, scores=True)  # E prediction: a joint prediction with scores
-b16: Iterator[JointPrediction[Verdict, tuple[float, str]]] = joint.predict(
-    texts, scores=True
-)  # E prediction: other heads
+b16: Iterator[JointPrediction[Verdict, tuple[float, str]]] = joint.predict(texts, scores=True)  # E prediction: heads
 o = next(joint.predict(texts, scores=True)).label  # E prediction: the label is in the prediction
 o = next(joint.predict(texts, scores=True)).heads[1].probability  # E prediction: a number has no probability
 b17: int = next(joint.predict(texts, scores=True)).prediction.label  # E prediction: the label is a name
