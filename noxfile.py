@@ -15,7 +15,15 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 PACKAGES = ["pipeline", "pipeline_attention", "pipeline_recurrent"]
 OUTSIDE = "tests/outside/pipeline-mingru"
 DEMO = "docs/examples/highlight"
-EXAMPLES = ("classify_csv", "tag_conllu", "sensor_rows", "two_heads", "text_and_numbers")
+EXAMPLES = (
+    "classify_csv",
+    "tag_conllu",
+    "sensor_rows",
+    "events",
+    "words_and_characters",
+    "two_heads",
+    "text_and_numbers",
+)
 WITH_EXTRAS = ("tests/sources", "tests/loading", "tests/forecast", "tests/cli/test_plan.py", "tests/test_extras.py")
 NATIVE = ("tests/plugins/recurrent/test_native.py", "tests/plugins/recurrent/test_native_build.py")
 # Tensors are small in tests: threads that wait for each other cost more than they bring.
