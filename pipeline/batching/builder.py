@@ -261,6 +261,7 @@ class PoolBatcher:
         self.uneven: Final[Uneven] = uneven
         # A pool of a stream is sorted as a whole.
         self._one_pool: Final = attrs.evolve(policy, batches_per_sort=None)
+        # A pool with fewer rows than ranks could not give each rank a batch.
         self._max_rows: Final = None if buffer_size is None else max(buffer_size, world_size)
         self.estimate_share: Final = cache(self._estimate_share)
         """Return the part of a batch that a row of that many steps fills."""
@@ -332,7 +333,8 @@ class PoolBatcher:
             case "truncate":
                 return 1 / self.policy.room(limit)
             case "split":
+                # The parts of a long row are batched like rows: each full part, and the rest, fills a share of its own.
                 whole, rest = divmod(length, limit)
                 return whole / self.policy.room(limit) + (1 / self.policy.room(rest) if rest else 0)
             case _:
-                return 1
+                return 1  # alone in a batch

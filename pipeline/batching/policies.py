@@ -77,6 +77,7 @@ class Policy(ABC):
 
     def cost(self, shapes: IntArray) -> npt.NDArray[np.float64]:
         """Return the relative cost of each padded batch: by default its padded steps."""
+        # In float64: as int64, rows x steps of very long rows could overflow, and a cost need not be exact.
         padded: npt.NDArray[np.float64] = shapes[:, 0] * shapes[:, 1:].sum(axis=1, dtype=np.float64)
         return padded
 

@@ -80,6 +80,7 @@ def _call_fused(query: Tensor, key: Tensor, values: Tensor, mask: Tensor | None)
     if torch.compiler.is_compiling():
         return _call_torch(query, key, values, mask)
     if are_functions_transformed():
+        # Of torch's kernels only this one is a sequence of operations that `torch.func` can transform.
         with sdpa_kernel(SDPBackend.MATH):
             return _call_torch(query, key, values, mask)
     if not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (query, key, values))):
@@ -227,6 +228,7 @@ class _Blocks:
     def block_rows(self) -> int:
         """The number of rows in a block: the most whose scores fit into `_BLOCK_BYTES`."""
         width = len(self.batch_sizes)
+        # The keys of a block are its own steps, and the `window` steps before its first query.
         keys = width if self.window is None else min(width, self.block_steps + self.window)
         return max(1, _BLOCK_BYTES // (self.number_bytes * self.block_steps * keys))
 
@@ -276,6 +278,7 @@ def _compute_weights(blocks: _Blocks, block: _Block, query: Tensor, key: Tensor)
     rows, queries, keys = block
     scores = torch.bmm(query[rows, queries], key[rows, keys].mT)
     blocks.mask_scores(scores, block)
+    # Every query keeps at least one key, so no softmax is over minus infinity alone, which would give NaN.
     return scores.softmax(-1)
 
 

@@ -91,6 +91,7 @@ def _check_slope(part: AnyModule, batch: Padded[Vectors]) -> None:
         found = 2 * sum(float((slope * move).sum()) for slope, move in zip(own, moves, strict=True))
         # Relative to the length of the gradient: the slope along one direction may be 0 by chance.
         size = 2 * _STEP * math.sqrt(sum(float(slope.square().sum()) for slope in own))
+        # Below the effect of detached states, and far above the error of finite differences.
         if not abs(found - expected) <= 1e-3 * max(abs(expected), size):
             msg = (
                 f"along a random direction, the gradient of {name} says that results change by {found:.4g}, but they "
@@ -164,6 +165,8 @@ def _is_order_sensitive(run: Callable[[Tensor], Tensor], row: Tensor, at: int) -
 
 def _check_numbers_of_steps(results: Sequence[Tensor]) -> None:
     for rule, power in (("does not change", 0), ("multiplies", 1)):
+        # The mean of equal steps does not depend on their number, and their sum is proportional to it. A part that
+        # follows such a rule for short rows must do so for long ones too, where rounding errors are larger.
         scaled = [result / count**power for count, result in zip(_EQUAL, results, strict=True)]
         if not all(torch.allclose(each, scaled[0], rtol=1e-9, atol=1e-12) for each in scaled[:3]):
             continue
@@ -184,6 +187,7 @@ def _check_each_step_counts(run: Callable[[Tensor], Tensor], row: Tensor) -> Non
             spike = row[:length].clone()
             spike[step] = 30  # larger than all values, so that a maximum sees it too
             changes.append(float((run(spike) - base).square().sum().sqrt()))
+        # Alike: within a factor of two. A part that forgets early steps of a short row as well may do so in a long one.
         if min(changes) > 0.5 * max(changes) > 0:
             continue
         if length == _LONG:

@@ -82,6 +82,7 @@ def _check_limits(part: AnyModule) -> None:
         return  # a plain module may cut values off on purpose
     generator = torch.Generator().manual_seed(4)
     weights = [weight.detach().clone() for weight in part.parameters()]
+    # Above the limits at which values are often clamped: 10 or 20 before an exponential, 1,000 for "large".
     for scale in (25.0, 1e4):
         with torch.no_grad():
             # Weights that are smaller by as much leave sums where no activation function is saturated.
@@ -173,6 +174,8 @@ def _check_low(found: list[Tensor], slopes: list[Tensor], wanted: list[Tensor], 
     # Norms only: rounding may move a gradient from one step to another, as that of a maximum.
     for slope, other in zip(slopes, wanted, strict=True):
         norm, expected = (float(each.double().square().sum().sqrt()) for each in (slope, other))
+        # Within a factor of two: a missing or doubled term shows, an accumulated rounding error does not. The norm of a
+        # gradient that is nearly zero is rounding error itself.
         if expected > 1e-2 and not 0.5 < norm / expected < 2:
             msg = f"{condition}, a gradient has the norm {norm:.3g}, but {expected:.3g} in float64."
             raise FaultError(msg)

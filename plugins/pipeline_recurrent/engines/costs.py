@@ -105,6 +105,7 @@ def compute_features(engine: str, sizes: Sizes) -> tuple[float, ...]:
     steps = sizes.rows * sizes.longest if engine == "dense" else sizes.steps
     gates = _GATES[sizes.family] * sizes.hidden / 1e6
     directions, layers, time = sizes.directions, sizes.layers, sizes.longest
+    # All layers but the first read the output of the layer before, of both directions.
     inputs = sizes.features + (layers - 1) * sizes.hidden * directions
     return (
         layers,
@@ -155,6 +156,7 @@ class Costs:
 
     def weights(self, sizes: Sizes, threads: int) -> Mapping[str, tuple[float, ...]]:
         """Return the engines' weights, measured with the nearest number of threads."""
+        # Not interpolated: no engine's time falls in proportion to the number of threads.
         nearest = min(self.by_threads, key=lambda known: (abs(known - threads), known))
         return self.by_threads[nearest].get(sizes.table_key, {})
 

@@ -117,6 +117,7 @@ class Layout:
         self.kernels: Kernels = kernels
         self.train: bool = train
         self.gates: int = {"lstm": 4, "gru": 3}.get(inputs.cell, 1)
+        # Rounded up, so that a kernel's loop over hidden units needs no code for a rest.
         self.wide: int = -(-self.hidden // kernels.lanes) * kernels.lanes
         # In training a GRU keeps the recurrent part of its new gate as a fourth block.
         self.columns: int = (4 if train and self.cell == "gru" else self.gates) * self.wide
@@ -178,6 +179,7 @@ class Layout:
             for direction, own in enumerate(tensors)
         ]
         threads = torch.get_num_threads()
+        # A multiplication and an addition per step and recurrent weight.
         if 2 * order.steps * self.gates * self.hidden**2 * self.directions < MIN_OPERATIONS_FOR_THREADS:
             threads = 1
         # Directions run side by side, and the rows of each are shared out in chunks. A chunk has two rows at least:
@@ -268,6 +270,7 @@ def _run(layout: Layout, inputs: LayerInputs) -> tuple[list[Tensor], list[Tensor
         own = {
             "states": by_direction[:, direction],
             "weight": w_hh.contiguous(),
+            # Scratch: the kernels rearrange the weights here, so that they read them in order.
             "panels": like.new_empty(layout.gates * layout.wide * layout.wide),
             "gates": gates[direction],
             "h0": initial[0][direction],
