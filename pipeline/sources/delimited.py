@@ -15,11 +15,10 @@ from pipeline.checks.options import check_choice
 from pipeline.data.rows import Example
 from pipeline.errors import OptionError, RecordError
 from pipeline.labels import Target
-from pipeline.sources.malformed import Column, MalformedError, check_inputs, find_column
+from pipeline.sources.malformed import Column, ColumnValues, MalformedError, check_inputs, find_column
 from pipeline.sources.parsed import FileOptions, FileSource
 from pipeline.sources.record_table import Parsed
 from pipeline.sources.text_file import FileInput, Lines
-from pipeline.stages.from_columns import Columns
 
 T_co = TypeVar("T_co", covariant=True, default=str)
 
@@ -40,14 +39,28 @@ class ColumnOptions(FileOptions[str], total=False):
     empty_target: EmptyTarget
 
 
-class GroupOptions(FileOptions[Columns], total=False):
-    """Options of `Delimited` with several input columns, explained there."""
+class GroupOptions(FileOptions[ColumnValues], total=False):
+    """Options of `Tsv` with several input columns, explained in `Delimited`."""
 
     target: Column | None
     empty_target: EmptyTarget
     group: str | None
     sort: str | None
     step_targets: bool
+
+
+class CsvOptions(ColumnOptions, total=False):
+    """Options of `Csv`, explained in `Delimited`."""
+
+    delimiter: str
+    quote: str | None
+
+
+class CsvGroupOptions(GroupOptions, total=False):
+    """Options of `Csv` with several input columns, explained in `Delimited`."""
+
+    delimiter: str
+    quote: str | None
 
 
 class DelimitedSource(FileSource[T_co]):
@@ -365,20 +378,18 @@ class Delimited(DelimitedSource[T_co]):
     ) -> None: ...
     @overload
     def __init__(
-        self: "Delimited[Columns]",
+        self: "Delimited[ColumnValues]",
         file: FileInput,
         *,
         inputs: Sequence[str] | Mapping[str, ColumnType],
-        delimiter: str = ",",
-        quote: str | None = '"',
-        **options: Unpack[GroupOptions],
+        **options: Unpack[CsvGroupOptions],
     ) -> None: ...
     def __init__(self, file: FileInput, **options: Any) -> None:
         super().__init__(file, **options)
 
 
 @final
-class Csv(Delimited[T_co]):
+class Csv(DelimitedSource[T_co]):
     r"""Comma-separated values with a header; fields may be quoted. All options are those of `Delimited`.
 
     Example:
@@ -395,6 +406,19 @@ class Csv(Delimited[T_co]):
         {'code': ['buy', 'sell'], 'price': [2.5, 3.0]}
         {'code': ['buy'], 'price': [1.0]}
     """
+
+    @overload
+    def __init__(self: "Csv[str]", file: FileInput, **options: Unpack[CsvOptions]) -> None: ...
+    @overload
+    def __init__(
+        self: "Csv[ColumnValues]",
+        file: FileInput,
+        *,
+        inputs: Sequence[str] | Mapping[str, ColumnType],
+        **options: Unpack[CsvGroupOptions],
+    ) -> None: ...
+    def __init__(self, file: FileInput, **options: Any) -> None:
+        super().__init__(file, **options)
 
 
 @final
@@ -415,7 +439,7 @@ class Tsv(DelimitedSource[T_co]):
     def __init__(self: "Tsv[str]", file: FileInput, **options: Unpack[ColumnOptions]) -> None: ...
     @overload
     def __init__(
-        self: "Tsv[Columns]",
+        self: "Tsv[ColumnValues]",
         file: FileInput,
         *,
         inputs: Sequence[str] | Mapping[str, ColumnType],

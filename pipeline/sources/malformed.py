@@ -23,6 +23,9 @@ MAX_PROBLEMS: Final = 100
 Column: TypeAlias = str | int
 """A column by name, or by number from 0."""
 
+ColumnValues: TypeAlias = Mapping[str, Any]
+"""An input that is several columns: text, numbers, or lists of these, as the file holds them."""
+
 
 @final
 @attrs.frozen
@@ -146,8 +149,8 @@ def choose_fields(
     if (text is not None) + (words is not None) + (inputs is not None) != 1:
         msg = (
             f"exactly one of text= (for text, read by Tokenize), words= (for lists of words, read by TokenizeWords) "
-            f"and inputs= (for several columns, read by FromColumns) must name the input, got text={text!r}, "
-            f"words={words!r} and inputs={inputs!r}."
+            f"and inputs= (for several fields, read by FromColumns) must name the field of the input, got "
+            f"text={text!r}, words={words!r} and inputs={inputs!r}."
         )
         raise OptionError(msg, text=text, words=words, inputs=inputs)
     if inputs is not None:

@@ -13,6 +13,7 @@ from pipeline.errors import OptionError, UnsizedError
 from pipeline.sources.malformed import (
     SHOWN,
     Column,
+    ColumnValues,
     Fields,
     MalformedError,
     OnBadRecord,
@@ -22,7 +23,6 @@ from pipeline.sources.malformed import (
 )
 from pipeline.sources.source import compute_digest
 from pipeline.sources.validated import Validated
-from pipeline.stages.from_columns import Columns
 
 V = TypeVar("V")
 V_co = TypeVar("V_co", covariant=True)
@@ -100,11 +100,11 @@ class Records(Validated[X_co]):
     ) -> None: ...
     @overload
     def __init__(
-        self: "Records[Columns]",
+        self: "Records[ColumnValues]",
         values: Collection[Any],
         *,
         inputs: Sequence[str],
-        **options: Unpack[RecordOptions[Columns]],
+        **options: Unpack[RecordOptions[ColumnValues]],
     ) -> None: ...
     def __init__(
         self,

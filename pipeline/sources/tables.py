@@ -15,11 +15,19 @@ from pipeline.checks.hints import describe
 from pipeline.data.rows import Example, X_co
 from pipeline.errors import OptionError, PipelineError, RecordError
 from pipeline.extras import import_extra
-from pipeline.sources.malformed import Column, Fields, MalformedError, OnBadRecord, Problem, choose_fields, find_column
+from pipeline.sources.malformed import (
+    Column,
+    ColumnValues,
+    Fields,
+    MalformedError,
+    OnBadRecord,
+    Problem,
+    choose_fields,
+    find_column,
+)
 from pipeline.sources.parsed import ParsedSource
 from pipeline.sources.record_table import Parsed
 from pipeline.sources.text_file import InputFile
-from pipeline.stages.from_columns import Columns
 
 X = TypeVar("X")
 
@@ -177,7 +185,7 @@ class Arrow(TableSource[X_co]):
     ) -> None: ...
     @overload
     def __init__(
-        self: "Arrow[Columns]", file: File, *, inputs: Sequence[str], **options: Unpack[TableOptions[Columns]]
+        self: "Arrow[ColumnValues]", file: File, *, inputs: Sequence[str], **options: Unpack[TableOptions[ColumnValues]]
     ) -> None: ...
     def __init__(
         self,
@@ -277,7 +285,11 @@ class Parquet(TableSource[X_co]):
     ) -> None: ...
     @overload
     def __init__(
-        self: "Parquet[Columns]", file: File, *, inputs: Sequence[str], **options: Unpack[ParquetOptions[Columns]]
+        self: "Parquet[ColumnValues]",
+        file: File,
+        *,
+        inputs: Sequence[str],
+        **options: Unpack[ParquetOptions[ColumnValues]],
     ) -> None: ...
     def __init__(
         self,

@@ -13,12 +13,11 @@ from pipeline.checks.options import check_choice
 from pipeline.data.rows import Example, X_co
 from pipeline.errors import OptionError, RecordError, SourceError
 from pipeline.labels import Target
-from pipeline.sources.malformed import Fields, MalformedError, check_target, choose_fields
+from pipeline.sources.malformed import ColumnValues, Fields, MalformedError, check_target, choose_fields
 from pipeline.sources.parsed import FileOptions, FileSource
 from pipeline.sources.record_table import Parsed
 from pipeline.sources.source import Source
 from pipeline.sources.text_file import FileInput, InputFile, Lines
-from pipeline.stages.from_columns import Columns
 
 Blank: TypeAlias = Literal["keep", "drop"]
 PathTarget: TypeAlias = Literal["folder", "file"]
@@ -144,12 +143,12 @@ class JsonLines(FileSource[X_co]):
     ) -> None: ...
     @overload
     def __init__(
-        self: "JsonLines[Columns]",
+        self: "JsonLines[ColumnValues]",
         file: FileInput,
         *,
         inputs: Sequence[str],
         target: str | None = None,
-        **options: Unpack[FileOptions[Columns]],
+        **options: Unpack[FileOptions[ColumnValues]],
     ) -> None: ...
     def __init__(
         self,
