@@ -54,6 +54,7 @@ several = vectors >> ClassifyMultiLabel(labels)
 verdicts = vectors >> Heads(Classify(labels), Regress(), into=Verdict)
 both = vectors >> Heads(Classify(labels), Regress())
 pairs = TokenizePair(tokenize)
+matched = pairs >> Bucket(TextPair, rows=2) >> Pad(TextPair) >> matcher(9, labels)
 ids = Ids(torch.tensor([1]))
 o: object
 
@@ -128,6 +129,4 @@ o = Pad(TextPair) >> body  # E kind: pairs into an id embedding
 o = matcher(9, ["ham", "spam"])  # E call: names for labels
 o = matcher(9, labels, heads=2)  # E call: no such option
 o = Join(TextPair.first >> body, TextPair.third >> body)  # E field: no such side
-o = (pairs >> Bucket(TextPair, rows=2) >> Pad(TextPair) >> matcher(9, 2)).predict(
-    texts
-)  # E prediction: texts for pairs
+o = matched.predict(texts)  # E prediction: texts for pairs
