@@ -9,6 +9,14 @@ These are all the tests that a part needs:
 """
 
 from pipeline.laws.attentions import ATTENTION_LAWS, check_attention
+from pipeline.laws.data import (
+    METRIC_LAWS,
+    POLICY_LAWS,
+    SOURCE_LAWS,
+    check_metric,
+    check_policy,
+    check_source,
+)
 from pipeline.laws.encoders import ENCODER_LAWS, check_encoder
 from pipeline.laws.law import Law, LawBrokenError
 from pipeline.laws.modules import MODULE_LAWS, check_module
@@ -23,13 +31,19 @@ from pipeline.laws.parts import (
     make_batch,
 )
 from pipeline.laws.pools import POOL_LAWS, check_pool
+from pipeline.laws.stages import HEAD_LAWS, STAGE_LAWS, check_head, check_stage
 from pipeline.laws.tokenizers import TOKENIZER_LAWS, check_tokenizer
 
 __all__ = [
     "ATTENTION_LAWS",
     "ENCODER_LAWS",
+    "HEAD_LAWS",
+    "METRIC_LAWS",
     "MODULE_LAWS",
+    "POLICY_LAWS",
     "POOL_LAWS",
+    "SOURCE_LAWS",
+    "STAGE_LAWS",
     "TOKENIZER_LAWS",
     "BatchFunction",
     "Law",
@@ -43,9 +57,14 @@ __all__ = [
     "check_attention",
     "check_decoding_round_trip",
     "check_encoder",
+    "check_head",
+    "check_metric",
     "check_module",
     "check_packing_round_trip",
+    "check_policy",
     "check_pool",
+    "check_source",
+    "check_stage",
     "check_tokenizer",
     "make_batch",
 ]

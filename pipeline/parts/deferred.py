@@ -5,6 +5,9 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Final, Never, cast, final
 
+from pipeline.errors import PluginError
+from pipeline.text import format_error
+
 
 @final
 class Deferred:
@@ -14,9 +17,17 @@ class Deferred:
         self.target: Final = target
 
     def resolve(self) -> Callable[..., object]:
-        """Import and return the class or function."""
+        """Import and return the class or function.
+
+        Raises:
+            PluginError: if it cannot be imported. The message has no subject and no full stop, for callers to add.
+        """
         module, _, name = self.target.partition(":")
-        return cast("Callable[..., object]", getattr(import_module(module), name))
+        try:
+            return cast("Callable[..., object]", getattr(import_module(module), name))
+        except Exception as error:
+            msg = f"names {self.target!r}, which cannot be imported: {format_error(error).rstrip('.')}"
+            raise PluginError(msg, target=self.target) from error
 
     @property
     def __signature__(self) -> inspect.Signature:

@@ -260,6 +260,8 @@ class Catalogue(Generic[P]):
         """
         try:
             takes = list_options(offer.factory)
+        except PluginError as error:
+            raise self._make_error(offer, str(error)) from error
         except (TypeError, ValueError) as error:
             raise self._make_error(offer, "has a factory without a readable signature; offer a function") from error
         if self.required and self.stage_option not in takes:

@@ -11,7 +11,7 @@ import attrs
 import torch
 from torch import nn
 
-from pipeline.laws import attentions, encoders, law, pools, rows, tokenizers
+from pipeline.laws import attentions, data, encoders, law, pools, rows, stages, tokenizers
 from pipeline.registry.sampling import preserve_global_state, read_parameters
 
 _Laws: TypeAlias = Sequence[law.Law[Any]]
@@ -45,6 +45,11 @@ _LAWS: Final[Mapping[str, _Laws]] = {
     "pipeline_attentions": (attentions.attention_sizes_match_declared, attentions.compare_of_project_equals_score),
     "pipeline_pools": (pools.pooled_sizes_match_declared, pools.empty_rows_give_zeros),
     "pipeline_tokenizers": (tokenizers.vocabulary_is_valid, tokenizers.ids_are_in_vocabulary),
+    "pipeline_stages": (stages.stages_pass_metadata_on, stages.build_returns_output_size),
+    "pipeline_embedders": (stages.stages_pass_metadata_on, stages.build_returns_output_size),
+    "pipeline_heads": (stages.stages_pass_metadata_on, stages.predictions_are_per_row),
+    "pipeline_policies": (data.room_does_not_grow_with_length,),
+    "pipeline_metrics": (data.merged_metrics_equal_the_whole,),
 }
 
 
@@ -79,6 +84,9 @@ def try_part(hook: str, factory: Callable[..., object], options: Mapping[str, ob
         >>> try_part("pipeline_encoders", GRU, {"input_size": 3, "hidden_size": 2_048, "num_layers": 12})
         Outcome(problem=None, cause=None, not_run=())
     """
+    if hook not in _LAWS:
+        # Sources and engines: a trial would read the user's data, or needs what only the engine's package knows.
+        return Outcome()
     # On the CPU and with gradients, whatever device and mode the caller has set.
     with preserve_global_state(), torch.device("cpu"), torch.inference_mode(mode=False):
         if hook == "pipeline_tokenizers":

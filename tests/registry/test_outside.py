@@ -30,8 +30,13 @@ from pipeline.registry import Registry, discover_plugins, registry
 from pipeline.testing import (
     ATTENTION_LAWS,
     ENCODER_LAWS,
+    HEAD_LAWS,
+    METRIC_LAWS,
     MODULE_LAWS,
+    POLICY_LAWS,
     POOL_LAWS,
+    SOURCE_LAWS,
+    STAGE_LAWS,
     TOKENIZER_LAWS,
     Law,
     make_batch,
@@ -113,5 +118,8 @@ def test_plugins_page_lists_every_law() -> None:
     """Its tables contain exactly the laws that exist."""
     page = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
     named = re.findall(r"^\| `(\w+)` \| ", page[page.index("## The laws") :], flags=re.MULTILINE)
-    laws = (ENCODER_LAWS, ATTENTION_LAWS, POOL_LAWS, TOKENIZER_LAWS, MODULE_LAWS)
+    laws = (
+        *(ENCODER_LAWS, ATTENTION_LAWS, POOL_LAWS, TOKENIZER_LAWS, MODULE_LAWS),
+        *(STAGE_LAWS, HEAD_LAWS, POLICY_LAWS, SOURCE_LAWS, METRIC_LAWS),
+    )
     assert sorted(set(named)) == sorted({str(getattr(law, "__name__", law)) for kind in laws for law in kind})

@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -464,3 +465,83 @@ def test_catalogue_tries_parts_without_a_registry() -> None:
     catalogue.offers.append(Offer("lstm", Plugin("mine", "1.0", "mine"), LSTM, tried=False))
     assert catalogue.make("lstm", input_size=3, hidden_size=2).output_size == 2
     assert catalogue.offer("lstm").tried
+
+
+OTHER_KINDS = """
+import attrs
+import torch
+from torch import nn
+from pipeline import ModuleStage, Pooled, Scores
+from pipeline.extend import Engine, Metric, Policy, defer, hookimpl
+
+class Drops(ModuleStage[Pooled, Pooled]):
+    def forward(self, value: Pooled) -> Pooled:
+        return Pooled(value.values)
+
+class Doubled(ModuleStage[Pooled, Scores]):
+    def __init__(self, classes: int = 2) -> None:
+        super().__init__()
+        self.classes = classes
+
+    def forward(self, value: Pooled) -> Scores:
+        scores = value.values.sum(1, keepdim=True).expand(-1, self.classes)
+        return Scores(scores.flip(0), range(self.classes))
+
+@attrs.frozen
+class Growing(Policy):
+    def max_rows(self, longest):
+        return longest
+
+class Last(Metric):
+    size = 0
+    def update(self, predictions):
+        self.size += len(list(predictions.rows()))
+    def compute(self):
+        return float(self.size)
+    def merge(self, other):
+        pass
+
+class Fast(Engine):
+    name = "fast"
+    computes = "elsewhere"
+
+@hookimpl
+def pipeline_stages():
+    return {"drops": Drops, "late": defer("others:Drops"), "gone": defer("others:Gone")}
+
+@hookimpl
+def pipeline_heads():
+    return {"doubled": Doubled, "policy": Growing}
+
+@hookimpl
+def pipeline_policies():
+    return {"growing": Growing}
+
+@hookimpl
+def pipeline_metrics():
+    return {"last": Last}
+
+@hookimpl
+def pipeline_engines():
+    return {"fast": Fast}
+"""
+
+
+def test_parts_of_other_kinds_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages, heads, policies and metrics are tried; the error has the plugin, the hook, the part and the law."""
+    fakes = Fakes(tmp_path / "site", monkeypatch)
+    fakes.add("others", OTHER_KINDS)
+    found = fakes.registry()
+    offered = "of others 1.0 (entry point 'others'), from hook pipeline_"
+    for make, start in {
+        partial(found.stages.make, "drops"): f"stage 'drops' {offered}stages, breaks a law: stages_pass_metadata_on: ",
+        partial(found.stages.make, "late"): f"stage 'late' {offered}stages, breaks a law: stages_pass_metadata_on: ",
+        partial(found.stages.make, "gone"): f"stage 'gone' {offered}stages, names 'others:Gone', which cannot be",
+        partial(found.heads.make, "doubled"): f"head 'doubled' {offered}heads, breaks a law: stages_pass_metadata_on: ",
+        partial(found.heads.make, "policy"): f"head 'policy' {offered}heads, created a Growing instead of an object ",
+        partial(found.policies.make, "growing"): f"policy 'growing' {offered}policies, breaks a law: room_does_not_",
+        partial(found.metrics.make, "last"): f"metric 'last' {offered}metrics, breaks a law: merged_metrics_equal_",
+    }.items():
+        with pytest.raises(PluginError, match=f"^{re.escape(start)}"):
+            make()
+    assert found.engines.make("fast").computes == "elsewhere"
