@@ -19,6 +19,7 @@ LAYERS = {
     "forecast": "the cost of an epoch under each policy",
     "loading": "samplers, loaders, workers, resuming",
     "sources": "examples from files and data sets",
+    "inference": "predictions with scores, vectors, attention weights",
     "summary": "a pipe without data, as a table",
     "stages": "tokenize, bucket, pad, pack, embed, encode, attend, pool, heads",
     "extend": "the public names for plugin authors",

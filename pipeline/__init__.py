@@ -16,6 +16,7 @@ from pipeline.data.scores import Predictions, Scores, StepScores
 from pipeline.data.states import Causal, MaybeCausal, Pooled, States
 from pipeline.data.values import Joint, MultiLabelScores, Values
 from pipeline.forecast.forecast import plan
+from pipeline.inference.attention_weights import AttentionWeights
 from pipeline.labels import Labels, Target
 from pipeline.models import classifier, language_model, matcher, tagger
 from pipeline.parts.attention import Attention
@@ -54,6 +55,7 @@ __all__ = [
     "Attend",
     "AttendEarlier",
     "Attention",
+    "AttentionWeights",
     "BPTTWindows",
     "Batch",
     "Bucket",

@@ -8,6 +8,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from pipeline import (
+    Attend,
+    AttentionWeights,
     Bucket,
     Classify,
     ClassifyMultiLabel,
@@ -138,6 +140,12 @@ assert_type(lengths.predict(texts, scores=True), Iterator[object])
 # Vectors, with or without a head
 assert_type(vectors.vectors(texts), Iterator[Tensor])
 assert_type(named.vectors(texts), Iterator[Tensor])
+
+# Weights of attentions
+attending = data >> Embed(9, 9) >> Encode(LSTM(9, 9)) >> Attend() >> Tag(3)
+assert_type(attending.attention_weights(texts), Iterator[AttentionWeights])
+for row in attending.attention_weights(texts):
+    assert_type(row.weights["attend"], Tensor)
 
 # Composed models
 whole = data >> classifier(9, labels)

@@ -98,3 +98,9 @@ o = next(joint.predict(texts, scores=True)).heads[2]  # E prediction: there are 
 # Vectors
 b19: Iterator[list[float]] = vectors.vectors(texts)  # E prediction: vectors are tensors
 b20: Tensor = vectors.vectors(texts)  # E prediction: a vector per row, not a matrix
+
+# Weights of attentions
+o = (model >> Classify(3)).attention_weights(texts)  # E prediction: a model alone takes batches, not texts
+o = named.attention_weights([3])  # E prediction: numbers where texts are needed
+b21: Iterator[Tensor] = named.attention_weights(texts)  # E prediction: an object with the weights of each attention
+o = next(named.attention_weights(texts)).weights[0]  # E prediction: weights are found by name
