@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import Labels
+from pipeline import Labels, Target
 from pipeline.errors import LabelError
 from pipeline.labels import get_scalar, is_missing, is_step_target, to_steps
-from support.untyped import untyped
+from support.untyped import as_any, to_list, untyped
 
 
 def test_labels_from_targets_are_sorted_and_unique() -> None:
@@ -142,3 +142,29 @@ def test_similar_labels_are_suggested() -> None:
     for name in ("Pos", " pos", "poss"):
         with pytest.raises(LabelError, match="the labels are neg, pos. Did you mean 'pos'"):
             Labels(["neg", "pos"]).to_id(name)
+
+
+def test_class_weights_are_the_balanced_weights_of_scikit_learn() -> None:
+    """The number of targets over the number of classes that occur and the targets of the class; names, ids and steps."""
+    labels = Labels(["a", "b", "c", "d"])
+    targets: list[Target] = ["a", ["b", None, "a"], 0, float("nan"), torch.tensor(2).item(), ["a"], ""]
+    weights: list[float] = to_list(labels.class_weights(targets))
+    # 6 targets of 3 classes: 4 of a, 1 of b, 1 of c, none of d.
+    assert weights == [0.5, 2, 2, 0]
+    assert sum(weight * count for weight, count in zip(weights, [4, 1, 1, 0], strict=True)) == 6
+    assert to_list(labels.class_weights([])) == [0, 0, 0, 0]
+    for wrong, message in (
+        (["a", "e"], "target of row 1 must be one of the 4 labels, got 'e'"),
+        (["a", 4], "got 4"),
+        ([0.5], "got 0.5"),
+        ([b"a"], "got b'a'"),
+    ):
+        with pytest.raises(LabelError, match=message):
+            labels.class_weights(as_any(wrong))
+    with pytest.raises(LabelError, match="targets must be a list of class names, got one text, 'ab'"):
+        labels.class_weights("ab")
+
+
+def test_labels_are_collected_from_sets() -> None:
+    """Rows with several classes."""
+    assert Labels.from_targets([{"b", "a"}, set(), {"c"}, None]).names == ("a", "b", "c")
