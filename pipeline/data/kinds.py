@@ -82,6 +82,10 @@ class Hidden(Kind):
     def cut(self, window: slice) -> Self:
         return type(self)(self.values[window])
 
+    @override
+    def __reduce__(self) -> tuple[type[Self], tuple[Tensor]]:
+        return type(self), (copy_if_view(self.values),)
+
 
 @attrs.frozen(eq=False)
 class Vectors(Hidden):
