@@ -1,20 +1,21 @@
 """Predictions with their scores: of one class, of several classes, of a step, and of several heads."""
 
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeAlias
+from typing import Generic, Self, TypeAlias, cast
 
 import attrs
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from typing_extensions import TypeVar
+from typing_extensions import TypeVar, override
 
 from pipeline.checks.options import check_int
-from pipeline.data.tensors import to_ints
+from pipeline.data.tensors import copy_if_view, to_ints
 from pipeline.errors import OptionError
 
 C_co = TypeVar("C_co", covariant=True, default=int)
 """The type of a predicted class: its id, or its name."""
+P = TypeVar("P")
 R_co = TypeVar("R_co", covariant=True)
 P_co = TypeVar("P_co", covariant=True, default=tuple[object, ...])
 
@@ -63,6 +64,10 @@ class ClassPrediction(Generic[C_co]):
         """
         # Sorted by scores: probabilities of different scores may be rounded to the same number.
         return _sort_classes(self.names, self.scores, compute_probabilities(self.scores), k)
+
+    @override
+    def __reduce__(self) -> tuple[type[Self], tuple[object, ...]]:
+        return _reduce(self)
 
 
 @attrs.frozen(eq=False)
@@ -135,6 +140,10 @@ class MultiLabelPrediction(Generic[C_co]):
         """
         return _sort_classes(self.names, self.scores, _widen(self.scores).sigmoid(), k)
 
+    @override
+    def __reduce__(self) -> tuple[type[Self], tuple[object, ...]]:
+        return _reduce(self)
+
 
 @attrs.frozen(eq=False)
 class JointPrediction(Generic[R_co, P_co]):
@@ -156,3 +165,9 @@ def _sort_classes(
     # Stable: of equal scores the first class is the best, as for `argmax`.
     best = to_ints(scores.argsort(descending=True, stable=True)[:count])
     return [(names[index], float(probabilities[index])) for index in best]
+
+
+def _reduce(prediction: P) -> tuple[type[P], tuple[object, ...]]:
+    # The scores are a view, which would be pickled, or deeply copied, with those of the whole batch.
+    values: tuple[object, ...] = attrs.astuple(cast("attrs.AttrsInstance", prediction), recurse=False)
+    return type(prediction), tuple(copy_if_view(each) if isinstance(each, Tensor) else each for each in values)

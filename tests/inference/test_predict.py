@@ -1,6 +1,8 @@
 """Predictions with scores: each equals that of its row alone, in input order, with its place in the input."""
 
-from collections.abc import Sequence
+import copy
+import pickle
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import attrs
@@ -47,6 +49,7 @@ from pipeline import (
     tagger,
     through,
 )
+from pipeline.batching import Shapes
 from pipeline.core.contexts import seeded
 from pipeline.data.tensors import to_floats
 from pipeline.errors import OptionError
@@ -337,3 +340,37 @@ def test_nothing_is_kept_of_rows_that_were_predicted() -> None:
         assert sum(1 for _ in pipe.predict(("a film" for _ in range(1_000)), scores=True)) == 1_000
     assert not held[0].rows
     assert not held[0].inputs
+
+
+HEADS: dict[str, Callable[[], Any]] = {
+    "classify": lambda: Pool("max") >> Classify(LABELS),
+    "tag": lambda: Tag(LABELS),
+    "several": lambda: Pool("max") >> ClassifyMultiLabel(LABELS),
+    "number": lambda: Pool("max") >> Regress(),
+    "heads": lambda: Heads(Pool("max") >> Classify(LABELS), Tag(2)),
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_fillers_have_no_prediction_with_scores(head: str) -> None:
+    """Rows that fill a batch up to its fixed shape belong to no input."""
+    shapes = Shapes([(4, 8)])
+    pipe: Any = FromIds() >> Bucket(policy=shapes) >> Pad(policy=shapes) >> make_body() >> HEADS[head]()
+    assert len(list(pipe.double().predict(ROWS, scores=True))) == len(ROWS)
+
+
+@pytest.mark.parametrize("head", ["classify", "tag", "several"])
+def test_a_pickled_prediction_is_equal_and_small(head: str) -> None:
+    """Its scores are a view of those of the batch, which are not pickled."""
+    classes = Labels([str(number) for number in range(50)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(globals(), "LABELS", classes)
+        pipe: Any = FromIds() >> Bucket(rows=100) >> Pad() >> make_body() >> HEADS[head]()
+    found = list(pipe.double().predict([[5]] * 100, scores=True))
+    first = found[0][0] if head == "tag" else found[0]
+    data = pickle.dumps(first)
+    # 50 scores and the names, instead of 5,000 scores.
+    assert len(data) < 5_000
+    for copied in (pickle.loads(data), copy.deepcopy(first)):
+        assert copied.top() == first.top()
+        assert (type(copied), repr(copied)) == (type(first), repr(first))
