@@ -15,7 +15,7 @@ from pipeline.errors import CompositionError, PipelineError
 
 A = TypeVar("A")
 NumberedStage: TypeAlias = tuple[int, Any]
-"""A stage with its position in a chain, from 1."""
+"""A stage's position in its chain, from 1, and the stage."""
 
 
 class Observer:

@@ -1,4 +1,4 @@
-"""Counts of real and padded steps, and of the engines that encoded them."""
+"""Counts of rows and of real and padded steps, and of the batches that each engine encoded."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ class Report:
         batches: the number of batches.
         rows: the number of rows in them.
         steps: the number of real steps in those rows.
-        padded: the number of steps in the padded rectangles, real steps included.
+        padded: the number of steps after padding: rows times longest row, added up over batches.
         engines: the number of batches that each engine encoded; only `States.report()` fills it.
 
     Example:

@@ -1,4 +1,4 @@
-"""Fast conversion between lists of integers, NumPy arrays and tensors, and padding of tensors."""
+"""Fast conversion between lists, NumPy arrays and tensors of integers, and padding of rows."""
 
 from collections.abc import Callable, Sequence
 from itertools import chain
@@ -54,7 +54,7 @@ def to_tensors(lists: Sequence[Sequence[int]]) -> list[Tensor]:
 
 
 def copy_if_view(tensor: Tensor) -> Tensor:
-    """Return the tensor itself if it owns its whole storage, else a copy. Shared memory is never copied."""
+    """Return a copy if the tensor is a view of a part of its storage, else the tensor. Shared memory is not copied."""
     owns_storage = tensor.untyped_storage().nbytes() == tensor.nbytes
     return tensor if owns_storage or _is_shared(tensor) else tensor.clone()
 
@@ -76,8 +76,8 @@ def pad_tensors(
     """
     values = sequences[0].new_full((len(counts), width, *sequences[0].shape[1:]), value)
     if values.ndim > 2:
-        # Feature vectors: one copy per row is fast, since each copy moves many numbers. By index: autograd rejects
-        # changes of the rows that iterating over a tensor gives.
+        # Feature vectors: one copy per row is fast, since each copy moves many numbers. `values[row]`, not a loop over
+        # `values`: that gives views which autograd forbids to change in place.
         for row, sequence in enumerate(sequences):
             values[row, : len(sequence)] = sequence
         return values

@@ -51,7 +51,7 @@ def build_unchecked(cls: type[C], fields: Mapping[str, object]) -> C:
 
 def move_to_device(batch: A, device: torch.device | str) -> A:
     """Return the batch with every tensor on `device`, except the fields marked `ON_CPU`."""
-    # Fields share one order, and still do so afterwards.
+    # The fields of a batch share one packing order. Each order is moved once, so that they share the moved one too.
     moved: dict[int, PackingOrder] = {}
     return _map_tensors(
         batch,
@@ -92,7 +92,7 @@ def _map_tensors(
 
 
 def as_pytree(cls: T) -> T:
-    """Register a data class with `torch.utils._pytree`, and let it pass for a dataclass too.
+    """Register an attrs class with `torch.utils._pytree`, and make it look like a dataclass to torch's tools.
 
     In a pytree, tensors are leaves under their fields' names. Lengths and row ids are not leaves, because they stay on
     the CPU. Unflattening checks nothing, since the leaves may be any objects while a tree is mapped.
@@ -106,8 +106,8 @@ def as_pytree(cls: T) -> T:
         >>> pytree.tree_map(lambda tensor: tensor + 1, batch).values.sum().item()
         12.0
     """
-    # torch.utils._pytree does not look into attrs classes. DataLoader, torch.export and functorch map over batches with
-    # it.
+    # DataLoader, torch.export and torch.func map over batches with torch.utils._pytree, which does not look into attrs
+    # classes by itself.
     for name, value in _DATACLASS_ATTRIBUTES.items():
         setattr(cls, name, value)
     names = [field.name for field in attrs.fields(cls)]
@@ -144,8 +144,7 @@ class _DataclassFields:
     """The attribute `__dataclass_fields__`: the fields that hold tensors; for an instance, without those that are None.
 
     The other fields are `InitVar`s with a default: `dataclasses.fields` leaves them out, and `dataclasses.replace`
-    keeps their values. So no tool iterates over the names of all classes, and Lightning sees no None, which it would
-    take for another batch size.
+    keeps their values. So tools visit tensors only. A None, for example, is another batch size to Lightning.
     """
 
     def __get__(self, instance: object, owner: type[attrs.AttrsInstance]) -> "dict[str, dataclasses.Field[object]]":
@@ -171,10 +170,10 @@ def _make_dataclass_fields(cls: type[attrs.AttrsInstance], *shown: str) -> "dict
 
 
 def _deepcopy(self: attrs.AttrsInstance, memo: dict[int, object]) -> object:
-    """Return a deep copy; for Lightning, one whose fields may be set once.
+    """Return a deep copy; if Lightning asks for it, a shallow one whose fields can be set once.
 
-    To map a function over a dataclass, Lightning (`apply_to_collection`) makes a deep copy that shares all fields with
-    the original, and then sets each field.
+    To map a function over a dataclass, Lightning's `apply_to_collection` calls `deepcopy` with a memo by which all
+    fields are kept as they are, and then sets each field of the copy. Our classes are frozen, and would reject that.
     """
     held = {field.name: getattr(self, field.name) for field in attrs.fields(type(self))}
     shown = [held[name] for name in _get_shown(self)]

@@ -1,4 +1,4 @@
-"""The choice of plugins to load: all, some, all but some, or none."""
+"""Choose which plugins to load: all, some, all but some, or none."""
 
 import os
 import re
@@ -20,7 +20,7 @@ Skip: TypeAlias = Literal["blocked", "not chosen"]
 
 
 def normalize_name(package: str) -> str:
-    """Return a distribution's name in the form in which names are compared.
+    """Return a distribution's name in normal form: lower case, with single dashes. Names are compared in this form.
 
     Source: PEP 503, "Simple Repository API", section "Normalized Names".
 
@@ -32,7 +32,7 @@ def normalize_name(package: str) -> str:
 
 
 def _to_names(argument: str, names: Iterable[str]) -> frozenset[str]:
-    # A string is an iterable of strings too: "lstm" would become the plugins l, s, t and m.
+    # A string is an iterable of its letters: "lstm" would become the plugins l, s, t and m.
     if isinstance(names, str):
         msg = f"{argument} must be a list of plugin names, got the string {names!r}; write {argument}=[{names!r}]."
         raise OptionError(msg, **{argument: names})

@@ -82,7 +82,7 @@ def _list_thresholds(names: Sequence[object], threshold: float | Mapping[str, fl
     named = {str(name): threshold for name in names} if isinstance(threshold, int | float) else threshold
     for name in named:
         if name not in map(str, names):
-            msg = f"threshold has one for {name!r}, which is no class; the classes are those of the labels."
+            msg = f"threshold names {name!r}, which is not a class; use the names of the labels."
             raise OptionError(msg + suggest_name(name, [str(each) for each in names]), name=name)
     found = [named.get(str(name), 0.5) for name in names]
     wrong = next((value for value in found if not 0 <= value <= 1), None)

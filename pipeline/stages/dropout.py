@@ -57,7 +57,7 @@ class Dropout(nn.Module, TypePreserving[Batch[Hidden] | States[MaybeCausal] | Po
 
     @override
     def build(self, spec: Spec, /) -> Spec:
-        # Of vectors before the encoder too: the encoder then makes final states of what it got.
+        # Before an encoder this has no effect: the encoder replaces `outdated` by its own.
         return attrs.evolve(spec, outdated="Dropout") if self.p else spec
 
     def forward(self, value: A) -> A:
@@ -67,7 +67,8 @@ class Dropout(nn.Module, TypePreserving[Batch[Hidden] | States[MaybeCausal] | Po
             ShapeError: if it does not hold vectors.
         """
         if not _has_vectors(value):
-            msg = f"the input of Dropout must hold vectors, got a {type(value).__name__} without; put it after Embed."
+            got = f"a {type(value).__name__} without any"
+            msg = f"the input of Dropout must hold vectors, got {got}; put it after Embed."
             raise ShapeError(msg)
         if not self.training or self.p == 0:
             return value

@@ -13,11 +13,11 @@ from pipeline.errors import OptionError, ShapeError
 
 
 class Resumable(Stream[I_contra, O_co]):
-    """A stream whose outputs depend on its options, a cursor and the rows after that cursor, and on nothing else."""
+    """A stream that can be resumed: its options, a cursor and the rows after that cursor determine all its outputs."""
 
     @abstractmethod
     def get_recipe(self, world_size: int = 1) -> str:
-        """Return a digest of all options on which the outputs depend."""
+        """Return a digest of the options that determine the outputs. A cursor with another digest is rejected."""
 
     @abstractmethod
     def resume(

@@ -255,9 +255,9 @@ class TextInputStage(InputStage[X, Ids]):
     def _align_named(
         self, tokens: Tokens, target: Target, row: int, room: int | None = None
     ) -> tuple[Target, list[bool] | None]:
-        """Return the target, with one entry per step of the row where it is per step, and the answer mask."""
+        """Return the target and the answer mask; a target per token or word gets one entry per step of the row."""
         named = target if isinstance(target, Mapping) else {"": target}
-        # Without a target, for the mask.
+        # The mask does not depend on the targets, and is needed without any.
         _, mask = self._align_targets(tokens, None, row)
         fitted: dict[str, OneTarget] = {}
         for name, each in named.items():
@@ -424,7 +424,7 @@ class TokenizeWords(TextInputStage[Sequence[str]]):
 
     @override
     def locate_steps(self, value: Sequence[str], row: Row[Ids]) -> Sequence[Span] | None:
-        """Return the place of each step in the words, joined by spaces: of a word's first token, that of the word."""
+        """Return the place of each step in the words joined by spaces; a word's first token stands for the word."""
         words = join_spans(value)
         end = words[-1][1] if words else 0
         tokens = locate_in_row(row)

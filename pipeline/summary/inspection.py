@@ -1,4 +1,4 @@
-"""Follow one input through every stage: its type, its shape and its first values after each."""
+"""Run one input through every stage, and show the type, shape and first values of each output."""
 
 from collections.abc import Callable, Mapping, Sequence
 from operator import methodcaller

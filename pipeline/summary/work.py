@@ -1,4 +1,4 @@
-"""Multiply-adds of a stage, counted on the `meta` device, as a polynomial of the row's length."""
+"""The number of multiply-adds of a stage, as a polynomial of the row's length; counted on the `meta` device."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 @attrs.frozen
 class Work:
-    """Multiply-adds of one row, as a polynomial of its length: row + step * time + pair * time**2.
+    """The number of multiply-adds for one row of `time` steps: row + step * time + pair * time**2.
 
     Matrix products and convolutions are counted; elementwise operations and look-ups are not.
 
@@ -73,7 +73,7 @@ def fit_work(counts: Sequence[Count]) -> Work | None:
     """
     points = [(count.time, Fraction(count.total, count.rows)) for count in counts]
     (a, at_a), (b, at_b), (c, at_c) = points[:3]
-    # Newton's interpolation through three points, in fractions: exact, so that a fourth point off the curve shows.
+    # Newton's interpolation through three points. Fractions are exact: a fourth point fits exactly, or not at all.
     slope = (at_b - at_a) / (b - a)
     pair = ((at_c - at_b) / (c - b) - slope) / (c - a)
     step = slope - pair * (a + b)

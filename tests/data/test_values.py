@@ -95,7 +95,7 @@ def test_thresholds_may_be_one_number_or_one_by_name() -> None:
     torch.testing.assert_close(head.thresholds, torch.tensor([0.5, 0.9]))
     assert list(head.state_dict()) == ["linear.weight", "linear.bias"]
     assert to_list(ClassifyMultiLabel(3, 0.25, input_size=2).thresholds) == [0.25] * 3
-    with pytest.raises(OptionError, match="threshold has one for 'spma', which is no class; .*'spam'"):
+    with pytest.raises(OptionError, match="threshold names 'spma', which is not a class; .*'spam'"):
         ClassifyMultiLabel(LABELS, {"spma": 0.9})
     for wrong in (-0.1, 1.5, NAN):
         with pytest.raises(OptionError, match="threshold must be a probability between 0 and 1, got"):

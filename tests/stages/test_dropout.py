@@ -51,6 +51,6 @@ def test_invalid_options_and_inputs_raise() -> None:
     with pytest.raises(OptionError, match="p must be a probability, 0 <= p < 1, got 1.0"):
         Dropout(1.0)
     with pytest.raises(
-        ShapeError, match="the input of Dropout must hold vectors, got a Padded without; put it after Embed"
+        ShapeError, match="the input of Dropout must hold vectors, got a Padded without any; put it after Embed"
     ):
         as_any(Dropout())(ids())
