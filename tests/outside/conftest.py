@@ -2,4 +2,4 @@
 
 from importlib.util import find_spec
 
-collect_ignore = [] if find_spec("pipeline_mingru") else ["pipeline-mingru"]
+collect_ignore = [f"pipeline-{name}" for name in ("highway", "mingru") if not find_spec(f"pipeline_{name}")]

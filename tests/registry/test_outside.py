@@ -2,9 +2,11 @@
 
 import os
 import re
+import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -12,20 +14,24 @@ import torch
 from pipeline import (
     AttendEarlier,
     Bucket,
+    Chain,
     Classify,
     Embed,
     Encode,
     Encoder,
     FromIds,
+    Ids,
     MaybeCausal,
     NextToken,
     Pack,
     Pad,
     Padded,
     Pool,
+    Scores,
     Vectors,
 )
 from pipeline.errors import PluginError
+from pipeline.extend import join
 from pipeline.registry import Registry, discover_plugins, registry
 from pipeline.testing import (
     ATTENTION_LAWS,
@@ -39,10 +45,16 @@ from pipeline.testing import (
     STAGE_LAWS,
     TOKENIZER_LAWS,
     Law,
+    check_head,
+    check_policy,
+    check_stage,
     make_batch,
 )
+from pipeline_recurrent import GRU
+from support.fakes import Fakes
 
 SOURCE = Path(__file__).parents[1] / "outside" / "pipeline-mingru"
+HIGHWAY = SOURCE.parent / "pipeline-highway"
 
 
 @pytest.fixture
@@ -123,3 +135,55 @@ def test_plugins_page_lists_every_law() -> None:
         *(STAGE_LAWS, HEAD_LAWS, POLICY_LAWS, SOURCE_LAWS, METRIC_LAWS),
     )
     assert sorted(set(named)) == sorted({str(getattr(law, "__name__", law)) for kind in laws for law in kind})
+
+
+@pytest.fixture
+def highway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """Return the parts of an external package with a stage, a head and a policy, with the metadata that pip writes."""
+    project = tomllib.loads((HIGHWAY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    ((name, module),) = project["entry-points"]["pipeline"].items()
+    fakes = Fakes(tmp_path / "site", monkeypatch)
+    fakes.metadata(
+        f"{module}-{project['version']}",
+        METADATA=f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n",
+        **{"entry_points.txt": f"[pipeline]\n{name} = {module}\n"},
+    )
+    monkeypatch.setattr(sys, "path", [str(HIGHWAY), *sys.path])
+    return fakes.registry()
+
+
+def test_stage_head_and_policy_from_outside_are_found(highway: Registry) -> None:
+    """By name, with their distribution; they pass their trials, and work in a pipe."""
+    parts = {catalogue.kind: (offer.name, str(offer.plugin)) for catalogue, offer in highway.parts()}
+    plugin = "pipeline-highway 1.0 (entry point 'highway')"
+    assert parts == {
+        "stage": ("highway", plugin),
+        "head": ("binary", plugin),
+        "policy": ("powers_of_two", plugin),
+    }
+    policy = highway.policies.make("powers_of_two", max_padded_steps=16)
+    stage, head = highway.stages.make("highway"), highway.heads.make("binary")
+    encode = Embed(9, 5) >> Encode(GRU(5, 4))
+    model = cast("Chain[Padded[Ids], Scores[bool]]", join(encode, stage, Pool("max"), head))
+    data = FromIds() >> Bucket(policy=policy) >> Pad()
+    weights = {"binary.linear.bias", "binary.linear.weight", "highway.linear.bias", "highway.linear.weight"}
+    assert set(model.state_dict()) == weights | set(encode.state_dict())
+    found = [row for batch in data([[1, 2, 3], [], [4]]) for row in model(batch).rows()]
+    assert sorted(row_id for row_id, _ in found) == [0, 1, 2]
+    assert {type(prediction) for _, prediction in found} == {bool}
+
+
+def test_stage_head_and_policy_from_outside_obey_the_laws(highway: Registry) -> None:
+    """All laws, not only those of the trial."""
+    check_stage(lambda: highway.stages.make("highway"))
+    check_head(lambda: highway.heads.make("binary"))
+    check_policy(lambda: highway.policies.make("powers_of_two", max_padded_steps=100))
+
+
+def test_page_about_stages_shows_this_package() -> None:
+    """docs/writing-a-stage.md contains its head and its policy unchanged."""
+    page = (Path(__file__).parents[2] / "docs" / "writing-a-stage.md").read_text(encoding="utf-8")
+    module = (HIGHWAY / "pipeline_highway" / "__init__.py").read_text(encoding="utf-8")
+    classes = re.findall(r"(@final\n.*?)\n\n\n(?=@)", module, flags=re.DOTALL)
+    assert [text for text in classes if "class Highway" not in text and text not in page] == []
+    assert len(classes) == 3
