@@ -31,6 +31,7 @@ from pipeline import (
 )
 from pipeline.batching import Budget, Shapes
 from pipeline.errors import LengthError, OptionError, TextError
+from pipeline.loading import Loader, PlannedBatches, RowDataset
 from pipeline.sources import Csv
 from support.untyped import as_any, seed, to_list
 
@@ -120,6 +121,23 @@ def test_an_epoch_of_pairs_resumes() -> None:
         assert [[row.row_id for row in batch] for batch in rest] == [
             [row.row_id for row in batch] for batch in expected
         ]
+
+
+def test_a_loader_reads_pairs_that_are_planned_by_both_lengths() -> None:
+    """With the batches of `Bucket`, in a worker."""
+    lengths = [(row % 7, row % 5) for row in range(30)]
+    examples = [Example(([row] * first, [row] * second), target=row) for row, (first, second) in enumerate(lengths)]
+    policy = Budget(30)
+    loader = Loader(
+        RowDataset(examples, PAIRS),
+        PlannedBatches(lengths, policy, seed=0),
+        Pad(TextPair, policy=policy),
+        num_workers=1,
+    )
+    found = [to_list(batch.row_ids) for batch in loader]
+    assert found == [
+        [row.row_id for row in batch] for batch in Bucket(TextPair, policy=policy, seed=0)(make_rows(lengths))
+    ]
 
 
 @pytest.mark.parametrize("shared", [True, False])
