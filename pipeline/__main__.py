@@ -94,7 +94,9 @@ def _load_plugins() -> Registry:
 
 
 def _new_plugin(options: argparse.Namespace) -> None:
-    written = write_plugin(options.name, options.into, _load_plugins().encoders.names())
+    written = write_plugin(
+        options.name, options.into, {offer.name: str(offer.plugin) for offer in _load_plugins().encoders.offers}
+    )
     # os.path.join keeps the "./" of the current folder, without which pip takes the path for the name of a project.
     path = escape_control_characters(shlex.quote(os.path.join(options.into, written.name)))  # noqa: PTH118
     sys.stdout.write(

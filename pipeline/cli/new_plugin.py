@@ -6,11 +6,12 @@ import re
 import secrets
 import shutil
 import sys
-from collections.abc import Collection
+from collections.abc import Mapping
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from string import Template
+from types import MappingProxyType
 from typing import Final, Self
 
 import attrs
@@ -46,12 +47,12 @@ class Names:
     encoder: str
 
     @classmethod
-    def parse(cls, name: str, taken: Collection[str] = ()) -> Self:
+    def parse(cls, name: str, taken: Mapping[str, str] = MappingProxyType({})) -> Self:
         """Derive all names from one, which may be the name of an encoder, a package or a module.
 
         Args:
             name: the name from the command line.
-            taken: names of the installed encoders.
+            taken: the installed encoders: the plugin that offers each, by name.
 
         Raises:
             OptionError: if the name is not allowed, or taken.
@@ -73,7 +74,7 @@ class Names:
         elif find_spec(module) is not None:
             rule = f"is taken: module {module} is already installed"
         elif encoder in taken:
-            rule = "is taken: an encoder of that name is already installed"
+            rule = f"is taken: an encoder of that name is already installed, by {taken[encoder]}"
         if rule is not None:
             msg = f"name {name!r} {rule}; choose another name, such as leaky_mean."
             raise OptionError(msg, name=name)
@@ -83,13 +84,13 @@ class Names:
         return cls(encoder, f"pipeline-{hyphened}", module, f"{camel.removesuffix('Encoder') or camel}Encoder")
 
 
-def write_plugin(name: str, into: Path, taken: Collection[str] = ()) -> Path:
+def write_plugin(name: str, into: Path, taken: Mapping[str, str] = MappingProxyType({})) -> Path:
     """Write a package with one encoder, its hook and its tests: completely, or not at all.
 
     Args:
         name: the name from the command line.
         into: the folder in which the package's folder is created.
-        taken: names of the installed encoders.
+        taken: the installed encoders: the plugin that offers each, by name.
 
     Returns:
         The package's folder.

@@ -43,7 +43,7 @@ def list_options(factory: Callable[..., object]) -> dict[str, inspect.Parameter]
 
 def _list_overloads(factory: Callable[..., object]) -> Sequence[inspect.Signature]:
     found = factory.resolve() if isinstance(factory, Deferred) else factory
-    function = found.__init__ if isinstance(found, type) else found
+    function: Callable[..., object] = getattr(found, "__init__", found) if isinstance(found, type) else found
     signatures = [inspect.signature(form) for form in typing.get_overloads(function)]
     if not isinstance(found, type):
         return signatures

@@ -149,7 +149,7 @@ BAD = {
     "Lambda": "must not be a keyword of Python, or a module of its standard library",
     "json": "must not be a keyword of Python, or a module of its standard library",
     "recurrent": "is taken: module pipeline_recurrent is already installed",
-    "LSTM": "is taken: an encoder of that name is already installed",
+    "LSTM": "is taken: an encoder of that name is already installed, by ragged-pipeline ",
 }
 
 

@@ -533,7 +533,7 @@ def test_parts_of_other_kinds_are_tried(tmp_path: Path, monkeypatch: pytest.Monk
     fakes.add("others", OTHER_KINDS)
     found = fakes.registry()
     offered = "of others 1.0 (entry point 'others'), from hook pipeline_"
-    for make, start in {
+    wanted: dict[Callable[[], object], str] = {
         partial(found.stages.make, "drops"): f"stage 'drops' {offered}stages, breaks a law: stages_pass_metadata_on: ",
         partial(found.stages.make, "late"): f"stage 'late' {offered}stages, breaks a law: stages_pass_metadata_on: ",
         partial(found.stages.make, "gone"): f"stage 'gone' {offered}stages, names 'others:Gone', which cannot be",
@@ -541,7 +541,8 @@ def test_parts_of_other_kinds_are_tried(tmp_path: Path, monkeypatch: pytest.Monk
         partial(found.heads.make, "policy"): f"head 'policy' {offered}heads, created a Growing instead of an object ",
         partial(found.policies.make, "growing"): f"policy 'growing' {offered}policies, breaks a law: room_does_not_",
         partial(found.metrics.make, "last"): f"metric 'last' {offered}metrics, breaks a law: merged_metrics_equal_",
-    }.items():
+    }
+    for make, start in wanted.items():
         with pytest.raises(PluginError, match=f"^{re.escape(start)}"):
             make()
     assert found.engines.make("fast").computes == "elsewhere"
