@@ -17,6 +17,7 @@ from bench.measurements.attend import ATTEND
 from bench.measurements.checks import CHECKS
 from bench.measurements.encode import ENCODE
 from bench.measurements.epoch import EPOCH
+from bench.measurements.fields import FIELDS
 from bench.measurements.packing import PACKING
 from bench.measurements.precompute import PRECOMPUTE
 from bench.record.measurement import Extent, Measurement, ReportTable
@@ -24,7 +25,8 @@ from bench.record.record import Record, Result, inspect_machine
 from bench.record.targets import tabulate_targets
 
 MEASUREMENTS: Final[Mapping[str, Measurement]] = {
-    measurement.name: measurement for measurement in (ENCODE, PRECOMPUTE, ATTEND, EPOCH, PACKING, CHECKS, batch.BATCH)
+    measurement.name: measurement
+    for measurement in (ENCODE, PRECOMPUTE, ATTEND, EPOCH, FIELDS, PACKING, CHECKS, batch.BATCH)
 }
 """All measurements by name, in the order in which they run by default."""
 
