@@ -1,0 +1,59 @@
+"""Tests of the declaration of fields and sides, and of the stages that select them."""
+
+import attrs
+import pytest
+import torch
+
+from pipeline import Fields, Identity, Ids, Pack, Pad, Padded, Row, Vectors, through
+from pipeline.errors import ShapeError
+from support.records import Event, Pair, make_event, make_ids
+from support.untyped import as_any, to_list
+
+
+def test_a_field_is_selected_in_both_layouts() -> None:
+    """With the row ids and the order of the whole batch."""
+    batch = Pad(Event)([make_event([3, 1], 4), make_event([2], 7)])
+    for whole in (batch, Pack(Event)(batch)):
+        code = Event.code(whole)
+        assert to_list(code.padded().values) == [[3, 1], [2, 0]]
+        assert to_list(code.row_ids) == [4, 7]
+        assert code.order is batch.order
+
+
+def test_a_side_has_its_own_lengths() -> None:
+    """The row's length is that of the longer side."""
+    batch = Pad(Pair)([Row(Pair(make_ids([1, 2]), make_ids([3]))), Row(Pair(make_ids([]), make_ids([4, 5, 6])))])
+    assert to_list(batch.lengths) == [2, 3]
+    assert to_list(Pair.premise(batch).lengths) == [2, 0]
+    assert to_list(Pair.hypothesis(batch).lengths) == [1, 3]
+
+
+def test_fields_of_unequal_lengths_are_rejected() -> None:
+    """When the row is made; the error says how long each is."""
+    with pytest.raises(ShapeError, match="fields of Event must have one value per step.*code has 2, amount has 1"):
+        Event(make_ids([1, 2]), Vectors(torch.ones(1, 1)))
+
+
+def test_stages_are_not_sequences() -> None:
+    """A type checker accepts `through` there."""
+    with pytest.raises(ShapeError, match="field 'amount' of Event must be a sequence.*EmbedFields"):
+        Event(make_ids([1]), through(Identity(1)))
+
+
+def test_another_record_is_rejected() -> None:
+    """The error names both."""
+    batch = Padded(Ids, torch.zeros(1, 1, dtype=torch.int64), torch.tensor([1]))
+    with pytest.raises(ShapeError, match="Event.code takes batches of Event, got Ids"):
+        as_any(Event.code)(batch)
+
+
+def test_a_field_must_be_a_kind() -> None:
+    """Of other annotations the class and the field are reported."""
+
+    @attrs.frozen(eq=False)
+    class Wrong(Fields):
+        code: Ids
+        size: int
+
+    with pytest.raises(TypeError, match="field 'size' of Wrong must be Ids, Vectors, Hidden or Nested of these"):
+        Wrong.get_kinds()
