@@ -55,6 +55,7 @@ from pipeline import (
     Stream,
     Tag,
     Tokenize,
+    TokenizePair,
     Tokenizer,
     TokenizeWords,
     Unpack,
@@ -91,6 +92,7 @@ def make_windows(rows: Iterable[Row[Ids]]) -> list[list[Row[Ids]]]:
 # For each stage: how to make it, an input that it does not accept, and the error.
 STAGES: Mapping[type[StageBase], tuple[Callable[[], Any], object, str]] = {
     Tokenize: (lambda: Tokenize.train(["a"]), 3, "row 0 must be text, got an int"),
+    TokenizePair: (lambda: TokenizePair(FromIds()), "ab", "row 0 must be a pair"),
     TokenizeWords: (lambda: TokenizeWords.train([["a"]]), "a b", "row 0 must be a list of words"),
     FromIds: (FromIds, FLAT, "row 0 must be a sequence of integers, got float32"),
     FromFeatures: (FromFeatures, FLAT, r"row 0 must be a floating-point tensor of time x feature, got .*\(2,\)"),
