@@ -79,7 +79,7 @@ def leave_out_documented_names(_: object, page: str, source: list[str]) -> None:
     if page != "reference/pipeline.extend":
         return
     names = set[str](import_module("pipeline.extend").__all__)
-    others = ("pipeline", "pipeline.errors", "pipeline.hooks", "pipeline.testing")
+    others = ("pipeline", "pipeline.batching", "pipeline.errors", "pipeline.hooks", "pipeline.testing")
     documented = {module: sorted(names.intersection(import_module(module).__all__)) for module in others}
     lists = [
         f"From [{module}]({module}.md): {', '.join(f'`{name}`' for name in found)}."

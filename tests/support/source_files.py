@@ -38,7 +38,7 @@ def objects(folder: Path, **options: Any) -> Source[Any]:
     """JSON objects, and one malformed record of each kind."""
     content = (
         b'{"text": "a", "label": 1}\n{"text": "b"\n[]\n{"label": 1}\n{"text": 3, "label": 1}\n'
-        b'\n{"text": "c", "label": 1.5}\n{"text": "\\ud800", "label": 1}\n{"text": "d\xe2\x80\xa8", "label": null}'
+        b'\n{"text": "c", "label": [[1]]}\n{"text": "\\ud800", "label": 1}\n{"text": "d\xe2\x80\xa8", "label": null}'
     )
     return JsonLines(write(folder / "a.jsonl", content), target="label", **options)
 
