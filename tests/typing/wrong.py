@@ -20,6 +20,7 @@ from wrong_hooks import (
     no_names,
     nothing,
     other_keys,
+    other_kinds,
     other_part,
 )
 
@@ -72,7 +73,19 @@ from pipeline import (
     plan,
     tagger,
 )
-from pipeline.hooks import OffersAttentions, OffersEncoders, OffersPools, OffersTokenizers
+from pipeline.hooks import (
+    OffersAttentions,
+    OffersEmbedders,
+    OffersEncoders,
+    OffersEngines,
+    OffersHeads,
+    OffersMetrics,
+    OffersPolicies,
+    OffersPools,
+    OffersSources,
+    OffersStages,
+    OffersTokenizers,
+)
 from pipeline_attention import AttentionPool, Dot
 from pipeline_recurrent import GRU, LSTM
 
@@ -310,6 +323,13 @@ h13: OffersPools = functions  # E hook: its factories make tensors
 h14: OffersTokenizers = functions  # E hook: its factories make lists
 h15: OffersTokenizers = later  # E hook: it must be awaited
 h16: OffersAttentions = pipeline_recurrent  # E hook: another hook's module
+h17: OffersStages = other_kinds  # E hook: its factories make encoders
+h18: OffersHeads = other_kinds  # E hook: its factories make stages without predictions
+h19: OffersEmbedders = other_kinds  # E hook: its factories make heads
+h20: OffersPolicies = other_kinds  # E hook: its factories make plans
+h21: OffersSources = other_kinds  # E hook: its factories make rows
+h22: OffersMetrics = other_kinds  # E hook: its factories make numbers
+h23: OffersEngines = other_kinds  # E hook: it returns engines instead of factories
 
 # Parts
 e = Encode(nn.LSTM(9, 9))  # E part: a torch module is not an encoder
