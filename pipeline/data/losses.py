@@ -1,7 +1,7 @@
 """Losses of rows and steps that have a target; those without one weigh nothing."""
 
 from collections.abc import Callable, Mapping
-from typing import Final, Literal, TypeAlias, TypedDict, get_args, overload
+from typing import Final, Literal, SupportsFloat, TypeAlias, TypedDict, get_args, overload
 
 import torch
 from jaxtyping import Float, Int64
@@ -9,9 +9,11 @@ from torch import Tensor, distributed
 from torch.nn import functional
 from typing_extensions import Unpack
 
+from pipeline.checks.hints import describe
 from pipeline.checks.options import check_choice
 from pipeline.data.metadata import IGNORED, BatchMetadata, TargetTensor
-from pipeline.errors import TargetError
+from pipeline.errors import OptionError, TargetError
+from pipeline.text import suggest_name
 
 # Typed here, because torch's own function is untyped.
 _all_reduce: Final[Callable[[Tensor], object]] = getattr(distributed, "all_reduce", torch.clone)
@@ -87,6 +89,33 @@ class RegressionLossOptions(ReductionOptions, total=False):
     delta: float
 
 
+def check_loss_options(options: Mapping[str, object], known: type, classes: int | None = None) -> None:
+    """Reject options that a loss does not have, which it would ignore, and values that do not fit.
+
+    Raises:
+        OptionError: naming the option.
+    """
+    if torch.compiler.is_compiling():
+        return
+    names: list[str] = sorted(getattr(known, "__optional_keys__", ()))
+    unknown = next((name for name in options if name not in names), None)
+    if unknown is not None:
+        msg = f"the loss has the options {', '.join(names)}, got {unknown!r}."
+        raise OptionError(msg + suggest_name(unknown, names), option=unknown)
+    for name in ("weight", "pos_weight"):
+        weight = options.get(name)
+        if weight is not None and (not isinstance(weight, Tensor) or weight.shape != (classes,)):
+            msg = f"{name} must be a tensor with one number for each of {classes} classes, got {describe(weight)}."
+            raise OptionError(msg, option=name)
+    smoothing, delta = options.get("label_smoothing", 0.0), options.get("delta", 1.0)
+    if not isinstance(smoothing, SupportsFloat) or not 0 <= float(smoothing) <= 1:
+        msg = f"label_smoothing must be a probability from 0 to 1, got {smoothing!r}."
+        raise OptionError(msg, option="label_smoothing")
+    if not isinstance(delta, SupportsFloat) or not float(delta) > 0:
+        msg = f"delta must be a number above 0, got {delta!r}."
+        raise OptionError(msg, option="delta")
+
+
 def select_reduction(options: ReductionOptions) -> ReductionOptions:
     """Return only the options of every loss."""
     return {"reduction": options.get("reduction", "mean"), "over": options.get("over")}
@@ -139,9 +168,11 @@ def cross_entropy(
         options: see `ClassLossOptions`.
 
     Raises:
+        OptionError: if an option is none of the loss, or does not fit.
         TargetError: if a target is not a class.
     """
     classes = values.shape[1]
+    check_loss_options(options, ClassLossOptions, classes)
     # Only on the CPU: reading targets from a device would make the CPU wait. There, torch's own kernel asserts.
     if targets.device.type == "cpu" and not torch.compiler.is_compiling():
         is_invalid = (targets != IGNORED) & ((targets < 0) | (targets >= classes))
@@ -186,9 +217,10 @@ def regression_loss(
         options: see `RegressionLossOptions`.
 
     Raises:
-        OptionError: if there is no such loss.
+        OptionError: if there is no such loss, or an option is none of it or does not fit.
     """
     check_choice("kind", kind, get_args(RegressionLoss))
+    check_loss_options(options, RegressionLossOptions)
     missing = _find_missing(targets)
     # The difference is filled and not the loss: NaN times zero is NaN, in gradients too.
     difference = (_to_precise(values) - targets).masked_fill(missing.reshape(-1, *[1] * (values.ndim - 1)), 0)
@@ -217,8 +249,10 @@ def multi_label_loss(
         options: see `MultiLabelLossOptions`.
 
     Raises:
+        OptionError: if an option is none of the loss, or does not fit.
         TargetError: if a target is not from 0 to 1.
     """
+    check_loss_options(options, MultiLabelLossOptions, values.shape[1])
     # On the CPU only, as above. NaN is neither: a row without a target.
     is_readable = targets.device.type == "cpu" and not torch.compiler.is_compiling()
     if is_readable and bool(((targets < 0) | (targets > 1)).any()):

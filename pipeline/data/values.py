@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from typing_extensions import TypeVar, Unpack, override
 
+from pipeline.checks.hints import describe
 from pipeline.checks.shapes import checked
 from pipeline.checks.switches import checks_enabled
 from pipeline.data.losses import (
@@ -18,6 +19,7 @@ from pipeline.data.losses import (
     ReductionOptions,
     RegressionLoss,
     RegressionLossOptions,
+    check_loss_options,
     get_numbers,
     multi_label_loss,
     regression_loss,
@@ -28,7 +30,7 @@ from pipeline.data.rows import FILLER
 from pipeline.data.scores import N, Predictions, check_names
 from pipeline.data.tensors import to_ints
 from pipeline.data.trees import as_pytree
-from pipeline.errors import OptionError
+from pipeline.errors import OptionError, TargetError
 
 R = TypeVar("R")
 D_co = TypeVar("D_co", covariant=True, default=tuple[object, ...])
@@ -192,18 +194,26 @@ class Joint(Collated, Predictions[R, JointPrediction[R, D_co]], Generic[R, D_co]
             options: see `JointLossOptions`.
 
         Raises:
-            OptionError: if `over` does not have one number per head.
+            OptionError: if `over` does not have one number per head, or an option is none of these.
             TargetError: if a head has no targets, or those of another type.
         """
+        check_loss_options(options, JointLossOptions)
         reduction, over = options.get("reduction", "mean"), options.get("over")
-        if over is not None and over.keys() != self.parts.keys():
-            msg = f"over must have one number for each head, {', '.join(self.parts)}, got {', '.join(over)}."
+        given: object = over
+        if over is not None and (not isinstance(given, Mapping) or over.keys() != self.parts.keys()):
+            got = ", ".join(over) if isinstance(given, Mapping) else describe(given)
+            msg = f"over must have one number for each head, {', '.join(self.parts)}, got {got}; pass metadata.weights."
             raise OptionError(msg, over=over)
-        # Every shipped type of predictions has a loss; one of a user's own needs the same method.
-        return {
-            name: cast("_HasLoss", part).loss(reduction=reduction, over=None if over is None else over[name])
-            for name, part in self.parts.items()
-        }
+        losses: dict[str, Tensor] = {}
+        for name, part in self.parts.items():
+            try:
+                # Every shipped type of predictions has a loss; one of a user's own needs the same method.
+                head = cast("_HasLoss", part)
+                losses[name] = head.loss(reduction=reduction, over=None if over is None else over[name])
+            except TargetError as error:
+                msg = f"head {name!r}: {error}"
+                raise TargetError(msg, **{**error.details, "head": name}) from error
+        return losses
 
     def loss(self, **options: Unpack[JointLossOptions]) -> Tensor:
         """Return the sum of the heads' losses, each multiplied by its weight.

@@ -248,6 +248,25 @@ def test_options_and_targets_that_do_not_fit_raise() -> None:
         make_scores(values, torch.tensor([1, 2])).loss(reduction=as_any("average"))
 
 
+def test_options_that_a_loss_does_not_have_raise() -> None:
+    """They were ignored, so that a wrong name of an option changed nothing. Values are checked as well."""
+    values = draw(2, 3)
+    scores, several = make_scores(values, torch.tensor([1, 2])), make_several(values, torch.ones(2, 3))
+    with pytest.raises(OptionError, match="the loss has the options .*, got 'weigth'. Did you mean 'weight'?"):
+        as_any(scores).loss(weigth=WEIGHT)
+    with pytest.raises(OptionError, match="the loss has the options delta, over, reduction, got 'weight'"):
+        as_any(make_values(values, values)).loss(weight=WEIGHT)
+    with pytest.raises(OptionError, match="delta must be a number above 0, got 0"):
+        make_values(values, values).loss("huber", delta=0)
+    for each in (scores, several):
+        with pytest.raises(OptionError, match="label_smoothing must be a probability from 0 to 1, got 2"):
+            as_any(each).loss(label_smoothing=2)
+        with pytest.raises(OptionError, match="weight must be a tensor with one number for each of 3 classes, got flo"):
+            as_any(each).loss(weight=torch.ones(2))
+        with pytest.raises(OptionError, match="weight must be a tensor with one number for each of 3 classes, got a l"):
+            as_any(each).loss(weight=[1.0, 2.0, 3.0])
+
+
 def test_thresholds_do_not_change_the_loss() -> None:
     """They decide predictions only."""
     head = ClassifyMultiLabel(3, 0.9, input_size=2)

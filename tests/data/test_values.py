@@ -164,6 +164,19 @@ def test_a_head_without_its_targets_raises() -> None:
         (model >> heads)(Pad()(unlabeled)).loss()
 
 
+def test_an_error_of_a_heads_loss_names_the_head() -> None:
+    """Also if `over` is a number, as it is for a single head."""
+    model = Pack() >> Embed(9, 4) >> Encode(GRU(4, 3)) >> Pool("mean")
+    heads = Heads(Classify(LABELS), Regress(3), names=["label", "amount"])
+    joint = (model >> heads)(Pad(targets=KINDS)(ROWS))
+    with pytest.raises(TargetError, match="head 'amount': the loss needs numbers of 3 per row"):
+        joint.loss()
+    with pytest.raises(OptionError, match="one number for each head, label, amount, got a float; pass metadata"):
+        joint.loss(over=as_any(2.0))
+    with pytest.raises(OptionError, match="the loss has the options over, reduction, got 'weight'"):
+        as_any(joint).loss(weight=torch.ones(2))
+
+
 def test_heads_that_do_not_fit_raise() -> None:
     """When they are made."""
     with pytest.raises(OptionError, match="Heads must get two heads or more, got 1"):
