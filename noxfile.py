@@ -13,7 +13,7 @@ nox.options.reuse_venv = "yes"
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 PACKAGES = ["pipeline", "pipeline_attention", "pipeline_recurrent"]
-OUTSIDE = "tests/outside/pipeline-mingru"
+OUTSIDE = ("./tests/outside/pipeline-mingru", "./tests/outside/pipeline-highway")
 DEMO = "docs/examples/highlight"
 EXAMPLES = (
     "classify_csv",
@@ -45,7 +45,7 @@ def list_requirements(*groups: str) -> list[str]:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Test the installed wheel: docstrings, documents, examples and a plugin from outside included."""
-    install(session, ".[text]", f"./{OUTSIDE}", groups=("test",))
+    install(session, ".[text]", *OUTSIDE, groups=("test",))
     run_all_tests(session)
 
 
@@ -82,12 +82,13 @@ def extras(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check every file with mypy and pyright, both strict, and that both reject what must not type-check."""
-    install(session, ".[text]", f"./{OUTSIDE}", groups=("types",))
+    install(session, ".[text]", *OUTSIDE, groups=("types",))
     session.run("mypy")
     session.run("pyright")
     # By file: the folder is excluded from the project's own run, since it is a project of its own.
-    session.run("mypy", f"{OUTSIDE}/pipeline_mingru/__init__.py")
-    session.run("pyright", f"{OUTSIDE}/pipeline_mingru/__init__.py")
+    for package in ("pipeline-mingru/pipeline_mingru", "pipeline-highway/pipeline_highway"):
+        session.run("mypy", f"tests/outside/{package}/__init__.py")
+        session.run("pyright", f"tests/outside/{package}/__init__.py")
     # Every public name must declare its type: checkers may infer different ones.
     for package in PACKAGES:
         session.run("pyright", "--verifytypes", package, "--ignoreexternal")
@@ -148,7 +149,7 @@ def long(session: nox.Session) -> None:
 @nox.session(default=False)
 def coverage(session: nox.Session) -> None:
     """Run the tests with coverage; the report lists the lines that no test reaches."""
-    install(session, ".[arrow,plots,text]", f"./{OUTSIDE}", groups=("coverage",))
+    install(session, ".[arrow,plots,text]", *OUTSIDE, groups=("coverage",))
     measured = [f"--cov={package}" for package in PACKAGES]
     run_all_tests(session, *measured, "--cov-report=term-missing:skip-covered", "--cov-report=html")
 
@@ -160,13 +161,13 @@ def versions(session: nox.Session, which: str) -> None:
 
     For CPU builds of other versions of torch, set PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu.
     """
-    project, needed = f"./{OUTSIDE}", list_requirements("test")
+    needed = [*OUTSIDE, *list_requirements("test")]
     if which == "lowest":
         lowest = Path(session.create_tmp()) / "lowest.txt"
         lowest.write_text("\n".join(list_lower_bounds()), encoding="utf-8")
-        session.install("--constraint", str(lowest), ".[text]", project, *needed)
+        session.install("--constraint", str(lowest), ".[text]", *needed)
     else:
-        session.install("--upgrade", "--upgrade-strategy=eager", ".[text]", project, *needed)
+        session.install("--upgrade", "--upgrade-strategy=eager", ".[text]", *needed)
     session.run("python", "-m", "pip", "list")
     run_all_tests(session)
 
@@ -181,7 +182,7 @@ def list_lower_bounds() -> list[str]:
 @nox.session(default=False)
 def checkers(session: nox.Session) -> None:
     """Count what other type checkers report: there should be one on each marked line, and no other."""
-    install(session, ".[text]", f"./{OUTSIDE}", groups=("test", "types", "checkers"))
+    install(session, ".[text]", *OUTSIDE, groups=("test", "types", "checkers"))
     python = Path(session.virtualenv.location) / "bin" / "python"
     commands = {
         "mypy": ("mypy", "--no-error-summary"),
