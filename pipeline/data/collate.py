@@ -63,6 +63,7 @@ def collate(
         return _build(found, values, counts, metadata, order)
     check_kinds(kind, sequences, metadata, field)
     if get_kind_class(kind) is Nested:
+        _check_inner(kind, sequences, metadata, field)
         numbers, inner = find_distinct(cast("Sequence[Nested[Kind]]", sequences), get_inner_kind(kind))
         return _build(base, pad_tensors(numbers, lengths, width, 0), counts, metadata, order, inner=inner)
     order = order or PackingOrder(counts)
@@ -108,8 +109,31 @@ def check_kinds(kind: type[Kind], sequences: Sequence[Kind], metadata: BatchMeta
     for row, sequence in enumerate(sequences):
         if not isinstance(sequence, base):
             name = type(sequence).__name__
-            msg = f"{_locate(row, metadata, field)} must hold {format_kind(kind)}, got {name}; make it Pad({name})."
+            fix = f"make it Pad({name})" if field is None else f"declare the field as {name}, or convert the row"
+            msg = f"{_locate(row, metadata, field)} must hold {format_kind(kind)}, got {name}; {fix}."
             raise ShapeError(msg, row=int(metadata.row_ids[row]))
+
+
+def _check_inner(kind: type[Kind], sequences: Sequence[Kind], metadata: BatchMetadata, field: str | None) -> None:
+    """Reject inner rows of another kind, dtype, device or feature width than the others.
+
+    Raises:
+        ShapeError: naming the row.
+    """
+    where = field
+    while get_kind_class(kind) is Nested:
+        where = "inner" if where is None else f"{where}.inner"
+        sequences = [nested.inner for nested in cast("Sequence[Nested[Kind]]", sequences)]
+        first = _leave_out_empty(sequences)[0]
+        sequences = [sequence if len(sequence) else first for sequence in sequences]
+        kind = get_inner_kind(kind) or type(first)
+        has_values = issubclass(cast("type", get_kind_class(kind)), Ids | Hidden)
+        (check_sequences if has_values else check_kinds)(kind, sequences, metadata, where)
+
+
+def _leave_out_empty(inner: Sequence[Kind]) -> Sequence[Kind]:
+    """Return inner rows, of all steps of a row each, without empty ones, whose feature width may not be known."""
+    return [sequence for sequence in inner if len(sequence)] or inner[:1]
 
 
 def check_sequences(kind: type[Kind], sequences: Sequence[Kind], metadata: BatchMetadata, field: str | None) -> None:
@@ -174,7 +198,7 @@ def find_distinct(
         ([[0], [1], [0]], [2, 1])
     """
     counts = torch.cat([sequence.counts for sequence in sequences])
-    inner = [sequence.inner for sequence in sequences]
+    inner = _leave_out_empty([sequence.inner for sequence in sequences])
     if isinstance(inner[0], Ids):
         ids = torch.cat(list(map(_get_values, inner)))
         first, numbers = _number_rows(ids.numpy(), counts.numpy())

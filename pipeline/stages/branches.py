@@ -1,14 +1,18 @@
 """What stages with several branches share: names of their children, errors that name the branch, joined outputs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
+from pipeline.checks.hints import describe
+from pipeline.checks.switches import checks_enabled
 from pipeline.core.stage import Spec, StageBase
-from pipeline.data.batches import Batch, Packed, Padded
-from pipeline.data.kinds import Kind, Vectors
-from pipeline.errors import CompositionError
+from pipeline.data.batches import Batch, Packed, Padded, is_batch
+from pipeline.data.kinds import Hidden, Kind, Vectors
+from pipeline.data.tensors import to_ints
+from pipeline.errors import CompositionError, ShapeError
 
 
 class Branching(nn.Module):
@@ -49,15 +53,39 @@ def build_branch(stage: StageBase, spec: Spec, branch: str) -> Spec:
         raise CompositionError(msg, **error.details) from error
 
 
+def check_vectors(outputs: Mapping[str, object], kind: type[Hidden] = Vectors) -> None:
+    """Reject outputs of branches that are not vectors per step: other kinds, states, pooled vectors.
+
+    Raises:
+        ShapeError: naming the branch.
+    """
+    for name, output in outputs.items():
+        if not is_batch(output) or not issubclass(output.kind, kind):
+            got = f"a batch of {output.kind.__name__}" if is_batch(output) else describe(output)
+            msg = f"branch {name!r} must return a batch of {kind.__name__}, got {got}; embed ids, encode later."
+            raise ShapeError(msg, branch=name)
+
+
 def join_features(
-    source: Batch[Kind], batches: Sequence[Batch[Vectors]], join: Callable[[list[Tensor]], Tensor]
+    source: Batch[Kind], batches: Mapping[str, Batch[Hidden]], join: Callable[[list[Tensor]], Tensor]
 ) -> Batch[Vectors]:
-    """Return the values of batches of the same rows, joined by a function, in the layout of `source`."""
+    """Return the values of batches of the same rows, joined by a function, in the layout of `source`.
+
+    Raises:
+        ShapeError: if a batch has other lengths than `source`, so that its steps do not belong to the others.
+    """
+    for name, batch in batches.items() if checks_enabled() and not torch.compiler.is_compiling() else ():
+        if batch.lengths is not source.lengths and not torch.equal(batch.lengths, source.lengths):
+            msg = (
+                f"branch {name!r} must return one vector per step, so rows of {to_ints(source.lengths)} steps, got "
+                f"rows of {to_ints(batch.lengths)} steps; pool sides before they are joined."
+            )
+            raise ShapeError(msg, branch=name)
     metadata, carry, order = source.metadata, source.initial_carry, source.order
     if isinstance(source, Padded):
-        values = join([batch.padded().fill_padding(0).values for batch in batches])
+        values = join([batch.padded().fill_padding(0).values for batch in batches.values()])
         return Padded(Vectors, values, source.lengths, metadata=metadata, initial_carry=carry, order=order)
-    values = join([batch.packed().values for batch in batches])
+    values = join([batch.packed().values for batch in batches.values()])
     return Packed(
         Vectors, values, source.lengths, width=source.width, metadata=metadata, initial_carry=carry, order=order
     )

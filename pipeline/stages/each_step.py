@@ -9,7 +9,7 @@ from pipeline.core.stage import ModuleStage, Spec, Stage
 from pipeline.data.batches import Batch, Packed, Padded
 from pipeline.data.kinds import K, Nested, Vectors, format_kind
 from pipeline.data.states import Pooled
-from pipeline.errors import ShapeError
+from pipeline.errors import PipelineError, ShapeError
 from pipeline.stages.branches import build_branch
 
 
@@ -55,7 +55,11 @@ class EachStep(ModuleStage[Batch[Nested[K]], Batch[Vectors]], Generic[K]):
         if value.inner is None:
             msg = f"the input of EachStep must be Nested, got {format_kind(value.kind)}; select the nested field first."
             raise ShapeError(msg)
-        vectors = self.inner(cast("Packed[K]", value.inner)).values
+        try:
+            vectors = self.inner(cast("Packed[K]", value.inner)).values
+        except PipelineError as error:
+            _locate_inner_row(error, value)
+            raise
         metadata, carry, order = value.metadata, value.initial_carry, value.order
         if isinstance(value, Packed):
             steps = functional.embedding(value.values, vectors)
@@ -65,3 +69,13 @@ class EachStep(ModuleStage[Batch[Nested[K]], Batch[Vectors]], Generic[K]):
         steps = functional.embedding(value.fill_padding(0).values, vectors)
         batch = Padded(Vectors, steps, value.lengths, metadata=metadata, initial_carry=carry, order=order)
         return batch.fill_padding(0)
+
+
+def _locate_inner_row(error: PipelineError, value: Batch[Nested[K]]) -> None:
+    """Say where an inner row first occurs, since its number among the distinct ones is no row id."""
+    number = error.details.get("row")
+    packed = value.packed()
+    for step in (packed.values == number).nonzero().flatten()[:1] if isinstance(number, int) else ():
+        row, time = int(packed.metadata.row_ids[packed.order.row_of_step[step]]), int(packed.order.time_of_step[step])
+        error.args = (f"in the inner row at step {time} of row {row}, which is distinct row {number}: {error}",)
+        error.details = {**error.details, "row": row, "step": time}

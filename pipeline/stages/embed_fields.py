@@ -13,7 +13,7 @@ from pipeline.core.stage import ModuleStage, Spec, Stage
 from pipeline.data.batches import Batch, select_field
 from pipeline.data.kinds import K, Kind, Vectors
 from pipeline.errors import OptionError, ShapeError
-from pipeline.stages.branches import Branching, build_branch, join_features
+from pipeline.stages.branches import Branching, build_branch, check_vectors, join_features
 from pipeline.stages.fields import Fields
 
 F = TypeVar("F", bound=Fields)
@@ -122,5 +122,6 @@ class EmbedFields(Branching, ModuleStage[Batch[F], Batch[Vectors]], Generic[F]):
             )
             raise ShapeError(msg)
         branches = cast("Mapping[str, Stage[Batch[Kind], Batch[Vectors]]]", self.branches)
-        vectors = [stage(select_field(value, name)) for name, stage in branches.items()]
+        vectors = {name: stage(select_field(value, name)) for name, stage in branches.items()}
+        check_vectors(vectors)
         return join_features(value, vectors, lambda values: torch.cat(values, dim=-1))

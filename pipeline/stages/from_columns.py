@@ -233,7 +233,8 @@ class FromNested(InputStage[Sequence[X], Nested[K]], Generic[X, K]):
         for example, row in zip(examples, row_ids, strict=True):
             own = items[start : start + len(example.input)]
             start += len(own)
-            inner = concat_sequences(own) if own else empty
+            # Without empty items: the number of features of an empty list is not known.
+            inner = concat_sequences([item for item in own if len(item)] or own[:1] or [empty])
             rows.append(Row(Nested(inner, to_tensor(list(map(len, own)))), example.target, row))
         return rows
 

@@ -14,7 +14,7 @@ from pipeline.data.batches import Batch, Padded
 from pipeline.data.kinds import Hidden, Ids, Kind, Nested, Vectors
 from pipeline.data.states import MaybeCausal, Pooled, S, States
 from pipeline.errors import CompositionError, OptionError, ShapeError
-from pipeline.stages.branches import Branching, build_branch, join_features
+from pipeline.stages.branches import Branching, build_branch, check_vectors, join_features
 from pipeline.stages.fields import Fields
 
 A = TypeVar("A")
@@ -173,16 +173,17 @@ class Join(Branching, ModuleStage[I_contra, O_co]):
             states = cast("Sequence[States[MaybeCausal]]", outputs)
             self._check_sizes([each.final for each in states])
             steps = [each.steps for each in states]
-            joined = join_features(steps[0], cast("Sequence[Batch[Vectors]]", steps), combine)
+            joined = join_features(steps[0], dict(zip(self.branches, steps, strict=True)), combine)
             outdated = next((each.outdated for each in states if each.outdated is not None), None)
             hidden = joined.with_values(joined.values)  # as Hidden, and without an initial carry
             final = combine([each.final for each in states])
             return States(hidden, final, outdated=outdated)
         if all(hasattr(output, "kind") for output in outputs):
+            check_vectors(dict(zip(self.branches, outputs, strict=True)))
             batches = cast("Sequence[Batch[Vectors]]", outputs)
             self._check_sizes([each.packed().values for each in batches])
             source = cast("Batch[Kind]", value if isinstance(value, Padded) else batches[0])
-            return join_features(source, batches, combine)
+            return join_features(source, dict(zip(self.branches, batches, strict=True)), combine)
         got = ", ".join(
             f"{name} returns {type(each).__name__}" for name, each in zip(self.branches, outputs, strict=True)
         )

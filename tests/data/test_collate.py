@@ -21,6 +21,8 @@ from pipeline import (
     EmbedFields,
     Encode,
     Fields,
+    FromFeatures,
+    FromNested,
     Identity,
     Ids,
     Join,
@@ -284,3 +286,28 @@ def test_the_field_and_row_at_fault_are_reported(wrong: Any, message: str) -> No
     """By `Pad`, before anything is collated."""
     with pytest.raises(ShapeError, match=message):
         Pad(Token)([make_row(["ab"]), Row(wrong, row_id=5)])
+
+
+@pytest.mark.parametrize(
+    ("inner", "message"),
+    [
+        (Vectors(torch.ones(2, 3)), "row 5, field 'inner' must be floating-point vectors.* of shape .2, 3.; row 0"),
+        (make_ids([1, 2]), "row 5, field 'inner' must hold Vectors, got Ids"),
+    ],
+)
+def test_the_row_of_wrong_inner_rows_is_reported(inner: Any, message: str) -> None:
+    """Before their steps are concatenated."""
+    rows = [Row(Nested(Vectors(torch.ones(1, 2)), torch.tensor([1]))), Row(Nested(inner, torch.tensor([2])), row_id=5)]
+    with pytest.raises(ShapeError, match=message):
+        Pad(Nested[Vectors])(as_any(rows))
+
+
+def test_empty_inner_rows_need_no_feature_width() -> None:
+    """An empty list of lists has none."""
+    items = FromNested(FromFeatures())
+    rows = [items([]), items([[], [[1.0, 2.0], [3.0, 4.0]], []]), items([[]])]
+    batch = Pad(Nested[Vectors])(rows)
+    assert batch.inner is not None
+    assert to_list(batch.inner.lengths) == [0, 2, 0, 0]
+    assert to_list(batch.inner.values) == [[1, 2], [3, 4]]
+    assert to_list(batch.lengths) == [0, 3, 1]

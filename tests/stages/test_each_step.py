@@ -28,7 +28,7 @@ from pipeline import (
     through,
     unused,
 )
-from pipeline.errors import ShapeError
+from pipeline.errors import ShapeError, ValuesError
 from pipeline_recurrent import LSTM
 from support.records import Event, Word, make_event, make_ids, make_nested, make_words
 from support.untyped import as_any, seed
@@ -123,3 +123,12 @@ def test_unused_fields_are_left_out() -> None:
     found = embed(Pad(Event)([make_event([3, 1])]))
     assert isinstance(found, Padded)
     assert found.values.shape == (1, 2, 4)
+
+
+def test_an_error_in_an_inner_row_names_the_row_and_the_step() -> None:
+    """Not only the number of the inner row among the distinct ones, which looks like a row id."""
+    pad, spell = Pad(Nested[Ids]), EachStep(Embed(3, 2) >> Encode(LSTM(2, 2)) >> Pool("max"))
+    batch = pad([Row(make_nested(["a", "b"]), row_id=5), Row(make_nested(["a", "b", "az"]), row_id=6)])
+    with pytest.raises(ValuesError, match="inner row at step 2 of row 6, .*: row 2, step 1 holds id 25") as caught:
+        spell(batch)
+    assert caught.value.details["row"] == 6

@@ -11,6 +11,7 @@ from pipeline import (
     Attend,
     Classify,
     Embed,
+    EmbedFields,
     Encode,
     Join,
     NextToken,
@@ -23,6 +24,8 @@ from pipeline import (
     Sides,
     States,
     Vectors,
+    through,
+    unused,
 )
 from pipeline.data.tensors import pad_tensors
 from pipeline.errors import CompositionError, OptionError, ShapeError
@@ -194,3 +197,28 @@ def test_a_branch_may_have_the_name_of_an_attribute() -> None:
     join = Join(Encode(LSTM(3, 2), name="type"), Encode(GRU(3, 2)))
     assert {key.split(".")[0] for key in join.state_dict()} == {"type_", "encode"}
     assert list(join.branches) == ["type", "encode"]
+
+
+@pytest.mark.parametrize("packs", [False, True])
+def test_steps_of_sides_are_not_joined(*, packs: bool) -> None:
+    """Both sides have three steps in all, which would be joined with steps of other rows."""
+    join = as_any(Join)(Pair.premise >> Embed(9, 3), Pair.hypothesis >> Embed(9, 3), how="sum")
+    rows = [Row(Pair(make_ids([1]), make_ids([2, 3]))), Row(Pair(make_ids([1, 2]), make_ids([2])))]
+    batch = Pad(Pair)(rows)
+    with pytest.raises(ShapeError, match="must return one vector per step.*pool sides before"):
+        join(batch.packed() if packs else batch)
+
+
+def test_ids_and_hidden_vectors_are_not_joined_as_vectors() -> None:
+    """Ids would be numbers, and hidden vectors would count as vectors that see no other step."""
+    batch = Pad(Event)([make_event([1, 2])])
+    with pytest.raises(ShapeError, match="branch 'field' must return a batch of Vectors, got a batch of Ids"):
+        as_any(Join)(Event.code, Event.code)(batch)
+
+
+def test_states_of_a_field_are_not_taken_for_vectors() -> None:
+    """They depend on other steps, and `Vectors` promise that none does."""
+    states = Embed(9, 3) >> Encode(LSTM(3, 2))
+    embed = as_any(EmbedFields)(Event, code=through(as_any(states)), amount=unused(Vectors))
+    with pytest.raises(ShapeError, match="branch 'code' must return a batch of Vectors, got a States"):
+        embed(Pad(Event)([make_event([1, 2])]))
