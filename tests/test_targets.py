@@ -291,6 +291,17 @@ def test_numbers_are_read_from_a_file(tmp_path: Path) -> None:
     assert [get_targets(batch) for batch in data(source)] == [[2.5, None]]
 
 
+def test_an_error_of_one_of_several_targets_names_it() -> None:
+    """The row alone leaves open which of its targets is wrong."""
+    pad = Pad(targets={"kind": Labels(["a", "b"]), "size": Numbers()})
+    with pytest.raises(
+        TargetError, match="target 'size': the target of row 1 must be a finite number, got a str 'big'"
+    ):
+        pad(make_rows([{"kind": "a"}, {"size": "big"}]))
+    with pytest.raises(LabelError, match="target 'kind': target of row 0 must be one of the 2 labels, got 'c'"):
+        pad(make_rows([{"kind": "c"}]))
+
+
 def test_heads_that_name_classes_differently_raise() -> None:
     """As a single head does; compared by the name of the target."""
     other = Labels(["law", "art"])

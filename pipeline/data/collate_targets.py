@@ -10,7 +10,7 @@ from pipeline.checks.hints import describe
 from pipeline.data.metadata import IGNORED
 from pipeline.data.rows import FILLER
 from pipeline.data.tensors import pad_tensors, to_tensor, to_tensors
-from pipeline.errors import TargetError
+from pipeline.errors import LabelError, TargetError
 from pipeline.labels import MAX_ID, Labels, get_scalar, is_missing, is_step_target, to_steps
 from pipeline.targets import MISSING, NamedTargets, Targets, TargetType
 from pipeline.text import suggest_name
@@ -115,10 +115,14 @@ def collate_named_targets(rows: RowTargets, kinds: NamedTargets, missing: Missin
             msg = f"the target of row {row_id} has the name {unknown!r}, but targets are {', '.join(kinds)}."
             raise TargetError(msg + suggest_name(unknown, list(kinds)), row=row_id)
         given.append(named)
-    found = {
-        name: collate_targets(attrs.evolve(rows, targets=[named.get(name) for named in given]), kind, "ignore")
-        for name, kind in kinds.items()
-    }
+    found: dict[str, Tensor | None] = {}
+    for name, kind in kinds.items():
+        try:
+            own = attrs.evolve(rows, targets=[named.get(name) for named in given])
+            found[name] = collate_targets(own, kind, "ignore")
+        except (TargetError, LabelError) as error:
+            msg = f"target {name!r}: {error}"
+            raise type(error)(msg, **{**error.details, "name": name}) from error
     return {name: targets for name, targets in found.items() if targets is not None}
 
 
