@@ -1,7 +1,7 @@
 """What stages with several branches share: names of their children, errors that name the branch, joined outputs."""
 
 from collections.abc import Callable, Mapping
-from typing import cast
+from typing import Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from pipeline.data.kinds import Hidden, Kind, Vectors
 from pipeline.data.tensors import to_ints
 from pipeline.errors import CompositionError, ShapeError
 
+_LATER: Final = frozenset({"how", "into", "record", "weights"})
+"""Attributes that stages with branches set after their branches."""
+
 
 class Branching(nn.Module):
     """The base class of stages that hold several stages by name. Those with weights are child modules."""
@@ -25,7 +28,7 @@ class Branching(nn.Module):
         for name, stage in branches.items():
             if isinstance(stage, nn.Module):
                 # Users choose the names, and may choose that of an attribute, such as `type`.
-                child = f"{name}_" if hasattr(self, name) else name
+                child = f"{name}_" if hasattr(self, name) or name in _LATER else name
                 self.add_module(child, stage)
                 self._branches[name] = child
             else:

@@ -5,6 +5,7 @@ from typing import Generic, cast, final
 from torch.nn import functional
 from typing_extensions import override
 
+from pipeline.checks.hints import describe
 from pipeline.core.stage import ModuleStage, Spec, Stage
 from pipeline.data.batches import Batch, Packed, Padded
 from pipeline.data.kinds import K, Nested, Vectors, format_kind
@@ -50,16 +51,24 @@ class EachStep(ModuleStage[Batch[Nested[K]], Batch[Vectors]], Generic[K]):
         """Return one vector per step, in the layout of the batch; the padding is zeros.
 
         Raises:
-            ShapeError: if the batch is not nested.
+            ShapeError: if the batch is not nested, or the inner chain does not return one vector per inner row.
         """
         if value.inner is None:
             msg = f"the input of EachStep must be Nested, got {format_kind(value.kind)}; select the nested field first."
             raise ShapeError(msg)
         try:
-            vectors = self.inner(cast("Packed[K]", value.inner)).values
+            pooled = cast("object", self.inner(cast("Packed[K]", value.inner)))
         except PipelineError as error:
             _locate_inner_row(error, value)
             raise
+        rows = len(value.inner.lengths)
+        if not isinstance(pooled, Pooled) or len(pooled.values) != rows:
+            msg = (
+                f"the inner chain of EachStep must return Pooled with one vector for each of {rows} inner rows, got "
+                f"{describe(pooled)}; end it with Pool."
+            )
+            raise ShapeError(msg)
+        vectors = pooled.values
         metadata, carry, order = value.metadata, value.initial_carry, value.order
         if isinstance(value, Packed):
             steps = functional.embedding(value.values, vectors)

@@ -10,7 +10,7 @@ from pipeline.checks.hints import describe
 from pipeline.core.stage import ModuleStage, Spec
 from pipeline.data.batches import Batch, select_field
 from pipeline.data.kinds import Composite, K, Kind, get_attrs_fields
-from pipeline.errors import ShapeError
+from pipeline.errors import OptionError, ShapeError
 
 E = TypeVar("E", bound=Composite)
 
@@ -23,6 +23,12 @@ class _FieldsBase(Composite):
     @classmethod
     def __attrs_init_subclass__(cls) -> None:
         for name in (field.name for field in get_attrs_fields(cls)):
+            if name.startswith("_") or hasattr(Fields, name):
+                msg = (
+                    f"field {name!r} of {cls.__name__} must have a public name that the base class does not use; "
+                    "rename it."
+                )
+                raise OptionError(msg, field=name)
             # The fields of a base class have their descriptors there.
             if not isinstance(inspect.getattr_static(cls, name, None), _FieldAccess):
                 setattr(cls, name, _FieldAccess(name, cls.__dict__.get(name)))

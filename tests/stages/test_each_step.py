@@ -132,3 +132,13 @@ def test_an_error_in_an_inner_row_names_the_row_and_the_step() -> None:
     with pytest.raises(ValuesError, match="inner row at step 2 of row 6, .*: row 2, step 1 holds id 25") as caught:
         spell(batch)
     assert caught.value.details["row"] == 6
+
+
+@pytest.mark.parametrize("inner", [Embed(26, 2), Embed(26, 2) >> Encode(LSTM(2, 2))])
+def test_inner_chains_without_a_vector_per_row_are_rejected(inner: object) -> None:
+    """The vectors of steps would be taken for those of rows."""
+    batch = Pad(Nested[Ids])([Row(make_nested(["ab", "c"]))])
+    with pytest.raises(
+        ShapeError, match="must return Pooled with one vector for each of 2 inner rows, got a .*with Pool"
+    ):
+        as_any(EachStep)(inner)(batch)

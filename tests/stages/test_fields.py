@@ -4,8 +4,8 @@ import attrs
 import pytest
 import torch
 
-from pipeline import Fields, Identity, Ids, Pack, Pad, Padded, Row, Vectors, through
-from pipeline.errors import ShapeError
+from pipeline import Fields, Identity, Ids, Pack, Pad, Padded, Row, Sides, Vectors, through
+from pipeline.errors import OptionError, ShapeError
 from support.records import Event, Pair, make_event, make_ids
 from support.untyped import as_any, to_list
 
@@ -57,3 +57,10 @@ def test_a_field_must_be_a_kind() -> None:
 
     with pytest.raises(TypeError, match="field 'size' of Wrong must be Ids, Vectors, Hidden or Nested of these"):
         Wrong.get_kinds()
+
+
+@pytest.mark.parametrize("name", ["cut", "aligned", "get_kinds", "_code"])
+def test_a_field_with_a_name_that_the_base_uses_is_rejected(name: str) -> None:
+    """A side called `aligned` made all sides count as fields of one length."""
+    with pytest.raises(OptionError, match=f"field '{name}' of Wrong must have a public name .* rename it"):
+        attrs.make_class("Wrong", {name: attrs.field(type=Ids)}, bases=(Sides,), eq=False)

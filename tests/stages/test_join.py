@@ -197,6 +197,8 @@ def test_a_branch_may_have_the_name_of_an_attribute() -> None:
     join = Join(Encode(LSTM(3, 2), name="type"), Encode(GRU(3, 2)))
     assert {key.split(".")[0] for key in join.state_dict()} == {"type_", "encode"}
     assert list(join.branches) == ["type", "encode"]
+    later = Join(Encode(LSTM(3, 2), name="how"), Encode(GRU(3, 2), name="record"), how="sum")
+    assert {key.split(".")[0] for key in later.state_dict()} == {"how_", "record_"}
 
 
 @pytest.mark.parametrize("packs", [False, True])
