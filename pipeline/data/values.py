@@ -27,7 +27,7 @@ from pipeline.data.losses import (
 from pipeline.data.metadata import BatchMetadata, Collated, check_metadata, make_row_metadata
 from pipeline.data.predictions import JointPrediction, LocateSteps, MultiLabelPrediction
 from pipeline.data.rows import FILLER
-from pipeline.data.scores import N, Predictions, check_names
+from pipeline.data.scores import N, Predictions, StepScores, check_names
 from pipeline.data.tensors import to_ints
 from pipeline.data.trees import as_pytree
 from pipeline.errors import OptionError, TargetError
@@ -227,7 +227,9 @@ class Joint(Collated, Predictions[R, JointPrediction[R, D_co]], Generic[R, D_co]
         """
         losses = self.losses(**options)
         shapes = {name: tuple(loss.shape) for name, loss in losses.items()}
-        if len(set(shapes.values())) > 1:
+        # The shapes may be equal by chance: two rows may have two steps in all.
+        units = {isinstance(part, StepScores) for part in self.parts.values()}
+        if len(set(shapes.values())) > 1 or (options.get("reduction") == "none" and len(units) > 1):
             msg = f"the losses of rows and of steps cannot be added, got shapes {shapes}; use `losses`."
             raise OptionError(msg, shapes=shapes)
         return torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum(0)

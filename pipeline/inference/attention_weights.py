@@ -98,9 +98,7 @@ class _Inside(Observer):
         self._weigher.weigh(self._names[number - 1], stage, value)
 
 
-def compute_attention_weights(
-    pipe: StreamChain[A, C], run: Run[C], inputs: Iterable[A]
-) -> Iterator[AttentionWeights]:
+def compute_attention_weights(pipe: StreamChain[A, C], run: Run[C], inputs: Iterable[A]) -> Iterator[AttentionWeights]:
     """Yield the weights for each input; see `StreamChain.attention_weights`."""
     if not _has_weights(pipe):
         msg = f"attention_weights needs Attend, AttendEarlier or Pool('attention'), but {pipe!r} has none of them."

@@ -13,9 +13,7 @@ D = TypeVar("D")
 R = TypeVar("R")
 
 
-def predict(
-    pipe: StreamChain[A, Predictions[R, D]], run: Run[Predictions[R, D]], inputs: Iterable[A]
-) -> Iterator[R]:
+def predict(pipe: StreamChain[A, Predictions[R, D]], run: Run[Predictions[R, D]], inputs: Iterable[A]) -> Iterator[R]:
     """Yield one prediction per input; see `StreamChain.predict`."""
     return run_in_order(pipe, run, inputs, lambda batch: batch.rows())
 

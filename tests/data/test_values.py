@@ -36,6 +36,7 @@ from pipeline.data.metadata import BatchMetadata
 from pipeline.errors import CompositionError, OptionError, ShapeError, TargetError
 from pipeline.targets import NamedTargets
 from pipeline_recurrent import GRU
+from support.records import make_ids
 from support.untyped import as_any, seed, to_list
 
 LABELS = Labels(["ham", "spam"])
@@ -148,6 +149,8 @@ def test_heads_of_rows_and_of_steps_share_a_body() -> None:
     torch.testing.assert_close(joint.loss(), joint.losses()["tags"] + joint.losses()["label"])
     with pytest.raises(OptionError, match=r"losses of rows and of steps cannot be added, got shapes .*; use `losses`"):
         joint.loss(reduction="none")
+    with pytest.raises(OptionError, match="losses of rows and of steps cannot be added"):  # with two rows and two steps
+        model(Pad(targets={"tags": LABELS, "label": LABELS})([rows[0], Row(make_ids([]), {})])).loss(reduction="none")
 
 
 def test_a_head_without_its_targets_raises() -> None:

@@ -75,9 +75,7 @@ def double_backward(inputs: LayerInputs, gradients: Sequence[Tensor], needed: Se
         tensors = [tensor if tensor is None else tensor.view_as(tensor) for tensor in inputs.tensors]
         inputs = LayerInputs.from_tensors(inputs.cell, inputs.order, len(inputs.weights), tensors)
         output, ended = unroll(inputs) if name_transform() else run_packed_layer(inputs)
-    needed_tensors = [
-        tensor for tensor, want in zip(tensors, needed, strict=True) if want and tensor is not None
-    ]
+    needed_tensors = [tensor for tensor, want in zip(tensors, needed, strict=True) if want and tensor is not None]
     found = iter(
         torch.autograd.grad((output, *ended), needed_tensors, gradients, create_graph=create_graph, allow_unused=True)
     )
