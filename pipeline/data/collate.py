@@ -120,15 +120,23 @@ def _check_inner(kind: type[Kind], sequences: Sequence[Kind], metadata: BatchMet
     Raises:
         ShapeError: naming the row.
     """
-    where = field
-    while get_kind_class(kind) is Nested:
-        where = "inner" if where is None else f"{where}.inner"
-        sequences = [nested.inner for nested in cast("Sequence[Nested[Kind]]", sequences)]
-        first = _leave_out_empty(sequences)[0]
-        sequences = [sequence if len(sequence) else first for sequence in sequences]
-        kind = get_inner_kind(kind) or type(first)
-        has_values = issubclass(cast("type", get_kind_class(kind)), Ids | Hidden)
-        (check_sequences if has_values else check_kinds)(kind, sequences, metadata, where)
+    where = "inner" if field is None else f"{field}.inner"
+    inner = [nested.inner for nested in cast("Sequence[Nested[Kind]]", sequences)]
+    first = _leave_out_empty(inner)[0]
+    _check_parts(get_inner_kind(kind) or type(first), [each if len(each) else first for each in inner], metadata, where)
+
+
+def _check_parts(kind: type[Kind], sequences: Sequence[Kind], metadata: BatchMetadata, where: str) -> None:
+    base = cast("type[Kind]", get_kind_class(kind))
+    if issubclass(base, Ids | Hidden):
+        check_sequences(kind, sequences, metadata, where)
+        return
+    check_kinds(kind, sequences, metadata, where)
+    if base is Nested:
+        _check_inner(kind, sequences, metadata, where)
+    elif issubclass(base, Composite):
+        for name, field_kind in base.get_kinds().items():
+            _check_parts(field_kind, [getattr(each, name) for each in sequences], metadata, f"{where}.{name}")
 
 
 def _leave_out_empty(inner: Sequence[Kind]) -> Sequence[Kind]:

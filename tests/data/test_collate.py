@@ -311,3 +311,14 @@ def test_empty_inner_rows_need_no_feature_width() -> None:
     assert to_list(batch.inner.lengths) == [0, 2, 0, 0]
     assert to_list(batch.inner.values) == [[1, 2], [3, 4]]
     assert to_list(batch.lengths) == [0, 3, 1]
+
+
+def test_the_field_of_wrong_inner_rows_is_reported() -> None:
+    """Numbers of another dtype would be converted silently."""
+    right, wrong = (
+        make_row(["ab"]).sequence,
+        attrs.evolve(make_row(["ab"]).sequence, number=Vectors(torch.ones(1, 1).half())),
+    )
+    rows = [Row(Nested(right, torch.tensor([1]))), Row(Nested(wrong, torch.tensor([1])), row_id=5)]
+    with pytest.raises(ShapeError, match="row 5, field 'inner.number' must be floating-point vectors .* got float16"):
+        Pad(Nested[Token])(rows)
