@@ -287,8 +287,8 @@ class TextInputStage(InputStage[X, Ids]):
 class Tokenize(TextInputStage[str]):
     """Turn texts into rows of token ids, with each token's offsets in the text.
 
-    Special tokens that occur in a text are treated as text. A target is one class per text. For one per token, use
-    `with_token_targets`; bos and eos then have none.
+    Special tokens that occur in a text are treated as text. A target is one class per text, a set of classes, a number,
+    or a list of floats. For one target per token, use `with_token_targets`; bos and eos then have none.
 
     Args:
         tokenizer: splits the text; see `train` and `read`.
@@ -358,8 +358,9 @@ class Tokenize(TextInputStage[str]):
             return None, None
         if not self.has_token_targets:
             msg = (
-                f"the target of row {row} must be one class, got a list of {len(target)}; for one target per token, "
-                "use tokenize.with_token_targets(), and for one per word TokenizeWords."
+                f"the target of row {row} must be one class, got a list of {len(target)}; write numbers as floats, "
+                "[1.0, 2.0], and several classes of the text as a set, {'a', 'b'}; for one target per token, use "
+                "tokenize.with_token_targets(), and for one per word TokenizeWords."
             )
             raise TargetError(msg, row=row)
         _check_target_count(len(target), len(tokens.ids), "tokens", row)

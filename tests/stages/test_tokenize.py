@@ -175,7 +175,7 @@ BAD: list[tuple[InputStage[Any, Any], object, type[PipelineError], str]] = [
     (Tokenize.train(["a"]), 3, TextError, "row 1 must be text, got an int"),
     (Tokenize.train(["a"]), "a\ud800b", TextError, r"row 1 holds a lone surrogate, '\\ud800' at character 1, which is half"),
     (Tokenize.train(["a"]).with_token_targets(), Example("a a", target=[1]), TargetError, "row 1 has 2 tokens but 1 targets; give each of them a target"),
-    (Tokenize.train(["a"]), Example("a", target=[1]), TargetError, r"the target of row 1 must be one class, got a list of 1; for one t"),
+    (Tokenize.train(["a"]), Example("a", target=[1]), TargetError, r"the target of row 1 must be one class, got a list of 1; write numbers as floats"),
     (Tokenize.train(["a"]), as_any(Example)("a", target=torch.tensor([1])), TargetError, "the target of row 1 must be one class, got a list"),
     (TokenizeWords.train([["a"]]), b"a", TextError, "row 1 must be a list of words, got a bytes"),
     (TokenizeWords.train([["a"]]), "a", TextError, "row 1 must be a list of words, got a str; use Tokenize for text"),
@@ -222,3 +222,11 @@ def test_token_targets_are_asked_for() -> None:
     assert asked(Example("a b", target=1)).target == 1
     with pytest.raises(TargetError, match="must be one class, got a list of 2"):
         plain(Example("a b", target=[1, 2]))
+
+
+@pytest.mark.parametrize("target", [[1, 2], ["bad"]])
+def test_the_error_for_a_list_names_all_that_it_may_be_meant_for(target: list[Any]) -> None:
+    """The type of the targets is known to `Pad`, not here."""
+    with pytest.raises(TargetError, match=r"floats, \[1\.0.* a set, \{.* with_token_targets\(\)") as info:
+        Tokenize.train(["a"])(Example("a", target))
+    assert info.value.details["row"] == 0
