@@ -227,6 +227,6 @@ def test_token_targets_are_asked_for() -> None:
 @pytest.mark.parametrize("target", [[1, 2], ["bad"]])
 def test_the_error_for_a_list_names_all_that_it_may_be_meant_for(target: list[Any]) -> None:
     """The type of the targets is known to `Pad`, not here."""
-    with pytest.raises(TargetError, match=r"floats, \[1\.0.* a set, \{.* with_token_targets\(\)") as info:
+    with pytest.raises(TargetError, match=r"floats, \[1\.0.* a set, \{.*\.with_token_targets\(\)") as info:
         Tokenize.train(["a"])(Example("a", target))
     assert info.value.details["row"] == 0
