@@ -79,7 +79,7 @@ def test_rows_with_sides_are_not_split(make: Callable[[], object]) -> None:
 
 
 def test_rows_with_sides_are_truncated() -> None:
-    """The first part alone stands for the row."""
-    row = Row(Pair(Ids(torch.arange(3)), Ids(torch.arange(1))), target="A")
-    [[cut]] = Bucket(Pair, max_padded_steps=2, too_long="truncate")([row])
+    """The longer side, until both fit the budget together."""
+    row = Row(Pair(Ids(torch.arange(5)), Ids(torch.arange(1))), target="A")
+    [[cut]] = Bucket(Pair, max_padded_steps=3, too_long="truncate")([row])
     assert [len(side) for side in cut.sequence.get_sequences().values()] == [2, 1]
