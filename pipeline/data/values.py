@@ -1,8 +1,10 @@
 """Predictions other than one class: numbers, several classes per row, and those of several heads."""
 
+import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import methodcaller
-from typing import Generic, Protocol, Self, cast
+from typing import Final, Generic, Protocol, Self, cast
 
 import attrs
 import torch
@@ -10,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from typing_extensions import TypeVar, Unpack, override
 
-from pipeline.checks.hints import describe
+from pipeline.checks.hints import describe, format_hint
 from pipeline.checks.shapes import checked
 from pipeline.checks.switches import checks_enabled
 from pipeline.data.losses import (
@@ -37,6 +39,14 @@ D_co = TypeVar("D_co", covariant=True, default=tuple[object, ...])
 """The type of the tuple of the heads' predictions with their scores."""
 V = TypeVar("V", default=float)
 """The type of a predicted number, or of several: `float` or `list[float]`."""
+
+_SIMPLE_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
+    "str": (str,),
+    "int": (int,),
+    # As for a type checker, an int is good for a float.
+    "float": (float, int),
+    "list": (list,),
+}
 
 _to_list: Callable[[Tensor], list[object]] = methodcaller("tolist")
 
@@ -176,9 +186,19 @@ class Joint(Collated, Predictions[R, JointPrediction[R, D_co]], Generic[R, D_co]
     metadata: BatchMetadata = attrs.field(kw_only=True)
 
     def rows(self) -> Iterator[tuple[int, R]]:
-        """Yield the row id and the joint prediction of each row."""
+        """Yield the row id and the joint prediction of each row.
+
+        Raises:
+            OptionError: if the prediction of a head is of another type than the field of `into` it becomes.
+        """
+        has_checked = not checks_enabled()
         for found in zip(*(part.rows() for part in self.parts.values()), strict=True):
-            yield found[0][0], self.into(*(prediction for _, prediction in found))
+            predictions = [prediction for _, prediction in found]
+            if not has_checked:
+                # All rows have the same types.
+                _check_fields(self.into, predictions)
+                has_checked = True
+            yield found[0][0], self.into(*predictions)
 
     @override
     def scored_rows(self, locate: LocateSteps | None = None, /) -> Iterator[tuple[int, JointPrediction[R, D_co]]]:
@@ -233,6 +253,31 @@ class Joint(Collated, Predictions[R, JointPrediction[R, D_co]], Generic[R, D_co]
             msg = f"the losses of rows and of steps cannot be added, got shapes {shapes}; use `losses`."
             raise OptionError(msg, shapes=shapes)
         return torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum(0)
+
+
+def _check_fields(into: Callable[..., object], predictions: Sequence[object]) -> None:
+    """Reject predictions that become a field of another type, where it is annotated as a simple class.
+
+    Raises:
+        OptionError: naming the field.
+    """
+    try:
+        parameters = inspect.signature(into).parameters.values()
+    except (TypeError, ValueError):
+        return
+    # Of *parts, only the first is checked.
+    for parameter, prediction in zip(parameters, predictions, strict=False):
+        # Not evaluated if it is a text, whose names need not exist while a program runs.
+        annotation: object = parameter.annotation
+        hint = annotation if isinstance(annotation, str) else format_hint(annotation)
+        match = re.fullmatch(r"(str|int|float|list)(\[[^|]*\])?", hint)
+        if match and not isinstance(prediction, _SIMPLE_TYPES[match[1]]):
+            name: str = getattr(into, "__name__", "into")
+            msg = (
+                f"field {parameter.name!r} of {name} is {hint}, but the head at its place predicts "
+                f"{describe(prediction)}, {prediction!r:.60}; list heads and fields in the same order."
+            )
+            raise OptionError(msg, field=parameter.name)
 
 
 class _HasLoss(Protocol):

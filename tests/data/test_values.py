@@ -26,6 +26,7 @@ from pipeline import (
     Pad,
     Padded,
     Pool,
+    Pooled,
     Regress,
     Row,
     Scores,
@@ -248,3 +249,40 @@ def test_bfloat16_heads_train() -> None:
     torch.autograd.backward(loss)
     assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in model.parameters())
     assert all(type(verdict.amount) is float for _, verdict in joint.rows())
+
+
+@attrs.frozen
+class Swapped:
+    """A verdict with its fields in another order."""
+
+    amount: float
+    label: str
+
+
+def test_fields_in_another_order_than_the_heads_raise() -> None:
+    """Fields are named, also if annotations are texts; a class per step is no single class."""
+    one = Pooled(torch.ones(1, 3))
+    heads = as_any(Heads)(Classify(LABELS, input_size=3), Regress(input_size=3), into=Swapped)
+    with pytest.raises(OptionError, match=r"field 'amount' of Swapped is float, but the head .* predicts a str, "):
+        list(heads(one).rows())
+
+    def make(first: "list[str]", second: "float") -> tuple[list[str], float]:
+        return first, second
+
+    heads = as_any(Heads)(Classify(LABELS, input_size=3), Regress(input_size=3), into=make)
+    with pytest.raises(OptionError, match=r"field 'first' of make is list\[str\], but .* a str, "):
+        list(heads(one).scored_rows())
+
+
+def test_fields_of_other_annotations_are_not_checked() -> None:
+    """Converters take what heads predict; a union, or a function without annotations, says too little."""
+
+    @attrs.frozen
+    class Rounded:
+        label: "str | None"
+        amount: int = attrs.field(converter=round)
+        more: float = 0
+
+    for into in (as_any(Rounded), as_any(attrs.make_class("Bare", ["a", "b"]))):
+        heads = as_any(Heads)(Classify(LABELS, input_size=3), Regress(input_size=3), into=into, names=["a", "b"])
+        assert len(list(heads(Pooled(torch.ones(2, 3))).rows())) == 2
