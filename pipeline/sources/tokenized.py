@@ -1,4 +1,4 @@
-"""Tokenized sources: lengths for planning batches, and rows of ids, cached so that no text is tokenized twice."""
+"""Lengths of rows for planning batches, and rows of ids, cached so that no text is tokenized twice."""
 
 import hashlib
 import json
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import Final, Generic, SupportsIndex, TypeAlias, TypeVar, cast, final
+from typing import Final, Generic, SupportsIndex, TypeAlias, TypeVar, cast, final, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,13 @@ from torch.utils.data import Dataset
 from typing_extensions import override
 
 from pipeline.array_file import Array, ArrayFile, ArrayFileError, ArrayWriter, explain_failed_write, read_arrays
-from pipeline.data.kinds import Ids
-from pipeline.data.rows import Row
+from pipeline.data.kinds import Ids, K, count_steps
+from pipeline.data.rows import Example, Row
 from pipeline.errors import OptionError, SourceError
 from pipeline.parts.tokenizer import Tokens
+from pipeline.sources.records import Records
 from pipeline.sources.source import Source, check_index, compute_digest
+from pipeline.stages.input_stage import InputStage
 from pipeline.stages.tokenize import TextInputStage, TokenizeWords
 
 X = TypeVar("X")
@@ -32,33 +34,63 @@ _CHUNK: Final = 4_096
 """Number of inputs that are tokenized together."""
 
 
-def lengths_of(source: Source[X], tokenize: TextInputStage[X], *, cache: str | PathLike[str] | None = None) -> Lengths:
-    """Return the number of steps of each row of a source, for planning batches.
+# A source has an overload of its own: with the other alone, checkers cannot infer the type of some sources' inputs.
+@overload
+def lengths_of(
+    source: Source[X], input_stage: InputStage[X, K], *, cache: str | PathLike[str] | None = None
+) -> Lengths: ...
+@overload
+def lengths_of(
+    source: Iterable[X | Example[X]], input_stage: InputStage[X, K], *, cache: str | PathLike[str] | None = None
+) -> Lengths: ...
+def lengths_of(
+    source: Iterable[X | Example[X]], input_stage: InputStage[X, K], *, cache: str | PathLike[str] | None = None
+) -> Lengths:
+    """Return the number of steps of each row of a source, for planning batches; two numbers per row for pairs.
 
-    The first call tokenizes all records. With a `cache`, a folder, the lengths are stored there, 20 bytes per record. A
-    later call with the same records and the same tokenizer reads them; if records were added or changed, only those are
-    tokenized. Records are recognized by the fingerprint of their source, or by a digest of all inputs if it has none.
+    The source may also be a list of inputs or examples, as for `Records`. The first call tokenizes all records, or
+    makes the rows of other inputs. With a `cache`, a folder, the lengths of texts are stored there, 20 bytes per
+    record. A later call with the same records and the same tokenizer reads them; if records were added or changed, only
+    those are tokenized. Records are recognized by the fingerprint of their source, or by a digest of all inputs if it
+    has none.
+
+    Args:
+        source: the records.
+        input_stage: makes rows of them, such as `Tokenize` or `FromColumns`.
+        cache: the folder, for `Tokenize` and `TokenizeWords`.
 
     Raises:
-        OptionError: if there is a cache, but the tokenizer has no cache key.
+        OptionError: if there is a cache, but the tokenizer has no cache key, or the input stage is not a tokenizer; or
+            if the source can be read only once.
         RecordError: if a record is malformed, and the source raises for it.
         SourceError: if the folder cannot be written.
         TextError: if an input is not text, or has a lone surrogate.
+        PipelineError: other errors of the input stage, for an input that is not of its type.
 
     Example:
-        >>> from pipeline import Tokenize
+        >>> from pipeline import FromIds, Tokenize, TokenizePair
         >>> from pipeline.sources import Records
         >>> texts = ["to be", "or not to be"]
-        >>> lengths_of(Records(texts), Tokenize.train(texts, eos=True), cache=getfixture("tmp_path")).tolist()
+        >>> tokenize = Tokenize.train(texts, eos=True)
+        >>> lengths_of(Records(texts), tokenize, cache=getfixture("tmp_path")).tolist()
         [3, 5]
+        >>> lengths_of([[7, 8], [9]], FromIds()).tolist()
+        [2, 1]
+        >>> lengths_of([("to be", "or not to be")], TokenizePair(tokenize)).tolist()
+        [[3, 5]]
     """
-    if cache is None:
-        found = (tokenize.tokenize(inputs, range(first, first + len(inputs))) for first, inputs in _read_chunks(source))
-        counts = np.array([len(tokens.ids) for some in found for tokens in some], np.int32)
-    else:
-        file = _TokenCache(source, tokenize, Path(cache), with_ids=False).load_or_write()
-        counts = cast("Lengths", file.arrays["counts"])
-    return _count_steps(counts, tokenize)
+    records = _to_source(source)
+    if cache is not None:
+        file = _TokenCache(records, input_stage, Path(cache), with_ids=False).load_or_write()
+        return _count_steps(cast("Lengths", file.arrays["counts"]), _check_caches(input_stage))
+    if not isinstance(input_stage, TextInputStage):
+        counts = np.array([count_steps(row.sequence) for row in input_stage.map(records)], np.int32)
+        # One number per row without an axis of its own, and also without rows.
+        return counts if counts.shape[1:] == (2,) else counts.reshape(-1)
+    # Faster than making the rows: it needs no tensors.
+    chunks = _read_chunks(records)
+    found = (input_stage.tokenize(inputs, range(first, first + len(inputs))) for first, inputs in chunks)
+    return _count_steps(np.array([len(tokens.ids) for some in found for tokens in some], np.int32), input_stage)
 
 
 @final
@@ -67,7 +99,7 @@ class Tokenized(Dataset[Row[Ids]], Generic[X]):
 
     The tokens are stored in the folder `cache` and memory-mapped: 4 bytes per token, 8 more with offsets, and 28 per
     record. They are recognized as in `lengths_of`, and the errors are the same. Targets are read from the source. Can
-    be sent to workers of a `DataLoader`.
+    be sent to workers of a `DataLoader`. For inputs other than texts and rows of words, use `RowDataset`.
 
     Example:
         >>> from pipeline import Tokenize
@@ -78,10 +110,18 @@ class Tokenized(Dataset[Row[Ids]], Generic[X]):
         ([2, 4], [7, 6, 5, 4])
     """
 
-    def __init__(self, source: Source[X], tokenize: TextInputStage[X], *, cache: str | PathLike[str]) -> None:
-        self.source: Final = source
+    @overload
+    def __init__(self, source: Source[X], tokenize: TextInputStage[X], *, cache: str | PathLike[str]) -> None: ...
+    @overload
+    def __init__(
+        self, source: Iterable[X | Example[X]], tokenize: TextInputStage[X], *, cache: str | PathLike[str]
+    ) -> None: ...
+    def __init__(
+        self, source: Iterable[X | Example[X]], tokenize: TextInputStage[X], *, cache: str | PathLike[str]
+    ) -> None:
+        self.source: Final = _to_source(source)
         self.tokenize: Final = tokenize
-        file = _TokenCache(source, tokenize, Path(cache), with_ids=True).load_or_write()
+        file = _TokenCache(self.source, tokenize, Path(cache), with_ids=True).load_or_write()
         self._path: Final = file.path
         self._mapped: Mapping[str, Array] | None = file.arrays
 
@@ -129,8 +169,9 @@ class _TokenCache(Generic[X]):
     copied.
     """
 
-    def __init__(self, source: Source[X], tokenize: TextInputStage[X], folder: Path, *, with_ids: bool) -> None:
+    def __init__(self, source: Source[X], input_stage: InputStage[X, K], folder: Path, *, with_ids: bool) -> None:
         self._source: Final = source
+        tokenize = _check_caches(input_stage)
         self._tokenize: Final = tokenize
         self._folder: Final = folder
         self._with_ids: Final = with_ids
@@ -247,6 +288,26 @@ def compute_digests(inputs: Iterable[object]) -> Digests:
         )
         hashes += hashlib.blake2b(content, digest_size=16, person=person).digest()
     return np.frombuffer(hashes, np.uint64).reshape(-1, 2)
+
+
+def _to_source(values: Iterable[X | Example[X]]) -> Source[X]:
+    return cast("Source[X]", values) if isinstance(values, Source) else Records(values)
+
+
+def _check_caches(stage: InputStage[X, K]) -> TextInputStage[X]:
+    """Return the stage if it is a tokenizer.
+
+    Raises:
+        OptionError: if it is not.
+    """
+    if not isinstance(stage, TextInputStage):
+        name = type(stage).__name__
+        msg = (
+            f"only the tokens of Tokenize and TokenizeWords can be cached, got {name}; use RowDataset(source, stage) "
+            "for the rows, and lengths_of(source, stage) without a cache for their lengths."
+        )
+        raise OptionError(msg, stage=name)
+    return stage
 
 
 def _read_chunks(source: Source[X]) -> Iterator[tuple[int, list[X]]]:

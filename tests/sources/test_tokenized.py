@@ -14,14 +14,28 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
-from pipeline import Example, Pad, Tokenize, Tokenizer, TokenizeWords
+from pipeline import (
+    Example,
+    FromColumns,
+    FromFeatures,
+    FromIds,
+    Pad,
+    TextPair,
+    Tokenize,
+    TokenizePair,
+    Tokenizer,
+    TokenizeWords,
+    read,
+)
 from pipeline.batching import Budget
 from pipeline.builtin.tokenizers import HuggingFaceTokenizer
 from pipeline.errors import OptionError, RecordError, SourceError, TextError
-from pipeline.loading import PlannedBatches
+from pipeline.loading import Loader, PlannedBatches, RowDataset
 from pipeline.parts.tokenizer import Tokens
 from pipeline.sources import Csv, JsonLines, Records, TextLines, Tokenized, lengths_of
 from pipeline.sources.tokenized import KnownInputs
+from support.records import Event
+from support.untyped import to_list, untyped
 
 TEXTS = ["to be", "", "or not to be", "that", "to be"]
 
@@ -234,6 +248,54 @@ def test_tokens_without_a_cache_key_are_not_cached(tmp_path: Path) -> None:
         OptionError, match="tokens of 'WithoutKey' cannot be cached, .*; write its method `cache_key`, or leave out"
     ):
         lengths_of(Records(TEXTS), tokenize, cache=tmp_path)
+
+
+def test_rows_of_any_input_stage_are_measured() -> None:
+    """Those of pairs have two lengths, as `PlannedBatches` takes them."""
+    tokenize = Tokenize.train(TEXTS, eos=True, max_length=4)
+    columns = FromColumns(Event, code=read(FromIds()), amount=read(FromFeatures()))
+    pairs: list[tuple[str, str]] = [("to be", "that"), ("", "or not to be")]
+    assert lengths_of(Records([[7, 8], [], [9]]), FromIds()).tolist() == [2, 0, 1]
+    assert lengths_of([torch.ones(3, 2), torch.ones(0, 2)], FromFeatures()).tolist() == [3, 0]
+    assert lengths_of([{"code": [3, 1], "amount": [0.5, 1.0]}], columns).tolist() == [2]
+    assert lengths_of(pairs, TokenizePair(tokenize)).tolist() == [[3, 2], [1, 4]]
+    assert lengths_of(Records(list[list[int]]()), FromIds()).shape == (0,)
+
+
+def test_pairs_are_planned_by_both_lengths() -> None:
+    """The loader compares the plan with the rows that it reads."""
+    stage = TokenizePair(Tokenize.train(TEXTS))
+    texts: list[tuple[str, str]] = [("to be", "that"), ("that", "or not to be")] * 3
+    pairs = Records([Example(pair, 1) for pair in texts])
+    loader = Loader(
+        RowDataset(pairs, stage), PlannedBatches(lengths_of(pairs, stage), Budget(12), seed=0), Pad(TextPair)
+    )
+    assert sorted(row for batch in loader for row in to_list(batch.metadata.row_ids)) == list(range(6))
+
+
+def test_bare_inputs_and_examples_in_a_list_are_accepted(tmp_path: Path) -> None:
+    """Cached or not, as by the input stage itself."""
+    tokenize = Tokenize.train(TEXTS)
+    mixed: list[str | Example[str]] = ["to be", Example("that", 1)]
+    assert (
+        lengths_of(TEXTS, tokenize).tolist() == lengths_of(TEXTS, tokenize, cache=tmp_path).tolist() == [2, 0, 4, 1, 2]
+    )
+    assert lengths_of(mixed, tokenize).tolist() == [2, 1]
+    assert_same(Tokenized(mixed, tokenize, cache=tmp_path), list(tokenize.map(mixed)))
+    with pytest.raises(OptionError, match="can be read only once"):
+        lengths_of(iter(TEXTS), tokenize)
+
+
+def test_only_tokens_are_cached(tmp_path: Path) -> None:
+    """The error says how to read other rows."""
+    message = (
+        r"only the tokens of Tokenize and TokenizeWords can be cached, got FromIds; use RowDataset\(source, stage\)"
+    )
+    with pytest.raises(OptionError, match=message):
+        lengths_of([[1]], FromIds(), cache=tmp_path)
+    with pytest.raises(OptionError, match=message):
+        untyped(Tokenized)([[1]], FromIds(), cache=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("context", ["fork", "spawn"])
