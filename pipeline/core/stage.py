@@ -38,11 +38,26 @@ class Spec:
         causal: whether no step depends on a later one; None if it is not known yet.
         outdated: the stage that changed the steps after the encoder, if one did. The encoder's final states are not
             changed by it, so it has no effect on `Pool("final")`, which rejects it.
+        unsized: the field whose size is not known, and is not by joining more stages before it.
     """
 
     size: int | None = None
     causal: bool | None = None
     outdated: str | None = None
+    unsized: str | None = None
+
+    def reject_unsized(self, stage: str) -> None:
+        """Reject a stage that waits for an input size which no stage before it can determine.
+
+        Raises:
+            CompositionError: naming the field whose size is not known.
+        """
+        if self.size is None and self.unsized is not None:
+            msg = (
+                f"{stage} does not know its input size, because the number of features of {self.unsized} is not known; "
+                "state it, as in Identity(1) for one number per step, or pass input_size=..."
+            )
+            raise CompositionError(msg, field=self.unsized)
 
 
 class StageBase:

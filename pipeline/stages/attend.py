@@ -165,7 +165,7 @@ class Attend(AttentionStage, ModuleStage[States[MaybeCausal], States[MaybeCausal
 
     @override
     def build(self, spec: Spec, /) -> Spec:
-        attention = self.make_part(spec.size)
+        attention = self.make_part(spec)
         size = spec.size if attention is None else attention.input_size
         return Spec(size, causal=False, outdated=type(self).__name__)
 
@@ -248,7 +248,7 @@ class AttendEarlier(AttentionStage, TypePreserving[States[MaybeCausal]]):
 
     @override
     def build(self, spec: Spec, /) -> Spec:
-        attention = self.make_part(spec.size)
+        attention = self.make_part(spec)
         size = spec.size if attention is None else attention.input_size
         return attrs.evolve(spec, size=size, outdated=type(self).__name__)
 

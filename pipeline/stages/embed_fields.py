@@ -102,11 +102,14 @@ class EmbedFields(Branching, ModuleStage[Batch[F], Batch[Vectors]], Generic[F]):
 
     @override
     def build(self, spec: Spec, /) -> Spec:
-        sizes: list[int | None] = []
+        total: int | None = 0
+        unsized: str | None = None
         for name, stage in self.branches.items():
-            sizes.append(build_branch(stage, Spec(), f"field {name!r}").size)
-        known = [size for size in sizes if size is not None]
-        return Spec(size=sum(known) if len(known) == len(sizes) else None)
+            field = f"field {name!r} of {self.record.__name__}"
+            size = build_branch(stage, Spec(unsized=field), f"field {name!r}").size
+            unsized = field if size is None else unsized
+            total = None if size is None or total is None else total + size
+        return Spec(size=total, unsized=unsized)
 
     @override
     def forward(self, value: Batch[F]) -> Batch[Vectors]:

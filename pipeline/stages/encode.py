@@ -126,7 +126,7 @@ class Encode(PartStage[Encoder[S_co]], ModuleStage[Batch[H_contra], States[S_co]
 
     @override
     def build(self, spec: Spec, /) -> Spec:
-        encoder = self.make_part(spec.size)
+        encoder = self.make_part(spec)
         return Spec() if encoder is None else Spec(encoder.output_size, encoder.causal and spec.causal is not False)
 
     @override

@@ -146,7 +146,7 @@ class Field(ModuleStage[Batch[E], Batch[K]], Generic[E, K]):
 
     @override
     def build(self, spec: Spec, /) -> Spec:
-        return Spec()
+        return Spec(unsized=f"field {self.field!r} of {self.record.__name__}")
 
     @override
     def forward(self, value: Batch[E]) -> Batch[K]:

@@ -62,6 +62,8 @@ class Head(nn.Module, StageBase):
 
     @override
     def build(self, spec: Spec, /) -> Spec:
+        if self.linear is None:
+            spec.reject_unsized(type(self).__name__)
         if self.linear is None and spec.size is not None:
             self.linear = nn.Linear(spec.size, self.output_size)
         if self.linear is not None and spec.size not in (None, self.linear.in_features):

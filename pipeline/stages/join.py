@@ -151,6 +151,7 @@ class Join(Branching, ModuleStage[I_contra, O_co]):
             size=size,
             causal=False if False in causal else None if None in causal else True,
             outdated=next((each.outdated for each in built if each.outdated is not None), None),
+            unsized=next((each.unsized for each in built if each.size is None and each.unsized is not None), None),
         )
 
     @override

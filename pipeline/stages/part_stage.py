@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from torch import nn
 
-from pipeline.core.stage import StageBase
+from pipeline.core.stage import Spec, StageBase
 from pipeline.errors import CompositionError, OptionError, ShapeError
 from pipeline.parts.attention import Attention
 from pipeline.parts.encoder import Encoder
@@ -88,12 +88,15 @@ class PartStage(nn.Module, StageBase, Generic[P_co]):
                 return f"{kind} {self.part_name!r} of {offer.plugin}"
         return f"{kind} {self.part_name!r} of module {type(self.part).__module__}"
 
-    def make_part(self, size: int | None) -> P_co | None:
+    def make_part(self, spec: Spec) -> P_co | None:
         """Make the part if it waits for its input size, and check that it has this one.
 
         Raises:
-            CompositionError: if it has another input size.
+            CompositionError: if it has another input size, or waits for one that no stage determines.
         """
+        size = spec.size
+        if self.part is None:
+            spec.reject_unsized(f"{self.get_catalogue().kind} {self.part_name!r}")
         if self.part is None and size is not None:
             self.add_module(
                 self._child, self.get_catalogue().make(self.part_name, **{**self._options, "input_size": size})

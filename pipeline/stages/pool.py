@@ -54,7 +54,7 @@ class Pool(PartStage[Pooling], ModuleStage[States[MaybeCausal], Pooled]):
 
     @override
     def build(self, spec: Spec, /) -> Spec:
-        pooling = self.make_part(spec.size)
+        pooling = self.make_part(spec)
         if isinstance(pooling, FinalPool) and spec.outdated is not None:
             msg = (
                 f"{spec.outdated} has no effect on Pool('final'), which reads the encoder's final states and no steps; "

@@ -4,8 +4,25 @@ import attrs
 import pytest
 import torch
 
-from pipeline import Fields, Identity, Ids, Pack, Pad, Padded, Row, Sides, Vectors, through
-from pipeline.errors import OptionError, ShapeError
+from pipeline import (
+    Classify,
+    Embed,
+    EmbedFields,
+    Encode,
+    Fields,
+    Identity,
+    Ids,
+    Join,
+    Pack,
+    Pad,
+    Padded,
+    Row,
+    Sides,
+    Vectors,
+    through,
+)
+from pipeline.core.stage import Spec
+from pipeline.errors import CompositionError, OptionError, ShapeError
 from support.records import Event, Pair, make_event, make_ids
 from support.untyped import as_any, to_list
 
@@ -64,3 +81,18 @@ def test_a_field_with_a_name_that_the_base_uses_is_rejected(name: str) -> None:
     """A side called `aligned` made all sides count as fields of one length."""
     with pytest.raises(OptionError, match=f"field '{name}' of Wrong must have a public name .* rename it"):
         attrs.make_class("Wrong", {name: attrs.field(type=Ids)}, bases=(Sides,), eq=False)
+
+
+def test_a_field_of_unknown_size_raises_as_soon_as_a_stage_needs_it() -> None:
+    """No stage before it can determine the size; the error says where to state it."""
+    embed = EmbedFields(Event, code=through(Embed(9, 4)), amount=through(Identity()))
+    message = r"encoder 'gru' does not know .* of field 'amount' of Event is not known; state it, as in Identity\(1\)"
+    with pytest.raises(CompositionError, match=message):
+        _ = embed >> Encode("gru", hidden_size=8)
+    with pytest.raises(CompositionError, match="field 'amount' of Event is not known"):
+        _ = Join(Event.code >> Embed(9, 4), Event.amount) >> Encode("gru", hidden_size=8)
+    with pytest.raises(CompositionError, match="Classify does not know .* of field 'amount' of Event"):
+        Classify(2).build(embed.build(Spec()))
+    sized = EmbedFields(Event, code=through(Embed(9, 4)), amount=through(Identity(2)))
+    for model in (sized >> Encode("gru", hidden_size=8), embed >> Encode("gru", hidden_size=8, input_size=6)):
+        assert model.double()(Pad(Event)([make_event([3, 1])])).final.shape == (1, 8)
