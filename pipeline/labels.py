@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import TypeIs
 
-from pipeline.errors import LabelError
+from pipeline.errors import LabelError, OptionError
 from pipeline.text import suggest_name
 
 OneTarget: TypeAlias = int | float | str | Sequence[int | float | str | None] | AbstractSet[str] | None
@@ -134,6 +134,18 @@ def _reject_single_name(argument: str, value: object) -> None:
     if isinstance(value, str | bytes):
         msg = f"{argument} must be a list of class names, got one text, {value!r}; pass [{value!r}]."
         raise LabelError(msg, name=value)
+
+
+def check_labels(argument: str, value: object, rule: str = "Labels") -> None:
+    """Reject class names that are no `Labels`, such as a list.
+
+    Raises:
+        OptionError: naming the argument.
+    """
+    if not isinstance(value, Labels):
+        fix = f"Labels({value!r:.60})" if type(value) in {list, tuple} else "Labels([...])"
+        msg = f"{argument} must be {rule}, got {value!r:.60}; pass {fix}."
+        raise OptionError(msg, **{argument: value})
 
 
 def _is_numeral(name: str) -> bool:

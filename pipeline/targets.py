@@ -14,7 +14,7 @@ from typing_extensions import override
 from pipeline.checks.hints import describe
 from pipeline.checks.options import check_int
 from pipeline.errors import TargetError
-from pipeline.labels import Labels, get_scalar, is_missing, to_steps
+from pipeline.labels import Labels, check_labels, get_scalar, is_missing, to_steps
 
 MISSING: Final = torch.nan
 """The target of a row without one, if targets are numbers. Classes have `IGNORED` instead."""
@@ -100,12 +100,16 @@ class MultiLabels(TargetType):
     Args:
         labels: the classes.
 
+    Raises:
+        OptionError: if they are not `Labels`.
+
     Example:
         >>> MultiLabels(Labels(["art", "law", "sea"])).convert([{"sea", "art"}, set(), None], [0, 1, 2]).tolist()
         [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [nan, nan, nan]]
     """
 
     def __init__(self, labels: Labels) -> None:
+        check_labels("labels", labels)
         self.labels: Final = labels
 
     @override

@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,17 @@ def test_types_of_targets_that_are_none_raise(targets: object) -> None:
         OptionError, match="targets must be Labels, Numbers, MultiLabels, or one of these for each name"
     ):
         Pad(targets=as_any(targets))
+
+
+@pytest.mark.parametrize("names", [["ham", "spam"], ("ham", "spam"), {"ham"}, 2.0, "ham"])
+def test_names_that_are_no_labels_raise(names: object) -> None:
+    """Everywhere, and not at the first batch; ids of several stages could differ."""
+    for make in (as_any(MultiLabels), partial(as_any(Pad), Ids)):
+        with pytest.raises(OptionError, match=r"labels must be Labels, got .*; pass Labels\("):
+            make(labels=names)
+    for head in (as_any(Classify), as_any(Tag), as_any(ClassifyMultiLabel)):
+        with pytest.raises(OptionError, match=r"classes must be a number of classes or Labels for .*; pass Labels\("):
+            head(names)
 
 
 def test_types_of_targets_do_not_fit_labels() -> None:

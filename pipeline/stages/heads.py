@@ -14,7 +14,7 @@ from pipeline.data.batches import Layout
 from pipeline.data.scores import N, Scores, StepScores
 from pipeline.data.states import Causal, MaybeCausal, Pooled, States
 from pipeline.errors import CompositionError, OptionError, ShapeError
-from pipeline.labels import ClassIds, Labels
+from pipeline.labels import ClassIds, Labels, check_labels
 from pipeline.stages.embed import Embed
 
 
@@ -29,8 +29,10 @@ def make_names(classes: int | Labels, head: str) -> ClassIds | Labels:
     """Return the classes of a head as a sequence.
 
     Raises:
-        OptionError: if there are none.
+        OptionError: if there are none, or they are neither a number nor labels.
     """
+    if not isinstance(classes, int):
+        check_labels("classes", classes, f"a number of classes or Labels for {head}")
     names = ClassIds(classes) if isinstance(classes, int) else classes
     if len(names) < 1:
         msg = f"{head} needs 1 class or more, got {classes}; pass the number of classes, or labels."

@@ -22,7 +22,7 @@ from pipeline.data.metadata import BatchMetadata
 from pipeline.data.rows import Row, make_filler
 from pipeline.data.tensors import to_tensor
 from pipeline.errors import EmptyBatchError, LengthError, OptionError
-from pipeline.labels import Labels
+from pipeline.labels import Labels, check_labels
 from pipeline.targets import NamedTargets, Targets, TargetType
 
 TooLong = Literal["raise", "truncate"]
@@ -104,6 +104,8 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
         if labels is not None and targets is not None:
             msg = "Pad takes labels or targets, got both; pass the labels in targets."
             raise OptionError(msg)
+        if labels is not None:
+            check_labels("labels", labels)
         _check_targets(labels if targets is None else targets)
         check_choice("missing", missing, get_args(MissingTarget))
         self.kind: Final = kind
