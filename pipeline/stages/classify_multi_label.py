@@ -1,12 +1,13 @@
 """Predict several classes for each row."""
 
 from collections.abc import Mapping, Sequence
-from typing import cast, final, overload
+from typing import SupportsFloat, cast, final, overload
 
 import torch
 from torch import Tensor
 from typing_extensions import Unpack, override
 
+from pipeline.checks.hints import describe
 from pipeline.core.stage import ModuleStage
 from pipeline.data.scores import N
 from pipeline.data.states import Pooled
@@ -79,14 +80,17 @@ class ClassifyMultiLabel(Head, ModuleStage[Pooled, MultiLabelScores[N]]):
 
 
 def _list_thresholds(names: Sequence[object], threshold: float | Mapping[str, float]) -> list[float]:
+    given = cast("object", threshold)
+    if not isinstance(given, int | float | Mapping):
+        msg = f"threshold must be a number, or a mapping from class names to numbers, got {describe(given)}."
+        raise OptionError(msg, threshold=threshold)
     named = {str(name): threshold for name in names} if isinstance(threshold, int | float) else threshold
     for name in named:
         if name not in map(str, names):
             msg = f"threshold names {name!r}, which is not a class; use the names of the labels."
             raise OptionError(msg + suggest_name(name, [str(each) for each in names]), name=name)
-    found = [named.get(str(name), 0.5) for name in names]
-    wrong = next((value for value in found if not 0 <= value <= 1), None)
-    if wrong is not None:
-        msg = f"threshold must be a probability between 0 and 1, got {wrong}."
-        raise OptionError(msg, threshold=wrong)
-    return [float(value) for value in found]
+    for value in named.values():
+        if not isinstance(cast("object", value), SupportsFloat) or not 0 <= float(value) <= 1:
+            msg = f"threshold must be a probability between 0 and 1, got {value!r}."
+            raise OptionError(msg, threshold=value)
+    return [float(named.get(str(name), 0.5)) for name in names]

@@ -286,3 +286,10 @@ def test_fields_of_other_annotations_are_not_checked() -> None:
     for into in (as_any(Rounded), as_any(attrs.make_class("Bare", ["a", "b"]))):
         heads = as_any(Heads)(Classify(LABELS, input_size=3), Regress(input_size=3), into=into, names=["a", "b"])
         assert len(list(heads(Pooled(torch.ones(2, 3))).rows())) == 2
+
+
+@pytest.mark.parametrize("threshold", [[0.4, 0.5], None, {"ham": "high"}, {"ham": float("nan")}, {"ham": None}])
+def test_thresholds_that_are_no_numbers_raise(threshold: object) -> None:
+    """A list would not say which class is meant."""
+    with pytest.raises(OptionError, match="threshold must be a (number, or a mapping from class names|probability)"):
+        as_any(ClassifyMultiLabel)(LABELS, threshold)
