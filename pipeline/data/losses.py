@@ -283,17 +283,25 @@ def _find_missing(targets: Tensor) -> Tensor:
     return targets.isnan().any(1) if targets.ndim > 1 else targets.isnan()
 
 
-def get_numbers(metadata: BatchMetadata, values: Tensor) -> Tensor:
+def get_numbers(metadata: BatchMetadata, values: Tensor, kind: str | None = None) -> Tensor:
     """Return the targets of a batch as numbers of the shape of the values, in float32 or the values' higher precision.
+
+    Args:
+        metadata: the metadata of the batch.
+        values: the predictions.
+        kind: the type of targets to advise; by default `Numbers`.
 
     Raises:
         TargetError: if the batch has no such targets.
     """
     targets = metadata.targets
     if targets is None or not targets.is_floating_point() or targets.shape != values.shape:
-        sizes = "" if values.ndim == 1 else f" of {values.shape[1]}"
-        msg = f"the loss needs numbers{sizes} per row, but the batch has {describe_targets(metadata)}"
-        raise TargetError(msg + "; state their type: Pad(targets=Numbers(...)) or Pad(targets=MultiLabels(labels)).")
+        wanted, size = ("one number", "") if values.ndim == 1 else (f"{values.shape[1]} numbers", values.shape[1])
+        msg = (
+            f"the loss needs {wanted} per row, but the batch has {describe_targets(metadata)}; state their type: "
+            f"Pad(targets={kind or f'Numbers({size})'})."
+        )
+        raise TargetError(msg)
     return targets.to(torch.promote_types(values.dtype, torch.float32))
 
 
@@ -337,4 +345,4 @@ def describe_targets(metadata: BatchMetadata) -> str:
 def _describe(targets: TargetTensor) -> str:
     if targets.is_floating_point():
         return "one number per row" if targets.ndim == 1 else f"{targets.shape[1]} numbers per row"
-    return "one per row" if targets.ndim == 1 else "one per step"
+    return "one class id per row" if targets.ndim == 1 else "one class id per step"

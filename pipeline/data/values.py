@@ -4,7 +4,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import methodcaller
-from typing import Final, Generic, Protocol, Self, cast
+from typing import Final, Generic, Never, Protocol, Self, cast
 
 import attrs
 import torch
@@ -165,7 +165,7 @@ class MultiLabelScores(Collated, Predictions[list[N], MultiLabelPrediction[N]], 
         Raises:
             TargetError: if the batch has no sets of classes as targets.
         """
-        return multi_label_loss(self.values, get_numbers(self.metadata, self.values), **options)
+        return multi_label_loss(self.values, get_numbers(self.metadata, self.values, "MultiLabels(labels)"), **options)
 
 
 @as_pytree
@@ -207,16 +207,23 @@ class Joint(Collated, Predictions[R, JointPrediction[R, D_co]], Generic[R, D_co]
         for (row_id, prediction), scored in zip(self.rows(), heads, strict=True):
             yield row_id, JointPrediction(prediction, cast("D_co", tuple(each for _, each in scored)))
 
-    def losses(self, **options: Unpack[JointLossOptions]) -> dict[str, Tensor]:
+    def losses(self, *kind: Never, **options: Unpack[JointLossOptions]) -> dict[str, Tensor]:
         """Return the loss of each head by name, with the head's own default loss.
 
         Args:
+            kind: none: for another loss of a head, use that of its part.
             options: see `JointLossOptions`.
 
         Raises:
-            OptionError: if `over` does not have one number per head, or an option is none of these.
+            OptionError: if a kind is given, `over` does not have one number per head, or an option is none of these.
             TargetError: if a head has no targets, or those of another type.
         """
+        if kind:
+            msg = (
+                f"the loss of several heads takes no kind of loss, got {kind[0]!r:.60}; use the loss of a part, such "
+                f"as joint.parts[{[*self.parts][-1]!r}].loss({kind[0]!r:.60})."
+            )
+            raise OptionError(msg, kind=kind[0])
         check_loss_options(options, JointLossOptions)
         reduction, over = options.get("reduction", "mean"), options.get("over")
         given: object = over
@@ -232,20 +239,24 @@ class Joint(Collated, Predictions[R, JointPrediction[R, D_co]], Generic[R, D_co]
                 losses[name] = head.loss(reduction=reduction, over=None if over is None else over[name])
             except TargetError as error:
                 msg = f"head {name!r}: {error}"
+                if self.metadata.named_targets is None:
+                    named = ", ".join(f"{each!r}: ..." for each in self.parts)
+                    msg += f" With several heads, name their targets: Pad(targets={{{named}}})."
                 raise TargetError(msg, **{**error.details, "head": name}) from error
         return losses
 
-    def loss(self, **options: Unpack[JointLossOptions]) -> Tensor:
+    def loss(self, *kind: Never, **options: Unpack[JointLossOptions]) -> Tensor:
         """Return the sum of the heads' losses, each multiplied by its weight.
 
         Args:
+            kind: none, as in `losses`.
             options: see `JointLossOptions`; with `reduction="none"`, all heads must be for rows, or all for steps.
 
         Raises:
-            OptionError: if `over` does not have one number per head, or losses of rows and of steps would be added.
+            OptionError: as `losses`, or if losses of rows and of steps would be added.
             TargetError: if a head has no targets, or those of another type.
         """
-        losses = self.losses(**options)
+        losses = self.losses(*kind, **options)
         shapes = {name: tuple(loss.shape) for name, loss in losses.items()}
         # The shapes may be equal by chance: two rows may have two steps in all.
         units = {isinstance(part, StepScores) for part in self.parts.values()}

@@ -149,6 +149,9 @@ class Heads(Branching, ModuleStage[I_contra, Joint[R, D_co]], Generic[I_contra, 
         weights: Mapping[str, float] | None = None,
         name: str | None = None,
     ) -> None:
+        if len(heads) == 1 and hasattr(heads[0], "__iter__"):
+            msg = f"Heads must get its heads one by one, got {describe(heads[0])} of them; pass Heads(*heads)."
+            raise OptionError(msg, heads=heads[0])
         if len(heads) < 2:
             msg = f"Heads must get two heads or more, got {len(heads)}; a single head needs no Heads."
             raise OptionError(msg, heads=len(heads))

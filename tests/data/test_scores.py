@@ -69,9 +69,9 @@ def test_missing_and_invalid_targets_raise() -> None:
         TargetError, match="the loss needs one target per row, but the batch has no targets; pass inputs"
     ):
         Scores(torch.zeros(2, 3), range(3)).loss()
-    with pytest.raises(TargetError, match="the loss needs one target per row, but the batch has one per step"):
+    with pytest.raises(TargetError, match="the loss needs one target per row, but the batch has one class id per step"):
         Scores(torch.zeros(2, 3), range(3), metadata=BatchMetadata(torch.arange(2), torch.zeros(2, 4).long())).loss()
-    with pytest.raises(TargetError, match="the loss needs one target per step, but the batch has one per row"):
+    with pytest.raises(TargetError, match="the loss needs one target per step, but the batch has one class id per row"):
         make_step_scores(torch.tensor([1, 2])).loss()
     with pytest.raises(TargetError, match="targets must be classes from 0 to 4, got 5 in row 1; increase the number"):
         make_step_scores(torch.tensor([[1, 1, 1], [5, 0, 0]])).loss()

@@ -173,10 +173,14 @@ def test_an_error_of_a_heads_loss_names_the_head() -> None:
     model = Pack() >> Embed(9, 4) >> Encode(GRU(4, 3)) >> Pool("mean")
     heads = Heads(Classify(LABELS), Regress(3), names=["label", "amount"])
     joint = (model >> heads)(Pad(targets=KINDS)(ROWS))
-    with pytest.raises(TargetError, match="head 'amount': the loss needs numbers of 3 per row"):
+    with pytest.raises(TargetError, match="head 'amount': the loss needs 3 numbers per row"):
         joint.loss()
     with pytest.raises(OptionError, match="one number for each head, label, amount, got a float; pass metadata"):
         joint.loss(over=as_any(2.0))
+    with pytest.raises(
+        OptionError, match=r"no kind of loss, got 'huber'; .* as joint.parts\['amount'\].loss\('huber'\)"
+    ):
+        as_any(joint).loss("huber")
     with pytest.raises(OptionError, match="the loss has the options over, reduction, got 'weight'"):
         as_any(joint).loss(weight=torch.ones(2))
 
@@ -293,3 +297,19 @@ def test_thresholds_that_are_no_numbers_raise(threshold: object) -> None:
     """A list would not say which class is meant."""
     with pytest.raises(OptionError, match="threshold must be a (number, or a mapping from class names|probability)"):
         as_any(ClassifyMultiLabel)(LABELS, threshold)
+
+
+def test_heads_in_a_list_raise() -> None:
+    """They are passed one by one."""
+    with pytest.raises(OptionError, match=r"one by one, got a list of them; pass Heads\(\*heads\)"):
+        as_any(Heads)([Classify(LABELS), Regress()])
+
+
+def test_heads_without_targets_by_name_say_how_to_name_them() -> None:
+    """A single type of targets cannot suit both heads."""
+    rows = [Row(make_ids([1]), "ham")]
+    heads = Heads(Classify(LABELS, input_size=3), Regress(input_size=3), into=Verdict)
+    joint = heads(Pooled(torch.ones(1, 3), metadata=Pad(labels=LABELS)(rows).metadata))
+    message = r"head 'amount': .* one class id per row; .* Pad\(targets=\{'label': \.\.\., 'amount': \.\.\.\}\)"
+    with pytest.raises(TargetError, match=message):
+        joint.loss()
