@@ -54,6 +54,11 @@ class PartStage(nn.Module, StageBase, Generic[P_co]):
             raise OptionError(msg)
         else:
             base, given = self.get_catalogue().base, cast("object", part)
+            if isinstance(given, type):
+                part_class = given.__name__
+                stage = type(self).__name__
+                msg = f"{stage} must get an object, got the class {part_class}; create an object: {part_class}(...)."
+                raise OptionError(msg, part=part_class)
             if not isinstance(given, base):
                 # With its module, because there are two classes LSTM.
                 got = f"{type(given).__module__}.{self.part_name}"

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from torch import Tensor, nn
 
-from pipeline import Attend, AttendEarlier, Attention, Encode, Padded, States, Vectors
+from pipeline import Attend, AttendEarlier, Attention, Encode, Padded, Pool, States, Vectors
+from pipeline.builtin.pools import MeanPool
 from pipeline.core.contexts import seeded
 from pipeline.errors import CompositionError, OptionError, ShapeError, UnknownOptionError
 from pipeline.parts.attention import masked_softmax
@@ -176,6 +177,10 @@ def test_invalid_options_raise() -> None:
         OptionError, match=r"Attend must get an object derived from Attention .*, got a torch\.nn\..*Linear"
     ):
         as_any(Attend)(nn.Linear(3, 3))
+    for stage, part in ((as_any(Attend), General), (as_any(Encode), LSTM), (as_any(Pool), MeanPool)):
+        message = rf"must get an object, got the class {part.__name__}; create an object: {part.__name__}\(\.\.\.\)"
+        with pytest.raises(OptionError, match=message):
+            stage(part)
     with pytest.raises(
         OptionError, match=r"got a torch\.nn\.modules\.rnn\.LSTM; .*, or copy an nn\.LSTM with LSTM\.from_"
     ):
