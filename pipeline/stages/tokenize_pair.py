@@ -58,7 +58,8 @@ class TokenizePair(InputStage[tuple[X, X], TextPair]):
         for example, row in zip(examples, row_ids, strict=True):
             given = cast("object", example.input)
             if not isinstance(given, tuple | list) or len(cast("Sequence[object]", given)) != 2:
-                msg = f"row {row} must be a pair of texts, got {describe(example.input)}; pass (first, second)."
+                got = describe(example.input)
+                msg = f"row {row} must be a pair of texts, got {got}; pass pairs: [(first, second), ...]."
                 raise TextError(msg, row=row)
         firsts = _read("first", self.first, [example.input[0] for example in examples], row_ids)
         seconds = _read("second", self.second, [example.input[1] for example in examples], row_ids)

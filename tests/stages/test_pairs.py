@@ -204,7 +204,9 @@ def test_inputs_that_are_no_pairs_raise_with_the_row() -> None:
     """And errors of a text say which."""
     pairs = TokenizePair(Tokenize.train(["a"]))
     for wrong in ("ab", ("a",), ("a", "b", "c"), None):
-        with pytest.raises(TextError, match=r"row 1 must be a pair of texts, got .*; pass \(first, second\)"):
+        with pytest.raises(
+            TextError, match=r"row 1 must be a pair of texts, got .*; pass pairs: \[\(first, second\), \.\.\.\]"
+        ):
             list(pairs.map([("a", "a"), as_any(wrong)]))
     with pytest.raises(TextError, match="second text: row 1 must be text, got an int"):
         list(pairs.map([("a", "a"), as_any(("a", 3))]))
