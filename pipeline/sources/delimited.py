@@ -15,7 +15,15 @@ from pipeline.checks.options import check_choice
 from pipeline.data.rows import Example
 from pipeline.errors import OptionError, RecordError
 from pipeline.labels import Target
-from pipeline.sources.malformed import Column, ColumnValues, MalformedError, check_inputs, find_column
+from pipeline.sources.malformed import (
+    Column,
+    ColumnValues,
+    MalformedError,
+    TargetColumns,
+    check_inputs,
+    check_target_columns,
+    find_column,
+)
 from pipeline.sources.parsed import FileOptions, FileSource
 from pipeline.sources.record_table import Parsed
 from pipeline.sources.text_file import FileInput, Lines
@@ -34,7 +42,7 @@ class ColumnOptions(FileOptions[str], total=False):
     """Options of `Tsv`, explained in `Delimited`."""
 
     text: Column
-    target: Column | None
+    target: TargetColumns | None
     header: bool
     empty_target: EmptyTarget
 
@@ -42,7 +50,7 @@ class ColumnOptions(FileOptions[str], total=False):
 class GroupOptions(FileOptions[ColumnValues], total=False):
     """Options of `Tsv` with several input columns, explained in `Delimited`."""
 
-    target: Column | None
+    target: TargetColumns | None
     empty_target: EmptyTarget
     group: str | None
     sort: str | None
@@ -72,7 +80,7 @@ class DelimitedSource(FileSource[T_co]):
         *,
         text: Column | None = None,
         inputs: Sequence[str] | Mapping[str, ColumnType] | None = None,
-        target: Column | None = None,
+        target: TargetColumns | None = None,
         header: bool = True,
         delimiter: str = ",",
         quote: str | None = '"',
@@ -103,7 +111,7 @@ class DelimitedSource(FileSource[T_co]):
         self._has_header: Final = header
         self._empty_target: Final = empty_target
         self._text: Final = "text" if text is None else text
-        self._target: Final = target
+        self._target: Final = check_target_columns(target)
         self.columns: list[str] = []
         self._prepare()
 
@@ -115,7 +123,7 @@ class DelimitedSource(FileSource[T_co]):
         reader = csv.reader(lines, delimiter=self._delimiter, quotechar=self._quote, quoting=quoting, strict=True)
         self.columns = self._read_first(reader, lines)
         pick = self._choose_reader()
-        target = None if self._target is None else self._get_number(self._target)
+        pick_target = self._choose_target_reader()
         width = len(self.columns)
 
         def read() -> Example[T_co] | None:
@@ -125,7 +133,7 @@ class DelimitedSource(FileSource[T_co]):
             if len(fields) != width:
                 msg = f"a record must have {width} fields, as the first has, got {len(fields)}"
                 raise MalformedError("fields", msg)
-            return Example(pick(fields), None if target is None else self._get_target(fields[target]))
+            return Example(pick(fields), None if pick_target is None else pick_target(fields))
 
         return read
 
@@ -141,6 +149,21 @@ class DelimitedSource(FileSource[T_co]):
             )
         group = self._get_number(self._group)
         return lambda fields: cast("T_co", (fields[group], [fields[at] for at, _ in numbers.values()]))
+
+    def _choose_target_reader(self) -> Callable[[Sequence[str]], Target] | None:
+        """Return a function from the fields of a line to its target, or to its targets by their columns."""
+        found = self._find_target()
+        if isinstance(found, int):
+            return lambda fields: self._read_target(fields[found], self._target)
+        if found is None:
+            return None
+        return lambda fields: {name: self._read_target(fields[at], name) for name, at in found.items()}
+
+    def _find_target(self) -> int | Mapping[str, int] | None:
+        """Return the number of the target's column, or those of several targets by their names."""
+        if isinstance(self._target, tuple):
+            return {name: self._get_number(name) for name in self._target}
+        return None if self._target is None else self._get_number(self._target)
 
     @override
     def _parse(self) -> Iterator[Parsed]:
@@ -181,12 +204,11 @@ class DelimitedSource(FileSource[T_co]):
             order = sorted(range(len(key)), key=key.__getitem__)
             columns = {column: [values[at] for at in order] for column, values in columns.items()}
             targets = [targets[at] for at in order]
-        target = targets[0] if not self._step_targets else cast("Target", targets)
+        target = targets[0] if not self._step_targets else cast("Target", _join_steps(targets))
         return Parsed(0, group.lines[0], name, Example(columns, target))
 
     @override
     def _get_options(self) -> tuple[object, ...]:
-        target = None if self._target is None else self._get_number(self._target)
         inputs = (
             self._get_number(self._text)
             if self._inputs is None
@@ -197,7 +219,15 @@ class DelimitedSource(FileSource[T_co]):
                 self._step_targets,
             )
         )
-        return (self.encoding, self._delimiter, self._quote, self._has_header, self._empty_target, inputs, target)
+        return (
+            self.encoding,
+            self._delimiter,
+            self._quote,
+            self._has_header,
+            self._empty_target,
+            inputs,
+            self._find_target(),
+        )
 
     def _read_first(self, reader: Iterator[list[str]], lines: Lines) -> list[str]:
         """Read the first record: it determines the number of columns and, if it is a header, their names."""
@@ -243,11 +273,11 @@ class DelimitedSource(FileSource[T_co]):
                     raise RecordError(msg, file=name, column=column)
         return find_column(column, self.columns, name)
 
-    def _get_target(self, field: str) -> Target:
+    def _read_target(self, field: str, column: object) -> str | None:
         if field or self._empty_target == "keep":
             return field
         if self._empty_target == "raise":
-            msg = f"column {self._target!r} must have a class, got an empty field"
+            msg = f"column {column!r} must have a class, got an empty field"
             raise MalformedError("target", msg)
         return None
 
@@ -261,7 +291,7 @@ class _Group:
     fields: list[list[str]] = attrs.field(factory=list[list[str]])
     targets: list[Target] = attrs.field(factory=list[Target])
 
-    def check_targets(self, column: Column | None) -> None:
+    def check_targets(self, column: Column | tuple[str, ...] | None) -> None:
         """Reject lines with different targets."""
         for place, target in enumerate(self.targets):
             if target != self.targets[0]:
@@ -301,6 +331,14 @@ def _choose_inputs(
         msg = f"sort must be one of the inputs, {', '.join(map(repr, found))}, got {sort!r}; add it to them."
         raise OptionError(msg, sort=sort)
     return found
+
+
+def _join_steps(targets: Sequence[Target]) -> object:
+    """Return the targets of lines as one per step; several targets by name become one list each."""
+    first = targets[0]
+    if not isinstance(first, Mapping):
+        return targets
+    return {name: [cast("Mapping[str, object]", target)[name] for target in targets] for name in first}
 
 
 def _convert(texts: Sequence[str], kind: ColumnType, column: str) -> list[Any]:
@@ -347,7 +385,8 @@ class Delimited(DelimitedSource[T_co]):
         sort: the column of `inputs` by which the lines of a record are sorted; by default they keep the order of the
             file.
         step_targets: with `group`, each line has a target of its own. By default all lines of a record have the same.
-        target: likewise the column of the target, a class name; None for no target.
+        target: likewise the column of the target, a class name; None for no target. A list of names gives several
+            targets, a mapping of their fields.
         header: True if the first record has the names of the columns.
         delimiter: separates fields: one ASCII character.
         quote: encloses fields that contain delimiters or line ends: one ASCII character, or None.
@@ -369,7 +408,7 @@ class Delimited(DelimitedSource[T_co]):
         file: FileInput,
         *,
         text: Column = "text",
-        target: Column | None = None,
+        target: TargetColumns | None = None,
         header: bool = True,
         delimiter: str = ",",
         quote: str | None = '"',

@@ -23,6 +23,9 @@ MAX_PROBLEMS: Final = 100
 Column: TypeAlias = str | int
 """A column by name, or by number from 0."""
 
+TargetColumns: TypeAlias = Column | Sequence[str]
+"""The column of the target; or a list of columns, each of which is one of several targets by its name."""
+
 ColumnValues: TypeAlias = Mapping[str, Any]
 """An input that is several columns: text, numbers, or lists of these, as the file holds them."""
 
@@ -105,20 +108,29 @@ class Fields(Generic[X_co]):
     """The fields of a record that are its input, which is text, a list of words or several columns, and its target."""
 
     input: Column
-    target: Column | None
+    target: Column | tuple[str, ...] | None
     words: bool
     inputs: Sequence[str] | None = None
 
     @cached_property
-    def _names(self) -> tuple[str, str]:
+    def _names(self) -> tuple[str, dict[Column, str]]:
         # Names for errors, made once, because formatting them for each record takes as long as parsing it.
-        return f"field {self.input!r}", f"field {self.target!r}"
+        return f"field {self.input!r}", {column: f"field {column!r}" for column in self.target_columns}
+
+    @property
+    def input_columns(self) -> Sequence[Column]:
+        """Columns of the input."""
+        return [self.input] if self.inputs is None else self.inputs
+
+    @property
+    def target_columns(self) -> Sequence[Column]:
+        """Columns of the target, or of the targets."""
+        return () if self.target is None else self.target if isinstance(self.target, tuple) else (self.target,)
 
     @property
     def columns(self) -> list[Column]:
         """Columns that are read."""
-        inputs: list[Column] = [self.input] if self.inputs is None else [*self.inputs]
-        return inputs if self.target is None else [*inputs, self.target]
+        return list(dict.fromkeys([*self.input_columns, *self.target_columns]))
 
     def make_example(self, record: Any) -> Example[X_co]:  # noqa: ANN401 - a mapping, a sequence, or something wrong
         """Return the example in a record: a mapping with fields by name, or a sequence with fields by number."""
@@ -129,21 +141,27 @@ class Fields(Generic[X_co]):
             value = cast("X_co", {name: _get_field(record, name) for name in self.inputs})
         if self.target is None:
             return Example(value)
-        return Example(value, check_target(_get_field(record, self.target), self._names[1]))
+        names = self._names[1]
+        if not isinstance(self.target, tuple):
+            return Example(value, check_target(_get_field(record, self.target), names[self.target]))
+        targets = {column: check_target(_get_field(record, column), names[column]) for column in self.target}
+        return Example(value, cast("Target", targets))
 
 
 def choose_fields(
     text: Column | None,
     words: Column | None,
-    target: Column | None,
+    target: TargetColumns | None,
     default: str | None = None,
     inputs: Sequence[str] | None = None,
 ) -> Fields[Any]:
     """Return the fields to read; the input is text in the field `default` if no other is given.
 
     Raises:
-        OptionError: if several or none of text, words and inputs are given.
+        OptionError: if several or none of text, words and inputs are given, or the target is not a column or a list of
+            columns.
     """
+    target = check_target_columns(target)
     if text is words is inputs is None:
         text = default
     if (text is not None) + (words is not None) + (inputs is not None) != 1:
@@ -169,6 +187,24 @@ def check_inputs(inputs: Iterable[str]) -> None:
     if isinstance(inputs, str) or not names or len(set(names)) < len(names):
         msg = f"inputs must be a list of different columns, such as ['code', 'amount'], got {inputs!r}."
         raise OptionError(msg, inputs=inputs)
+
+
+def check_target_columns(target: TargetColumns | None) -> Column | tuple[str, ...] | None:
+    """Return the column of the target, or those of several targets.
+
+    Raises:
+        OptionError: if it is neither a column nor a list of different names.
+    """
+    if target is None or isinstance(target, str | int):
+        return target
+    names: object = target
+    if isinstance(names, list | tuple):
+        columns = cast("Sequence[object]", names)
+        texts = [column for column in columns if isinstance(column, str)]
+        if 0 < len(columns) == len(texts) == len(set(texts)):
+            return tuple(texts)
+    msg = f"target must be a column, or a list of names of different columns for several targets, got {target!r}."
+    raise OptionError(msg, target=target)
 
 
 def find_column(column: str, columns: Sequence[str], name: str, error: type[PipelineError] = RecordError) -> int:

@@ -18,6 +18,7 @@ from pipeline.sources.malformed import (
     MalformedError,
     OnBadRecord,
     Problem,
+    TargetColumns,
     choose_fields,
     find_column,
 )
@@ -43,7 +44,7 @@ Collection: TypeAlias = Iterable[V] | MapStyle[V]
 class RecordOptions(TypedDict, Generic[V], total=False):
     """Options of `Records` with fields, explained there."""
 
-    target: Column | None
+    target: TargetColumns | None
     on_bad_record: OnBadRecord[V]
 
 
@@ -60,7 +61,8 @@ class Records(Validated[X_co]):
         text: the field of the input if it is text: by name, or by number in a tuple.
         words: the field of the input if it is a list of words.
         inputs: the fields of the input if they are several, for `FromColumns`; they may hold anything.
-        target: the field of the target: a class by name or number, a list with a class per step, or None.
+        target: the field of the target: a class by name or number, a list with a class per step, or None. A list of
+            fields gives several targets, a mapping of their values.
         on_bad_record: rule for records in which a field is missing or has a wrong type, see `FileOptions`. Inputs
             without fields are checked by the input stage.
 
@@ -113,7 +115,7 @@ class Records(Validated[X_co]):
         text: Column | None = None,
         words: Column | None = None,
         inputs: Sequence[str] | None = None,
-        target: Column | None = None,
+        target: TargetColumns | None = None,
         on_bad_record: OnBadRecord[Any] = "raise",
     ) -> None:
         super().__init__(on_bad_record)

@@ -6,7 +6,8 @@ import random
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import cached_property
 from itertools import accumulate, chain, islice
 from typing import Final, Generic, SupportsIndex, TypeVar, final, overload
@@ -18,7 +19,7 @@ from typing_extensions import override
 
 from pipeline.data.rows import Example, X_co
 from pipeline.errors import OptionError
-from pipeline.labels import Target, is_step_target
+from pipeline.labels import Target, is_step_target, is_vector
 from pipeline.sources.malformed import MAX_PROBLEMS, Skipped
 
 V_co = TypeVar("V_co", covariant=True)
@@ -126,8 +127,8 @@ class Source(Dataset[Example[X_co]], ABC, Generic[X_co]):
             stratify: give both sources the same share of each class, up to rounding.
 
         Raises:
-            OptionError: if the fraction is out of range, one of the sources would be empty, or there is one target per
-                step and `stratify` is set.
+            OptionError: if the fraction is out of range, one of the sources would be empty, or `stratify` is set and
+                there are several targets per record, or one per step.
 
         Example:
             >>> from pipeline.sources import Records
@@ -372,8 +373,10 @@ def _group_by_target(source: Source[object]) -> list[NDArray[np.int64]]:
     """Return the numbers of the records of each class, classes in the order in which they occur."""
     groups: dict[object, list[int]] = {}
     for number, target in enumerate(source.targets()):
-        if is_step_target(target):
-            msg = f"stratify=True needs one class per record, but {source.where(number)} has one target per step."
+        is_several = is_vector(target) or isinstance(target, Mapping | AbstractSet)
+        if is_several or is_step_target(target):
+            got = "several targets" if is_several else "one target per step"
+            msg = f"stratify=True needs one class per record, but {source.where(number)} has {got}."
             raise OptionError(msg, record=number)
         groups.setdefault(target, []).append(number)
     return [np.array(group, np.int64) for group in groups.values()]

@@ -44,11 +44,12 @@ class TableOptions(TypedDict, Generic[X], total=False):
     """Options of sources of tables.
 
     Attributes:
-        target: the column of the target: classes by name or number, lists of them, or null; None for no target.
+        target: the column of the target: classes by name or number, lists of them, or null; None for no target. A list
+            of columns gives several targets, a mapping of their values.
         on_bad_record: rule for rows whose input is null, not UTF-8, or of another type, see `FileOptions`.
     """
 
-    target: str | None
+    target: str | Sequence[str] | None
     on_bad_record: OnBadRecord[X]
 
 
@@ -74,7 +75,7 @@ class TableSource(ParsedSource[X_co]):
         text: str | None,
         words: str | None,
         inputs: Sequence[str] | None,
-        target: str | None = None,
+        target: str | Sequence[str] | None = None,
         on_bad_record: OnBadRecord[X_co] = "raise",
         cache: File | None = None,
     ) -> None:
@@ -127,7 +128,7 @@ class TableSource(ParsedSource[X_co]):
         for column, value in zip(self._fields.columns, values, strict=True):
             if isinstance(value, MalformedError):
                 raise value
-            if value is None and column != self._fields.target:
+            if value is None and column in self._fields.input_columns:
                 msg = f"field {column!r} must not be null"
                 raise MalformedError("null", msg)
             if self._fields.inputs is not None:

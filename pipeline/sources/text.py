@@ -106,7 +106,7 @@ class JsonLines(FileSource[X_co]):
         words: the field of the input if it is a list of words.
         inputs: the fields of the input if they are several, for `FromColumns`; they may hold anything.
         target: the field of the target: a class by name or number, a list with a class per step, or null; None for no
-            target.
+            target. A list of fields gives several targets, a mapping of their values.
         options: see `FileOptions`. A line that is not a JSON object, or in which a field is missing or has a wrong
             type, is malformed.
 
@@ -129,7 +129,7 @@ class JsonLines(FileSource[X_co]):
         file: FileInput,
         *,
         text: str = "text",
-        target: str | None = None,
+        target: str | Sequence[str] | None = None,
         **options: Unpack[FileOptions[str]],
     ) -> None: ...
     @overload
@@ -138,7 +138,7 @@ class JsonLines(FileSource[X_co]):
         file: FileInput,
         *,
         words: str,
-        target: str | None = None,
+        target: str | Sequence[str] | None = None,
         **options: Unpack[FileOptions[Sequence[str]]],
     ) -> None: ...
     @overload
@@ -147,7 +147,7 @@ class JsonLines(FileSource[X_co]):
         file: FileInput,
         *,
         inputs: Sequence[str],
-        target: str | None = None,
+        target: str | Sequence[str] | None = None,
         **options: Unpack[FileOptions[ColumnValues]],
     ) -> None: ...
     def __init__(
@@ -157,7 +157,7 @@ class JsonLines(FileSource[X_co]):
         text: str | None = None,
         words: str | None = None,
         inputs: Sequence[str] | None = None,
-        target: str | None = None,
+        target: str | Sequence[str] | None = None,
         **options: Unpack[FileOptions[Any]],
     ) -> None:
         super().__init__(file, **options)

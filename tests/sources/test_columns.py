@@ -1,5 +1,6 @@
-"""Sources whose inputs are several columns, for rows with several fields."""
+"""Sources whose inputs or targets are several columns."""
 
+import json
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import FromColumns, FromFeatures, FromNested, Tokenize, TokenizeWords, read
+from pipeline import FromColumns, FromFeatures, FromNested, Labels, Numbers, Pad, Tokenize, TokenizeWords, read
 from pipeline.errors import OptionError, RecordError
 from pipeline.sources import Arrow, Conllu, Csv, JsonLines, Parquet, Records, Tsv
 from support.records import Event, Pair, Word
@@ -171,18 +172,26 @@ def test_fields_of_records_are_inputs() -> None:
         _ = source[1]
 
 
-@pytest.mark.parametrize("make", [Arrow, Parquet])
-def test_columns_of_tables_are_inputs(tmp_path: Path, make: Any) -> None:
-    """Lists of text and of numbers, with the location of what is null or of another type."""
-    arrow = pytest.importorskip("pyarrow")
-    columns = {"code": [["a", "b"], [], None], "amount": [[[1.0, 2.0], [3.0, 4.0]], [], []], "y": [1, None, 0]}
-    table = arrow.table({**columns, "bytes": [b"", b"", b""]})
-    file = tmp_path / "a.table"
+def write_table(file: Path, make: object, columns: Mapping[str, Sequence[object]]) -> Path:
+    """Write a table in the format that a source reads."""
+    table = pytest.importorskip("pyarrow").table(dict(columns))
     if make is Parquet:
         pytest.importorskip("pyarrow.parquet").write_table(table, file)
     else:
         with pytest.importorskip("pyarrow.ipc").new_file(file, table.schema) as writer:
             writer.write_table(table)
+    return file
+
+
+@pytest.mark.parametrize("make", [Arrow, Parquet])
+def test_columns_of_tables_are_inputs(tmp_path: Path, make: Any) -> None:
+    """Lists of text and of numbers, with the location of what is null or of another type."""
+    columns: dict[str, Sequence[object]] = {
+        "code": [["a", "b"], [], None],
+        "amount": [[[1.0, 2.0], [3.0, 4.0]], [], []],
+        "y": [1, None, 0],
+    }
+    file = write_table(tmp_path / "a.table", make, {**columns, "bytes": [b"", b"", b""]})
     source = make(file, inputs=["code", "amount"], target="y")
     assert [one.target for one in source[:2]] == [1, None]
     assert [one.input["code"] for one in source[:2]] == [["a", "b"], []]
@@ -192,3 +201,65 @@ def test_columns_of_tables_are_inputs(tmp_path: Path, make: Any) -> None:
         _ = source[2]
     with pytest.raises(RecordError, match="row 1: field 'bytes' must hold text, numbers, or lists of these, got"):
         list(make(file, inputs=["bytes"]))
+
+
+REVIEWS: list[dict[str, object]] = [
+    {"text": "fine", "label": "good", "stars": 5},
+    {"text": "so so", "label": None, "stars": 2.5},
+    {"text": "dull", "label": "bad", "stars": None},
+]
+NAMED = [{name: review[name] for name in ("label", "stars")} for review in REVIEWS]
+
+
+def test_several_columns_of_a_table_are_targets_by_name(tmp_path: Path) -> None:
+    """A missing field is None, and the order of the names is that of the option."""
+    file = write(tmp_path / "a.csv", b"stars,text,label\n5,fine,good\n2.5,so so,\n,dull,bad\n")
+    source = Csv(file, target=["label", "stars"], cache=tmp_path / "cache")
+    wanted = [{"label": "good", "stars": "5"}, {"label": None, "stars": "2.5"}, {"label": "bad", "stars": None}]
+    assert list(source.targets()) == [source[number].target for number in range(3)] == wanted
+    assert Csv(file, target=["stars"], cache=tmp_path / "cache")[0].target == {"stars": "5"}
+    pad = Pad(targets={"label": Labels(["bad", "good"]), "stars": Numbers()})
+    batch = pad(list(Tokenize.train(source.inputs()).map(source)))
+    assert batch.metadata.weights == {"label": 2, "stars": 2}
+    with pytest.raises(RecordError, match="line 3: column 'label' must have a class, got an empty field"):
+        list(Csv(file, target=["label", "stars"], empty_target="raise"))
+
+
+def test_groups_have_several_targets(tmp_path: Path) -> None:
+    """One mapping for all lines of a record, or a mapping of lists with one entry per line."""
+    source = read_sales(tmp_path / "a.csv", target=["label", "user"])
+    assert list(source.targets()) == [{"label": "x", "user": "ann"}, {"label": "y", "user": "bob"}]
+    steps = read_sales(tmp_path / "a.csv", sort="time", target=["label", "code"], step_targets=True)
+    assert steps[0].target == {"label": ["x", "x"], "code": ["sell", "buy"]}
+
+
+def test_several_fields_of_records_are_targets_by_name(tmp_path: Path) -> None:
+    """Null is None; a record without one of the fields is malformed."""
+    file = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, REVIEWS)).encode())
+    for source in (
+        JsonLines(file, target=["label", "stars"]),
+        Records(REVIEWS, text="text", target=["label", "stars"]),
+    ):
+        assert list(source.targets()) == [source[number].target for number in range(3)] == NAMED
+        with pytest.raises(OptionError, match=r"stratify=True needs one class .* has several targets"):
+            source.split(0.5, stratify=True)
+    with pytest.raises(RecordError, match="record 1: a record must have a field 'star', got fields 'text', 'label'"):
+        list(Records(REVIEWS, text="text", target=["label", "star"]))
+
+
+@pytest.mark.parametrize("make", [Arrow, Parquet])
+def test_several_columns_of_arrow_tables_are_targets_by_name(tmp_path: Path, make: Any) -> None:
+    """Null is None, but not in the input."""
+    file = write_table(tmp_path / "a.table", make, {name: [row[name] for row in REVIEWS] for name in REVIEWS[0]})
+    assert list(make(file, target=["label", "stars"]).targets()) == NAMED
+
+
+@pytest.mark.parametrize("target", [[], ["label", "label"], ["label", 2], {"label": "text"}])
+def test_targets_that_are_not_columns_are_rejected(tmp_path: Path, target: Any) -> None:
+    """By every source that takes several."""
+    file = write(tmp_path / "a.csv", b"text,label\n")
+    for make in (Csv, JsonLines):
+        with pytest.raises(OptionError, match="target must be a column, or a list of names of different columns"):
+            untyped(make)(file, target=target)
+    with pytest.raises(OptionError, match="target must be a column, or a list of names of different columns"):
+        untyped(Records)(REVIEWS, text="text", target=target)
