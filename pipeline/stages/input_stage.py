@@ -20,6 +20,7 @@ from pipeline.data.predictions import Span
 from pipeline.data.rows import Example, Row, reject_single_text
 from pipeline.data.tensors import to_ints, to_tensors
 from pipeline.errors import ShapeError, ValuesError
+from pipeline.labels import get_scalar
 
 X = TypeVar("X")
 
@@ -194,16 +195,36 @@ def _get_item(value: object, step: int) -> int:
 def _convert_numbers(value: Sequence[object]) -> object:
     """Return a list of numbers, or of lists of numbers, as a tensor of time x feature; unchanged if it is neither."""
     try:
-        array = np.array(value, np.float64)
+        array: NDArray[Any] = np.array(value)
+        # As float64 NumPy converts texts, too, if they look like numbers.
+        if array.dtype.kind not in "biufO" or any(isinstance(item, str | bytes) for item in _list_objects(array)):
+            return value
+        array = array.astype(np.float64)
     except (TypeError, ValueError):
         return value
     tensor = torch.as_tensor(array, dtype=torch.get_default_dtype())
     return tensor.unsqueeze(1) if tensor.ndim == 1 else tensor
 
 
+def _list_objects(array: NDArray[Any]) -> list[object]:
+    """Return the items of an array of Python objects; of an array of numbers, nothing."""
+    return array.ravel().tolist() if array.dtype.kind == "O" else []
+
+
+def _describe_fault(value: object, kind: type[int | float]) -> str:
+    """Describe the first step of a list that is not a number of a kind, or else the value."""
+    for step, item in enumerate(cast("Sequence[object]", value if isinstance(value, list | tuple) else ())):
+        numbers = cast("Sequence[object]", item if kind is float and isinstance(item, list | tuple) else [item])
+        for number in numbers:
+            plain = get_scalar(number)
+            if isinstance(plain, bool) or not isinstance(plain, int | kind):
+                return f"{number!r:.60} at step {step}"
+    return describe(cast("object", value))
+
+
 def _make_ids_error(value: object, row: int) -> ValuesError:
     msg = (
-        f"row {row} must be a sequence of integers, got {describe(value)}; "
+        f"row {row} must be a sequence of integers, got {_describe_fault(value, int)}; "
         "use Tokenize for text, or FromFeatures for features."
     )
     return ValuesError(msg, row=row)
@@ -214,7 +235,7 @@ def _check_features(value: object, row: int) -> Float[Tensor, "time feature"]:
         value = _convert_numbers(cast("Sequence[object]", value))
     if not isinstance(value, Tensor) or value.ndim != 2 or not value.is_floating_point():
         msg = (
-            f"row {row} must be a floating-point tensor of time x feature, got {describe(value)}; "
+            f"row {row} must be a floating-point tensor of time x feature, got {_describe_fault(value, float)}; "
             "convert an array with torch.from_numpy(array).float(), or use FromIds for ids, Tokenize for text."
         )
         raise ShapeError(msg, row=row)

@@ -16,7 +16,15 @@ from pipeline.stages.input_stage import InputStage
 from support.untyped import to_list, untyped
 
 BAD: list[tuple[InputStage[Any, Any], object, type[PipelineError], str]] = [
-    (FromIds(), [1.5], ValuesError, "row 1 must be a sequence of integers, got a list; use Tokenize for text"),
+    (FromIds(), [1.5], ValuesError, "row 1 must be a sequence of integers, got 1.5 at step 0; use Tokenize for text"),
+    (FromIds(), ["a", 4], ValuesError, "must be a sequence of integers, got 'a' at step 0"),
+    (FromIds(), (False, True), ValuesError, "must be a sequence of integers, got False at step 0"),
+    (FromIds(), [3, [4]], ValuesError, r"must be a sequence of integers, got \[4\] at step 1"),
+    (FromFeatures(), [1, "x"], ShapeError, "time x feature, got 'x' at step 1; convert"),
+    (FromFeatures(), ["1.5"], ShapeError, "time x feature, got '1.5' at step 0; convert"),
+    (FromFeatures(), [None, "1.5"], ShapeError, "time x feature, got None at step 0; convert"),
+    (FromFeatures(), [[1.0, 2.0], (3.0, b"4")], ShapeError, "time x feature, got b'4' at step 1; convert"),
+    (FromFeatures(), [[1.0, 2.0], [3.0]], ShapeError, "time x feature, got a list; convert"),
     (FromIds(), "12", ValuesError, "row 1 must be a sequence of integers, got a str"),
     (FromIds(), torch.zeros(2, 2), ValuesError, r"row 1 must be a sequence of integers, got float32 of shape \(2, 2\)"),
     (FromIds(), [3, -1], ValuesError, "row 1, step 1 is -1, but ids must be 0 or more"),
@@ -27,7 +35,7 @@ BAD: list[tuple[InputStage[Any, Any], object, type[PipelineError], str]] = [
     (FromFeatures(), torch.zeros(2), ShapeError, r"row 1 must be a floating-point tensor of time x feature, got float32 of"),
     (FromFeatures(), np.zeros((2, 2)), ShapeError, r"got a ndarray; convert an array with torch\.from_numpy\(array\)\.float"),
     (FromFeatures(), torch.zeros(2, 2).long(), ShapeError, "row 1 must be a floating-point tensor"),
-    (FromFeatures(), [["a"]], ShapeError, "row 1 must be a floating-point tensor of time x feature, got a list"),
+    (FromFeatures(), [["a"]], ShapeError, "row 1 must be a floating-point tensor of time x feature, got 'a' at step 0"),
     (FromFeatures(), torch.tensor([[0.0, 1.0], [0.0, torch.nan]]), ValuesError, "row 1, step 1, feature 1 is nan, but features"),
     (FromFeatures(), torch.tensor([[torch.inf]]), ValuesError, "row 1, step 0, feature 0 is inf, but features must be finite"),
 ]  # fmt: skip
