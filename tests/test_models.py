@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from pipeline import Ids, Labels, Padded, classifier, language_model, tagger
-from pipeline.errors import CompositionError, UnknownNameError
+from pipeline.errors import CompositionError, ShapeError, UnknownNameError
+from support.untyped import as_any
 
 BATCH = Padded(Ids, torch.tensor([[1, 2, 3], [4, 0, 0]]), torch.tensor([3, 1]))
 
@@ -53,3 +54,10 @@ def test_invalid_names_raise() -> None:
         language_model(9, encoder="bilstm")
     with pytest.raises(UnknownNameError, match="'lstmm' is not the name of an installed encoder"):
         classifier(9, 2, encoder="lstmm")
+
+
+def test_a_model_that_gets_texts_says_how_to_predict() -> None:
+    """It takes batches, and only a pipe takes texts."""
+    model = as_any(classifier(9, 3, embedding_dim=4, hidden_size=5))
+    with pytest.raises(ShapeError, match=r"got a list; join .* predict: \(data >> model\)\.predict\(texts\)"):
+        model(["to be"])

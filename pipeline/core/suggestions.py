@@ -5,9 +5,11 @@ from typing import Any, Final, cast, get_args, get_origin
 
 from pipeline.checks.hints import format_hint, split_union
 from pipeline.data.batches import is_batch
+from pipeline.data.kinds import Composite
 from pipeline.data.rows import is_row
 
 _BATCH: Final = {"Padded", "Packed"}
+_ROWS: Final = {"Row", "list of Row", *_BATCH}
 
 # The names of the types in the order in which data passes through them, each with the stage that takes it.
 _STEPS: Final = (
@@ -23,6 +25,7 @@ _STEPS: Final = (
 _REMEDIES: Final = (
     ({"Pooled"}, {"States"}, "leave the pooling before it out, since {} needs every step"),
     ({"Scores", "StepScores"}, {"States", "Pooled", *_BATCH}, "let the model end with its first head"),
+    ({"list of str"}, _BATCH, "join the data stages before the model, and predict: (data >> model).predict(texts)"),
     ({"Tensor"}, _BATCH, "make the tensor a batch: Padded(Vectors, values, lengths)"),
     ({"Tensor"}, {"States"}, "make the tensor States: States.from_padded(values, lengths)"),
     ({"Tensor"}, {"Pooled"}, "make the tensor Pooled: Pooled(values)"),
@@ -46,14 +49,18 @@ def suggest_fix(gives: object, takes: object, stage: str, place: str) -> str:
         >>> suggest_fix(Padded[Ids], States, "Pool", "before it"), suggest_fix(Pooled, States, "Tag", "before it")
         ('join Embed >> Encode before it', 'leave the pooling before it out, since Tag needs every step')
     """
+    record, left, right = _get_kind(takes), _get_names(gives), _get_names(takes)
+    if isinstance(record, type) and issubclass(record, Composite) and _get_kind(gives) is not record and left <= _ROWS:
+        name = record.__name__
+        first = "TokenizePair(...)" if name == "TextPair" else f"FromColumns({name}, ...)"
+        return f"read rows of {name}: {first} >> Bucket({name}, ...) >> Pad({name}, ...)"
     missing = _find_missing(gives, takes)
     if missing:
         return f"join {' >> '.join(missing)} {place}"
-    left, right = _get_names(gives), _get_names(takes)
     if stage == "Pack" and left == {"Packed"}:
         return "leave Pack out"
     if stage in _TAKE_KIND_FIRST and left == right:
-        return f"make it {stage}({_name_kind(gives)}, ...)"
+        return f"make it {stage}({format_hint(_get_kind(gives))}, ...)"
     remedies = (remedy for sources, targets, remedy in _REMEDIES if left & sources and right & targets)
     return next(remedies, "join it after a stage that returns what it takes").format(stage)
 
@@ -67,8 +74,8 @@ def get_type(value: object) -> object:
         return kind[type(value.sequence)]
     if isinstance(value, list):
         rows = cast("list[object]", value)
-        # Of a list that does not hold rows, nothing follows.
-        return kind[get_type(rows[0])] if rows and is_row(rows[0]) else object
+        # Of a list that holds neither rows nor texts, nothing follows.
+        return kind[get_type(rows[0])] if rows and (is_row(rows[0]) or isinstance(rows[0], str)) else object
     return kind
 
 
@@ -99,7 +106,7 @@ def _get_names(hint: object) -> set[str]:
     return names
 
 
-def _name_kind(hint: object) -> str:
+def _get_kind(hint: object) -> object:
     """Return the kind of the values of a row, a list of rows or a batch, such as `Vectors` for `list[Row[Vectors]]`."""
     args = get_args(hint)
-    return _name_kind(args[0]) if args else format_hint(hint)
+    return _get_kind(args[0]) if args else hint

@@ -23,12 +23,15 @@ from pipeline import (
     Shift,
     Stage,
     Tag,
+    TextPair,
     Tokenize,
     TokenizeWords,
     Vectors,
+    matcher,
 )
 from pipeline.errors import CompositionError
 from pipeline_recurrent import GRU
+from support.records import Event
 from support.untyped import as_any
 
 TOKENIZE = Tokenize.train(["a b"])
@@ -49,6 +52,16 @@ MISFITS: dict[str, tuple[Callable[[], list[Any]], str]] = {
     "no bucket and no padding": (lambda: [FromIds(), Embed(9, 4)], "join Bucket >> Pad between them"),
     "no bucket": (lambda: [FromIds(), Pad()], "join Bucket between them"),
     "no padding": (lambda: [Bucket(rows=2), Embed(9, 4)], "join Pad between them"),
+    "texts to a model of pairs": (
+        lambda: [TOKENIZE, Bucket(rows=1), Pad(), matcher(9, 2)],
+        "Padded[TextPair]; read rows of TextPair: TokenizePair(...) >> Bucket(TextPair, ...) >> Pad(TextPair, ...).",
+    ),
+    "ids to a model of fields": (
+        lambda: [Bucket(rows=1), Event.code],
+        "read rows of Event: FromColumns(Event, ...) >> Bucket(Event, ...) >> Pad(Event, ...).",
+    ),
+    "a bucket of pairs without padding": (lambda: [Bucket(TextPair, rows=1), matcher(9, 2)], "join Pad between them"),
+    "pairs without their kind": (lambda: [Pad(TextPair), Pack()], "make it Pack(TextPair, ...)"),
     "no embedding": (lambda: [Pad(), Encode(GRU(4, 4))], "join Embed between them"),
     "rows to a tokenizer of words": (
         lambda: [TOKENIZE, TokenizeWords.train([["a"]])],
