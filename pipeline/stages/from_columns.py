@@ -3,14 +3,14 @@
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any, Final, Generic, ParamSpec, TypeAlias, cast, final
+from typing import Any, Final, Generic, ParamSpec, TypeAlias, cast, final, overload
 
 import attrs
 import torch
 from typing_extensions import TypeVar, override
 
 from pipeline.checks.hints import describe
-from pipeline.data.kinds import Composite, Ids, K, Kind, Nested, concat_sequences
+from pipeline.data.kinds import Composite, Ids, K, Kind, Nested, Vectors, concat_sequences
 from pipeline.data.predictions import Span
 from pipeline.data.rows import Example, Row
 from pipeline.data.tensors import to_tensor
@@ -70,18 +70,44 @@ class FromFields(InputStage[E, E], Generic[E]):
 
 @attrs.frozen
 class _Reader:
-    """The input stage of a field and its column, in the place of the field's sequence."""
+    """The input stage of a field and its columns, in the place of the field's sequence."""
 
     stage: InputStage[Any, Kind]
-    column: str | None
+    columns: Sequence[str]
 
 
-def read(stage: InputStage[Any, K], /, column: str | None = None) -> K:
+@overload
+def read(stage: InputStage[Any, K], /, column: str | None = None) -> K: ...
+@overload
+def read(stage: InputStage[Any, Vectors], /, column: Sequence[str]) -> Vectors: ...
+def read(stage: InputStage[Any, K], /, column: str | Sequence[str] | None = None) -> K:
     """Say which input stage reads a field, in `FromColumns`, and from which column; by default the field's name.
 
+    A list of columns, such as several of numbers, gives one sequence of vectors: their features are joined in the order
+    of the list. All must have the same number of steps.
+
     To a type checker the result is the sequence of the field, so that it fits the signature of the fields' class.
+
+    Raises:
+        OptionError: if `column` is neither a name nor a list of different names.
+
+    Example:
+        >>> import attrs
+        >>> from pipeline import Fields, FromFeatures
+        >>> @attrs.frozen(eq=False)
+        ... class Visit(Fields):
+        ...     amounts: Vectors
+        >>> stage = FromColumns(Visit, amounts=read(FromFeatures(), ["price", "wait"]))
+        >>> stage({"price": [2.5, 1.0], "wait": [3.0, 0.0]}).sequence.amounts.values.tolist()
+        [[2.5, 3.0], [1.0, 0.0]]
     """
-    return cast("K", _Reader(cast("InputStage[Any, Kind]", stage), column))
+    given: object = [column] if isinstance(column, str) else column
+    names = cast("Sequence[object]", given) if isinstance(given, list | tuple) else ()
+    columns = [name for name in names if isinstance(name, str)]
+    if column is not None and not 0 < len(names) == len(set(columns)):
+        msg = f"column must be a name, or a list of different names, got {column!r}; for example ['price', 'wait']."
+        raise OptionError(msg, column=column)
+    return cast("K", _Reader(cast("InputStage[Any, Kind]", stage), columns))
 
 
 @final
@@ -122,13 +148,13 @@ class FromColumns(InputStage[Columns, E], Generic[E]):
         except TypeError as error:
             msg = f"FromColumns({given.__name__}, ...) must get `read(stage)` for each field: {error}."
             raise OptionError(msg) from error
-        self.readers: Final[dict[str, tuple[str, InputStage[Any, Kind]]]] = {}
+        self.readers: Final[dict[str, tuple[Sequence[str], InputStage[Any, Kind]]]] = {}
         for name in given.get_kinds():
             reader: object = bound.get(name)
             if not isinstance(reader, _Reader):
                 msg = f"field {name!r} must be read(stage), got {describe(reader)}; wrap its input stage in `read`."
                 raise OptionError(msg, field=name)
-            self.readers[name] = (reader.column or name, reader.stage)
+            self.readers[name] = (reader.columns or [name], reader.stage)
 
     @override
     def make_rows(self, examples: Sequence[Example[Columns]], row_ids: Sequence[int]) -> list[Row[E]]:
@@ -136,14 +162,18 @@ class FromColumns(InputStage[Columns, E], Generic[E]):
 
         Raises:
             ValuesError: if an input is not a mapping, or lacks a column.
-            ShapeError: if the fields of a row have unequal numbers of steps.
+            ShapeError: if the fields of a row, or the columns of a field, have unequal numbers of steps.
+            OptionError: if several columns are read into a field, but not as vectors.
             PipelineError: of the field's input stage, with the field.
         """
         for example, row in zip(examples, row_ids, strict=True):
             if not isinstance(cast("object", example.input), Mapping):
                 msg = f"row {row} must be a mapping from columns to values, got {describe(example.input)}."
                 raise ValuesError(msg, row=row)
-        columns = [self._read(name, column, stage, examples, row_ids) for name, (column, stage) in self.readers.items()]
+        columns = [
+            _join_features(name, {column: self._read(name, column, stage, examples, row_ids) for column in names})
+            for name, (names, stage) in self.readers.items()
+        ]
         rows: list[Row[E]] = []
         for example, row, parts in zip(examples, row_ids, zip(*columns, strict=True), strict=True):
             try:
@@ -165,11 +195,11 @@ class FromColumns(InputStage[Columns, E], Generic[E]):
         """
         if not self.record.aligned:
             return None
-        for name, (column, stage) in self.readers.items():
+        for name, (columns, stage) in self.readers.items():
             sequence: object = getattr(row.sequence, name)
             if isinstance(sequence, Ids):
                 part = Row(sequence, row_id=row.row_id, answer_mask=row.answer_mask, start_step=row.start_step)
-                return stage.locate_steps(value[column], part)
+                return stage.locate_steps(value[columns[0]], part)
         return super().locate_steps(value, row)
 
     def _read(
@@ -192,6 +222,27 @@ class FromColumns(InputStage[Columns, E], Generic[E]):
         except PipelineError as error:
             msg = f"field {field!r}: {error}"
             raise type(error)(msg, **error.details) from error
+
+
+def _join_features(field: str, columns: Mapping[str, Sequence[Row[Kind]]]) -> Sequence[Row[Kind]]:
+    """Return the rows of a field: those of its column, or of several columns with their features joined."""
+    if len(columns) == 1:
+        return next(iter(columns.values()))
+    rows: list[Row[Kind]] = []
+    for parts in zip(*columns.values(), strict=True):
+        row, vectors = parts[0].row_id, [part.sequence for part in parts if isinstance(part.sequence, Vectors)]
+        if len(vectors) < len(parts):
+            msg = (
+                f"field {field!r} reads several columns, {', '.join(columns)}; their input stage must make Vectors, as "
+                f"FromFeatures does, got {type(parts[0].sequence).__name__}; declare a field for each column."
+            )
+            raise OptionError(msg, field=field)
+        if len(set(map(len, vectors))) > 1:
+            counts = ", ".join(f"{name} has {len(each)}" for name, each in zip(columns, vectors, strict=True))
+            msg = f"row {row}: the columns of field {field!r} must have the same number of steps, but {counts}."
+            raise ShapeError(msg, row=row, field=field)
+        rows.append(Row(Vectors(torch.cat([each.values for each in vectors], dim=1)), row_id=row))
+    return rows
 
 
 @final

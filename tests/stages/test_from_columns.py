@@ -169,3 +169,45 @@ def test_fields_of_a_base_class_are_read_too() -> None:
     row = stage({"code": [1], "amount": [1.0], "shop": [9]})
     assert issubclass(Sale, Fields)
     assert to_list(row.sequence.shop.values) == to_list(make_ids([9]).values)
+
+
+@attrs.frozen(eq=False)
+class Visit(Fields):
+    """An event with several numbers."""
+
+    code: Ids
+    amounts: Vectors
+
+
+def make_visits(columns: Sequence[str] = ("price", "wait", "size")) -> FromColumns[Visit]:
+    """Return a stage that reads several columns into one field."""
+    return FromColumns(Visit, code=read(FromIds()), amounts=read(FromFeatures(), columns))
+
+
+def test_several_columns_are_joined_as_features_of_one_field() -> None:
+    """In the order of the list; a column may have several features itself, and a row no steps."""
+    filled = {"code": [3, 1], "wait": [3.0, 0.0], "price": [2.5, 1.0], "size": [[7, 8], [9, 10]]}
+    empty: Mapping[str, object] = {"code": [], "wait": [], "price": [], "size": torch.zeros(0, 2)}
+    rows = list(make_visits().map([filled, empty]))
+    assert to_list(rows[0].sequence.amounts.values) == [[2.5, 3.0, 7.0, 8.0], [1.0, 0.0, 9.0, 10.0]]
+    assert rows[1].sequence.amounts.values.shape == (0, 4)
+    batch = Pad(Visit)(rows)
+    assert batch.fields is not None
+    assert batch.fields["amounts"].values.shape == (2, 2, 4)
+
+
+def test_columns_that_cannot_be_joined_are_rejected() -> None:
+    """With the row and the field, or before any row is read."""
+    wrong = {"code": [1, 2], "price": [1.0, 2.0], "wait": [1.0], "size": [1.0, 2.0]}
+    with pytest.raises(
+        ShapeError, match="row 0: the columns of field 'amounts' .* price has 2, wait has 1, size has 2"
+    ):
+        make_visits()(wrong)
+    with pytest.raises(ValuesError, match="row 0 has no column 'size' for field 'amounts'"):
+        make_visits()({"code": [1], "price": [1.0], "wait": [1.0]})
+    ids = as_any(FromColumns)(Visit, code=read(FromIds()), amounts=as_any(read)(FromIds(), ["code", "wait"]))
+    with pytest.raises(OptionError, match="field 'amounts' reads several columns, code, wait; .* got Ids"):
+        ids({"code": [1, 2], "wait": [3, 4]})
+    for columns in ([], ["price", "price"], ["price", 2], 3):
+        with pytest.raises(OptionError, match="column must be a name, or a list of different names, got"):
+            untyped(read)(FromFeatures(), columns)
