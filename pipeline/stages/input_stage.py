@@ -213,13 +213,14 @@ def _list_objects(array: NDArray[Any]) -> list[object]:
 
 def _describe_fault(value: object, kind: type[int | float]) -> str:
     """Describe the first step of a list that is not a number of a kind, or else the value."""
-    for step, item in enumerate(cast("Sequence[object]", value if isinstance(value, list | tuple) else ())):
+    is_list = isinstance(value, list | tuple)
+    for step, item in enumerate(cast("Sequence[object]", value) if is_list else ()):
         numbers = cast("Sequence[object]", item if kind is float and isinstance(item, list | tuple) else [item])
         for number in numbers:
             plain = get_scalar(number)
             if isinstance(plain, bool) or not isinstance(plain, int | kind):
                 return f"{number!r:.60} at step {step}"
-    return describe(cast("object", value))
+    return describe(value)
 
 
 def _make_ids_error(value: object, row: int) -> ValuesError:
