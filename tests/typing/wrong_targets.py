@@ -21,6 +21,7 @@ from pipeline import (
     Numbers,
     Pad,
     Pool,
+    Pooled,
     Regress,
     Row,
     Scores,
@@ -95,6 +96,7 @@ o = Heads(Classify(labels), Regress(), Regress(), into=Verdict)  # E field: a he
 o = Heads(Classify(labels), Regress(), into="Verdict")  # E call: a name for a class
 o = Heads(Classify(labels), Regress(), weights=[1, 2])  # E call: weights without names
 o = Heads(Classify(labels), Regress(), names={"a": 1.0}.values())  # E call: numbers for names
+o = Heads(Classify(labels), Regress())(Pooled(torch.ones(1, 3))).loss("huber")  # E call: one loss for all heads
 
 # Predictions
 wrong_number: Iterator[int] = numbers.predict(texts)  # E prediction: numbers are floats
