@@ -537,7 +537,8 @@ TRIALS: Final[tuple[Trial, ...]] = (
         gradients_are_correct training_without_randomness_equals_evaluation same_seed_makes_equal_parts
         state_dict_restores_results deep_copy_is_equal pickled_copy_is_equal output_dtype_follows_part
         global_state_is_preserved gradient_mode_has_no_effect gradients_of_long_rows_are_correct
-        large_values_are_stable low_precision_agrees many_and_long_rows_are_independent""",
+        large_values_are_stable low_precision_agrees many_and_long_rows_are_independent
+        memory_layout_has_no_effect""",
         _EVERY,
     ),
     trial(

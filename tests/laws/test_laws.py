@@ -314,6 +314,7 @@ def test_empty_rows_are_not_tried_if_they_are_not_allowed() -> None:
         "low_precision_agrees",
         "empty_rows_have_no_effect",
         "empty_rows_return_initial_carry",
+        "every_weight_is_used",
     }
     check_encoder(DeclaresIt)
 
