@@ -12,32 +12,22 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline import ClassifyMultiLabel, MultiLabelScores, Pooled, Scores, StepScores, Values, sum_over_ranks
+from pipeline import ClassifyMultiLabel, MultiLabelScores, Pooled, StepScores, Values, sum_over_ranks
 from pipeline.data.losses import Reduction, RegressionLoss
 from pipeline.data.metadata import IGNORED, BatchMetadata
 from pipeline.errors import OptionError, TargetError
+from support.rank_losses import CLASSES, compute_gradient, draw, make_scores
 from support.ranked import run_on_ranks
-from support.untyped import as_any, compile_graph, seed, to_list
+from support.untyped import as_any, compile_graph, to_list
 
 REDUCTIONS: list[Reduction] = ["mean", "sum", "none"]
 KINDS: list[RegressionLoss] = ["mse", "l1", "huber"]
 NAN = torch.nan
 
 
-def draw(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Draw the same numbers at every call."""
-    seed(0)
-    return torch.randn(shape, dtype=dtype)
-
-
 def make_metadata(targets: Tensor) -> BatchMetadata:
     """Return metadata with targets."""
     return BatchMetadata(torch.arange(len(targets)), targets)
-
-
-def make_scores(values: Tensor, targets: Tensor) -> Scores:
-    """Return scores of rows."""
-    return Scores(values, range(values.shape[1]), metadata=make_metadata(targets))
 
 
 def make_several(values: Tensor, targets: Tensor) -> MultiLabelScores:
@@ -51,7 +41,6 @@ def make_values(values: Tensor, targets: Tensor) -> Values:
     return Values(values, metadata=make_metadata(targets))
 
 
-CLASSES = torch.tensor([2, IGNORED, 0, 1, 2])
 WEIGHT = torch.tensor([0.2, 3.0, 1.5], dtype=torch.float64)
 
 
@@ -287,20 +276,6 @@ def test_without_ranks_a_weight_is_its_own_sum() -> None:
     weight = torch.tensor(3)
     assert sum_over_ranks(weight) is weight
     assert sum_over_ranks({"a": weight})["a"] is weight
-
-
-def compute_gradient() -> tuple[list[float], dict[str, int]]:
-    """Return the gradient of a weight over this rank's rows, averaged over ranks as by DDP, and sums by name."""
-    rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    rows = slice(0, 2) if rank == 0 else slice(2, 5)
-    factor = torch.ones(3, dtype=torch.float64, requires_grad=True)
-    scores = make_scores(draw(5, 3)[rows] * factor, CLASSES[rows])
-    weight = scores.metadata.weight
-    torch.autograd.backward(scores.loss(over=sum_over_ranks(weight) / world_size))
-    assert factor.grad is not None
-    as_any(torch.distributed).all_reduce(factor.grad)
-    sums = sum_over_ranks({"a": weight, "b": torch.tensor(rank)})
-    return to_list(factor.grad / world_size), {name: int(each) for name, each in sums.items()}
 
 
 def test_ranks_have_the_gradients_of_all_rows_together(tmp_path: Path) -> None:
