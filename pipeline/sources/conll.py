@@ -93,6 +93,12 @@ class Conllu(FileSource[W_co]):
             check_inputs(inputs)
         self._words: Final = words
         self._inputs: Final = None if inputs is None else {name: name.lower() for name in inputs}
+        if not isinstance(cast("object", target), str | None):
+            msg = (
+                f"target must be the name of one column, got {target!r}; read several columns as inputs, and make the "
+                "targets of them with Records."
+            )
+            raise OptionError(msg, target=target)
         self._target: Final = None if target is None else target.lower()
         self._prepare()
 

@@ -114,3 +114,10 @@ def test_a_column_must_not_be_empty(tmp_path: Path) -> None:
             RecordError, match=r"a column must not be empty, but column \d of line 1 of the sentence is"
         ):
             list(Conllu(write(tmp_path / "a.conllu", word.encode())))
+
+
+def test_several_columns_as_targets_are_rejected(tmp_path: Path) -> None:
+    """Other sources read them; the error says what to do here."""
+    several: Any = ["upos", "feats"]
+    with pytest.raises(OptionError, match="target must be the name of one column, got"):
+        Conllu(write(tmp_path / "a", write_word(1).encode()), target=several)
