@@ -329,10 +329,12 @@ def select_field(batch: Batch[Kind], name: str) -> Batch[Kind]:
         msg = f"the batch must have a field {name!r}, got {got}; select a field of the class that the batch holds."
         raise ShapeError(msg, field=name)
     field = batch.fields[name]
-    carry = batch.initial_carry if field.order is batch.order else None
+    if field.order is not batch.order:  # a side, with lengths of its own
+        return attrs.evolve(field, metadata=batch.metadata, initial_carry=None)
+    # Without checks: the lengths are those of the batch, and were checked with it.
     if isinstance(field, Padded):
-        return attrs.evolve(field, metadata=batch.metadata, initial_carry=carry)
-    return attrs.evolve(field, metadata=batch.metadata, initial_carry=carry)
+        return _build_padded(field.kind, field.values, batch, batch.initial_carry, field.fields, field.inner)
+    return _build_packed(field.kind, field.values, batch, batch.initial_carry, field.fields, field.inner)
 
 
 def check_lengths(lengths: Tensor, order: PackingOrder, width: int | None = None) -> None:

@@ -90,7 +90,9 @@ def test_words_and_their_targets_in_json(tmp_path: Path) -> None:
     assert source.skipped.kinds == {"type": 2, "surrogate": 1, "range": 1}
     assert source.skipped.first[-1].reason == f"field 't' must be a class number of at most 63 bits, got {10**30}"
     assert next(iter(TokenizeWords.train([["a", "b"]]).map([source[0]]))).target == ["X", None]
-    with pytest.raises(OptionError, match="exactly one of text= .*, words= .* and inputs= .*, got text='a', words='b' and inputs=None"):
+    with pytest.raises(
+        OptionError, match="exactly one of text= .*, words= .* and inputs= .*, got text='a', words='b' and inputs=None"
+    ):
         JsonLines(file, **WRONG_FIELDS)
 
 
