@@ -168,7 +168,7 @@ def cross_entropy(
         options: see `ClassLossOptions`.
 
     Raises:
-        OptionError: if an option is none of the loss, or does not fit.
+        OptionError: if the loss does not have an option, or it does not fit.
         TargetError: if a target is not a class.
     """
     classes = values.shape[1]
@@ -217,7 +217,7 @@ def regression_loss(
         options: see `RegressionLossOptions`.
 
     Raises:
-        OptionError: if there is no such loss, or an option is none of it or does not fit.
+        OptionError: if there is no such loss, or it does not have an option, or one does not fit.
     """
     check_choice("kind", kind, get_args(RegressionLoss))
     check_loss_options(options, RegressionLossOptions)
@@ -249,7 +249,7 @@ def multi_label_loss(
         options: see `MultiLabelLossOptions`.
 
     Raises:
-        OptionError: if an option is none of the loss, or does not fit.
+        OptionError: if the loss does not have an option, or it does not fit.
         TargetError: if a target is not from 0 to 1.
     """
     check_loss_options(options, MultiLabelLossOptions, values.shape[1])

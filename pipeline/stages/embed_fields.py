@@ -56,7 +56,7 @@ class EmbedFields(Branching, ModuleStage[Batch[F], Batch[Vectors]], Generic[F]):
         fields: the same, by the field's name. Its weights have this name in the state-dict.
 
     Raises:
-        OptionError: if a field is missing, is none of the class, or is neither `through` nor `unused`.
+        OptionError: if a field is missing, is not in the class, or is neither `through` nor `unused`.
 
     Example:
         >>> from pipeline import Embed, Identity, Ids, Pad, Row
