@@ -24,7 +24,17 @@ EXAMPLES = (
     "two_heads",
     "text_and_numbers",
 )
-WITH_EXTRAS = ("tests/sources", "tests/loading", "tests/forecast", "tests/cli/test_plan.py", "tests/test_extras.py")
+WITH_EXTRAS = (
+    "tests/sources",
+    "tests/loading",
+    "tests/forecast",
+    "tests/training",
+    "tests/export",
+    "tests/serving",
+    "tests/inference",
+    "tests/cli",
+    "tests/test_extras.py",
+)
 NATIVE = ("tests/plugins/recurrent/test_native.py", "tests/plugins/recurrent/test_native_build.py")
 # Tensors are small in tests: threads that wait for each other cost more than they bring.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -75,7 +85,7 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def extras(session: nox.Session) -> None:
     """Run the tests that need optional packages; elsewhere they are skipped, here they must run."""
-    install(session, ".[arrow,plots,text]", groups=("extras",))
+    install(session, ".[arrow,export,lightning,plots,ray,serve,text]", groups=("extras",))
     session.run("pytest", *WITH_EXTRAS, *session.posargs, env={**ENVIRONMENT, "PIPELINE_TESTS_EXTRAS": "1"})
 
 

@@ -1,0 +1,1 @@
+"""Save and load a pipe as plain files. Loading runs no code."""

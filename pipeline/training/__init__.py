@@ -1,0 +1,1 @@
+"""Train a pipe: the loop, optimizers, metrics, checkpoints, and adapters for other training libraries."""
