@@ -8,8 +8,10 @@ from collections.abc import Mapping
 __all__ = [
     "CompositionError",
     "EmptyBatchError",
+    "FolderError",
     "LabelError",
     "LengthError",
+    "LoadError",
     "MissingExtraError",
     "OptionError",
     "PaddingLeakError",
@@ -17,6 +19,7 @@ __all__ = [
     "PlanError",
     "PluginError",
     "RecordError",
+    "SaveError",
     "ShapeError",
     "SourceError",
     "StageError",
@@ -127,3 +130,15 @@ class WorkerError(PipelineError, RuntimeError):
 
 class PlanError(PipelineError, ValueError):
     """A damaged plan file, or a file that is not a plan."""
+
+
+class FolderError(PipelineError, OSError):
+    """A folder that cannot be written or read: a full disk, missing rights, or another process that writes it."""
+
+
+class SaveError(PipelineError, ValueError):
+    """A pipe or a value that cannot be saved completely, such as a part without a registered name."""
+
+
+class LoadError(PipelineError, ValueError):
+    """A saved folder or file that is damaged, malicious, of an unknown format, or of another type than expected."""
