@@ -3,8 +3,12 @@
 from collections.abc import Mapping
 
 from pipeline.batching.policies import Boundaries, Budget, Rows, Shapes
-from pipeline.builtin.metrics import Accuracy, MacroF1
+from pipeline.builtin.class_metrics import Accuracy, MacroF1, WeightedF1
+from pipeline.builtin.multi_label_f1 import MultiLabelF1
+from pipeline.builtin.number_metrics import R2, MeanAbsoluteError, MeanSquaredError, RootMeanSquaredError
+from pipeline.builtin.perplexity import Perplexity
 from pipeline.builtin.pools import FinalPool, FirstPool, LastPool, MaxPool, MeanPool, SumPool
+from pipeline.builtin.span_f1 import SpanF1
 from pipeline.builtin.tokenizers import bpe, byte_level, characters, whole, words
 from pipeline.hooks import (
     EmbedderFactory,
@@ -44,7 +48,7 @@ def pipeline_tokenizers() -> Mapping[str, TokenizerFactory]:
 
 @hookimpl
 def pipeline_stages() -> Mapping[str, StageFactory]:
-    """Return the stages that can be created with options only, by name."""
+    """Return the stages other than heads and embedders, by name."""
     return {
         "attend": defer("pipeline.stages.attend:Attend"),
         "attend_earlier": defer("pipeline.stages.attend:AttendEarlier"),
@@ -52,14 +56,21 @@ def pipeline_stages() -> Mapping[str, StageFactory]:
         "bucket": defer("pipeline.stages.bucket:Bucket"),
         "dropout": defer("pipeline.stages.dropout:Dropout"),
         "each_step": defer("pipeline.stages.each_step:EachStep"),
+        "encode": defer("pipeline.stages.encode:Encode"),
+        "field": defer("pipeline.stages.fields:Field"),
+        "from_columns": defer("pipeline.stages.from_columns:FromColumns"),
         "from_features": defer("pipeline.stages.input_stage:FromFeatures"),
+        "from_fields": defer("pipeline.stages.from_columns:FromFields"),
         "from_ids": defer("pipeline.stages.input_stage:FromIds"),
+        "from_nested": defer("pipeline.stages.from_columns:FromNested"),
         "identity": defer("pipeline.stages.identity:Identity"),
+        "join": defer("pipeline.stages.join:Join"),
         "pack": defer("pipeline.stages.pack:Pack"),
         "pad": defer("pipeline.stages.pad:Pad"),
         "pool": defer("pipeline.stages.pool:Pool"),
         "shift": defer("pipeline.stages.shift:Shift"),
         "tokenize": defer("pipeline.stages.tokenize:Tokenize"),
+        "tokenize_pair": defer("pipeline.stages.tokenize_pair:TokenizePair"),
         "tokenize_words": defer("pipeline.stages.tokenize:TokenizeWords"),
         "unpack": defer("pipeline.stages.pack:Unpack"),
     }
@@ -71,6 +82,7 @@ def pipeline_heads() -> Mapping[str, HeadFactory]:
     return {
         "classify": defer("pipeline.stages.heads:Classify"),
         "classify_multi_label": defer("pipeline.stages.classify_multi_label:ClassifyMultiLabel"),
+        "heads": defer("pipeline.stages.several_heads:Heads"),
         "next_token": defer("pipeline.stages.heads:NextToken"),
         "regress": defer("pipeline.stages.regress:Regress"),
         "tag": defer("pipeline.stages.heads:Tag"),
@@ -80,7 +92,10 @@ def pipeline_heads() -> Mapping[str, HeadFactory]:
 @hookimpl
 def pipeline_embedders() -> Mapping[str, EmbedderFactory]:
     """Return the embedders, by name."""
-    return {"embed": defer("pipeline.stages.embed:Embed")}
+    return {
+        "embed": defer("pipeline.stages.embed:Embed"),
+        "embed_fields": defer("pipeline.stages.embed_fields:EmbedFields"),
+    }
 
 
 @hookimpl
@@ -110,4 +125,15 @@ def pipeline_sources() -> Mapping[str, SourceFactory]:
 @hookimpl
 def pipeline_metrics() -> Mapping[str, MetricFactory]:
     """Return the metrics, by name."""
-    return {"accuracy": Accuracy, "macro_f1": MacroF1}
+    return {
+        "accuracy": Accuracy,
+        "macro_f1": MacroF1,
+        "mae": MeanAbsoluteError,
+        "mse": MeanSquaredError,
+        "multi_label_f1": MultiLabelF1,
+        "perplexity": Perplexity,
+        "r2": R2,
+        "rmse": RootMeanSquaredError,
+        "span_f1": SpanF1,
+        "weighted_f1": WeightedF1,
+    }

@@ -12,6 +12,7 @@ from pipeline.batching.policies import Policy
 from pipeline.data.metadata import IGNORED, BatchMetadata
 from pipeline.data.rows import Example
 from pipeline.data.scores import Predictions, Scores, StepScores
+from pipeline.data.values import MultiLabelScores, Values
 from pipeline.errors import TargetError
 from pipeline.laws.law import FaultError, Law, check_laws, law
 from pipeline.parts.metric import Metric
@@ -189,20 +190,29 @@ _TARGETS: Final = ((0, 1, IGNORED), (2,), (1, 1, 0, 2), (IGNORED,))
 
 
 def _list_batches() -> list[list[Predictions[object, object]]]:
-    """Return batches of predictions: of rows, and of steps."""
+    """Return batches of predictions: of rows, of steps, of spans, of several classes per row, and of numbers."""
     generator = torch.Generator().manual_seed(7)
-    rows: list[Predictions[object, object]] = []
-    steps: list[Predictions[object, object]] = []
+    found: list[list[Predictions[object, object]]] = [[] for _ in range(6)]
+    rows, steps, spans, sets, numbers, vectors = found
     for targets in _TARGETS:
         count = len(targets)
         values = torch.randn(count, 3, generator=generator)
-        row_targets = BatchMetadata(torch.arange(count), torch.tensor(targets))
-        rows.append(Scores(values, range(3), metadata=row_targets))
+        classes = torch.tensor(targets)
+        rows.append(Scores(values, range(3), metadata=BatchMetadata(torch.arange(count), classes)))
         # One row, padded by two steps whose targets must not count.
         padded = torch.tensor([[*targets, IGNORED, IGNORED]])
         one = BatchMetadata(torch.arange(1), padded)
         steps.append(StepScores(values, torch.tensor([count]), range(3), metadata=one))
-    return [rows, steps]
+        spans.append(StepScores(values, torch.tensor([count]), ["O", "B-name", "I-name"], metadata=one))
+        # Of the same rows: whether a class is the target, as a number, and NaN where there is no target.
+        is_class = (classes.unsqueeze(1) == torch.arange(3)).float()
+        floats = is_class.masked_fill((classes == IGNORED).unsqueeze(1), torch.nan)
+        of_rows = BatchMetadata(torch.arange(count), floats)
+        sets.append(MultiLabelScores(values, range(3), torch.full((3,), 0.5), metadata=of_rows))
+        vectors.append(Values[list[float]](values, metadata=of_rows))
+        of_numbers = BatchMetadata(torch.arange(count), floats[:, 0])
+        numbers.append(Values[float](values[:, 0], metadata=of_numbers))
+    return found
 
 
 def _accepted(make: MakeMetric) -> list[list[Predictions[object, object]]]:
@@ -267,7 +277,7 @@ METRIC_LAWS: Final[tuple[Law[Metric], ...]] = (
     merged_metrics_equal_the_whole,
     items_without_target_do_not_count,
 )
-"""Every law of a metric of classes, of rows or of steps."""
+"""Every law of a metric: of classes of rows or steps, of spans, of several classes per row, and of numbers."""
 
 
 def check_policy(make: MakePolicy) -> None:

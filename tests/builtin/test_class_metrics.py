@@ -67,7 +67,7 @@ def test_wrong_input_is_rejected(name: str) -> None:
     metric = registry().metrics.make(name)
     with pytest.raises(TargetError, match="must get scores of classes, Scores or StepScores, got a Values"):
         metric.update(Values[float](torch.ones(2)))
-    with pytest.raises(TargetError, match="needs a target per row or step, but the batch has none"):
+    with pytest.raises(TargetError, match="needs a class per row, but the batch has no targets"):
         metric.update(Scores(torch.eye(2), range(2)))
     with pytest.raises(TargetError, match=r"needs at least one target, got none"):
         metric.compute()
