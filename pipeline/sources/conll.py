@@ -6,6 +6,7 @@ Source: https://universaldependencies.org/format.html (CoNLL-U, version 2) and h
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from itertools import takewhile
 from typing import Any, Final, Literal, cast, final, overload
 
@@ -16,7 +17,7 @@ from pipeline.data.rows import Example
 from pipeline.errors import OptionError
 from pipeline.sources.malformed import MalformedError, check_inputs
 from pipeline.sources.parsed import FileOptions, FileSource
-from pipeline.sources.text_file import FileInput, Lines
+from pipeline.sources.text_file import FileInput, Lines, open_lines
 
 _COLUMNS: Final[Sequence[str]] = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
 _GLOBAL_COLUMNS: Final = re.compile(r"#\s*global\.columns\s*=\s*(.*)")
@@ -121,6 +122,27 @@ class Conllu(FileSource[W_co]):
             return Example(value, [self._parse_annotation(fields[target], len(found)) for fields in found])
 
         return read
+
+    @cached_property
+    def columns(self) -> Sequence[str]:
+        """The columns of the file, in lower case."""
+        with open_lines(self._files[0], self.encoding) as lines:
+            return self._read_columns(lines)
+
+    @property
+    def target_column(self) -> str | None:
+        """The column of the targets, in lower case; None for no targets."""
+        return self._target
+
+    @override
+    def parse_columns(self, lines: Sequence[str]) -> Mapping[str, object]:
+        columns = self.columns
+        words = _split_words([line.rstrip("\r\n") for line in lines if _is_not_blank(line)], columns)
+        return {name: [fields[at] for fields in words] for at, name in enumerate(columns)}
+
+    @override
+    def name_columns(self, value: object) -> Mapping[str, object]:
+        return cast("Mapping[str, object]", value) if self._inputs else {self._words: value}
 
     def _parse_annotation(self, field: str, words: int) -> int | str | None:
         if field == "_" and self._target not in {"form", "lemma"}:

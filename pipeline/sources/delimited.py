@@ -108,6 +108,7 @@ class DelimitedSource(FileSource[T_co]):
         check_choice("empty_target", empty_target, ("none", "keep", "raise"))
         self._delimiter: Final = delimiter
         self._quote: Final = quote
+        self._quoting: Final[Literal[0, 3]] = csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE
         self._has_header: Final = header
         self._empty_target: Final = empty_target
         self._text: Final = "text" if text is None else text
@@ -119,8 +120,7 @@ class DelimitedSource(FileSource[T_co]):
     def _open_parser(self, lines: Lines, file: int) -> Callable[[], Example[T_co] | None]:
         # A larger limit of the user stays; the limit of the csv module, 128 KiB, is too small for long documents.
         csv.field_size_limit(max(_MAX_FIELD, csv.field_size_limit()))
-        quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if self._quote else csv.QUOTE_NONE
-        reader = csv.reader(lines, delimiter=self._delimiter, quotechar=self._quote, quoting=quoting, strict=True)
+        reader = csv.reader(lines, delimiter=self._delimiter, quotechar=self._quote, quoting=self._quoting, strict=True)
         self.columns = self._read_first(reader, lines)
         pick = self._choose_reader()
         pick_target = self._choose_target_reader()
@@ -164,6 +164,29 @@ class DelimitedSource(FileSource[T_co]):
         if isinstance(self._target, tuple):
             return {name: self._get_number(name) for name in self._target}
         return None if self._target is None else self._get_number(self._target)
+
+    @property
+    @override
+    def has_lines(self) -> bool:
+        return self._is_regular and self._group is None
+
+    @override
+    def parse_columns(self, lines: Sequence[str]) -> Mapping[str, object]:
+        fields = next(csv.reader(lines, delimiter=self._delimiter, quotechar=self._quote, quoting=self._quoting))
+        return dict(zip(self.column_names, fields, strict=True))
+
+    @override
+    def name_columns(self, value: object) -> Mapping[str, object]:
+        return cast("Mapping[str, object]", value) if isinstance(value, Mapping) else {self._name_text(): value}
+
+    def _name_text(self) -> str:
+        number = self._get_number(self._text)
+        return self.columns[number] if self._has_header else str(number)
+
+    @property
+    def column_names(self) -> Sequence[str]:
+        """The names of all columns; without a header, their numbers."""
+        return self.columns if self._has_header else [str(number) for number in range(len(self.columns))]
 
     @override
     def _parse(self) -> Iterator[Parsed]:

@@ -1,10 +1,10 @@
 """Sources of files that are parsed from beginning to end; read by number, their records are in a table."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Final, Generic, TypedDict, TypeVar
+from typing import Final, Generic, NamedTuple, TypedDict, TypeVar
 
 import attrs
 from typing_extensions import override
@@ -45,6 +45,11 @@ class ParsedSource(Validated[X_co]):
         self._cache: Final = None if cache is None else Path(cache)
         self._is_regular: Final = all(file.path is not None for file in files)
         self._table: RecordTable | None = None
+
+    @property
+    def paths(self) -> Sequence[Path]:
+        """The files that are read; streams have no path."""
+        return [file.path for file in self._files if file.path is not None]
 
     @abstractmethod
     def _parse(self) -> Iterator[Parsed]:
@@ -175,6 +180,20 @@ class FileOptions(TypedDict, Generic[X], total=False):
     cache: str | PathLike[str] | None
 
 
+class WholeRecord(NamedTuple, Generic[X]):
+    """A record with its lines, to be written again with its prediction.
+
+    Attributes:
+        record: the example, or the problem of a record that is skipped.
+        lines: the lines of the record; None if another example replaces it.
+        where: the location of the record.
+    """
+
+    record: Example[X] | Problem
+    lines: Sequence[str] | None
+    where: str
+
+
 class FileSource(ParsedSource[X_co]):
     """A source of text files whose records are one or several lines.
 
@@ -206,6 +225,29 @@ class FileSource(ParsedSource[X_co]):
         malformed record, and StopIteration at the end.
         """
 
+    @property
+    def has_lines(self) -> bool:
+        """Whether each record is some lines of its own, which can be read again."""
+        return self._is_regular
+
+    def read_whole(self) -> Iterator[WholeRecord[X_co]]:
+        """Read all records in order with their lines, and the problems of those that are skipped."""
+        for parsed, lines in self._parse_lines():
+            where = self._locate(parsed)
+            if isinstance(parsed.record, Problem):
+                example = self._replace(parsed.record)
+                yield WholeRecord(parsed.record if example is None else example, None, where)
+            else:
+                yield WholeRecord(parsed.record, lines, where)
+
+    def parse_columns(self, lines: Sequence[str]) -> Mapping[str, object]:
+        """Return all fields of a record, given its lines."""
+        return {"text": "".join(lines).rstrip("\r\n")}
+
+    def name_columns(self, value: object) -> Mapping[str, object]:
+        """Return the columns of an input that replaces a malformed record."""
+        return {"text": value}
+
     def _name_record(self, lines: Sequence[str]) -> str:  # noqa: ARG002 - for formats whose records have names
         """Return the name that a record gives itself; empty for none."""
         return ""
@@ -220,6 +262,10 @@ class FileSource(ParsedSource[X_co]):
 
     @override
     def _parse(self) -> Iterator[Parsed]:
+        return (parsed for parsed, _ in self._parse_lines())
+
+    def _parse_lines(self) -> Iterator[tuple[Parsed, Sequence[str]]]:
+        """Parse all files; yield each record with its lines."""
         for number, file in enumerate(self._files):
             with open_lines(file, self.encoding) as lines:
                 read = self._open_parser(lines, number)
@@ -229,11 +275,11 @@ class FileSource(ParsedSource[X_co]):
                         example = read()
                         if example is not None:
                             lines.check_characters()
-                            yield Parsed(number, lines.first, self._name_record(lines.taken), example)
+                            yield Parsed(number, lines.first, self._name_record(lines.taken), example), lines.taken
                     except StopIteration:
                         break
                     except MalformedError as error:
-                        yield self._parse_problem(number, lines, error)
+                        yield self._parse_problem(number, lines, error), lines.taken
 
     def _parse_problem(self, number: int, lines: Lines, error: MalformedError) -> Parsed:
         try:

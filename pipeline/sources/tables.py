@@ -89,17 +89,45 @@ class TableSource(ParsedSource[X_co]):
         self._fields: Final[Fields[X_co]] = choose_fields(text, words, target, "text", inputs)
         self._columns: Final = [str(column) for column in self._fields.columns]
         with self._explain_errors(None):
-            names = self._read_names()
+            names = list(self._read_schema().names)
         for column in self._columns:
             find_column(column, names, self._file.name)
 
     @abstractmethod
-    def _read_names(self) -> list[str]:
-        """Return the names of all columns."""
-
-    @abstractmethod
     def _iterate_batches(self) -> Iterator[ArrowObject]:
         """Read the selected columns, some thousand rows at a time."""
+
+    @abstractmethod
+    def _iterate_all_columns(self) -> Iterator[ArrowObject]:
+        """Read all columns, in the same batches as the selected ones."""
+
+    def read_whole(self) -> Iterator[tuple[Sequence[Example[X_co] | Problem], ArrowObject]]:
+        """Read some thousand rows at a time, with all columns, and the problems of those that are skipped."""
+        with self._explain_errors(None):
+            batches = self._iterate_all_columns()
+        first = 1
+        while True:
+            self._file.check_unchanged()
+            with self._explain_errors(first):
+                rows = next(batches, None)
+                found = [] if rows is None else list(self._convert(rows, first))
+            if rows is None:
+                return
+            first += len(found)
+            yield [self._accept_or_report(parsed.record) for parsed in found], rows
+
+    def make_empty_batch(self) -> ArrowObject:
+        """Return a batch without rows, with the columns of the file."""
+        arrow = import_extra("pyarrow", extra="arrow", why=self.format)
+        return arrow.RecordBatch.from_pylist([], schema=self._read_schema())
+
+    @abstractmethod
+    def _read_schema(self) -> ArrowObject:
+        """Return the columns of the file with their types."""
+
+    def _accept_or_report(self, record: Example[X_co] | Problem) -> Example[X_co] | Problem:
+        example = self._replace(record) if isinstance(record, Problem) else record
+        return record if example is None else example
 
     @override
     def _parse(self) -> Iterator[Parsed]:
@@ -201,12 +229,16 @@ class Arrow(TableSource[X_co]):
         super().__init__(file, text, words, inputs, **options)
 
     @override
-    def _read_names(self) -> list[str]:
-        return list(self._open(None).schema.names)
+    def _read_schema(self) -> ArrowObject:
+        return self._open(None).schema
 
     @override
     def _iterate_batches(self) -> Iterator[ArrowObject]:
         return iter(self._get_rows().to_batches(max_chunksize=_BATCH))
+
+    @override
+    def _iterate_all_columns(self) -> Iterator[ArrowObject]:
+        return iter(self._open(None).read_all().to_batches(max_chunksize=_BATCH))
 
     # The mapped file serves as the table, so none is built.
 
@@ -304,14 +336,19 @@ class Parquet(TableSource[X_co]):
         super().__init__(file, text, words, inputs, **options)
 
     @override
-    def _read_names(self) -> list[str]:
+    def _read_schema(self) -> ArrowObject:
         with self._open() as file:
-            return list(file.schema_arrow.names)
+            return file.schema_arrow
 
     @override
     def _iterate_batches(self) -> Iterator[Any]:
         with self._open() as file:
             yield from file.iter_batches(batch_size=_BATCH, columns=self._columns)
+
+    @override
+    def _iterate_all_columns(self) -> Iterator[ArrowObject]:
+        with self._open() as file:
+            yield from file.iter_batches(batch_size=_BATCH)
 
     def _open(self) -> ArrowObject:
         parquet = import_extra("pyarrow.parquet", extra="arrow", why=self.format)

@@ -1,7 +1,7 @@
 """Text files with one record per line, as text or as JSON, and folders of text files."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, cast, final, overload
@@ -183,6 +183,14 @@ class JsonLines(FileSource[X_co]):
         return read
 
     @override
+    def parse_columns(self, lines: Sequence[str]) -> Mapping[str, object]:
+        return cast("Mapping[str, object]", json.loads("".join(lines)))
+
+    @override
+    def name_columns(self, value: object) -> Mapping[str, object]:
+        return cast("Mapping[str, object]", value) if self._fields.inputs else {str(self._fields.input): value}
+
+    @override
     def _get_options(self) -> tuple[object, ...]:
         return (self.encoding, self._fields)
 
@@ -227,6 +235,11 @@ class TextFolder(FileSource[str]):
         files, self._targets = _find_files(self.folder, pattern, target)
         self.files: list[Path] = files
         super().__init__(list(map(InputFile, self.files)), **options)
+
+    @property
+    @override
+    def has_lines(self) -> bool:
+        return False
 
     @override
     def target(self, index: int) -> Target:
