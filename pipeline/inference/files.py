@@ -1,0 +1,289 @@
+"""Predict the records of a file, and write them to another file with their predictions."""
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from hashlib import blake2b
+from os import PathLike
+from pathlib import Path
+from typing import IO, Any, Final, TypeVar, cast
+
+import attrs
+
+from pipeline.array_file import explain_failed_write
+from pipeline.checks.options import check_int
+from pipeline.core.chain import StreamChain
+from pipeline.data.rows import Example
+from pipeline.data.scores import Predictions
+from pipeline.errors import OptionError, PipelineError, SourceError
+from pipeline.inference.conllu_writer import ConlluWriter
+from pipeline.inference.file_journal import Journal, check_same, compute_model_digest, open_locked, read_journal, sync
+from pipeline.inference.file_records import Chunk, read_chunks
+from pipeline.inference.file_writers import CONLLU, ChunkWriter, ParquetWriter, make_writer
+from pipeline.inference.plain import Plain, find_heads, list_columns, to_columns
+from pipeline.sources.conll import Conllu
+from pipeline.sources.malformed import MAX_PROBLEMS, Problem, Skipped
+from pipeline.sources.parsed import ParsedSource
+from pipeline.sources.records import Records
+from pipeline.sources.source import Source
+from pipeline.text import escape_control_characters
+
+A = TypeVar("A")
+R = TypeVar("R")
+D = TypeVar("D")
+
+_CHUNK: Final = 4_096
+"""Records that are predicted and written together: enough for batches of rows of similar length."""
+
+
+@attrs.frozen
+class WrittenFile:
+    """Result of `predict_file`.
+
+    Attributes:
+        path: the file that was written.
+        rows: the number of records in it.
+        skipped: the malformed records that are not in it.
+        resumed_from: the number of records that an interrupted run had predicted before.
+    """
+
+    path: Path
+    rows: int
+    skipped: Skipped
+    resumed_from: int = 0
+
+    def __str__(self) -> str:
+        """Return the result as a sentence."""
+        before = f", {self.resumed_from:,} of them by an interrupted run" if self.resumed_from else ""
+        skipped = f"; {self.skipped}" if self.skipped.total else ""
+        return f"wrote {self.rows:,} predictions to {self.path}{before}{skipped}"
+
+
+def predict_file(
+    pipe: StreamChain[A, Predictions[R, D]],
+    source: Iterable[A],
+    output: str | PathLike[str],
+    *,
+    column: str | None = None,
+    resume: bool = True,
+    chunk_size: int = _CHUNK,
+    progress: bool | None = None,
+) -> WrittenFile:
+    r"""Predict all records of a source, and write them to a file with their predictions.
+
+    All columns of a file are kept, and `prediction` and `probability` are added; of other sources, and of parts of
+    files, the input and the target are kept. Several classes of a row, or one per word, are lists, with a probability
+    for each. With several heads, the columns have the names of the heads at their end. CoNLL-U gets the predictions in
+    one of its columns. Malformed records are treated as the source says (`on_bad_record`): skipped ones are not in the
+    output.
+
+    Records are read, predicted and written some thousand at a time, to a file beside the output (`OUTPUT.partial`),
+    which is moved to its place when it is complete. The same call continues an interrupted run; its result is that of
+    an uninterrupted run.
+
+    Args:
+        pipe: the pipe.
+        source: a source, or a list of inputs.
+        output: the file to write: .csv, .jsonl, .parquet (needs the extra `arrow`) or .conllu. An older file is
+            replaced at the end.
+        column: the name of the column of predictions; that of the probabilities has `_probability` at its end. For
+            CoNLL-U, the column to write: the target column of the source by default.
+        resume: continue an interrupted run; False begins again.
+        chunk_size: the number of records that are predicted together.
+        progress: show the progress on standard error; None shows it on a terminal.
+
+    Raises:
+        OptionError: if the output has no known suffix, is the input, or is unfinished and of another model.
+        RecordError: if a record is malformed, or does not fit the format.
+        SourceError: if a file cannot be read or written, or the input differs from that of the interrupted run.
+
+    Example:
+        >>> import pathlib
+        >>> from pipeline import Bucket, Labels, Pad, Tokenize, classifier
+        >>> from pipeline.sources import Csv
+        >>> folder = pathlib.Path(getfixture("tmp_path"))
+        >>> _ = (folder / "new.csv").write_text("id,text\n7,a fine film\n8,dull\n")
+        >>> tokenize, labels = Tokenize.train(["a fine dull film"]), Labels(["bad", "good"])
+        >>> pipe = tokenize >> Bucket(rows=8) >> Pad() >> classifier(tokenize.vocab_size, labels)
+        >>> written = predict_file(pipe, Csv(folder / "new.csv"), folder / "out.csv")
+        >>> written.rows, (folder / "out.csv").read_text().splitlines()[0]
+        (2, 'id,text,prediction,probability')
+    """
+    records = cast("Source[Any]", source) if isinstance(source, Source) else Records(source)
+    check_int("chunk_size", chunk_size, minimum=1)
+    path = Path(output)
+    _check_output(path, records)
+    made_by = {
+        "model": compute_model_digest(pipe),
+        "source": type(records).__name__,
+        "column": str(column),
+        "chunk_size": str(chunk_size),
+    }
+    run = _Run(pipe, records, path, column, made_by)
+    run.make_writer(None)  # to reject wrong options before any file is made
+    with show_progress(f"predicting {path.name}", progress) as advance:
+        return run.write(chunk_size, advance, resume=resume)
+
+
+@attrs.frozen
+class _Run:
+    """One call of `predict_file`."""
+
+    pipe: StreamChain[Any, Any]
+    source: Source[Any]
+    output: Path
+    column: str | None
+    made_by: Mapping[str, str]
+
+    @property
+    def partial(self) -> Path:
+        """The unfinished output."""
+        return self.output.with_name(f"{self.output.name}.partial")
+
+    @property
+    def journal(self) -> Path:
+        """How far it is."""
+        return self.output.with_name(f"{self.output.name}.partial.json")
+
+    def write(self, chunk_size: int, advance: Callable[[int], None], *, resume: bool) -> WrittenFile:
+        """Write all chunks that are not written yet, and move the output to its place."""
+        with open_locked(self.partial) as file:
+            found = self._find_journal(file.seek(0, 2)) if resume else None
+            before = done = found or Journal(self.made_by)
+            # A chunk that was cut off is written again.
+            file.truncate(before.size)
+            file.seek(before.size)
+            writer = self.make_writer(before.columns)
+            if isinstance(writer, ParquetWriter):
+                writer.read_schema(self.partial)
+            digest, problems, number = blake2b(digest_size=16), list[Problem](), 0
+            for number, chunk in enumerate(read_chunks(self.source, chunk_size), start=1):
+                digest.update(chunk.digest)
+                problems += chunk.problems[: MAX_PROBLEMS - len(problems)]
+                if number == before.chunks:
+                    self._check_input(same=digest.hexdigest() == before.digest)
+                elif number > before.chunks:
+                    done = self._write_chunk(file, writer, chunk, done, digest.hexdigest())
+                advance(len(chunk.examples))
+            self._check_input(same=number >= before.chunks)
+            writer.finish(self.partial, self.output)
+        self.journal.unlink(missing_ok=True)
+        return WrittenFile(self.output, done.rows, Skipped(done.skipped, tuple(problems)), before.rows)
+
+    def make_writer(self, columns: Sequence[str] | None) -> ChunkWriter:
+        """Return the writer for the output; `columns` are those of an unfinished one."""
+        if self.output.suffix.lower() != CONLLU:
+            return make_writer(self.output, columns)
+        target = self.source.target_column if isinstance(self.source, Conllu) else None
+        names = self.source.columns if isinstance(self.source, Conllu) and self.source.has_lines else None
+        return ConlluWriter(columns, names, (self.column or target or "upos").lower())
+
+    def _find_journal(self, size: int) -> Journal | None:
+        """Return the journal of the unfinished output; None if there is none, or less of the output than it says."""
+        journal = read_journal(self.journal)
+        if journal is None or journal.size > size or not journal.chunks:
+            return None
+        check_same(journal, self.made_by, self.partial)
+        return journal
+
+    def _check_input(self, *, same: bool) -> None:
+        if not same:
+            msg = (
+                f"the input has changed since {str(self.partial)!r} was begun; pass the same input to continue, or "
+                "resume=False to begin again."
+            )
+            raise SourceError(msg, file=str(self.partial))
+
+    def _write_chunk(
+        self, file: IO[bytes], writer: ChunkWriter, chunk: Chunk[Any], done: Journal, digest: str
+    ) -> Journal:
+        """Predict a chunk, append it to the output, and then record that it is there."""
+        predicted = self._predict(chunk)
+        added = list(dict.fromkeys(name for row in predicted for name in row))
+        added = added or [self._rename(name) for name in list_columns(self.pipe)]
+        with explain_failed_write(self.output):
+            file.write(writer.format_chunk(chunk, predicted, added))
+            sync(file)
+            kinds = Counter(done.skipped) + Counter(problem.kind for problem in chunk.problems)
+            done = attrs.evolve(
+                done,
+                chunks=done.chunks + 1,
+                size=file.tell(),
+                digest=digest,
+                rows=done.rows + len(chunk.examples),
+                skipped=dict(kinds),
+                columns=writer.columns,
+            )
+            done.save(self.journal)
+        return done
+
+    def _predict(self, chunk: Chunk[Any]) -> list[dict[str, Plain]]:
+        heads, found = find_heads(self.pipe), list[dict[str, Plain]]()
+        for prediction in self.pipe.predict(_Located(chunk), scores=True):
+            try:
+                columns = to_columns(prediction, heads)
+            except PipelineError as error:
+                msg = f"{chunk.places(len(found))}: {error}"
+                raise type(error)(msg, **error.details) from error
+            found.append({self._rename(name): value for name, value in columns.items()})
+        return found
+
+    def _rename(self, name: str) -> str:
+        """Return the name of a column with the name that the user chose for predictions."""
+        if self.column is None or self.output.suffix.lower() == CONLLU:
+            return name
+        kind, _, head = name.partition("_")
+        return self.column + ("_probability" if kind == "probability" else "") + (f"_{head}" if head else "")
+
+
+@attrs.frozen(eq=False)
+class _Located:
+    """The inputs of a chunk; errors about a row get its location from `where`."""
+
+    chunk: Chunk[Any]
+
+    def __iter__(self) -> Iterator[Example[Any]]:
+        return iter(self.chunk.examples)
+
+    def where(self, index: int) -> str:
+        """Return the location of a record."""
+        return self.chunk.places(index)
+
+
+@contextmanager
+def show_progress(title: str, wanted: bool | None) -> Generator[Callable[[int], None]]:
+    """Show a line with the number of records done and the speed, on standard error.
+
+    Args:
+        title: the text before it.
+        wanted: whether it is shown; None shows it on a terminal.
+    """
+    if not (sys.stderr.isatty() if wanted is None else wanted):
+        yield _ignore
+        return
+    from rich.console import Console  # noqa: PLC0415 - not needed without progress
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
+    columns = TextColumn("{task.completed:,} records, {task.speed:,.0f} per second")
+    with Progress(
+        SpinnerColumn(), TextColumn("{task.description}", markup=False), columns, TimeElapsedColumn(),
+        console=Console(stderr=True), transient=True,
+    ) as bar:  # fmt: skip
+        task = bar.add_task(escape_control_characters(title), total=None)
+        yield lambda count: bar.advance(task, count)
+
+
+def _ignore(_: int) -> None:
+    """Show nothing."""
+
+
+def _check_output(output: Path, source: Source[Any]) -> None:
+    if output.is_dir() or not output.parent.is_dir():
+        rule = "is a folder" if output.is_dir() else f"is in {str(output.parent)!r}, which is no folder"
+        msg = f"output must be a file in an existing folder, but {str(output)!r} {rule}; choose another path."
+        raise OptionError(msg, output=str(output))
+    paths: Sequence[Path] = source.paths if isinstance(source, ParsedSource) else []
+    if any(output.exists() and path.exists() and output.samefile(path) for path in paths):
+        msg = f"output must not be the input, got {str(output)!r} for both; choose another path."
+        raise OptionError(msg, output=str(output))
