@@ -17,6 +17,10 @@ from pipeline.data.states import Causal, MaybeCausal, Pooled, States
 from pipeline.data.values import Joint, MultiLabelScores, Values
 from pipeline.forecast.forecast import plan
 from pipeline.inference.attention_weights import AttentionWeights
+from pipeline.inference.column_predictor import ColumnPredictor
+from pipeline.inference.column_tokenizer import ColumnTokenizer
+from pipeline.inference.generate import Generation
+from pipeline.inference.step import StepCarry
 from pipeline.labels import Labels, Target
 from pipeline.models import classifier, language_model, matcher, tagger
 from pipeline.parts.attention import Attention
@@ -64,6 +68,8 @@ __all__ = [
     "ClassPrediction",
     "Classify",
     "ClassifyMultiLabel",
+    "ColumnPredictor",
+    "ColumnTokenizer",
     "Dropout",
     "EachStep",
     "Embed",
@@ -78,6 +84,7 @@ __all__ = [
     "FromFields",
     "FromIds",
     "FromNested",
+    "Generation",
     "Heads",
     "Hidden",
     "Identity",
@@ -110,6 +117,7 @@ __all__ = [
     "Sides",
     "Stage",
     "States",
+    "StepCarry",
     "StepPrediction",
     "StepScores",
     "Stream",
