@@ -6,6 +6,7 @@ from typing import Final, Protocol, TypeAlias, TypeVar, cast, final
 
 import attrs
 from torch import distributed
+from typing_extensions import TypeIs
 
 from pipeline.builtin.class_metrics import has_class_scores, has_step_scores
 from pipeline.builtin.span_f1 import has_span_tags
@@ -230,7 +231,7 @@ def choose_metrics(pipe: HasStages, metrics: MetricsOption | None = None) -> Met
         >>> list(choose_metrics(tagger(9, Labels(["O", "B-per", "I-per"]))).metrics)
         ['span_f1', 'accuracy']
     """
-    heads = _find_heads(pipe.stages)
+    heads = find_heads(pipe.stages)
     is_known = heads is not None
     several: tuple[str, ...] = () if heads is None or set(heads) == {""} else tuple(heads)
     if metrics is None:
@@ -253,6 +254,11 @@ def choose_metrics(pipe: HasStages, metrics: MetricsOption | None = None) -> Met
     return MetricGroup(made, several if is_known else None)
 
 
+def is_joint(predictions: Predictions[object, object]) -> TypeIs[Joint[object, object]]:
+    """Return whether predictions are those of several heads."""
+    return isinstance(predictions, Joint)
+
+
 def gather_over_ranks(value: A) -> list[A]:
     """Return the value of every rank, in the order of the ranks; every rank must call this.
 
@@ -265,15 +271,15 @@ def gather_over_ranks(value: A) -> list[A]:
     return cast("list[A]", found)
 
 
-def _find_heads(stages: Mapping[str, StageBase]) -> Mapping[str, StageBase] | None:
+def find_heads(stages: Mapping[str, StageBase]) -> Mapping[str, StageBase] | None:
     """Return the head of a pipe under the empty name, or several by name; None if none of them is known."""
     for stage in reversed([*stages.values()]):
         if isinstance(stage, Heads):
             # A head may be a chain that ends with it.
-            branches = {name: _find_heads({"": branch}) for name, branch in stage.branches.items()}
+            branches = {name: find_heads({"": branch}) for name, branch in stage.branches.items()}
             return {name: (found or {}).get("", stage.branches[name]) for name, found in branches.items()}
         if isinstance(stage, Chain):
-            inner = _find_heads(stage.stages)
+            inner = find_heads(stage.stages)
             if inner is not None:
                 return inner
         if isinstance(stage, Classify | Tag | NextToken | ClassifyMultiLabel | Regress):
@@ -296,7 +302,7 @@ def _choose_by_head(head: object) -> Sequence[str]:
 
 def _choose_by_predictions(predictions: Predictions[object, object]) -> dict[str, str]:
     """Return the registered names of the metrics of predictions, by the names under which to report them."""
-    if isinstance(predictions, Joint):
+    if is_joint(predictions):
         parts = predictions.parts
         return {
             f"{head}.{name}": each
@@ -363,7 +369,7 @@ def _select_head(predictions: Predictions[object, object], name: str) -> Predict
     Raises:
         OptionError: if its name does not begin with that of one of several heads.
     """
-    if not isinstance(predictions, Joint):
+    if not is_joint(predictions):
         return predictions
     parts = predictions.parts
     head = name.partition(".")[0]
