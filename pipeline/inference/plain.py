@@ -1,10 +1,13 @@
 """Predictions with their scores as plain values: columns of a table, and JSON."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias, cast
 
+import attrs
 import torch
+from typing_extensions import TypeIs
 
 from pipeline.core.chain import Chain, StreamChain
 from pipeline.data.predictions import ClassPrediction, JointPrediction, MultiLabelPrediction, StepPrediction
@@ -61,13 +64,11 @@ def to_columns(prediction: object, heads: Sequence[str] = ()) -> dict[str, Plain
         for name, part in zip(heads, parts, strict=True):
             found |= {f"{column}_{name}": value for column, value in to_columns(part).items()}
         return found
-    if isinstance(prediction, ClassPrediction):
-        one: ClassPrediction[Any] = prediction
-        return {_PREDICTION: check_plain(one.label), _PROBABILITY: check_plain(one.probability)}
-    if isinstance(prediction, MultiLabelPrediction):
-        several: MultiLabelPrediction[Any] = prediction
-        probabilities = dict(zip(several.names, _list_probabilities(several), strict=True))
-        labels = list(several.labels)
+    if _is_class(prediction):
+        return {_PREDICTION: check_plain(prediction.label), _PROBABILITY: check_plain(prediction.probability)}
+    if _is_multi_label(prediction):
+        probabilities = dict(zip(prediction.names, _list_probabilities(prediction), strict=True))
+        labels = list(prediction.labels)
         return {
             _PREDICTION: check_plain(labels),
             _PROBABILITY: check_plain([probabilities[label] for label in labels]),
@@ -95,37 +96,51 @@ def to_json(prediction: object, top: int, heads: Sequence[str] = ()) -> Plain:
     if isinstance(prediction, JointPrediction):
         parts = cast("JointPrediction[Any, Sequence[object]]", prediction).heads
         return {name: to_json(part, top) for name, part in zip(heads, parts, strict=True)}
-    if isinstance(prediction, ClassPrediction):
-        one: ClassPrediction[Any] = prediction
+    if _is_class(prediction):
         found: dict[str, Plain] = {
-            "label": check_plain(one.label),
-            _PROBABILITY: check_plain(one.probability),
-            "top": _list_top(one, top),
+            "label": check_plain(prediction.label),
+            _PROBABILITY: check_plain(prediction.probability),
+            "top": _list_top(prediction, top),
         }
-        if isinstance(one, StepPrediction) and one.span is not None:
-            found |= {"start": one.start, "end": one.end}
+        if isinstance(prediction, StepPrediction) and prediction.span is not None:
+            found |= {"start": prediction.start, "end": prediction.end}
         return found
-    if isinstance(prediction, MultiLabelPrediction):
-        several: MultiLabelPrediction[Any] = prediction
-        return {"labels": check_plain(list(several.labels)), "top": _list_top(several, top)}
+    if _is_multi_label(prediction):
+        return {"labels": check_plain(list(prediction.labels)), "top": _list_top(prediction, top)}
     steps = _get_steps(prediction)
     return [to_json(step, top) for step in steps] if steps is not None else check_plain(prediction)
 
 
-def to_plain(value: object) -> Plain:
-    """Return a prediction without scores as JSON; attrs classes and dataclasses become objects.
+def to_plain(prediction: object) -> Plain:
+    """Return a prediction as JSON without its scores; attrs classes and dataclasses become objects.
 
     Raises:
         ValuesError: if a number is NaN or infinite.
         OptionError: if it holds something else than plain values.
+
+    Example:
+        >>> to_plain(ClassPrediction("yes", 0.5, torch.tensor([0.0, 0.0]), ["yes", "no"])), to_plain((2.5, "no"))
+        ('yes', [2.5, 'no'])
     """
-    fields: object = getattr(type(value), "__attrs_attrs__", None) or getattr(type(value), "__dataclass_fields__", None)
-    if fields is not None:
-        names = [field if isinstance(field, str) else field.name for field in cast("Sequence[Any]", fields)]
-        return {name: to_plain(getattr(value, name)) for name in names}
-    if isinstance(value, tuple):
-        return [to_plain(each) for each in cast("tuple[object, ...]", value)]
-    return check_plain(value)
+    if _is_class(prediction):
+        return check_plain(prediction.label)
+    if _is_multi_label(prediction):
+        return check_plain(list(prediction.labels))
+    if isinstance(prediction, JointPrediction):
+        return to_plain(cast("JointPrediction[object, object]", prediction).prediction)
+    names = _list_fields(prediction)
+    if names:
+        return {name: to_plain(getattr(prediction, name)) for name in names}
+    if isinstance(prediction, list | tuple):
+        return [to_plain(each) for each in cast("Sequence[object]", prediction)]
+    return check_plain(prediction)
+
+
+def _list_fields(value: object) -> Sequence[str]:
+    """Return the names of the fields of an object of an attrs class or a dataclass; empty for other objects."""
+    if dataclasses.is_dataclass(value):
+        return [field.name for field in dataclasses.fields(value)]
+    return [field.name for field in attrs.fields(type(value))] if attrs.has(type(value)) else []
 
 
 def check_plain(value: object) -> Plain:
@@ -154,6 +169,14 @@ def check_plain(value: object) -> Plain:
         "head's `rows` and `scored_rows` yield such values."
     )
     raise OptionError(msg, prediction=type(value).__name__)
+
+
+def _is_class(value: object) -> TypeIs[ClassPrediction[Any]]:
+    return isinstance(value, ClassPrediction)
+
+
+def _is_multi_label(value: object) -> TypeIs[MultiLabelPrediction[Any]]:
+    return isinstance(value, MultiLabelPrediction)
 
 
 def _get_steps(prediction: object) -> Sequence[StepPrediction[Any]] | None:
