@@ -1,9 +1,12 @@
 """The weights of a pipe's attentions, computed from the inputs of its attention stages and poolings."""
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar, cast
+from pathlib import Path
+from typing import Final, TypeVar, cast
 
 import attrs
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
@@ -14,8 +17,8 @@ from pipeline.core.stage import Stage
 from pipeline.data.predictions import Span
 from pipeline.data.rows import FILLER
 from pipeline.data.states import MaybeCausal, States
-from pipeline.data.tensors import to_ints
-from pipeline.errors import CompositionError
+from pipeline.data.tensors import to_floats, to_ints
+from pipeline.errors import CompositionError, OptionError
 from pipeline.inference.in_order import Run, run_in_order
 from pipeline.inference.locator import Locator
 from pipeline.parts.attention import Attention
@@ -26,6 +29,9 @@ from pipeline.stages.pool import Pool
 
 A = TypeVar("A")
 C = TypeVar("C")
+
+_EMPTY: Final = "·"
+"""The label of a step without text, such as the end of a sentence."""
 
 
 @attrs.frozen(eq=False)
@@ -41,6 +47,69 @@ class AttentionWeights:
 
     weights: Mapping[str, Float[Tensor, "*query key"]]
     spans: Sequence[Span] | None
+
+    def plot(self, file: str | os.PathLike[str], tokens: Sequence[str], *, names: Sequence[str] | None = None) -> Path:
+        """Draw the weights as heat maps, one per stage: a row per query and a column per key. Needs the extra `plots`.
+
+        Args:
+            file: a path that ends in .svg, .png or .pdf.
+            tokens: the text of each step; or the whole text of the row, from which the steps are cut by their spans.
+            names: the stages to draw; all by default.
+
+        Raises:
+            MissingExtraError: if matplotlib is not installed.
+            OptionError: for a suffix of another format, if there is not one token per step, if a text is given but the
+                spans are not known, or if there is no such stage or no step.
+        """
+        from pipeline.pictures import draw_heat_map, draw_picture  # noqa: PLC0415 - opened for a picture only
+
+        shown = self._select(names)
+        steps = self._list_tokens(tokens, next(iter(shown.values())).shape[-1])
+        # A pooling has one row, and an attention one per step.
+        heights = [max(len(weights), 3) if weights.ndim > 1 else 3 for weights in shown.values()]
+        width = min(3 + 0.25 * len(steps), 20)
+        height = min(0.25 * sum(heights) + 1.2 * len(heights), 30)
+        with draw_picture(file, width=width, height=height) as figure:
+            panels = figure.subplots(len(shown), 1, height_ratios=heights, squeeze=False)[:, 0]
+            for axes, (name, weights) in zip(panels, shown.items(), strict=True):
+                table = weights.reshape(-1, weights.shape[-1])
+                rows = steps if weights.ndim > 1 else [name]
+                values = np.array([to_floats(row) for row in table.double()], np.float64)
+                draw_heat_map(axes, values, rows, steps, [[f"{value:.2f}" for value in row] for row in values])
+                axes.set_title(f"{name}: weight of each step", loc="left", fontsize=9, parse_math=False)
+        return Path(file)
+
+    def _select(self, names: Sequence[str] | None) -> Mapping[str, Tensor]:
+        """Return the weights of some stages.
+
+        Raises:
+            OptionError: if there is no such stage, or the row has no steps.
+        """
+        known = ", ".join(self.weights)
+        unknown = next((name for name in names or () if name not in self.weights), None)
+        if unknown is not None or (names is not None and not names):
+            msg = f"names must be some of the stages {known}, got {names!r}."
+            raise OptionError(msg, names=names)
+        shown = {name: self.weights[name] for name in names or self.weights}
+        if not all(weights.shape[-1] for weights in shown.values()):
+            raise OptionError("the row has no steps, so that there are no weights to draw.")
+        return shown
+
+    def _list_tokens(self, tokens: Sequence[str], steps: int) -> Sequence[str]:
+        """Return the text of each step.
+
+        Raises:
+            OptionError: if there is not one per step.
+        """
+        if isinstance(tokens, str):
+            if self.spans is None:
+                msg = "tokens must be one text per step, since their places in the text are not known; pass a list."
+                raise OptionError(msg)
+            tokens = [tokens[start:end] or _EMPTY for start, end in self.spans]
+        if len(tokens) != steps:
+            msg = f"tokens must have one text for each of {steps} steps, got {len(tokens)}; pass the steps of this row."
+            raise OptionError(msg, tokens=len(tokens), steps=steps)
+        return tokens
 
 
 class _Weigher(Locator):

@@ -1,4 +1,4 @@
-"""Test accuracy and macro F1 against plain loops over rows and steps."""
+"""Test accuracy, macro F1 and weighted F1 against plain loops over rows and steps."""
 
 import pytest
 import torch
@@ -36,7 +36,18 @@ def compute_macro_f1(targets: list[int], best: list[int]) -> float:
     return sum(scores) / len(scores)
 
 
-ORACLES = {"accuracy": compute_accuracy, "macro_f1": compute_macro_f1}
+def compute_weighted_f1(targets: list[int], best: list[int]) -> float:
+    """Average F1 over the targets: each counts the F1 of its class."""
+    known = [(target, found) for target, found in zip(targets, best, strict=True) if target != IGNORED]
+    scores: list[float] = []
+    for each, _ in known:
+        right = sum(target == found == each for target, found in known)
+        wrong = sum((target == each) != (found == each) for target, found in known)
+        scores.append(2 * right / (2 * right + wrong))
+    return sum(scores) / len(scores)
+
+
+ORACLES = {"accuracy": compute_accuracy, "macro_f1": compute_macro_f1, "weighted_f1": compute_weighted_f1}
 
 
 @pytest.mark.parametrize("name", ORACLES)
