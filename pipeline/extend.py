@@ -4,13 +4,14 @@ from pipeline.batching.policies import Policy
 from pipeline.checks.shapes import checked
 from pipeline.core.chain import Chain, StreamChain, TypePreservingChain, join
 from pipeline.core.stage import ModuleStage, Spec, Stage, StageBase, Stream, TypePreserving
+from pipeline.core.stepping import Memory, Stepping
 from pipeline.data.batches import Batch, Carry, Layout, Packed, Padded
 from pipeline.data.kinds import Hidden, Ids, K, Kind, Vectors
 from pipeline.data.metadata import BatchMetadata
 from pipeline.data.packing_order import PackingOrder
 from pipeline.data.rows import Example, Row
 from pipeline.data.scores import Predictions, Scores, StepScores
-from pipeline.data.states import Causal, MaybeCausal, Pooled, S, S_co, States, last_by_row
+from pipeline.data.states import Causal, MaybeCausal, Pooled, S, S_co, States, first_by_row, last_by_row
 from pipeline.errors import (
     CompositionError,
     OptionError,
@@ -86,6 +87,7 @@ __all__ = [
     "Kind",
     "Layout",
     "MaybeCausal",
+    "Memory",
     "Metric",
     "MetricFactory",
     "ModuleStage",
@@ -129,6 +131,7 @@ __all__ = [
     "States",
     "Status",
     "StepScores",
+    "Stepping",
     "Stream",
     "StreamChain",
     "Tokenizer",
@@ -142,6 +145,7 @@ __all__ = [
     "checked",
     "compact",
     "defer",
+    "first_by_row",
     "hookimpl",
     "join",
     "last_by_row",

@@ -2,7 +2,7 @@
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal, Self, TypedDict, TypeVar, cast, get_args
 
 import torch
@@ -14,6 +14,7 @@ from pipeline.extend import (
     Batch,
     Carry,
     Encoder,
+    Hidden,
     Kind,
     OptionError,
     Packed,
@@ -22,9 +23,12 @@ from pipeline.extend import (
     ShapeError,
     States,
     Vectors,
+    first_by_row,
+    last_by_row,
 )
 from pipeline_recurrent.engines.choose import EngineName, check_engine_name
 from pipeline_recurrent.engines.engine import STATES, Cell, Steps, Weights, make_zeros
+from pipeline_recurrent.operator import LAYER, run_layer
 from pipeline_recurrent.stack import StackCall, TorchModule, call_stack, install_forward, read_weights
 
 Merge = Literal["concat", "mean", "sum", "max", "mul"]
@@ -74,6 +78,12 @@ def _exclude_from_compile(function: F) -> F:
     return disable(function)
 
 
+def _run_while_tracing(function: F) -> F:
+    """Wrap a method without arguments so that a compiler calls it, and takes its result for a constant."""
+    wrap: Callable[[F], F] = getattr(torch.compiler, "assume_constant_result")  # noqa: B009 - as above
+    return wrap(function)
+
+
 class Recurrent(Encoder[S_co]):
     """An encoder that runs a stack of torch's recurrent layers over packed rows, with a choice of engines.
 
@@ -97,6 +107,8 @@ class Recurrent(Encoder[S_co]):
     """
 
     rnn: TorchModule
+    graph_weights: Mapping[str, Tensor]
+    exportable = True
 
     def __init__(
         self,
@@ -143,6 +155,7 @@ class Recurrent(Encoder[S_co]):
         self.num_layers: int = num_layers
         self.bidirectional: bool = bidirectional
         self.directions: int = 2 if bidirectional else 1
+        self.dropout: float = dropout
         self.merge: Merge = merge
         self.residual: bool = residual
         self.engine: EngineName = engine
@@ -161,6 +174,13 @@ class Recurrent(Encoder[S_co]):
             if layer_norm
             else None
         )
+
+    def get_config(self) -> Mapping[str, object]:
+        """Return the options with which this encoder can be made again."""
+        names = ("input_size", "hidden_size", "num_layers", "bidirectional", "residual", "merge", "engine")
+        shown = {name: cast("object", getattr(self, name)) for name in names}
+        # Of torch's module, since these two may be changed there.
+        return {**shown, "bias": self.rnn.bias, "dropout": self.rnn.dropout, "layer_norm": self.norms is not None}
 
     def load_torch(self, module: TorchModule) -> Self:
         """Copy the weights of a torch module, with their `requires_grad`, dtype, device, and the training mode.
@@ -187,16 +207,58 @@ class Recurrent(Encoder[S_co]):
         Raises:
             ShapeError: if the initial states, dtypes or devices do not fit.
             OptionError: if the engine was set by name and cannot compute the batch, the message says why; or if it is
-                exported by `torch.export`.
+                exported by `torch.export` while torch's tools have changed `rnn`.
         """
+        if torch.compiler.is_compiling() and self.explain_not_exportable() is None:
+            steps, carry = self._compute_in_graph(batch)
+            final = carry[0][-self.directions :]
+            if self.residual:
+                final = self._replace_final_in_graph(batch.with_values(steps), final)
+            return self._make_states(batch.with_values, steps, final, carry, None)
         # Inside a traced graph, torch 2.11 answers that it exports whenever it compiles.
         if torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling():
-            msg = (
-                f"torch.export cannot export {type(self).__name__}, because its loop over time depends on the lengths; "
-                "choose an encoder that declares exportable, or export nn.LSTM itself, with the weights of `rnn`."
-            )
+            msg = f"torch.export cannot export {type(self).__name__}, because its {self.explain_not_exportable()}."
             raise OptionError(msg)
         return self.read(batch.packed())
+
+    @_run_while_tracing
+    def explain_not_exportable(self) -> str | None:
+        """Return why a graph cannot contain this encoder, as a clause after "its"; None if it can."""
+        rnn: nn.Module = self.rnn
+        if not isinstance(rnn, nn.RNNBase) or type(rnn) not in (nn.LSTM, nn.GRU, nn.RNN):
+            return f"rnn is a {type(rnn).__name__}; remove parametrizations, and do not wrap or quantize it"
+        if any(getattr(rnn, hooks) for hooks in _HOOKS):
+            return "rnn has hooks, which a graph would leave out; remove them, for example with prune.remove"
+        if rnn.dropout != self.dropout or rnn.training != self.training:
+            return "rnn has another dropout or mode than the encoder; set both on the encoder"
+        # Read by graphs, as torch.compile rejects any access to an `nn.LSTM`. It is the module's own dictionary.
+        vars(self)["graph_weights"] = vars(rnn)["_parameters"]
+        return None
+
+    def _read_graph_weights(self) -> list[list[Weights]]:
+        """Return the weights of each direction of each layer without an access to `rnn`."""
+        names = [
+            [f"_l{layer}{suffix}" for suffix in ("", "_reverse")[: self.directions]] for layer in range(self.num_layers)
+        ]
+        held = self.graph_weights
+        return [
+            [
+                (
+                    held[f"weight_ih{name}"],
+                    held[f"weight_hh{name}"],
+                    held.get(f"bias_ih{name}"),
+                    held.get(f"bias_hh{name}"),
+                )
+                for name in layer
+            ]
+            for layer in names
+        ]
+
+    def onnx_functions(self) -> Mapping[str, Callable[..., object]]:
+        """Return the function that makes ONNX's operators of a layer, by the name of torch's operator."""
+        from pipeline_recurrent.onnx import make_layer_function  # noqa: PLC0415 - needs an extra
+
+        return {LAYER: make_layer_function()}
 
     def read(self, packed: Packed[Kind], tables: Sequence[Tensor] = ()) -> States[S_co]:
         """Return the hidden vectors, final states and carry of packed vectors; or of ids, with tables.
@@ -217,14 +279,54 @@ class Recurrent(Encoder[S_co]):
         final = carry[0][-self.directions :]
         if self.residual:
             final = self._replace_final(steps, packed.order, final)
+        return self._make_states(packed.with_values, steps, final, carry, engine)
+
+    def _make_states(
+        self,
+        with_values: Callable[[Tensor], Batch[Hidden]],
+        steps: Float[Tensor, "*axes hidden"],
+        final: Float[Tensor, "directions batch hidden"],
+        carry: Carry,
+        engine: str | None,
+    ) -> States[S_co]:
+        """Merge the directions, and return the states."""
         if not self.bidirectional:
             # A copy: callers may change the carry in place, which must not change the final states.
-            return self.make_states(packed.with_values(steps), final[0].clone(), carry=carry, engine=engine)
+            return self.make_states(with_values(steps), final[0].clone(), carry=carry, engine=engine)
         # Engines return the directions side by side, which is concat already.
         if self.merge != "concat":
-            steps = merge_directions(steps[:, : self.hidden_size], steps[:, self.hidden_size :], self.merge)
+            steps = merge_directions(steps[..., : self.hidden_size], steps[..., self.hidden_size :], self.merge)
         merged = merge_directions(final[0], final[1], self.merge)
-        return self.make_states(packed.with_values(steps), merged, carry=carry, engine=engine)
+        return self.make_states(with_values(steps), merged, carry=carry, engine=engine)
+
+    def _compute_in_graph(self, batch: Batch[Vectors]) -> tuple[Float[Tensor, "*axes hidden"], Carry]:
+        """Return the hidden vectors and the carry by the operator, in the layout of the batch."""
+        initial = batch.initial_carry or ()
+        ended: list[Carry] = []
+        # Autocast would choose the dtype of an engine's products; the operator computes in the dtype of the weights.
+        layers = self._read_graph_weights()
+        x: Tensor = batch.values.to(layers[0][0][0].dtype)
+        for number, weights in enumerate(layers):
+            first = number * self.directions
+            began = tuple(state[first : first + self.directions] for state in initial)
+            output, states = run_layer(x, batch.lengths, weights, began, self.cell, self.engine)
+            # As in LayeredEngine.run, but every operation is a part of the graph.
+            x = output + x if self.residual and number else output
+            if number < self.num_layers - 1:
+                if self.norms is not None:
+                    x = self.norms[number](x)
+                x = torch.dropout(x, self.dropout, train=self.training)
+            ended.append(states)
+        return x, tuple(torch.cat(states) for states in zip(*ended, strict=True))
+
+    def _replace_final_in_graph(
+        self, steps: Batch[Hidden], final: Float[Tensor, "directions batch hidden"]
+    ) -> Float[Tensor, "directions batch hidden"]:
+        """Return the last output vectors of the rows, as `_replace_final`; those of empty rows stay."""
+        last, first = last_by_row(steps).chunk(len(final), dim=-1), first_by_row(steps).chunk(len(final), dim=-1)
+        ends = torch.stack([last[0], first[1]] if self.bidirectional else [last[0]])
+        is_empty = (steps.order.lengths_on_device == 0).view(1, -1, 1)
+        return torch.where(is_empty, final, ends)
 
     def weights(self) -> list[list[Weights]]:
         """Return the weights of each direction of each layer."""

@@ -112,6 +112,17 @@ class _PlainLayer(Function):
             return None, *_differentiate(inputs, _Scanned(gates, tuple(extras), output), gradients, needed)
 
 
+def differentiate_layer(inputs: LayerInputs, gradients: Sequence[Tensor]) -> list[Tensor | None]:
+    """Compute a layer again, and return the gradients of `inputs.tensors`, without autograd.
+
+    Args:
+        inputs: the layer.
+        gradients: those of the output and of each final state.
+    """
+    needed = [tensor is not None for tensor in inputs.tensors]
+    return _differentiate(inputs, _scan(inputs), gradients, needed)
+
+
 # Torch leaves the type of `apply` open.
 _apply: Callable[..., Sequence[Tensor]] = attrgetter("apply")(_PlainLayer)
 

@@ -1,0 +1,90 @@
+"""The outputs of an exported model: plain tensors, read from the model's predictions."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias, cast, final
+
+import attrs
+from torch import Tensor
+
+from pipeline.data.batches import is_batch, unpack_values
+from pipeline.data.scores import Scores, StepScores
+from pipeline.data.states import MaybeCausal, Pooled, States
+from pipeline.data.values import Joint, MultiLabelScores, Values
+from pipeline.errors import ExportError
+from pipeline.labels import ClassIds
+
+Meaning: TypeAlias = Literal["classes", "labels", "numbers", "vectors"]
+"""What an output holds: scores of one class, scores of several classes, numbers, or vectors."""
+
+
+@final
+@attrs.frozen
+class Output:
+    """One tensor that an exported model returns.
+
+    Attributes:
+        name: its name.
+        meaning: what it holds.
+        axes: the names of its dynamic axes.
+        names: the class names, if it has any.
+        thresholds: for several classes, the probability from which each is predicted.
+    """
+
+    name: str
+    meaning: Meaning
+    axes: Sequence[str]
+    names: Sequence[str] | None = None
+    thresholds: Sequence[float] | None = None
+
+
+def read_outputs(result: object) -> dict[str, Tensor]:
+    """Return the tensors of a model's output; scores of steps are padded with zeros. Works in graphs.
+
+    Raises:
+        ExportError: if the output is of another type than those of this library.
+    """
+    if isinstance(result, Joint):
+        parts = cast("Mapping[str, object]", result.parts)
+        return {name: next(iter(read_outputs(part).values())) for name, part in parts.items()}
+    name, tensor = _read_output(result)
+    return {name: tensor}
+
+
+def _read_output(result: object) -> tuple[str, Tensor]:
+    if isinstance(result, StepScores):
+        scores = cast("StepScores[object]", result)
+        if scores.values.ndim == 3:
+            return "scores", scores.values
+        # Eager scores do not know the width of their batch: the longest row is as wide as is needed.
+        return "scores", unpack_values(scores.values, scores.order, scores.order.longest)
+    if isinstance(result, Scores | MultiLabelScores):
+        return "scores", cast("Scores[object]", result).values
+    if isinstance(result, Values | Pooled):
+        return ("vectors" if isinstance(result, Pooled) else "values"), cast("Pooled", result).values
+    if isinstance(result, States):
+        return "states", cast("States[MaybeCausal]", result).padded().values
+    if is_batch(result):
+        return "vectors", result.padded().values
+    msg = (
+        f"a model that returns {type(result).__name__} cannot be exported, because its tensors are not known; end it "
+        "with a head of this library, or with Pool."
+    )
+    raise ExportError(msg)
+
+
+def describe_outputs(result: object) -> list[Output]:
+    """Return a description of each tensor of `read_outputs`."""
+    if isinstance(result, Joint):
+        parts = cast("Mapping[str, object]", result.parts)
+        return [attrs.evolve(describe_outputs(part)[0], name=name) for name, part in parts.items()]
+    name, _ = _read_output(result)
+    is_per_step = isinstance(result, StepScores | States) or is_batch(result)
+    axes = ["batch", "time"] if is_per_step else ["batch"]
+    held: object = getattr(result, "names", None)
+    names = None if held is None or isinstance(held, ClassIds) else [str(each) for each in cast("Sequence[str]", held)]
+    if isinstance(result, MultiLabelScores):
+        thresholds = [float(each) for each in cast("MultiLabelScores[object]", result).thresholds]
+        return [Output(name, "labels", axes, names, thresholds)]
+    if isinstance(result, Scores | StepScores):
+        return [Output(name, "classes", axes, names)]
+    return [Output(name, "numbers" if isinstance(result, Values) else "vectors", axes)]

@@ -1,0 +1,72 @@
+"""Find the number of ids, or of features, that a model reads: an exported model states it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, cast
+
+from torch import nn
+
+from pipeline.core.stage import StageBase
+from pipeline.stages.each_step import EachStep
+from pipeline.stages.embed import Embed
+from pipeline.stages.embed_fields import EmbedFields
+from pipeline.stages.fields import Field
+from pipeline.stages.part_stage import PartStage
+
+INNER: Final = "[]"
+"""The part of a path that stands for the inner rows of nested ones."""
+
+
+def find_size(stages: Sequence[StageBase], path: Sequence[str]) -> int | None:
+    """Return the number of ids or features of one input, as the first stage that reads it declares; None if unknown.
+
+    Args:
+        stages: the stages that take the batch.
+        path: the names of the fields that lead to the input; `INNER` for inner rows.
+
+    Example:
+        >>> from pipeline import Dropout
+        >>> find_size([Embed(9, 4), Dropout()], [])
+        9
+    """
+    rest = list(path)
+    for stage in stages:
+        if isinstance(stage, Field):
+            if not rest or rest.pop(0) != cast("str", stage.field):
+                return None
+            continue
+        if isinstance(stage, EachStep):
+            return find_size([stage.inner], rest[1:]) if rest[:1] == [INNER] else None
+        inner = _list_inner(stage, rest)
+        if inner is not None:
+            branches, rest = inner
+            found = (find_size(branch, rest) for branch in branches)
+            return next((size for size in found if size is not None), None)
+        if rest:
+            continue
+        size = _get_size(stage)
+        if size is not None:
+            return size
+    return None
+
+
+def _list_inner(stage: StageBase, path: list[str]) -> tuple[list[list[StageBase]], list[str]] | None:
+    """Return the chains inside a stage that read its input, and the rest of the path; None if it has none."""
+    branches: Mapping[str, StageBase] | None = getattr(stage, "branches", None)
+    if isinstance(stage, EmbedFields):
+        name = path[0] if path else ""
+        return [[branch] for field, branch in stage.branches.items() if field == name], path[1:]
+    if branches is not None:
+        return [[branch] for branch in branches.values()], path
+    stages: Mapping[str, StageBase] | None = getattr(stage, "stages", None)
+    return None if stages is None else ([list(stages.values())], path)
+
+
+def _get_size(stage: StageBase) -> int | None:
+    if isinstance(stage, Embed):
+        return stage.weight.shape[0]
+    part: object = cast("PartStage[nn.Module]", stage).part if isinstance(stage, PartStage) else stage
+    for name in ("input_size", "num_embeddings", "size"):
+        size: object = getattr(part, name, None)
+        if isinstance(size, int):
+            return size
+    return None
