@@ -1,12 +1,14 @@
 """Group rows of similar length into batches, so that little of a batch is padding."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from typing import Final, TypeAlias, TypedDict, cast, final, get_args, overload
 
 import attrs
+import numpy.typing as npt
 from typing_extensions import Unpack, override
 
+from pipeline.batching.automatic import DEFAULT_STEPS, choose_budget
 from pipeline.batching.batches import Uneven
 from pipeline.batching.builder import PoolBatcher, SortedPool, compute_digest, describe_policy
 from pipeline.batching.cursor import StreamCursor
@@ -58,11 +60,16 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
     Each iteration is an epoch with an order of its own, fixed by the seed; see `set_epoch`. Prediction reads one pool
     at a time, in order.
 
+    Without a limit, as in `Bucket()`, a budget is chosen from the lengths of all rows: the largest one, up to 4,096
+    padded steps, with which an epoch has at least 100 batches. Longer rows are alone in their batch. Where the lengths
+    are not known before, in prediction and for an input without a length, it is 4,096 padded steps.
+
     Args:
         kind: the kind of the rows; `Ids` by default.
         policy: the limits of a batch, and the size of a pool of an input without a length (`batches_per_sort`).
         max_padded_steps: instead of a policy, the limit on a batch's padded steps: its rows times its longest row.
-        rows: instead of a policy, the limit on a batch's rows. Give this, `max_padded_steps` or both.
+        rows: instead of a policy, the limit on a batch's rows. Give this, `max_padded_steps` or both; without any
+            limit, one is chosen from the lengths.
         too_long: without a policy, what to do with a row longer than `max_padded_steps`: `raise` an error, let it be
             `alone` in a batch over the limit, `truncate` it, or `split` it into parts with the same row id, which are
             batched like rows. A class of the whole row goes with each part; rows with `Sides` cannot be split.
@@ -73,7 +80,7 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
         uneven: if ranks share the stream, what to do with the last rows that cannot be shared equally.
 
     Raises:
-        OptionError: if neither a policy nor `max_padded_steps` nor `rows` is given, or both are, or a number is too
+        OptionError: if a policy and one of its limits are given, `too_long` is given without a limit, a number is too
             small, or rows with `Sides` are to be split.
 
     Example:
@@ -84,6 +91,8 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
         >>> [[len(row) for row in batch] for batch in Bucket(policy=Rows(3), seed=None)(rows)]
         [[5, 4, 2], [1]]
     """
+
+    stepwise = True
 
     @overload
     def __init__(self: "Bucket[Ids]", **options: Unpack[BucketOptions]) -> None: ...
@@ -102,6 +111,8 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
         uneven: Uneven = "repeat",
     ) -> None:
         self.kind: Final = kind
+        self.automatic: Final = policy is None and max_padded_steps is None and rows is None
+        """Whether no limit was given, so that one is chosen from the lengths."""
         self.policy: Final = _make_policy(policy, max_padded_steps, rows, too_long)
         if self.policy.too_long == "split":
             reject_split(kind)
@@ -111,10 +122,29 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
         self.uneven: Final[Uneven] = uneven
         self._epochs: Final = EpochState(StreamCursor)
 
+    def get_config(self) -> Mapping[str, object]:
+        """Return the arguments with which this stage can be made again; the epoch is not among them."""
+        policy = None if self.automatic else self.policy
+        names = ("kind", "buffer_size", "seed", "uneven")
+        return {"policy": policy, **{name: getattr(self, name) for name in names}}
+
     @property
     def epoch(self) -> int:
         """The current epoch, or the next one if none has begun: with the seed, it determines the order."""
         return self._epochs.epoch
+
+    def choose_policy(self, lengths: npt.ArrayLike, *, max_padded_steps: int = DEFAULT_STEPS) -> Policy:
+        """Return the policy for rows of these lengths: the given one, or one that is chosen from them.
+
+        Args:
+            lengths: the number of steps of each row, or of both sides of each row.
+            max_padded_steps: the largest budget that may be chosen.
+
+        Example:
+            >>> print(Bucket().choose_policy([20] * 1_000), Bucket(rows=8).choose_policy([20] * 1_000))
+            Budget(too_long='alone', max_padded_steps=200) Rows(rows=8)
+        """
+        return choose_budget(lengths, max_padded_steps=max_padded_steps) if self.automatic else self.policy
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of the next iteration, up to its first batch.
@@ -167,7 +197,7 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
         return compute_digest(
             {
                 "stage": "Bucket",
-                "policy": describe_policy(self.policy),
+                "policy": "chosen from the lengths" if self.automatic else describe_policy(self.policy),
                 "seed": self.seed,
                 "buffer_size": self.buffer_size,
                 "uneven": self.uneven,
@@ -180,9 +210,7 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
         self, values: Iterable[Row[K]], at: StreamCursor, /, *, rank: int = 0, world_size: int = 1
     ) -> Iterator[tuple[list[Row[K]], StreamCursor]]:
         at = attrs.evolve(at, recipe=self._check_cursor(at, rank, world_size))
-        batcher = PoolBatcher(
-            self.policy, seed=self.seed, buffer_size=self.buffer_size, world_size=world_size, uneven=self.uneven
-        )
+        batcher = self._make_batcher(world_size, self.policy)
         longest = self.policy.limit() if self.policy.too_long == "raise" else None
         rows = self._check_rows(iterate(values), first=at.rows, longest=longest)
         count = find_length(values) if self.buffer_size is None else None
@@ -190,6 +218,11 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
         if len(at.position) == _PLAN_POSITION or (count is not None and not at.position):
             return self._make_plan(rows, count, batcher, at, rank)
         return self._make_batches(rows, batcher, at, rank)
+
+    def _make_batcher(self, world_size: int, policy: Policy) -> PoolBatcher:
+        return PoolBatcher(
+            policy, seed=self.seed, buffer_size=self.buffer_size, world_size=world_size, uneven=self.uneven
+        )
 
     def _make_plan(
         self, values: Iterator[_RowAndLengths[K]], count: int | None, batcher: PoolBatcher, at: StreamCursor, rank: int
@@ -215,7 +248,10 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
             raise OptionError(msg, rows=len(rows), planned=planned)
         if not rows:
             return
-        plan = batcher.make_plan([lengths for _, lengths in rows], epoch=at.epoch)
+        lengths = [lengths for _, lengths in rows]
+        if self.automatic:
+            batcher = self._make_batcher(batcher.world_size, self.choose_policy(lengths))
+        plan = batcher.make_plan(lengths, epoch=at.epoch)
         batches = _get_batches_of_rank(plan, rank, batcher.world_size)
         for index in range(done, len(batches)):
             is_last = index + 1 == len(batches)
@@ -287,8 +323,10 @@ def _make_policy(
         return Budget(max_padded_steps, rows=rows, too_long=too_long or "raise")
     if rows is not None:
         return Rows(rows, too_long=too_long or "raise")
-    msg = "Bucket needs a policy, max_padded_steps or rows, got none of them; try Bucket(max_padded_steps=4096)."
-    raise OptionError(msg)
+    if too_long not in {None, "alone"}:
+        msg = f"too_long={too_long!r} needs a limit to compare with, got none; pass Bucket(max_padded_steps=4096, ...)."
+        raise OptionError(msg, too_long=too_long)
+    return Budget(DEFAULT_STEPS, too_long="alone")
 
 
 def _fill_pool(rows: list[_RowAndLengths[K]], values: Iterator[_RowAndLengths[K]], batcher: PoolBatcher) -> bool:

@@ -290,7 +290,7 @@ def test_policies_and_pad_work_in_a_stock_loader(workers: int) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "Bucket needs a policy, max_padded_steps or rows, got none of them"),
+        ({"too_long": "truncate"}, "too_long=.truncate. needs a limit"),
         ({"max_padded_steps": 0}, "max_padded_steps must be an integer of at least 1, got 0"),
         ({"rows": -1}, "rows must be an integer of at least 1, got -1"),
         ({"rows": 2, "buffer_size": 0}, "buffer_size must be an integer of at least 1, got 0"),
