@@ -25,6 +25,7 @@ __all__ = [
     "StageError",
     "TargetError",
     "TextError",
+    "TrainingError",
     "UnknownNameError",
     "UnknownOptionError",
     "UnsizedError",
@@ -128,6 +129,10 @@ class WorkerError(PipelineError, RuntimeError):
     """A worker of a loader that died, timed out, or raised an error that cannot be pickled."""
 
 
+class TrainingError(PipelineError, RuntimeError):
+    """A training that cannot continue: a loss or gradients that are NaN or infinite."""
+
+
 class PlanError(PipelineError, ValueError):
     """A damaged plan file, or a file that is not a plan."""
 
@@ -142,3 +147,7 @@ class SaveError(PipelineError, ValueError):
 
 class LoadError(PipelineError, ValueError):
     """A saved folder or file that is damaged, malicious, of an unknown format, or of another type than expected."""
+
+
+class ExportError(PipelineError, ValueError):
+    """A model cannot be exported, or the exported one does not give its results."""

@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import groupby, pairwise
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast, final, overload
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import override
+from typing_extensions import Unpack, override
 
 from pipeline.core.contexts import temporary_mode
 from pipeline.core.naming import name_stages
@@ -26,14 +27,23 @@ from pipeline.core.running import (
 from pipeline.core.stage import I_contra, ModuleStage, O_co, Spec, Stage, StageBase, Stream, TypePreserving, is_stream
 from pipeline.data.iteration import SizedIterator, check_ordered, is_map_style, iterate
 from pipeline.data.rows import reject_single_text
-from pipeline.data.scores import Predictions
+from pipeline.data.scores import N, Predictions, StepScores
 from pipeline.errors import CompositionError
 from pipeline.labels import Labels
 
 if TYPE_CHECKING:
+    from pipeline.data.kinds import Kind
+    from pipeline.data.predictions import StepPrediction
     from pipeline.inference.attention_weights import AttentionWeights
+    from pipeline.inference.generate import Generation
+    from pipeline.inference.generate_options import GenerateOptions
+    from pipeline.inference.step import StepCarry
     from pipeline.summary.inspection import Inspection
     from pipeline.summary.summary import Summary
+    from pipeline.training.evaluation import Evaluation
+    from pipeline.training.history import History
+    from pipeline.training.metrics import MetricsOption
+    from pipeline.training.options import FitOptions
 
 A = TypeVar("A")
 D = TypeVar("D")
@@ -149,6 +159,34 @@ class Chain(_ChainBase, ModuleStage[I_contra, O_co], border=False):
     def forward(self, value: I_contra) -> O_co:
         return cast("O_co", run_stages(self._numbered(), value))
 
+    def step(self, value: "I_contra | Tensor", carry: "StepCarry | None" = None) -> "tuple[O_co, StepCarry]":
+        """Run the next steps of each row without running earlier ones again; return the output and a new carry.
+
+        The outputs equal those of the whole rows at these steps. Runs in evaluation mode without gradients. It needs
+        causal stages: a stateful encoder, `AttendEarlier`, heads per step such as `Tag` and `NextToken`.
+
+        Args:
+            value: one id or one vector per row, as a tensor; or a batch with any number of next steps per row, such as
+                a prompt.
+            carry: the carry that the call before returned; None at the beginning of the rows.
+
+        Raises:
+            CompositionError: if a stage cannot run step by step, or the carry is of another model.
+            ShapeError: if the value has another number of rows than the carry.
+
+        Example:
+            >>> from pipeline import language_model
+            >>> model, carry = language_model(9, embedding_dim=2, hidden_size=3), None
+            >>> for ids in torch.tensor([[5, 7], [5, 8]]):
+            ...     scores, carry = model.step(ids, carry)
+            >>> scores.values.shape, carry.steps.tolist()
+            (torch.Size([2, 9]), [2, 2])
+        """
+        from pipeline.inference.step import evaluating, run_steps  # noqa: PLC0415 - as in `_summarize`
+
+        with evaluating(self):
+            return run_steps(self.stages, value, carry)
+
     def inspect(self, value: I_contra) -> "Inspection":
         """Run one value through every stage, and return a table of each stage's output."""
         return self._inspect(value)
@@ -169,7 +207,12 @@ class StreamChain(_ChainBase, Stream[I_contra, O_co], border=False):
 
     A call yields outputs in the order of the stream, for example batches in the order of `Bucket`. `predict` yields
     one prediction per input, in the order of the inputs.
+
+    Attributes:
+        history: what happened in the last training; None before.
     """
+
+    history: "History | None" = None
 
     if TYPE_CHECKING:
 
@@ -224,6 +267,185 @@ class StreamChain(_ChainBase, Stream[I_contra, O_co], border=False):
 
         return (predict_with_scores if scores else predict)(self, self._predict, inputs)
 
+    def step(
+        self: "StreamChain[A, StepScores[N]]",
+        token: "int | Sequence[float] | Tensor | Kind",
+        carry: "StepCarry | None" = None,
+    ) -> "tuple[StepPrediction[N], StepCarry]":
+        """Predict the next step of one row without running earlier ones again; return the prediction and a new carry.
+
+        The row may be endless, such as the readings of a sensor. Predictions equal those of `predict` with
+        `scores=True`. For several rows at once, or several steps, use `Chain.step` of the model.
+
+        Args:
+            token: the next step: an id, a vector of features, or a sequence of one step, such as an event with fields.
+                Texts are not split here: pass the ids of a tokenizer one by one, bos first if the pipe adds it.
+            carry: the carry that the call before returned; None at the beginning of the row.
+
+        Raises:
+            CompositionError: if a stage cannot run step by step, or the carry is of another model.
+            ShapeError: if the token is not one step.
+            ValuesError: if a feature is NaN or infinite, or an id is out of range.
+
+        Example:
+            >>> from pipeline import Bucket, Encode, FromFeatures, Labels, Pad, Tag, Vectors
+            >>> model = Encode("gru", input_size=2, hidden_size=3) >> Tag(Labels(["on", "off"]))
+            >>> pipe, carry = FromFeatures() >> Bucket(Vectors, rows=8) >> Pad(Vectors) >> model, None
+            >>> for reading in ([0.5, 1.0], [0.25, 2.0]):
+            ...     prediction, carry = pipe.step(reading, carry)
+            >>> prediction.step, prediction.label in ("on", "off")
+            (1, True)
+        """
+        from pipeline.inference.step_row import step_row  # noqa: PLC0415 - as in `_summarize`
+
+        return step_row(self, token, carry)
+
+    def fit(
+        self: "StreamChain[A, Predictions[object, object]]",
+        train: Iterable[A],
+        *,
+        valid: Iterable[A] | None = None,
+        epochs: int = 10,
+        **options: "Unpack[FitOptions]",
+    ) -> "History":
+        """Train the weights on examples with targets, and return what happened in each epoch.
+
+        With validation data, the pipe has the weights of the best epoch afterwards, else those of the last one. The
+        mode of the pipe and the global random generators are restored. Everything random follows from the seed: on a
+        CPU, two runs have the same weights to the last bit.
+
+        Args:
+            train: the examples. They are read again in each epoch.
+            valid: examples for validation after each epoch.
+            epochs: the number of epochs.
+            options: see `FitOptions`.
+
+        Raises:
+            UnknownOptionError: for an option that does not exist.
+            OptionError: for an option outside its range, or if there are no rows to train on.
+            CompositionError: if the pipe has no model after its batches, or does not end with a head.
+            TargetError: if examples have no targets, or not those of the head.
+            TrainingError: if the loss or a gradient is NaN or infinite, with the batch and its rows.
+
+        Example:
+            >>> from pipeline import Bucket, Example, FromIds, Pad, classifier
+            >>> examples = [Example([2, 3], target=0), Example([4, 5, 6], target=1)] * 8
+            >>> pipe = FromIds() >> Bucket(rows=4) >> Pad() >> classifier(9, 2, hidden_size=8)
+            >>> history = pipe.fit(examples, valid=examples, epochs=5, learning_rate=0.02, progress=False)
+            >>> len(history), history.best.metrics["accuracy"], list(pipe.predict([[2, 3], [4, 5, 6]]))
+            (5, 1.0, [0, 1])
+        """
+        from pipeline.training.fit import fit  # noqa: PLC0415 - as in `_summarize`
+
+        return fit(self, train, valid=valid, epochs=epochs, options=options)
+
+    def evaluate(
+        self: "StreamChain[A, Predictions[object, object]]",
+        examples: Iterable[A],
+        *,
+        metrics: "MetricsOption | None" = None,
+        over_ranks: bool = False,
+    ) -> "Evaluation":
+        """Compute the loss and metrics on examples with targets.
+
+        Runs in evaluation mode without gradients, and restores the mode. Batches are those of prediction: a row that
+        exceeds the budget is alone. Rows without a target, or without steps, do not count; their number is stated.
+
+        Args:
+            examples: the examples.
+            metrics: a list of registered names, `Metric` objects and metrics of torchmetrics, or a mapping with the
+                names under which to report them. By default they follow from the head; see the page on training. With
+                several heads, names begin with that of the head: `["label.accuracy"]`.
+            over_ranks: share the batches among the ranks of `torch.distributed`, and return the result of all batches
+                on each of them. All ranks must call this with the same examples.
+
+        Raises:
+            TargetError: if no example has a target, or they are not those of the head or of a metric.
+            OptionError: if a metric is none of these.
+            CompositionError: if the pipe does not end with a head.
+
+        Example:
+            >>> from pipeline import Bucket, Example, FromIds, Labels, Pad, classifier
+            >>> labels = Labels(["ham", "spam"])
+            >>> pipe = FromIds() >> Bucket(rows=4) >> Pad(labels=labels) >> classifier(9, labels, hidden_size=8)
+            >>> evaluation = pipe.evaluate([Example([2, 3], "ham"), Example([4, 5], "spam"), Example([6], "ham")])
+            >>> evaluation.rows, list(evaluation.metrics), evaluation.confusion.counts.sum().item()
+            (3, ['accuracy', 'macro_f1'], 3)
+        """
+        from pipeline.training.evaluate import evaluate  # noqa: PLC0415 - as in `_summarize`
+
+        return evaluate(self, examples, metrics=metrics, over_ranks=over_ranks)
+
+    @overload
+    def generate(
+        self: "StreamChain[str, StepScores[int]]",
+        prompts: Iterable[str],
+        *,
+        scores: Literal[False] = False,
+        **options: "Unpack[GenerateOptions]",
+    ) -> Iterator[str]: ...
+    @overload
+    def generate(
+        self: "StreamChain[str, StepScores[int]]",
+        prompts: Iterable[str],
+        *,
+        scores: Literal[True],
+        **options: "Unpack[GenerateOptions]",
+    ) -> "Iterator[Generation[str]]": ...
+    @overload
+    def generate(
+        self: "StreamChain[list[int], StepScores[int]]",
+        prompts: "Iterable[Sequence[int] | Tensor]",
+        *,
+        scores: Literal[False] = False,
+        **options: "Unpack[GenerateOptions]",
+    ) -> Iterator[list[int]]: ...
+    @overload
+    def generate(
+        self: "StreamChain[list[int], StepScores[int]]",
+        prompts: "Iterable[Sequence[int] | Tensor]",
+        *,
+        scores: Literal[True],
+        **options: "Unpack[GenerateOptions]",
+    ) -> "Iterator[Generation[list[int]]]": ...
+    def generate(
+        self: "StreamChain[Any, StepScores[int]]",
+        prompts: Iterable[object],
+        *,
+        scores: bool = False,
+        **options: "Unpack[GenerateOptions]",
+    ) -> Iterator[Any]:
+        """Yield the continuation of each prompt by a language model, in the order of the prompts, lazily.
+
+        Each token is drawn from the model's scores after the ones before it. The past is not run again: a prompt is
+        read once, and then a step costs the same however long the row is, but for attention without a `window`, which
+        reads all earlier steps. Runs in evaluation mode without gradients, and restores the mode.
+
+        A prompt begins with bos if the pipe adds it. It is not truncated, and may be empty only with bos.
+
+        Args:
+            prompts: texts; or sequences of ids, if the pipe takes ids.
+            scores: yield a `Generation`, with the log-probability of each token.
+            options: see `GenerateOptions`; `max_new_tokens` is required.
+
+        Raises:
+            CompositionError: if a stage cannot run step by step, or the pipe does not end in scores per step.
+            OptionError: if an option is out of its range, or two exclude each other.
+            TextError: if `prompts` is one text, or a prompt has no tokens.
+
+        Example:
+            >>> from pipeline import Bucket, Pad, Shift, Tokenize, language_model
+            >>> tokenize = Tokenize.train(["to be or not to be"], bos=True, eos=True)
+            >>> pipe = tokenize >> Shift() >> Bucket(rows=8) >> Pad() >> language_model(tokenize.vocab_size)
+            >>> texts = list(pipe.generate(["to be", ""], max_new_tokens=5, top_k=3, seed=0))
+            >>> len(texts), all(len(text.split()) <= 5 for text in texts)
+            (2, True)
+        """
+        from pipeline.inference.generate import generate  # noqa: PLC0415 - as in `_summarize`
+
+        found = generate(self, prompts, **options)
+        return found if scores else (each.output for each in found)
+
     def vectors(self, inputs: Iterable[I_contra]) -> Iterator[Tensor]:
         """Yield the vector of each input, in the order of the inputs, lazily: the output of the last pooling.
 
@@ -263,6 +485,34 @@ class StreamChain(_ChainBase, Stream[I_contra, O_co], border=False):
         from pipeline.inference.attention_weights import compute_attention_weights  # noqa: PLC0415
 
         return compute_attention_weights(self, self._predict, inputs)
+
+    def save(self, folder: str | PathLike[str], *, replace: bool = True, card: str | None = None) -> None:
+        """Save the pipe as a folder of plain files: configuration, weights, tokenizer and a model card.
+
+        The folder is complete or as before, whatever happens, and can be read while it is replaced. `pipeline.load`
+        reads it. Parts of one's own are saved by the name under which a plugin offers them.
+
+        Args:
+            folder: the folder to write.
+            replace: whether a saved pipe that is there may be replaced.
+            card: text for the model card, in Markdown: what the model is for, and its limits.
+
+        Raises:
+            SaveError: if something of the pipe would be lost, such as a hook, or a part without a registered name.
+            FolderError: if the folder cannot be written, or has other files.
+
+        Example:
+            >>> import tempfile
+            >>> from pipeline import Bucket, FromIds, Pad, classifier, load
+            >>> pipe = FromIds() >> Bucket(rows=2) >> Pad() >> classifier(9, 2, hidden_size=3)
+            >>> folder = tempfile.mkdtemp()
+            >>> pipe.save(folder)
+            >>> list(load(folder, takes=list[int], gives=int).predict([[1]])) == list(pipe.predict([[1]]))
+            True
+        """
+        from pipeline.saving.save import save_pipe  # noqa: PLC0415 - as in `_summarize`
+
+        save_pipe(self, folder, replace=replace, card=card)
 
     def inspect(self, value: I_contra) -> "Inspection":
         """Run one input through every stage, and return a table of each stage's output."""

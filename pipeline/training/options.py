@@ -1,0 +1,280 @@
+"""The options of `fit`, checked, and as a fingerprint by which a checkpoint knows them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, cast, final, get_args
+
+import attrs
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from pipeline.checks.hints import describe
+from pipeline.checks.options import check_choice, check_int, check_optional_int
+from pipeline.data.tensors import to_floats
+from pipeline.errors import OptionError, UnknownOptionError
+from pipeline.text import suggest_name
+from pipeline.training.metrics import MetricsOption
+
+ParameterGroups: TypeAlias = list[dict[str, Any]]
+"""Groups of parameters with their own options, as torch's optimizers take them."""
+
+MakeOptimizer: TypeAlias = Callable[[ParameterGroups], Optimizer]
+"""Makes an optimizer of parameter groups, such as `lambda groups: torch.optim.NAdam(groups, lr=0.002)`."""
+
+MakeSchedule: TypeAlias = Callable[[Optimizer, int], object]
+"""Makes a scheduler of torch's for an optimizer and the number of optimizer steps of all epochs."""
+
+OptimizerName = Literal["adamw", "adam", "sgd"]
+ScheduleName = Literal["constant", "linear", "cosine"]
+Precision = Literal["float32", "bfloat16"]
+
+LEARNING_RATES: Final[Mapping[str, float]] = {"adamw": 1e-3, "adam": 1e-3, "sgd": 0.1}
+"""The default learning rate of each optimizer."""
+
+
+class FitOptions(TypedDict, total=False):
+    """The options of `fit`.
+
+    Attributes:
+        learning_rate: by default 0.001 for Adam and AdamW, 0.1 for SGD. An optimizer of your own has its own.
+        optimizer: `adamw` (by default), `adam`, `sgd` (with momentum 0.9), or a function that makes an optimizer of
+            parameter groups.
+        weight_decay: the decay of the weights, 0.01 by default. Biases, weights of one axis such as those of norms, and
+            embeddings have none. An optimizer of your own gets it in its groups.
+        schedule: the learning rate over the epochs: `constant` (by default), `linear` or `cosine` to 0, or a function
+            that makes a scheduler of torch's from the optimizer and the number of optimizer steps. The scheduler moves
+            once per optimizer step; a `ReduceLROnPlateau` once per epoch, with the monitored value.
+        warmup: how many optimizer steps the learning rate grows from 0 for: a number of them, or, below 1, their share.
+            For the schedules by name only.
+        max_grad_norm: the largest norm of all gradients together; 1.0 by default, None for no limit.
+        accumulate: the number of batches per optimizer step; the loss is the mean over the targets of all of them.
+        precision: `float32`, or `bfloat16` for autocast: weights stay in float32.
+        ema: the decay of an exponential moving average of the weights, such as 0.999. The averages are validated and
+            kept. None for no average.
+        metrics: names of registered metrics, metrics, or objects of torchmetrics, in a list or by name. By default
+            they follow from the head.
+        monitor: what decides which epoch is best: `loss` or the name of a metric. By default the head's main metric.
+        patience: the number of epochs without a better one after which training stops; None for never.
+        class_weights: the weight of each class in the loss, such as `labels.class_weights(targets)`, or `balanced` for
+            exactly that. For several heads, a mapping by head.
+        label_smoothing: the probability that is spread over all classes; 0 by default.
+        loss: other options of the head's loss by name, such as `{"kind": "huber"}`. For several heads, a mapping by
+            head.
+        seed: the seed of everything random: dropout, the order of the rows, workers. By default the order is that of
+            the bucket's seed, and the other seeds are 0.
+        device: the device to train on, where the pipe then stays; by default where it is.
+        num_workers: the number of processes that read and make batches; 0 for this one.
+        checkpoints: a folder for checkpoints, at the end of each epoch and after `checkpoint_every` optimizer steps.
+        checkpoint_every: the number of optimizer steps between checkpoints within an epoch; None for no such ones.
+        keep: the number of newest checkpoints to keep, 2 by default; that of the best epoch is kept besides.
+        resume: continue from the newest checkpoint, if there is one; or from the checkpoint in this folder.
+        progress: None shows a bar on a terminal, and elsewhere a line per epoch; True always a bar; False nothing.
+        log_csv: a file to which a line per epoch is written.
+        log_tensorboard: a folder for the logs of TensorBoard, which must be installed.
+    """
+
+    learning_rate: float | None
+    optimizer: OptimizerName | MakeOptimizer
+    weight_decay: float
+    schedule: ScheduleName | MakeSchedule
+    warmup: float
+    max_grad_norm: float | None
+    accumulate: int
+    precision: Precision
+    ema: float | None
+    metrics: MetricsOption | None
+    monitor: str | None
+    patience: int | None
+    class_weights: Tensor | Literal["balanced"] | Mapping[str, Tensor] | None
+    label_smoothing: float
+    loss: Mapping[str, object] | None
+    seed: int | None
+    device: torch.device | str | None
+    num_workers: int
+    checkpoints: str | PathLike[str] | None
+    checkpoint_every: int | None
+    keep: int
+    resume: bool | str | PathLike[str]
+    progress: bool | None
+    log_csv: str | PathLike[str] | None
+    log_tensorboard: str | PathLike[str] | None
+
+
+@final
+@attrs.frozen(kw_only=True, eq=False)
+class Settings:
+    """The options of `fit` with their defaults; see `FitOptions`."""
+
+    epochs: int
+    learning_rate: float | None = None
+    optimizer: OptimizerName | MakeOptimizer = "adamw"
+    weight_decay: float = 0.01
+    schedule: ScheduleName | MakeSchedule = "constant"
+    warmup: float = 0
+    max_grad_norm: float | None = 1.0
+    accumulate: int = 1
+    precision: Precision = "float32"
+    ema: float | None = None
+    metrics: MetricsOption | None = None
+    monitor: str | None = None
+    patience: int | None = None
+    class_weights: Tensor | Literal["balanced"] | Mapping[str, Tensor] | None = None
+    label_smoothing: float = 0.0
+    loss: Mapping[str, object] | None = None
+    seed: int | None = None
+    device: torch.device | str | None = None
+    num_workers: int = 0
+    checkpoints: str | PathLike[str] | None = None
+    checkpoint_every: int | None = None
+    keep: int = 2
+    resume: bool | str | PathLike[str] = False
+    progress: bool | None = None
+    log_csv: str | PathLike[str] | None = None
+    log_tensorboard: str | PathLike[str] | None = None
+
+    @classmethod
+    def of(cls, epochs: int, options: Mapping[str, object]) -> Self:
+        """Check the options of `fit`.
+
+        Raises:
+            UnknownOptionError: for a name that is no option.
+            OptionError: for a value outside its range.
+        """
+        names = [field.name for field in attrs.fields(cls) if field.name != "epochs"]
+        unknown = next((name for name in options if name not in names), None)
+        if unknown is not None:
+            msg = f"fit has no option {unknown!r}; its options are {', '.join(names)}."
+            raise UnknownOptionError(msg + suggest_name(unknown, names, _ALIASES), option=unknown)
+        return cls(**cast("dict[str, Any]", {"epochs": epochs, **options}))
+
+    def __attrs_post_init__(self) -> None:
+        check_int("epochs", self.epochs, minimum=1)
+        check_int("accumulate", self.accumulate, minimum=1)
+        check_int("num_workers", self.num_workers, minimum=0)
+        check_int("keep", self.keep, minimum=1)
+        for name in ("patience", "checkpoint_every"):
+            check_optional_int(name, getattr(self, name), minimum=1)
+        check_optional_int("seed", self.seed, minimum=0)
+        check_choice("precision", self.precision, get_args(Precision))
+        for name, kind in (("optimizer", OptimizerName), ("schedule", ScheduleName)):
+            if not callable(getattr(self, name)):
+                check_choice(name, getattr(self, name), get_args(kind))
+        _check_number("learning_rate", self.learning_rate, above=0, optional=True)
+        _check_number("weight_decay", self.weight_decay, least=0)
+        _check_number("warmup", self.warmup, least=0)
+        _check_number("max_grad_norm", self.max_grad_norm, above=0, optional=True)
+        _check_number("ema", self.ema, above=0, below=1, optional=True)
+        _check_number("label_smoothing", self.label_smoothing, least=0, below=1)
+        self._reject_contradictions()
+
+    def _reject_contradictions(self) -> None:
+        if self.warmup and callable(self.schedule):
+            msg = "warmup is for schedules by name, got a function as well; let the function's scheduler warm up."
+            raise OptionError(msg, warmup=self.warmup)
+        if self.learning_rate is not None and callable(self.optimizer):
+            msg = "learning_rate is for optimizers by name, got a function as well; set it in the function: lr=..."
+            raise OptionError(msg, learning_rate=self.learning_rate)
+        if self.checkpoints is None and (self.resume or self.checkpoint_every):
+            name = "resume" if self.resume else "checkpoint_every"
+            msg = f"{name} needs a folder of checkpoints, got none; pass checkpoints=folder as well."
+            raise OptionError(msg, **{name: getattr(self, name)})
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of an optimizer by name."""
+        if self.learning_rate is not None or callable(self.optimizer):
+            return self.learning_rate or 0.0
+        return LEARNING_RATES[self.optimizer]
+
+    def fingerprint(self) -> dict[str, str]:
+        """Return the options that change the weights, as text, to compare them with those of a checkpoint.
+
+        The number of epochs is one of them if the learning rate depends on it.
+        """
+        found = {name: _describe(getattr(self, name)) for name in _DECISIVE}
+        found["learning_rate"] = repr(self.rate)
+        if self.schedule != "constant":
+            found["epochs"] = str(self.epochs)
+        return found
+
+
+# Names of other libraries' options, in lower case without signs.
+_ALIASES: Final = {
+    "lr": "learning_rate",
+    "gradclip": "max_grad_norm",
+    "gradientclipval": "max_grad_norm",
+    "clipnorm": "max_grad_norm",
+    "gradientaccumulationsteps": "accumulate",
+    "accumulategradbatches": "accumulate",
+    "earlystopping": "patience",
+    "scheduler": "schedule",
+    "verbose": "progress",
+    "checkpoint": "checkpoints",
+    "logdir": "log_tensorboard",
+    "workers": "num_workers",
+    "classweight": "class_weights",
+    "bf16": "precision",
+}
+
+_DECISIVE: Final = (
+    "optimizer",
+    "weight_decay",
+    "schedule",
+    "warmup",
+    "max_grad_norm",
+    "accumulate",
+    "precision",
+    "ema",
+    "metrics",
+    "monitor",
+    "patience",
+    "class_weights",
+    "label_smoothing",
+    "loss",
+    "seed",
+)
+
+
+def _describe(value: object) -> str:
+    """Return a value as text that is equal in the next process: without the addresses of objects."""
+    if isinstance(value, Tensor):
+        return f"tensor({to_floats(value.flatten().double())})"
+    if isinstance(value, Mapping):
+        items = cast("Mapping[object, object]", value).items()
+        return f"{{{', '.join(f'{key!r}: {_describe(each)}' for key, each in items)}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_describe, cast('Sequence[object]', value)))}]"
+    if value is None or isinstance(value, str | int | float):
+        return repr(value)
+    # Of a function or an object, the name: its code cannot be compared.
+    named: object = getattr(value, "__qualname__", None) or type(value).__qualname__
+    return str(named)
+
+
+def _check_number(
+    name: str,
+    value: object,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    optional: bool = False,
+) -> None:
+    if value is None and optional:
+        return
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and value == value  # noqa: PLR0124 - NaN
+    number = value if isinstance(value, int | float) else 0
+    fits = (
+        is_number
+        and (least is None or number >= least)
+        and (above is None or number > above)
+        and (below is None or number < below)
+        and number != float("inf")
+    )
+    if not fits:
+        limits = [("at least", least), ("above", above), ("below", below)]
+        rule = " and ".join(f"{word} {limit:g}" for word, limit in limits if limit is not None)
+        got = repr(value) if isinstance(value, int | float | str) else describe(value)
+        msg = f"{name} must be a number {rule}{', or None' if optional else ''}, got {got}."
+        raise OptionError(msg, **{name: value})
