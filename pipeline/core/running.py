@@ -1,7 +1,7 @@
 """Run values through the stages of a chain; errors name the stage, and the file and line of the row."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import count
 from typing import Any, Final, TypeAlias, TypeVar, cast
 
@@ -95,6 +95,23 @@ def run_stages(
                 raise named from error
             raise
     return value
+
+
+@contextmanager
+def naming_stage(number: int, stage: object) -> Generator[None]:
+    """Name a stage in the errors that are raised while it runs in a way of its own.
+
+    Raises:
+        StageError: if it raised StopIteration.
+    """
+    try:
+        yield
+    except Exception as error:
+        named = explain_error(error, stage) or error
+        _name_stage(named, number, stage)
+        if named is not error:
+            raise named from error
+        raise
 
 
 def map_stages(

@@ -65,6 +65,8 @@ class StageBase:
 
     name: str | None = None
     """The stage's name in a chain and in its state-dict; the snake-case name of its class if None."""
+    stepwise: bool = False
+    """Whether each step of its output depends on the same step of its input only, so that `Chain.step` may call it."""
 
     def __init_subclass__(cls, *, border: bool = True, **options: object) -> None:
         """Add checks around `forward` and `__call__`. Chains opt out with `border=False`: their stages have them."""

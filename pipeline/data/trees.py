@@ -37,6 +37,8 @@ _PYTREE_CHILDREN: Final = (
     "fields",
     "inner",
     "parts",
+    "keys",
+    "memories",
 )
 """The fields with tensors that move and are differentiated. All other fields go into the pytree's context."""
 

@@ -13,6 +13,7 @@ from typing_extensions import override
 from pipeline.checks.hints import describe
 from pipeline.checks.switches import checks_enabled
 from pipeline.core.stage import ModuleStage, Spec, TypePreserving
+from pipeline.core.stepping import Stepping
 from pipeline.data.batches import Layout
 from pipeline.data.states import MaybeCausal, S, States
 from pipeline.errors import OptionError, ShapeError
@@ -26,6 +27,7 @@ from pipeline.parts.attention import Attention
 from pipeline.registry import registry
 from pipeline.registry.catalogue import Catalogue
 from pipeline.stages.part_stage import PartStage
+from pipeline.stages.memories import EarlierSteps
 from pipeline.stages.query_chunks import MEMORY, QueryChunks, check_memory, concatenate
 
 # In AttendEarlier, a block of queries shares its keys, so about half of the scores within the block are masked and
@@ -193,7 +195,11 @@ class Attend(AttentionStage, ModuleStage[States[MaybeCausal], States[MaybeCausal
 
 
 @final
-class AttendEarlier(AttentionStage, TypePreserving[States[MaybeCausal]]):
+class AttendEarlier(
+    AttentionStage,
+    TypePreserving[States[MaybeCausal]],
+    Stepping[States[MaybeCausal], States[MaybeCausal], EarlierSteps],
+):
     """Let every step attend to the earlier steps of its row, or to a window of them: not to itself or later steps.
 
     The first step has no earlier one, and attends to itself only.
@@ -312,3 +318,45 @@ class AttendEarlier(AttentionStage, TypePreserving[States[MaybeCausal]]):
             ShapeError: if the states have another size than the attention's input size.
         """
         return self._attend(value)
+
+    @override
+    def step(
+        self, value: States[MaybeCausal], memory: EarlierSteps | None, /
+    ) -> tuple[States[MaybeCausal], EarlierSteps]:
+        """Return the contexts of the next steps of each row, and the memory of the steps that later ones may attend to.
+
+        Without a `window` the memory grows with each step, and so does the time that a step takes.
+
+        Raises:
+            CompositionError: if the attention's input size is not known yet.
+            ShapeError: if the states have another size than the attention's input size.
+        """
+        rows = value.padded()
+        values, attention = rows.values, self.get_part(rows.values.shape[-1])
+        query, key = (values, values) if attention.overrides_mixing else attention.project(values, values)
+        keys = None if key is values else key
+        before = EarlierSteps.make_empty(values, keys) if memory is None else memory
+        earlier = before.append(values, keys, value.lengths, self.window)
+        if memory is None or not value.order.steps:
+            return self(value), earlier
+        contexts = self._attend_to(attention, query, earlier, value.lengths)
+        return value.with_values(rows.with_values(contexts), stage=type(self).__name__), earlier
+
+    def _attend_to(
+        self, attention: Attention, query: Float[Tensor, "batch time inner"], earlier: EarlierSteps, lengths: Tensor
+    ) -> Float[Tensor, "batch time hidden"]:
+        """Return the contexts of the newest steps, whose queries are given, from the stored steps."""
+        mask = earlier.mask(lengths, self.window)
+        stored = mask.shape[2]
+        values = earlier.values[:, :stored]
+        keys = values if earlier.keys is None else earlier.keys[:, :stored]
+        chunks = QueryChunks.of(attention, query, keys=stored, block=None, memory=self.memory)
+        found: list[Tensor] = []
+        for some, k, v, allowed in chunks.split_rows(query, keys, values, mask):
+            parts = [(some[:, queries], allowed[:, queries]) for queries in chunks.split_queries(query.shape[1])]
+            contexts = [
+                attention(part, k, only) if attention.overrides_mixing else attention.mix(part, k, v, only)
+                for part, only in parts
+            ]
+            found.append(concatenate(contexts, 1))
+        return concatenate(found, 0)

@@ -52,6 +52,8 @@ class BPTTWindows(Resumable[Row[K], list[Row[K]]]):
         [(0, 4, 1), (2, 2, 1)]
     """
 
+    stepwise = True
+
     @overload
     def __init__(self: "BPTTWindows[Ids]", *, rows: int, steps: int) -> None: ...
     @overload

@@ -33,6 +33,7 @@ class Branching(nn.Module):
                 self._branches[name] = child
             else:
                 self._branches[name] = stage
+        setattr(self, "stepwise", all(getattr(each, "stepwise", False) for each in branches.values()))  # noqa: B010
 
     @property
     def branches(self) -> Mapping[str, StageBase]:

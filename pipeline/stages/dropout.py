@@ -39,6 +39,8 @@ class Dropout(nn.Module, TypePreserving[Batch[Hidden] | States[MaybeCausal] | Po
         1
     """
 
+    stepwise = True  # in evaluation mode, in which `Chain.step` runs
+
     def __init__(self, p: float = 0.5, *, per: Literal["step", "row"] = "step") -> None:
         super().__init__()
         if not 0 <= p < 1:

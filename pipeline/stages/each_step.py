@@ -37,6 +37,8 @@ class EachStep(ModuleStage[Batch[Nested[K]], Batch[Vectors]], Generic[K]):
         torch.Size([1, 2, 10])
     """
 
+    stepwise = True
+
     def __init__(self, inner: Stage[Packed[K], Pooled], *, name: str | None = None) -> None:
         super().__init__()
         self.name = name

@@ -35,6 +35,8 @@ class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
     """
 
     def __init__(self, num_embeddings: int, embedding_dim: int, *, name: str | None = None) -> None:
+    stepwise = True
+
         super().__init__()
         for option, number in (("num_embeddings", num_embeddings), ("embedding_dim", embedding_dim)):
             if number < 1:

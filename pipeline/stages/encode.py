@@ -11,6 +11,7 @@ from pipeline.checks.hints import describe
 from pipeline.checks.switches import checks_enabled
 from pipeline.core.stage import ModuleStage, Spec
 from pipeline.data.batches import Batch
+from pipeline.core.stepping import Stepping
 from pipeline.data.kinds import Hidden, Kind, Vectors
 from pipeline.data.rows import FILLER
 from pipeline.data.states import Causal, MaybeCausal, S, S_co, States
@@ -20,6 +21,7 @@ from pipeline.registry import registry
 from pipeline.registry.catalogue import Catalogue
 from pipeline.stages.part_stage import PartStage
 
+from pipeline.stages.memories import EncoderCarry
 H_contra = TypeVar("H_contra", bound=Hidden, contravariant=True, default=Vectors)
 
 _PROBE_SIZE: Final = 64
@@ -27,7 +29,12 @@ _PROBE_SIZE: Final = 64
 
 
 @final
-class Encode(PartStage[Encoder[S_co]], ModuleStage[Batch[H_contra], States[S_co]], Generic[S_co, H_contra]):
+class Encode(
+    PartStage[Encoder[S_co]],
+    ModuleStage[Batch[H_contra], States[S_co]],
+    Stepping[Batch[H_contra], States[S_co], EncoderCarry],
+    Generic[S_co, H_contra],
+):
     """Encode packed or padded vectors: one hidden vector per step, and each row's final state.
 
     Args:
@@ -163,6 +170,28 @@ class Encode(PartStage[Encoder[S_co]], ModuleStage[Batch[H_contra], States[S_co]
                 f"the batch has an initial_carry, but encoder {self.part_name!r} is not stateful and would ignore it; "
                 "leave it out, or declare stateful = True in an encoder that starts from batch.initial_carry."
             )
+    @override
+    def step(self, value: Batch[H_contra], memory: EncoderCarry | None, /) -> tuple[States[S_co], EncoderCarry]:
+        """Return the states of the next steps of each row; the encoder starts from its carry.
+
+        Raises:
+            CompositionError: if the encoder is not causal, or is not stateful.
+        """
+        encoder = self.get_part(value.values.shape[-1])
+        lacks = "stateful" if encoder.causal else "causal"
+        if not getattr(encoder, lacks):
+            why = "its steps depend on later ones" if lacks == "causal" else "it does not start from a carry"
+            msg = (
+                f"encoder {self.part_name!r} must be {lacks} to run step by step, but {why}; choose one that declares "
+                f'{lacks}, such as "lstm".'
+            )
+            raise CompositionError(msg, encoder=self.part_name)
+        states = self(value if memory is None else attrs.evolve(value, initial_carry=memory.carry))
+        if states.carry is None:
+            msg = f"encoder {self.part_name!r} declares stateful, but returned no carry; return States(..., carry=...)."
+            raise CompositionError(msg, encoder=self.part_name)
+        return states, EncoderCarry(states.carry)
+
             raise ShapeError(msg, argument="initial")
         if not encoder.empty_rows and int(value.lengths.min()) == 0:
             row = int(value.metadata.row_ids[int(value.lengths.argmin())])

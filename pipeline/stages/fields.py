@@ -143,6 +143,7 @@ class Field(ModuleStage[Batch[E], Batch[K]], Generic[E, K]):
         self.record = record
         self.field = field
         self.kind: type[Kind] = record.get_kinds()[field]
+        self.stepwise: bool = record.aligned
 
     @override
     def build(self, spec: Spec, /) -> Spec:

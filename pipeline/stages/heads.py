@@ -191,6 +191,8 @@ class Tag(_ClassHead, ModuleStage[States[MaybeCausal], StepScores[N]]):
             order=steps.order,
         )
 
+    stepwise = True
+
 
 @final
 class NextToken(_ClassHead, ModuleStage[States[Causal], StepScores[int]]):
@@ -240,6 +242,8 @@ class NextToken(_ClassHead, ModuleStage[States[Causal], StepScores[int]]):
 
     @override
     def forward(self, value: States[Causal]) -> StepScores[int]:
+    stepwise = True
+
         """Return the scores of the token after each step.
 
         Raises:

@@ -30,6 +30,8 @@ class Identity(ModuleStage[Batch[Vectors], Batch[Vectors]]):
         True
     """
 
+    stepwise = True
+
     def __init__(self, size: int | None = None) -> None:
         super().__init__()
         self.size: Final = None if size is None else check_int("size", size, minimum=1)

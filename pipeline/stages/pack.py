@@ -30,6 +30,8 @@ class Pack(ModuleStage[Padded[K], Packed[K]]):
     """
 
     @overload
+    stepwise = True
+
     def __init__(self: "Pack[Ids]") -> None: ...
     @overload
     def __init__(self, kind: type[K]) -> None: ...
@@ -70,6 +72,8 @@ class Unpack(ModuleStage[U_contra, Padded[K]], Generic[U_contra, K]):
     """
 
     @overload
+    stepwise = True
+
     def __init__(self: "Unpack[Packed[Hidden] | States[MaybeCausal], Hidden]") -> None: ...
     @overload
     def __init__(self: "Unpack[Packed[Ids], Ids]", kind: type[Ids]) -> None: ...

@@ -22,6 +22,8 @@ class Shift(Stage[Row[Ids], Row[Ids]]):
         [6, 7, None]
     """
 
+    stepwise = True
+
     @override
     def build(self, spec: Spec, /) -> Spec:
         return spec
