@@ -28,6 +28,7 @@ from pipeline.parts.encoder import Encoder
 from pipeline.parts.pooling import Pooling
 from pipeline.parts.tokenizer import Tokenizer
 from pipeline.registry import choose_plugins
+from pipeline.saving.load import load
 from pipeline.stages.attend import Attend, AttendEarlier
 from pipeline.stages.bptt_windows import BPTTWindows
 from pipeline.stages.bucket import Bucket
@@ -138,6 +139,7 @@ __all__ = [
     "classifier",
     "errors",
     "language_model",
+    "load",
     "matcher",
     "plan",
     "read",

@@ -93,6 +93,28 @@ class HuggingFaceTokenizer(Tokenizer):
             raise OptionError(msg, file=str(file)) from error
         return cls(tokenizer, **(_find_special_tokens(tokenizer) | tokens))
 
+    @classmethod
+    def parse(cls, text: str, **tokens: Unpack[SpecialTokens]) -> "HuggingFaceTokenizer":
+        """Make a tokenizer of the text of a `tokenizer.json`, as `read` does.
+
+        Raises:
+            OptionError: if the text is not a tokenizer, or a token is not in its vocabulary.
+        """
+        parse_text = tokenizers.Tokenizer.from_str
+        try:
+            tokenizer = parse_text(text)
+        except BaseException as error:
+            # A panic of the library's Rust code is no Exception.
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
+            msg = f"the text must be that of a tokenizer.json of the tokenizers library, but is not: {error}"
+            raise OptionError(msg) from error
+        return cls(tokenizer, **(_find_special_tokens(tokenizer) | tokens))
+
+    def to_json(self) -> str:
+        """Return the text of a `tokenizer.json` that `read` and `parse` accept."""
+        return self._tokenizer.to_str(pretty=True)
+
     def save(self, file: Path) -> None:
         """Write a `tokenizer.json` that `read` reads."""
         self._tokenizer.save(str(file))

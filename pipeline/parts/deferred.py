@@ -33,9 +33,9 @@ class Deferred:
     def __signature__(self) -> inspect.Signature:
         return inspect.signature(self.resolve())
 
-    def __call__(self, **options: object) -> object:
+    def __call__(self, /, *arguments: object, **options: object) -> object:
         """Call the class or function."""
-        return self.resolve()(**options)
+        return self.resolve()(*arguments, **options)
 
     def __repr__(self) -> str:
         return f"defer({self.target!r})"

@@ -201,7 +201,7 @@ class Catalogue(Generic[P]):
         parameter = self._get_parameters(name).get(self.stage_option or "")
         return parameter is not None and parameter.default is parameter.empty
 
-    def make(self, name: str, **options: object) -> P:
+    def make(self, name: str, /, **options: object) -> P:
         """Create a part. When a plugin's part is first created, try it: run the laws about its declared attributes.
 
         Raises:

@@ -24,10 +24,11 @@ from pipeline.functional.attention import (
 )
 from pipeline.functional.segments import restore_order, sort_by_length
 from pipeline.parts.attention import Attention
+from pipeline.parts.config import POSITIONAL
 from pipeline.registry import registry
 from pipeline.registry.catalogue import Catalogue
-from pipeline.stages.part_stage import PartStage
 from pipeline.stages.memories import EarlierSteps
+from pipeline.stages.part_stage import PartStage
 from pipeline.stages.query_chunks import MEMORY, QueryChunks, check_memory, concatenate
 
 # In AttendEarlier, a block of queries shares its keys, so about half of the scores within the block are masked and
@@ -54,6 +55,11 @@ class AttentionStage(PartStage[Attention]):
     ) -> None:
         super().__init__(attention, "attention", name, options)
         self.memory: int = check_memory(memory)
+
+    def get_config(self) -> Mapping[str, object]:
+        """Return the arguments with which this stage can be made again."""
+        attention, options = self.get_part_config()
+        return {POSITIONAL: [attention], "memory": self.memory, "name": self.name, **options}
 
     @override
     def get_catalogue(self) -> Catalogue[Attention]:
@@ -251,6 +257,10 @@ class AttendEarlier(
             msg = f"window must be 1 or more, got {window}; pass None to attend to all earlier steps."
             raise OptionError(msg, window=window)
         self.window = window
+
+    @override
+    def get_config(self) -> Mapping[str, object]:
+        return {**super().get_config(), "window": self.window}
 
     @override
     def build(self, spec: Spec, /) -> Spec:

@@ -67,6 +67,12 @@ class ClassifyMultiLabel(Head, ModuleStage[Pooled, MultiLabelScores[N]]):
         self.register_buffer("thresholds", torch.tensor(_list_thresholds(names, threshold)), persistent=False)
 
     @override
+    def get_config(self) -> Mapping[str, object]:
+        # Thresholds are a buffer, which is saved with the weights.
+        classes = self.names if isinstance(self.names, Labels) else len(self.names)
+        return {**super().get_config(), "classes": classes}
+
+    @override
     def forward(self, value: Pooled) -> MultiLabelScores[N]:
         """Return the scores of a batch of rows.
 

@@ -1,5 +1,6 @@
 """Embed ids: a vector for each id."""
 
+from collections.abc import Mapping
 from typing import final
 
 import attrs
@@ -10,7 +11,7 @@ from typing_extensions import override
 
 from pipeline.checks.switches import checks_enabled
 from pipeline.core.stage import ModuleStage, Spec
-from pipeline.data.batches import Batch, Packed, Padded
+from pipeline.data.batches import Batch, Packed, derive_vectors
 from pipeline.data.kinds import Ids, Vectors
 from pipeline.errors import OptionError, ShapeError, ValuesError
 
@@ -34,9 +35,9 @@ class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
         torch.Size([1, 3, 3])
     """
 
-    def __init__(self, num_embeddings: int, embedding_dim: int, *, name: str | None = None) -> None:
     stepwise = True
 
+    def __init__(self, num_embeddings: int, embedding_dim: int, *, name: str | None = None) -> None:
         super().__init__()
         for option, number in (("num_embeddings", num_embeddings), ("embedding_dim", embedding_dim)):
             if number < 1:
@@ -64,6 +65,10 @@ class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
         embed.weight = nn.Parameter(vectors.detach().clone(), requires_grad=trained)
         return embed
 
+    def get_config(self) -> Mapping[str, object]:
+        """Return the arguments with which this stage can be made again."""
+        return {"num_embeddings": self.weight.shape[0], "embedding_dim": self.weight.shape[1], "name": self.name}
+
     @override
     def build(self, spec: Spec, /) -> Spec:
         return attrs.evolve(spec, size=self.weight.shape[1])
@@ -78,7 +83,7 @@ class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
         """
         batch = self.check_ids(value)
         # Not nn.Embedding's padding_idx: padding may hold any id, and id 0 may be a real one.
-        vectors = _replace_ids(batch, nn.functional.embedding(batch.values, self.weight))
+        vectors = derive_vectors(nn.functional.embedding(batch.values, self.weight), batch, batch.initial_carry)
         return vectors if isinstance(vectors, Packed) else vectors.fill_padding(0)
 
     def check_ids(self, value: Batch[Ids]) -> Batch[Ids]:
@@ -119,13 +124,3 @@ class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
     @override
     def extra_repr(self) -> str:
         return ", ".join(map(str, self.weight.shape))
-
-
-def _replace_ids(batch: Batch[Ids], values: Tensor) -> Batch[Vectors]:
-    """Return the batch with vectors in place of its ids, and with its carry, metadata and order."""
-    carry, metadata, order = batch.initial_carry, batch.metadata, batch.order
-    if isinstance(batch, Padded):
-        return Padded(Vectors, values, batch.lengths, initial_carry=carry, metadata=metadata, order=order)
-    return Packed(
-        Vectors, values, batch.lengths, width=batch.width, initial_carry=carry, metadata=metadata, order=order
-    )

@@ -13,6 +13,7 @@ from pipeline.core.stage import ModuleStage, Spec, Stage
 from pipeline.data.batches import Batch, select_field
 from pipeline.data.kinds import K, Kind, Vectors
 from pipeline.errors import OptionError, ShapeError
+from pipeline.parts.config import POSITIONAL
 from pipeline.stages.branches import Branching, build_branch, check_vectors, join_features
 from pipeline.stages.fields import Fields
 
@@ -21,14 +22,14 @@ P = ParamSpec("P")
 
 
 @attrs.frozen
-class _Through:
+class Through:
     """The stage of a field, in the place of the field's sequence."""
 
     stage: "Stage[Batch[Kind], Batch[Vectors]]"
 
 
 @attrs.frozen
-class _Unused:
+class Unused:
     """Marks a field that is left out."""
 
 
@@ -38,12 +39,12 @@ def through(stage: Stage[Batch[K], Batch[Vectors]], /) -> K:
     To a type checker the result is the sequence of the field, so that it fits the signature of the fields' class, as
     the result of `attrs.field` fits an attribute.
     """
-    return cast("K", _Through(cast("Stage[Batch[Kind], Batch[Vectors]]", stage)))
+    return cast("K", Through(cast("Stage[Batch[Kind], Batch[Vectors]]", stage)))
 
 
 def unused(kind: type[K], /) -> K:  # noqa: ARG001 - for the type checker
     """Say that `EmbedFields` leaves a field out."""
-    return cast("K", _Unused())
+    return cast("K", Unused())
 
 
 @final
@@ -89,9 +90,9 @@ class EmbedFields(Branching, ModuleStage[Batch[F], Batch[Vectors]], Generic[F]):
         stages: dict[str, Stage[Batch[Kind], Batch[Vectors]]] = {}
         for name in kinds:
             choice: object = bound.arguments[name]
-            if isinstance(choice, _Through):
+            if isinstance(choice, Through):
                 stages[name] = choice.stage
-            elif not isinstance(choice, _Unused):
+            elif not isinstance(choice, Unused):
                 msg = f"field {name!r} must be through(stage) or unused(kind), got {describe(choice)}; wrap the stage."
                 raise OptionError(msg, field=name)
         if not stages:
@@ -99,6 +100,12 @@ class EmbedFields(Branching, ModuleStage[Batch[F], Batch[Vectors]], Generic[F]):
             raise OptionError(msg)
         super().__init__(stages)
         self.record: type[Fields] = given
+
+    def get_config(self) -> Mapping[str, object]:
+        """Return the arguments with which this stage can be made again."""
+        branches = cast("Mapping[str, Stage[Batch[Kind], Batch[Vectors]]]", self.branches)
+        fields = {name: Through(branches[name]) if name in branches else Unused() for name in self.record.get_kinds()}
+        return {POSITIONAL: [self.record], **fields}
 
     @override
     def build(self, spec: Spec, /) -> Spec:

@@ -1,5 +1,6 @@
 """Encode vectors: one hidden vector per step, and a final state per row."""
 
+from collections.abc import Mapping
 from typing import Final, Generic, Literal, cast, final, overload
 
 import attrs
@@ -10,18 +11,19 @@ from typing_extensions import TypeVar, override
 from pipeline.checks.hints import describe
 from pipeline.checks.switches import checks_enabled
 from pipeline.core.stage import ModuleStage, Spec
-from pipeline.data.batches import Batch
 from pipeline.core.stepping import Stepping
+from pipeline.data.batches import Batch
 from pipeline.data.kinds import Hidden, Kind, Vectors
 from pipeline.data.rows import FILLER
 from pipeline.data.states import Causal, MaybeCausal, S, S_co, States
 from pipeline.errors import CompositionError, LengthError, ShapeError
+from pipeline.parts.config import POSITIONAL
 from pipeline.parts.encoder import Encoder
 from pipeline.registry import registry
 from pipeline.registry.catalogue import Catalogue
+from pipeline.stages.memories import EncoderCarry
 from pipeline.stages.part_stage import PartStage
 
-from pipeline.stages.memories import EncoderCarry
 H_contra = TypeVar("H_contra", bound=Hidden, contravariant=True, default=Vectors)
 
 _PROBE_SIZE: Final = 64
@@ -127,6 +129,11 @@ class Encode(
             )
             raise CompositionError(msg, encoder=encoder)
 
+    def get_config(self) -> Mapping[str, object]:
+        """Return the arguments with which this stage can be made again."""
+        encoder, options = self.get_part_config()
+        return {POSITIONAL: [encoder, self.kind], "name": self.name, **options}
+
     @override
     def get_catalogue(self) -> Catalogue[Encoder[S_co]]:
         return cast("Catalogue[Encoder[S_co]]", registry().encoders)
@@ -163,13 +170,6 @@ class Encode(
         # An encoder that changes another's steps vouches for its final states.
         return states if states.outdated is None else attrs.evolve(states, outdated=None)
 
-    def _check_input(self, encoder: Encoder[S_co], value: Batch[Vectors]) -> None:
-        """Reject a batch that needs what the encoder declares it does not support."""
-        if value.initial_carry is not None and not encoder.stateful:
-            msg = (
-                f"the batch has an initial_carry, but encoder {self.part_name!r} is not stateful and would ignore it; "
-                "leave it out, or declare stateful = True in an encoder that starts from batch.initial_carry."
-            )
     @override
     def step(self, value: Batch[H_contra], memory: EncoderCarry | None, /) -> tuple[States[S_co], EncoderCarry]:
         """Return the states of the next steps of each row; the encoder starts from its carry.
@@ -192,6 +192,13 @@ class Encode(
             raise CompositionError(msg, encoder=self.part_name)
         return states, EncoderCarry(states.carry)
 
+    def _check_input(self, encoder: Encoder[S_co], value: Batch[Vectors]) -> None:
+        """Reject a batch that needs what the encoder declares it does not support."""
+        if value.initial_carry is not None and not encoder.stateful:
+            msg = (
+                f"the batch has an initial_carry, but encoder {self.part_name!r} is not stateful and would ignore it; "
+                "leave it out, or declare stateful = True in an encoder that starts from batch.initial_carry."
+            )
             raise ShapeError(msg, argument="initial")
         if not encoder.empty_rows and int(value.lengths.min()) == 0:
             row = int(value.metadata.row_ids[int(value.lengths.argmin())])

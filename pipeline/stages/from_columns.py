@@ -15,6 +15,7 @@ from pipeline.data.predictions import Span
 from pipeline.data.rows import Example, Row
 from pipeline.data.tensors import to_tensor
 from pipeline.errors import OptionError, PipelineError, ShapeError, ValuesError
+from pipeline.parts.config import POSITIONAL
 from pipeline.stages.input_stage import InputStage
 from pipeline.text import suggest_name
 
@@ -69,7 +70,7 @@ class FromFields(InputStage[E, E], Generic[E]):
 
 
 @attrs.frozen
-class _Reader:
+class Reader:
     """The input stage of a field and its columns, in the place of the field's sequence."""
 
     stage: InputStage[Any, Kind]
@@ -107,7 +108,7 @@ def read(stage: InputStage[Any, K], /, column: str | Sequence[str] | None = None
     if column is not None and not 0 < len(names) == len(set(columns)):
         msg = f"column must be a name, or a list of different names, got {column!r}; for example ['price', 'wait']."
         raise OptionError(msg, column=column)
-    return cast("K", _Reader(cast("InputStage[Any, Kind]", stage), columns))
+    return cast("K", Reader(cast("InputStage[Any, Kind]", stage), columns))
 
 
 @final
@@ -151,10 +152,15 @@ class FromColumns(InputStage[Columns, E], Generic[E]):
         self.readers: Final[dict[str, tuple[Sequence[str], InputStage[Any, Kind]]]] = {}
         for name in given.get_kinds():
             reader: object = bound.get(name)
-            if not isinstance(reader, _Reader):
+            if not isinstance(reader, Reader):
                 msg = f"field {name!r} must be read(stage), got {describe(reader)}; wrap its input stage in `read`."
                 raise OptionError(msg, field=name)
             self.readers[name] = (reader.columns or [name], reader.stage)
+
+    def get_config(self) -> Mapping[str, object]:
+        """Return the arguments with which this stage can be made again."""
+        readers = {name: Reader(stage, list(columns)) for name, (columns, stage) in self.readers.items()}
+        return {POSITIONAL: [self.record], **readers}
 
     @override
     def make_rows(self, examples: Sequence[Example[Columns]], row_ids: Sequence[int]) -> list[Row[E]]:

@@ -1,6 +1,6 @@
 """Heads: scores from vectors, one per class and row, one per class and step, or one per next token and step."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypedDict, cast, final, overload
 
 import attrs
@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from typing_extensions import Unpack, override
 
 from pipeline.core.stage import ModuleStage, Spec, StageBase
-from pipeline.data.batches import Layout
+from pipeline.data.batches import Batch, Layout, Padded
+from pipeline.data.kinds import Hidden
+from pipeline.data.rectangles import keeps_rectangles
 from pipeline.data.scores import N, Scores, StepScores
 from pipeline.data.states import Causal, MaybeCausal, Pooled, States
-from pipeline.errors import CompositionError, OptionError, ShapeError
+from pipeline.errors import CompositionError, OptionError, SaveError, ShapeError
 from pipeline.labels import ClassIds, Labels, check_labels
 from pipeline.stages.embed import Embed
 
@@ -57,6 +59,17 @@ class Head(nn.Module, StageBase):
         self.output_size = output_size
         self.linear = None if input_size is None else nn.Linear(input_size, output_size)
 
+    def get_config(self) -> Mapping[str, object]:
+        """Return the arguments that all heads have, for `get_config` of each.
+
+        Raises:
+            SaveError: if the input size is not known yet.
+        """
+        if self.linear is None:
+            msg = f"{type(self).__name__} does not know its input size yet; join it after the stage whose vectors it scores."
+            raise SaveError(msg)
+        return {"input_size": self.linear.in_features, "name": self.name}
+
     @property
     def is_lazy(self) -> bool:
         """True if the layer is not made yet, because its input size is not known."""
@@ -76,7 +89,7 @@ class Head(nn.Module, StageBase):
             raise CompositionError(msg, axis="hidden", size=spec.size, input_size=self.linear.in_features)
         return Spec()
 
-    def compute_outputs(self, values: Float[Tensor, "item hidden"]) -> Float[Tensor, "item output"]:
+    def compute_outputs(self, values: Float[Tensor, "*item hidden"]) -> Float[Tensor, "*item output"]:
         """Return the outputs of the linear layer.
 
         Raises:
@@ -90,10 +103,10 @@ class Head(nn.Module, StageBase):
                 f"it: {name}(..., input_size={values.shape[1]})."
             )
             raise CompositionError(msg)
-        if values.shape[1] != self.linear.in_features:
+        if values.shape[-1] != self.linear.in_features:
             size = self.linear.in_features
-            msg = f"{name} has input_size={size}, got vectors of {values.shape[1]} features; make the two equal."
-            raise ShapeError(msg, size=values.shape[1], input_size=size)
+            msg = f"{name} has input_size={size}, got vectors of {values.shape[-1]} features; make the two equal."
+            raise ShapeError(msg, size=values.shape[-1], input_size=size)
         scores: Tensor = self.linear(values)
         return scores
 
@@ -106,6 +119,20 @@ class _ClassHead(Head):
         super().__init__(len(names), input_size, name)
         self.names: ClassIds | Labels = names
         self.classes: int = len(names)
+
+    @override
+    def get_config(self) -> Mapping[str, object]:
+        return {**super().get_config(), "classes": self.names if isinstance(self.names, Labels) else self.classes}
+
+    def score_steps(self, steps: Batch[Hidden]) -> Float[Tensor, "*step classes"]:
+        """Return the scores of the steps in their layout, with zeros in the padding."""
+        scores = self.compute_outputs(steps.values)
+        return scores.masked_fill(~steps.mask.unsqueeze(-1), 0) if isinstance(steps, Padded) else scores
+
+
+def _get_steps(value: States[MaybeCausal]) -> Batch[Hidden]:
+    """Return the steps packed; in a graph whose rows stay padded, padded."""
+    return value.padded() if keeps_rectangles() else value.packed()
 
 
 @final
@@ -164,6 +191,8 @@ class Tag(_ClassHead, ModuleStage[States[MaybeCausal], StepScores[N]]):
         [3, 1]
     """
 
+    stepwise = True
+
     layouts: tuple[Layout, ...] = ("packed",)
     """The layouts that it reads without a copy."""
 
@@ -182,16 +211,14 @@ class Tag(_ClassHead, ModuleStage[States[MaybeCausal], StepScores[N]]):
             CompositionError: if the input size is not known yet.
             ShapeError: if the states have another size than the input size.
         """
-        steps = value.packed()
+        steps = _get_steps(value)
         return StepScores(
-            self.compute_outputs(steps.values),
+            self.score_steps(steps),
             steps.lengths,
             cast("Sequence[N]", self.names),
             metadata=steps.metadata,
             order=steps.order,
         )
-
-    stepwise = True
 
 
 @final
@@ -215,6 +242,8 @@ class NextToken(_ClassHead, ModuleStage[States[Causal], StepScores[int]]):
         True
     """
 
+    stepwise = True
+
     layouts: tuple[Layout, ...] = ("packed",)
     """The layouts that it reads without a copy."""
 
@@ -231,6 +260,11 @@ class NextToken(_ClassHead, ModuleStage[States[Causal], StepScores[int]]):
         self.linear.weight = tokens.weight
 
     @override
+    def get_config(self) -> Mapping[str, object]:
+        # Tied weights need no option: whatever shares a tensor when it is saved shares it when it is loaded.
+        return {**Head.get_config(self), "tokens": self.classes}
+
+    @override
     def build(self, spec: Spec, /) -> Spec:
         if spec.causal is False:
             msg = (
@@ -242,8 +276,6 @@ class NextToken(_ClassHead, ModuleStage[States[Causal], StepScores[int]]):
 
     @override
     def forward(self, value: States[Causal]) -> StepScores[int]:
-    stepwise = True
-
         """Return the scores of the token after each step.
 
         Raises:
@@ -251,11 +283,11 @@ class NextToken(_ClassHead, ModuleStage[States[Causal], StepScores[int]]):
             ShapeError: if the states have another size than the input size.
         """
         # All steps have a prediction, bos too: its prediction is the first token.
-        steps = value.packed()
+        steps = _get_steps(value)
         mask = steps.metadata.answer_mask
         metadata = attrs.evolve(steps.metadata, answer_mask=None if mask is None else torch.ones_like(mask))
         return StepScores(
-            self.compute_outputs(steps.values),
+            self.score_steps(steps),
             steps.lengths,
             cast("Sequence[int]", self.names),
             metadata=metadata,

@@ -12,8 +12,10 @@ from pipeline.core.naming import has_weights, make_default_name
 from pipeline.core.stage import I_contra, ModuleStage, O_co, Reads, Spec, Stage, StageBase
 from pipeline.data.batches import Batch, Padded
 from pipeline.data.kinds import Hidden, Ids, Kind, Nested, Vectors
+from pipeline.data.rectangles import keeps_rectangles
 from pipeline.data.states import MaybeCausal, Pooled, S, States
 from pipeline.errors import CompositionError, OptionError, ShapeError
+from pipeline.parts.config import POSITIONAL
 from pipeline.stages.branches import Branching, build_branch, check_vectors, join_features
 from pipeline.stages.fields import Fields
 
@@ -131,6 +133,10 @@ class Join(Branching, ModuleStage[I_contra, O_co]):
         self.name = name
         self.how: How = how
 
+    def get_config(self) -> Mapping[str, object]:
+        """Return the arguments with which this stage can be made again."""
+        return {POSITIONAL: list(self.branches.values()), "how": self.how, "name": self.name}
+
     @override
     def build(self, spec: Spec, /) -> Spec:
         built = [build_branch(stage, spec, f"branch {name!r}") for name, stage in self.branches.items()]
@@ -182,7 +188,9 @@ class Join(Branching, ModuleStage[I_contra, O_co]):
         if all(hasattr(output, "kind") for output in outputs):
             check_vectors(dict(zip(self.branches, outputs, strict=True)))
             batches = cast("Sequence[Batch[Vectors]]", outputs)
-            self._check_sizes([each.packed().values for each in batches])
+            # In a graph that keeps rows padded, packing would count their steps.
+            if not keeps_rectangles():
+                self._check_sizes([each.packed().values for each in batches])
             source = cast("Batch[Kind]", value if isinstance(value, Padded) else batches[0])
             return join_features(source, dict(zip(self.branches, batches, strict=True)), combine)
         got = ", ".join(

@@ -117,6 +117,11 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
         self.targets: Targets | NamedTargets | None = labels if targets is None else targets
         self.missing: MissingTarget = missing
 
+    def get_config(self) -> Mapping[str, object]:
+        """Return the arguments with which this stage can be made again."""
+        names = ("kind", "value", "multiple_of", "policy", "max_length", "too_long", "targets", "missing")
+        return {name: getattr(self, name) for name in names}
+
     @override
     def build(self, spec: Spec, /) -> Spec:
         return spec

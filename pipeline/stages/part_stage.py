@@ -7,8 +7,9 @@ from typing import Any, Generic, TypeVar, cast
 from torch import nn
 
 from pipeline.core.stage import Spec, StageBase
-from pipeline.errors import CompositionError, OptionError, ShapeError
+from pipeline.errors import CompositionError, OptionError, SaveError, ShapeError
 from pipeline.parts.attention import Attention
+from pipeline.parts.config import read_config
 from pipeline.parts.encoder import Encoder
 from pipeline.parts.pooling import Pooling
 from pipeline.registry.catalogue import Catalogue
@@ -39,6 +40,7 @@ class PartStage(nn.Module, StageBase, Generic[P_co]):
         self.name = name
         self._child = child
         self.part_name: str = part if isinstance(part, str) else type(part).__name__
+        self.is_named = isinstance(part, str)
         self._options = dict(options)
         # None for now, so that the state-dict has its keys in order once the part is made.
         self.register_module(child, None)
@@ -83,6 +85,30 @@ class PartStage(nn.Module, StageBase, Generic[P_co]):
     def is_lazy(self) -> bool:
         """True if the part is not made yet, because its input size is not known."""
         return self.part is None
+
+    def get_part_config(self) -> tuple[P_co | str, Mapping[str, object]]:
+        """Return the part and its options as they were given: an object without options, or a name with its options.
+
+        The input size is among the options even if another stage determined it.
+
+        Raises:
+            SaveError: if the part is not made yet.
+        """
+        part = self.part
+        if part is None:
+            kind = self.get_catalogue().kind
+            msg = f"{kind} {self.part_name!r} does not know its input size yet; join it after the stage that feeds it."
+            raise SaveError(msg, part=self.part_name)
+        if not self.is_named:
+            return part, {}
+        options = dict(self._options)
+        takes = self.get_catalogue().parameters(self.get_catalogue().offer(self.part_name))
+        # An option may have been changed on the part. A part without `get_config` needs nothing: its options are known.
+        if hasattr(part, "get_config"):
+            options |= {name: value for name, value in read_config(part).items() if name in takes}
+        if "input_size" in takes and part.input_size is not None:
+            options["input_size"] = part.input_size
+        return self.part_name, options
 
     def describe_part(self) -> str:
         """Return the part's kind and name, and the plugin that offers it, for errors that the part raises."""

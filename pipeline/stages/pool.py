@@ -1,5 +1,6 @@
 """Pool each row's states into one vector."""
 
+from collections.abc import Mapping
 from typing import final, overload
 
 import attrs
@@ -11,6 +12,7 @@ from pipeline.checks.switches import checks_enabled
 from pipeline.core.stage import ModuleStage, Spec
 from pipeline.data.states import MaybeCausal, Pooled, States
 from pipeline.errors import CompositionError, ShapeError
+from pipeline.parts.config import POSITIONAL
 from pipeline.parts.pooling import Pooling
 from pipeline.registry import registry
 from pipeline.registry.catalogue import Catalogue
@@ -47,6 +49,11 @@ class Pool(PartStage[Pooling], ModuleStage[States[MaybeCausal], Pooled]):
     def __init__(self, pooling: str, *, name: str | None = None, **options: object) -> None: ...
     def __init__(self, pooling: Pooling | str, *, name: str | None = None, **options: object) -> None:
         super().__init__(pooling, "pooling", name, options)
+
+    def get_config(self) -> Mapping[str, object]:
+        """Return the arguments with which this stage can be made again."""
+        pooling, options = self.get_part_config()
+        return {POSITIONAL: [pooling], "name": self.name, **options}
 
     @override
     def get_catalogue(self) -> Catalogue[Pooling]:

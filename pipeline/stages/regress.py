@@ -1,5 +1,6 @@
 """Predict a number, or several, for each row."""
 
+from collections.abc import Mapping
 from typing import cast, final, overload
 
 from typing_extensions import TypeVar, Unpack, override
@@ -41,6 +42,10 @@ class Regress(Head, ModuleStage[Pooled, Values[V]]):
     def __init__(self, size: int | None = None, *, input_size: int | None = None, name: str | None = None) -> None:
         super().__init__(1 if size is None else check_int("size", size, minimum=1), input_size, name)
         self.size = size
+
+    @override
+    def get_config(self) -> Mapping[str, object]:
+        return {**super().get_config(), "size": self.size}
 
     @override
     def forward(self, value: Pooled) -> Values[V]:

@@ -11,6 +11,7 @@ from pipeline.core.stage import I_contra, ModuleStage, Spec, Stage, StageBase
 from pipeline.data.scores import Predictions
 from pipeline.data.values import D_co, Joint
 from pipeline.errors import OptionError, ShapeError
+from pipeline.parts.config import POSITIONAL
 from pipeline.stages.branches import Branching, build_branch
 from pipeline.stages.join import Branch, name_branches
 
@@ -164,6 +165,12 @@ class Heads(Branching, ModuleStage[I_contra, Joint[R, D_co]], Generic[I_contra, 
             raise OptionError(msg, weights=weights)
         self.weights: Mapping[str, float] = {each: (weights or {}).get(each, 1.0) for each in self.branches}
         self.into: Callable[..., R] = _make_tuple if into is None else into
+
+    def get_config(self) -> Mapping[str, object]:
+        """Return the arguments with which this stage can be made again."""
+        into = None if self.into is _make_tuple else self.into
+        options = {"into": into, "names": list(self.branches), "weights": self.weights, "name": self.name}
+        return {POSITIONAL: list(self.branches.values()), **options}
 
     @override
     def build(self, spec: Spec, /) -> Spec:

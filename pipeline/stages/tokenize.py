@@ -296,6 +296,7 @@ class Tokenize(TextInputStage[str]):
         eos: end each row with the tokenizer's eos token.
         max_length: truncate rows to this number of tokens, bos and eos included and kept; None does not truncate.
         offsets: keep each token's start and end in the text, in characters.
+        has_token_targets: whether a list as target has one entry per token; see `with_token_targets`.
 
     Raises:
         OptionError: if the tokenizer has no bos or eos token to add, or `max_length` leaves no room for them.
@@ -311,8 +312,19 @@ class Tokenize(TextInputStage[str]):
 
     by_words: ClassVar[bool] = False
     default_kind: ClassVar[str] = "words"
-    has_token_targets: bool = False
-    """Whether a list as target has one entry per token; see `with_token_targets`."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        bos: bool = False,
+        eos: bool = False,
+        max_length: int | None = None,
+        offsets: bool = True,
+        has_token_targets: bool = False,
+    ) -> None:
+        super().__init__(tokenizer, bos=bos, eos=eos, max_length=max_length, offsets=offsets)
+        self.has_token_targets = has_token_targets
 
     def with_token_targets(self) -> "Tokenize":
         """Return the same stage for examples whose targets are lists with one entry per token.

@@ -5,6 +5,7 @@
 """
 
 import math
+from collections.abc import Mapping
 from typing import final
 
 from jaxtyping import Float
@@ -91,6 +92,10 @@ class General(Attention):
         self.input_size = input_size
         self.linear: nn.Linear = nn.Linear(input_size, input_size, bias=bias)
 
+    def get_config(self) -> Mapping[str, object]:
+        """Return the options with which this attention can be made again."""
+        return {"input_size": self.input_size, "bias": self.linear.bias is not None}
+
     @override
     def project(
         self, query: Float[Tensor, "batch query hidden"], key: Float[Tensor, "batch key hidden"]
@@ -133,6 +138,10 @@ class Additive(Attention):
         self.query: nn.Linear = nn.Linear(input_size, self.score_size)
         self.key: nn.Linear = nn.Linear(input_size, self.score_size, bias=False)
         self.value: nn.Linear = nn.Linear(self.score_size, 1, bias=False)
+
+    def get_config(self) -> Mapping[str, object]:
+        """Return the options with which this attention can be made again."""
+        return {"input_size": self.input_size, "hidden_size": self.score_size}
 
     @override
     def project(

@@ -1,10 +1,11 @@
 """The recurrent encoders by name: LSTM, GRU and the plain RNN; `bilstm` and `bigru` are their bidirectional forms."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Literal, final, get_args, overload
 
 from torch import nn
-from typing_extensions import Unpack
+from typing_extensions import Unpack, override
 
 from pipeline.extend import Causal, MaybeCausal, OptionError, S_co
 from pipeline_recurrent.engines.choose import EngineName
@@ -197,6 +198,10 @@ class RNN(Recurrent[S_co]):
             raise OptionError(msg, nonlinearity=nonlinearity)
         make_module = partial(nn.RNN, nonlinearity=nonlinearity)
         super().__init__(make_module, input_size, hidden_size, bidirectional=bidirectional, **options)
+
+    @override
+    def get_config(self) -> Mapping[str, object]:
+        return {**super().get_config(), "nonlinearity": "relu" if self.rnn.mode == "RNN_RELU" else "tanh"}
 
     @classmethod
     def from_torch(cls, module: nn.RNN, *, merge: Merge = "concat", engine: EngineName = "auto") -> "RNN[MaybeCausal]":

@@ -1,0 +1,126 @@
+"""The types of a pipe's inputs and predictions as texts, to compare saved ones with those that a caller expects."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from typing import cast, get_args, get_origin
+
+from pipeline.core.stage import StageBase
+from pipeline.errors import LoadError
+from pipeline.labels import Labels
+from pipeline.stages.classify_multi_label import ClassifyMultiLabel
+from pipeline.stages.from_columns import FromColumns, FromFields, FromNested
+from pipeline.stages.heads import Classify, NextToken, Tag
+from pipeline.stages.input_stage import FromFeatures, FromIds
+from pipeline.stages.regress import Regress
+from pipeline.stages.several_heads import Heads
+from pipeline.stages.tokenize import Tokenize, TokenizeWords
+from pipeline.stages.tokenize_pair import TokenizePair
+
+ANY = "object"
+"""The type of a stage that is not known here: every type that a caller expects is accepted."""
+
+
+def describe_inputs(stage: object) -> list[str]:
+    """Return the types that an input stage takes, any of them.
+
+    Example:
+        >>> describe_inputs(FromIds())
+        ['list[int]', 'Tensor']
+    """
+    if isinstance(stage, Tokenize):
+        return ["str"]
+    if isinstance(stage, TokenizeWords):
+        return ["list[str]"]
+    if isinstance(stage, FromIds):
+        return ["list[int]", "Tensor"]
+    if isinstance(stage, FromFeatures):
+        return ["Tensor", "list[list[float]]", "list[float]"]
+    if isinstance(stage, TokenizePair):
+        sides = product(describe_inputs(stage.first), describe_inputs(stage.second))
+        return [f"tuple[{first}, {second}]" for first, second in sides]
+    if isinstance(stage, FromNested):
+        return [f"list[{each}]" for each in describe_inputs(cast("object", stage.stage))]
+    if isinstance(stage, FromColumns):
+        return ["dict[str, object]"]
+    return [cast("type", stage.record).__name__] if isinstance(stage, FromFields) else [ANY]
+
+
+def describe_predictions(stage: object) -> str:
+    """Return the type of a head's predictions.
+
+    Example:
+        >>> describe_predictions(Classify(Labels(["no", "yes"])))
+        'str'
+    """
+    name = "str" if isinstance(getattr(stage, "names", None), Labels) else "int"
+    if isinstance(stage, Classify):
+        return name
+    if isinstance(stage, Tag | NextToken):
+        return f"list[{name}]"
+    if isinstance(stage, ClassifyMultiLabel):
+        # Their predictions are lists; as a set they are told from the predictions of a tagger.
+        return f"set[{name}]"
+    if isinstance(stage, Regress):
+        return "float" if stage.size is None else "list[float]"
+    if isinstance(stage, Heads):
+        into: object = stage.into
+        if isinstance(into, type):
+            return into.__name__
+        heads = [describe_predictions(_get_last(head)) for head in stage.branches.values()]
+        return f"tuple[{', '.join(heads)}]".replace("set[", "list[")
+    return ANY
+
+
+def describe_pipe(stages: Mapping[str, StageBase]) -> tuple[list[str], str]:
+    """Return the types of the inputs and of the predictions of a pipe with these stages."""
+    found = list(stages.values())
+    return describe_inputs(found[0]), describe_predictions(found[-1])
+
+
+def check_types(takes: object, gives: object, saved_takes: Iterable[str], saved_gives: str) -> None:
+    """Compare the types that a caller expects, None for any, with those of the saved pipe.
+
+    Raises:
+        LoadError: naming both.
+    """
+    inputs = list(saved_takes)
+    if takes is not None and format_type(takes) not in {*inputs, *([format_type(takes)] if ANY in inputs else [])}:
+        msg = f"takes is {format_type(takes)}, but the saved pipe takes {' or '.join(inputs)}; pass that type."
+        raise LoadError(msg, takes=takes, saved=inputs)
+    if gives is not None and saved_gives != ANY:
+        found = _format_gives(gives)
+        if found != saved_gives:
+            hint = f"{saved_gives} (whose predictions are lists)" if saved_gives.startswith("set[") else saved_gives
+            msg = f"gives is {found}, but the saved pipe gives {hint}; pass that type."
+            raise LoadError(msg, gives=gives, saved=saved_gives)
+
+
+def format_type(hint: object) -> str:
+    """Return a type as it is written in the manifest; abstract collections as their usual classes.
+
+    Example:
+        >>> format_type(Sequence[str]), format_type(tuple[str, float]), format_type(int)
+        ('list[str]', 'tuple[str, float]', 'int')
+    """
+    origin = get_origin(hint)
+    if origin is None:
+        name = getattr(hint, "__name__", str(hint))
+        return {"Mapping": "dict[str, object]", "dict": "dict[str, object]", "Sequence": "list"}.get(name, name)
+    names = {Sequence: "list", Mapping: "dict", frozenset: "set"}
+    name = names.get(origin, getattr(origin, "__name__", str(origin)))
+    if name == "dict":
+        return "dict[str, object]"
+    return f"{name}[{', '.join(map(format_type, get_args(hint)))}]"
+
+
+def _format_gives(gives: object) -> str:
+    """Return the type of predictions; also for a class of batches of predictions, such as `Scores[str]`."""
+    text = format_type(gives)
+    forms = {"Scores": "{}", "StepScores": "list[{}]", "MultiLabelScores": "set[{}]", "Values": "{}", "Joint": "{}"}
+    form = forms.get(getattr(get_origin(gives), "__name__", ""))
+    return text if form is None else form.format(format_type(get_args(gives)[0]))
+
+
+def _get_last(stage: object) -> object:
+    stages = cast("Mapping[str, object]", getattr(stage, "stages", None) or {"": stage})
+    return list(stages.values())[-1]
