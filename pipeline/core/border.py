@@ -122,7 +122,8 @@ def _check_result(stage: str, after: _Side, value: object, result: object) -> No
         msg = f"{stage} must return {format_hint(after.hint)} as annotated, got {describe(result)}; fix the stage."
         raise ShapeError(msg, stage=stage)
     # Nearly always the metadata are the same object: then no function is called.
-    if is_row(result) or getattr(result, "metadata", None) is not getattr(value, "metadata", None):
+    metadata: object = getattr(result, "metadata", None)
+    if metadata is None or metadata is not getattr(value, "metadata", None):
         check_same_rows(stage, value, result)
 
 

@@ -1,9 +1,10 @@
 """Collate sequences of any kind into one padded batch: fields each by themselves, inner rows without repetition."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter, methodcaller
 from typing import Final, cast
 
+import attrs
 import numpy as np
 import torch
 from jaxtyping import Int64
@@ -11,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.checks.hints import describe
-from pipeline.data.batches import Packed, Padded
+from pipeline.data.batches import Packed, Padded, derive_padded
 from pipeline.data.kinds import Composite, Hidden, Ids, Kind, Nested, format_kind, get_inner_kind, get_kind_class
 from pipeline.data.metadata import BatchMetadata
 from pipeline.data.packing_order import PackingOrder
-from pipeline.data.tensors import from_numpy, pad_tensors, to_tensor
+from pipeline.data.tensors import find_positions, from_numpy, pad_tensors, to_tensor
 from pipeline.errors import ShapeError
 
 # attrgetter: `Pad` is called once per batch, and this runs once per row.
@@ -34,8 +35,8 @@ def collate(
     value: float,
     multiple_of: int = 1,
     metadata: BatchMetadata,
-    order: PackingOrder | None = None,
     field: str | None = None,
+    like: "_Template | None" = None,
 ) -> Padded[Kind]:
     """Return sequences as one padded batch.
 
@@ -47,56 +48,70 @@ def collate(
         value: the value of the padding.
         multiple_of: of a kind with several lengths per row, round the width of each side up to a multiple of this.
         metadata: row ids, targets and masks.
-        order: the order of the steps, if another batch of the same lengths has it.
         field: the name of the field that is collated, for errors.
+        like: a field of the same lengths that was collated before.
 
     Raises:
         ShapeError: if a row is of another kind, dtype, device or feature width than the others.
     """
     base = cast("type[Kind]", get_kind_class(kind))
-    counts = to_tensor(lengths) if order is None else order.lengths
-    if base in (Ids, Hidden) or issubclass(base, Hidden):
-        check_sequences(kind, sequences, metadata, field)
-        values = pad_tensors(list(map(_get_values, sequences)), lengths, width, value)
-        # The kind of the rows themselves: where Hidden are wanted, Vectors may come.
-        found = type(sequences[0])
-        return _build(found, values, counts, metadata, order)
-    check_kinds(kind, sequences, metadata, field)
+    if issubclass(base, Composite):
+        check_kinds(kind, sequences, metadata, field)
+        return _collate_fields(base, sequences, lengths, width, value, multiple_of, metadata)
+    positions, found = None if like is None else like.positions, base
     if get_kind_class(kind) is Nested:
+        check_kinds(kind, sequences, metadata, field)
         _check_inner(kind, sequences, metadata, field)
         numbers, inner = find_distinct(cast("Sequence[Nested[Kind]]", sequences), get_inner_kind(kind))
-        return _build(base, pad_tensors(numbers, lengths, width, 0), counts, metadata, order, inner=inner)
-    order = order or PackingOrder(counts)
+        values = pad_tensors(numbers, lengths, width, 0, positions)
+    else:
+        check_sequences(kind, sequences, metadata, field)
+        values, inner = pad_tensors(list(map(_get_values, sequences)), lengths, width, value, positions), None
+        # The kind of the rows themselves: where Hidden are wanted, Vectors may come.
+        found = type(sequences[0])
+    if like is None:
+        return Padded(found, values, to_tensor(lengths), metadata=metadata, inner=inner)
+    # Without checks: those of the sequences suffice, because the lengths and the metadata are those of a checked batch.
+    return derive_padded(found, values, like.batch, None, inner=inner)
+
+
+@attrs.frozen
+class _Template:
+    """The first field of a batch: the others have the same lengths, metadata and order, and the same real steps."""
+
+    batch: Padded[Kind]
+    positions: Int64[Tensor, " steps"]
+
+
+def _collate_fields(
+    kind: type[Composite],
+    sequences: Sequence[Kind],
+    lengths: Sequence[int],
+    width: int,
+    value: float,
+    multiple_of: int,
+    metadata: BatchMetadata,
+) -> Padded[Kind]:
+    """Return sequences with fields as one padded batch, each field collated by itself."""
     plain = BatchMetadata(metadata.row_ids)
     fields: dict[str, Padded[Kind]] = {}
-    for name, field_kind in cast("type[Composite]", base).get_kinds().items():
-        parts = [cast("Kind", getattr(sequence, name)) for sequence in sequences]
-        if cast("type[Composite]", base).aligned:
+    like: _Template | None = None
+    for name, field_kind in kind.get_kinds().items():
+        parts: list[Kind] = list(map(attrgetter(name), sequences))
+        if kind.aligned:
             fields[name] = collate(
-                field_kind, parts, lengths, width, value=value, metadata=plain, order=order, field=name
+                field_kind, parts, lengths, width, value=value, metadata=plain, field=name, like=like
             )
+            like = like or _Template(fields[name], find_positions(lengths, width))
         else:
             own = [len(part) for part in parts] + [0] * (len(lengths) - len(parts))
             rounded = -(-max(own) // multiple_of) * multiple_of
             fields[name] = collate(field_kind, parts, own, rounded, value=value, metadata=plain, field=name)
-    device = next(iter(fields.values())).values.device
-    values = torch.zeros(len(lengths), width, 0, device=device)
-    return _build(base, values, counts, metadata, order, fields=fields)
-
-
-def _build(
-    kind: type[Kind],
-    values: Tensor,
-    lengths: Tensor,
-    metadata: BatchMetadata,
-    order: PackingOrder | None,
-    *,
-    fields: Mapping[str, Padded[Kind]] | None = None,
-    inner: Packed[Kind] | None = None,
-) -> Padded[Kind]:
-    if order is None:
-        return Padded(kind, values, lengths, metadata=metadata, fields=fields, inner=inner)
-    return Padded(kind, values, lengths, metadata=metadata, fields=fields, inner=inner, order=order)
+    first = next(iter(fields.values()))
+    values = first.values.new_zeros(len(lengths), width, 0, dtype=torch.get_default_dtype())
+    if like is None:
+        return Padded(kind, values, to_tensor(lengths), metadata=metadata, fields=fields)
+    return Padded(kind, values, first.lengths, metadata=metadata, fields=fields, order=first.order)
 
 
 def check_kinds(kind: type[Kind], sequences: Sequence[Kind], metadata: BatchMetadata, field: str | None) -> None:
@@ -154,16 +169,19 @@ def check_sequences(kind: type[Kind], sequences: Sequence[Kind], metadata: Batch
         return
     check_kinds(kind, sequences, metadata, field)
     is_ids = kind is Ids
-    first = _get_values(sequences[0])
+    # The row that the others are compared with. An empty one may have any feature width.
+    model = next((row for row, sequence in enumerate(sequences) if len(sequence)), 0)
+    first = _get_values(sequences[model])
     for row, sequence in enumerate(sequences):
         values = _get_values(sequence)
-        same = values.shape[1:] == first.shape[1:] and values.dtype is first.dtype and values.device == first.device
+        same = values.dtype is first.dtype and values.device == first.device
+        same = same and (values.shape[1:] == first.shape[1:] or not len(sequence))
         right = values.dtype is torch.int64 if is_ids else values.is_floating_point()
         if not same or not right or values.ndim != (1 if is_ids else 2):
             rule = "int64 ids of time" if is_ids else "floating-point vectors of time x feature"
             msg = (
                 f"{_locate(row, metadata, field)} must be {rule}, of the feature width, dtype and device of the other "
-                f"rows, got {describe(values)}; row {int(metadata.row_ids[0])} is {describe(first)}."
+                f"rows, got {describe(values)}; row {int(metadata.row_ids[model])} is {describe(first)}."
             )
             raise ShapeError(msg, row=int(metadata.row_ids[row]))
 
@@ -180,6 +198,8 @@ def _are_valid(kind: type[Kind], sequences: Sequence[Kind]) -> bool:
     if kind is Ids:
         return dtypes == {torch.int64} and axes == {1}
     widths = {tensor.shape[1:] for tensor in tensors}
+    if len(widths) > 1:  # an empty row may have any feature width
+        widths = {tensor.shape[1:] for tensor in tensors if tensor.shape[0]}
     return dtypes.pop().is_floating_point and axes == {2} and len(widths) == 1
 
 

@@ -12,7 +12,7 @@ from typing_extensions import TypeVar, Unpack, override
 
 from pipeline.checks.shapes import checked
 from pipeline.checks.switches import checks_enabled
-from pipeline.data.batches import check_lengths, check_step_count
+from pipeline.data.batch_checks import check_lengths, check_step_count
 from pipeline.data.losses import ClassLossOptions, cross_entropy, describe_targets
 from pipeline.data.metadata import (
     IGNORED,

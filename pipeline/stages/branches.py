@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pipeline.checks.hints import describe
 from pipeline.checks.switches import checks_enabled
 from pipeline.core.stage import Spec, StageBase
-from pipeline.data.batches import Batch, Packed, Padded, is_batch
+from pipeline.data.batches import Batch, Padded, derive_vectors, is_batch
 from pipeline.data.kinds import Hidden, Kind, Vectors
 from pipeline.data.tensors import to_ints
 from pipeline.errors import CompositionError, ShapeError
@@ -76,7 +76,8 @@ def join_features(
     """Return the values of batches of the same rows, joined by a function, in the layout of `source`.
 
     Raises:
-        ShapeError: if a batch has other lengths than `source`, so that its steps do not belong to the others.
+        ShapeError: if a batch has other lengths or another width than `source`, so that its steps do not belong to the
+            others, or the function does not return one vector per step.
     """
     for name, batch in batches.items() if checks_enabled() and not torch.compiler.is_compiling() else ():
         if batch.lengths is not source.lengths and not torch.equal(batch.lengths, source.lengths):
@@ -85,11 +86,14 @@ def join_features(
                 f"rows of {to_ints(batch.lengths)} steps; pool sides before they are joined."
             )
             raise ShapeError(msg, branch=name)
-    metadata, carry, order = source.metadata, source.initial_carry, source.order
+        if isinstance(source, Padded) and batch.width != source.width:
+            msg = (
+                f"branch {name!r} must keep the width of {source.width} steps, got {batch.width}; "
+                "make its output with batch.with_values(values)."
+            )
+            raise ShapeError(msg, branch=name)
     if isinstance(source, Padded):
-        values = join([batch.padded().fill_padding(0).values for batch in batches.values()])
-        return Padded(Vectors, values, source.lengths, metadata=metadata, initial_carry=carry, order=order)
-    values = join([batch.packed().values for batch in batches.values()])
-    return Packed(
-        Vectors, values, source.lengths, width=source.width, metadata=metadata, initial_carry=carry, order=order
-    )
+        values = [batch.padded().fill_padding(0).values for batch in batches.values()]
+    else:
+        values = [batch.packed().values for batch in batches.values()]
+    return derive_vectors(join(values), source, source.initial_carry)

@@ -1,4 +1,4 @@
-"""Batches in both layouts: conversion, replaced values, carries, reports, and the errors for invalid arguments."""
+"""Batches in both layouts: conversion, carries and reports."""
 
 from typing import cast
 
@@ -7,12 +7,12 @@ import torch
 from hypothesis import given
 from torch import Tensor
 
-from pipeline import Causal, Ids, Nested, Packed, Pad, Padded, Pooled, Report, Row, States, StepScores, Vectors
+from pipeline import Causal, Ids, Nested, Packed, Pad, Padded, Pooled, Report, Row, States, Vectors
 from pipeline.data.metadata import BatchMetadata, check_same_metadata
-from pipeline.errors import CompositionError, EmptyBatchError, LengthError, OptionError, PipelineError, ShapeError
+from pipeline.errors import CompositionError, OptionError
 from pipeline.testing import check_packing_round_trip, make_batch
 from support.strategies import ragged_rows
-from support.untyped import as_any, to_list, untyped
+from support.untyped import as_any, to_list
 
 
 @given(rows=ragged_rows())
@@ -58,60 +58,6 @@ def test_batches_have_targets_row_ids_and_mask() -> None:
 
 VECTORS = torch.zeros(2, 3, 4)
 SIZES = torch.tensor([3, 1])
-INVALID: list[tuple[str, type[PipelineError], str, dict[str, object]]] = [
-    ("float lengths", ShapeError, r"lengths must be Int64\[Tensor, 'batch'\], got float32 of shape \(2,\)",
-     {"lengths": torch.tensor([2.9, 1.0])}),
-    ("a list of lengths", ShapeError, r"lengths must be Int64\[Tensor, 'batch'\], got a list",
-     {"lengths": [3, 1]}),
-    ("too many lengths", ShapeError, r"lengths must be .* got int64 of shape \(3,\) beside values float32",
-     {"lengths": torch.tensor([3, 1, 1])}),
-    ("too long", LengthError, r"lengths\[1\] is 4, but values has only 3 steps; build the batch with Pad, or pass",
-     {"lengths": torch.tensor([3, 4])}),
-    ("negative", LengthError, r"lengths\[1\] is -1, but a row has 0 steps or more; correct the length",
-     {"lengths": torch.tensor([3, -1])}),
-    ("no row", EmptyBatchError, r"lengths is empty, but a batch must have at least one row; skip empty batches",
-     {"values": torch.zeros(0, 3, 4), "lengths": torch.tensor([], dtype=torch.int64)}),
-    ("lengths on a device", ShapeError, r"lengths must be on the CPU, got a tensor on meta; pass lengths.cpu\(\)",
-     {"lengths": SIZES.to("meta")}),
-    ("ids for vectors", ShapeError, r"values must be floating-point vectors of batch x time x feature for kind Vectors, "
-     r"got int64 of shape \(2, 3\); use kind Ids for token ids", {"values": torch.zeros(2, 3).long()}),
-    ("vectors for ids", ShapeError, r"values must be int64 ids of batch x time for kind Ids, got float32",
-     {"kind": Ids}),
-    ("too many row ids", ShapeError, r"metadata must have one row id per row, got 3 row ids for 2 rows",
-     {"metadata": BatchMetadata(torch.arange(3))}),
-    ("targets of another width", ShapeError, r"metadata.targets must be 3 steps wide like the batch, got 5; pad targets",
-     {"metadata": BatchMetadata(torch.arange(2), targets=torch.zeros(2, 5).long())}),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("error", "message", "wrong"), [case[1:] for case in INVALID], ids=[case[0] for case in INVALID]
-)
-def test_invalid_arguments_raise(error: type[PipelineError], message: str, wrong: dict[str, object]) -> None:
-    """Each error has the argument, the rule, the value and a fix; torch accepts most of them silently."""
-    arguments = {"kind": Vectors, "values": VECTORS, "lengths": SIZES, **wrong}
-    with pytest.raises(error, match=message):
-        untyped(Padded)(**arguments)
-
-
-def test_packed_steps_must_equal_the_sum_of_lengths() -> None:
-    """For batches and for scores."""
-    with pytest.raises(LengthError, match="lengths add up to 4 steps, but values has 5; pack values and lengths of"):
-        Packed(Vectors, torch.zeros(5, 2), SIZES)
-    with pytest.raises(LengthError, match="lengths add up to 4 steps, but values has 3"):
-        StepScores(torch.zeros(3, 2), SIZES, range(2))
-
-
-def test_new_values_must_fit_the_batch() -> None:
-    """`with_values` checks the replaced values, because the batch that it returns is not checked again."""
-    batch = Padded(Vectors, VECTORS, SIZES)
-    for wrong in (torch.zeros(2, 2, 4), torch.zeros(2, 3), torch.zeros(2, 3, 4).long()):
-        with pytest.raises(ShapeError, match=r"values must be floating-point vectors of shape \(2, 3, feature\)"):
-            batch.with_values(wrong)
-    for wrong in (torch.zeros(3, 4), torch.zeros(4), torch.zeros(4, 4).long()):
-        with pytest.raises(ShapeError, match=r"values must be floating-point vectors of shape \(4, feature\)"):
-            batch.packed().with_values(wrong)
-    assert batch.with_values(torch.zeros(2, 3, 7)).packed().values.shape == (4, 7)
 
 
 def test_carry_continues_rows_and_starts_others_from_zeros() -> None:

@@ -313,6 +313,39 @@ def test_empty_inner_rows_need_no_feature_width() -> None:
     assert to_list(batch.lengths) == [0, 3, 1]
 
 
+@pytest.mark.parametrize("features", [0, 1, 9, 3_000])
+def test_rows_of_any_size_equal_rows_padded_one_by_one(features: int) -> None:
+    """Large rows are copied one by one, small ones all at once; an empty row may have any feature width."""
+    lengths = [3, 0, 1, 4]
+    rows = [torch.randn(length, features if length else 2, requires_grad=bool(features)) for length in lengths]
+    batch = Pad(Vectors, value=7, multiple_of=3)([Row(Vectors(row), row_id=number) for number, row in enumerate(rows)])
+    wanted = torch.full((4, 6, features), 7.0)
+    for number, row in enumerate(rows):
+        if lengths[number]:
+            wanted[number, : lengths[number]] = row.detach()
+    assert torch.equal(batch.values, wanted)
+    if features:
+        torch.autograd.backward(batch.values.sum())
+        for row, length in zip(rows, lengths, strict=True):
+            assert length == 0 or (row.grad is not None and bool((row.grad == 1).all()))
+
+
+def test_a_batch_of_empty_rows_has_no_steps() -> None:
+    """Of features, too."""
+    rows = [Row(Vectors(torch.zeros(0, 2))), Row(Vectors(torch.zeros(0, 5)))]
+    assert Pad(Vectors)(rows).values.shape == (2, 0, 2)
+
+
+def test_the_first_row_with_steps_is_named_beside_a_wrong_one() -> None:
+    """An empty row before it has no feature width to compare with."""
+    rows = [
+        Row(Vectors(torch.zeros(length, width)), row_id=row)
+        for row, (length, width) in enumerate([(0, 5), (1, 2), (2, 3)])
+    ]
+    with pytest.raises(ShapeError, match=r"row 2 must be .* got float32 of shape \(2, 3\); row 1 is float32"):
+        Pad(Vectors)(rows)
+
+
 def test_the_field_of_wrong_inner_rows_is_reported() -> None:
     """Numbers of another dtype would be converted silently."""
     right, wrong = (

@@ -6,14 +6,17 @@ import pytest
 import torch
 from hypothesis import given
 from torch import Tensor
+from typing_extensions import override
 
 from pipeline import (
     Attend,
+    Batch,
     Classify,
     Embed,
     EmbedFields,
     Encode,
     Join,
+    ModuleStage,
     NextToken,
     Pack,
     Pad,
@@ -209,6 +212,22 @@ def test_steps_of_sides_are_not_joined(*, packs: bool) -> None:
     batch = Pad(Pair)(rows)
     with pytest.raises(ShapeError, match="must return one vector per step.*pool sides before"):
         join(batch.packed() if packs else batch)
+
+
+def test_a_branch_that_changes_the_width_is_rejected() -> None:
+    """Its steps are the same, but the rectangles do not fit each other."""
+
+    class Widen(ModuleStage[Batch[Vectors], Batch[Vectors]]):
+        """Pads rows by one more step."""
+
+        @override
+        def forward(self, value: Batch[Vectors]) -> Batch[Vectors]:
+            wider = torch.nn.functional.pad(value.padded().values, (0, 0, 0, 1))
+            return Padded(Vectors, wider, value.lengths, metadata=value.metadata)
+
+    embed = EmbedFields(Event, code=through(Embed(9, 3)), amount=through(Widen()))
+    with pytest.raises(ShapeError, match="branch 'amount' must keep the width of 2 steps, got 3; make its output with"):
+        embed(Pad(Event)([make_event([1, 2])]))
 
 
 def test_ids_and_hidden_vectors_are_not_joined_as_vectors() -> None:
