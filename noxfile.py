@@ -35,6 +35,8 @@ WITH_EXTRAS = (
     "tests/cli",
     "tests/test_extras.py",
 )
+# 500 kills of a training instead of 5.
+LONG = ("tests/training/test_kill.py",)
 NATIVE = ("tests/plugins/recurrent/test_native.py", "tests/plugins/recurrent/test_native_build.py")
 # Tensors are small in tests: threads that wait for each other cost more than they bring.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -133,8 +135,10 @@ def native(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def long(session: nox.Session) -> None:
-    """Run the native engine's tests under the address and undefined-behaviour sanitizers of gcc."""
+    """Run long tests in full, and the native engine's under the address and undefined-behaviour sanitizers of gcc."""
     install(session, ".[text]", groups=("test",))
+    # Before the engine is compiled with sanitizers, without whose runtimes it cannot be loaded then.
+    session.run("pytest", "--capture=no", *LONG, env={**ENVIRONMENT, "PIPELINE_TESTS_LONG": "1"})
     sanitize = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
     session.run("python", "-m", "pipeline_recurrent.native", "-g", "-O1", *sanitize, env={"CC": "gcc"})
     # Python itself is not compiled with sanitizers: their runtimes have to be loaded before it starts.

@@ -1,0 +1,357 @@
+"""The training loop: forward and backward passes, optimizer steps, validation, the best weights, and its state."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
+from typing import Any, Final, cast, final
+
+import attrs
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from pipeline.core.chain import StreamChain, join
+from pipeline.core.contexts import temporary_mode
+from pipeline.core.running import NumberedStage, Observer, run_stages
+from pipeline.core.stage import Stream
+from pipeline.data.batches import Batch
+from pipeline.data.iteration import iterate
+from pipeline.data.kinds import Kind
+from pipeline.data.report import Report
+from pipeline.data.scores import Predictions
+from pipeline.data.tensors import to_ints
+from pipeline.errors import OptionError, TrainingError
+from pipeline.labels import Labels
+from pipeline.loading.records import describe_records
+from pipeline.stages.input_stage import to_examples
+from pipeline.stages.several_heads import Heads
+from pipeline.training.advice import advise_threads, warn_of_missing_gradients
+from pipeline.training.averaging import WeightAverage
+from pipeline.training.batches import SplitPipe, count_batches, make_training_data
+from pipeline.training.carry import CarriedStates, find_carrying_stage
+from pipeline.training.history import Epoch, History
+from pipeline.training.losses import Loss, MeanLoss
+from pipeline.training.metrics import LOSS, choose_metrics
+from pipeline.training.optimizers import make_optimizer
+from pipeline.training.options import Settings
+from pipeline.training.progress import Reporter
+from pipeline.training.schedules import make_schedule
+from pipeline.training.state import get_random_state, get_tensors, load_tensors, set_random_state
+
+_LAG: Final = 32
+"""On a GPU, the number of batches after which losses are read: reading one waits for all work before it."""
+
+
+@final
+class Model(nn.Module):
+    """The stages with weights as one module, from a batch to predictions. Errors name the stages of the whole pipe."""
+
+    def __init__(self, stages: Sequence[NumberedStage], observer: Observer | None = None) -> None:
+        super().__init__()
+        self._stages = stages
+        self._observer = observer
+        for number, stage in stages:
+            if isinstance(stage, nn.Module):
+                self.add_module(str(number), stage)
+
+    def forward(self, batch: Batch[Kind]) -> object:
+        """Return the predictions."""
+        device = next((weight.device for weight in self.parameters()), None)
+        return run_stages(self._stages, batch, device, observer=self._observer)
+
+
+class Watcher:
+    """Is called during a training, for example to write checkpoints and logs. Its methods do nothing by default."""
+
+    def after_optimizer_step(self, training: "Training") -> None:
+        """See the training after an optimizer step."""
+
+    def after_epoch(self, training: "Training") -> None:
+        """See the training after an epoch, with its validation."""
+
+
+@final
+class Training:
+    """A training with all its state.
+
+    Args:
+        pipe: the pipe.
+        train: the examples to train on.
+        valid: the examples to validate with; None for no validation.
+        settings: the options of `fit`.
+        reporter: shows the progress.
+    """
+
+    def __init__(
+        self,
+        pipe: StreamChain[Any, Any],
+        train: Iterable[object],
+        valid: Iterable[object] | None,
+        settings: Settings,
+        reporter: Reporter,
+    ) -> None:
+        self.pipe: Final = pipe
+        self.settings: Final = settings
+        self._train: Final = train
+        self._valid: Final = valid
+        self._reporter: Final = reporter
+        split = SplitPipe.of(pipe)
+        self.carried: Final = _make_carried(split, reporter)
+        self._model: Final = Model(split.model, self.carried)
+        self._weights: Final = [weight for weight in pipe.parameters() if weight.requires_grad]
+        self._device: Final = next((weight.device for weight in pipe.parameters()), torch.device("cpu"))
+        self._data: Final = make_training_data(
+            split,
+            train,
+            seed=settings.seed,
+            num_workers=settings.num_workers,
+            pin_memory=self._device.type == "cuda",
+        )
+        self._windows: Final = (
+            None if split.windows is None else cast("Stream[Any, Any]", join(*(s for _, s in split.data)))
+        )
+        self.batches = self._data.batches
+        if self.batches is None and (settings.schedule != "constant" or 0 < settings.warmup < 1):
+            self.batches = count_batches(split, train)
+        head = split.model[-1][1]
+        heads: Mapping[str, float] = head.weights if isinstance(head, Heads) else {}
+        class_weights = _find_class_weights(settings, split.model[-1][1], train)
+        self._loss: Final = Loss(class_weights, settings.label_smoothing, settings.loss, [*heads])
+        self._head_weights: Final = heads
+        self._metrics: Final = choose_metrics(pipe, settings.metrics)
+        self._optimizer: Final = make_optimizer(
+            pipe, settings.optimizer, learning_rate=settings.rate, weight_decay=settings.weight_decay
+        )
+        total = None if self.batches is None else settings.epochs * -(-self.batches // settings.accumulate)
+        self._schedule: Final = make_schedule(self._optimizer, settings.schedule, warmup=settings.warmup, total=total)
+        self.average: Final = None if settings.ema is None else WeightAverage(pipe, settings.ema)
+        self.optimizer_steps = 0
+        self.best: dict[str, Tensor] | None = None
+        notes = [*self._data.notes, *filter(None, [advise_threads()])]
+        for note in notes:
+            reporter.note(note)
+        # Without validation, there are no metrics.
+        monitor = self._metrics.choose_monitor(LOSS if valid is None else settings.monitor)
+        self.history: History = History([], monitor=monitor, notes=notes)
+        self._start_epoch()
+
+    def run(self, watchers: Sequence[Watcher] = ()) -> History:
+        """Train until the last epoch, or until no epoch is better for a while; return the history."""
+        self._optimizer.zero_grad(set_to_none=True)
+        while self._data.epochs.epoch < self.settings.epochs and not self.history.stopped_early:
+            self._run_epoch(watchers)
+            self._start_epoch()
+            for watcher in watchers:
+                watcher.after_epoch(self)
+        if self.best is not None:
+            load_tensors(self.pipe, self.best)
+        elif self.average is not None:
+            self.average.exchange()
+        return self.history
+
+    def get_state(self) -> dict[str, Any]:
+        """Return all that the rest of the training follows from: numbers, texts, tensors, and containers of them."""
+        self._read_losses()
+        schedule, average = self._schedule, self.average
+        return {
+            "optimizer_steps": self.optimizer_steps,
+            "weights": get_tensors(self.pipe),
+            "best": self.best,
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": None if schedule is None else schedule.state_dict(),
+            "average": None if average is None else {"updates": average.updates, "averages": list(average.averages)},
+            "carry": None if self.carried is None else self.carried.carry,
+            "data": self._data.epochs.state_dict(),
+            "history": self.history.to_dict(),
+            "epoch": {"mean": self._mean.state_dict(), "done": attrs.asdict(self._done), "seconds": self._seconds},
+            "random": get_random_state(),
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state, with the same pipe, data and options."""
+        load_tensors(self.pipe, state["weights"])
+        self.optimizer_steps = state["optimizer_steps"]
+        self.best = state["best"]
+        self._optimizer.load_state_dict(state["optimizer"])
+        if self._schedule is not None:
+            self._schedule.load_state_dict(state["schedule"])
+        if self.average is not None:
+            self.average.updates = state["average"]["updates"]
+            for average, saved in zip(self.average.averages, state["average"]["averages"], strict=True):
+                average.copy_(saved)
+        if self.carried is not None and state["carry"] is not None:
+            self.carried.carry = tuple(each.to(self._device) for each in state["carry"])
+        self._data.epochs.load_state_dict(state["data"])
+        saved = History.from_dict(state["history"])
+        self.history = attrs.evolve(saved, notes=self.history.notes, resumed=self.optimizer_steps)
+        self._mean.load_state_dict(state["epoch"]["mean"])
+        self._done, self._seconds = Report(**state["epoch"]["done"]), state["epoch"]["seconds"]
+        set_random_state(state["random"])
+
+    def _start_epoch(self) -> None:
+        self._mean = MeanLoss(self._head_weights)
+        self._done = Report()
+        self._seconds = 0.0
+        # The losses that were not read yet, each with its divisors, weights, and batch.
+        self._unread: list[tuple[Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, Tensor], Batch[Kind]]] = []
+        if self.carried is not None:
+            self.carried.carry = None
+
+    def _run_epoch(self, watchers: Sequence[Watcher]) -> None:
+        data, number = self._data.epochs, self._data.epochs.epoch + 1
+        self._reporter.start_epoch(number, self.settings.epochs, self.batches)
+        before, start = self._done, time.perf_counter() - self._seconds
+        batches = iter(data)
+        while group := list(islice(batches, self.settings.accumulate)):
+            loss = self._train_on(group)
+            self._done, self._seconds = before + data.report, time.perf_counter() - start
+            self._reporter.advance(self._done, loss, self._seconds)
+            for watcher in watchers:
+                watcher.after_optimizer_step(self)
+        self._read_losses()
+        if not self._done.batches:
+            msg = "train must have at least one row, got none; check the file and its filters."
+            raise OptionError(msg)
+        trained = self._seconds
+        with self.average.applied() if self.average is not None else nullcontext():
+            valid_loss, metrics = self._validate()
+            epoch = Epoch(
+                number=number,
+                batches=self._done.batches,
+                optimizer_steps=self.optimizer_steps,
+                rows=self._done.rows,
+                train_loss=self._mean.compute(),
+                valid_loss=valid_loss,
+                metrics=metrics,
+                learning_rate=float(self._optimizer.param_groups[0]["lr"]),
+                rows_per_second=self._done.rows / max(trained, 1e-9),
+                padded=self._done.wasted,
+                seconds=time.perf_counter() - start,
+            )
+            self._finish_epoch(epoch)
+
+    def _train_on(self, group: Sequence[Batch[Kind]]) -> float:
+        """Make one optimizer step for a group of batches; return the loss of the last one that was read."""
+        weights = [self._loss.weigh(batch.metadata) for batch in group]
+        # The gradient of the mean over all targets of the group. A batch by itself is divided by its own weight.
+        divisors = [*weights] if len(group) == 1 else [_add_weights(weights)] * len(group)
+        over = None if len(group) == 1 else self._loss.to_over(divisors[0])
+        for batch, weight, divisor in zip(group, weights, divisors, strict=True):
+            with self._make_autocast():
+                scores = self._model(batch if self.carried is None else self.carried.start(batch))
+                loss, losses = self._loss.compute(scores, over)
+            self._unread.append(({name: each.detach() for name, each in losses.items()}, divisor, weight, batch))
+            if self._device.type == "cpu" or len(self._unread) >= _LAG:
+                self._read_losses()
+            torch.autograd.backward([loss])
+        if not self.optimizer_steps:
+            warn_of_missing_gradients(self.pipe)
+        if self.settings.max_grad_norm is not None:
+            norm = nn.utils.clip_grad_norm_(self._weights, self.settings.max_grad_norm)
+            if self._device.type == "cpu" and not math.isfinite(norm):
+                raise self._make_error("gradients", float(norm), group[-1])
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        if self._schedule is not None and not isinstance(self._schedule, ReduceLROnPlateau):
+            self._schedule.step()
+        if self.average is not None:
+            self.average.update()
+        self.optimizer_steps += 1
+        return self._last_loss
+
+    _last_loss: float = math.nan
+
+    def _read_losses(self) -> None:
+        """Add the losses of the last batches to the mean, and reject those that are not finite."""
+        for losses, divisors, weights, batch in self._unread:
+            sums = {name: float(loss) * float(divisors[name]) for name, loss in losses.items()}
+            self._last_loss = sum(self._head_weights.get(name, 1.0) * float(loss) for name, loss in losses.items())
+            if not all(map(math.isfinite, sums.values())):
+                raise self._make_error("loss", self._last_loss, batch)
+            self._mean.add(sums, {name: float(weight) for name, weight in weights.items()})
+        self._unread.clear()
+
+    def _make_error(self, what: str, value: float, batch: Batch[Kind]) -> TrainingError:
+        rows = [row for row in to_ints(batch.metadata.row_ids) if row >= 0]
+        number, epoch = self._done.batches, self._data.epochs.epoch
+        msg = (
+            f"the {what} of batch {number} in epoch {epoch + 1} must be finite, got {value}; the batch holds "
+            f"{describe_records(self._train, rows)}. Lower the learning rate, or check the values of these rows."
+        )
+        return TrainingError(msg, value=value, batch=number, epoch=epoch + 1, rows=rows)
+
+    def _make_autocast(self) -> AbstractContextManager[object]:
+        if self.settings.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self._device.type, torch.bfloat16)
+
+    def _validate(self) -> tuple[float | None, dict[str, float]]:
+        if self._valid is None:
+            return None, {}
+        mean, metrics = MeanLoss(self._head_weights), self._metrics.empty()
+        with temporary_mode(self.pipe, training=False), torch.no_grad(), self._make_autocast():
+            for scores in self._predict(self._valid):
+                _, losses = self._loss.compute(scores, plain=True)
+                found = self._loss.weigh(scores.metadata, plain=True)
+                weights = {name: float(weight) for name, weight in found.items()}
+                mean.add({name: float(loss) * weights[name] for name, loss in losses.items()}, weights)
+                metrics.update(cast("Predictions[object, object]", scores))
+        return mean.compute(), metrics.compute()
+
+    def _predict(self, examples: Iterable[object]) -> Iterator[Any]:
+        """Yield the predictions for examples; those in windows with carried states, as in training."""
+        if self._windows is None:
+            yield from self.pipe.predict_batches(examples)
+            return
+        if self.carried is not None:
+            self.carried.carry = None
+        for batch in self._windows(examples):
+            yield self._model(batch if self.carried is None else self.carried.start(batch))
+
+    def _finish_epoch(self, epoch: Epoch) -> None:
+        """Add the epoch to the history, and keep its weights if it is the best one."""
+        history = attrs.evolve(self.history, epochs=[*self.history.epochs, epoch])
+        if self._valid is not None and history.best is epoch:
+            self.best = {name: tensor.clone() for name, tensor in get_tensors(self.pipe).items()}
+        if isinstance(self._schedule, ReduceLROnPlateau):
+            step_by_value: Callable[[float], object] = getattr(self._schedule, "step")  # noqa: B009 - as above
+            step_by_value(history.get_monitored(epoch))
+        patience = self.settings.patience
+        stops = patience is not None and history.count_since_best() >= patience
+        self.history = self.pipe.history = attrs.evolve(history, stopped_early=stops)
+        self._reporter.end_epoch(epoch, self.settings.epochs)
+
+
+def _make_carried(split: SplitPipe, reporter: Reporter) -> CarriedStates | None:
+    """Return the carrier of states from window to window; None without windows."""
+    if split.windows is None:
+        return None
+    number = find_carrying_stage(split.model)
+    if number is None:
+        reporter.note("BPTTWindows: no encoder carries states, so each window starts from an empty one.")
+        return None
+    return CarriedStates(number)
+
+
+def _find_class_weights(settings: Settings, head: object, train: Iterable[object]) -> Any:  # noqa: ANN401 - see FitOptions
+    """Return the class weights as they are given, or balanced.
+
+    Raises:
+        OptionError: if they should be balanced, but the head has no labels.
+    """
+    if not isinstance(settings.class_weights, str):
+        return settings.class_weights
+    labels: object = getattr(head, "names", None)
+    if not isinstance(labels, Labels):
+        msg = (
+            'class_weights="balanced" needs a head with labels, got '
+            f"{type(head).__name__}; pass a tensor with a weight for each class."
+        )
+        raise OptionError(msg)
+    return labels.class_weights(example.target for example in to_examples(iterate(train)))
+
+
+def _add_weights(weights: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+    return {name: torch.stack([each[name] for each in weights]).sum() for name in weights[0]}
