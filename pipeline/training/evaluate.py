@@ -45,6 +45,8 @@ def evaluate(
     """Evaluate a pipe; see `StreamChain.evaluate`."""
     totals = Totals(pipe, metrics)
     share = (0, 1)
+    # Windows cannot be shared, since each continues the one before: every rank has them all.
+    over_ranks = over_ranks and not any(isinstance(stage, BPTTWindows) for stage in pipe.stages.values())
     if over_ranks and distributed.is_available() and distributed.is_initialized():
         share = (distributed.get_rank(), distributed.get_world_size())
     for rows, steps, predictions in predict_with_targets(pipe, examples, share):
@@ -69,8 +71,7 @@ def predict_with_targets(
     Args:
         pipe: the pipe; its mode is restored between batches.
         examples: the examples.
-        share: a rank and the number of ranks, each of which gets every n-th batch. Windows cannot be shared, since each
-            continues the one before.
+        share: a rank and the number of ranks, each of which gets every n-th batch.
 
     Raises:
         CompositionError: if the pipe does not end with a head.
@@ -83,7 +84,7 @@ def predict_with_targets(
     device = next((weight.device for weight in pipe.parameters()), None)
     # Prediction would reject rows longer than a window.
     flow = batches(examples) if windows else batches.predict_batches(examples)
-    rank, ranks = (0, 1) if windows else share
+    rank, ranks = share
 
     def run() -> Iterator[tuple[int, int, Predictions[object, object]]]:
         for index, batch in enumerate(flow):
