@@ -12,6 +12,8 @@ from pathlib import Path
 from rich.console import Console
 
 from pipeline.cli import plan as planning
+from pipeline.cli import saved
+from pipeline.cli import train as training
 from pipeline.cli.new_plugin import write_plugin
 from pipeline.cli.plugins import dump_inventory, make_table
 from pipeline.cli.welcome import format_versions, print_welcome
@@ -45,6 +47,32 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=format_versions())
     parser.set_defaults(command=_welcome)
     commands = parser.add_subparsers(title="commands", metavar="command")
+
+    about = "Train a model on the examples of a file, and save it in a folder. Its kind follows from the file."
+    train = commands.add_parser("train", help="train a model on a file, and save it", description=about)
+    train.set_defaults(command=training.train_model)
+    training.add_arguments(train)
+
+    about = "Print the loss, the metrics and the confusion matrix of a saved model on a file with targets."
+    evaluate = commands.add_parser("evaluate", help="evaluate a saved model on a file", description=about)
+    evaluate.set_defaults(command=_evaluate)
+    saved.add_evaluate_arguments(evaluate)
+
+    about = (
+        "Write a file with its predictions: all columns are kept, and the prediction and its probability are added. "
+        "An interrupted run is continued by the same command."
+    )
+    predict = commands.add_parser("predict", help="write a file with its predictions", description=about)
+    predict.set_defaults(command=saved.predict)
+    saved.add_predict_arguments(predict)
+
+    about = (
+        "Answer requests over HTTP with the predictions of a saved model: POST /predict, a page to try it at /, and "
+        "GET /info, /health and /ready. Needs the extra serve."
+    )
+    serve = commands.add_parser("serve", help="answer requests with a saved model", description=about)
+    serve.set_defaults(command=saved.serve)
+    saved.add_serve_arguments(serve)
 
     about = "List all installed parts by kind, and the plugins that failed to load."
     plugins = commands.add_parser("plugins", help="list installed parts", description=about)
@@ -105,6 +133,10 @@ def _new_plugin(options: argparse.Namespace) -> None:
         f"  pytest {path}\n"
         "  python -m pipeline plugins\n"
     )
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    saved.evaluate(_make_console(), options)
 
 
 def _plan(options: argparse.Namespace) -> None:

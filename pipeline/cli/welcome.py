@@ -35,6 +35,10 @@ _SUMMARY: Final = "models over sequences of unequal length in PyTorch, as typed 
 _NEXT: Final = """\
 Commands:
 
+  python -m pipeline train FILE       train a model on a file, and save it in a folder
+  python -m pipeline evaluate         print how good a saved model is on another file
+  python -m pipeline predict          write a file with its predictions
+  python -m pipeline serve FOLDER     answer requests over HTTP with a saved model
   python -m pipeline plugins          list installed encoders, attentions, pools and tokenizers
   python -m pipeline new-plugin NAME  write a package with an encoder of your own
   python -m pipeline plan FILE        forecast padding, batches and memory of an epoch

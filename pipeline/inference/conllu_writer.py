@@ -52,8 +52,9 @@ class ConlluWriter(ChunkWriter):
         sentences: list[str] = []
         for number, (example, found, given) in enumerate(zip(chunk.examples, predicted, lines, strict=True)):
             place = chunk.places(number)
+            tags = _get_tags(found, place)
             sentence = self._make_sentence(example.input, place) if given is None else _clean(given)
-            sentences.append("\n".join(self._fill(sentence, _get_tags(found, place), place)) + "\n\n")
+            sentences.append("\n".join(self._fill(sentence, tags, place)) + "\n\n")
         return (text + "".join(sentences)).encode()
 
     def _fill(self, sentence: Sequence[str], tags: Sequence[str], place: str) -> list[str]:

@@ -148,7 +148,7 @@ class _Run:
 
     def write(self, chunk_size: int, advance: Callable[[int], None], *, resume: bool) -> WrittenFile:
         """Write all chunks that are not written yet, and move the output to its place."""
-        with open_locked(self.partial) as file:
+        with open_locked(self.partial) as file, self._clean_up(file):
             found = self._find_journal(file.seek(0, 2)) if resume else None
             before = done = found or Journal(self.made_by)
             # A chunk that was cut off is written again.
@@ -170,6 +170,16 @@ class _Run:
             writer.finish(self.partial, self.output)
         self.journal.unlink(missing_ok=True)
         return WrittenFile(self.output, done.rows, Skipped(done.skipped, tuple(problems)), before.rows)
+
+    @contextmanager
+    def _clean_up(self, file: IO[bytes]) -> Generator[None]:
+        """Remove the unfinished output after an error if nothing of it is worth to be continued."""
+        try:
+            yield
+        except BaseException:
+            if file.seek(0, 2) == 0:
+                self.partial.unlink(missing_ok=True)
+            raise
 
     def make_writer(self, columns: Sequence[str] | None) -> ChunkWriter:
         """Return the writer for the output; `columns` are those of an unfinished one."""
@@ -220,7 +230,7 @@ class _Run:
 
     def _predict(self, chunk: Chunk[Any]) -> list[dict[str, Plain]]:
         heads, found = find_heads(self.pipe), list[dict[str, Plain]]()
-        for prediction in self.pipe.predict(_Located(chunk), scores=True):
+        for prediction in _predict_chunk(self.pipe, _Located(chunk)):
             try:
                 columns = to_columns(prediction, heads)
             except PipelineError as error:
@@ -235,6 +245,10 @@ class _Run:
             return name
         kind, _, head = name.partition("_")
         return self.column + ("_probability" if kind == "probability" else "") + (f"_{head}" if head else "")
+
+
+def _predict_chunk(pipe: StreamChain[Any, Any], inputs: "_Located") -> Iterator[object]:
+    return pipe.predict(inputs, scores=True)
 
 
 @attrs.frozen(eq=False)

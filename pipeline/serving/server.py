@@ -72,7 +72,9 @@ def serve(
 
 
 def _load(folder: str | PathLike[str]) -> StreamChain[Any, Any]:
-    raise NotImplementedError(folder)
+    from pipeline.saving.load import load  # noqa: PLC0415 - not needed for a pipe in memory
+
+    return load(folder)
 
 
 def _listen(host: str, port: int) -> socket.socket:
