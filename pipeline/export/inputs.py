@@ -14,7 +14,7 @@ from pipeline.data.packing_order import PackingOrder
 from pipeline.errors import ExportError
 from pipeline.export.sizes import INNER, find_size
 
-Role: TypeAlias = Literal["ids", "vectors", "lengths"]
+Role: TypeAlias = Literal["ids", "vectors", "lengths", "state"]
 """What a tensor holds."""
 
 _IN_PADDING: Final = 10**9
@@ -29,16 +29,20 @@ class Input:
     Attributes:
         name: its name.
         role: what it holds.
-        axes: the names of its dynamic axes, in order.
+        axes: the names of its first axes; None for one of fixed size.
         size: the number of ids, or the number of features, which are its last axis; None for lengths.
         lengths: the name of the lengths of its last dynamic axis; of lengths, those of the axis before, or None.
+        dtype: the name of its dtype.
+        shape: of a state its sizes before the first step, when it is all zeros.
     """
 
     name: str
     role: Role
-    axes: Sequence[str] = attrs.field(converter=tuple)
+    axes: Sequence[str | None] = attrs.field(converter=tuple)
     size: int | None = None
     lengths: str | None = None
+    dtype: str = "int64"
+    shape: Sequence[int | str] | None = attrs.field(default=None, converter=attrs.converters.optional(tuple))
 
 
 @final
@@ -49,14 +53,14 @@ class _Node:
     Attributes:
         kind: its kind.
         values: the tensor with its steps; None for a kind with fields.
-        lengths: the tensor with its lengths.
+        lengths: the tensor with its lengths; None for sides, each of which has lengths of its own.
         fields: the sequences of its fields.
         inner: for nested rows, the sequence of an inner row.
     """
 
     kind: type[Kind]
     values: Input | None
-    lengths: Input
+    lengths: Input | None
     fields: "Mapping[str, _Node] | None" = None
     inner: "_Node | None" = None
 
@@ -71,14 +75,23 @@ class BatchInputs:
         kind: the kind of the rows.
         model: the stages that take the batch; they say how many ids or features there are.
         sizes: the number of ids or features of each input that they do not state, by its name.
+        dtype: the dtype of vectors.
 
     Raises:
         ExportError: if a size is not known, or the kind is not supported.
     """
 
-    def __init__(self, kind: type[Kind], model: Sequence[StageBase], sizes: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        kind: type[Kind],
+        model: Sequence[StageBase],
+        sizes: Mapping[str, int],
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         self._sizes = dict(sizes)
+        self._dtype = dtype
         self._model = model
+        self.kind: type[Kind] = kind
         self._root = self._describe(kind, (), None)
         self.inputs: Sequence[Input] = list(dict.fromkeys(_list_inputs(self._root)))
 
@@ -97,7 +110,7 @@ class BatchInputs:
                 raise ExportError(msg)
             shared = lengths if base.aligned else None
             fields = {name: self._describe(each, (*path, name), shared) for name, each in base.get_kinds().items()}
-            return _Node(kind, None, lengths, fields=fields)
+            return _Node(kind, None, shared, fields=fields)
         if base is Nested:
             inner_kind = get_inner_kind(kind) or Ids
             name = _join(prefix, "inner_lengths")
@@ -117,7 +130,13 @@ class BatchInputs:
             what = "ids" if kind is Ids else "features"
             msg = f"the number of {what} of input {name!r} is not known; pass it: sizes={{{name!r}: ...}}."
             raise ExportError(msg, input=name)
-        return _Node(kind, Input(name, role, axes, size, lengths.name), lengths)
+        dtype = "int64" if role == "ids" else str(self._dtype).removeprefix("torch.")
+        return _Node(kind, Input(name, role, axes, size, lengths.name, dtype), lengths)
+
+    def make_shape(self) -> dict[str, int]:
+        """Return a size for each dynamic axis, all different, so that none is taken for another."""
+        axes = dict.fromkeys(axis for each in self.inputs for axis in each.axes)
+        return {axis: 3 + 2 * number for number, axis in enumerate(axes)}
 
     def make_batch(self, tensors: Mapping[str, Tensor]) -> Padded[Kind]:
         """Return the batch of some tensors. Works in graphs."""
@@ -142,7 +161,7 @@ class BatchInputs:
                 ids = torch.randint(0, each.size or 1, sizes, generator=generator)
                 drawn[each.name] = ids.masked_fill(self._is_padding(each, drawn, sizes), _IN_PADDING)
             elif each.role == "vectors":
-                vectors = torch.randn(*sizes, each.size or 1, generator=generator)
+                vectors = torch.randn(*sizes, each.size or 1, generator=generator, dtype=self._dtype)
                 padding = self._is_padding(each, drawn, sizes).unsqueeze(-1)
                 drawn[each.name] = vectors.masked_fill(padding, torch.nan)
         return {each.name: drawn[each.name] for each in self.inputs}
@@ -177,49 +196,47 @@ def _list_inputs(node: _Node) -> Iterator[Input]:
         yield from _list_inputs(child)
     if node.values is not None:
         yield node.values
-    yield node.lengths
+    if node.lengths is not None:
+        yield node.lengths
 
 
 def _make_batch(node: _Node, tensors: Mapping[str, Tensor], order: PackingOrder | None) -> Padded[Kind]:
-    lengths = tensors[node.lengths.name]
+    if node.lengths is None:
+        return _make_sides(node, tensors)
     if order is None:
-        order = PackingOrder(lengths, "cpu")
+        order = PackingOrder(tensors[node.lengths.name], "cpu")
     if node.values is not None:
         return Padded(node.kind, tensors[node.values.name], order.lengths, order=order)
     if node.inner is not None:
         return _make_nested(node, node.inner, tensors, order)
-    base = cast("type[Composite]", get_kind_class(node.kind))
-    shared = order if base.aligned else None
-    fields = {name: _make_batch(field, tensors, shared) for name, field in (node.fields or {}).items()}
-    batch, time = _get_shape(node, tensors)
-    if not base.aligned:
-        # The row is as long as its longest side.
-        order = PackingOrder(torch.stack([field.lengths for field in fields.values()]).amax(0), "cpu")
-    return Padded(node.kind, torch.zeros(batch, time, 0), order.lengths, fields=fields, order=order)
+    fields = {name: _make_batch(field, tensors, order) for name, field in (node.fields or {}).items()}
+    first = next(iter(fields.values()))
+    values = torch.zeros(first.values.shape[0], first.width, 0)
+    return Padded(node.kind, values, order.lengths, fields=fields, order=order)
+
+
+def _make_sides(node: _Node, tensors: Mapping[str, Tensor]) -> Padded[Kind]:
+    """Return rows with sides, each as long as its longest side."""
+    sides = {name: _make_batch(side, tensors, None) for name, side in (node.fields or {}).items()}
+    order = PackingOrder(torch.stack([side.lengths for side in sides.values()]).amax(0), "cpu")
+    width, batch = 0, 0
+    for side in sides.values():
+        # In a graph sizes are symbols: `max` would fix which is larger.
+        width, batch = _sym_max(width, side.width), side.values.shape[0]
+    return Padded(node.kind, torch.zeros(batch, width, 0), order.lengths, fields=sides, order=order)
 
 
 def _make_nested(node: _Node, inner: _Node, tensors: Mapping[str, Tensor], order: PackingOrder) -> Padded[Kind]:
     """Return nested rows, whose inner rows are numbered from 0; equal ones are not found, which needs their values."""
+    assert inner.values is not None and inner.lengths is not None
     counts = tensors[inner.lengths.name]
     batch, time = counts.shape
     # Inner rows of padding steps may have any length: their steps would be embedded.
     counts = counts.masked_fill(~order.mask(time), 0)
-    assert inner.values is not None
     values = tensors[inner.values.name].flatten(0, 1)
     inner_order = PackingOrder(counts.flatten(), "cpu")
     rows = Padded(inner.kind, values, inner_order.lengths, order=inner_order)
     numbers = torch.arange(batch * time).view(batch, time)
     # In a graph whose rows stay padded, the inner rows do so too.
     packed = cast("Packed[Kind]", rows) if torch.compiler.is_compiling() else rows.packed()
-    return Padded(node.kind, numbers, order.lengths, order=order, inner=packed)
-
-
-def _get_shape(node: _Node, tensors: Mapping[str, Tensor]) -> tuple[int, int]:
-    """Return the batch and the time of a kind with fields; the time of the widest side."""
-    batch = width = 0
-    for each in _list_inputs(node):
-        if each.role != "lengths":
-            batch, time = tensors[each.name].shape[:2]
-            # In a graph sizes are symbols: comparing them would fix which is larger.
-            width = time if not width or each.axes[1] == "time" else _sym_max(width, time)
-    return batch, width
+    return Padded(cast("type[Kind]", Nested), numbers, order.lengths, order=order, inner=packed)

@@ -13,8 +13,8 @@ from pipeline.data.values import Joint, MultiLabelScores, Values
 from pipeline.errors import ExportError
 from pipeline.labels import ClassIds
 
-Meaning: TypeAlias = Literal["classes", "labels", "numbers", "vectors"]
-"""What an output holds: scores of one class, scores of several classes, numbers, or vectors."""
+Meaning: TypeAlias = Literal["classes", "labels", "numbers", "vectors", "state"]
+"""What an output holds: scores of one class, scores of several classes, numbers, vectors, or a state."""
 
 
 @final
@@ -25,14 +25,14 @@ class Output:
     Attributes:
         name: its name.
         meaning: what it holds.
-        axes: the names of its dynamic axes.
+        axes: the names of its first axes; None for one of fixed size.
         names: the class names, if it has any.
         thresholds: for several classes, the probability from which each is predicted.
     """
 
     name: str
     meaning: Meaning
-    axes: Sequence[str]
+    axes: Sequence[str | None]
     names: Sequence[str] | None = None
     thresholds: Sequence[float] | None = None
 

@@ -1,11 +1,13 @@
 """Find the number of ids, or of features, that a model reads: an exported model states it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, cast
 
 from torch import nn
 
 from pipeline.core.stage import StageBase
+from pipeline.data.kinds import Ids, Kind, Nested, get_kind_class
+from pipeline.errors import ExportError
 from pipeline.stages.each_step import EachStep
 from pipeline.stages.embed import Embed
 from pipeline.stages.embed_fields import EmbedFields
@@ -47,6 +49,36 @@ def find_size(stages: Sequence[StageBase], path: Sequence[str]) -> int | None:
         if size is not None:
             return size
     return None
+
+
+def find_kind(stages: Sequence[StageBase]) -> type[Kind]:
+    """Return the kind of the rows that a model takes, as its first stages declare it.
+
+    Raises:
+        ExportError: if they do not.
+
+    Example:
+        >>> find_kind([Embed(9, 4)]).__name__
+        'Ids'
+    """
+    for stage in stages:
+        if isinstance(stage, Embed):
+            return Ids
+        if isinstance(stage, EmbedFields | Field):
+            record: type[Kind] = stage.record
+            return record
+        inner = _list_inner(stage, [])
+        if inner is not None:
+            return find_kind(inner[0][0])
+        if isinstance(stage, EachStep):
+            make_kind: Callable[[type[Kind]], type[Kind]] = getattr(Nested, "__class_getitem__")  # noqa: B009
+            return make_kind(find_kind([stage.inner]))
+        kind: object = getattr(stage, "kind", None)
+        base = get_kind_class(kind)
+        if isinstance(base, type) and issubclass(base, Kind):
+            return cast("type[Kind]", kind)
+    msg = "the kind of the model's rows is not known; pass it: export(file, kind=Vectors)."
+    raise ExportError(msg)
 
 
 def _list_inner(stage: StageBase, path: list[str]) -> tuple[list[list[StageBase]], list[str]] | None:

@@ -225,7 +225,8 @@ class Recurrent(Encoder[S_co]):
     def explain_not_exportable(self) -> str | None:
         """Return why a graph cannot contain this encoder, as a clause after "its"; None if it can."""
         rnn: nn.Module = self.rnn
-        if not isinstance(rnn, nn.RNNBase) or type(rnn) not in (nn.LSTM, nn.GRU, nn.RNN):
+        # Not by exact type: torch.export wraps modules in a subclass of theirs.
+        if not isinstance(rnn, nn.RNNBase) or type(rnn).forward not in _TORCH_FORWARDS or _is_parametrized(rnn):
             return f"rnn is a {type(rnn).__name__}; remove parametrizations, and do not wrap or quantize it"
         if any(getattr(rnn, hooks) for hooks in _HOOKS):
             return "rnn has hooks, which a graph would leave out; remove them, for example with prune.remove"
@@ -390,6 +391,10 @@ class Recurrent(Encoder[S_co]):
                 f"got {got}; pass the `carry` that this encoder returned for the same rows."
             )
             raise ShapeError(msg, argument="initial_carry")
+
+
+def _is_parametrized(module: nn.Module) -> bool:
+    return bool(getattr(module, "parametrizations", None))
 
 
 _TORCH_FORWARDS: Final = (nn.LSTM.forward, nn.GRU.forward, nn.RNN.forward)
