@@ -74,7 +74,8 @@ class SpanTags:
 
     def to(self, device: torch.device) -> "SpanTags":
         """Return the same on a device."""
-        return SpanTags(self.prefixes.to(device), self.types.to(device), self.names)
+        prefixes, types = (each.to(device, non_blocking=True) for each in (self.prefixes, self.types))
+        return SpanTags(prefixes, types, self.names)
 
 
 def has_span_tags(names: Sequence[object]) -> bool:
@@ -119,7 +120,8 @@ class SpanF1(SumMetric):
         name = type(self).__name__
         if not has_step_scores(predictions):
             raise make_kind_error(name, "scores of steps, StepScores", predictions)
-        tags = self._get_tags(predictions.names).to(predictions.values.device)
+        # Kept on the device, so that only the first update moves them there.
+        tags = self.tags = self._get_tags(predictions.names).to(predictions.values.device)
         scores, targets = get_class_targets(predictions, name)
         order = predictions.order.reading_order
         targets = targets.index_select(0, order)

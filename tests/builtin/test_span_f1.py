@@ -169,9 +169,10 @@ def test_wrong_input_is_rejected() -> None:
     metric.update(make_scores(BIO, [["O"]], [["O"]]))
     other = SpanF1()
     other.update(make_scores(BIOES, [["O"]], [["O"]]))
-    for use in (lambda: metric.update(make_scores(BIOES, [["O"]], [["O"]])), lambda: metric.merge(other)):
-        with pytest.raises(OptionError, match="SpanF1 has counts of other classes; use one for each model"):
-            use()
+    with pytest.raises(OptionError, match="SpanF1 has counts of other classes; use one for each model"):
+        metric.update(make_scores(BIOES, [["O"]], [["O"]]))
+    with pytest.raises(OptionError, match="SpanF1 has counts of other classes; use one for each model"):
+        metric.merge(other)
 
 
 def test_tags_of_spans_are_recognized() -> None:

@@ -1,5 +1,6 @@
 """Weights of attentions: of each stage, pooling and branch those of the row alone, without effect on what follows."""
 
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -14,6 +15,7 @@ from pipeline import (
     Attend,
     AttendEarlier,
     Attention,
+    AttentionWeights,
     Bucket,
     Classify,
     Dropout,
@@ -34,9 +36,11 @@ from pipeline import (
     TokenizeWords,
 )
 from pipeline.core.contexts import seeded
-from pipeline.errors import CompositionError
+from pipeline.errors import CompositionError, OptionError
 from pipeline.stages.from_columns import FromColumns, read
 from pipeline_attention import AttentionPool
+from support.needs import needs
+from support.untyped import to_list
 
 ROWS = [[5, 6, 7], [3], [], [4, 4, 8, 2, 1, 6], [1, 2]]
 
@@ -194,3 +198,55 @@ def test_weights_are_computed_on_request_only(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(cls, "weights", calls.append)
     list(pipe.predict(ROWS, scores=True))
     assert not calls
+
+
+def find_weights() -> AttentionWeights:
+    """Return the weights of a row of three words: of an attention, and of a pooling."""
+    tokenize = TokenizeWords.train([["a", "fine", "film"]])
+    states = Embed(tokenize.vocab_size, 3) >> Encode("gru", hidden_size=4)
+    pipe: Any = tokenize >> Bucket(rows=4) >> Pad() >> states >> Attend("dot") >> Pool("attention") >> Classify(2)
+    found: AttentionWeights = next(pipe.attention_weights([["a", "fine", "film"]]))
+    return found
+
+
+@needs("matplotlib")
+@pytest.mark.parametrize("names", [None, ["attend"], ["pool"]])
+def test_weights_are_drawn(tmp_path: Path, names: list[str] | None) -> None:
+    """One heat map per stage, with the tokens and the numbers; the same bytes each time."""
+    weights = find_weights()
+    path = weights.plot(tmp_path / "weights.svg", ["a", "$fine$", "film"], names=names)
+    # Letters are shapes in the picture; their text is in comments.
+    text = path.read_text(encoding="utf-8")
+    shown = names or ["attend", "pool"]
+    numbers = [f"{weight:.2f}" for name in shown for weight in to_list(weights.weights[name].flatten())]
+    assert all(f"<!-- {each} -->" in text for each in ("$fine$", "film", *numbers))
+    assert [name for name in ("attend", "pool") if f"<!-- {name}: weight of each step -->" in text] == shown
+    assert weights.plot(path, ["a", "$fine$", "film"], names=names).read_text(encoding="utf-8") == text
+
+
+@needs("matplotlib")
+def test_a_text_is_cut_by_the_spans(tmp_path: Path) -> None:
+    """A step without text, such as eos, is a dot."""
+    tokenize = Tokenize.train(["a film"], eos=True)
+    states = Embed(tokenize.vocab_size, 3) >> Encode("gru", hidden_size=4)
+    pipe: Any = tokenize >> Bucket(rows=4) >> Pad() >> states >> Attend("dot") >> Pool("max") >> Classify(2)
+    path = next(pipe.attention_weights(["a film"])).plot(tmp_path / "weights.svg", "a film")
+    text = path.read_text(encoding="utf-8")
+    assert all(f"<!-- {each} -->" in text for each in ("a", "film", "·"))
+
+
+def test_wrong_tokens_and_names_are_rejected(tmp_path: Path) -> None:
+    """Another number of tokens, a text without spans, no such stage, and a row without steps."""
+    weights, file = find_weights(), tmp_path / "weights.svg"
+    with pytest.raises(
+        OptionError, match="tokens must have one text for each of 3 steps, got 2; pass the steps of this"
+    ):
+        weights.plot(file, ["a", "film"])
+    with pytest.raises(OptionError, match=r"names must be some of the stages attend, pool, got \['pol'\]"):
+        weights.plot(file, ["a", "fine", "film"], names=["pol"])
+    with pytest.raises(
+        OptionError, match="tokens must be one text per step, since their places in the text are not known"
+    ):
+        attrs.evolve(weights, spans=None).plot(file, "a fine film")
+    with pytest.raises(OptionError, match="the row has no steps, so that there are no weights to draw"):
+        AttentionWeights({"pool": torch.zeros(0)}, None).plot(file, [])
