@@ -1,0 +1,54 @@
+"""Options of generation that are out of their range, or exclude each other."""
+
+from typing import Any
+
+import pytest
+
+from pipeline import Bucket, FromIds, Pad
+from pipeline.errors import OptionError
+from support.stepping import TOKENS, make_language_model
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens must be an integer of at least 1, got 0"),
+        ({"temperature": -0.1}, r"temperature must be 0 or more, got -0\.1"),
+        ({"temperature": float("nan")}, "temperature must be 0 or more, got nan"),
+        ({"temperature": "hot"}, "temperature must be 0 or more, got 'hot'"),
+        ({"top_k": 0}, "top_k must be an integer of at least 1, got 0"),
+        ({"top_p": 0.0}, "top_p must be a probability"),
+        ({"top_p": 1.5}, "top_p must be a probability"),
+        ({"num_beams": 0}, "num_beams must be an integer of at least 1"),
+        ({"length_penalty": 11.0}, "length_penalty must be a number from -10 to 10"),
+        ({"seed": -1}, "seed must be an integer of at least 0"),
+        ({"batch_size": 0}, "batch_size must be an integer of at least 1"),
+        ({"num_beams": 2, "top_k": 3}, "top_k changes how tokens are drawn, but num_beams=2 draws none"),
+        ({"do_sample": False, "temperature": 0.5}, "temperature changes how tokens are drawn, but do_sample=False"),
+        ({"do_sample": True, "num_beams": 2}, "do_sample=True draws tokens, but num_beams=2 searches"),
+        ({"num_return_sequences": 2, "temperature": 0}, "at most num_beams=1 without drawing"),
+        ({"num_return_sequences": 3, "num_beams": 2}, "at most num_beams=2 without drawing"),
+    ],
+    ids=str,
+)
+def test_a_wrong_option_is_rejected_by_the_call(options: dict[str, Any], message: str) -> None:
+    """Before a prompt is read."""
+    pipe: Any = FromIds() >> Bucket(rows=3) >> Pad() >> make_language_model()
+    with pytest.raises(OptionError, match=message):
+        pipe.generate([[1]], **{"max_new_tokens": 2, **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"eos_token_id": TOKENS}, f"eos_token_id must be a token of the model, 0 to {TOKENS - 1}, got {TOKENS}"),
+        ({"suppress_tokens": [99]}, "suppress_tokens must be a token of the model"),
+        ({"suppress_tokens": range(TOKENS)}, "must leave a token"),
+    ],
+    ids=["eos", "suppressed", "all suppressed"],
+)
+def test_a_token_that_the_model_does_not_have_is_rejected(options: dict[str, Any], message: str) -> None:
+    """Once its scores show how many it has."""
+    pipe: Any = FromIds() >> Bucket(rows=3) >> Pad() >> make_language_model()
+    with pytest.raises(OptionError, match=message):
+        list(pipe.generate([[1]], max_new_tokens=2, **options))
