@@ -8,6 +8,8 @@ from typing import Final
 import torch
 from torch import nn
 
+from pipeline.training.options import Precision
+
 _SHOWN: Final = 5
 
 
@@ -27,6 +29,15 @@ def advise_threads() -> str | None:
         f"The load average of {load:.1f} exceeds the {cores} cores, and threads that wait for each other are slow "
         "then: start with OMP_NUM_THREADS=1."
     )
+
+
+def advise_precision(device: torch.device, precision: Precision) -> str | None:
+    """Return a warning of bfloat16 on a processor without instructions for it; None otherwise."""
+    # Newer than torch's stubs, and absent without oneDNN.
+    is_supported: Callable[[], bool] | None = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    if device.type != "cpu" or precision == "float32" or is_supported is None or is_supported():
+        return None
+    return "This processor has no instructions for bfloat16: it is slower here than float32, and torch's LSTM fails."
 
 
 def count_cores() -> int:

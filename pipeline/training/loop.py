@@ -27,7 +27,7 @@ from pipeline.labels import Labels
 from pipeline.loading.records import describe_records
 from pipeline.stages.input_stage import to_examples
 from pipeline.stages.several_heads import Heads
-from pipeline.training.advice import advise_threads, warn_of_missing_gradients
+from pipeline.training.advice import advise_precision, advise_threads, warn_of_missing_gradients
 from pipeline.training.averaging import WeightAverage
 from pipeline.training.batches import SplitPipe, count_batches, make_training_data
 from pipeline.training.carry import CarriedStates, find_carrying_stage
@@ -129,7 +129,8 @@ class Training:
         self.average: Final = None if settings.ema is None else WeightAverage(pipe, settings.ema)
         self.optimizer_steps = 0
         self.best: dict[str, Tensor] | None = None
-        notes = [*self._data.notes, *filter(None, [advise_threads()])]
+        advice = [advise_threads(), advise_precision(self._device, settings.precision)]
+        notes = [*self._data.notes, *filter(None, advice)]
         for note in notes:
             reporter.note(note)
         # Without validation, there are no metrics.
