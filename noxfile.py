@@ -22,6 +22,7 @@ EXAMPLES = (
     "events",
     "words_and_characters",
     "two_heads",
+    "generate_text",
     "text_and_numbers",
 )
 WITH_EXTRAS = (

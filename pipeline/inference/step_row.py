@@ -53,6 +53,7 @@ def _make_sequence(token: object) -> Kind:
 
 
 def _convert(token: object) -> Kind:
+    given = token  # a type checker narrows `token` below, to a list of something unknown
     if isinstance(token, int) and not isinstance(token, bool):
         if token < 0:
             msg = f"token must be an id of 0 or more, got {token}; ids are those of the tokenizer."
@@ -65,7 +66,7 @@ def _convert(token: object) -> Kind:
         numbers = cast("Sequence[float]", token)
         values = torch.tensor(numbers, dtype=torch.get_default_dtype()) if all(map(_is_number, numbers)) else numbers
     if not isinstance(values, Tensor) or values.ndim != 1 or not values.is_floating_point():
-        got = describe(cast("object", token))
+        got = describe(given)
         msg = f"token must be an id, a vector of features, or a sequence of one step, got {got}; pass the next step."
         raise ShapeError(msg, argument="token")
     sequence = FromFeatures()(values.unsqueeze(0)).sequence
