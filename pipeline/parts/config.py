@@ -39,8 +39,9 @@ def read_config(part: object) -> Mapping[str, object]:
             msg = f"{_name(part)}.get_config must return a mapping from names to values, got {config!r:.60}."
             raise SaveError(msg, part=_name(part))
         return cast("Mapping[str, object]", config)
-    if attrs.has(type(part)):
-        fields = cast("tuple[attrs.Attribute[object], ...]", attrs.fields(type(part)))
+    cls: type[object] = type(part)
+    if attrs.has(cls):
+        fields: tuple[attrs.Attribute[object], ...] = attrs.fields(cls)
         return {field.alias or field.name: getattr(part, field.name) for field in fields if field.init}
     return _read_attributes(part)
 

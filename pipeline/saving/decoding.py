@@ -16,8 +16,9 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from pipeline.core.chain import join
 from pipeline.core.contexts import preserve_random_state
-from pipeline.core.stage import StageBase
-from pipeline.data.kinds import Kind
+from pipeline.core.stage import Stage, StageBase
+from pipeline.data.batches import Batch
+from pipeline.data.kinds import Kind, Vectors
 from pipeline.errors import LoadError
 from pipeline.labels import Labels
 from pipeline.parts.tokenizer import Tokenizer
@@ -52,7 +53,7 @@ def decode_pipe(
         LoadError: if the configuration is not valid.
         PipelineError: if a part cannot be made with its options.
     """
-    if not isinstance(config, dict) or set(config) != _KEYS:
+    if not isinstance(config, dict) or config.keys() != _KEYS:
         _reject(f"it must have {', '.join(sorted(_KEYS))}")
     reader = _Reader(config, tokenizers, records, largest)
     # The random state is kept, since parts draw their first weights, on this device too.
@@ -85,7 +86,7 @@ class _Reader:
             "kind": lambda node: decode_kind(node["kind"]),
             "record": self._decode_record,
             "outcome": self._decode_outcome,
-            "through": lambda node: Through(_as_stage(self.decode(node["through"]))),
+            "through": self._decode_through,
             "unused": lambda _: Unused(),
             "read": self._decode_reader,
             "targets": self._decode_targets,
@@ -139,6 +140,9 @@ class _Reader:
     def _decode_outcome(self, node: dict[str, Json]) -> type:
         name = _as_text(node["outcome"])
         return self._records.get_outcome(name, self._outcomes.get(name))
+
+    def _decode_through(self, node: dict[str, Json]) -> Through:
+        return Through(cast("Stage[Batch[Kind], Batch[Vectors]]", _as_stage(self.decode(node["through"]))))
 
     def _decode_reader(self, node: dict[str, Json]) -> Reader:
         columns = [_as_text(column) for column in _as_list(node.get("columns"))]

@@ -46,6 +46,8 @@ PART_KINDS: Final = ("stage", "head", "embedder", "encoder", "attention", "pool"
 TARGETS: Final[Mapping[str, type[TargetType]]] = {"numbers": Numbers, "multi_labels": MultiLabels}
 """The types of targets by name, other than labels."""
 
+_CHAINS: Final[tuple[object, ...]] = (Chain, StreamChain, TypePreservingChain)
+
 _MAX_DEPTH: Final = 40
 """Limit of parts within parts; the file may be nested twice as deep."""
 
@@ -110,10 +112,9 @@ class _Writer:
         if depth > _MAX_DEPTH:
             msg = f"{where[:200]} is nested deeper than {_MAX_DEPTH} parts; make it flatter."
             raise SaveError(msg)
-        if value is None or type(value) in {bool, int, str}:
-            return cast("Json", value)
-        if type(value) is float:
-            return value if math.isfinite(value) else {"float": str(value)}
+        if value is None or type(value) in {bool, int, str, float}:
+            infinite = isinstance(value, float) and not math.isfinite(value)
+            return {"float": str(value)} if infinite else cast("Json", value)
         if type(value) is list:
             return self._encode_items(cast("list[object]", value), where, depth)
         if type(value) is tuple:
@@ -174,16 +175,22 @@ class _Writer:
                 self._ids += 1
                 node["id"] = self._ids
             return {"ref": node["id"]}
-        if isinstance(value, Tokenizer):
-            self.tokenizers.append(value)
-            node = {"tokenizer": len(self.tokenizers) - 1}
-        elif isinstance(value, Chain | StreamChain | TypePreservingChain):
-            stages = [self.encode(stage, f"{where}.{name}", depth + 1) for name, stage in value.stages.items()]
-            node = {"chain": stages, **({} if value.name is None else {"name": value.name})}
-        else:
-            node = self._encode_part(value, where, depth)
+        node = self._encode_new(value, where, depth)
         self._nodes[id(value)] = node
         return node
+
+    def _encode_new(self, value: object, where: str, depth: int) -> dict[str, Json]:
+        if isinstance(value, Tokenizer):
+            self.tokenizers.append(value)
+            return {"tokenizer": len(self.tokenizers) - 1}
+        if type(value) in _CHAINS:
+            stages, name = (
+                cast("Mapping[str, StageBase]", getattr(value, "stages", {})),
+                cast("Json", getattr(value, "name", None)),
+            )
+            found = [self.encode(stage, f"{where}.{name}", depth + 1) for name, stage in stages.items()]
+            return {"chain": found} if name is None else {"chain": found, "name": name}
+        return self._encode_part(value, where, depth)
 
     def _encode_part(self, part: object, where: str, depth: int) -> dict[str, Json]:
         catalogue, offer = self._find_offer(part, where)
@@ -212,7 +219,7 @@ class _Writer:
         what = "part" if isinstance(part, nn.Module | StageBase) else "value"
         msg = (
             f"{where} cannot be saved: the {what} {cls.__module__}.{cls.__qualname__} has no registered name; offer "
-            "the class in a plugin, through its hook (docs/plugins.md), so that it can be found when the pipe is loaded."
+            "the class in a plugin, through its hook (docs/plugins.md), so that it is found when the pipe is loaded."
         )
         raise SaveError(msg, where=where, part=cls.__qualname__)
 

@@ -7,10 +7,8 @@ from typing import Any, TypeVar, overload
 import torch
 
 from pipeline.core.chain import StreamChain
-from pipeline.data.predictions import JointPrediction
 from pipeline.data.rows import Example
 from pipeline.data.scores import Predictions, Scores, StepScores
-from pipeline.data.values import MultiLabelScores, Values
 
 X = TypeVar("X")
 P = TypeVar("P", bound=Predictions[Any, Any])
@@ -40,15 +38,6 @@ def load(
     folder: str | os.PathLike[str],
     *,
     takes: type[X],
-    gives: type[float],
-    records: Iterable[type] = (),
-    device: torch.device | str | None = None,
-) -> StreamChain[X | Example[X], Values[float]]: ...
-@overload
-def load(
-    folder: str | os.PathLike[str],
-    *,
-    takes: type[X],
     gives: type[list[str]],
     records: Iterable[type] = (),
     device: torch.device | str | None = None,
@@ -67,33 +56,6 @@ def load(
     folder: str | os.PathLike[str],
     *,
     takes: type[X],
-    gives: type[list[float]],
-    records: Iterable[type] = (),
-    device: torch.device | str | None = None,
-) -> StreamChain[X | Example[X], Values[list[float]]]: ...
-@overload
-def load(
-    folder: str | os.PathLike[str],
-    *,
-    takes: type[X],
-    gives: type[set[str]],
-    records: Iterable[type] = (),
-    device: torch.device | str | None = None,
-) -> StreamChain[X | Example[X], MultiLabelScores[str]]: ...
-@overload
-def load(
-    folder: str | os.PathLike[str],
-    *,
-    takes: type[X],
-    gives: type[set[int]],
-    records: Iterable[type] = (),
-    device: torch.device | str | None = None,
-) -> StreamChain[X | Example[X], MultiLabelScores[int]]: ...
-@overload
-def load(
-    folder: str | os.PathLike[str],
-    *,
-    takes: type[X],
     gives: type[P],
     records: Iterable[type] = (),
     device: torch.device | str | None = None,
@@ -106,7 +68,7 @@ def load(
     gives: type[R],
     records: Iterable[type] = (),
     device: torch.device | str | None = None,
-) -> StreamChain[X | Example[X], Predictions[R, JointPrediction[R]]]: ...
+) -> StreamChain[X | Example[X], Predictions[R]]: ...
 @overload
 def load(
     folder: str | os.PathLike[str],
@@ -136,9 +98,9 @@ def load(
         folder: the saved folder, or a path of a downloaded one; its files may be symbolic links.
         takes: the type of an input: `str`, `list[str]`, `tuple[str, str]`, `dict[str, object]`, ... A type checker
             takes the type of the pipe from it, and it is compared with the manifest. Any type if it is left out.
-        gives: the type of a prediction: `str`, `int`, `float`, `list[str]` (a tagger), `set[str]` (several classes,
-            predicted as lists), the class that was passed as `into`, or the class of a head's output, such as
-            `Scores[str]`. Compared in the same way.
+        gives: the type of a prediction: `str`, `int`, `float`, `list[str]` (a tagger), or the class that was passed as
+            `into`; or the type of a head's output: `MultiLabelScores[str]` for several classes per row, `Scores[str]`,
+            ... Compared in the same way.
         records: the classes of fields in the pipe. They are found by their names, and must have the saved fields.
             Those left out, and a class of joint predictions, are made from their description.
         device: where to put the weights; the CPU by default.

@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 import torch
 
 from pipeline.core.chain import StreamChain
-from pipeline.errors import FolderError, LoadError, PipelineError
+from pipeline.errors import FolderError, LoadError, MissingExtraError, PipelineError
 from pipeline.registry import registry
 from pipeline.registry.catalogue import PluginWarning
 from pipeline.registry.choice import normalize_name
@@ -23,7 +23,7 @@ from pipeline.saving.saved_types import check_types
 from pipeline.saving.tensors import parse_tensors
 from pipeline.saving.tokenizer_files import make_tokenizer
 from pipeline.saving.weights import put_weights
-from pipeline.text import format_error
+from pipeline.text import escape_control_characters, format_error, to_one_line
 
 _ATTEMPTS: Final = 20
 """How often a folder is read again because it was replaced meanwhile. A replacement takes longer than a reading."""
@@ -44,11 +44,12 @@ def load_pipe(
     given = [*records, *(each for each in (takes, gives) if isinstance(each, type))]
     try:
         pipe = _make_pipe(files, Records(given))
-    except PipelineError:
+    except (LoadError, MissingExtraError):
         raise
     except Exception as error:
-        # Of torch, or of a part's own code: the options of the file may be anything.
-        msg = f"{os.fspath(folder)!r} cannot be loaded: {format_error(error, 300)}; save the pipe again."
+        # Of a part, of torch or of a plugin's code: the options of the file may be anything. What they say is shortened.
+        reason = to_one_line(error, 300) if isinstance(error, PipelineError) else format_error(error, 300)
+        msg = f"{os.fspath(folder)!r} cannot be loaded: {escape_control_characters(reason)} Save the pipe again."
         raise LoadError(msg, folder=os.fspath(folder)) from error
     return pipe if device is None else pipe.to(device)
 
@@ -123,7 +124,7 @@ def _read_files(folder: str | os.PathLike[str], handle: int | None) -> tuple[Man
         if len(content.data) != saved.size or content.digest != saved.sha256:
             msg = (
                 f"{name!r} is damaged: it has {len(content.data):,} bytes with the SHA-256 {content.digest[:16]}..., "
-                f"the manifest states {saved.size:,} and {saved.sha256[:16]}...; save the pipe again, or get a new copy."
+                f"the manifest states {saved.size:,} and {saved.sha256[:16]}...; save the pipe again, or copy it again."
             )
             raise LoadError(msg, file=name)
         files[name] = content
@@ -147,8 +148,9 @@ def _make_pipe(files: dict[str, FileContent], records: Records) -> StreamChain[A
     pipe = decode_pipe(config, tokenizers=tokenizers, records=records, largest=largest, tensors=len(tensors))
     if not isinstance(pipe, StreamChain):
         raise LoadError("the configuration is not that of a pipe with a stream, such as Bucket; save the pipe again.")
-    put_weights(pipe, tensors, _get_frozen(config))
-    return cast("StreamChain[Any, Any]", pipe).eval()
+    found: StreamChain[Any, Any] = pipe
+    put_weights(found, tensors, _get_frozen(config))
+    return found.eval()
 
 
 def _get_frozen(config: dict[str, Json]) -> frozenset[str]:

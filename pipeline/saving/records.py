@@ -3,6 +3,7 @@
 import keyword
 import re
 from collections.abc import Iterable, Mapping
+from operator import getitem
 from typing import Final, cast, get_args
 
 import attrs
@@ -28,7 +29,7 @@ def encode_kind(kind: object) -> Json:
     if get_kind_class(kind) is Nested:
         (inner,) = get_args(kind) or (None,)
         return {"Nested": None if inner is None else encode_kind(inner)}
-    name = next((name for name, known in _KINDS.items() if known is kind), None)
+    name = next((name for name, known in _KINDS.items() if cast("object", known) is kind), None)
     if name is None:
         msg = f"a kind that is saved must be Ids, Vectors, Hidden, Nested or a class of fields, got {kind!r:.60}."
         raise SaveError(msg, kind=kind)
@@ -45,8 +46,8 @@ def decode_kind(value: Json) -> type[Kind]:
         return _KINDS[value]
     if isinstance(value, dict) and set(value) == {"Nested"}:
         inner = value["Nested"]
-        nested = cast("type[Kind]", Nested)
-        return nested if inner is None else cast("type[Kind]", Nested[decode_kind(inner)])  # type: ignore[misc]
+        # As `Nested[kind]`, which a checker does not accept for a kind that is known only at run time.
+        return Nested if inner is None else getitem(cast("Mapping[object, type[Kind]]", Nested), decode_kind(inner))
     raise LoadError("the configuration has an unknown kind of sequences; save the pipe again.")
 
 

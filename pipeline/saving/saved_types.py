@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
-from typing import cast, get_args, get_origin
+from typing import Final, cast, get_args, get_origin
 
 from pipeline.core.stage import StageBase
 from pipeline.errors import LoadError
@@ -16,8 +16,25 @@ from pipeline.stages.several_heads import Heads
 from pipeline.stages.tokenize import Tokenize, TokenizeWords
 from pipeline.stages.tokenize_pair import TokenizePair
 
-ANY = "object"
+ANY: Final = "object"
 """The type of a stage that is not known here: every type that a caller expects is accepted."""
+
+
+_INPUTS: Final[Mapping[type, list[str]]] = {
+    Tokenize: ["str"],
+    TokenizeWords: ["list[str]"],
+    FromIds: ["list[int]", "Tensor"],
+    FromFeatures: ["Tensor", "list[list[float]]", "list[float]"],
+    FromColumns: ["dict[str, object]"],
+}
+
+_PREDICTIONS: Final[Mapping[type, str]] = {
+    Classify: "{}",
+    Tag: "list[{}]",
+    NextToken: "list[{}]",
+    # Predictions are lists too, but the batches of a tagger are of another type.
+    ClassifyMultiLabel: "MultiLabelScores[{}]",
+}
 
 
 def describe_inputs(stage: object) -> list[str]:
@@ -27,22 +44,18 @@ def describe_inputs(stage: object) -> list[str]:
         >>> describe_inputs(FromIds())
         ['list[int]', 'Tensor']
     """
-    if isinstance(stage, Tokenize):
-        return ["str"]
-    if isinstance(stage, TokenizeWords):
-        return ["list[str]"]
-    if isinstance(stage, FromIds):
-        return ["list[int]", "Tensor"]
-    if isinstance(stage, FromFeatures):
-        return ["Tensor", "list[list[float]]", "list[float]"]
-    if isinstance(stage, TokenizePair):
-        sides = product(describe_inputs(stage.first), describe_inputs(stage.second))
+    simple = next((types for cls, types in _INPUTS.items() if isinstance(stage, cls)), None)
+    if simple is not None:
+        return simple
+    # By exact type, since these classes are final, and a checker does not know their type variables.
+    cls: object = type(stage)
+    if cls is TokenizePair:
+        sides = product(*(describe_inputs(getattr(stage, side)) for side in ("first", "second")))
         return [f"tuple[{first}, {second}]" for first, second in sides]
-    if isinstance(stage, FromNested):
-        return [f"list[{each}]" for each in describe_inputs(cast("object", stage.stage))]
-    if isinstance(stage, FromColumns):
-        return ["dict[str, object]"]
-    return [cast("type", stage.record).__name__] if isinstance(stage, FromFields) else [ANY]
+    if cls is FromNested:
+        return [f"list[{each}]" for each in describe_inputs(getattr(stage, "stage", None))]
+    record: object = getattr(stage, "record", None)
+    return [record.__name__] if cls is FromFields and isinstance(record, type) else [ANY]
 
 
 def describe_predictions(stage: object) -> str:
@@ -52,23 +65,18 @@ def describe_predictions(stage: object) -> str:
         >>> describe_predictions(Classify(Labels(["no", "yes"])))
         'str'
     """
-    name = "str" if isinstance(getattr(stage, "names", None), Labels) else "int"
-    if isinstance(stage, Classify):
-        return name
-    if isinstance(stage, Tag | NextToken):
-        return f"list[{name}]"
-    if isinstance(stage, ClassifyMultiLabel):
-        # Their predictions are lists; as a set they are told from the predictions of a tagger.
-        return f"set[{name}]"
-    if isinstance(stage, Regress):
-        return "float" if stage.size is None else "list[float]"
     if isinstance(stage, Heads):
         into: object = stage.into
         if isinstance(into, type):
             return into.__name__
         heads = [describe_predictions(_get_last(head)) for head in stage.branches.values()]
-        return f"tuple[{', '.join(heads)}]".replace("set[", "list[")
-    return ANY
+        # In a tuple, as the lists that they predict.
+        return f"tuple[{', '.join(heads)}]".replace("MultiLabelScores[", "list[")
+    if isinstance(stage, Regress):
+        return "float" if stage.size is None else "list[float]"
+    name = "str" if isinstance(getattr(stage, "names", None), Labels) else "int"
+    form = next((form for cls, form in _PREDICTIONS.items() if isinstance(stage, cls)), ANY)
+    return form.format(name)
 
 
 def describe_pipe(stages: Mapping[str, StageBase]) -> tuple[list[str], str]:
@@ -90,8 +98,7 @@ def check_types(takes: object, gives: object, saved_takes: Iterable[str], saved_
     if gives is not None and saved_gives != ANY:
         found = _format_gives(gives)
         if found != saved_gives:
-            hint = f"{saved_gives} (whose predictions are lists)" if saved_gives.startswith("set[") else saved_gives
-            msg = f"gives is {found}, but the saved pipe gives {hint}; pass that type."
+            msg = f"gives is {found}, but the saved pipe gives {saved_gives}; pass that type."
             raise LoadError(msg, gives=gives, saved=saved_gives)
 
 
@@ -106,7 +113,7 @@ def format_type(hint: object) -> str:
     if origin is None:
         name = getattr(hint, "__name__", str(hint))
         return {"Mapping": "dict[str, object]", "dict": "dict[str, object]", "Sequence": "list"}.get(name, name)
-    names = {Sequence: "list", Mapping: "dict", frozenset: "set"}
+    names: dict[object, str] = {Sequence: "list", Mapping: "dict"}
     name = names.get(origin, getattr(origin, "__name__", str(origin)))
     if name == "dict":
         return "dict[str, object]"
@@ -116,7 +123,7 @@ def format_type(hint: object) -> str:
 def _format_gives(gives: object) -> str:
     """Return the type of predictions; also for a class of batches of predictions, such as `Scores[str]`."""
     text = format_type(gives)
-    forms = {"Scores": "{}", "StepScores": "list[{}]", "MultiLabelScores": "set[{}]", "Values": "{}", "Joint": "{}"}
+    forms = {"Scores": "{}", "StepScores": "list[{}]", "Values": "{}", "Joint": "{}"}
     form = forms.get(getattr(get_origin(gives), "__name__", ""))
     return text if form is None else form.format(format_type(get_args(gives)[0]))
 

@@ -3,8 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import Final, cast
 
-from typing_extensions import TypeIs
-
 from pipeline.builtin.tokenizers import HuggingFaceTokenizer, SpecialTokens
 from pipeline.errors import LoadError, OptionError, SaveError
 from pipeline.parts.tokenizer import Tokenizer
@@ -70,20 +68,20 @@ def make_tokenizer(described: Json, files: Mapping[str, bytes | memoryview]) -> 
     file, tokens = described["file"], described["tokens"]
     if not isinstance(file, str) or file not in files:
         raise _make_error(str(file), "there is no such file in the manifest")
-    if not _is_tokens(tokens):
-        raise _make_error(file, f"it must have the tokens {', '.join(_TOKENS)}, texts or null")
+    special = _check_tokens(tokens, file)
     # Parsed here too, because the library accepts doubled keys and any nesting.
     _check_patterns(parse_json(files[file], file), file)
     try:
-        return HuggingFaceTokenizer.parse(bytes(files[file]).decode(), **tokens)
+        return HuggingFaceTokenizer.parse(bytes(files[file]).decode(), **special)
     except OptionError as error:
         raise _make_error(file, to_one_line(error, 300)) from error
 
 
-def _is_tokens(tokens: Json) -> TypeIs[SpecialTokens]:
-    if not isinstance(tokens, dict) or set(tokens) != set(_TOKENS):
-        return False
-    return all(token is None or isinstance(token, str) for token in tokens.values())
+def _check_tokens(tokens: Json, file: str) -> SpecialTokens:
+    named = tokens if isinstance(tokens, dict) else {}
+    if named.keys() != set(_TOKENS) or not all(token is None or isinstance(token, str) for token in named.values()):
+        raise _make_error(file, f"it must have the tokens {', '.join(_TOKENS)}, texts or null")
+    return cast("SpecialTokens", named)
 
 
 def _check_patterns(value: Json, file: str) -> None:

@@ -113,13 +113,18 @@ def _describe(tensor: Tensor) -> str:
 
 def _list_caches(pipe: nn.Module) -> Iterator[str]:
     """Yield the names of buffers that their module leaves out of its state-dict."""
-    for prefix, module in pipe.named_modules(remove_duplicate=False):
+    for prefix, module in _list_modules(pipe):
         left_out = cast("set[str]", getattr(module, "_non_persistent_buffers_set"))  # noqa: B009 - torch has no other way
         yield from (f"{prefix}.{name}" if prefix else name for name in left_out)
 
 
+def _list_modules(pipe: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield every module by name; a shared one has several names. Torch leaves the type open."""
+    return cast("Iterator[tuple[str, nn.Module]]", pipe.named_modules(remove_duplicate=False))
+
+
 def _compare_modules(pipe: nn.Module, made: nn.Module) -> None:
-    modules, others = (dict(each.named_modules(remove_duplicate=False)) for each in (pipe, made))
+    modules, others = dict(_list_modules(pipe)), dict(_list_modules(made))
     for name in [*modules, *others]:
         one, other = modules.get(name), others.get(name)
         if type(one) is not type(other):
@@ -153,7 +158,7 @@ def _get_settings(module: nn.Module) -> dict[str, object]:
 
 
 def _list_plain(made: nn.Module) -> Iterator[str]:
-    for prefix, module in made.named_modules():
+    for prefix, module in _list_modules(made):
         for name, value in vars(module).items():
             items = cast("list[object]", value) if isinstance(value, list | tuple) else [value]
             # Torch's recurrent layers keep a list of their parameters.
@@ -163,7 +168,7 @@ def _list_plain(made: nn.Module) -> Iterator[str]:
 
 def _list_left(made: nn.Module) -> Iterator[str]:
     yield from (f"tensor {name!r}" for name, tensor in list_tensors(made).items() if tensor.is_meta)
-    for prefix, module in made.named_modules():
+    for prefix, module in _list_modules(made):
         for name, value in vars(module).items():
             items = cast("list[object]", value) if isinstance(value, list | tuple) else [value]
             if any(isinstance(item, Tensor) and item.is_meta for item in items):

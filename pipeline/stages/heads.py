@@ -66,7 +66,7 @@ class Head(nn.Module, StageBase):
             SaveError: if the input size is not known yet.
         """
         if self.linear is None:
-            msg = f"{type(self).__name__} does not know its input size yet; join it after the stage whose vectors it scores."
+            msg = f"{type(self).__name__} does not know its input size yet; join it after the stage before it."
             raise SaveError(msg)
         return {"input_size": self.linear.in_features, "name": self.name}
 

@@ -94,7 +94,7 @@ class General(Attention):
 
     def get_config(self) -> Mapping[str, object]:
         """Return the options with which this attention can be made again."""
-        return {"input_size": self.input_size, "bias": self.linear.bias is not None}
+        return {"input_size": self.input_size, "bias": "bias" in dict(self.linear.named_parameters())}
 
     @override
     def project(

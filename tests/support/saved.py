@@ -115,7 +115,7 @@ def make_events() -> StreamChain[Any, Any]:
     )
     embed = EmbedFields(Event, code=through(Embed(9, 4)), amount=through(Identity(2)), time=unused(Vectors))
     heads = Heads(Dropout(0.1) >> Classify(LABELS), Regress(), into=Verdict, weights={"amount": 0.5})
-    targets = {"label": LABELS, "amount": Numbers()}
+    targets: Mapping[str, Labels | Numbers] = {"label": LABELS, "amount": Numbers()}
     batches = (
         data >> Bucket(Event, policy=Budget(64, quadratic=32, batches_per_sort=None)) >> Pad(Event, targets=targets)
     )
