@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import accumulate
 from operator import methodcaller
-from typing import Final, TypeAlias, cast, final
+from typing import Any, Final, TypeAlias, cast, final
 
 import attrs
 import torch
@@ -22,7 +22,8 @@ from pipeline.data.kinds import Ids, Kind, Vectors
 from pipeline.data.scores import Scores, StepScores
 from pipeline.errors import OptionError
 from pipeline.summary.dry_run import list_input_types, prepare_stages
-from pipeline.summary.meta import isolate_run, make_sample
+from pipeline.summary.meta import isolate_run
+from pipeline.summary.samples import make_sample
 
 Model: TypeAlias = Stage[Padded[Ids], object] | Stage[Padded[Vectors], object]
 """A model that takes padded batches."""
@@ -155,8 +156,10 @@ def _make_batch(module: nn.Module, rows: int, steps: int, device: torch.device) 
     stages = prepare_stages(_get_stages(module))
     dtypes = [weight.dtype for weight in module.parameters() if weight.is_floating_point()]
     dtype = dtypes[0] if dtypes else torch.get_default_dtype()
+    first = stages[0]
     samples = (
-        make_sample(hint, stages[0].input_size, rows=rows, time=steps, dtype=dtype) for hint in list_input_types(stages)
+        make_sample(hint, first.input_size, rows=rows, time=steps, dtype=dtype, field_sizes=first.field_sizes)
+        for hint in list_input_types(stages)
     )
     # A model that takes both padded and packed batches gets padded ones, as from a loader.
     sample = next((found for found in samples if is_batch(found) and isinstance(found, Padded)), None)
@@ -166,10 +169,25 @@ def _make_batch(module: nn.Module, rows: int, steps: int, device: torch.device) 
             "begin it with Pack(), or set input_size in its first stage."
         )
         raise OptionError(msg)
-    shape, lengths = sample.values.shape, torch.full((rows,), steps)
-    if sample.kind is Ids:
-        return Padded(Ids, torch.randint(_get_vocab_size(module), shape).to(device), lengths)
-    return Padded(Vectors, torch.randn(shape, dtype=dtype).to(device), lengths)
+    return _draw(sample, _get_vocab_size(module), device)
+
+
+def _draw(sample: Any, vocab_size: int, device: torch.device) -> Any:  # noqa: ANN401 - a batch in the layout of the sample
+    """Return a batch with random ids and vectors in place of a sample's, which have shapes only."""
+    values: Tensor = sample.values
+    if sample.inner is not None:
+        # The numbers of the inner rows, each of which occurs once.
+        drawn = torch.arange(values.numel()).reshape(values.shape)
+    elif values.is_floating_point():
+        drawn = torch.randn(values.shape, dtype=values.dtype)
+    else:
+        drawn = torch.randint(vocab_size, values.shape)
+    fields = None
+    if sample.fields is not None:
+        fields = {name: _draw(field, vocab_size, device) for name, field in sample.fields.items()}
+    inner = None if sample.inner is None else _draw(sample.inner, vocab_size, device)
+    order = sample.order.to(device)
+    return attrs.evolve(sample, values=drawn.to(device), fields=fields, inner=inner, order=order)
 
 
 def _get_stages(module: object) -> Mapping[str, StageBase]:

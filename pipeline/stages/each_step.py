@@ -7,7 +7,7 @@ from typing_extensions import override
 
 from pipeline.checks.hints import describe
 from pipeline.core.stage import ModuleStage, Spec, Stage
-from pipeline.data.batches import Batch, Packed, Padded
+from pipeline.data.batches import Batch, Packed, derive_vectors
 from pipeline.data.kinds import K, Nested, Vectors, format_kind
 from pipeline.data.states import Pooled
 from pipeline.errors import PipelineError, ShapeError
@@ -71,15 +71,9 @@ class EachStep(ModuleStage[Batch[Nested[K]], Batch[Vectors]], Generic[K]):
             )
             raise ShapeError(msg)
         vectors = pooled.values
-        metadata, carry, order = value.metadata, value.initial_carry, value.order
-        if isinstance(value, Packed):
-            steps = functional.embedding(value.values, vectors)
-            return Packed(
-                Vectors, steps, value.lengths, width=value.width, metadata=metadata, initial_carry=carry, order=order
-            )
-        steps = functional.embedding(value.fill_padding(0).values, vectors)
-        batch = Padded(Vectors, steps, value.lengths, metadata=metadata, initial_carry=carry, order=order)
-        return batch.fill_padding(0)
+        numbers = value.values if isinstance(value, Packed) else value.fill_padding(0).values
+        steps = derive_vectors(functional.embedding(numbers, vectors), value, value.initial_carry)
+        return steps if isinstance(steps, Packed) else steps.fill_padding(0)
 
 
 def _locate_inner_row(error: PipelineError, value: Batch[Nested[K]]) -> None:

@@ -13,8 +13,10 @@ from pipeline.core.stage import StageBase
 from pipeline.data.batches import Layout
 from pipeline.errors import PipelineError
 from pipeline.parts.encoder import Encoder
+from pipeline.stages.each_step import EachStep
 from pipeline.summary.dry_run import PreparedStage, StageRun, get_modules, list_input_types, prepare_stages, run_stages
 from pipeline.summary.meta import isolate_run
+from pipeline.summary.samples import INNER_STEPS
 from pipeline.summary.summary import StageEntry, Summary
 from pipeline.summary.types import TypeAndShape, combine, format_axes, format_type, mark_causal
 from pipeline.summary.work import Count, Work, fit_work
@@ -113,10 +115,16 @@ def _write_notes(stage: PreparedStage, run: StageRun) -> Iterator[str]:
     children = list(stage.part.children()) if isinstance(stage.part, nn.Module) else []
     for part in (stage.part, *children):
         yield from _note_properties(part, run.layout)
+    if run.multiply_adds and isinstance(stage.part, nn.Module) and any(map(_is_nested, stage.part.modules())):
+        yield f"counted for {INNER_STEPS} inner steps per step, all distinct"
     if stage.is_lazy:
         yield "waits for its input size"
     if run.unknown_reason:
         yield f"not known without data: {run.unknown_reason}"
+
+
+def _is_nested(module: nn.Module) -> bool:
+    return isinstance(module, EachStep)
 
 
 def _note_properties(part: object, layout: Layout | None) -> Iterator[str]:

@@ -4,7 +4,6 @@
 `run_stages` then sends a sample batch through the copies.
 """
 
-import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -19,16 +18,15 @@ from pipeline.core.suggestions import suggest_fix
 from pipeline.data.batches import Layout, Packed, Padded
 from pipeline.data.states import States
 from pipeline.errors import CompositionError, PipelineError, ShapeError
-from pipeline.summary.meta import copy_to_meta, make_sample
+from pipeline.summary.meta import copy_to_meta
+from pipeline.summary.samples import make_sample
+from pipeline.summary.sizes import copy_for_build, find_field_sizes, get_declared_size, passes_size
 from pipeline.summary.types import Observed, format_type, get_types, list_alternatives, may_fit, observe, pick_narrower
 from pipeline.summary.work import count_operations, get_multiply_adds
 from pipeline.text import format_error
 
 # The longest message of an error in a table.
 _MESSAGE_LENGTH: Final = 120
-
-# An impossible input size. A stage whose output then has this size passes its input size on, for any size.
-_PROBE: Final = -1
 
 # The value while only its type is known. None would not do: a stage may return it.
 _NOTHING: Final = object()
@@ -48,6 +46,8 @@ class PreparedStage:
         output_spec: the spec of its output, from its method `build`.
         passes_size: whether its output has the size of its input.
         declared_size: its input size, as this stage or one after it declares; None if none of them does.
+        field_sizes: of rows with fields, the size of each field that this stage or one after it reads; None if it does
+            not say.
         unknown_reason: why it cannot be copied; empty if it can, or if it is no module.
         problem: why it does not fit the stage before it; None if it may.
     """
@@ -61,6 +61,7 @@ class PreparedStage:
     output_spec: Spec
     passes_size: bool
     declared_size: int | None = None
+    field_sizes: Mapping[str, int | None] = {}
     unknown_reason: str = ""
     problem: PipelineError | None = None
 
@@ -119,19 +120,30 @@ def prepare_stages(parts: Mapping[str, StageBase]) -> Sequence[PreparedStage]:
         before, spec, problem = spec, Spec(), None
         try:
             # `build` may create weights. So it is called on the copy that is run, or on a shallow copy of a data stage.
-            spec = _copy_for_build(part, copied).build(before)
+            spec = copy_for_build(part, copied).build(before)
         except CompositionError as error:
             problem = error
         except Exception:  # noqa: BLE001 - a plugin's `build` may raise anything; then nothing is known
             spec = Spec()
         # Sizes are followed backwards too: a pipe that begins with Dropout gets its size from the stage after it.
-        passes = _passes_size(part, copied)
+        passes = passes_size(part, copied)
         prepared.append(
             PreparedStage(
                 number, part, copied, takes, gives, before, spec, passes, unknown_reason=unknown, problem=problem
             )
         )
-    return [attrs.evolve(stage, declared_size=_find_declared_size(prepared[i:])) for i, stage in enumerate(prepared)]
+    return [
+        attrs.evolve(
+            stage,
+            declared_size=_find_declared_size(prepared[index:]),
+            field_sizes=find_field_sizes(_get_copies(prepared[index:])),
+        )
+        for index, stage in enumerate(prepared)
+    ]
+
+
+def _get_copies(stages: Sequence[PreparedStage]) -> Iterator[StageBase]:
+    return (stage.part if stage.copy is None else cast("StageBase", stage.copy) for stage in stages)
 
 
 def list_input_types(stages: Sequence[PreparedStage]) -> Sequence[object]:
@@ -206,7 +218,14 @@ class _Runner:
     def _start(self, stage: PreparedStage, hints: Sequence[object]) -> Observed | None:
         """Make a sample of the first of some types that can be made, if its size is known."""
         for hint in hints:
-            made = make_sample(hint, stage.input_size, rows=self.rows, time=self.time, dtype=self.dtype)
+            made = make_sample(
+                hint,
+                stage.input_size,
+                rows=self.rows,
+                time=self.time,
+                dtype=self.dtype,
+                field_sizes=stage.field_sizes,
+            )
             if made is not None:
                 self.value = made
                 self.size_is_certain = stage.input_spec.size is not None
@@ -240,36 +259,15 @@ def _try_copy(part: StageBase, memo: dict[int, Any]) -> tuple[nn.Module | None, 
         return None, f"cannot be copied: {format_error(error, _MESSAGE_LENGTH)}"
 
 
-def _copy_for_build(part: StageBase, copied: nn.Module | None) -> StageBase:
-    return copy.copy(part) if copied is None else cast("StageBase", copied)
-
-
-def _passes_size(part: StageBase, copied: nn.Module | None) -> bool:
-    try:
-        # Another copy: `build` creates the weights of a lazy stage, here in an impossible size.
-        return _copy_for_build(part, copy.deepcopy(copied)).build(Spec(_PROBE)).size == _PROBE
-    except Exception:  # noqa: BLE001 - a part may reject the impossible size in any way
-        return False
-
-
 def _find_declared_size(stages: Sequence[PreparedStage]) -> int | None:
     """Return the first declared size, if all stages before it pass sizes on."""
     for stage in stages:
-        size = _get_declared_size(stage.part)
+        size = get_declared_size(stage.part)
         if size is not None:
             return size
         if stage.is_lazy or not stage.passes_size:
             return None
     return None
-
-
-def _get_declared_size(part: StageBase) -> int | None:
-    children = list(part.children()) if isinstance(part, nn.Module) else []
-    declared: list[object] = [getattr(part, "input_size", None)]
-    declared += [getattr(child, "input_size", getattr(child, "in_features", None)) for child in children]
-    sizes = [size for size in declared if isinstance(size, int)]
-    # With two different parts, it is not known which of them reads the input.
-    return sizes[0] if len(sizes) == 1 and sizes[0] > 0 else None
 
 
 def _explain_skip(stage: PreparedStage) -> str:

@@ -1,23 +1,19 @@
-"""Copies of modules, and sample batches, on torch's `meta` device: they have shapes, but no values."""
+"""Copies of modules on torch's `meta` device: their weights have shapes, but no values."""
 
 import copy
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import chain
-from typing import Any, Final, TypeVar, cast, get_args, get_origin
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter, is_lazy
 
 from pipeline.core.contexts import preserve_random_state
-from pipeline.data.batches import Packed, Padded
-from pipeline.data.kinds import Hidden, Ids
-from pipeline.data.states import Pooled, States
+from pipeline.summary.samples import META
 
 M = TypeVar("M", bound=nn.Module)
-
-META: Final = torch.device("meta")
 
 
 @contextmanager
@@ -58,34 +54,6 @@ def copy_to_meta(module: M, memo: dict[int, Any]) -> M:
             for key in [key for key, hook in held.items() if not _is_torch_hook(hook)]:
                 del held[key]
     return copied.eval()
-
-
-def make_sample(hint: object, size: int | None, *, rows: int, time: int, dtype: torch.dtype) -> object | None:
-    """Return a batch of a type on the `meta` device; None if the type is no batch, or its size is unknown.
-
-    Example:
-        >>> make_sample(Padded[Ids], None, rows=2, time=5, dtype=torch.float32).values.shape
-        torch.Size([2, 5])
-        >>> make_sample(Pooled, None, rows=2, time=5, dtype=torch.float32) is None
-        True
-    """
-    holder, kind = get_origin(hint) or hint, next(iter(get_args(hint)), Hidden)
-    lengths = torch.full((rows,), time, device="cpu")
-    if holder in (Padded, Packed) and kind is Ids:
-        ids = torch.zeros(rows, time, dtype=torch.int64, device=META)
-        return Padded(Ids, ids, lengths) if holder is Padded else Packed(Ids, ids.flatten(), lengths)
-    if size is None:
-        return None
-    packed = torch.zeros(rows * time, size, dtype=dtype, device=META)
-    final = torch.zeros(rows, size, dtype=dtype, device=META)
-    vectors = kind if isinstance(kind, type) and issubclass(kind, Hidden) else Hidden
-    if holder is Padded:
-        return Padded(vectors, packed.reshape(rows, time, size), lengths)
-    if holder is Packed:
-        return Packed(vectors, packed, lengths)
-    if holder is States:
-        return States(Packed(Hidden, packed, lengths), final)
-    return Pooled(final) if holder is Pooled else None
 
 
 def _get_tensors(module: nn.Module) -> Iterator[Tensor]:

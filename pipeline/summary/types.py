@@ -20,11 +20,13 @@ from pipeline.core.chain import Chain
 from pipeline.core.stage import Stage, StageBase, Stream, TypePreserving
 from pipeline.core.suggestions import suggest_fix
 from pipeline.data.batches import Packed, Padded, is_batch
-from pipeline.data.kinds import Hidden, Ids, Kind, Vectors, format_kind
+from pipeline.data.kinds import Composite, Hidden, Ids, Kind, Nested, Vectors, format_kind, get_kind_class
 from pipeline.data.rows import Example, Row
 from pipeline.data.states import Causal, MaybeCausal, States
+from pipeline.stages.each_step import EachStep
 from pipeline.stages.embed_fields import EmbedFields
 from pipeline.stages.fields import Field
+from pipeline.stages.input_stage import InputStage
 from pipeline.stages.join import Join
 
 _BASES: Final = cast("Sequence[type]", (Stage, Stream, TypePreserving))
@@ -71,6 +73,9 @@ def get_types(part: StageBase) -> tuple[object, object]:
     if isinstance(part, Chain):
         stages = list(part.stages.values())
         return get_types(stages[0])[0], get_types(stages[-1])[1]
+    if isinstance(part, EachStep):
+        inner = _get_kind(get_types(cast("StageBase", cast("Any", part).inner))[0])
+        return _make_batch_type(cast("Any", Nested)[inner]), _make_batch_type(Vectors)
     annotated = _read_annotations(part)
     for base in _BASES:
         if issubclass(type(part), base) and (found := _find_type_arguments(type(part), base, ())):
@@ -78,6 +83,11 @@ def get_types(part: StageBase) -> tuple[object, object]:
             # An annotation of a tensor names its axes; the arguments of the base class seldom do.
             return takes, annotated[1] if gives is Tensor and is_shaped(annotated[1]) else gives
     return annotated
+
+
+def _get_kind(hint: object) -> object:
+    """Return the kind of rows of a batch type; of a union, that of its first member."""
+    return next(iter(get_args(list_alternatives(hint)[0])), Kind)
 
 
 def _make_batch_type(kind: type[Kind]) -> object:
@@ -181,7 +191,8 @@ def format_axes(hint: object, sizes: Mapping[str, int]) -> str:
         >>> format_axes(list[Row[Hidden]], {"feature": 12}), format_axes(States[Causal], {})
         ('batch of time x 12', 'steps x hidden')
     """
-    origin, args = get_origin(hint) or hint, get_args(hint)
+    origin: Any = get_origin(hint) or hint
+    args = get_args(hint)
     if origin is list and args:
         inside = format_axes(args[0], sizes)
         return f"batch of {inside}" if inside else ""
@@ -189,7 +200,12 @@ def format_axes(hint: object, sizes: Mapping[str, int]) -> str:
         return format_axes(args[0], sizes)
     if origin is States:
         return format_axes(Packed[Hidden], sizes).replace("feature", "hidden")
-    names = [name for name in _get_axis_names(origin) if not (name == "feature" and Ids in args)]
+    kind = get_kind_class(args[0]) if args else None
+    if isinstance(origin, type) and issubclass(origin, Composite | Nested):
+        return "time"
+    # Ids have no features, and rows with fields have those of each field.
+    has_features = not (isinstance(kind, type) and issubclass(kind, Ids | Nested | Composite))
+    names = [name for name in _get_axis_names(cast("object", origin)) if name != "feature" or has_features]
     return " x ".join(str(sizes.get(name, name)) for name in names)
 
 
@@ -271,11 +287,21 @@ def _substitute(hint: Any, filled: Mapping[Any, object]) -> Any:  # noqa: ANN401
 
 def _bind_kind(part: StageBase, hint: object) -> object:
     """Replace the type variable of a stage that was made for one kind of rows, such as `Pad(Vectors)`."""
-    kind: object = getattr(part, "kind", None)
-    if not (isinstance(kind, type) and issubclass(kind, Kind)):
-        return hint
+    kind: object = getattr(part, "kind", None) or getattr(part, "record", None)
+    base = get_kind_class(kind)
     variables: Sequence[Any] = getattr(hint, "__parameters__", ())
-    return _substitute(hint, {v: kind for v in variables if v.__bound__ is not None and issubclass(kind, v.__bound__)})
+    if isinstance(base, type) and issubclass(base, Kind):
+        bounds = {variable: variable.__bound__ for variable in variables}
+        return _substitute(hint, {each: kind for each, bound in bounds.items() if bound and issubclass(base, bound)})
+    held = cast("Mapping[str, object]", vars(part)).values()
+    inner = [cast("StageBase", value) for value in held if isinstance(value, InputStage)]
+    if not inner or not variables:
+        return hint
+    # An input stage around another one: its variables are the input and the kind of the other.
+    takes, gives = get_types(inner[0])
+    return _substitute(
+        hint, {v: list_alternatives(takes)[0] if v.__bound__ is None else _get_kind(gives) for v in variables}
+    )
 
 
 def _are_related(one: Any, other: Any) -> bool:  # noqa: ANN401 - classes of any kind

@@ -11,8 +11,11 @@ from typing_extensions import override
 from pipeline import (
     Chain,
     Classify,
+    EachStep,
     Embed,
+    EmbedFields,
     Encode,
+    Identity,
     Ids,
     ModuleStage,
     Pack,
@@ -24,12 +27,15 @@ from pipeline import (
     language_model,
     plan,
     tagger,
+    through,
 )
 from pipeline.batching import Boundaries, Budget
 from pipeline.errors import OptionError
 from pipeline.forecast import Memory
 from pipeline.forecast.memory import measure_memory
-from support.untyped import seed, to_list, untyped
+from pipeline_recurrent import LSTM
+from support.records import Event, Word
+from support.untyped import as_any, seed, to_list, untyped
 
 MIB = 2**20
 
@@ -117,6 +123,15 @@ def test_a_model_over_vectors_is_measured_too() -> None:
         Pack(Vectors) >> Encode("lstm", input_size=5, hidden_size=4) >> Pool("max") >> Classify(2)
     )
     assert measure_memory(model, 3, 7).peak
+
+
+def test_a_model_over_fields_and_inner_rows_is_measured_too() -> None:
+    """Each field has the size that its stage reads, and each inner row is used."""
+    spell = EachStep(Embed(26, 3) >> Encode(LSTM(3, 2)) >> Pool("max"))
+    words = EmbedFields(Word, through(Embed(9, 4)), through(spell)) >> Encode(LSTM(6, 3)) >> Pool("max") >> Classify(2)
+    assert as_any(measure_memory)(words, 3, 7).peak
+    events = EmbedFields(Event, through(Embed(9, 4)), through(Identity(2))) >> Encode(LSTM(6, 3)) >> Pool("max")
+    assert as_any(measure_memory)(Pack(Event) >> events >> Classify(2), 3, 7).peak
 
 
 def test_memory_is_a_column_of_the_table() -> None:
