@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 from typing_extensions import TypeIs
 
+from pipeline.checks.hints import describe
 from pipeline.checks.shapes import checked
 from pipeline.checks.switches import checks_enabled
 from pipeline.data.batch_checks import check_carry, check_kind, check_lengths, check_new_values, check_step_count
@@ -27,6 +28,16 @@ Carry: TypeAlias = tuple[Tensor, ...]
 
 Layout: TypeAlias = Literal["packed", "padded"]
 """The layout of a batch: real steps only, or a rectangle."""
+
+
+def _describe_part(part: "Batch[Kind] | None") -> str:
+    """Return the kind and the shape of a field or of the inner rows, whose numbers would fill pages."""
+    return "None" if part is None else f"{format_kind(part.kind)}, {describe(part.values)}"
+
+
+def _describe_fields(fields: "Mapping[str, Batch[Kind]] | None") -> str:
+    parts = (f"{name}: {_describe_part(field)}" for name, field in (fields or {}).items())
+    return "None" if fields is None else f"{{{', '.join(parts)}}}"
 
 
 @as_pytree
@@ -65,8 +76,8 @@ class Padded(Collated, Generic[K_co]):
     values: Shaped[Tensor, "batch time *feature"]
     lengths: Int64[Tensor, " batch"] = attrs.field(metadata=ON_CPU)
     initial_carry: Carry | None = attrs.field(default=None, kw_only=True)
-    fields: "Mapping[str, Padded[Kind]] | None" = attrs.field(default=None, kw_only=True)
-    inner: "Packed[Kind] | None" = attrs.field(default=None, kw_only=True)
+    fields: "Mapping[str, Padded[Kind]] | None" = attrs.field(default=None, kw_only=True, repr=_describe_fields)
+    inner: "Packed[Kind] | None" = attrs.field(default=None, kw_only=True, repr=_describe_part)
     metadata: BatchMetadata = attrs.field(default=attrs.Factory(make_metadata, takes_self=True), kw_only=True)
     order: PackingOrder = attrs.field(default=attrs.Factory(make_order, takes_self=True), kw_only=True, repr=False)
 
@@ -176,8 +187,8 @@ class Packed(Collated, Generic[K_co]):
     lengths: Int64[Tensor, " batch"] = attrs.field(metadata=ON_CPU)
     width: int = attrs.field(default=attrs.Factory(longest_of, takes_self=True), kw_only=True)
     initial_carry: Carry | None = attrs.field(default=None, kw_only=True)
-    fields: "Mapping[str, Packed[Kind]] | None" = attrs.field(default=None, kw_only=True)
-    inner: "Packed[Kind] | None" = attrs.field(default=None, kw_only=True)
+    fields: "Mapping[str, Packed[Kind]] | None" = attrs.field(default=None, kw_only=True, repr=_describe_fields)
+    inner: "Packed[Kind] | None" = attrs.field(default=None, kw_only=True, repr=_describe_part)
     metadata: BatchMetadata = attrs.field(default=attrs.Factory(make_metadata, takes_self=True), kw_only=True)
     order: PackingOrder = attrs.field(default=attrs.Factory(make_order, takes_self=True), kw_only=True, repr=False)
 
@@ -249,11 +260,11 @@ def unpack_values(
     values: Shaped[Tensor, "steps *feature"], order: PackingOrder, width: int
 ) -> Shaped[Tensor, "batch time *feature"]:
     """Return packed steps in a rectangle `width` steps wide, with zeros in the padding."""
-    batch = len(order.lengths)
+    batch = order.lengths.shape[0]
     if order.is_full(width):
         return values.reshape(width, batch, *values.shape[1:]).transpose(0, 1).contiguous()
     flat = values.new_zeros(batch * width, *values.shape[1:])
-    return flat.index_copy_(0, order.flat_indices(width), values).reshape(batch, width, *values.shape[1:])
+    return flat.index_copy_(0, order.flat_indices(width, values), values).reshape(batch, width, *values.shape[1:])
 
 
 # A batch derived from a valid batch has valid lengths, metadata and order. Leaving out their checks halves the time of

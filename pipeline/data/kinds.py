@@ -1,5 +1,6 @@
 """The kinds of sequences that a row may hold: ids, vectors, several fields per step, and rows within rows."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Generic, Self, cast, get_args, get_origin, get_type_hints, overload
 
@@ -109,7 +110,7 @@ class Nested(Kind, Generic[K_co]):
         counts: the number of inner steps of each step; on the CPU.
 
     Raises:
-        ShapeError: if the counts are not those of the inner steps.
+        ShapeError: if the inner steps are not a sequence, or the counts are not theirs.
 
     Example:
         >>> import torch
@@ -122,6 +123,17 @@ class Nested(Kind, Generic[K_co]):
     counts: Int64[Tensor, " time"]
 
     def __attrs_post_init__(self) -> None:
+        inner = cast("object", self.inner)
+        if not isinstance(inner, Kind):
+            msg = f"inner must be a sequence, such as Ids or Vectors, got {describe(inner)}; wrap it: Ids(values)."
+            raise ShapeError(msg, argument="inner")
+        counts = cast("object", self.counts)
+        if not isinstance(counts, Tensor) or counts.dtype is not torch.int64 or counts.ndim != 1 or not counts.is_cpu:
+            msg = (
+                f"counts must be an int64 tensor with one number per step, on the CPU, got {describe(counts)}; "
+                "count the inner steps of each step: torch.tensor([2, 3])."
+            )
+            raise ShapeError(msg, argument="counts")
         if int(self.counts.sum()) != len(self.inner) or bool((self.counts < 0).any()):
             msg = (
                 f"counts must be 0 or more and add up to the {len(self.inner)} inner steps, got "
@@ -157,23 +169,25 @@ class Composite(Kind):
         """Return the kind of each field, in the order of their declaration.
 
         Raises:
-            TypeError: if a field is annotated with something else than a kind.
+            TypeError: if the class is not an attrs class, has no field, or a field is annotated with something else
+                than a kind.
         """
         known: Mapping[str, type[Kind]] | None = cls.__dict__.get("_kinds")
         if known is None:
-            hints = get_type_hints(cls)
-            known = {
-                field.name: _check_is_kind(cls, field.name, hints.get(field.name)) for field in get_attrs_fields(cls)
-            }
+            fields, hints = get_attrs_fields(cls), get_type_hints(cls)
+            if not fields:
+                msg = f"{cls.__name__} must have a field; declare each with its kind, as in `code: Ids`."
+                raise TypeError(msg)
+            known = {field.name: _check_is_kind(cls, field.name, hints.get(field.name)) for field in fields}
             cls._kinds = known
         return known
 
     _kinds: ClassVar[Mapping[str, type[Kind]]]
 
     @classmethod
-    def is_pair(cls) -> bool:
-        """Return whether rows have two sequences, each with its own length: batches are planned by both."""
-        return not cls.aligned and len(cls.get_kinds()) == 2
+    def has_sides(cls) -> bool:
+        """Return whether rows have several sequences, each with its own length: batches are planned by all of them."""
+        return not cls.aligned and len(cls.get_kinds()) > 1
 
     def get_sequences(self) -> dict[str, Kind]:
         """Return the sequence of each field."""
@@ -193,13 +207,25 @@ def get_attrs_fields(cls: type) -> "tuple[attrs.Attribute[object], ...]":
     """Return the attrs fields of a class.
 
     Raises:
-        TypeError: if it is not an attrs class.
+        TypeError: if it is not an attrs class, or has annotations of its own without being decorated itself.
     """
-    if not attrs.has(cls):
+    # A class derived from an attrs class counts as one for attrs, but without its own fields.
+    if not attrs.has(cls) or (inspect.get_annotations(cls) and "__attrs_attrs__" not in cls.__dict__):
         msg = f"{cls.__name__} must be an attrs class; decorate it with @attrs.frozen(eq=False)."
         raise TypeError(msg)
     fields: tuple[attrs.Attribute[object], ...] = attrs.fields(cls)
     return fields
+
+
+def check_fields(kind: type[Kind]) -> None:
+    """Reject a class of fields that declares none, or is not decorated as an attrs class.
+
+    Raises:
+        TypeError: naming the class, or its wrong field.
+    """
+    base = get_kind_class(kind)
+    if isinstance(base, type) and issubclass(base, Composite):
+        base.get_kinds()
 
 
 def _check_is_kind(cls: type, name: str, hint: object) -> type[Kind]:
@@ -211,14 +237,14 @@ def _check_is_kind(cls: type, name: str, hint: object) -> type[Kind]:
 
 
 def count_steps(sequence: Kind) -> tuple[int, ...]:
-    """Return the number of steps of a sequence, or of each side of a pair.
+    """Return the number of steps of a sequence, or of each side.
 
     Example:
         >>> import torch
         >>> count_steps(Ids(torch.tensor([5, 6])))
         (2,)
     """
-    if isinstance(sequence, Composite) and sequence.is_pair():
+    if isinstance(sequence, Composite) and sequence.has_sides():
         return tuple(map(len, sequence.get_sequences().values()))
     return (len(sequence),)
 

@@ -295,6 +295,12 @@ def get_numbers(metadata: BatchMetadata, values: Tensor, kind: str | None = None
         TargetError: if the batch has no such targets.
     """
     targets = metadata.targets
+    if kind is None and "" in metadata.label_sets:
+        msg = (
+            "the loss needs numbers, but the targets are sets of classes; end the model with ClassifyMultiLabel, or "
+            "state that they are numbers: Pad(targets=Numbers(...))."
+        )
+        raise TargetError(msg)
     if targets is None or not targets.is_floating_point() or targets.shape != values.shape:
         wanted, size = ("one number", "") if values.ndim == 1 else (f"{values.shape[1]} numbers", values.shape[1])
         msg = (

@@ -35,6 +35,8 @@ class BatchMetadata:
             `IGNORED` for a missing one. Or numbers, one or several per row, NaN for missing ones.
         named_targets: several targets by their names, each like `targets`; None if there is one target, or none.
         answer_mask: True at the steps that need a prediction; None means every real step; on the CPU.
+        label_sets: the names of the targets whose numbers stand for sets of classes, 1 for each class of a row; an
+            empty name stands for `targets`.
         start_steps: the step of the original row at which each row begins, where rows were cut; None means 0; on the
             CPU.
 
@@ -49,6 +51,7 @@ class BatchMetadata:
     answer_mask: Bool[Tensor, "batch time"] | None = attrs.field(default=None, metadata=ON_CPU)
     start_steps: Int64[Tensor, " batch"] | None = attrs.field(default=None, metadata=ON_CPU)
     named_targets: Mapping[str, TargetTensor] | None = attrs.field(default=None, kw_only=True)
+    label_sets: frozenset[str] = attrs.field(default=frozenset(), kw_only=True)
 
     @property
     def weight(self) -> Int64[Tensor, ""]:
@@ -72,7 +75,8 @@ class BatchMetadata:
             got = "none" if self.named_targets is None else ", ".join(self.named_targets)
             msg = f"the batch must have a target {name!r}, got {got}; pass Pad(targets={{{name!r}: ...}})."
             raise TargetError(msg, name=name)
-        return attrs.evolve(self, targets=self.named_targets[name], named_targets=None)
+        label_sets = frozenset({""} if name in self.label_sets else ())
+        return attrs.evolve(self, targets=self.named_targets[name], named_targets=None, label_sets=label_sets)
 
     @property
     def rows(self) -> int:

@@ -57,6 +57,7 @@ class EmbedFields(Branching, ModuleStage[Batch[F], Batch[Vectors]], Generic[F]):
         fields: the same, by the field's name. Its weights have this name in the state-dict.
 
     Raises:
+        TypeError: if the class has no field, or is not decorated as an attrs class.
         OptionError: if a field is missing, is not in the class, or is neither `through` nor `unused`.
 
     Example:
@@ -77,12 +78,12 @@ class EmbedFields(Branching, ModuleStage[Batch[F], Batch[Vectors]], Generic[F]):
             got = describe(cast("object", record))
             msg = f"record must be a class derived from Fields, got {got}; declare the fields in one."
             raise OptionError(msg, record=record)
+        kinds = given.get_kinds()
         try:
             bound = inspect.signature(given).bind(*args, **fields)
         except TypeError as error:
             msg = f"EmbedFields({given.__name__}, ...) must get a stage for each field: {error}; use through or unused."
             raise OptionError(msg) from error
-        kinds = given.get_kinds()
         missing = [name for name in kinds if name not in bound.arguments]
         if missing:
             msg = f"EmbedFields must get a stage for field {missing[0]!r} of {given.__name__}; pass through or unused."

@@ -10,7 +10,7 @@ import torch
 from typing_extensions import TypeVar, override
 
 from pipeline.checks.hints import describe
-from pipeline.data.kinds import Composite, Ids, K, Kind, Nested, Vectors, concat_sequences
+from pipeline.data.kinds import Composite, Ids, K, Kind, Nested, Vectors, check_fields, concat_sequences
 from pipeline.data.predictions import Span
 from pipeline.data.rows import Example, Row
 from pipeline.data.tensors import to_tensor
@@ -34,6 +34,9 @@ class FromFields(InputStage[E, E], Generic[E]):
     Args:
         record: the class.
 
+    Raises:
+        TypeError: if the class has no field, or is not decorated as an attrs class.
+
     Example:
         >>> import attrs, torch
         >>> from pipeline import Fields, Ids, Vectors
@@ -47,6 +50,7 @@ class FromFields(InputStage[E, E], Generic[E]):
     """
 
     def __init__(self, record: type[E]) -> None:
+        check_fields(record)
         self.record: Final = record
 
     @override
@@ -121,6 +125,7 @@ class FromColumns(InputStage[Columns, E], Generic[E]):
         fields: the same, by the field's name.
 
     Raises:
+        TypeError: if the class has no field, or is not decorated as an attrs class.
         OptionError: if a field is missing, or is not `read(stage)`.
 
     Example:
@@ -144,6 +149,7 @@ class FromColumns(InputStage[Columns, E], Generic[E]):
             msg = f"record must be a class derived from Fields or Sides, got {got}; declare the fields in one."
             raise OptionError(msg, record=record)
         self.record: type[Composite] = given
+        check_fields(given)
         try:
             bound = inspect.signature(given).bind(*args, **fields).arguments
         except TypeError as error:

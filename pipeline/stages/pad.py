@@ -17,13 +17,13 @@ from pipeline.core.stage import Spec, Stage
 from pipeline.data.batches import Padded
 from pipeline.data.collate import collate
 from pipeline.data.collate_targets import MissingTarget, RowTargets, collate_named_targets, collate_targets
-from pipeline.data.kinds import Ids, K, Kind, count_steps
+from pipeline.data.kinds import Composite, Ids, K, Kind, count_steps, format_kind, get_kind_class
 from pipeline.data.metadata import BatchMetadata
 from pipeline.data.rows import Row, make_filler
 from pipeline.data.tensors import to_tensor
 from pipeline.errors import EmptyBatchError, LengthError, OptionError
 from pipeline.labels import Labels, check_labels
-from pipeline.targets import NamedTargets, Targets, TargetType
+from pipeline.targets import MultiLabels, NamedTargets, Targets, TargetType
 
 TooLong = Literal["raise", "truncate"]
 
@@ -31,6 +31,9 @@ TooLong = Literal["raise", "truncate"]
 _get_sequence: Final[Callable[[Row[Kind]], Kind]] = attrgetter("sequence")
 _get_target: Final[Callable[[Row[Kind]], object]] = attrgetter("target")
 _get_start: Final[Callable[[Row[Kind]], int]] = attrgetter("start_step")
+
+
+_LARGEST_ID: Final = 2**63 - 1
 
 
 class PadOptions(TypedDict, total=False):
@@ -68,7 +71,9 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
             targets by name, each may be missing in either case.
 
     Raises:
-        OptionError: if a number is below 1, or both `policy` and `multiple_of`, or `labels` and `targets`, are given.
+        TypeError: if the kind is a class of fields without a field, or not decorated as an attrs class.
+        OptionError: if a number is below 1, the value does not suit the kind, or both `policy` and `multiple_of`, or
+            `labels` and `targets`, are given.
 
     Example:
         >>> rows = [Row(Ids(torch.tensor([5, 6, 7])), target=1), Row(Ids(torch.tensor([8])), target=0)]
@@ -108,6 +113,7 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
             check_labels("labels", labels)
         _check_targets(labels if targets is None else targets)
         check_choice("missing", missing, get_args(MissingTarget))
+        _check_value(kind, value)
         self.kind: Final = kind
         self.value = value
         self.multiple_of = multiple_of
@@ -152,12 +158,14 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
         row_ids = [row.row_id for row in rows]
         targets = RowTargets(list(map(_get_target, rows)), row_ids, list(map(len, rows)), lengths, width)
         kind = self.targets
+        kinds = kind if isinstance(kind, Mapping) else {"": kind}
         metadata = BatchMetadata(
             row_ids=to_tensor(row_ids),
             targets=None if isinstance(kind, Mapping) else collate_targets(targets, kind, self.missing),
             named_targets=collate_named_targets(targets, kind, self.missing) if isinstance(kind, Mapping) else None,
             answer_mask=_pad_answer_mask(rows, width),
             start_steps=to_tensor([row.start_step for row in rows]) if any(map(_get_start, rows)) else None,
+            label_sets=frozenset(name for name, each in kinds.items() if isinstance(each, MultiLabels)),
         )
         batch = collate(
             self.kind, sequences, lengths, width, value=self.value, multiple_of=self.multiple_of, metadata=metadata
@@ -192,6 +200,28 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
             'raise max_length, or truncate longer rows: Pad(too_long="truncate").'
         )
         raise LengthError(msg, row=row.row_id, length=len(sequence), max_length=limit)
+
+
+def _check_value(kind: type[Kind], value: float) -> None:
+    """Reject a padding value that is no number, or that ids cannot have.
+
+    Raises:
+        OptionError: naming the field of ids.
+    """
+    given = cast("object", value)
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        msg = f"value must be a number, got {given!r:.60}; leave it out for 0."
+        raise OptionError(msg, value=value)
+    base = get_kind_class(kind)
+    kinds: Mapping[str, object] = {"": base}
+    if isinstance(base, type) and issubclass(base, Composite):
+        kinds = base.get_kinds()
+    holder = next((name for name, each in kinds.items() if each is Ids), None)
+    # Not `int(value)`, which raises an error for NaN.
+    if holder is not None and not (-_LARGEST_ID <= value <= _LARGEST_ID and value == round(value)):
+        where = f"field {holder!r} of {format_kind(kind)} holds" if holder else "the rows hold"
+        msg = f"value must be an integer, since {where} ids, got {value!r}; leave it out for 0."
+        raise OptionError(msg, value=value)
 
 
 def _check_targets(targets: Targets | NamedTargets | None) -> None:

@@ -1,6 +1,7 @@
 """Several heads on one body: one prediction per row that joins those of all heads."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import isfinite
 from typing import Any, Generic, TypeAlias, cast, final, overload
 
 import attrs
@@ -163,6 +164,11 @@ class Heads(Branching, ModuleStage[I_contra, Joint[R, D_co]], Generic[I_contra, 
         if unknown is not None:
             msg = f"weights must be for the heads {', '.join(self.branches)}, got one for {unknown!r}."
             raise OptionError(msg, weights=weights)
+        for head, weight in (weights or {}).items():
+            given = cast("object", weight)
+            if isinstance(given, bool) or not isinstance(given, int | float) or not isfinite(given):
+                msg = f"weights[{head!r}] must be a finite number, got {given!r:.60}; leave it out for 1."
+                raise OptionError(msg, weights=weights)
         self.weights: Mapping[str, float] = {each: (weights or {}).get(each, 1.0) for each in self.branches}
         self.into: Callable[..., R] = _make_tuple if into is None else into
 

@@ -25,7 +25,7 @@ from pipeline.checks.shapes import checked
 from pipeline.data.metadata import BatchMetadata
 from pipeline.data.packing_order import PackingOrder
 from pipeline.errors import PipelineError, ShapeError
-from support.untyped import untyped
+from support.untyped import as_any, untyped
 
 L = torch.tensor([2, 1])
 FLAT, PLANE, CUBE = torch.zeros(2), torch.zeros(2, 3), torch.zeros(2, 2, 3)
@@ -158,6 +158,10 @@ FIELDS: Mapping[tuple[type, str], tuple[Callable[[], object], str]] = {
     (BatchMetadata, "answer_mask"): (
         lambda: BatchMetadata(L, answer_mask=torch.ones(3, 4).bool()),
         "BatchMetadata: answer_mask must be Bool.*beside row_ids",
+    ),
+    (BatchMetadata, "label_sets"): (
+        lambda: BatchMetadata(L, label_sets=as_any({"tags"})),
+        "BatchMetadata: label_sets must be",
     ),
     (BatchMetadata, "start_steps"): (
         lambda: BatchMetadata(L, start_steps=torch.zeros(3).long()),

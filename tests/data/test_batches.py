@@ -11,6 +11,7 @@ from pipeline import Causal, Ids, Nested, Packed, Pad, Padded, Pooled, Report, R
 from pipeline.data.metadata import BatchMetadata, check_same_metadata
 from pipeline.errors import CompositionError, OptionError
 from pipeline.testing import check_packing_round_trip, make_batch
+from support.records import Word, make_words
 from support.strategies import ragged_rows
 from support.untyped import as_any, to_list
 
@@ -54,6 +55,14 @@ def test_batches_have_targets_row_ids_and_mask() -> None:
     assert batch.row_ids is batch.packed().row_ids is metadata.row_ids
     for data in (batch, batch.packed(), states):
         assert to_list(data.mask) == [[True, True, True], [True, False, False]]
+
+
+def test_the_text_of_a_batch_with_fields_is_short() -> None:
+    """Kinds and shapes of fields and inner rows, instead of their numbers and metadata."""
+    batch = Pad(Word)([make_words(["ab", "c"] * 40)] * 9)
+    assert "fields={word: Ids, int64 of shape (9, 80), characters: Nested, int64 of shape (9, 80)}" in repr(batch)
+    assert repr(as_any(batch).fields["characters"]).count("inner=Ids, int64 of shape (3,)") == 1
+    assert len(repr(batch)) < 700
 
 
 VECTORS = torch.zeros(2, 3, 4)

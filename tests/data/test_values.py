@@ -32,6 +32,7 @@ from pipeline import (
     Scores,
     Tag,
     Values,
+    Vectors,
 )
 from pipeline.data.metadata import BatchMetadata
 from pipeline.errors import CompositionError, OptionError, ShapeError, TargetError
@@ -195,6 +196,9 @@ def test_heads_that_do_not_fit_raise() -> None:
         Heads(Classify(2), Regress(), names=["a", "a"])
     with pytest.raises(OptionError, match="weights must be for the heads classify, regress, got one for 'amount'"):
         Heads(Classify(2), Regress(), weights={"amount": 2})
+    for weight in (float("nan"), float("inf"), "2", True, None):
+        with pytest.raises(OptionError, match=r"weights\['regress'\] must be a finite number, got"):
+            Heads(Classify(2), Regress(), weights={"regress": as_any(weight)})
     with pytest.raises(CompositionError, match="in head 'label': the input has size 3"):
         _ = Encode(GRU(4, 3)) >> Pool("mean") >> Heads(Classify(2, input_size=4), Regress(), names=["label", "amount"])
 
@@ -313,3 +317,19 @@ def test_heads_without_targets_by_name_say_how_to_name_them() -> None:
     message = r"head 'amount': .* one class id per row; .* Pad\(targets=\{'label': \.\.\., 'amount': \.\.\.\}\)"
     with pytest.raises(TargetError, match=message):
         joint.loss()
+
+
+def test_sets_of_classes_are_not_taken_for_numbers() -> None:
+    """Both are floats of one shape: a regression would be trained on zeros and ones, without an error."""
+    rows = [Row(Vectors(torch.ones(1, 3)), {"label": "ham", "amount": {"spam"}}, 0)]
+    pooled = Pooled(
+        torch.ones(1, 3), metadata=Pad(Vectors, targets={"label": LABELS, "amount": MultiLabels(LABELS)})(rows).metadata
+    )
+    heads = Heads(Classify(LABELS, input_size=3), Regress(2, input_size=3), names=["label", "amount"])
+    message = "head 'amount': the loss needs numbers, but the targets are sets of classes; end the model with Classify"
+    with pytest.raises(TargetError, match=message):
+        heads(pooled).loss()
+    single = Pad(Vectors, targets=MultiLabels(LABELS))([Row(Vectors(torch.ones(1, 3)), {"spam"})]).metadata
+    with pytest.raises(TargetError, match="the loss needs numbers, but the targets are sets of classes"):
+        Regress(2, input_size=3)(Pooled(torch.ones(1, 3), metadata=single)).loss()
+    assert ClassifyMultiLabel(LABELS, input_size=3)(Pooled(torch.ones(1, 3), metadata=single)).loss().isfinite()

@@ -1,24 +1,33 @@
 """Tests of the declaration of fields and sides, and of the stages that select them."""
 
+from collections.abc import Callable
+from typing import Any
+
 import attrs
 import pytest
 import torch
 
 from pipeline import (
+    Bucket,
     Classify,
     Embed,
     EmbedFields,
     Encode,
     Fields,
+    FromColumns,
+    FromFields,
+    FromIds,
     Identity,
     Ids,
     Join,
+    Nested,
     Pack,
     Pad,
     Padded,
     Row,
     Sides,
     Vectors,
+    read,
     through,
 )
 from pipeline.core.stage import Spec
@@ -74,6 +83,55 @@ def test_a_field_must_be_a_kind() -> None:
 
     with pytest.raises(TypeError, match="field 'size' of Wrong must be Ids, Vectors, Hidden or Nested of these"):
         Wrong.get_kinds()
+
+
+class Undecorated(Fields):
+    """A class whose author forgot the decorator."""
+
+    code: Ids
+
+
+class Extended(Event):
+    """One derived from a decorated class, with a field that attrs does not know."""
+
+    place: Ids
+
+
+@attrs.frozen(eq=False)
+class Empty(Fields):
+    """A class without fields."""
+
+
+TAKING: list[Callable[[Any], object]] = [
+    as_any(Pad),
+    as_any(FromFields),
+    lambda kind: Bucket(kind, rows=2),
+    lambda kind: as_any(FromColumns)(kind, code=read(FromIds())),
+    lambda kind: as_any(EmbedFields)(kind, code=through(Embed(9, 4))),
+]
+
+
+@pytest.mark.parametrize("make", TAKING)
+def test_a_class_without_fields_is_rejected_by_every_stage_that_takes_one(make: Callable[[Any], object]) -> None:
+    """When the stage is made, with the remedy."""
+    for kind in (Undecorated, Extended):
+        with pytest.raises(TypeError, match=rf"{kind.__name__} must be an attrs class; decorate it with @attrs.frozen"):
+            make(kind)
+    with pytest.raises(TypeError, match="Empty must have a field; declare each with its kind, as in `code: Ids`"):
+        make(Empty)
+
+
+@pytest.mark.parametrize("counts", [[2], torch.tensor([2.0]), torch.tensor([[2]]), 2, torch.tensor([2], device="meta")])
+def test_counts_of_inner_steps_must_be_integers_per_step(counts: object) -> None:
+    """A float would be rounded silently, and a second axis has no meaning."""
+    with pytest.raises(ShapeError, match="counts must be an int64 tensor with one number per step, on the CPU, got"):
+        Nested(make_ids([1, 2]), as_any(counts))
+
+
+def test_inner_steps_must_be_a_sequence() -> None:
+    """Not a list of ids."""
+    with pytest.raises(ShapeError, match="inner must be a sequence, such as Ids or Vectors, got a list; wrap it"):
+        Nested(as_any([1, 2]), torch.tensor([2]))
 
 
 @pytest.mark.parametrize("name", ["cut", "aligned", "get_kinds", "_code"])
