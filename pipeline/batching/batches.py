@@ -86,8 +86,8 @@ def split_into_batches(rows: SortedRows, policy: Policy, room: Callable[[int], i
         room: `policy.room`, cached: it is called for each batch.
     """
     bounds = _add_edges(rows, policy)
-    if rows.lengths.shape[1] == 2:
-        return np.frombuffer(_split_pairs(rows.lengths, bounds, room), np.int64)
+    if rows.lengths.shape[1] > 1:
+        return np.frombuffer(_split_sides(rows.lengths, bounds, room), np.int64)
     starts = np.frombuffer(_split_from_longest(rows.lengths, bounds, room), np.int64)
     if policy.batches_per_sort is not None or not len(starts):
         return starts
@@ -157,10 +157,10 @@ def _split_from_shortest(lengths: IntArray, bounds: Starts, room: Callable[[int]
     return starts
 
 
-def _split_pairs(lengths: IntArray, bounds: Starts, room: Callable[[int], int]) -> "array[int]":
-    """Fill batches of rows with two lengths, of which any row may be the longest.
+def _split_sides(lengths: IntArray, bounds: Starts, room: Callable[[int], int]) -> "array[int]":
+    """Fill batches of rows with several lengths, of each of which any row may be the longest.
 
-    The running maximum of both lengths over the next rows never falls and the room never rises, so bisection finds how
+    The running maximum of each length over the next rows never falls and the room never rises, so bisection finds how
     many rows fit.
     """
     starts = array("q")

@@ -167,10 +167,10 @@ def split_rows(lengths: Lengths, policy: Policy) -> RowSplits:
             'row out, or choose what happens to long rows: too_long="alone", "truncate" or "split".'
         )
         raise LengthError(msg, row=row, length=length, limit=limit)
-    if lengths.per_row == 2:
+    if lengths.per_row > 1:
         msg = (
-            f"too_long={policy.too_long!r} needs one length per row, got two, and either could be shortened; shorten "
-            'them before, or use too_long="alone".'
+            f"too_long={policy.too_long!r} needs one length per row, got {lengths.per_row}, and any could be "
+            'shortened; shorten them before, or use too_long="alone".'
         )
         raise OptionError(msg, too_long=policy.too_long)
     return RowSplits.of(lengths, limit=limit, split=policy.too_long == "split")

@@ -21,7 +21,7 @@ class Lengths:
     """Number of steps of each row; for rows with a source and a target, of both.
 
     Attributes:
-        values: integers of shape (rows, 1) or (rows, 2), views of the argument where possible.
+        values: integers of shape (rows, 1) or (rows, sides), views of the argument where possible.
         longest: steps of the longest row, source and target together.
     """
 
@@ -33,7 +33,7 @@ class Lengths:
         """Check lengths given as an array, a tensor or a sequence.
 
         Raises:
-            ShapeError: if they are not integers, or not of shape (rows,), (rows, 1) or (rows, 2).
+            ShapeError: if they are not integers, or not of shape (rows,), (rows, 1) or (rows, sides).
             LengthError: if a length is negative or above 2**40.
 
         Example:
@@ -46,7 +46,7 @@ class Lengths:
         try:
             array = np.asarray(given)
         except (TypeError, ValueError, RuntimeError) as error:
-            msg = f"lengths must be integers, one or two per row, got a {type(given).__name__}: {error}"
+            msg = f"lengths must be integers, one or several per row, got a {type(given).__name__}: {error}"
             raise ShapeError(msg) from error
         # numpy takes an empty list for floats. An empty array or tensor of floats has a dtype of its own, and is wrong.
         if array.size == 0 and array.dtype.kind == "f" and not hasattr(given, "dtype"):
@@ -54,8 +54,8 @@ class Lengths:
         if array.dtype.kind not in "iu":
             msg = f"lengths must be integers, got {array.dtype}; convert them with lengths.astype(int)."
             raise ShapeError(msg, dtype=str(array.dtype))
-        if array.ndim not in {1, 2} or (array.ndim == 2 and array.shape[1] not in {1, 2}):
-            msg = f"lengths must have shape (rows,) or (rows, 2), got {array.shape}."
+        if array.ndim not in {1, 2} or (array.ndim == 2 and not array.shape[1]):
+            msg = f"lengths must have shape (rows,), or (rows, sides), got {array.shape}."
             raise ShapeError(msg, shape=array.shape)
         values: IntArray = array.reshape(-1, 1) if array.ndim == 1 else array
         return cls(values, _find_longest(values))
@@ -65,11 +65,11 @@ class Lengths:
 
     @property
     def per_row(self) -> int:
-        """Number of lengths per row: 1, or 2 for source and target."""
+        """Number of lengths per row: 1, or that of the sides, such as 2 for source and target."""
         return int(self.values.shape[1])
 
     def totals(self, start: int = 0, stop: int | None = None) -> npt.NDArray[np.int64]:
-        """Return the steps of each row from `start` to `stop`, source and target together."""
+        """Return the steps of each row from `start` to `stop`, all sides together."""
         totals: npt.NDArray[np.int64] = self.values[start:stop].sum(axis=1, dtype=np.int64)
         return totals
 
@@ -95,7 +95,7 @@ def _find_longest(values: IntArray) -> int:
             rule = "0 or more" if length < 0 else f"at most {_LIMIT:,}"
             msg = f"lengths[{row}]{column} must be {rule}, got {length}."
             raise LengthError(msg, row=row, length=length)
-        if values.shape[1] == 2:
+        if values.shape[1] > 1:
             high = int(block.sum(axis=1, dtype=np.int64).max())
         longest = max(longest, high)
     return longest

@@ -72,8 +72,9 @@ class Plan:
         """Build the plan that follows from lengths, policy, seed, epoch and number of ranks, and from nothing else.
 
         Args:
-            lengths: the steps of each row, of shape (rows,); or of its source and target, of shape (rows, 2). A batch
-                of the latter is padded on both sides: it has rows x (longest source + longest target) steps.
+            lengths: the steps of each row, of shape (rows,); or of each of its sides, such as source and target, of
+                shape (rows, sides). A batch of the latter is padded on each side: it has rows x (longest source +
+                longest target) steps.
             policy: the limit on a batch.
             seed: the seed of pools and orders. None shuffles nothing: pools are neighboring rows, and batches are in
                 the order of the pools, longest first.

@@ -191,8 +191,8 @@ class Budget(Policy):
     def shapes(self, rows: IntArray, longest: IntArray) -> IntArray:
         if self.multiple_of > 1 and longest.shape[1] > 1:
             msg = (
-                f"multiple_of={self.multiple_of} needs one length per row, got two: rounding up both could exceed the "
-                "budget; leave it out."
+                f"multiple_of={self.multiple_of} needs one length per row, got {longest.shape[1]}: rounding up each "
+                "could exceed the budget; leave it out."
             )
             raise OptionError(msg, multiple_of=self.multiple_of)
         return super().shapes(rows, longest + -longest % self.multiple_of)
@@ -336,8 +336,9 @@ class Shapes(Policy):
     @override
     def shapes(self, rows: IntArray, longest: IntArray) -> IntArray:
         """Return the smallest allowed shape for each batch; a batch with one row that is too long has its own shape."""
-        if longest.shape[1] == 2:
-            msg = "Shapes needs one length per row, got two: its shapes have rows and steps; use a Budget."
+        if longest.shape[1] > 1:
+            sides = longest.shape[1]
+            msg = f"Shapes needs one length per row, got {sides}: its shapes have rows and steps; use a Budget."
             raise OptionError(msg)
         own = np.column_stack([rows, longest]).astype(np.int64)
         found = own.copy()

@@ -55,7 +55,7 @@ class SortedRows:
 
     Attributes:
         order: row numbers, of shape (rows,).
-        lengths: their lengths in that order, of shape (rows, 1) or (rows, 2).
+        lengths: their lengths in that order, of shape (rows, 1) or (rows, sides).
         bounds: where each pool starts in the order; at the end, where the last pool stops.
     """
 
@@ -110,7 +110,9 @@ class SortInput:
         lengths = self.splits.lengths(self.lengths, selected)
         if self.lengths.per_row == 1:
             return self.longest - lengths[:, 0]
-        first, second = lengths[:, 0], lengths[:, 1]
+        # Of more than two sides, the others count as one: rows of equal sums mostly have sides of similar lengths.
+        first = lengths[:, 0]
+        second: npt.NDArray[np.int64] = lengths[:, 1:].sum(axis=1, dtype=np.int64)
         groups = len(self.edges) - np.searchsorted(self.edges, first + second)
         bands = len(self.bands) - np.searchsorted(self.bands, first)
         within = np.where(bands % 2, second, self.longest - second)
@@ -122,7 +124,7 @@ def choose_bands(sample: npt.NDArray[np.int64], batches: float) -> npt.NDArray[n
     """Choose first lengths that divide rows into bands with about equal numbers of steps.
 
     Args:
-        sample: lengths of some rows, of shape (rows, 1) or (rows, 2).
+        sample: lengths of some rows, of shape (rows, 1) or (rows, sides).
         batches: about how many batches a pool makes.
     """
     bands = round(_BANDS * math.sqrt(batches))
@@ -161,8 +163,8 @@ def sort_rows(rows: SortInput, pools: int, random: SeededRandom | None) -> Sorte
             # The key gives the length back, so that lengths are not looked up at random places in memory.
             sorted_keys = keys[start:stop][by_key] >> keys.dtype.type(tie_bits)
             lengths[start:stop, 0] = rows.longest - sorted_keys.astype(np.int64)
-    if per_row == 2:
-        # Keys of two lengths cannot be inverted, because they have only the band of the first.
+    if per_row > 1:
+        # Keys of several lengths cannot be inverted, because they have only the band of the first.
         for start, stop in iterate_blocks(len(order)):
             lengths[start:stop] = rows.splits.lengths(rows.lengths, order[start:stop])
     return SortedRows(order, lengths, edges[::ranges])

@@ -17,7 +17,7 @@ from pipeline.batching.policies import Budget, Policy, Rows, TooLong
 from pipeline.checks.options import check_choice, check_int
 from pipeline.core.stage import Spec
 from pipeline.data.iteration import find_length, iterate
-from pipeline.data.kinds import Ids, K, Kind, count_steps
+from pipeline.data.kinds import Ids, K, Kind, check_fields, count_steps
 from pipeline.data.rows import Row, cut_row, reject_split
 from pipeline.errors import LengthError, OptionError
 from pipeline.stages.resumable import Resumable, check_row
@@ -110,6 +110,7 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
         seed: int | None = 0,
         uneven: Uneven = "repeat",
     ) -> None:
+        check_fields(kind)
         self.kind: Final = kind
         self.automatic: Final = policy is None and max_padded_steps is None and rows is None
         """Whether no limit was given, so that one is chosen from the lengths."""
@@ -295,8 +296,8 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
             lengths = count_steps(row.sequence)
             length = sum(lengths)
             if limit is not None and len(lengths) > 1 and length > limit:
-                # The longer side is truncated, and only then the shorter one. A plan cannot do so for two lengths.
-                row = cut_row(row, 0, max(limit // 2, limit - min(lengths)))
+                # The longest side is truncated first. A plan cannot do so for several lengths.
+                row = cut_row(row, 0, _find_longest_side(lengths, limit))
                 lengths = count_steps(row.sequence)
             if longest is not None and length > longest:
                 msg = (
@@ -306,6 +307,22 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
                 )
                 raise LengthError(msg, row=row.row_id, length=length, limit=longest)
             yield row, lengths
+
+
+def _find_longest_side(lengths: Sequence[int], limit: int) -> int:
+    """Return the length to which sides are truncated, so that they have at most `limit` steps together.
+
+    Example:
+        >>> _find_longest_side([2, 9, 3], 10), _find_longest_side([5, 9, 4], 10)
+        (5, 3)
+    """
+    # From the shortest side up: each may have an equal share of what the shorter ones leave.
+    for index, length in enumerate(sorted(lengths)):
+        share = limit // (len(lengths) - index)
+        if length > share:
+            return share
+        limit -= length
+    return max(lengths)
 
 
 def _make_policy(

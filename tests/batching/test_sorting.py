@@ -50,7 +50,7 @@ def test_two_lengths() -> None:
     by_sum = Plan.of(lengths.sum(axis=1), budget, world_size=2)
     padded = sum(len(batch) * lengths[batch].max(axis=0).sum() for batch in by_sum)
     assert plan.report().padded < padded
-    with pytest.raises(OptionError, match="^Shapes needs one length per row, got two"):
+    with pytest.raises(OptionError, match="^Shapes needs one length per row, got 2"):
         Plan.of(lengths, Shapes([(4, 100)]))
 
 

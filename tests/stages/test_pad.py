@@ -1,5 +1,6 @@
 """Tests of `Pad`: values, targets and fixed shapes."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import cast
 
@@ -43,8 +44,9 @@ from pipeline.errors import (
     TargetError,
 )
 from pipeline_recurrent import LSTM
+from support.records import Event
 from support.strategies import row_lengths
-from support.untyped import compile_graph, seed, to_list
+from support.untyped import as_any, compile_graph, seed, to_list
 
 
 def make_rows_of_ids(counts: list[int]) -> list[Row[Ids]]:
@@ -214,6 +216,19 @@ def test_invalid_options_raise() -> None:
         Pad(multiple_of=0)
     with pytest.raises(OptionError, match="max_length must be 1 or more, got 0"):
         Pad(max_length=0)
+    with pytest.raises(OptionError, match="value must be a number, got 'x'"):
+        Pad(value=as_any("x"))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 0.5, 2.0**64])
+def test_ids_are_padded_with_ids(value: float) -> None:
+    """Torch would cut off decimals silently, or raise an error that names no field."""
+    with pytest.raises(OptionError, match="value must be an integer, since the rows hold ids, got"):
+        Pad(value=value)
+    with pytest.raises(OptionError, match="value must be an integer, since field 'code' of Event holds ids, got"):
+        Pad(Event, value=value)
+    rows = [Row(Vectors(torch.ones(1, 1))), Row(Vectors(torch.ones(2, 1)))]
+    assert math.isnan(float(Pad(Vectors, value=math.nan)(rows).values[0, 1]))
 
 
 SHAPES = Shapes([(2, 9), (5, 4), (3, 4), (8, 2)])
@@ -351,5 +366,5 @@ def test_impossible_multiples_raise() -> None:
         OptionError, match="max_padded_steps must hold a row of 16 steps, which counts as 16, got 10; raise it"
     ):
         Budget(10, multiple_of=16)
-    with pytest.raises(OptionError, match="multiple_of=4 needs one length per row, got two"):
+    with pytest.raises(OptionError, match="multiple_of=4 needs one length per row, got 2"):
         Plan.of([(1, 2), (3, 4)], Budget(100, multiple_of=4))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from hypothesis import given
@@ -22,6 +23,7 @@ from pipeline import (
     Padded,
     Row,
     Scores,
+    Sides,
     TextPair,
     Tokenize,
     TokenizePair,
@@ -33,6 +35,7 @@ from pipeline.batching import Budget, Shapes
 from pipeline.errors import LengthError, OptionError, TextError
 from pipeline.loading import Loader, PlannedBatches, RowDataset
 from pipeline.sources import Csv
+from support.records import make_ids
 from support.untyped import as_any, seed, to_list
 
 LENGTHS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=30)
@@ -98,6 +101,33 @@ def test_pairs_over_the_budget_raise_are_alone_or_lose_steps_of_the_longer_side(
             if not row.row_id
         )
         assert [len(side) for side in cut.sequence.get_sequences().values()] == expected
+
+
+@attrs.frozen(eq=False)
+class Triple(Sides):
+    """A question, a right answer and a wrong one."""
+
+    question: Ids
+    right: Ids
+    wrong: Ids
+
+
+@given(lengths=st.lists(st.tuples(*[st.integers(0, 9)] * 3), max_size=30), budget=st.integers(27, 90))
+def test_a_budget_counts_the_padded_steps_of_three_sides(lengths: list[tuple[int, ...]], budget: int) -> None:
+    """Rows with more than two sides are planned by all of them."""
+    rows = [Row(Triple(*[make_ids([1] * side) for side in sides]), row_id=row) for row, sides in enumerate(lengths)]
+    batches = list(Bucket(Triple, max_padded_steps=budget)(rows))
+    assert sorted(row.row_id for batch in batches for row in batch) == list(range(len(rows)))
+    for batch in batches:
+        padded = len(batch) * sum(map(max, zip(*(lengths[row.row_id] for row in batch), strict=True)))
+        assert Pad(Triple)(batch).report().padded == padded <= budget
+
+
+def test_three_sides_over_the_budget_lose_steps_of_the_longest() -> None:
+    """Shorter ones keep theirs; what they leave is shared."""
+    row = Row(Triple(make_ids([1] * 2), make_ids([1] * 9), make_ids([1] * 7)))
+    (batch,) = Bucket(Triple, max_padded_steps=10, too_long="truncate")([row])
+    assert [len(side) for side in batch[0].sequence.get_sequences().values()] == [2, 4, 4]
 
 
 def test_a_policy_that_needs_one_length_raises() -> None:
