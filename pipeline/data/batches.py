@@ -100,10 +100,16 @@ class Padded(Collated, Generic[K_co]):
 
     def packed(self) -> "Packed[K_co]":
         """Return the same rows, real steps only. Copies each real step once; a single full row is not copied."""
-        values = pack_values(self.values, self.order)
+        return self._pack(None)
+
+    def _pack(self, packed: Tensor | None) -> "Packed[K_co]":
+        """Pack; a graph takes the number of steps from a packed tensor of rows of the same lengths, if there is one."""
+        values = pack_values(self.values, self.order, packed)
         fields = None
         if self.fields is not None:
-            fields = {name: field.packed() for name, field in self.fields.items()}
+            fields = {
+                name: field._pack(values if field.order is self.order else None) for name, field in self.fields.items()
+            }
         return derive_packed(self.kind, values, self, self.initial_carry, fields, self.inner)
 
     def padded(self) -> Self:
@@ -248,12 +254,14 @@ def is_batch(value: object) -> TypeIs[Batch[Kind]]:
     return isinstance(value, Padded | Packed)
 
 
-def pack_values(values: Shaped[Tensor, "batch time *feature"], order: PackingOrder) -> Shaped[Tensor, "steps *feature"]:
-    """Return the real steps of a rectangle in packed order."""
+def pack_values(
+    values: Shaped[Tensor, "batch time *feature"], order: PackingOrder, packed: Tensor | None = None
+) -> Shaped[Tensor, "steps *feature"]:
+    """Return the real steps of a rectangle in packed order; `packed` as in `PackingOrder.locate_steps`."""
     if order.is_full(values.shape[1]):
         # Rows of one length keep reading order, and a transposition is cheaper than a look-up per step.
         return values.transpose(0, 1).flatten(0, 1)
-    return values.flatten(0, 1).index_select(0, order.flat_indices(values.shape[1]))
+    return values.flatten(0, 1).index_select(0, order.flat_indices(values.shape[1], packed))
 
 
 def unpack_values(
@@ -343,7 +351,13 @@ def select_field(batch: Batch[Kind], name: str) -> Batch[Kind]:
         raise ShapeError(msg, field=name)
     field = batch.fields[name]
     if field.order is not batch.order:  # a side, with lengths of its own
-        return attrs.evolve(field, metadata=batch.metadata, initial_carry=None)
+        if isinstance(field, Padded):
+            side = derive_padded(field.kind, field.values, field, None, field.fields, field.inner)
+        else:
+            side = derive_packed(field.kind, field.values, field, None, field.fields, field.inner)
+        # Not attrs.evolve, which torch.compile cannot trace.
+        object.__setattr__(side, "metadata", batch.metadata)
+        return side
     if isinstance(field, Padded):
         return derive_padded(field.kind, field.values, batch, batch.initial_carry, field.fields, field.inner)
     return derive_packed(field.kind, field.values, batch, batch.initial_carry, field.fields, field.inner)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
+from pipeline.data import graph_packing
 from pipeline.data.tensors import to_ints
 from pipeline.errors import LengthError
 
@@ -151,21 +152,33 @@ class PackingOrder:
         time, rank = self._time_and_rank
         return self._send(torch.stack([self.sorted_indices[rank], time]))
 
+    def locate_steps(self, values: Tensor | None = None) -> Int64[Tensor, "2 steps"]:
+        """Return the row and the time of each packed step.
+
+        Args:
+            values: the packed values, for graphs: their first axis has the number of steps, which a graph would have to
+                read from the lengths.
+        """
+        if torch.compiler.is_compiling():
+            steps = graph_packing.count_steps(self.lengths) if values is None else values.shape[0]
+            return self._send(graph_packing.locate_steps(self.lengths, steps))
+        self._reject_changed_lengths()
+        return self._row_and_time
+
     @property
     def row_of_step(self) -> Int64[Tensor, " steps"]:
         """The row index of each packed step."""
-        self._reject_changed_lengths()
-        return self._row_and_time[0]
+        return self.locate_steps()[0]
 
     @property
     def time_of_step(self) -> Int64[Tensor, " steps"]:
         """The time of each packed step within its row."""
-        self._reject_changed_lengths()
-        return self._row_and_time[1]
+        return self.locate_steps()[1]
 
-    def flat_indices(self, width: int) -> Int64[Tensor, " steps"]:
-        """Return the index of each packed step in a flattened batch x `width` rectangle."""
-        return self.row_of_step * width + self.time_of_step
+    def flat_indices(self, width: int, values: Tensor | None = None) -> Int64[Tensor, " steps"]:
+        """Return the index of each packed step in a flattened batch x `width` rectangle; `values` as `locate_steps`."""
+        row, time = self.locate_steps(values)
+        return row * width + time
 
     def is_full(self, width: int) -> bool:
         """Return whether a rectangle `width` steps wide has no padding. Always False while a graph is traced."""

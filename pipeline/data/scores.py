@@ -210,7 +210,8 @@ class StepScores(Collated, Predictions[list[N], list[StepPrediction[N]]], Generi
         targets = self.packed_targets
         if targets is None:
             raise make_missing_error("step", self.metadata)
-        return cross_entropy(self.values, targets, self.metadata.row_ids, self.order.row_of_step, **options)
+        row = self.order.locate_steps(self.values)[0]
+        return cross_entropy(self.values, targets, self.metadata.row_ids, row, **options)
 
     @property
     def packed_targets(self) -> Int64[Tensor, " steps"] | None:
@@ -222,7 +223,7 @@ class StepScores(Collated, Predictions[list[N], list[StepPrediction[N]]], Generi
             # A batch in which no row has a target does not show whether targets are per row or per step.
             return None if bool(has_target(targets).any()) else targets.new_full(self.values.shape[:1], IGNORED)
         # Targets are padded in either layout; the scores are packed.
-        return targets.flatten().index_select(0, self.order.flat_indices(targets.shape[1]))
+        return targets.flatten().index_select(0, self.order.flat_indices(targets.shape[1], self.values))
 
 
 def _score_classes(

@@ -1,8 +1,9 @@
 """Encoder output (hidden vectors and final states), pooled vectors, and the first and last step of each row."""
 
-from typing import Generic, Self, cast
+from typing import Generic, Literal, Self, cast
 
 import attrs
+import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from typing_extensions import TypeVar
@@ -11,6 +12,7 @@ from pipeline.checks.hints import describe
 from pipeline.checks.shapes import checked
 from pipeline.checks.switches import checks_enabled
 from pipeline.data.batches import Batch, Carry, Packed, Padded
+from pipeline.data.graph_packing import locate_ends
 from pipeline.data.kinds import Hidden, Kind
 from pipeline.data.metadata import BatchMetadata, Collated, check_metadata, make_row_metadata
 from pipeline.data.packing_order import PackingOrder
@@ -210,7 +212,7 @@ class Pooled(Collated):
 def first_by_row(steps: Batch[Hidden]) -> Float[Tensor, "batch feature"]:
     """Return the first step of each row; zeros for an empty row."""
     if isinstance(steps, Packed):
-        return _select_by_row(steps, steps.order.first_steps)
+        return _select_by_row(steps, 0)
     if steps.width == 0:
         return zeros_by_row(steps)
     return steps.values[:, 0].masked_fill(empty_rows_mask(steps), 0)
@@ -219,7 +221,7 @@ def first_by_row(steps: Batch[Hidden]) -> Float[Tensor, "batch feature"]:
 def last_by_row(steps: Batch[Hidden]) -> Float[Tensor, "batch feature"]:
     """Return the last real step of each row; zeros for an empty row."""
     if isinstance(steps, Packed):
-        return _select_by_row(steps, steps.order.last_steps)
+        return _select_by_row(steps, 1)
     if steps.width == 0:
         return zeros_by_row(steps)
     if steps.order.is_full(steps.width):
@@ -229,9 +231,14 @@ def last_by_row(steps: Batch[Hidden]) -> Float[Tensor, "batch feature"]:
     return steps.values.gather(1, last).squeeze(1).masked_fill(empty_rows_mask(steps), 0)
 
 
-def _select_by_row(steps: Packed[Hidden], indices: Int64[Tensor, " nonempty"]) -> Float[Tensor, "batch feature"]:
-    """Return one packed step for each nonempty row, and zeros for the empty ones."""
-    selected, order = steps.values.index_select(0, indices), steps.order
+def _select_by_row(steps: Packed[Hidden], end: Literal[0, 1]) -> Float[Tensor, "batch feature"]:
+    """Return the first or the last packed step of each nonempty row, and zeros for the empty ones."""
+    order = steps.order
+    if torch.compiler.is_compiling():
+        # Empty rows select a row of zeros after the steps: a graph has no number of nonempty rows.
+        values = torch.cat([steps.values, steps.values.new_zeros(1, steps.values.shape[-1])])
+        return values.index_select(0, locate_ends(order.lengths, steps.values.shape[0])[end].to(values.device))
+    selected = steps.values.index_select(0, order.last_steps if end else order.first_steps)
     if order.nonempty_count == len(order.lengths):
         return selected
     return zeros_by_row(steps).index_copy(0, order.nonempty_rows, selected)

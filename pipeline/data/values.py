@@ -169,7 +169,7 @@ class MultiLabelScores(Collated, Predictions[list[N], MultiLabelPrediction[N]], 
 
 
 @as_pytree
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, init=False)
 class Joint(Collated, Predictions[R, JointPrediction[R, D_co]], Generic[R, D_co]):
     """The predictions of several heads for the same rows.
 
@@ -184,6 +184,19 @@ class Joint(Collated, Predictions[R, JointPrediction[R, D_co]], Generic[R, D_co]
     into: Callable[..., R]
     weights: Mapping[str, float]
     metadata: BatchMetadata = attrs.field(kw_only=True)
+
+    # By hand, because torch.compile cannot trace the one that attrs makes for a frozen class.
+    def __init__(
+        self,
+        parts: Mapping[str, Predictions[object]],
+        into: Callable[..., R],
+        weights: Mapping[str, float],
+        *,
+        metadata: BatchMetadata,
+    ) -> None:
+        held = (("parts", parts), ("into", into), ("weights", weights), ("metadata", metadata))
+        for name, value in held:
+            object.__setattr__(self, name, value)
 
     def rows(self) -> Iterator[tuple[int, R]]:
         """Yield the row id and the joint prediction of each row.

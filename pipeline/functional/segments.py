@@ -63,7 +63,7 @@ def _sum_wide(steps: Batch[Hidden]) -> Float[Tensor, "batch feature"]:
     """Return the sum of each row's steps in the dtype of `widen`."""
     steps = compact(steps)
     if isinstance(steps, Packed):
-        return widen(zeros_by_row(steps)).index_add(0, steps.order.row_of_step, widen(steps.values))
+        return widen(zeros_by_row(steps)).index_add(0, steps.order.locate_steps(steps.values)[0], widen(steps.values))
     return widen(steps.fill_padding(0).values).sum(1)
 
 
@@ -71,7 +71,7 @@ def max_by_row(steps: Batch[Hidden]) -> Float[Tensor, "batch feature"]:
     """Return the maximum of each feature over a row's steps. Equal maxima share the gradient."""
     steps = compact(steps)
     if isinstance(steps, Packed):
-        return segment_max(steps.values, steps.order.row_of_step, len(steps.lengths))
+        return segment_max(steps.values, steps.order.locate_steps(steps.values)[0], steps.lengths.shape[0])
     if steps.width == 0:
         return zeros_by_row(steps)
     # Empty rows have a maximum of -inf, which is replaced by 0 afterwards.
@@ -87,7 +87,7 @@ def softmax_by_row(steps: Packed[Hidden], scores: Float[Tensor, " steps"]) -> Fl
         [0.5, 1.0, 0.5]
     """
     scores = widen(scores)
-    row, zeros = steps.order.row_of_step, scores.new_zeros(steps.lengths.shape[0])
+    row, zeros = steps.order.locate_steps(scores)[0], scores.new_zeros(steps.lengths.shape[0])
     # The maximum is subtracted so that `exp` cannot overflow. The result does not depend on it, hence no gradient.
     maximum = zeros.scatter_reduce(0, row, scores.detach(), reduce="amax", include_self=False)
     powers = (scores - maximum.index_select(0, row)).exp()

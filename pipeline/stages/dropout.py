@@ -91,7 +91,11 @@ class Dropout(nn.Module, TypePreserving[Batch[Hidden] | States[MaybeCausal] | Po
             return attrs.evolve(steps, values=nn.functional.dropout(values, self.p))
         # Dropout of ones gives a mask that is scaled already: 0 or 1 / (1 - p).
         mask = nn.functional.dropout(values.new_ones(steps.lengths.shape[0], values.shape[-1]), self.p)
-        by_step = mask.unsqueeze(1) if isinstance(steps, Padded) else mask.index_select(0, steps.order.row_of_step)
+        by_step = (
+            mask.unsqueeze(1)
+            if isinstance(steps, Padded)
+            else mask.index_select(0, steps.order.locate_steps(values)[0])
+        )
         return attrs.evolve(steps, values=values * by_step)
 
 

@@ -12,7 +12,6 @@ from pipeline.core.naming import has_weights, make_default_name
 from pipeline.core.stage import I_contra, ModuleStage, O_co, Reads, Spec, Stage, StageBase
 from pipeline.data.batches import Batch, Padded
 from pipeline.data.kinds import Hidden, Ids, Kind, Nested, Vectors
-from pipeline.data.rectangles import keeps_rectangles
 from pipeline.data.states import MaybeCausal, Pooled, S, States
 from pipeline.errors import CompositionError, OptionError, ShapeError
 from pipeline.parts.config import POSITIONAL
@@ -188,8 +187,8 @@ class Join(Branching, ModuleStage[I_contra, O_co]):
         if all(hasattr(output, "kind") for output in outputs):
             check_vectors(dict(zip(self.branches, outputs, strict=True)))
             batches = cast("Sequence[Batch[Vectors]]", outputs)
-            # In a graph that keeps rows padded, packing would count their steps.
-            if not keeps_rectangles():
+            # A graph would count the steps of each branch, and compare their numbers.
+            if not torch.compiler.is_compiling():
                 self._check_sizes([each.packed().values for each in batches])
             source = cast("Batch[Kind]", value if isinstance(value, Padded) else batches[0])
             return join_features(source, dict(zip(self.branches, batches, strict=True)), combine)

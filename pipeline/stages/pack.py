@@ -6,7 +6,8 @@ from typing_extensions import TypeIs, override
 
 from pipeline.core.stage import ModuleStage, Spec
 from pipeline.data.batches import Packed, Padded
-from pipeline.data.kinds import Hidden, Ids, K, Kind, Vectors
+from pipeline.data.kinds import Hidden, Ids, K, Kind, Vectors, format_kind, is_kind
+from pipeline.data.rectangles import keeps_rectangles
 from pipeline.data.states import Causal, MaybeCausal, States
 from pipeline.errors import CompositionError, ShapeError
 
@@ -29,9 +30,9 @@ class Pack(ModuleStage[Padded[K], Packed[K]]):
         [1, 3, 2, 4, 3]
     """
 
-    @overload
     stepwise = True
 
+    @overload
     def __init__(self: "Pack[Ids]") -> None: ...
     @overload
     def __init__(self, kind: type[K]) -> None: ...
@@ -51,7 +52,7 @@ class Pack(ModuleStage[Padded[K], Packed[K]]):
             ShapeError: if the batch is of another kind.
         """
         _check_kind(self, self.kind, value.kind)
-        return value.packed()
+        return cast("Packed[K]", value) if keeps_rectangles() else value.packed()
 
 
 @final
@@ -71,9 +72,9 @@ class Unpack(ModuleStage[U_contra, Padded[K]], Generic[U_contra, K]):
         [[1, 2, 3], [3, 4, 0]]
     """
 
-    @overload
     stepwise = True
 
+    @overload
     def __init__(self: "Unpack[Packed[Hidden] | States[MaybeCausal], Hidden]") -> None: ...
     @overload
     def __init__(self: "Unpack[Packed[Ids], Ids]", kind: type[Ids]) -> None: ...
@@ -108,6 +109,8 @@ class Unpack(ModuleStage[U_contra, Padded[K]], Generic[U_contra, K]):
             return cast(
                 "Padded[K]", Padded(self.kind, rows.values, rows.lengths, metadata=rows.metadata, order=rows.order)
             )
+        if isinstance(value, Padded) and keeps_rectangles():
+            return cast("Padded[K]", value)
         if not isinstance(value, Packed):
             msg = (
                 f"the input of Unpack must be Packed or States, got {type(value).__name__}; "
@@ -124,7 +127,7 @@ def _is_states(value: object) -> TypeIs[States[MaybeCausal]]:
 
 
 def _check_kind(stage: object, wanted: type[Kind], kind: type[Kind]) -> None:
-    if not issubclass(kind, wanted):
-        name = type(stage).__name__
-        msg = f"the input of {name} must be {wanted.__name__}, got {kind.__name__}; make it {name}({kind.__name__})."
+    if not is_kind(kind, wanted):
+        name, got = type(stage).__name__, format_kind(kind)
+        msg = f"the input of {name} must be {format_kind(wanted)}, got {got}; make it {name}({got})."
         raise ShapeError(msg)
