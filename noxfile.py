@@ -95,7 +95,7 @@ def extras(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check every file with mypy and pyright, both strict, and that both reject what must not type-check."""
-    install(session, ".[text]", *OUTSIDE, groups=("types",))
+    install(session, ".[lightning,text]", *OUTSIDE, groups=("types",))
     session.run("mypy")
     session.run("pyright")
     # By file: the folder is excluded from the project's own run, since it is a project of its own.

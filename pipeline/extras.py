@@ -2,7 +2,7 @@
 
 from importlib import import_module
 from types import ModuleType
-from typing import Any, final
+from typing import Any, Self, final
 
 from pipeline.errors import MissingExtraError
 
@@ -32,6 +32,41 @@ def import_extra(module: str, *, extra: str, why: str) -> ModuleType:
             raise
         msg = f"{why} needs the package {package}, which is not installed; pip install 'ragged-pipeline[{extra}]'."
         raise MissingExtraError(msg, package=package, extra=extra) from error
+
+
+def find_base(module: str, name: str, *, extra: str, why: str) -> type:
+    """Return a class of an optional package, to derive from it.
+
+    Args:
+        module: the module's name.
+        name: the name of the class.
+        extra: the extra of `ragged-pipeline` that installs it.
+        why: the feature that needs it, for the error.
+
+    Returns:
+        the class; or, if the package is not installed, a class that raises a `MissingExtraError` when an object of it
+        is created, so that the module with the derived class can be imported.
+
+    Example:
+        >>> class Trainer(find_base("no_such_module", "Trainer", extra="lightning", why="Trainer")):
+        ...     pass
+        >>> Trainer()
+        Traceback (most recent call last):
+        pipeline.errors.MissingExtraError: Trainer needs the package no_such_module, ...
+    """
+    try:
+        found: type = getattr(import_extra(module, extra=extra, why=why), name)
+    except MissingExtraError as error:
+        missing = error
+
+        class Missing:
+            """In the place of a class that is not installed."""
+
+            def __new__(cls, *_: object, **__: object) -> Self:
+                raise missing
+
+        return Missing
+    return found
 
 
 @final

@@ -1,14 +1,16 @@
 """Optional packages are imported late, and their absence is reported with the extra that installs them."""
 
+import io
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline import Tokenize
 from pipeline.errors import MissingExtraError
-from pipeline.extras import LazyModule, import_extra
+from pipeline.extras import LazyModule, find_base, import_extra
 
 NEEDS_TEXT = (
     r"^a tokenizer needs the package tokenizers, which is not installed; pip install 'ragged-pipeline\[text\]'\.$"
@@ -54,6 +56,15 @@ def test_an_installed_package_that_lacks_a_dependency_is_not_reported_as_missing
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     with pytest.raises(ModuleNotFoundError, match="not_there_at_all"):
         import_extra("half_installed", extra="text", why="a test")
+
+
+def test_a_class_whose_base_is_not_installed_can_be_imported_but_not_used() -> None:
+    """So modules with such a class can be documented, and tried without the package."""
+    base = find_base("not_there_at_all", "Base", extra="lightning", why="Derived")
+    derived: Any = type("Derived", (base,), {})
+    with pytest.raises(MissingExtraError, match=r"Derived needs the package not_there_at_all, .*\[lightning\]"):
+        derived(3)
+    assert find_base("io", "StringIO", extra="lightning", why="a test") is io.StringIO
 
 
 def test_a_lazy_module_is_imported_at_first_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

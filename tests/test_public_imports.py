@@ -18,6 +18,10 @@ PUBLIC = {
     "pipeline.loading",
     "pipeline.sources",
     "pipeline.testing",
+    "pipeline.training.adapters",
+    "pipeline.training.lightning",
+    "pipeline.training.scikit_learn",
+    "pipeline.training",
 }
 """Modules that users and plugin authors may import."""
 
@@ -73,8 +77,8 @@ def test_files_are_found() -> None:
     wanted = {
         "README.md",
         "docs/plugins.md",
-        "pipeline/cli/template/module.py.in",
-        "pipeline/cli/template/test.py.in",
+        "pipeline/cli/template/encoder/module.py.in",
+        "pipeline/cli/template/encoder/test.py.in",
         "plugins/pipeline_recurrent/__init__.py",
         "tests/outside/pipeline-mingru/pipeline_mingru/__init__.py",
     }

@@ -26,6 +26,9 @@ PUBLIC = [
     "pipeline.loading",
     "pipeline.sources",
     "pipeline.testing",
+    "pipeline.training.adapters",
+    "pipeline.training.lightning",
+    "pipeline.training.scikit_learn",
     "pipeline_attention",
     "pipeline_recurrent",
 ]

@@ -212,8 +212,9 @@ def test_datasets_keep_results_of_equal_pipes() -> None:
 
 @needs("ray", "pyarrow")
 @pytest.mark.filterwarnings("ignore")
-def test_two_workers_of_ray_predict_parquet_files(tmp_path: Path) -> None:
-    """Texts are tokenized by tasks; two actors predict from the ids, each with a copy of the pipe."""
+def test_two_workers_of_ray_predict_parquet_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts are tokenized, and two actors predict from the ids, each with a copy of the pipe."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))  # where workers find `support`
     ray, arrow, parquet = map(import_module, ("ray", "pyarrow", "pyarrow.parquet"))
     texts = [f"{text} {number}" for number in range(10) for text in TEXTS]
     for part in range(4):
@@ -225,10 +226,11 @@ def test_two_workers_of_ray_predict_parquet_files(tmp_path: Path) -> None:
     from_ids = ids >> pipe.get_submodule("pool") >> pipe.get_submodule("classify")
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="error")
     try:
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        data = ray.data.read_parquet(str(tmp_path), override_num_blocks=4)
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars, context.wait_for_min_actors_s = False, 120
+        data = ray.data.read_parquet(str(tmp_path)).repartition(4)
         prepared = data.map_batches(ColumnTokenizer(TOKENIZE), batch_size=8, batch_format="pyarrow")
-        workers = ray.data.ActorPoolStrategy(size=2)
+        workers = ray.data.ActorPoolStrategy(size=2, max_tasks_in_flight_per_actor=1)
         predicted = prepared.map_batches(
             NotingPredictor, fn_constructor_args=(from_ids, "ids"), batch_size=8, compute=workers
         )
