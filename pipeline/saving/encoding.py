@@ -39,6 +39,7 @@ from pipeline.saving.weights import list_frozen
 from pipeline.stages.embed_fields import Through, Unused
 from pipeline.stages.from_columns import Reader
 from pipeline.targets import MultiLabels, Numbers, TargetType
+from pipeline.text import format_error
 
 PART_KINDS: Final = ("stage", "head", "embedder", "encoder", "attention", "pool", "policy")
 """The kinds of parts that a configuration may name. Sources, for example, are not among them: they read files."""
@@ -142,9 +143,9 @@ class _Writer:
             return {"record": _add_class(self.records, kind)}
         if isinstance(kind, type) and issubclass(kind, Kind):
             return {"kind": encode_kind(value)}
-        if isinstance(value, type) and where.endswith(".into"):
+        if where.endswith(".into") and callable(value):
             list_outcome_fields(value)
-            return {"outcome": _add_class(self.outcomes, value)}
+            return {"outcome": _add_class(self.outcomes, cast("type", value))}
         return None
 
     def _encode_object(self, value: object, where: str, depth: int) -> Json:
@@ -202,6 +203,10 @@ class _Writer:
         except SaveError as error:
             msg = f"{where}: {error}"
             raise SaveError(msg, **{**error.details, "where": where}) from error
+        except Exception as error:
+            # For example of a part whose child modules were replaced.
+            msg = f"{where} cannot be saved: its options cannot be read, {format_error(error, 200)}."
+            raise SaveError(msg, where=where) from error
         node: dict[str, Json] = {catalogue.kind: offer.name}
         positional = config.pop(POSITIONAL, None)
         if positional is not None:

@@ -47,7 +47,7 @@ def load_pipe(
     except (LoadError, MissingExtraError):
         raise
     except Exception as error:
-        # Of a part, of torch or of a plugin's code: the options of the file may be anything. What they say is shortened.
+        # Of a part, of torch or of a plugin's code: the options of the file may be anything, and so may the text be.
         reason = to_one_line(error, 300) if isinstance(error, PipelineError) else format_error(error, 300)
         msg = f"{os.fspath(folder)!r} cannot be loaded: {escape_control_characters(reason)} Save the pipe again."
         raise LoadError(msg, folder=os.fspath(folder)) from error
