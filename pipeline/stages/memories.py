@@ -47,14 +47,12 @@ class EarlierSteps(Memory):
         values: the hidden vectors; positions without a step hold finite numbers.
         keys: the projected keys; None if they are the values.
         stored: the number of steps of each row in the buffer; on the CPU.
-        seen: the number of steps of each row so far; more than `stored` if a window dropped some; on the CPU.
         right: the right to write into the buffer.
     """
 
     values: Float[Tensor, "batch capacity hidden"]
     keys: Float[Tensor, "batch capacity inner"] | None
     stored: Int64[Tensor, " batch"] = attrs.field(metadata=ON_CPU)
-    seen: Int64[Tensor, " batch"] = attrs.field(metadata=ON_CPU)
     right: list[None] = attrs.field(factory=lambda: [None], repr=False)
 
     @classmethod
@@ -63,7 +61,7 @@ class EarlierSteps(Memory):
     ) -> Self:
         """Return a memory of no steps, of vectors like these."""
         nothing = torch.zeros(len(values), dtype=torch.int64)
-        return cls(values[:, :0], None if keys is None else keys[:, :0], nothing, nothing)
+        return cls(values[:, :0], None if keys is None else keys[:, :0], nothing)
 
     def append(
         self,
@@ -84,7 +82,7 @@ class EarlierSteps(Memory):
         for buffer, new in ((room.values, values), (room.keys, keys)):
             if buffer is not None and new is not None:
                 _write(buffer, new, room.stored, lengths)
-        return attrs.evolve(room, stored=room.stored + lengths, seen=room.seen + lengths, right=[None])
+        return attrs.evolve(room, stored=room.stored + lengths, right=[None])
 
     def mask(self, lengths: Int64[Tensor, " batch"], window: int | None) -> Bool[Tensor, "batch query key"]:
         """Return which stored steps each of the newest steps may attend to, as in `AttendEarlier`.
@@ -94,13 +92,13 @@ class EarlierSteps(Memory):
             window: the number of earlier steps that a step may attend to; None for all.
         """
         device = self.values.device
-        first, seen = ((count - lengths).to(device, non_blocking=True) for count in (self.stored, self.seen))
-        time = torch.arange(int(lengths.max()), device=device)
+        first = (self.stored - lengths).to(device, non_blocking=True).reshape(-1, 1, 1)
+        query = first + torch.arange(int(lengths.max()), device=device).unsqueeze(1)
         key = torch.arange(int(self.stored.max()), device=device)
-        distance = (first.unsqueeze(1) + time).unsqueeze(2) - key
+        distance = query - key
         is_earlier = (distance > 0) if window is None else (distance > 0) & (distance <= window)
-        is_first = (seen.unsqueeze(1) + time == 0).unsqueeze(2) & (distance == 0)
-        return is_earlier | is_first
+        # A window keeps a step or more, so only the first step of a row is ever at position 0 when it is new.
+        return is_earlier | (query + key == 0)
 
     @override
     def select(self, rows: Int64[Tensor, " selected"]) -> Self:
@@ -110,7 +108,6 @@ class EarlierSteps(Memory):
             values=self.values.index_select(0, on_device),
             keys=None if self.keys is None else self.keys.index_select(0, on_device),
             stored=self.stored[rows],
-            seen=self.seen[rows],
             right=[None],
         )
 

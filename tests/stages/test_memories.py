@@ -42,7 +42,6 @@ def test_rows_hold_their_newest_steps_in_order(counts: list[tuple[int, int]], wi
             assert found == row[len(row) - len(found) :]
             assert len(found) >= min(len(row), more + (len(row) if window is None else window))
         assert keys == [[10 * number for number in row] for row in held]
-        assert to_list(memory.seen) == [len(row) for row in rows]
 
 
 def test_a_window_bounds_the_buffer_of_an_endless_row() -> None:
