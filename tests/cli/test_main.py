@@ -59,7 +59,15 @@ def test_welcome(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert out.startswith(f"pipeline {version('ragged-pipeline')}: models over sequences of unequal length")
     assert f"\n{PIPE}" in out
-    for wanted in ("plugins ", "new-plugin NAME ", "plan FILE "):
+    for wanted in (
+        "train FILE ",
+        "evaluate ",
+        "predict ",
+        "serve FOLDER ",
+        "plugins ",
+        "new-plugin NAME ",
+        "plan FILE ",
+    ):
         assert f"python -m pipeline {wanted}" in out
     for wanted in ("docs/", f"torch {version('torch')[:4]}"):
         assert wanted in out
@@ -144,7 +152,7 @@ def test_plugins_shows_problems(broken: Registry) -> None:
     ours = f"ragged-pipeline {version('ragged-pipeline')} (entry point 'recurrent')"
     cells = cells_of(broken)
     theirs = "conflict: also offered by alpha 1.0 (entry point 'alpha')"
-    can = "causal stateful"
+    can = "causal stateful exportable"
     assert ["lstm", "encoder", "ragged-pipeline", version("ragged-pipeline"), can, theirs] in cells
     assert ["lstm", "encoder", "alpha", "1.0", can, f"conflict: also offered by {ours}"] in cells
     assert ["gru", "encoder", "ragged-pipeline", version("ragged-pipeline"), can, "ok"] in cells
@@ -170,7 +178,7 @@ def test_plugins_exits_with_0_despite_problems(
 
 def test_odd_names_are_printed_literally(broken: Registry) -> None:
     """Markup has no effect, and no control character reaches the terminal."""
-    assert [r"[bold]n\x1b[31m\nö", "encoder", "alpha", "1.0", "causal stateful", "ok"] in cells_of(broken)
+    assert [r"[bold]n\x1b[31m\nö", "encoder", "alpha", "1.0", "causal stateful exportable", "ok"] in cells_of(broken)
     assert "\x1b" not in printed(broken)
     assert r"[bold]n\x1b[31m\n\xf6" in printed(broken, encoding="ascii")
 
@@ -205,7 +213,7 @@ def test_rows_are_sorted_by_kind_and_name(broken: Registry) -> None:
     assert [row[0] for row in rows[:3]] == [escape_control_characters(MARKUP), "bigru", "bilstm"]
     assert rows[-2] == ["-", "-", "beta", "1.0", "-", "failed: entry point 'beta': ValueError: [red]why[/red]"]
     assert {row[0]: row[4] for row in rows if row[0] in {"bigru", "dot", "bpe"}} == {
-        "bigru": "bidirectional stateful",
+        "bigru": "bidirectional stateful exportable",
         "dot": "exportable",
         "bpe": "-",
     }
@@ -231,7 +239,7 @@ def test_unknown_command_lists_the_commands(capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SystemExit):
         command_line.main(["plugin"])
     assert re.search(
-        r"invalid choice: 'plugin' \(choose from '?plugins'?, '?new-plugin'?, '?plan'?\)",
+        r"invalid choice: 'plugin' \(choose from '?train'?, '?evaluate'?, '?predict'?, '?serve'?, '?plugins'?, '?new-plugin'?, '?plan'?\)",
         capsys.readouterr().err,
     )
 

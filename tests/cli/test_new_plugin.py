@@ -13,6 +13,7 @@ import pytest
 
 import pipeline.__main__ as command_line
 from pipeline.cli.new_plugin import Names, write_plugin
+from pipeline.cli.plugin_kinds import PLUGIN_KINDS
 from pipeline.errors import OptionError
 
 
@@ -53,9 +54,29 @@ def test_package_is_complete(written: Path) -> None:
 
 def test_every_template_is_used(written: Path) -> None:
     """All templates are installed with the library."""
-    templates = {entry.name for entry in (files("pipeline.cli") / "template").iterdir()}
-    assert templates == {"pyproject.toml.in", "README.md.in", "module.py.in", "test.py.in"}
-    assert len([file for file in written.rglob("*") if file.is_file()]) == len(templates) + 1
+    folder = files("pipeline.cli") / "template"
+    templates = {entry.name for entry in folder.iterdir()}
+    assert templates == {"pyproject.toml.in", "README.md.in", *PLUGIN_KINDS}
+    for kind in PLUGIN_KINDS:
+        assert {entry.name for entry in (folder / kind).iterdir()} == {"module.py.in", "test.py.in"}
+    assert len([file for file in written.rglob("*") if file.is_file()]) == 5
+
+
+@pytest.mark.parametrize("kind", [kind for kind in PLUGIN_KINDS if kind != "encoder"])
+def test_the_tests_of_every_kind_pass(kind: str, tmp_path: Path) -> None:
+    """All laws, the doctest, and the example of its README, which names the part."""
+    written = write_plugin("mine", tmp_path, kind=kind)
+    tests = ("-m", "pytest", "-q", "-W", "error", "--doctest-modules", "pipeline_mine", "tests")
+    output = run(sys.executable, *tests, path=written)
+    assert output.returncode == 0, output.stdout + output.stderr
+    assert int(re.findall(r"(\d+) passed", output.stdout)[0]) > 5
+    page = (written / "README.md").read_text(encoding="utf-8")
+    assert f"contains the {kind}, and" in page
+    assert not [file for file in written.rglob("*") if file.is_file() and "$" in file.read_text(encoding="utf-8")]
+    (example,) = re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    if "import Mine" in example:  # parts that are used by name must be installed first
+        output = run(sys.executable, "-W", "error", "-c", example, path=written)
+        assert output.returncode == 0, output.stderr
 
 
 def test_its_tests_pass(written: Path) -> None:
@@ -131,6 +152,39 @@ def test_names_that_the_module_uses_work(tmp_path: Path) -> None:
     output = run(sys.executable, *tests, path=tmp_path, **path)
     assert output.returncode == 0, output.stdout + output.stderr
     assert f"{len(folders)} passed" in output.stdout
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "part"),
+    [
+        ("pooling", "mine", "MinePool"),
+        ("pooling", "MyPool", "MyPool"),
+        ("head", "head", "HeadHead"),
+        ("metric", "f2", "F2Metric"),
+        ("tokenizer", "two_words", "TwoWordsTokenizer"),
+    ],
+)
+def test_the_class_is_named_after_its_kind(kind: str, name: str, part: str) -> None:
+    """As the classes of the library are."""
+    assert Names.parse(name, kind=kind).part == part
+
+
+def test_an_unknown_kind_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the function and by the command, which list the kinds."""
+    with pytest.raises(OptionError, match="kind must be one of encoder, attention, .*, got 'poem'"):
+        write_plugin("mine", tmp_path, kind="poem")
+    with pytest.raises(SystemExit):
+        command_line.main(["new-plugin", "mine", "--kind", "poem", "--into", str(tmp_path)])
+    assert "invalid choice: 'poem'" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_a_part_of_the_kind_has_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An encoder may have the name of a pooling."""
+    assert command_line.main(["new-plugin", "max", "--kind", "pooling", "--into", str(tmp_path)]) == 1
+    assert "is taken: a pooling of that name is already installed, by ragged-pipeline" in capsys.readouterr().err
+    assert command_line.main(["new-plugin", "max", "--into", str(tmp_path)]) == 0
+    assert "a working encoder for you to change" in capsys.readouterr().out
 
 
 BAD = {

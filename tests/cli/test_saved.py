@@ -1,0 +1,99 @@
+"""Test `python -m pipeline evaluate` and `predict`: the results are those of the saved pipe in Python."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.__main__ import main
+from pipeline.sources import Csv
+from support.commands import REVIEWS, make_classifier, make_tagger, write_reviews, write_words
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return the folder of a saved classifier of reviews."""
+    make_classifier().save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_evaluate_prints_what_the_pipe_evaluates(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a table, or as JSON."""
+    file = write_reviews(tmp_path / "test.csv")
+    wanted = make_classifier().evaluate(Csv(file, target="label"))
+    assert main(["evaluate", str(folder), str(file)]) == 0
+    assert capsys.readouterr().out.split() == str(wanted).split()
+    assert main(["evaluate", str(folder), str(file), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(wanted.to_dict()))
+
+
+def test_predict_writes_a_file_with_its_predictions(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All columns are kept; the target is not needed."""
+    file = write_reviews(tmp_path / "new.csv")
+    assert main(["predict", str(folder), str(file), "--output", str(tmp_path / "out.csv"), "--column", "guess"]) == 0
+    assert capsys.readouterr().out == f"wrote 20 predictions to {tmp_path / 'out.csv'}\n"
+    with (tmp_path / "out.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [*rows[0]] == ["id", "text", "label", "guess", "guess_probability"]
+    wanted = list(make_classifier().predict([text for text, _ in REVIEWS]))
+    assert [row["guess"] for row in rows] == wanted
+
+
+def test_predict_skips_malformed_records_if_told_so(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The number of skipped ones is printed; without the option they are an error."""
+    (tmp_path / "new.csv").write_text("text,id\nfine,1\ndull\n")
+    command = ["predict", str(folder), str(tmp_path / "new.csv"), "--output", str(tmp_path / "out.jsonl"), "--quiet"]
+    assert main(command) == 1
+    assert "line 3: a record must have 2 fields" in capsys.readouterr().err
+    assert main([*command, "--on-bad-record", "skip"]) == 0
+    assert capsys.readouterr().out.endswith("; 1 records skipped: 1 fields\n")
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_tagger_predicts_and_evaluates_conllu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The tags are written into their column."""
+    make_tagger().save(tmp_path / "model")
+    file = write_words(tmp_path / "in.conllu")
+    assert main(["predict", str(tmp_path / "model"), str(file), "--output", str(tmp_path / "out.conllu")]) == 0
+    first, second = next(make_tagger().predict([["a", "b"]]))
+    empty = "\t_" * 6
+    assert (tmp_path / "out.conllu").read_text().startswith(f"1\ta\t_\t{first}{empty}\n2\tb\t_\t{second}{empty}\n\n")
+    assert main(["evaluate", str(tmp_path / "model"), str(file)]) == 0
+    assert "accuracy" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--words", "x"], "--words is for pipes that take lists of words, but this one takes text"),
+        (["--output", "out.xml"], "output must end in .csv, .jsonl, .parquet, .conllu, got '.xml'"),
+        (["--text", "review"], "has no column 'review'"),
+        (["--device", "quantum"], "--device must be a device of torch, got 'quantum'"),
+    ],
+)
+def test_mistakes_are_reported_on_one_line(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    """With the status 1, and without an output."""
+    file = write_reviews(tmp_path / "new.csv")
+    output = [] if "--output" in arguments else ["--output", str(tmp_path / "out.csv")]
+    assert main(["predict", str(folder), str(file), *output, *arguments]) == 1
+    found = capsys.readouterr()
+    assert message in found.err
+    assert (found.out, found.err.count("\n")) == ("", 1)
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "new.csv"}
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict", "serve"])
+def test_a_folder_without_a_model_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    """Before the file is read."""
+    rest = {"evaluate": ["x.csv"], "predict": ["x.csv", "--output", "y.csv"], "serve": []}[command]
+    assert main([command, str(tmp_path), *rest]) == 1
+    assert capsys.readouterr().err.startswith("error: ")
