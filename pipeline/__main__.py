@@ -15,6 +15,7 @@ from pipeline.cli import plan as planning
 from pipeline.cli import saved
 from pipeline.cli import train as training
 from pipeline.cli.new_plugin import write_plugin
+from pipeline.cli.plugin_kinds import PLUGIN_KINDS
 from pipeline.cli.plugins import dump_inventory, make_table
 from pipeline.cli.welcome import format_versions, print_welcome
 from pipeline.errors import PipelineError, PluginError
@@ -80,12 +81,14 @@ def _make_parser() -> argparse.ArgumentParser:
     plugins.add_argument("--json", action="store_true", help="print all options and capabilities as JSON")
 
     about = (
-        "Write a package with an encoder of your own. It installs, type-checks and passes its tests as written. "
+        "Write a package with a part of your own. It installs, type-checks and passes its tests as written. "
         "Existing files are never overwritten."
     )
     new = commands.add_parser("new-plugin", help="write a package for a plugin", description=about)
     new.set_defaults(command=_new_plugin)
-    new.add_argument("name", metavar="NAME", help="name of the encoder: leaky_mean gives package pipeline-leaky-mean")
+    new.add_argument("name", metavar="NAME", help="name of the part: leaky_mean gives package pipeline-leaky-mean")
+    kind = f"kind of the part: {', '.join(PLUGIN_KINDS)} (default: encoder)"
+    new.add_argument("--kind", default="encoder", choices=list(PLUGIN_KINDS), metavar="KIND", help=kind)
     new.add_argument("--into", type=Path, metavar="FOLDER", default=".", help="existing folder (default: this one)")
 
     about = (
@@ -122,13 +125,14 @@ def _load_plugins() -> Registry:
 
 
 def _new_plugin(options: argparse.Namespace) -> None:
+    offers = getattr(_load_plugins(), PLUGIN_KINDS[options.kind].catalogue).offers
     written = write_plugin(
-        options.name, options.into, {offer.name: str(offer.plugin) for offer in _load_plugins().encoders.offers}
+        options.name, options.into, {offer.name: str(offer.plugin) for offer in offers}, options.kind
     )
     # os.path.join keeps the "./" of the current folder, without which pip takes the path for the name of a project.
     path = escape_control_characters(shlex.quote(os.path.join(options.into, written.name)))  # noqa: PTH118
     sys.stdout.write(
-        f"wrote {path}: a working encoder for you to change. Next:\n\n"
+        f"wrote {path}: a working {options.kind} for you to change. Next:\n\n"
         f"  pip install --editable {path} pytest\n"
         f"  pytest {path}\n"
         "  python -m pipeline plugins\n"

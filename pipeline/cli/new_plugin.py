@@ -1,4 +1,4 @@
-"""`python -m pipeline new-plugin`: write a working package with one encoder, for the author of a plugin."""
+"""`python -m pipeline new-plugin`: write a working package with one part, for the author of a plugin."""
 
 import keyword
 import os
@@ -16,6 +16,8 @@ from typing import Final, Self
 
 import attrs
 
+from pipeline.checks.options import check_choice
+from pipeline.cli.plugin_kinds import PLUGIN_KINDS
 from pipeline.errors import OptionError
 from pipeline.registry.choice import normalize_name
 from pipeline.text import format_error
@@ -24,9 +26,9 @@ from pipeline.text import format_error
 _FILES: Final = {
     "pyproject.toml": "pyproject.toml.in",
     "README.md": "README.md.in",
-    "$module/__init__.py": "module.py.in",
+    "$module/__init__.py": "$kind/module.py.in",
     "$module/py.typed": None,
-    "tests/test_$name.py": "test.py.in",
+    "tests/test_$name.py": "$kind/test.py.in",
 }
 
 
@@ -35,70 +37,78 @@ class Names:
     """Names of a new package and its parts.
 
     Attributes:
-        name: the encoder's registered name.
+        name: the part's registered name.
         package: the distribution, and the folder that holds it.
         module: the import package.
-        encoder: the class.
+        part: the class.
+        kind: the kind of the part.
     """
 
     name: str
     package: str
     module: str
-    encoder: str
+    part: str
+    kind: str = "encoder"
 
     @classmethod
-    def parse(cls, name: str, taken: Mapping[str, str] = MappingProxyType({})) -> Self:
-        """Derive all names from one, which may be the name of an encoder, a package or a module.
+    def parse(cls, name: str, taken: Mapping[str, str] = MappingProxyType({}), kind: str = "encoder") -> Self:
+        """Derive all names from one, which may be the name of a part, a package or a module.
 
         Args:
             name: the name from the command line.
-            taken: the installed encoders: the plugin that offers each, by name.
+            taken: the installed parts of this kind: the plugin that offers each, by name.
+            kind: the kind of the part: a name in `PLUGIN_KINDS`.
 
         Raises:
-            OptionError: if the name is not allowed, or taken.
+            OptionError: if the kind is unknown, or the name is not allowed, or taken.
 
         Example:
             >>> names = Names.parse("leaky-mean")
-            >>> names.name, names.package, names.module, names.encoder
+            >>> names.name, names.package, names.module, names.part
             ('leaky_mean', 'pipeline-leaky-mean', 'pipeline_leaky_mean', 'LeakyMeanEncoder')
         """
+        check_choice("kind", kind, tuple(PLUGIN_KINDS))
+        found = PLUGIN_KINDS[kind]
         short = re.sub(r"(?i)^pipeline[-_.]+", "", name)
         hyphened = normalize_name(short)
-        encoder = hyphened.replace("-", "_")
-        module = f"pipeline_{encoder}"
+        registered = hyphened.replace("-", "_")
+        module = f"pipeline_{registered}"
         rule = None
-        if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", encoder):
+        if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", registered):
             rule = "must start with a letter, and consist of letters a to z, digits, and single - or _ between them"
-        elif keyword.iskeyword(encoder) or encoder in sys.stdlib_module_names:
+        elif keyword.iskeyword(registered) or registered in sys.stdlib_module_names:
             rule = "must not be a keyword of Python, or a module of its standard library"
         elif find_spec(module) is not None:
             rule = f"is taken: module {module} is already installed"
-        elif encoder in taken:
-            rule = f"is taken: an encoder of that name is already installed, by {taken[encoder]}"
+        elif registered in taken:
+            rule = f"is taken: {found.article} of that name is already installed, by {taken[registered]}"
         if rule is not None:
             msg = f"name {name!r} {rule}; choose another name, such as leaky_mean."
             raise OptionError(msg, name=name)
         # Capitals are kept: LSTMCell stays LSTMCell.
         camel = "".join(word[0].upper() + word[1:] for word in re.split(r"[-_.]+", short))
         # A plugin called "encoder" becomes EncoderEncoder, since the module imports the base class Encoder.
-        return cls(encoder, f"pipeline-{hyphened}", module, f"{camel.removesuffix('Encoder') or camel}Encoder")
+        part = f"{camel.removesuffix(found.suffix) or camel}{found.suffix}"
+        return cls(registered, f"pipeline-{hyphened}", module, part, kind)
 
 
-def write_plugin(name: str, into: Path, taken: Mapping[str, str] = MappingProxyType({})) -> Path:
-    """Write a package with one encoder, its hook and its tests: completely, or not at all.
+def write_plugin(name: str, into: Path, taken: Mapping[str, str] = MappingProxyType({}), kind: str = "encoder") -> Path:
+    """Write a package with one part, its hook and its tests: completely, or not at all.
 
     Args:
         name: the name from the command line.
         into: the folder in which the package's folder is created.
-        taken: the installed encoders: the plugin that offers each, by name.
+        taken: the installed parts of this kind: the plugin that offers each, by name.
+        kind: the kind of the part: a name in `PLUGIN_KINDS`.
 
     Returns:
         The package's folder.
 
     Raises:
-        OptionError: if the name is not allowed, something of that name exists, or it cannot be written.
+        OptionError: if the kind is unknown, the name is not allowed, something of that name exists, or it cannot be
+            written.
     """
-    names = Names.parse(name, taken)
+    names = Names.parse(name, taken, kind)
     if not into.is_dir():
         msg = f"into must be an existing folder, got {str(into)!r}; create it first."
         raise OptionError(msg, into=str(into))
@@ -121,9 +131,14 @@ def write_plugin(name: str, into: Path, taken: Mapping[str, str] = MappingProxyT
 
 
 def _write_files(folder: Path, names: Names) -> None:
-    templates, values = files("pipeline.cli") / "template", attrs.asdict(names)
+    kind, templates, values = PLUGIN_KINDS[names.kind], files("pipeline.cli") / "template", attrs.asdict(names)
+    article = kind.article.capitalize()
+    values["summary"] = f"{article} for `pipeline`: {kind.summary}."
+    values["description"] = f"{article} for pipeline: {kind.summary}"
+    values["usage"] = Template(kind.usage).substitute(values)
     for path, template in _FILES.items():
         file = folder / Template(path).substitute(values)
         file.parent.mkdir(parents=True, exist_ok=True)
-        text = "" if template is None else (templates / template).read_text(encoding="utf-8")
+        source = None if template is None else templates / Template(template).substitute(values)
+        text = "" if source is None else source.read_text(encoding="utf-8")
         file.write_text(Template(text).substitute(values), encoding="utf-8", newline="\n")

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli.new_plugin import write_plugin
+from pipeline.cli.plugin_kinds import PLUGIN_KINDS
 
 CHECKERS = {
     "mypy": [sys.executable, "-m", "mypy", "--strict", "."],
@@ -23,6 +25,21 @@ def run_checker(checker: str, folder: Path) -> "subprocess.CompletedProcess[str]
             pytest.fail(f"{checker} is missing from the session made for it")
         pytest.skip(f"{checker} is not installed; the types session has it")
     return subprocess.run(CHECKERS[checker], cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("checker", CHECKERS)
+def test_a_package_of_every_kind_type_checks(checker: str, tmp_path: Path) -> None:
+    """All in one run of the checker, which takes most of its time for torch."""
+    packages = [write_plugin(f"mine-{kind}", tmp_path, kind=kind) for kind in PLUGIN_KINDS]
+    shutil.copy(packages[0] / "pyproject.toml", tmp_path)
+    for package in packages:
+        for part in package.glob("pipeline_*"):
+            part.rename(tmp_path / part.name)
+        for test in package.glob("tests/*.py"):
+            test.rename(tmp_path / test.name)
+        shutil.rmtree(package)
+    result = run_checker(checker, tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 @pytest.mark.parametrize("checker", CHECKERS)
