@@ -18,15 +18,17 @@ from bench.measurements.checks import CHECKS
 from bench.measurements.encode import ENCODE
 from bench.measurements.epoch import EPOCH
 from bench.measurements.fields import FIELDS
+from bench.measurements.generate import GENERATE
 from bench.measurements.packing import PACKING
 from bench.measurements.precompute import PRECOMPUTE
+from bench.measurements.saving import SAVING
 from bench.record.measurement import Extent, Measurement, ReportTable
 from bench.record.record import Record, Result, inspect_machine
 from bench.record.targets import tabulate_targets
 
 MEASUREMENTS: Final[Mapping[str, Measurement]] = {
     measurement.name: measurement
-    for measurement in (ENCODE, PRECOMPUTE, ATTEND, EPOCH, FIELDS, PACKING, CHECKS, batch.BATCH)
+    for measurement in (ENCODE, PRECOMPUTE, ATTEND, EPOCH, FIELDS, GENERATE, PACKING, CHECKS, SAVING, batch.BATCH)
 }
 """All measurements by name, in the order in which they run by default."""
 

@@ -68,14 +68,16 @@ class TokenSteps:
         output, carry = run_steps(self.body, batch, carry, first=self.split.first)
         found: object = output
         # The scores of all tokens, a large product, are needed after the last step of a prompt only.
-        if self.head and isinstance(found, States):
+        if self.head and isinstance(found, States) and found.width != 1:
             found = _keep_last(cast("States[MaybeCausal]", found))
         numbered = enumerate(self.head.values(), start=self.split.first + len(self.body))
         scores: Any = run_stages(numbered, found)
         if not isinstance(scores, StepScores):
             msg = f"generate needs a model that ends in scores per step, got {describe(scores)}; end it with NextToken."
             raise CompositionError(msg)
-        return cast("StepScores[int]", scores).values.index_select(0, scores.order.last_steps), carry
+        values, order = cast("StepScores[int]", scores).values, scores.order
+        # Rows of one step each are in order already, and for these no index is computed: it costs as much as a step.
+        return values if order.is_full(1) else values.index_select(0, order.last_steps), carry
 
 
 def _keep_last(states: States[MaybeCausal]) -> States[MaybeCausal]:

@@ -16,7 +16,7 @@ import bench
 from bench import command
 from bench.command import MEASUREMENTS
 from bench.encoders.points import Point
-from bench.measurements import attend, checks, encode, epoch, packing, precompute
+from bench.measurements import attend, checks, encode, epoch, generate, packing, precompute, saving
 from bench.record.measurement import Extent, Measurement
 from bench.record.record import WITH_NATIVE, WITHOUT_NATIVE, Result
 from bench.timing.times import Rounds
@@ -42,6 +42,10 @@ def test_measurements_with_small_sizes() -> None:
     result = packing.measure_batch("three", rows, training=True)
     assert result.peak_bytes.keys() == result.times.keys() == {"padded", "packed"}
     assert checks.measure_checks("one", rounds=2).times.keys() == {"checked", "unchecked", "step"}
+    result = generate.measure_case(generate.Case(2, 3, attends=True, hidden=4), 1, FEW)
+    assert result.times.keys() == {"ours", "whole past"}
+    assert not result.notes
+    assert saving.measure_loading(1, rounds=2).times.keys() == {"load", "safetensors"}
 
 
 @pytest.mark.parametrize("words", [["quick", "--json"], ["--quick", "--json"]])
