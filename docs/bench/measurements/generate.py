@@ -1,7 +1,7 @@
 """Greedy generation token by token, beside a loop that runs the whole past again for each token."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 import attrs
 import torch
@@ -11,11 +11,27 @@ from bench.record.measurement import Extent, Measurement, ReportTable
 from bench.record.record import Result
 from bench.timing.steps import Threads, describe_threads, use_threads
 from bench.timing.times import Rounds, time_first_runs, time_interleaved
-from pipeline import Bucket, Embed, Encode, FromIds, Ids, NextToken, Pack, Pad, Padded, language_model
+from pipeline import (
+    Bucket,
+    Chain,
+    Embed,
+    Encode,
+    FromIds,
+    Ids,
+    NextToken,
+    Pack,
+    Pad,
+    Padded,
+    States,
+    StepScores,
+    language_model,
+)
 from pipeline_recurrent import LSTM
 
 TOKENS: Final = 5_000
 PROMPT: Final = 8
+
+Model: TypeAlias = Chain[Padded[Ids], StepScores[int]]
 
 Generate: TypeAlias = Callable[[], tuple[Tensor, ...]]
 """Returns the drawn tokens, rows x tokens."""
@@ -50,7 +66,7 @@ def list_cases(extent: Extent) -> list[Case]:
     return [Case(rows, count, attends) for rows, count in sizes for attends in (False, True)]
 
 
-def make_model(case: Case) -> Any:
+def make_model(case: Case) -> Model:
     """Make a model with random weights, in evaluation mode."""
     torch.default_generator.manual_seed(0)
     if case.attends:
@@ -59,30 +75,32 @@ def make_model(case: Case) -> Any:
     return (states >> NextToken(TOKENS)).eval()
 
 
-def make_ours(model: Any, prompts: Tensor, case: Case) -> Generate:
+def make_ours(model: Model, prompts: Tensor, case: Case) -> Generate:
     """Return `generate`."""
-    pipe: Any = FromIds() >> Bucket(rows=case.rows) >> Pad() >> model
+    pipe = FromIds() >> Bucket(rows=case.rows) >> Pad() >> model
     pipe.eval()
 
     def run() -> tuple[Tensor, ...]:
-        found = pipe.generate(prompts, max_new_tokens=case.new_tokens, temperature=0, batch_size=case.rows)
+        found = pipe.generate(list(prompts), max_new_tokens=case.new_tokens, temperature=0, batch_size=case.rows)
         return (torch.tensor(list(found)),)
 
     return run
 
 
-def make_whole(model: Any, prompts: Tensor, case: Case) -> Generate:
+def make_whole(model: Model, prompts: Tensor, case: Case) -> Generate:
     """Return a loop that runs the model on all tokens so far; its head sees the last step only, as ours."""
     *before, head = model.stages.values()
+    assert isinstance(head, NextToken)
 
     def run() -> tuple[Tensor, ...]:
         ids = prompts
         with torch.inference_mode():
             for _ in range(case.new_tokens):
-                value: Any = Padded(Ids, ids, torch.full((len(ids),), ids.shape[1]))
+                value: object = Padded(Ids, ids, torch.full((len(ids),), ids.shape[1]))
                 for stage in before:
-                    value = stage(value)
-                last = value.packed().values[-len(ids) :]
+                    value = cast("Callable[[object], object]", stage)(value)
+                assert isinstance(value, States)
+                last = cast("States", value).packed().values[-len(ids) :]
                 ids = torch.cat([ids, head.compute_outputs(last).argmax(1, keepdim=True)], 1)
         return (ids[:, prompts.shape[1] :],)
 
