@@ -17,6 +17,7 @@ from bench.measurements.attend import ATTEND
 from bench.measurements.checks import CHECKS
 from bench.measurements.encode import ENCODE
 from bench.measurements.epoch import EPOCH
+from bench.measurements.export import EXPORT
 from bench.measurements.fields import FIELDS
 from bench.measurements.generate import GENERATE
 from bench.measurements.packing import PACKING
@@ -28,7 +29,19 @@ from bench.record.targets import tabulate_targets
 
 MEASUREMENTS: Final[Mapping[str, Measurement]] = {
     measurement.name: measurement
-    for measurement in (ENCODE, PRECOMPUTE, ATTEND, EPOCH, FIELDS, GENERATE, PACKING, CHECKS, SAVING, batch.BATCH)
+    for measurement in (
+        ENCODE,
+        PRECOMPUTE,
+        EXPORT,
+        ATTEND,
+        EPOCH,
+        FIELDS,
+        GENERATE,
+        PACKING,
+        CHECKS,
+        SAVING,
+        batch.BATCH,
+    )
 }
 """All measurements by name, in the order in which they run by default."""
 

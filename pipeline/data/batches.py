@@ -351,6 +351,7 @@ def select_field(batch: Batch[Kind], name: str) -> Batch[Kind]:
         raise ShapeError(msg, field=name)
     field = batch.fields[name]
     if field.order is not batch.order:  # a side, with lengths of its own
+        side: Batch[Kind]
         if isinstance(field, Padded):
             side = derive_padded(field.kind, field.values, field, None, field.fields, field.inner)
         else:

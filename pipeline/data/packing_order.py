@@ -177,8 +177,8 @@ class PackingOrder:
 
     def flat_indices(self, width: int, values: Tensor | None = None) -> Int64[Tensor, " steps"]:
         """Return the index of each packed step in a flattened batch x `width` rectangle; `values` as `locate_steps`."""
-        row, time = self.locate_steps(values)
-        return row * width + time
+        found = self.locate_steps(values)
+        return found[0] * width + found[1]
 
     def is_full(self, width: int) -> bool:
         """Return whether a rectangle `width` steps wide has no padding. Always False while a graph is traced."""

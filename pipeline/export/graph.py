@@ -29,26 +29,26 @@ class Named(Protocol):
     @property
     def name(self) -> str: ...  # noqa: D102
     @property
-    def axes(self) -> Sequence[str | None]: ...  # noqa: D102
+    def axes(self) -> Sequence[str]: ...  # noqa: D102
 
 
 class _TranslatedPart(Protocol):
     def onnx_functions(self) -> Mapping[str, Callable[..., object]]: ...
 
 
-def trace_module(module: nn.Module, example: Sequence[Tensor], axes: Sequence[Sequence[str | None]]) -> ExportedProgram:
+def trace_module(module: nn.Module, example: Sequence[Tensor], axes: Sequence[Sequence[str]]) -> ExportedProgram:
     """Return the program of a module for any size of its dynamic axes.
 
     Args:
         module: takes tensors, and returns a tuple of tensors.
         example: its inputs.
-        axes: the names of the first axes of each input; None for one of fixed size.
+        axes: the names of the first axes of each input; empty for one of fixed size.
 
     Raises:
         ExportError: if torch cannot trace the module.
     """
-    dims: dict[str, object] = {name: Dim(name, min=1) for each in axes for name in each if name is not None}
-    shapes = (tuple({axis: dims[name] for axis, name in enumerate(each) if name is not None} for each in axes),)
+    dims: dict[str, object] = {name: Dim(name, min=1) for each in axes for name in each if name}
+    shapes = (tuple({axis: dims[name] for axis, name in enumerate(each) if name} for each in axes),)
     with _explain_errors("traced"), keep_rectangles(), torch.no_grad():
         # Not strict: Python runs the stages, whose objects need no support by the compiler.
         return torch.export.export(module, tuple(example), dynamic_shapes=shapes, strict=False)
@@ -89,13 +89,13 @@ def translate_program(
     return found
 
 
-def _name_axes(graph: Any, axes: Mapping[str, Sequence[str | None]]) -> None:  # noqa: ANN401 - a class of onnxscript's
+def _name_axes(graph: Any, axes: Mapping[str, Sequence[str]]) -> None:  # noqa: ANN401 - a class of onnxscript's
     """Give the dynamic axes their names; torch calls them by its symbols, such as s77."""
     import_ir = import_extra("onnx_ir", extra="export", why="export to ONNX")
     names: dict[str, str] = {}
     for value in graph.inputs:
         pairs = zip(value.shape, axes[value.name], strict=False)
-        names |= {str(size): name for size, name in pairs if name is not None}
+        names |= {str(size): name for size, name in pairs if name}
     nodes = (value for node in graph.all_nodes() for value in node.outputs)
     for value in (*graph.inputs, *nodes):
         if value.shape is not None:

@@ -29,7 +29,7 @@ class Input:
     Attributes:
         name: its name.
         role: what it holds.
-        axes: the names of its first axes; None for one of fixed size.
+        axes: the names of its first axes; empty for one of fixed size.
         size: the number of ids, or the number of features, which are its last axis; None for lengths.
         lengths: the name of the lengths of its last dynamic axis; of lengths, those of the axis before, or None.
         dtype: the name of its dtype.
@@ -38,11 +38,11 @@ class Input:
 
     name: str
     role: Role
-    axes: Sequence[str | None] = attrs.field(converter=tuple)
+    axes: tuple[str, ...]
     size: int | None = None
     lengths: str | None = None
     dtype: str = "int64"
-    shape: Sequence[int | str] | None = attrs.field(default=None, converter=attrs.converters.optional(tuple))
+    shape: tuple[int | str, ...] | None = None
 
 
 @final
@@ -103,7 +103,7 @@ class BatchInputs:
         is_inner = INNER in path
         time = _join(side, "time")
         if lengths is None:
-            lengths = Input(_join(side, "lengths"), "lengths", ["batch"])
+            lengths = Input(_join(side, "lengths"), "lengths", ("batch",))
         if issubclass(base, Composite):
             if is_inner:
                 msg = f"{kind.__name__} in nested rows cannot be exported yet; export a model without EachStep over it."
@@ -114,12 +114,12 @@ class BatchInputs:
         if base is Nested:
             inner_kind = get_inner_kind(kind) or Ids
             name = _join(prefix, "inner_lengths")
-            counts = Input(name, "lengths", ["batch", time], lengths=lengths.name)
-            leaf = self._describe_leaf(inner_kind, (*path, INNER), ["batch", time, _join(prefix, "inner_time")], counts)
+            counts = Input(name, "lengths", ("batch", time), lengths=lengths.name)
+            leaf = self._describe_leaf(inner_kind, (*path, INNER), ("batch", time, _join(prefix, "inner_time")), counts)
             return _Node(kind, None, lengths, inner=leaf)
-        return self._describe_leaf(kind, path, ["batch", time], lengths)
+        return self._describe_leaf(kind, path, ("batch", time), lengths)
 
-    def _describe_leaf(self, kind: type[Kind], path: tuple[str, ...], axes: Sequence[str], lengths: Input) -> _Node:
+    def _describe_leaf(self, kind: type[Kind], path: tuple[str, ...], axes: tuple[str, ...], lengths: Input) -> _Node:
         if get_kind_class(kind) is Nested or issubclass(cast("type", get_kind_class(kind)), Composite):
             msg = f"rows of {kind!r} within nested rows cannot be exported; export a model of rows with one level."
             raise ExportError(msg)

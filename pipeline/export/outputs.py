@@ -25,14 +25,14 @@ class Output:
     Attributes:
         name: its name.
         meaning: what it holds.
-        axes: the names of its first axes; None for one of fixed size.
+        axes: the names of its first axes; empty for one of fixed size.
         names: the class names, if it has any.
         thresholds: for several classes, the probability from which each is predicted.
     """
 
     name: str
     meaning: Meaning
-    axes: Sequence[str | None]
+    axes: tuple[str, ...]
     names: Sequence[str] | None = None
     thresholds: Sequence[float] | None = None
 
@@ -79,7 +79,7 @@ def describe_outputs(result: object) -> list[Output]:
         return [attrs.evolve(describe_outputs(part)[0], name=name) for name, part in parts.items()]
     name, _ = _read_output(result)
     is_per_step = isinstance(result, StepScores | States) or is_batch(result)
-    axes = ["batch", "time"] if is_per_step else ["batch"]
+    axes = ("batch", "time") if is_per_step else ("batch",)
     held: object = getattr(result, "names", None)
     names = None if held is None or isinstance(held, ClassIds) else [str(each) for each in cast("Sequence[str]", held)]
     if isinstance(result, MultiLabelScores):

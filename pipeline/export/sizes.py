@@ -3,8 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, cast
 
-from torch import nn
-
 from pipeline.core.stage import StageBase
 from pipeline.data.kinds import Ids, Kind, Nested, get_kind_class
 from pipeline.errors import ExportError
@@ -33,7 +31,7 @@ def find_size(stages: Sequence[StageBase], path: Sequence[str]) -> int | None:
     rest = list(path)
     for stage in stages:
         if isinstance(stage, Field):
-            if not rest or rest.pop(0) != cast("str", stage.field):
+            if not rest or rest.pop(0) != stage.field:
                 return None
             continue
         if isinstance(stage, EachStep):
@@ -96,7 +94,7 @@ def _list_inner(stage: StageBase, path: list[str]) -> tuple[list[list[StageBase]
 def _get_size(stage: StageBase) -> int | None:
     if isinstance(stage, Embed):
         return stage.weight.shape[0]
-    part: object = cast("PartStage[nn.Module]", stage).part if isinstance(stage, PartStage) else stage
+    part: object = stage.part if isinstance(stage, PartStage) else stage
     for name in ("input_size", "num_embeddings", "size"):
         size: object = getattr(part, name, None)
         if isinstance(size, int):

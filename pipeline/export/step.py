@@ -70,7 +70,7 @@ class StepModule(nn.Module):
                     for number, state in enumerate(carry):
                         suffix = _CARRY_NAMES[number] if len(carry) <= len(_CARRY_NAMES) else str(number)
                         sizes = (state.shape[0], "batch", state.shape[2])
-                        self._add_state(f"{name}_{suffix}", (None, "batch"), sizes, state)
+                        self._add_state(f"{name}_{suffix}", ("", "batch"), sizes, state)
                 elif isinstance(stage, AttendEarlier):
                     steps = cast("States[MaybeCausal]", values).steps.values
                     past = f"{name}_past"
@@ -80,7 +80,7 @@ class StepModule(nn.Module):
         for each in self.inputs[1:]:
             self.outputs.append(Output(f"next_{each.name}", "state", each.axes))
 
-    def _add_state(self, name: str, axes: Sequence[str | None], shape: Sequence[int | str], like: Tensor) -> None:
+    def _add_state(self, name: str, axes: tuple[str, ...], shape: tuple[int | str, ...], like: Tensor) -> None:
         dtype = str(like.dtype).removeprefix("torch.")
         self.inputs.append(Input(name, "state", axes, dtype=dtype, shape=shape))
 
@@ -125,7 +125,7 @@ class StepModule(nn.Module):
 
     def _count_carry(self, stage: object) -> int:
         name = next(name for name, each in self.stages.items() if each is stage)
-        return sum(each.name.startswith(f"{name}_") and each.axes[0] is None for each in self.inputs)
+        return sum(each.name.startswith(f"{name}_") and not each.axes[0] for each in self.inputs)
 
 
 def _attend(stage: AttendEarlier, states: States[MaybeCausal], memory: Tensor) -> tuple[States[MaybeCausal], Tensor]:

@@ -97,7 +97,8 @@ def export_model(stages: Mapping[str, StageBase], file: str | os.PathLike[str], 
         module: nn.Module
         if form == "step":
             step = StepModule(copied, inputs)
-            described_inputs, outputs, module = step.inputs, step.outputs, step
+            module, outputs = step, step.outputs
+            described_inputs: Sequence[Input] = step.inputs
             run = _write_program(module, step.draw(), described_inputs, outputs, target)
             difference = compare_steps(step, run, batches, tolerance)
         else:
@@ -192,7 +193,7 @@ def _describe(
     }
     write_json(folder / f"{path.stem}.json", description)
     if path.suffix == ".onnx" and form == "rows":
-        shutil.copyfile(cast("str", runner.__file__), folder / f"{path.stem}.py")
+        shutil.copyfile(runner.__file__, folder / f"{path.stem}.py")
 
 
 @contextmanager

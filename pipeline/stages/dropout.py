@@ -3,11 +3,11 @@
 from typing import TYPE_CHECKING, Literal, TypeVar, cast, final
 
 import attrs
-from torch import nn
+from torch import Tensor, nn
 from typing_extensions import TypeIs, override
 
 from pipeline.core.stage import Spec, TypePreserving
-from pipeline.data.batches import Batch, Padded, is_batch
+from pipeline.data.batches import Batch, Padded, derive_packed, derive_padded, is_batch
 from pipeline.data.kinds import Hidden
 from pipeline.data.states import MaybeCausal, Pooled, States
 from pipeline.errors import OptionError, ShapeError
@@ -88,7 +88,7 @@ class Dropout(nn.Module, TypePreserving[Batch[Hidden] | States[MaybeCausal] | Po
     def _drop_steps(self, steps: Batch[Hidden]) -> Batch[Hidden]:
         values = steps.values
         if self.per == "step":
-            return attrs.evolve(steps, values=nn.functional.dropout(values, self.p))
+            return _replace_values(steps, nn.functional.dropout(values, self.p))
         # Dropout of ones gives a mask that is scaled already: 0 or 1 / (1 - p).
         mask = nn.functional.dropout(values.new_ones(steps.lengths.shape[0], values.shape[-1]), self.p)
         by_step = (
@@ -96,7 +96,14 @@ class Dropout(nn.Module, TypePreserving[Batch[Hidden] | States[MaybeCausal] | Po
             if isinstance(steps, Padded)
             else mask.index_select(0, steps.order.locate_steps(values)[0])
         )
-        return attrs.evolve(steps, values=values * by_step)
+        return _replace_values(steps, values * by_step)
+
+
+def _replace_values(steps: Batch[Hidden], values: Tensor) -> Batch[Hidden]:
+    """Return the steps with other values of the same shape. Not with attrs.evolve, which torch.compile cannot trace."""
+    if isinstance(steps, Padded):
+        return derive_padded(steps.kind, values, steps, steps.initial_carry)
+    return derive_packed(steps.kind, values, steps, steps.initial_carry)
 
 
 def _has_vectors(value: object) -> TypeIs[Batch[Hidden] | States[MaybeCausal] | Pooled]:

@@ -103,9 +103,9 @@ def _read_inputs(
     """Return the layer over the rows that have steps, and the indices of these rows, the longest first."""
     order = PackingOrder(lengths, values.device)
     rows = order.sorted_indices[: order.nonempty_count].to(values.device)
-    own = [tuple(weights[at : at + 4]) for at in range(0, len(weights), 4)]
-    if len(weights) == (4 if both else 2):
-        own = [(*weights[at : at + 2], None, None) for at in range(0, len(weights), 2)]
+    count = len(weights) // (2 if both else 1)
+    # Two weights per direction, and two biases if it has any.
+    own = [(*weights[at : at + count], None, None)[:4] for at in range(0, len(weights), count)]
     began = tuple(state.index_select(1, rows) for state in initial)
     return LayerInputs(cell, order, _get_steps(values, order), cast("list[Weights]", own), began), rows
 
@@ -170,9 +170,9 @@ _Inputs: TypeAlias = tuple[Tensor, Tensor, Sequence[Tensor], Sequence[Tensor], C
 def _keep(ctx: _Context, inputs: _Inputs, output: object) -> None:
     """Keep the inputs for the backward pass."""
     del output
-    values, lengths, weights, initial, *options = inputs
+    values, lengths, weights, initial, cell, both, engine = inputs
     ctx.save_for_backward(values, lengths, *weights, *initial)
-    ctx.options = (len(weights), *options)
+    ctx.options = (len(weights), cell, both, engine)
 
 
 def _backward(ctx: _Context, *gradients: Tensor) -> tuple[object, ...]:

@@ -200,6 +200,39 @@ class Recurrent(Encoder[S_co]):
             self.rnn.get_parameter(name).requires_grad_(parameter.requires_grad)
         return self.train(module.training)
 
+    def to_torch(self, *, batch_first: bool = False) -> TorchModule:
+        """Return a plain `nn.LSTM`, `nn.GRU` or `nn.RNN` with a copy of the weights: the inverse of `from_torch`.
+
+        It has the same `requires_grad`, dtype, device and mode. Directions are side by side in its output, as with
+        `merge="concat"`; an encoder that merges them otherwise does so afterwards.
+
+        Args:
+            batch_first: the layout of the module's input and output, as in torch.
+
+        Raises:
+            OptionError: if the encoder has `layer_norm` or `residual`, which torch's modules lack; or if torch's tools
+                have changed `rnn`: hooks, parametrizations, quantization.
+        """
+        reason = self.explain_not_exportable()
+        if self.residual or self.norms is not None:
+            reason = "layers have norms or residuals, which torch's module lacks; train it without these options"
+        if reason is not None:
+            msg = f"{type(self).__name__} cannot become torch's module, because its {reason}."
+            raise OptionError(msg)
+        own = self.rnn
+        options = {"bias": own.bias, "dropout": own.dropout, "bidirectional": own.bidirectional}
+        if isinstance(own, nn.RNN):
+            options["nonlinearity"] = own.nonlinearity
+        make: Callable[..., TorchModule] = type(own)
+        weight = own.weight_ih_l0
+        module = make(own.input_size, own.hidden_size, own.num_layers, batch_first=batch_first, **options).to(
+            weight.device, weight.dtype
+        )
+        module.load_state_dict(own.state_dict())
+        for name, parameter in own.named_parameters():
+            module.get_parameter(name).requires_grad_(parameter.requires_grad)
+        return module.train(own.training)
+
     @override
     def forward(self, batch: Batch[Vectors]) -> States[S_co]:
         """Return the hidden vectors, final states and carry of a batch.

@@ -102,7 +102,7 @@ def test_types_and_weights_of_a_language_model() -> None:
     ]
     assert [entry.parameters for entry in summary.entries] == [0, 36, 0, 4 * 4 * (4 + 4 + 2), 20, 0, 9]
     assert notes(summary) == {
-        "encode": "causal, not exportable",
+        "encode": "causal",
         "attend_earlier": "unpacks its input",
         "next_token": "linear.weight is tied to embed.weight, and counted there",
     }
@@ -119,9 +119,9 @@ def test_changes_of_layout_are_noted() -> None:
     ]
     assert notes(padded) == {"encode": "causal", "tag": "packs its input"}
     packed = (Pack() >> Embed(9, 4) >> Encode(LSTM(4, 6)) >> AttendEarlier() >> NextToken(2)).check()
-    assert notes(packed) == {"encode": "causal, not exportable", "attend_earlier": "unpacks its input"}
+    assert notes(packed) == {"encode": "causal", "attend_earlier": "unpacks its input"}
     assert notes((Pack() >> Embed(9, 4) >> rectangular).check()) == {"encode": "unpacks its input, causal"}
-    assert notes(small().check()) == {"encode": "packs its input, causal, not exportable"}
+    assert notes(small().check()) == {"encode": "packs its input, causal"}
     assert gives((small() >> Unpack()).check())[-1] == "Padded[Hidden] batch x time x 6"
 
 

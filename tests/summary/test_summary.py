@@ -72,7 +72,7 @@ def test_a_whole_pipe_as_text() -> None:
 8  classify       Scores           batch x 6           1,542  1,536 per row
    total                                             237,862  233,472 per step
                                                               + 1,536 per row
-6 encode: bidirectional, not exportable"""
+6 encode: bidirectional"""
     assert str(pipe) == str(pipe.check()) == repr(pipe.check()) == expected
     assert repr(pipe) == "Tokenize >> Bucket >> Pad >> Pack >> Embed >> Encode >> Pool >> Classify"
     entries = pipe.check().entries

@@ -135,7 +135,8 @@ def draw_batch(name: str, lengths: Sequence[int], draw: int = 0) -> Padded[Kind]
     generator = torch.Generator().manual_seed(draw)
     kind = MODELS[name][1]
     rows = [Row(_draw_sequence(kind, length, generator), row_id=row) for row, length in enumerate(lengths)]
-    return as_any(Pad)(kind, multiple_of=max(lengths) + 2)(rows)
+    batch: Padded[Kind] = as_any(Pad)(kind, multiple_of=max(lengths) + 2)(rows)
+    return batch
 
 
 def _draw_sequence(kind: type[Kind], length: int, generator: torch.Generator) -> Kind:

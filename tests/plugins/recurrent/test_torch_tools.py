@@ -285,7 +285,7 @@ class Final(nn.Module):
 def test_an_export_of_a_changed_module_is_an_error() -> None:
     """Hooks compute a pruned weight before each batch: a graph would leave them out."""
     module = Final()
-    prune.l1_unstructured(module.encoder.rnn, "weight_hh_l0", amount=0.5)
+    as_any(prune).l1_unstructured(module.encoder.rnn, "weight_hh_l0", amount=0.5)
     with pytest.raises(OptionError, match="torch.export cannot export LSTM, because its rnn has hooks"):
         torch.export.export(module, (torch.randn(2, 4, 3), torch.tensor([4, 2])))
 

@@ -1,0 +1,108 @@
+"""The script beside an exported model gives the predictions of the pipe, and needs neither torch nor this library."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import (
+    Bucket,
+    Encode,
+    FromFeatures,
+    Labels,
+    Pad,
+    Pool,
+    Regress,
+    TextPair,
+    Tokenize,
+    TokenizePair,
+    TokenizeWords,
+    Vectors,
+    classifier,
+    matcher,
+    tagger,
+)
+from pipeline.export.runner import Model
+from support.needs import needs
+from support.untyped import as_any, seed
+
+pytestmark = needs("onnx", "onnxruntime", "onnxscript", "tokenizers")
+
+TEXTS = ["a fine film", "", "dull", "a <pad> film of unseen words, and more than six"]
+
+# Fails if any of these is imported; the script runs as __main__.
+BLOCKED = """
+import runpy, sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"torch", "pipeline", "pipeline_recurrent", "attrs", "attr"}:
+            raise ImportError(name)
+sys.meta_path.insert(0, Blocked())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_the_script_prints_the_predictions_of_the_pipe(tmp_path: Path) -> None:
+    """For texts of the command line: empty ones, special tokens as text, unseen words, truncated rows."""
+    seed(0)
+    tokenize = Tokenize.train(["a fine film", "a dull film"], bos=True, eos=True, max_length=6)
+    model = classifier(tokenize.vocab_size, Labels(["good", "bad"]), embedding_dim=3, hidden_size=2)
+    pipe = tokenize >> Bucket(rows=2) >> Pad() >> model
+    pipe.export(tmp_path / "film.onnx", batches=5)
+    command = [sys.executable, "-c", BLOCKED, str(tmp_path / "film.py"), *TEXTS]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    wanted = list(pipe.predict(TEXTS, scores=True))
+    assert [each["label"] for each in found] == [each.label for each in wanted]
+    assert [each["probability"] for each in found] == pytest.approx([each.probability for each in wanted], abs=1e-5)
+
+
+def test_tags_are_those_of_words(tmp_path: Path) -> None:
+    """One per word, from its first token; words without tokens too."""
+    seed(0)
+    tokenize = TokenizeWords.train([["New", "York", "is"]], "bpe", vocab_size=270, eos=True)
+    pipe = tokenize >> Bucket(rows=2) >> Pad() >> tagger(tokenize.vocab_size, Labels(["A", "B", "C"]), hidden_size=2)
+    pipe.export(tmp_path / "tag.onnx", batches=3)
+    rows = [["New", "Yorkshire"], [], ["is", "", "York"]]
+    found = Model(tmp_path / "tag.onnx", rows=2).predict(rows)
+    assert [[each["label"] for each in row] for row in found] == list(pipe.predict(rows))
+
+
+def test_pairs_have_a_tokenizer_each(tmp_path: Path) -> None:
+    """An input is a pair of texts."""
+    seed(0)
+    tokenize = Tokenize.train(["is it so", "it is"])
+    model = matcher(tokenize.vocab_size, Labels(["no", "yes"]), embedding_dim=3, hidden_size=2)
+    pipe = TokenizePair(tokenize) >> Bucket(TextPair, rows=2) >> Pad(TextPair) >> model
+    pipe.export(tmp_path / "pair.onnx", batches=3)
+    pairs = [("is it so", "it is"), ("", "so"), ("it", "")]
+    found = Model(tmp_path / "pair.onnx").predict(pairs)
+    assert [each["label"] for each in found] == list(pipe.predict(pairs))
+
+
+def test_features_are_lists(tmp_path: Path) -> None:
+    """Of vectors; the prediction is a number."""
+    seed(0)
+    model = Encode("gru", input_size=2, hidden_size=3) >> Pool("mean") >> Regress()
+    pipe = FromFeatures() >> Bucket(Vectors, rows=2) >> Pad(Vectors) >> model
+    pipe.export(tmp_path / "sensor.onnx", batches=3)
+    rows: list[Any] = [[[0.5, 1.0], [2.0, 0.0]], [[1.0, 1.0]]]
+    found = Model(tmp_path / "sensor.onnx").predict(rows)
+    assert found == pytest.approx(list(as_any(pipe).predict(rows)), abs=1e-5)
+
+
+def test_wrong_inputs_are_errors(tmp_path: Path) -> None:
+    """A list where a text is asked for, and an id that the model does not have."""
+    tokenize = Tokenize.train(["to be"])
+    pipe = tokenize >> Bucket(rows=2) >> Pad() >> classifier(tokenize.vocab_size, 2, embedding_dim=2, hidden_size=2)
+    pipe.export(tmp_path / "model.onnx", batches=2)
+    model = Model(tmp_path / "model.onnx")
+    with pytest.raises(ValueError, match="the input must be a text, got"):
+        model.predict([["to", "be"]])
+    with pytest.raises(ValueError, match="ids has an id that is not in 0 to"):
+        model.predict([{"ids": [99]}])
