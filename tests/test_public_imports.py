@@ -8,6 +8,8 @@ from string import Template
 
 import pytest
 
+from pipeline.cli.plugin_kinds import PLUGIN_KINDS
+
 ROOT = Path(__file__).parents[1]
 PUBLIC = {
     "pipeline",
@@ -40,9 +42,11 @@ FILES = sorted(
 def read_programs(path: Path) -> Iterator[str]:
     """Yield the Python of a file: a module, a template, or the blocks of a page."""
     text = path.read_text(encoding="utf-8")
+    names = {"module": "module", "part": "Part_", "name": "name", "package": "package", "kind": "kind"}
     if path.name.endswith(".py.in"):
-        names = {"module": "module", "encoder": "Encoder_", "name": "name", "package": "package"}
         yield Template(text).substitute(names)
+    elif path.name == "README.md.in":
+        yield from (Template(kind.usage).substitute(names) for kind in PLUGIN_KINDS.values())
     elif path.suffix == ".py":
         yield text
     elif ".md" in path.suffixes:
