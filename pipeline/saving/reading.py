@@ -146,9 +146,9 @@ def _make_pipe(files: dict[str, FileContent], records: Records) -> StreamChain[A
     tokenizers = [make_tokenizer(each, contents) for each in (described if isinstance(described, list) else [])]
     largest = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
     pipe = decode_pipe(config, tokenizers=tokenizers, records=records, largest=largest, tensors=len(tensors))
-    if not isinstance(pipe, StreamChain):
+    if not isinstance(cast("object", pipe), StreamChain):
         raise LoadError("the configuration is not that of a pipe with a stream, such as Bucket; save the pipe again.")
-    found: StreamChain[Any, Any] = pipe
+    found = cast("StreamChain[Any, Any]", pipe)
     put_weights(found, tensors, _get_frozen(config))
     return found.eval()
 

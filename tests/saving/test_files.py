@@ -3,10 +3,12 @@
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.errors import FolderError, LoadError
+from pipeline.saving import files
 from pipeline.saving.files import explain_os_errors, read_regular_file
 
 
@@ -58,7 +60,7 @@ def test_a_file_that_grows_is_rejected(tmp_path: Path, monkeypatch: pytest.Monke
         return smaller
 
     monkeypatch.setattr(os, "fstat", report_smaller)
-    with pytest.raises(LoadError, match="changed its size of 4 bytes while it was read"):
+    with pytest.raises(LoadError, match="of 4 bytes changed while it was read"):
         read_regular_file(tmp_path / "a", limit=9)
 
 
@@ -70,3 +72,27 @@ def test_errors_of_the_system_name_the_fix(tmp_path: Path) -> None:
     ):
         raise OSError(28, "No space left on device")
     assert caught.value.details["errno"] == 28
+
+
+def test_large_files_are_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same digest; writing to the memory does not change the file."""
+    monkeypatch.setattr(files, "MAPPED", 3)
+    (tmp_path / "a").write_bytes(b"abcd")
+    found = read_regular_file(tmp_path / "a", limit=9)
+    assert (bytes(found.data), found.digest) == (b"abcd", hashlib.sha256(b"abcd").hexdigest())
+    found.data[0] = 0
+    assert (tmp_path / "a").read_bytes() == b"abcd"
+
+
+def test_a_mapped_file_that_changes_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While its digest is computed."""
+    monkeypatch.setattr(files, "MAPPED", 3)
+    (tmp_path / "a").write_bytes(b"abcd")
+
+    def change(data: memoryview) -> Any:
+        (tmp_path / "a").write_bytes(b"abcde")
+        return hashlib.sha256(data)
+
+    monkeypatch.setattr(files, "sha256", change)
+    with pytest.raises(LoadError, match="of 4 bytes changed while it was read"):
+        read_regular_file(tmp_path / "a", limit=9)

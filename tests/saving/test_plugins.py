@@ -50,7 +50,8 @@ def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fakes:
 def make_pipe() -> StreamChain[Any, Any]:
     """Return a pipe with a stage of the plugin."""
     body = FromIds() >> Bucket(rows=2) >> Pad() >> Embed(9, 3) >> Encode("lstm", hidden_size=4) >> Pool("max")
-    return body >> as_any(registry().stages.make("shrink", divisor=3.0)) >> Classify(2)
+    pipe: StreamChain[Any, Any] = body >> as_any(registry().stages.make("shrink", divisor=3.0)) >> Classify(2)
+    return pipe
 
 
 def test_a_stage_of_a_plugin_is_saved_by_its_name(

@@ -82,6 +82,12 @@ def claim_header(folder: Path, size: int) -> None:
     sign(folder)
 
 
+def write_pickle(folder: Path) -> None:
+    """Write a pickle, whose loading would run a command, instead of the weights."""
+    (folder / "weights.safetensors").write_bytes(b"\x80\x04cos\nsystem\n(S'true'\ntR.")
+    sign(folder)
+
+
 def double_key(folder: Path) -> None:
     """Write a key of the manifest twice: readers may disagree which one counts."""
     text = json.dumps({**json.loads((folder / "manifest.json").read_text()), "sha256": "0" * 64})
@@ -141,7 +147,7 @@ ATTACKS: Final[dict[str, Callable[[Path], object]]] = {
         change_header, change=lambda value: value["embed.weight"].update(data_offsets=value["classify.linear.bias"]["data_offsets"])
     ),
     "a tensor with more elements than bytes": partial(change_header, change=lambda value: value["embed.weight"].update(shape=[1 << 40, 1 << 40])),
-    "a pickle instead of weights": lambda folder: ((folder / "weights.safetensors").write_bytes(b"\x80\x04cos\nsystem\n(S'true'\ntR."), sign(folder)),
+    "a pickle instead of weights": write_pickle,
     "an import path as a name": partial(replace_stage, node={"stage": "os:system", "options": {"command": "true"}}),
     "a part that reads files": partial(replace_stage, node={"source": "csv", "options": {"file": "/etc/passwd"}}),
     "a tokenizer that is trained": partial(replace_stage, node={"tokenizer": "words", "options": {"texts": ["a"]}}),
