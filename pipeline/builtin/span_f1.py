@@ -200,10 +200,10 @@ class _Spans:
         row = torch.cat([edge - 2, rows, edge - 2])
         is_new_type = (before_types != after_types) | (row[1:] != row[:-1])
         is_span, was_span = after != _OUTSIDE, before != _OUTSIDE
-        # A span begins at B and S, after E, S and O, and where the type changes; the one before it ends there.
+        # A span begins at B and S, after E and S, and where the type changes, as at O; the one before it ends there.
         closes = (after == _BEGIN) | (after == _SINGLE) | (before == _END) | (before == _SINGLE)
-        begins = is_span & (closes | ~was_span | is_new_type)
-        ends = was_span & (closes | ~is_span | is_new_type)
+        begins = is_span & (closes | is_new_type)
+        ends = was_span & (closes | is_new_type)
         # The end of the span of each step is the next one at or after it: a minimum from the end backwards.
         places = torch.arange(len(classes), device=classes.device)
         next_ends = torch.where(ends[1:], places, len(classes)).flip(0).cummin(0).values.flip(0)

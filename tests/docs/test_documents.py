@@ -26,6 +26,7 @@ PUBLIC = [
     "pipeline.loading",
     "pipeline.sources",
     "pipeline.testing",
+    "pipeline.training",
     "pipeline.training.adapters",
     "pipeline.training.lightning",
     "pipeline.training.scikit_learn",

@@ -15,7 +15,7 @@ from support.needs import needs
 from support.untyped import as_any, to_list
 
 TARGETS = [0, 2, IGNORED, 1, 1, 2]
-BEST = [0, 1, 0, 1, 2, 2]
+BEST = [0, 1, 0, 1, 2, 1]
 NAMES = ["a", "b", "c", "unused"]
 
 
