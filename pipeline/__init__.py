@@ -19,8 +19,8 @@ from pipeline.forecast.forecast import plan
 from pipeline.inference.attention_weights import AttentionWeights
 from pipeline.inference.column_predictor import ColumnPredictor
 from pipeline.inference.column_tokenizer import ColumnTokenizer
-from pipeline.inference.generate import Generation
-from pipeline.inference.step import StepCarry
+from pipeline.inference.generation.generate import Generation
+from pipeline.inference.generation.step import StepCarry
 from pipeline.labels import Labels, Target
 from pipeline.models import classifier, language_model, matcher, tagger
 from pipeline.parts.attention import Attention

@@ -37,9 +37,10 @@ if TYPE_CHECKING:
     from pipeline.export.options import ExportOptions
     from pipeline.export.write import Exported
     from pipeline.inference.attention_weights import AttentionWeights
-    from pipeline.inference.generate import Generation
-    from pipeline.inference.generate_options import GenerateOptions
-    from pipeline.inference.step import StepCarry
+    from pipeline.inference.files import FileOutputOptions, WrittenFile
+    from pipeline.inference.generation.generate import Generation
+    from pipeline.inference.generation.options import GenerateOptions
+    from pipeline.inference.generation.step import StepCarry
     from pipeline.summary.inspection import Inspection
     from pipeline.summary.summary import Summary
     from pipeline.training.evaluation import Evaluation
@@ -184,7 +185,7 @@ class Chain(_ChainBase, ModuleStage[I_contra, O_co], border=False):
             >>> scores.values.shape, carry.steps.tolist()
             (torch.Size([2, 9]), [2, 2])
         """
-        from pipeline.inference.step import evaluating, run_steps  # noqa: PLC0415 - as in `_summarize`
+        from pipeline.inference.generation.step import evaluating, run_steps  # noqa: PLC0415 - as in `_summarize`
 
         with evaluating(self):
             return run_steps(self.stages, value, carry)
@@ -318,7 +319,7 @@ class StreamChain(_ChainBase, Stream[I_contra, O_co], border=False):
             >>> prediction.step, prediction.label in ("on", "off")
             (1, True)
         """
-        from pipeline.inference.step_row import step_row  # noqa: PLC0415 - as in `_summarize`
+        from pipeline.inference.generation.step_row import step_row  # noqa: PLC0415 - as in `_summarize`
 
         return step_row(self, token, carry)
 
@@ -463,10 +464,55 @@ class StreamChain(_ChainBase, Stream[I_contra, O_co], border=False):
             >>> len(texts), all(len(text.split()) <= 5 for text in texts)
             (2, True)
         """
-        from pipeline.inference.generate import generate  # noqa: PLC0415 - as in `_summarize`
+        from pipeline.inference.generation.generate import generate  # noqa: PLC0415 - as in `_summarize`
 
         found = generate(self, prompts, **options)
         return found if scores else (each.output for each in found)
+
+    def predict_file(
+        self: "StreamChain[A, Predictions[R, D]]",
+        source: Iterable[A],
+        output: "str | PathLike[str]",
+        **options: "Unpack[FileOutputOptions]",
+    ) -> "WrittenFile":
+        r"""Predict all records of a source, and write them to a file with their predictions.
+
+        All columns of a file are kept, and `prediction` and `probability` are added; of other sources, and of parts of
+        files, the input and the target are kept. Several classes of a row, or one per word, are lists, with a
+        probability for each. With several heads, the columns have the names of the heads at their end. CoNLL-U gets the
+        predictions in one of its columns. Malformed records are treated as the source says (`on_bad_record`): skipped
+        ones are not in the output.
+
+        Records are read, predicted and written some thousand at a time, to a file beside the output (`OUTPUT.partial`),
+        which is moved to its place when it is complete. The same call continues an interrupted run; its result is that
+        of an uninterrupted run.
+
+        Args:
+            source: a source, or a list of inputs.
+            output: the file to write: .csv, .jsonl, .parquet (needs the extra `arrow`) or .conllu. An older file is
+                replaced at the end.
+            options: see `FileOutputOptions`.
+
+        Raises:
+            OptionError: if the output has no known suffix, is the input, or is unfinished and of another model.
+            RecordError: if a record is malformed, or does not fit the format.
+            SourceError: if a file cannot be read or written, or the input differs from that of the interrupted run.
+
+        Example:
+            >>> import pathlib
+            >>> from pipeline import Bucket, Labels, Pad, Tokenize, classifier
+            >>> from pipeline.sources import Csv
+            >>> folder = pathlib.Path(getfixture("tmp_path"))
+            >>> _ = (folder / "new.csv").write_text("id,text\n7,a fine film\n8,dull\n")
+            >>> tokenize, labels = Tokenize.train(["a fine dull film"]), Labels(["bad", "good"])
+            >>> pipe = tokenize >> Bucket(rows=8) >> Pad() >> classifier(tokenize.vocab_size, labels)
+            >>> written = pipe.predict_file(Csv(folder / "new.csv"), folder / "out.csv")
+            >>> written.rows, (folder / "out.csv").read_text().splitlines()[0]
+            (2, 'id,text,prediction,probability')
+        """
+        from pipeline.inference.files import predict_file  # noqa: PLC0415 - as in `_summarize`
+
+        return predict_file(self, source, output, **options)
 
     def vectors(self, inputs: Iterable[I_contra]) -> Iterator[Tensor]:
         """Yield the vector of each input, in the order of the inputs, lazily: the output of the last pooling.

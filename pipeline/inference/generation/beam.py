@@ -9,10 +9,10 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from pipeline.data.tensors import to_floats, to_ints
-from pipeline.inference.drawn import Drawn, reject_nan
-from pipeline.inference.sampling import LOWEST, widen
-from pipeline.inference.step import StepCarry
-from pipeline.inference.token_steps import TokenSteps
+from pipeline.inference.generation.drawn_row import Drawn, reject_nan
+from pipeline.inference.generation.sampling import LOWEST, widen
+from pipeline.inference.generation.step import StepCarry
+from pipeline.inference.generation.token_steps import TokenSteps
 
 
 @final

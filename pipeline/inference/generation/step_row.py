@@ -12,8 +12,8 @@ from pipeline.data.kinds import Ids, Kind, Vectors
 from pipeline.data.predictions import StepPrediction
 from pipeline.data.scores import StepScores
 from pipeline.errors import CompositionError, ShapeError, ValuesError
-from pipeline.inference.split import SplitPipe
-from pipeline.inference.step import StepCarry, evaluating, run_steps
+from pipeline.inference.generation.split import SplitPipe
+from pipeline.inference.generation.step import StepCarry, evaluating, run_steps
 from pipeline.stages.input_stage import FromFeatures
 
 A = TypeVar("A")

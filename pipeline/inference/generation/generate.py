@@ -16,13 +16,13 @@ from pipeline.data.kinds import Ids
 from pipeline.data.rows import reject_single_text
 from pipeline.data.tensors import to_floats, to_ints
 from pipeline.errors import OptionError, TextError
-from pipeline.inference.beam import Beams, search_beams, select_rows
-from pipeline.inference.drawn import Drawn, reject_nan
-from pipeline.inference.generate_options import GenerateOptions, GenerateSettings
-from pipeline.inference.sampling import LOWEST, draw_numbers, draw_tokens, restrict_scores, widen
-from pipeline.inference.split import SplitPipe
-from pipeline.inference.step import evaluating
-from pipeline.inference.token_steps import TokenSteps
+from pipeline.inference.generation.beam import Beams, search_beams, select_rows
+from pipeline.inference.generation.drawn_row import Drawn, reject_nan
+from pipeline.inference.generation.options import GenerateOptions, GenerateSettings
+from pipeline.inference.generation.sampling import LOWEST, draw_numbers, draw_tokens, restrict_scores, widen
+from pipeline.inference.generation.split import SplitPipe
+from pipeline.inference.generation.step import evaluating
+from pipeline.inference.generation.token_steps import TokenSteps
 from pipeline.stages.input_stage import to_examples
 from pipeline.stages.tokenize import Tokenize, TokenizeWords
 

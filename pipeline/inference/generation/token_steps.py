@@ -18,8 +18,8 @@ from pipeline.data.scores import StepScores
 from pipeline.data.states import MaybeCausal, States, last_by_row
 from pipeline.data.tensors import to_tensor, to_tensors
 from pipeline.errors import CompositionError
-from pipeline.inference.split import SplitPipe
-from pipeline.inference.step import StepCarry, make_step_batch, run_steps
+from pipeline.inference.generation.split import SplitPipe
+from pipeline.inference.generation.step import StepCarry, make_step_batch, run_steps
 from pipeline.stages.heads import NextToken
 
 
