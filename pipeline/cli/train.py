@@ -107,8 +107,9 @@ def choose_model(options: argparse.Namespace) -> Model:
     Raises:
         OptionError: if it does not fit the file.
     """
-    suffix, model, words = get_suffix(options.file), options.model, options.words
-    has_words = suffix == ".conllu" or words is not None
+    suffix = get_suffix(options.file)
+    model: Model | None = options.model
+    has_words = suffix == ".conllu" or options.words is not None
     if model is None:
         model = "tagger" if has_words else "language_model" if suffix == ".txt" else "classifier"
     if (model == "tagger") != has_words:

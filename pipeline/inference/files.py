@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from os import PathLike
 from pathlib import Path
-from typing import IO, Any, Final, TypeVar, cast
+from typing import IO, Any, Final, TypedDict, TypeVar, cast
 
 import attrs
 
@@ -60,6 +60,23 @@ class WrittenFile:
         return f"wrote {self.rows:,} predictions to {self.path}{before}{skipped}"
 
 
+class FileOutputOptions(TypedDict, total=False):
+    """Options of `predict_file`.
+
+    Attributes:
+        column: the name of the column of predictions; that of the probabilities has `_probability` at its end. For
+            CoNLL-U, the column to write: the target column of the source by default.
+        resume: continue an interrupted run, True by default; False begins again.
+        chunk_size: the number of records that are predicted together, 4,096 by default.
+        progress: show the progress on standard error; by default on a terminal.
+    """
+
+    column: str | None
+    resume: bool
+    chunk_size: int
+    progress: bool | None
+
+
 def predict_file(
     pipe: StreamChain[A, Predictions[R, D]],
     source: Iterable[A],
@@ -70,46 +87,7 @@ def predict_file(
     chunk_size: int = _CHUNK,
     progress: bool | None = None,
 ) -> WrittenFile:
-    r"""Predict all records of a source, and write them to a file with their predictions.
-
-    All columns of a file are kept, and `prediction` and `probability` are added; of other sources, and of parts of
-    files, the input and the target are kept. Several classes of a row, or one per word, are lists, with a probability
-    for each. With several heads, the columns have the names of the heads at their end. CoNLL-U gets the predictions in
-    one of its columns. Malformed records are treated as the source says (`on_bad_record`): skipped ones are not in the
-    output.
-
-    Records are read, predicted and written some thousand at a time, to a file beside the output (`OUTPUT.partial`),
-    which is moved to its place when it is complete. The same call continues an interrupted run; its result is that of
-    an uninterrupted run.
-
-    Args:
-        pipe: the pipe.
-        source: a source, or a list of inputs.
-        output: the file to write: .csv, .jsonl, .parquet (needs the extra `arrow`) or .conllu. An older file is
-            replaced at the end.
-        column: the name of the column of predictions; that of the probabilities has `_probability` at its end. For
-            CoNLL-U, the column to write: the target column of the source by default.
-        resume: continue an interrupted run; False begins again.
-        chunk_size: the number of records that are predicted together.
-        progress: show the progress on standard error; None shows it on a terminal.
-
-    Raises:
-        OptionError: if the output has no known suffix, is the input, or is unfinished and of another model.
-        RecordError: if a record is malformed, or does not fit the format.
-        SourceError: if a file cannot be read or written, or the input differs from that of the interrupted run.
-
-    Example:
-        >>> import pathlib
-        >>> from pipeline import Bucket, Labels, Pad, Tokenize, classifier
-        >>> from pipeline.sources import Csv
-        >>> folder = pathlib.Path(getfixture("tmp_path"))
-        >>> _ = (folder / "new.csv").write_text("id,text\n7,a fine film\n8,dull\n")
-        >>> tokenize, labels = Tokenize.train(["a fine dull film"]), Labels(["bad", "good"])
-        >>> pipe = tokenize >> Bucket(rows=8) >> Pad() >> classifier(tokenize.vocab_size, labels)
-        >>> written = predict_file(pipe, Csv(folder / "new.csv"), folder / "out.csv")
-        >>> written.rows, (folder / "out.csv").read_text().splitlines()[0]
-        (2, 'id,text,prediction,probability')
-    """
+    """Predict all records of a source, and write them to a file; see `StreamChain.predict_file`."""
     records = cast("Source[Any]", source) if isinstance(source, Source) else Records(source)
     check_int("chunk_size", chunk_size, minimum=1)
     path = Path(output)

@@ -140,7 +140,8 @@ def _list_fields(value: object) -> Sequence[str]:
     """Return the names of the fields of an object of an attrs class or a dataclass; empty for other objects."""
     if dataclasses.is_dataclass(value):
         return [field.name for field in dataclasses.fields(value)]
-    return [field.name for field in attrs.fields(type(value))] if attrs.has(type(value)) else []
+    cls: type[object] = type(value)
+    return [field.name for field in attrs.fields(cls)] if attrs.has(cls) else []
 
 
 def check_plain(value: object) -> Plain:

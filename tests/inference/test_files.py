@@ -131,7 +131,7 @@ def test_csv_keeps_all_columns_and_adds_the_prediction_of_each_row_alone(tmp_pat
 
 def test_json_lines_keep_fields_that_only_some_records_have(tmp_path: Path) -> None:
     """Fields may be of any type."""
-    records = [{"text": "dull", "meta": {"a": [1, None]}}, {"ü": 2.5, "text": "a fine film"}]
+    records: list[dict[str, Any]] = [{"text": "dull", "meta": {"a": [1, None]}}, {"ü": 2.5, "text": "a fine film"}]
     (tmp_path / "in.jsonl").write_text("\n\n".join(map(json.dumps, records)) + "\n")
     pipe = make_classifier()
     predict_file(pipe, JsonLines(tmp_path / "in.jsonl"), tmp_path / "out.jsonl")

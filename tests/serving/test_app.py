@@ -248,7 +248,7 @@ def test_a_full_queue_is_answered_with_503_and_the_time_to_wait() -> None:
 def _hold(app: App, may_run: threading.Event) -> None:
     """Let the model of an application wait."""
     gatherer: Any = app.service.gatherer
-    predict_now = gatherer._predict
+    predict_now: Callable[..., Iterable[object]] = gatherer._predict
 
     def wait(inputs: Any, scores: bool) -> Iterable[object]:
         assert may_run.wait(20)
