@@ -167,6 +167,26 @@ class History(ShownAsTable):
             Path(file).write_text(stream.getvalue(), encoding="utf-8")
         return stream.getvalue()
 
+    def describe(self) -> dict[str, str]:
+        """Return data sizes and results by name, as text for a model card.
+
+        Example:
+            >>> epochs = [Epoch(n, 10, 10 * n, 80, 1 / n, 0.5, {"accuracy": n / 4}, 0.1, 400, 0.1, 1) for n in (1, 2)]
+            >>> History(epochs, monitor=Monitor("accuracy", higher_is_better=True)).describe()
+            {'rows': '80', 'epochs': '2, of which 2 is the best by accuracy', 'train loss': '0.5000', ...}
+        """
+        if not self.epochs:
+            return {}
+        best = self.best
+        is_chosen = best.valid_loss is not None
+        chosen = f", of which {best.number} is the best by {self.monitor.name}" if is_chosen else ""
+        numbers = {"train loss": best.train_loss, "valid loss": best.valid_loss, **best.metrics}
+        return {
+            "rows": f"{best.rows:,}",
+            "epochs": f"{len(self.epochs)}{chosen}",
+            **{name: format_value(name, number) for name, number in numbers.items() if number is not None},
+        }
+
     def plot(self, file: str | os.PathLike[str]) -> Path:
         """Draw the learning curve: the losses, and below them the metrics. Needs the extra `plots`.
 

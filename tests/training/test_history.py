@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 import pytest
 
+from pipeline import Bucket, Example, FromIds, Pad, classifier
 from pipeline.errors import OptionError
 from pipeline.training.history import Epoch, History
 from pipeline.training.metrics import Monitor
@@ -70,6 +71,18 @@ def test_print_shows_a_table_with_the_best_epoch_and_the_notes() -> None:
     assert lines[-1] == "a note"
     assert "valid" not in str(History([attrs.evolve(FIRST, valid_loss=None, metrics={})]))
     assert str(History([]))
+
+
+def test_a_model_card_has_the_sizes_and_results_of_training(tmp_path: Path) -> None:
+    """Those of the best epoch, whose weights are saved; nothing before the first epoch."""
+    assert make_history([]).describe() == {}
+    found = make_history([(0.6, 0.7), (0.8, 0.5)], monitor=ACCURACY).describe()
+    assert found["epochs"] == "2, of which 1 is the best by accuracy"
+    assert (found["valid loss"], found["accuracy"]) == ("0.6000", "0.7000")
+    pipe = FromIds() >> Bucket(rows=4) >> Pad() >> classifier(9, 2, hidden_size=4)
+    pipe.fit([Example([2, 3], target=0), Example([4], target=1)] * 4, epochs=1, progress=False)
+    pipe.save(tmp_path / "saved")
+    assert "| rows | 8 |\n| epochs | 1 |" in (tmp_path / "saved" / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_history_returns_from_its_dictionary() -> None:
