@@ -19,8 +19,9 @@ from pipeline.training.batches import Epochs, SplitPipe, make_training_data
 from pipeline.training.carry import CarriedStates, find_carrying_stage
 from pipeline.training.loop import Model
 from pipeline.training.losses import Loss
+from pipeline.training.optimizers import group_parameters
 
-__all__ = ["LossOptions", "ModelWithLoss", "make_loader"]
+__all__ = ["LossOptions", "ModelWithLoss", "group_parameters", "make_loader"]
 
 A = TypeVar("A")
 
