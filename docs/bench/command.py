@@ -23,6 +23,7 @@ from bench.measurements.generate import GENERATE
 from bench.measurements.packing import PACKING
 from bench.measurements.precompute import PRECOMPUTE
 from bench.measurements.saving import SAVING
+from bench.measurements.serve import SERVE
 from bench.record.measurement import Extent, Measurement, ReportTable
 from bench.record.record import Record, Result, inspect_machine
 from bench.record.targets import tabulate_targets
@@ -36,8 +37,10 @@ MEASUREMENTS: Final[Mapping[str, Measurement]] = {
         ATTEND,
         EPOCH,
         FIELDS,
+        FIT_MEASUREMENT,
         GENERATE,
         PACKING,
+        SERVE,
         CHECKS,
         SAVING,
         batch.BATCH,
