@@ -37,9 +37,9 @@ def test_the_style_of_the_user_changes_nothing(tmp_path: Path) -> None:
     """A dark style would write white on white; it is in force again afterwards."""
     matplotlib: Any = import_module("matplotlib")
     first = draw(tmp_path / "picture.svg").read_bytes()
-    with matplotlib.rc_context({"text.color": "white", "axes.labelcolor": "white", "font.size": 30}):
+    with matplotlib.rc_context({"xtick.color": "white", "axes.edgecolor": "white", "axes.facecolor": "black"}):
         assert draw(tmp_path / "picture.svg").read_bytes() == first
-        assert matplotlib.rcParams["text.color"] == "white"
+        assert matplotlib.rcParams["xtick.color"] == "white"
 
 
 @needs("matplotlib")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from pipeline.builtin.class_metrics import has_class_scores
-from pipeline.builtin.perplexity import get_sum_type
+from pipeline.builtin.perplexity import Perplexity, get_sum_type
 from pipeline.builtin.span_f1 import SpanF1
 from pipeline.core.chain import StreamChain, join
 from pipeline.core.contexts import temporary_mode
@@ -157,8 +157,10 @@ class Totals:
         if is_joint(predictions):
             parts, self.head_weights = predictions.parts, predictions.weights
         loss = Loss(heads=[*parts] if "" not in parts else ())
-        _, losses = loss.compute(predictions)
-        for name, weight in loss.weigh(metadata).items():
+        # Perplexity sums the loss too, and over a vocabulary a second time would take half as long as the model.
+        has_loss = "" in parts and self._find_perplexity() is not None
+        losses: Mapping[str, Tensor] = {} if has_loss else loss.compute(predictions)[1]
+        for name, weight in loss.weigh(metadata).items() if losses else ():
             # In float64, since many batches are added.
             total = losses[name].detach().to(get_sum_type(losses[name].device)) * weight
             self.losses[name] = _add(self.losses.get(name), (total, weight))
@@ -167,6 +169,9 @@ class Totals:
         for name, part in parts.items():
             if has_class_scores(part) and name not in self._without_confusion and len(part.names) <= MOST_CLASSES:
                 self.confusions.setdefault(name, ConfusionCounter(part.names)).add(part)
+
+    def _find_perplexity(self) -> Perplexity | None:
+        return next((metric for metric in self.metrics.metrics.values() if isinstance(metric, Perplexity)), None)
 
     def merge(self, other: "Totals") -> None:
         """Add the sums of another part of the data."""
@@ -193,6 +198,9 @@ class Totals:
             raise TargetError(msg, rows=self.rows)
         mean = MeanLoss(self.head_weights)
         sums = {name: (float(total), float(weight)) for name, (total, weight) in self.losses.items()}
+        perplexity = self._find_perplexity()
+        if not sums and perplexity is not None and perplexity.sums is not None and perplexity.targets is not None:
+            sums[""] = (float(perplexity.sums[0]), float(perplexity.targets))
         mean.add({name: sums[name][0] for name in sums}, {name: sums[name][1] for name in sums})
         spans = {
             name.rpartition(".")[0]: [ClassResult(kind, *counts) for kind, counts in metric.counts_by_type().items()]

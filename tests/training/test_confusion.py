@@ -59,7 +59,7 @@ def test_shares_are_of_targets_predictions_or_all() -> None:
 def test_results_of_classes_follow_from_the_counts() -> None:
     """Undefined shares are NaN, and None in JSON."""
     a, b, c = Confusion(torch.tensor([[3, 1, 0], [0, 4, 0], [0, 0, 0]]), ["a", "b", "c"]).classes()
-    assert (a.precision, a.recall, a.f1) == (1.0, 0.75, pytest.approx(6 / 7))
+    assert [a.precision, a.recall, a.f1] == pytest.approx([1.0, 0.75, 6 / 7])
     assert b == ClassResult("b", targets=4, predicted=5, correct=4)
     assert all(map(math.isnan, (c.precision, c.recall, c.f1)))
     assert c.to_dict() == {
@@ -92,10 +92,10 @@ def test_scores_without_targets_are_rejected() -> None:
 def test_a_matrix_of_any_size_is_drawn(tmp_path: Path, classes: int) -> None:
     """Names may look like mathematics, or be long; with many classes only some are labelled."""
     counts = torch.arange(classes**2).reshape(classes, classes)
-    path = Confusion(counts, [f"$x_{number}^{{ {'long' * 9}" for number in range(classes)]).plot(tmp_path / "c.png")
+    path = Confusion(counts, [f"$x^{{$ {number} {'long' * 9}" for number in range(classes)]).plot(tmp_path / "c.png")
     first = path.read_bytes()
     assert first.startswith(b"\x89PNG")
-    Confusion(counts, [f"$x_{number}^{{ {'long' * 9}" for number in range(classes)]).plot(path)
+    Confusion(counts, [f"$x^{{$ {number} {'long' * 9}" for number in range(classes)]).plot(path)
     assert path.read_bytes() == first
     assert list(tmp_path.iterdir()) == [path]
 
