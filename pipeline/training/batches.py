@@ -1,9 +1,11 @@
 """The batches of an epoch: from the data stages of a pipe, with a state that a checkpoint can keep."""
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar, cast, final
 
 import attrs
+import torch
 from torch import nn
 
 from pipeline.batching.automatic import DEFAULT_STEPS, FEWEST_BATCHES, choose_budget
@@ -19,6 +21,7 @@ from pipeline.data.report import Report
 from pipeline.data.rows import Row
 from pipeline.errors import CompositionError, OptionError
 from pipeline.loading.loader import Loader
+from pipeline.loading.ranks import get_rank_and_world_size
 from pipeline.loading.records import Indexable
 from pipeline.loading.rows import RowDataset
 from pipeline.loading.sampler import PlannedBatches
@@ -28,13 +31,18 @@ from pipeline.sources.source import Source
 from pipeline.sources.tokenized import lengths_of
 from pipeline.stages.bptt_windows import BPTTWindows
 from pipeline.stages.bucket import Bucket
+from pipeline.stages.embed import Embed
 from pipeline.stages.input_stage import InputStage
 from pipeline.stages.resumable import Resumable
+from pipeline.training.cached_rows import cache_rows
 
 A = TypeVar("A")
 
 FEW_BATCHES: Final = 50
 """The number of batches per epoch below which `fit` advises a smaller budget."""
+
+_BYTES_PER_OUTPUT: Final = 16
+"""Bytes of an output in float32, of its gradient, and of two intermediate results of a softmax or of gates."""
 
 AnyBatch = Batch[Kind]
 
@@ -129,7 +137,7 @@ def make_training_data(
     *,
     seed: int | None = None,
     num_workers: int = 0,
-    max_padded_steps: int = DEFAULT_STEPS,
+    max_padded_steps: int | None = None,
     pin_memory: bool = False,
 ) -> TrainingData:
     """Make the batches of a pipe's data stages, by the best of three ways that these stages allow.
@@ -146,11 +154,12 @@ def make_training_data(
         examples: the records.
         seed: the seed of the order; by default that of `Bucket`.
         num_workers: the number of processes that make batches.
-        max_padded_steps: the largest budget for a `Bucket` without limits.
+        max_padded_steps: the largest budget for a `Bucket` without limits; by default as the memory allows.
         pin_memory: put batches into page-locked memory.
 
     Raises:
         OptionError: if the stages do not support workers.
+        CompositionError: if there are several ranks, but the stages cannot share rows among them.
         PipelineError: as the stages.
     """
     before, after = _split_at_stream(split)
@@ -170,7 +179,7 @@ def make_training_data(
             cast("Indexable[Any]", examples),
             seed,
             {"num_workers": num_workers, "pin_memory": pin_memory, "persistent_workers": num_workers > 0},
-            max_padded_steps,
+            limit_by_memory(split.model) if max_padded_steps is None else max_padded_steps,
         )
         if data is not None:
             return data
@@ -185,10 +194,56 @@ def make_training_data(
             raise OptionError(msg, num_workers=num_workers)
         loader = StreamLoader(StreamDataset(examples, chain), num_workers=num_workers, pin_memory=pin_memory)
         return TrainingData(cast("Epochs", loader), None)
+    if get_rank_and_world_size(None, None)[1] > 1:
+        msg = (
+            "several ranks need a pipe with one Bucket or BPTTWindows, which shares its rows among them, and no other "
+            f"stream, but it has {', '.join(type(stage).__name__ for _, stage in split.data)}; use Bucket alone."
+        )
+        raise CompositionError(msg)
     if num_workers:
         msg = f"num_workers must be 0 without one Bucket or BPTTWindows in the pipe, got {num_workers}; leave it out."
         raise OptionError(msg, num_workers=num_workers)
     return TrainingData(_ChainEpochs(chain, examples), None)
+
+
+def limit_by_memory(model: Sequence[NumberedStage], *, memory: int | None = None) -> int:
+    """Return the largest budget of padded steps that is chosen for a model, at most the default.
+
+    A training step keeps outputs for the backward pass: per step of a row about as many numbers as all matrices have
+    rows. They should fit into an eighth of the memory of the machine, or of the GPU. This matters for heads with very
+    many classes, such as the tokens of a language model. The free memory would be a better limit, but two runs should
+    have the same batches.
+
+    Args:
+        model: the stages with weights.
+        memory: the bytes of the device; by default they are looked up.
+
+    Example:
+        >>> from pipeline import language_model
+        >>> stages = list(enumerate(language_model(100_000).stages.values(), start=4))
+        >>> limit_by_memory(stages, memory=2**33), limit_by_memory(stages, memory=2**37)
+        (663, 4096)
+    """
+    weights = {id(each): each for _, stage in model if isinstance(stage, nn.Module) for each in stage.parameters()}
+    # The rows of an embedding are ids, of which a step has one.
+    outputs = sum(weight.shape[0] for weight in weights.values() if weight.ndim == 2)
+    outputs -= sum(len(stage.weight) for _, stage in model if isinstance(stage, Embed) and id(stage.weight) in weights)
+    if memory is None:
+        device = next((weight.device for weight in weights.values()), torch.device("cpu"))
+        memory = _find_memory(device)
+    return max(min(memory // 8 // (_BYTES_PER_OUTPUT * max(outputs, 1)), DEFAULT_STEPS), 1)
+
+
+def _find_memory(device: torch.device) -> int:
+    """Return the memory of a device in bytes; a large number if it is not known."""
+    if device.type == "cuda":
+        # Typed by hand: torch leaves the type open.
+        properties: object = getattr(torch.cuda, "get_device_properties")(device)  # noqa: B009
+        return int(getattr(properties, "total_memory", 1 << 50))
+    names = getattr(os, "sysconf_names", {})
+    if "SC_PHYS_PAGES" not in names:
+        return 1 << 50
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def count_batches(split: SplitPipe, examples: Iterable[Any]) -> int | None:
@@ -237,13 +292,16 @@ def _plan_batches(
     options: Mapping[str, Any],
     max_padded_steps: int,
 ) -> TrainingData | None:
-    lengths = lengths_of(cast("Iterable[Any]", examples), input_stage)
+    # Workers make rows beside the training, and would each get a copy of those in memory.
+    cached = None if options["num_workers"] else cache_rows(cast("Iterable[Any]", examples), input_stage)
+    lengths = lengths_of(cast("Iterable[Any]", examples), input_stage) if cached is None else cached.lengths
     policy = bucket.choose_policy(lengths, max_padded_steps=max_padded_steps)
     if policy.too_long == "truncate" and lengths.ndim > 1:
         # Only the bucket itself knows which side to truncate.
         return None
     planned = PlannedBatches(lengths, policy, seed=_choose_seed(bucket, seed), uneven=bucket.uneven)
-    loader = Loader(RowDataset(examples, input_stage), planned, _Collate(after), **options)
+    rows = RowDataset(examples, input_stage) if cached is None else cached
+    loader = Loader(rows, planned, _Collate(after), **options)
     batches = len(loader)
     notes: list[str] = []
     if bucket.automatic and isinstance(policy, Budget):

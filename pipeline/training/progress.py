@@ -14,7 +14,7 @@ from pipeline.data.report import Report
 from pipeline.text import escape_control_characters
 from pipeline.training.history import Epoch, format_value
 
-_REFRESH: Final = 0.2
+_REFRESH: Final = 0.5
 """Seconds between two refreshes of the bar, which take about a millisecond each."""
 
 
