@@ -169,7 +169,8 @@ def _make_batch(module: nn.Module, rows: int, steps: int, device: torch.device) 
             "begin it with Pack(), or set input_size in its first stage."
         )
         raise OptionError(msg)
-    return _draw(sample, _get_vocab_size(module), device)
+    drawn: Padded[Kind] = _draw(sample, _get_vocab_size(module), device)
+    return drawn
 
 
 def _draw(sample: Any, vocab_size: int, device: torch.device) -> Any:  # noqa: ANN401 - a batch in the layout of the sample

@@ -17,6 +17,7 @@ from pipeline import (
     Pooled,
     Scores,
     States,
+    StepCarry,
     StepScores,
     Values,
     Vectors,
@@ -183,9 +184,12 @@ def test_an_invalid_field_raises(cls: type, field: str) -> None:
 
 
 def test_all_fields_are_tested() -> None:
-    """The table above has every field of every public data class with shapes; `Joint` holds those of its heads."""
+    """The table above has every field of every public data class with shapes that users make.
+
+    `Joint` holds those of its heads, and a `StepCarry` what stages remember.
+    """
     public = [value for value in vars(pipeline).values() if attrs.has(value) and hasattr(value, "to")]
-    assert {*public, BatchMetadata} - {Joint} == set(DATA_CLASSES)
+    assert {*public, BatchMetadata} - {Joint, StepCarry} == set(DATA_CLASSES)
     assert {(cls, field.name) for cls in DATA_CLASSES for field in attrs.fields(cls)} == set(FIELDS)
 
 

@@ -230,11 +230,13 @@ def _move(carry: StepCarry) -> StepCarry:
 
 
 def _map_to_copies(carry: StepCarry) -> StepCarry:
-    return as_any(pytree.tree_map(torch.clone, carry))
+    copied: StepCarry = as_any(pytree.tree_map(torch.clone, carry))
+    return copied
 
 
 def _map_to_same(carry: StepCarry) -> StepCarry:
-    return as_any(pytree.tree_map(as_any, carry))
+    same: StepCarry = as_any(pytree.tree_map(as_any, carry))
+    return same
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, _pickle, _move, _map_to_copies, _map_to_same])
