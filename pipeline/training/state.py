@@ -47,8 +47,8 @@ def split_tensors(value: object, tensors: dict[str, Tensor], path: str = "state"
             return dict(cast("list[tuple[str, Any]]", converted))
         return {"$pairs": [[split_tensors(key, tensors, path), each] for key, each in converted]}
     if isinstance(value, list | tuple | deque):
-        items = cast("list[object]", value)
-        converted = [split_tensors(each, tensors, f"{path}.{index}") for index, each in enumerate(items)]
+        sequence = cast("list[object]", value)
+        converted = [split_tensors(each, tensors, f"{path}.{index}") for index, each in enumerate(sequence)]
         return converted if isinstance(value, list) else {"$tuple": converted}
     if isinstance(value, np.generic):
         return split_tensors(cast("object", value.item()), tensors, path)
@@ -69,11 +69,12 @@ def join_tensors(value: Any, tensors: Mapping[str, Tensor]) -> Any:  # noqa: ANN
     Raises:
         LoadError: if a tensor is missing.
     """
-    if isinstance(value, list):
-        return [join_tensors(each, tensors) for each in cast("list[Any]", value)]
-    if not isinstance(value, dict):
-        return value
-    match cast("dict[str, Any]", value):
+    given: object = value
+    if isinstance(given, list):
+        return [join_tensors(each, tensors) for each in cast("list[object]", given)]
+    if not isinstance(given, dict):
+        return given
+    match cast("dict[str, Any]", given):
         case {"$tensor": path, **rest} if not rest:
             if path not in tensors:
                 msg = f"the checkpoint lacks the tensor {path!r}; use another one."
