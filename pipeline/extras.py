@@ -65,6 +65,8 @@ def find_base(module: str, name: str, *, extra: str, why: str) -> type:
             def __new__(cls, *_: object, **__: object) -> Self:
                 raise missing
 
+        # So the reference shows the base that the class has where the package is installed.
+        Missing.__name__ = Missing.__qualname__ = name
         return Missing
     return found
 

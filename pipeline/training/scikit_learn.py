@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 else:
     BaseEstimator, ClassifierMixin, RegressorMixin = (
-        find_base("sklearn.base", name, extra=_EXTRA, why="PipeClassifier and PipeRegressor")
+        find_base("sklearn.base", name, extra=_EXTRA, why="an estimator")
         for name in ("BaseEstimator", "ClassifierMixin", "RegressorMixin")
     )
 
