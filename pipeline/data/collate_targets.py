@@ -58,7 +58,8 @@ def collate_targets(rows: RowTargets, kind: Targets | None, missing: MissingTarg
     # Fast path: plain ids and names are not missing, apart from the empty name.
     if not set(map(type, targets)) <= {int, str} or "" in targets:
         is_given = [not _is_missing(target, labels) for target in targets]
-        if not any(is_given) and missing == "raise":
+        # Not a batch of fillers alone: a rank that ran out of rows has one beside the targets of other ranks.
+        if not any(is_given) and missing == "raise" and set(rows.row_ids) != {FILLER}:
             return None
         lacking = (row for row, given in enumerate(is_given) if not given and rows.row_ids[row] != FILLER)
         if missing == "raise" and (row := next(lacking, None)) is not None:
@@ -94,7 +95,7 @@ def collate_named_targets(rows: RowTargets, kinds: NamedTargets, missing: Missin
     if missing == "raise":
         real = [row for row, row_id in enumerate(rows.row_ids) if row_id != FILLER]
         lacking = [row for row in real if is_missing(rows.targets[row])]
-        if len(lacking) == len(real):
+        if real and len(lacking) == len(real):
             return None
         if lacking:
             raise _make_missing_error(rows, lacking[0])

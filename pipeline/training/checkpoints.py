@@ -106,6 +106,12 @@ class Checkpoints(Watcher):
             LoadError: if the checkpoint is damaged.
             FolderError: if it cannot be read.
         """
+        # Rank 0 reads for all: others may not have the folder, and all must continue from the same checkpoint.
+        content = training.ranks.share_from_first(lambda: self._read(resume))
+        if content is not None:
+            training.set_state(content)
+
+    def _read(self, resume: bool | str | os.PathLike[str]) -> Mapping[str, Any] | None:
         found = self.list_all()
         if resume is False:
             if found:
@@ -114,13 +120,13 @@ class Checkpoints(Watcher):
                     "or choose another folder."
                 )
                 raise OptionError(msg, folder=str(self.folder))
-            return
+            return None
         if resume is True and not found:
-            return
+            return None
         folder = found[-1] if resume is True else Path(resume)
         content = read_checkpoint(folder)
         self._fingerprint.check(content["fingerprint"], folder)
-        training.set_state(content["training"])
+        return cast("Mapping[str, Any]", content["training"])
 
     @override
     def after_optimizer_step(self, training: Training) -> None:
@@ -139,7 +145,11 @@ class Checkpoints(Watcher):
             FolderError: if the folder cannot be written.
         """
         path = self._make_path(training.optimizer_steps)
-        write_checkpoint(path, {"fingerprint": attrs.asdict(self._fingerprint), "training": training.get_state()})
+        # All ranks are in it, but only one writes.
+        state = training.get_state()
+        if not training.ranks.is_first:
+            return
+        write_checkpoint(path, {"fingerprint": attrs.asdict(self._fingerprint), "training": state})
         best = self._make_path(training.history.best.optimizer_steps) if len(training.history) else None
         for old in self.list_all()[: -self._keep]:
             if old != best:

@@ -11,6 +11,7 @@ from pipeline.core.chain import StreamChain
 from pipeline.core.contexts import preserve_random_state, temporary_mode
 from pipeline.errors import OptionError
 from pipeline.training.checkpoints import Checkpoints, Fingerprint
+from pipeline.training.distributed import Ranks, join_ranks
 from pipeline.training.history import History
 from pipeline.training.logs import CsvLog, TensorBoardLog
 from pipeline.training.loop import Training, Watcher
@@ -33,12 +34,26 @@ def fit(
         if isinstance(examples, Iterator):
             msg = f"{name} must be data that can be read in each epoch, got an iterator; pass a list or a source."
             raise OptionError(msg)
-    if settings.device is not None:
-        pipe.to(settings.device)
+    with join_ranks(settings.device) as ranks:
+        device = ranks.device or settings.device
+        if device is not None:
+            pipe.to(device)
+        return _fit_on_rank(pipe, train, valid, settings, ranks)
+
+
+def _fit_on_rank(
+    pipe: StreamChain[Any, Any],
+    train: Iterable[object],
+    valid: Iterable[object] | None,
+    settings: Settings,
+    ranks: Ranks,
+) -> History:
     with preserve_random_state(), temporary_mode(pipe, training=True), torch.enable_grad():
-        seed_generators(settings.seed or 0)
-        with make_reporter(settings.progress) as reporter, _open_logs(settings) as logs:
-            training = Training(pipe, train, valid, settings, reporter)
+        # Each rank has its own dropout.
+        seed_generators((settings.seed or 0) + ranks.rank)
+        shown = settings.progress if ranks.is_first else False
+        with make_reporter(shown) as reporter, _open_logs(settings, ranks) as logs:
+            training = Training(pipe, train, valid, settings, reporter, ranks)
             watchers: list[Watcher] = [*logs]
             if settings.checkpoints is not None:
                 fingerprint = Fingerprint.of(settings.fingerprint(), pipe, train, valid)
@@ -51,7 +66,10 @@ def fit(
 
 
 @contextmanager
-def _open_logs(settings: Settings) -> Generator[list[Watcher]]:
+def _open_logs(settings: Settings, ranks: Ranks) -> Generator[list[Watcher]]:
+    if not ranks.is_first:
+        yield []
+        return
     logs: list[Watcher] = [] if settings.log_csv is None else [CsvLog(settings.log_csv)]
     if settings.log_tensorboard is None:
         yield logs

@@ -29,8 +29,10 @@ from pipeline.stages.input_stage import to_examples
 from pipeline.stages.several_heads import Heads
 from pipeline.training.advice import advise_precision, advise_threads, warn_of_missing_gradients
 from pipeline.training.averaging import WeightAverage
-from pipeline.training.batches import SplitPipe, count_batches, make_training_data
+from pipeline.training.batches import SplitPipe, count_batches, limit_by_memory, make_training_data
 from pipeline.training.carry import CarriedStates, find_carrying_stage
+from pipeline.training.distributed import Ranks, delay_synchronization
+from pipeline.training.evaluate import predict_with_targets
 from pipeline.training.history import Epoch, History
 from pipeline.training.losses import Loss, MeanLoss
 from pipeline.training.metrics import LOSS, choose_metrics
@@ -38,7 +40,13 @@ from pipeline.training.optimizers import make_optimizer
 from pipeline.training.options import Settings
 from pipeline.training.progress import Reporter
 from pipeline.training.schedules import make_schedule
-from pipeline.training.state import get_random_state, get_tensors, load_tensors, set_random_state
+from pipeline.training.state import get_random_state, get_tensors, load_tensors, seed_generators, set_random_state
+
+_OF_RANK: Final = ("carry", "data", "epoch", "random")
+"""What differs from rank to rank in the state of a training."""
+
+_SEED_STRIDE: Final = 1_000_003
+"""Above any number of ranks, so that seeds of two optimizer steps do not meet."""
 
 _LAG: Final = 32
 """On a GPU, the number of batches after which losses are read: reading one waits for all work before it."""
@@ -72,6 +80,9 @@ class Watcher:
         """See the training after an epoch, with its validation."""
 
 
+_ALONE: Final = Ranks()
+
+
 @final
 class Training:
     """A training with all its state.
@@ -82,6 +93,7 @@ class Training:
         valid: the examples to validate with; None for no validation.
         settings: the options of `fit`.
         reporter: shows the progress.
+        ranks: this process among those that train together.
     """
 
     def __init__(
@@ -91,8 +103,10 @@ class Training:
         valid: Iterable[object] | None,
         settings: Settings,
         reporter: Reporter,
+        ranks: Ranks = _ALONE,
     ) -> None:
         self.pipe: Final = pipe
+        self.ranks: Final = ranks
         self.settings: Final = settings
         self._train: Final = train
         self._valid: Final = valid
@@ -100,6 +114,8 @@ class Training:
         split = SplitPipe.of(pipe)
         self.carried: Final = _make_carried(split, reporter)
         self._model: Final = Model(split.model, self.carried)
+        # Before anything copies the weights: all ranks get those of rank 0 here.
+        self._wrapped: Final = ranks.wrap(self._model)
         self._weights: Final = [weight for weight in pipe.parameters() if weight.requires_grad]
         self._device: Final = next((weight.device for weight in pipe.parameters()), torch.device("cpu"))
         self._data: Final = make_training_data(
@@ -107,12 +123,17 @@ class Training:
             train,
             seed=settings.seed,
             num_workers=settings.num_workers,
+            # All ranks need the same budget, also on machines with unequal memory.
+            max_padded_steps=min(ranks.gather(limit_by_memory(split.model))),
             pin_memory=self._device.type == "cuda",
         )
         self._windows: Final = (
             None if split.windows is None else cast("Stream[Any, Any]", join(*(s for _, s in split.data)))
         )
         self.batches = self._data.batches
+        # The state of a planned loader describes its lengths, policy and seed.
+        facts = {**settings.fingerprint(), "plan": str(self._data.epochs.state_dict())}
+        ranks.check_equal({**facts, "number of batches": str(self.batches)})
         if self.batches is None and (settings.schedule != "constant" or 0 < settings.warmup < 1):
             self.batches = count_batches(split, train)
         head = split.model[-1][1]
@@ -156,7 +177,7 @@ class Training:
         """Return all that the rest of the training follows from: numbers, texts, tensors, and containers of them."""
         self._read_losses()
         schedule, average = self._schedule, self.average
-        return {
+        state: dict[str, Any] = {
             "optimizer_steps": self.optimizer_steps,
             "weights": get_tensors(self.pipe),
             "best": self.best,
@@ -169,9 +190,18 @@ class Training:
             "epoch": {"mean": self._mean.state_dict(), "done": attrs.asdict(self._done), "seconds": self._seconds},
             "random": get_random_state(),
         }
+        # Of a single rank, they are in its state itself.
+        own = {name: state[name] for name in _OF_RANK}
+        return state if self.ranks.world_size == 1 else {**state, "ranks": self.ranks.gather(own)}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state, with the same pipe, data and options."""
+        """Continue from a state, with the same pipe, data and options.
+
+        On another number of ranks, the rows that remain are shared anew, and the seeds follow from the step.
+        """
+        saved_ranks: Sequence[Mapping[str, Any]] = state.get("ranks") or [{name: state[name] for name in _OF_RANK}]
+        is_same = len(saved_ranks) == self.ranks.world_size
+        own = saved_ranks[self.ranks.rank if is_same else 0]
         load_tensors(self.pipe, state["weights"])
         self.optimizer_steps = state["optimizer_steps"]
         self.best = state["best"]
@@ -182,14 +212,21 @@ class Training:
             self.average.updates = state["average"]["updates"]
             for average, saved in zip(self.average.averages, state["average"]["averages"], strict=True):
                 average.copy_(saved)
-        if self.carried is not None and state["carry"] is not None:
-            self.carried.carry = tuple(each.to(self._device) for each in state["carry"])
-        self._data.epochs.load_state_dict(state["data"])
+        if self.carried is not None and own["carry"] is not None:
+            self.carried.carry = tuple(each.to(self._device) for each in own["carry"])
+        self._data.epochs.load_state_dict(own["data"])
         saved = History.from_dict(state["history"])
         self.history = attrs.evolve(saved, notes=self.history.notes, resumed=self.optimizer_steps)
-        self._mean.load_state_dict(state["epoch"]["mean"])
-        self._done, self._seconds = Report(**state["epoch"]["done"]), state["epoch"]["seconds"]
-        set_random_state(state["random"])
+        # What other ranks had done belongs to the epoch as well: to one rank, since the sums are added at its end.
+        counted = [own] if is_same else saved_ranks if self.ranks.is_first else []
+        self._seconds = own["epoch"]["seconds"]
+        for each in counted:
+            self._mean.merge(each["epoch"]["mean"])
+            self._done += Report(**each["epoch"]["done"])
+        if is_same:
+            set_random_state(own["random"])
+        else:
+            seed_generators((self.settings.seed or 0) + self.ranks.rank + _SEED_STRIDE * self.optimizer_steps)
 
     def _start_epoch(self) -> None:
         self._mean = MeanLoss(self._head_weights)
@@ -212,13 +249,14 @@ class Training:
             for watcher in watchers:
                 watcher.after_optimizer_step(self)
         self._read_losses()
+        self._merge_ranks()
         if not self._done.batches:
             msg = "train must have at least one row, got none; check the file and its filters."
             raise OptionError(msg)
         trained = self._seconds
         with self.average.applied() if self.average is not None else nullcontext():
             valid_loss, metrics = self._validate()
-            epoch = Epoch(
+            own = Epoch(
                 number=number,
                 batches=self._done.batches,
                 optimizer_steps=self.optimizer_steps,
@@ -231,17 +269,29 @@ class Training:
                 padded=self._done.wasted,
                 seconds=time.perf_counter() - start,
             )
-            self._finish_epoch(epoch)
+            # One record for all, so that all keep the same epoch and stop after the same one.
+            self._finish_epoch(self.ranks.share_from_first(lambda: own))
+
+    def _merge_ranks(self) -> None:
+        """Add up what all ranks have done in this epoch."""
+        first, *others = self.ranks.gather((self._mean.state_dict(), attrs.asdict(self._done)))
+        if others:
+            self._mean, self._done = MeanLoss(self._head_weights), Report()
+            for mean, done in (first, *others):
+                self._mean.merge(mean)
+                self._done += Report(**done)
 
     def _train_on(self, group: Sequence[Batch[Kind]]) -> float:
         """Make one optimizer step for a group of batches; return the loss of the last one that was read."""
         weights = [self._loss.weigh(batch.metadata) for batch in group]
         # The gradient of the mean over all targets of the group. A batch by itself is divided by its own weight.
-        divisors = [*weights] if len(group) == 1 else [_add_weights(weights)] * len(group)
-        over = None if len(group) == 1 else self._loss.to_over(divisors[0])
-        for batch, weight, divisor in zip(group, weights, divisors, strict=True):
-            with self._make_autocast():
-                scores = self._model(batch if self.carried is None else self.carried.start(batch))
+        is_own = len(group) == 1 and self.ranks.world_size == 1
+        divisor = weights[0] if is_own else self.ranks.average_weights(_add_weights(weights), self._device)
+        over = None if is_own else self._loss.to_over(divisor)
+        for number, (batch, weight) in enumerate(zip(group, weights, strict=True), start=1):
+            synchronized = delay_synchronization(self._wrapped, until_last=number == len(group))
+            with synchronized, self._make_autocast():
+                scores = self._wrapped(batch if self.carried is None else self.carried.start(batch))
                 loss, losses = self._loss.compute(scores, over)
             self._unread.append(({name: each.detach() for name, each in losses.items()}, divisor, weight, batch))
             if self._device.type == "cpu" or len(self._unread) >= _LAG:
@@ -299,12 +349,23 @@ class Training:
                 weights = {name: float(weight) for name, weight in found.items()}
                 mean.add({name: float(loss) * weights[name] for name, loss in losses.items()}, weights)
                 metrics.update(cast("Predictions[object, object]", scores))
+        # Windows are not shared, since each continues the one before: every rank has them all.
+        if self._windows is None:
+            states = self.ranks.gather(mean.state_dict())
+            mean = MeanLoss(self._head_weights)
+            for state in states:
+                mean.merge(state)
+            metrics = metrics.merge_over_ranks() if self.ranks.world_size > 1 else metrics
         return mean.compute(), metrics.compute()
 
     def _predict(self, examples: Iterable[object]) -> Iterator[Any]:
         """Yield the predictions for examples; those in windows with carried states, as in training."""
         if self._windows is None:
-            yield from self.pipe.predict_batches(examples)
+            if self.ranks.world_size == 1:
+                yield from self.pipe.predict_batches(examples)
+                return
+            share = (self.ranks.rank, self.ranks.world_size)
+            yield from (scores for _, _, scores in predict_with_targets(self.pipe, examples, share))
             return
         if self.carried is not None:
             self.carried.carry = None

@@ -121,7 +121,7 @@ def _by_head(name: str, value: Any, heads: Sequence[str]) -> dict[str, Any]:  # 
     given: object = value
     if not isinstance(given, Mapping) or not set(cast("Mapping[str, object]", given)) <= set(heads):
         names = cast("Mapping[object, object]", given) if isinstance(given, Mapping) else None
-        got = describe(cast("object", given)) if names is None else ", ".join(map(str, names))
+        got = describe(value) if names is None else ", ".join(map(str, names))
         msg = f"{name} must be by the names of the heads, {', '.join(heads)}, got {got}; pass {{{heads[0]!r}: ...}}."
         raise OptionError(msg, **{name: value})
     return dict(cast("Mapping[str, Any]", given))
@@ -156,3 +156,7 @@ class MeanLoss:
     def load_state_dict(self, state: Mapping[str, Sequence[float]]) -> None:
         """Continue from the sums of `state_dict`."""
         self._sums = {name: (pair[0], pair[1]) for name, pair in state.items()}
+
+    def merge(self, state: Mapping[str, Sequence[float]]) -> None:
+        """Add the sums of another part of the data, as `state_dict` returned them."""
+        self.add({name: pair[0] for name, pair in state.items()}, {name: pair[1] for name, pair in state.items()})

@@ -12,6 +12,7 @@ from pipeline import Bucket, Example, FromIds, Pad, StreamChain, classifier
 from pipeline.core.contexts import seeded
 from pipeline.errors import FolderError, LoadError, OptionError, SaveError
 from pipeline.training.checkpoints import Checkpoints, Fingerprint, digest_examples, read_checkpoint
+from pipeline.training.distributed import Ranks
 from pipeline.training.loop import Training, Watcher
 from support.killed import make_examples
 from support.trainable import TRAINABLE, copy_weights
@@ -178,6 +179,7 @@ def test_the_newest_checkpoints_and_the_best_one_are_kept(tmp_path: Path) -> Non
         def __init__(self, count: int) -> None:
             self.history = attrs.evolve(pipe.history, epochs=epochs[:count])
             self.optimizer_steps = count
+            self.ranks = Ranks()
 
         def get_state(self) -> dict[str, int]:
             """Return its number."""
