@@ -10,9 +10,10 @@ from typing import Any, Final, TypeAlias, final
 from typing_extensions import Unpack
 
 from pipeline.core.chain import StreamChain
-from pipeline.extras import import_extra
+from pipeline.extras import LazyModule, import_extra
 from pipeline.serving.limits import Limits, ServeOptions
 from pipeline.serving.page import HEADERS, PAGE
+from pipeline.serving.requests import RequestError
 from pipeline.serving.service import Answer, Service, make_error
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -23,6 +24,7 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Request: TypeAlias = Any
 """A request of starlette, which is imported late and has no types here."""
 
+_responses: Final[Any] = LazyModule("starlette.responses", extra="serve", why="a service")
 _access: Final = logging.getLogger("pipeline.serving.access")
 _ROUTES: Final = "POST /predict, GET /info, GET /health, GET /ready and GET /"
 
@@ -74,35 +76,23 @@ def make_app(pipe: StreamChain[Any, Any], **options: Unpack[ServeOptions]) -> Ap
 
 
 def _make_routes(service: Service) -> Any:  # noqa: ANN401 - an application of starlette
-    applications = import_extra("starlette.applications", extra="serve", why="a service")
-    responses = import_extra("starlette.responses", extra="serve", why="a service")
-    routing = import_extra("starlette.routing", extra="serve", why="a service")
+    applications, requests, routing = (
+        import_extra(f"starlette.{name}", extra="serve", why="a service")
+        for name in ("applications", "requests", "routing")
+    )
 
-    def respond(answer: Answer) -> object:
-        headers = {"X-Content-Type-Options": "nosniff", **answer.headers}
-        return responses.Response(answer.encode(), answer.status, headers, "application/json")
+    async def read_body(request: Request) -> AsyncGenerator[bytes]:
+        try:
+            async for part in request.stream():
+                yield part
+        except requests.ClientDisconnect as error:
+            # Nobody reads the answer; the line in the log says what happened.
+            raise RequestError("the client went away.", argument="body", status=400) from error
 
     async def predict(request: Request) -> object:
-        answer = await service.predict(request.headers, request.stream())
+        answer = await service.predict(request.headers, read_body(request))
         request.scope["inputs"] = answer.inputs
-        return respond(answer)
-
-    def get(describe: Callable[[], Answer]) -> Callable[[Request], Awaitable[object]]:
-        async def handle(_: Request) -> object:
-            return respond(describe())
-
-        return handle
-
-    async def show_page(_: Request) -> object:
-        return responses.Response(PAGE, 200, HEADERS, "text/html")
-
-    async def reject_path(request: Request, _: Exception) -> object:
-        return respond(make_error(404, f"there is no {request.url.path!r:.100}; use {_ROUTES}."))
-
-    async def reject_method(request: Request, error: Any) -> object:  # noqa: ANN401
-        allowed = dict(error.headers or {}).get("Allow", "GET")
-        message = f"{request.url.path} takes {allowed}, got {request.method:.20}; use {_ROUTES}."
-        return respond(make_error(405, message, Allow=allowed))
+        return _respond(answer)
 
     @asynccontextmanager
     async def live(_: object) -> AsyncGenerator[None]:
@@ -112,16 +102,42 @@ def _make_routes(service: Service) -> Any:  # noqa: ANN401 - an application of s
 
     routes = [
         routing.Route("/predict", predict, methods=["POST"]),
-        routing.Route("/info", get(service.describe), methods=["GET"]),
-        routing.Route("/health", get(service.describe_health), methods=["GET"]),
-        routing.Route("/ready", get(service.describe_readiness), methods=["GET"]),
-        routing.Route("/", show_page, methods=["GET"]),
+        routing.Route("/info", _make_get(service.describe), methods=["GET"]),
+        routing.Route("/health", _make_get(service.describe_health), methods=["GET"]),
+        routing.Route("/ready", _make_get(service.describe_readiness), methods=["GET"]),
+        routing.Route("/", _show_page, methods=["GET"]),
     ]
-    handlers: Mapping[int, object] = {404: reject_path, 405: reject_method}
+    handlers: Mapping[int, object] = {404: _reject_path, 405: _reject_method}
     app = applications.Starlette(routes=routes, exception_handlers=handlers, lifespan=live)
     # A path with a slash too many is an error like any other unknown one, instead of a redirection.
     app.router.redirect_slashes = False
     return app
+
+
+def _respond(answer: Answer) -> object:
+    headers = {"X-Content-Type-Options": "nosniff", **answer.headers}
+    return _responses.Response(answer.encode(), answer.status, headers, "application/json")
+
+
+def _make_get(describe: Callable[[], Answer]) -> Callable[[Request], Awaitable[object]]:
+    async def handle(_: Request) -> object:
+        return _respond(describe())
+
+    return handle
+
+
+async def _show_page(_: Request) -> object:
+    return _responses.Response(PAGE, 200, HEADERS, "text/html")
+
+
+async def _reject_path(request: Request, _: Exception) -> object:
+    return _respond(make_error(404, f"there is no {request.url.path!r:.100}; use {_ROUTES}."))
+
+
+async def _reject_method(request: Request, error: Any) -> object:  # noqa: ANN401 - an exception of starlette
+    allowed = dict(error.headers or {}).get("Allow", "GET")
+    message = f"{request.url.path} takes {allowed}, got {request.method:.20}; use {_ROUTES}."
+    return _respond(make_error(405, message, Allow=allowed))
 
 
 def _format_line(scope: Scope, status: int, seconds: float) -> str:

@@ -23,6 +23,8 @@ from pipeline.serving.limits import ServeOptions
 _GRACE: Final = 30
 """Seconds in which requests may end after the service was told to stop."""
 
+_LAST_PORT: Final = 65_535
+
 _CONNECTIONS: Final = 1_000
 """Connections beyond this number are answered with status 503."""
 
@@ -78,12 +80,15 @@ def _load(folder: str | PathLike[str]) -> StreamChain[Any, Any]:
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= _LAST_PORT:
+        msg = f"port must be a number from 0 to {_LAST_PORT}, got {port}."
+        raise OptionError(msg, port=port)
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=2_048)
-    except (OSError, OverflowError) as error:
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-        msg = f"port {port} of {host!r} cannot be used: {reason}; choose another one with --port."
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        msg = f"port {port} of {host!r} cannot be used: {reason}; choose another address or port."
         raise OptionError(msg, host=host, port=port) from error
 
 
@@ -92,7 +97,8 @@ def _set_up_log(log: bool) -> Generator[None]:
     """Write the access log to standard output, and errors to standard error."""
     handlers = {
         "pipeline.serving": (logging.StreamHandler(sys.stderr), logging.WARNING),
-        "uvicorn": (logging.StreamHandler(sys.stderr), logging.WARNING),
+        # A warning for everything that is no HTTP would let strangers fill the log.
+        "uvicorn": (logging.StreamHandler(sys.stderr), logging.ERROR),
     }
     if log:
         handlers["pipeline.serving.access"] = (logging.StreamHandler(sys.stdout), logging.INFO)
