@@ -112,7 +112,7 @@ class Training:
         self._valid: Final = valid
         self._reporter: Final = reporter
         split = SplitPipe.of(pipe)
-        self.carried: Final = _make_carried(split, reporter)
+        self.carried: Final = _make_carried(split)
         self._model: Final = Model(split.model, self.carried)
         # Before anything copies the weights: all ranks get those of rank 0 here.
         self._wrapped: Final = ranks.wrap(self._model)
@@ -151,6 +151,8 @@ class Training:
         self.optimizer_steps = 0
         self.best: dict[str, Tensor] | None = None
         advice = [advise_threads(), advise_precision(self._device, settings.precision)]
+        if split.windows is not None and self.carried is None:
+            advice.append("BPTTWindows: no encoder carries states, so each window starts from an empty one.")
         notes = [*self._data.notes, *filter(None, advice)]
         for note in notes:
             reporter.note(note)
@@ -386,15 +388,12 @@ class Training:
         self._reporter.end_epoch(epoch, self.settings.epochs)
 
 
-def _make_carried(split: SplitPipe, reporter: Reporter) -> CarriedStates | None:
+def _make_carried(split: SplitPipe) -> CarriedStates | None:
     """Return the carrier of states from window to window; None without windows."""
     if split.windows is None:
         return None
     number = find_carrying_stage(split.model)
-    if number is None:
-        reporter.note("BPTTWindows: no encoder carries states, so each window starts from an empty one.")
-        return None
-    return CarriedStates(number)
+    return None if number is None else CarriedStates(number)
 
 
 def _find_class_weights(settings: Settings, head: object, train: Iterable[object]) -> Any:  # noqa: ANN401 - see FitOptions

@@ -1,0 +1,69 @@
+"""The options of `fit`: what is rejected, and their fingerprint."""
+
+from typing import Any
+
+import attrs
+import pytest
+import torch
+
+from pipeline.errors import OptionError, UnknownOptionError
+from pipeline.training.options import FitOptions, Settings
+
+
+def test_options_and_settings_have_the_same_names() -> None:
+    """One is for type checkers, the other has the defaults."""
+    names = {field.name for field in attrs.fields(Settings)} - {"epochs"}
+    assert names == FitOptions.__optional_keys__
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"learning_rate": 0}, "learning_rate must be a number above 0, or None, got 0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a number above 0"),
+        ({"learning_rate": True}, "learning_rate must be a number above 0"),
+        ({"weight_decay": -1}, "weight_decay must be a number at least 0, got -1"),
+        ({"ema": 1.0}, "ema must be a number above 0 and below 1, or None, got 1.0"),
+        ({"label_smoothing": 1}, "label_smoothing must be a number at least 0 and below 1"),
+        ({"max_grad_norm": "1"}, "max_grad_norm must be a number above 0, or None, got '1'"),
+        ({"optimizer": "rmsprop"}, "optimizer must be one of adamw, adam, sgd, got 'rmsprop'"),
+        ({"schedule": "step"}, "schedule must be one of constant, linear, cosine, got 'step'"),
+        ({"precision": "float16"}, "precision must be one of float32, bfloat16"),
+        ({"accumulate": 0}, "accumulate must be an integer of at least 1"),
+        ({"patience": 0}, "patience must be an integer of at least 1"),
+        ({"keep": 0}, "keep must be an integer of at least 1"),
+        ({"schedule": max, "warmup": 3}, "warmup is for schedules by name"),
+        ({"optimizer": max, "learning_rate": 0.1}, "learning_rate is for optimizers by name"),
+        ({"checkpoint_every": 3}, "checkpoint_every needs a folder of checkpoints"),
+    ],
+)
+def test_values_out_of_range_are_rejected(options: dict[str, Any], message: str) -> None:
+    """With the rule and the value."""
+    with pytest.raises(OptionError, match=message):
+        Settings.of(1, options)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("lr", "learning_rate"), ("gradient_clip_val", "max_grad_norm"), ("num_worker", "num_workers")]
+)
+def test_names_of_other_libraries_are_translated(name: str, meant: str) -> None:
+    """In the error."""
+    with pytest.raises(UnknownOptionError, match=f"fit has no option '{name}'.*Did you mean '{meant}'"):
+        Settings.of(1, {name: 1})
+
+
+def make_odd(groups: object) -> Any:
+    """Make nothing."""
+    return groups
+
+
+def test_the_fingerprint_has_what_changes_the_weights_and_nothing_else() -> None:
+    """It is equal in another process: functions by their names, tensors by their numbers."""
+    plain = Settings.of(3, {}).fingerprint()
+    assert plain == Settings.of(3, {"progress": False, "num_workers": 4, "keep": 7, "log_csv": "a"}).fingerprint()
+    assert plain == Settings.of(9, {}).fingerprint()
+    assert plain["learning_rate"] == "0.001"
+    assert Settings.of(3, {"schedule": "cosine"}).fingerprint() != Settings.of(9, {"schedule": "cosine"}).fingerprint()
+    found = Settings.of(3, {"optimizer": make_odd, "class_weights": torch.tensor([0.5, 1.0])}).fingerprint()
+    assert found["optimizer"] == "make_odd"
+    assert found["class_weights"] == "tensor([0.5, 1.0])"
