@@ -174,8 +174,9 @@ def pipeline_tokenizers() -> Mapping[str, TokenizerFactory]:
 def pipeline_stages() -> Mapping[str, StageFactory]:
     """Offer stages other than heads and embedders, for `registry().stages.make("name", ...)`.
 
-    A factory returns a `Stage`, a `ModuleStage`, a `Stream` or a `TypePreserving` stage. It must be possible to create
-    it with keywords only.
+    A factory returns a `Stage`, a `ModuleStage`, a `Stream` or a `TypePreserving` stage. If it can be created with
+    keywords only, `registry().stages.make` creates it. To save a pipe with such a stage, offer the class, and make its
+    options attributes of the same names, or return them from `get_config(self)`.
     """
     raise NotImplementedError
 

@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from typing_extensions import override
 
 from pipeline.laws.common import COMMON_LAWS
+from pipeline.laws.configs import config_makes_an_equal_part
 from pipeline.laws.law import FaultError, Law, check_equal, check_laws, compute_gradients, law, to_list
 from pipeline.laws.parts import FILLINGS, choose_input_size, draw_rows, prepare
 from pipeline.laws.weights import evaluation_is_deterministic
@@ -278,6 +279,7 @@ ATTENTION_LAWS: Final[tuple[Law[Attention], ...]] = (
     key_order_has_no_effect,
     queries_are_independent,
     masks_broadcast,
+    config_makes_an_equal_part,
     *COMMON_LAWS,
 )
 """Every law of an attention, the quick ones first."""

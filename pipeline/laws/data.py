@@ -14,6 +14,7 @@ from pipeline.data.rows import Example
 from pipeline.data.scores import Predictions, Scores, StepScores
 from pipeline.data.values import MultiLabelScores, Values
 from pipeline.errors import TargetError
+from pipeline.laws.configs import config_makes_an_equal_part
 from pipeline.laws.law import FaultError, Law, check_laws, law
 from pipeline.parts.metric import Metric
 
@@ -123,6 +124,7 @@ POLICY_LAWS: Final[tuple[Law[Policy], ...]] = (
     batches_are_within_limit,
     padded_shapes_hold_their_rows,
     equal_policies_make_equal_batches,
+    config_makes_an_equal_part,
 )
 """Every law of a policy."""
 

@@ -12,6 +12,7 @@ from pipeline.data.kinds import Vectors
 from pipeline.data.metadata import BatchMetadata
 from pipeline.data.states import MaybeCausal, States
 from pipeline.laws.common import COMMON_LAWS
+from pipeline.laws.configs import config_makes_an_equal_part
 from pipeline.laws.law import FaultError, Law, as_object, check_equal, check_laws, law, to_list
 from pipeline.laws.parts import (
     choose_input_size,
@@ -304,6 +305,7 @@ ENCODER_LAWS: Final[tuple[Law[Encoder[MaybeCausal]], ...]] = (
     carry_matches_declared,
     rows_start_from_initial_carry,
     carry_continues_the_sequence,
+    config_makes_an_equal_part,
     *COMMON_LAWS,
 )
 """Every law of an encoder, the quick ones first."""

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pipeline.checks.hints import describe
 from pipeline.laws.common import COMMON_LAWS
+from pipeline.laws.configs import config_makes_an_equal_part
 from pipeline.laws.law import FaultError, Law, as_object, check_laws, law, to_list
 from pipeline.laws.parts import choose_input_size, draw_rows, make_batch, make_states, prepare
 from pipeline.laws.rows import (
@@ -66,6 +67,7 @@ POOL_LAWS: Final[tuple[Law[Pooling], ...]] = (
     padding_values_have_no_effect,
     no_gradient_reaches_padding,
     metadata_has_no_effect,
+    config_makes_an_equal_part,
     *COMMON_LAWS,
 )
 """Every law of a pooling, the quick ones first."""

@@ -19,8 +19,11 @@ from pipeline.data.states import Pooled, States
 from pipeline.data.tensors import to_ints
 from pipeline.errors import PipelineError
 from pipeline.functional.segments import sum_by_row
+from pipeline.laws.configs import config_makes_an_equal_part
 from pipeline.laws.law import FaultError, Law, check_equal, check_laws, law
 from pipeline.laws.parts import FILLINGS, draw_rows, make_batch, split_states, split_steps
+from pipeline.laws.pickling import pickle_and_unpickle
+from pipeline.text import format_error
 
 MakeStage: TypeAlias = Callable[[], StageBase]
 MakeHead: TypeAlias = Callable[[], ModuleStage[Never, Predictions[object, object]]]
@@ -218,12 +221,33 @@ def build_returns_output_size(make: MakeStage) -> None:
         raise FaultError(msg)
 
 
+@law
+def pickled_stage_is_equal(make: MakeStage) -> None:
+    """An unpickled copy gives bitwise the same: pipes are sent to other processes. Its class may be local."""
+    runner = _prepare(make)
+    if runner is None:
+        return
+    rows = _draw(runner)
+    wanted = runner.run_rows(rows)
+    try:
+        copied = pickle_and_unpickle(runner.stage)
+    except Exception as error:
+        msg = (
+            f"it cannot be pickled and unpickled ({format_error(error, 300)}); usually a lambda, a generator or an "
+            "open file among its attributes: use a method, or functools.partial of a function."
+        )
+        raise FaultError(msg) from error
+    check_equal(attrs.evolve(runner, stage=copied).run_rows(rows), wanted, "an unpickled copy", rounding=0)
+
+
 STAGE_LAWS: Final[tuple[Law[StageBase], ...]] = (
     stages_pass_metadata_on,
     padding_does_not_reach_outputs,
     rows_are_independent,
     empty_rows_are_accepted,
     build_returns_output_size,
+    pickled_stage_is_equal,
+    config_makes_an_equal_part,
 )
 """Every law of a stage on batches, of an embedder and of a head."""
 

@@ -102,6 +102,11 @@ def parse_manifest(data: bytes | memoryview, name: str) -> Manifest:
 
 
 def _read_format_1(value: dict[str, Json], name: str) -> Manifest:
+    plugins = value.get("plugins")
+    parts = [plugin.get("parts") for plugin in plugins if isinstance(plugin, dict)] if isinstance(plugins, list) else []
+    # cattrs takes any iterable for a list: of a text, its letters.
+    if not all(isinstance(each, list) for each in [value.get("takes"), plugins, *parts]):
+        raise _make_error(name, "takes, plugins and parts must be lists")
     try:
         found = _make_converter().structure(value, Manifest)
     except Exception as error:

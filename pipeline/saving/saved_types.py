@@ -5,7 +5,7 @@ from itertools import product
 from typing import Final, cast, get_args, get_origin
 
 from pipeline.core.stage import StageBase
-from pipeline.errors import LoadError
+from pipeline.errors import LoadError, OptionError
 from pipeline.labels import Labels
 from pipeline.stages.classify_multi_label import ClassifyMultiLabel
 from pipeline.stages.from_columns import FromColumns, FromFields, FromNested
@@ -90,7 +90,12 @@ def check_types(takes: object, gives: object, saved_takes: Iterable[str], saved_
 
     Raises:
         LoadError: naming both.
+        OptionError: if a text is given instead of a type.
     """
+    for option, given in (("takes", takes), ("gives", gives)):
+        if isinstance(given, str):
+            msg = f"{option} must be a type, got the text {given!r:.60}; pass the type itself."
+            raise OptionError(msg, **{option: given})
     inputs = list(saved_takes)
     if takes is not None and format_type(takes) not in {*inputs, *([format_type(takes)] if ANY in inputs else [])}:
         msg = f"takes is {format_type(takes)}, but the saved pipe takes {' or '.join(inputs)}; pass that type."

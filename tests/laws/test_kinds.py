@@ -127,6 +127,40 @@ def test_broken_stages_are_found() -> None:
     assert {"rows_are_independent", "build_returns_output_size"} == get_broken(lambda: check_stage(WrongSize))
 
 
+class HoldsFunction(ModuleStage[Pooled, Pooled]):
+    """Has a local function among its attributes, which pickle rejects."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.function = lambda values: values
+
+    def forward(self, value: Pooled) -> Pooled:
+        """Return the rows as they are."""
+        return value.with_values(self.function(value.values))
+
+
+class ForgetsNumber(ModuleStage[Pooled, Pooled]):
+    """Leaves a number out of its pickled state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 2.0
+
+    @override
+    def __getstate__(self) -> dict[str, object]:
+        return {**vars(self), "number": 1.0}
+
+    def forward(self, value: Pooled) -> Pooled:
+        """Multiply each row by the number."""
+        return value.with_values(value.values * self.number)
+
+
+def test_stages_that_do_not_survive_pickling_are_found() -> None:
+    """A pipe with one could not be sent to another process, or would answer otherwise there."""
+    for make in (HoldsFunction, ForgetsNumber):
+        assert get_broken(lambda make=make: check_stage(make)) == {"pickled_stage_is_equal"}
+
+
 class CountsMissing(Values[float]):
     """Numbers whose loss counts rows without a target as zeros."""
 
@@ -151,7 +185,7 @@ class CountingHead(ModuleStage[Pooled, Predictions[float, float]]):
 def test_broken_heads_are_found() -> None:
     """A loss that counts rows without a target, and predictions without row ids."""
     assert get_broken(lambda: check_head(CountingHead)) == {"predictions_are_per_row", "missing_targets_have_no_loss"}
-    assert len(HEAD_LAWS) == 7
+    assert len(HEAD_LAWS) == 9
 
 
 @attrs.frozen

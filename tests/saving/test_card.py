@@ -1,0 +1,45 @@
+"""The model card says how to load the pipe, and what it is made of."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline import load
+from support.saved import make_classifier
+from support.untyped import as_any
+
+
+class Trained:
+    """A history of training, as far as the card needs it."""
+
+    def describe(self) -> Mapping[str, str]:
+        """Return sizes and metrics."""
+        return {"rows": "6,800", "valid accuracy": "0.912"}
+
+
+def test_the_card_says_how_to_load_the_pipe(tmp_path: Path) -> None:
+    """Its code works, with the folder's path and some inputs."""
+    make_classifier().save(tmp_path / "films", card="Tells **good** films from bad ones.")
+    card = (tmp_path / "films" / "README.md").read_text()
+    assert card.startswith("# films\n\nTells **good** films from bad ones.\n")
+    assert "pip install ragged-pipeline\n" in card
+    (code,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+    assert "load(folder, takes=str, gives=str)" in code
+    exec(code, {"folder": tmp_path / "films", "inputs": ["a b"]})  # noqa: S102 - the card's own code
+    assert "| encode | Encode(bilstm) | 216 |" in card
+
+
+def test_the_card_has_the_results_of_training(tmp_path: Path) -> None:
+    """If the pipe was trained."""
+    pipe = make_classifier()
+    as_any(pipe).history = Trained()
+    pipe.save(tmp_path / "films")
+    card = (tmp_path / "films" / "README.md").read_text()
+    assert "## Training\n\n|  |  |\n| --- | --- |\n| rows | 6,800 |\n| valid accuracy | 0.912 |\n" in card
+
+
+def test_names_cannot_break_the_card(tmp_path: Path) -> None:
+    """Signs that mean something in Markdown or HTML are escaped."""
+    make_classifier().save(tmp_path / "a<b>|c")
+    assert (tmp_path / "a<b>|c" / "README.md").read_text().startswith("# a&lt;b>\\|c\n")
+    load(tmp_path / "a<b>|c", takes=str, gives=str)
