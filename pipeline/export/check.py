@@ -1,7 +1,7 @@
 """Compare an exported model with the model itself, and name parts that cannot be exported."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeAlias, cast
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,8 @@ def reject_unexportable(stages: Mapping[str, StageBase]) -> None:
         if not isinstance(stage, nn.Module):
             msg = f"stage {name!r} is {type(stage).__name__}, which is no module; end the exported model before it."
             raise ExportError(msg, stage=name)
-        for path, part in stage.named_modules():
+        list_parts: Callable[[], Iterable[tuple[str, object]]] = getattr(stage, "named_modules")  # noqa: B009
+        for path, part in list_parts():
             explain: Callable[[], str | None] = getattr(part, "explain_not_exportable", lambda: None)
             reason = explain()
             if reason is None and getattr(part, "exportable", True) is False:
@@ -115,8 +116,3 @@ def draw_batches(inputs: BatchInputs, batches: int, seed: int) -> Iterator[tuple
             lengths = [each.name for each in inputs.inputs if each.role == "lengths"]
             tensors |= {name: torch.zeros_like(tensors[name]) for name in lengths}
         yield shape, list(tensors.values())
-
-
-def as_run(module: nn.Module) -> Run:
-    """Return a module that computes without gradients."""
-    return torch.no_grad()(cast("Run", lambda tensors: module(*tensors)))

@@ -208,7 +208,7 @@ def _make_batch(node: _Node, tensors: Mapping[str, Tensor], order: PackingOrder 
     if node.values is not None:
         return Padded(node.kind, tensors[node.values.name], order.lengths, order=order)
     if node.inner is not None:
-        return _make_nested(node, node.inner, tensors, order)
+        return _make_nested(node.inner, tensors, order)
     fields = {name: _make_batch(field, tensors, order) for name, field in (node.fields or {}).items()}
     first = next(iter(fields.values()))
     values = torch.zeros(first.values.shape[0], first.width, 0)
@@ -226,9 +226,10 @@ def _make_sides(node: _Node, tensors: Mapping[str, Tensor]) -> Padded[Kind]:
     return Padded(node.kind, torch.zeros(batch, width, 0), order.lengths, fields=sides, order=order)
 
 
-def _make_nested(node: _Node, inner: _Node, tensors: Mapping[str, Tensor], order: PackingOrder) -> Padded[Kind]:
+def _make_nested(inner: _Node, tensors: Mapping[str, Tensor], order: PackingOrder) -> Padded[Kind]:
     """Return nested rows, whose inner rows are numbered from 0; equal ones are not found, which needs their values."""
-    assert inner.values is not None and inner.lengths is not None
+    assert inner.values is not None
+    assert inner.lengths is not None
     counts = tensors[inner.lengths.name]
     batch, time = counts.shape
     # Inner rows of padding steps may have any length: their steps would be embedded.

@@ -9,6 +9,7 @@ from torch import Tensor
 from pipeline.data.batches import is_batch, unpack_values
 from pipeline.data.scores import Scores, StepScores
 from pipeline.data.states import MaybeCausal, Pooled, States
+from pipeline.data.tensors import to_floats
 from pipeline.data.values import Joint, MultiLabelScores, Values
 from pipeline.errors import ExportError
 from pipeline.labels import ClassIds
@@ -78,12 +79,13 @@ def describe_outputs(result: object) -> list[Output]:
         parts = cast("Mapping[str, object]", result.parts)
         return [attrs.evolve(describe_outputs(part)[0], name=name) for name, part in parts.items()]
     name, _ = _read_output(result)
-    is_per_step = isinstance(result, StepScores | States) or is_batch(result)
+    is_per_step = is_batch(result) or isinstance(result, StepScores | States)
     axes = ("batch", "time") if is_per_step else ("batch",)
     held: object = getattr(result, "names", None)
     names = None if held is None or isinstance(held, ClassIds) else [str(each) for each in cast("Sequence[str]", held)]
     if isinstance(result, MultiLabelScores):
-        thresholds = [float(each) for each in cast("MultiLabelScores[object]", result).thresholds]
+        found = cast("MultiLabelScores[object]", result).thresholds
+        thresholds = to_floats(found)
         return [Output(name, "labels", axes, names, thresholds)]
     if isinstance(result, Scores | StepScores):
         return [Output(name, "classes", axes, names)]

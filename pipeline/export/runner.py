@@ -18,9 +18,15 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 import numpy as np
+from numpy.typing import NDArray
+
+Row: TypeAlias = Mapping[str, Any]
+"""The sequences of one input, by the names of the model's inputs."""
+
+Array: TypeAlias = "NDArray[Any]"
 
 
 class Model:
@@ -38,13 +44,13 @@ class Model:
         self.session: Any = getattr(import_module("onnxruntime"), "InferenceSession")(str(file))  # noqa: B009
         self.tokenizers = [_Tokenizer(each, file.parent) for each in self.description["tokenizers"]]
 
-    def predict(self, inputs: Sequence[Any]) -> list[Any]:
+    def predict(self, inputs: Sequence[object]) -> list[object]:
         """Return one prediction per input, in their order.
 
         Raises:
             ValueError: if an input is not of the model's type, or is longer than it allows.
         """
-        found: list[Any] = [None] * len(inputs)
+        found: list[object] = [None] * len(inputs)
         rows = [self._read(each) for each in inputs]
         order = sorted(range(len(rows)), key=lambda row: max((len(each) for each in rows[row].values()), default=0))
         for start in range(0, len(order), self.rows):
@@ -54,21 +60,21 @@ class Model:
                 found[row] = prediction
         return found
 
-    def run(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def run(self, rows: Sequence[Row]) -> dict[str, Array]:
         """Return the arrays of the model's outputs for rows: mappings from the names of the inputs to sequences."""
         arrays = self._collate(rows)
         names = [each["name"] for each in self.description["outputs"]]
         return dict(zip(names, self.session.run(names, arrays), strict=True))
 
-    def _read(self, value: Any) -> dict[str, Any]:
+    def _read(self, value: object) -> dict[str, Any]:
         """Return the sequences of one input, by the names of the model's inputs; "answers" says which steps count."""
         values = [each["name"] for each in self.description["inputs"] if each["role"] != "lengths"]
         if isinstance(value, Mapping):
-            return dict(value)
+            return dict(cast("Row", value))
+        parts = [value] if len(values) == 1 else list(cast("Sequence[object]", value))
         if not self.tokenizers:
-            return {values[0]: value} if len(values) == 1 else dict(zip(values, value, strict=True))
-        texts = [value] if len(self.tokenizers) == 1 else list(value)
-        tokens = [tokenizer(text) for tokenizer, text in zip(self.tokenizers, texts, strict=True)]
+            return dict(zip(values, parts, strict=True))
+        tokens = [tokenizer(text) for tokenizer, text in zip(self.tokenizers, parts, strict=True)]
         row: dict[str, Any] = {name: ids for name, (ids, _) in zip(values, tokens, strict=True)}
         limit = self.description["max_length"]
         answers = tokens[0][1]
@@ -81,52 +87,28 @@ class Model:
             answers = answers[:limit]
         return {**row, "answers": answers}
 
-    def _collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def _collate(self, rows: Sequence[Row]) -> dict[str, Array]:
         """Return padded arrays and their lengths."""
-        arrays: dict[str, Any] = {}
-        nested = {each["lengths"] for each in self.description["inputs"] if len(each["axes"]) == 3}
-        for each in self.description["inputs"]:
-            name, role, size = each["name"], each["role"], each["size"]
-            if role == "lengths":
+        inputs = self.description["inputs"]
+        # The lengths of inner rows have lengths themselves.
+        outer = {each["name"]: each["lengths"] for each in inputs if each["role"] == "lengths"}
+        arrays: dict[str, Array] = {}
+        for each in inputs:
+            if each["role"] == "lengths":
                 continue
-            sequences = [row[name] for row in rows]
-            lengths = np.array([len(sequence) for sequence in sequences], np.int64)
-            width = max(1, int(lengths.max()))
-            if each["lengths"] in nested:
-                counts = np.zeros((len(rows), width), np.int64)
-                for row, sequence in enumerate(sequences):
-                    counts[row, : len(sequence)] = [len(inner) for inner in sequence]
-                shape: tuple[int, ...] = (len(rows), width, max(1, int(counts.max())))
-                arrays[each["lengths"]] = counts
-                outer = next(
-                    other["lengths"] for other in self.description["inputs"] if other["name"] == each["lengths"]
-                )
-                arrays[outer] = lengths
-            else:
-                shape = (len(rows), width)
-                arrays[each["lengths"]] = lengths
-            if role == "ids":
-                array = np.zeros(shape, np.int64)
-            else:
-                array = np.zeros((*shape, size), np.dtype(each["dtype"]))
-            for row, sequence in enumerate(sequences):
-                if each["lengths"] in nested:
-                    for step, inner in enumerate(sequence):
-                        array[row, step, : len(inner)] = inner
-                elif len(sequence):
-                    array[row, : len(sequence)] = sequence
-            if role == "ids" and array.size and not 0 <= int(array.min()) <= int(array.max()) < size:
-                message = f"{name} has an id that is not in 0 to {size - 1}; encode texts with the model's tokenizer."
-                raise ValueError(message)
-            arrays[name] = array
-        return {each["name"]: arrays[each["name"]] for each in self.description["inputs"]}
+            sequences = [row[each["name"]] for row in rows]
+            arrays[each["name"]], lengths = _pad(sequences, each, nested=outer[each["lengths"]] is not None)
+            arrays[outer[each["lengths"]] or each["lengths"]] = lengths[0]
+            if len(lengths) > 1:
+                arrays[each["lengths"]] = lengths[1]
+        return {each["name"]: arrays[each["name"]] for each in inputs}
 
-    def _interpret(self, outputs: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
+    def _interpret(self, outputs: Mapping[str, Array], rows: Sequence[Row]) -> Iterator[object]:
         """Yield the prediction of each row: of several heads, a mapping from their names."""
         described = self.description["outputs"]
         first = next(each["name"] for each in self.description["inputs"] if each["role"] != "lengths")
         for index, row in enumerate(rows):
-            found: dict[str, Any] = {}
+            found: dict[str, object] = {}
             for each in described:
                 values = outputs[each["name"]][index]
                 if len(each["axes"]) == 1:
@@ -139,7 +121,31 @@ class Model:
             yield found if len(described) > 1 else next(iter(found.values()))
 
 
-def _name(values: Any, output: Mapping[str, Any]) -> Any:
+def _pad(sequences: Sequence[Any], described: Mapping[str, Any], *, nested: bool) -> tuple[Array, list[Array]]:
+    """Return the padded array of an input, and its lengths; of nested sequences also those of the inner ones."""
+    lengths = [np.array([len(sequence) for sequence in sequences], np.int64)]
+    # No axis of a model may be empty.
+    shape = [len(sequences), max(1, int(lengths[0].max()))]
+    if nested:
+        counts = np.zeros(shape, np.int64)
+        for row, sequence in enumerate(sequences):
+            counts[row, : len(sequence)] = [len(inner) for inner in sequence]
+        lengths.append(counts)
+        shape.append(max(1, int(counts.max())))
+    name, size, is_ids = described["name"], described["size"], described["role"] == "ids"
+    array: Array = np.zeros(shape if is_ids else [*shape, size], np.dtype(described["dtype"]))
+    for row, sequence in enumerate(sequences):
+        for step, inner in enumerate(sequence if nested else ()):
+            array[row, step, : len(inner)] = inner
+        if not nested and len(sequence):
+            array[row, : len(sequence)] = sequence
+    if is_ids and not 0 <= int(array.min()) <= int(array.max()) < size:
+        message = f"{name} has an id that is not in 0 to {size - 1}; encode texts with the model's tokenizer."
+        raise ValueError(message)
+    return array, lengths
+
+
+def _name(values: Array, output: Mapping[str, Any]) -> object:
     """Return the prediction that follows from the numbers of one row or step."""
     names = output["names"]
     if output["meaning"] == "classes":
@@ -152,7 +158,8 @@ def _name(values: Any, output: Mapping[str, Any]) -> Any:
         chosen = np.flatnonzero(probabilities >= np.array(output["thresholds"], values.dtype))
         labels = [int(place) if names is None else names[place] for place in chosen]
         return {"labels": labels, "probabilities": probabilities.tolist()}
-    return values.tolist()
+    found: object = values.tolist()
+    return found
 
 
 class _Tokenizer:
@@ -167,7 +174,7 @@ class _Tokenizer:
         # Special tokens that occur in a text are text.
         self.tokenizer.encode_special_tokens = True
 
-    def __call__(self, value: Any) -> tuple[list[int], list[bool]]:
+    def __call__(self, value: object) -> tuple[list[int], list[bool]]:
         """Return the ids, and for each whether a prediction is wanted."""
         options, by_words = self.options, self.options["by_words"]
         if by_words == isinstance(value, str):
@@ -180,8 +187,10 @@ class _Tokenizer:
         if by_words:
             words = [word for word in encoding.word_ids if word is not None]
             # A word without tokens gets the unknown one.
-            missing = [(word, unknown) for word in range(len(value)) if word not in set(words)]
-            pairs = sorted([*zip(words, ids, strict=True), *missing], key=lambda pair: pair[0])
+            count = len(cast("Sequence[object]", value))
+            missing = [(word, cast("int", unknown)) for word in sorted(set(range(count)).difference(words))]
+            pairs: list[tuple[int, int]] = [*zip(words, ids, strict=True), *missing]
+            pairs.sort(key=lambda pair: pair[0])
             words, ids = [word for word, _ in pairs], [token for _, token in pairs]
             answers = [place == 0 or word != words[place - 1] for place, word in enumerate(words)]
         first, last = options["first_ids"], options["last_ids"]

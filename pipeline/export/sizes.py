@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, cast
 
+from typing_extensions import TypeIs
+
 from pipeline.core.stage import StageBase
 from pipeline.data.kinds import Ids, Kind, Nested, get_kind_class
 from pipeline.errors import ExportError
@@ -10,7 +12,6 @@ from pipeline.stages.each_step import EachStep
 from pipeline.stages.embed import Embed
 from pipeline.stages.embed_fields import EmbedFields
 from pipeline.stages.fields import Field
-from pipeline.stages.part_stage import PartStage
 
 INNER: Final = "[]"
 """The part of a path that stands for the inner rows of nested ones."""
@@ -34,7 +35,7 @@ def find_size(stages: Sequence[StageBase], path: Sequence[str]) -> int | None:
             if not rest or rest.pop(0) != stage.field:
                 return None
             continue
-        if isinstance(stage, EachStep):
+        if _is_each_step(stage):
             return find_size([stage.inner], rest[1:]) if rest[:1] == [INNER] else None
         inner = _list_inner(stage, rest)
         if inner is not None:
@@ -63,12 +64,11 @@ def find_kind(stages: Sequence[StageBase]) -> type[Kind]:
         if isinstance(stage, Embed):
             return Ids
         if isinstance(stage, EmbedFields | Field):
-            record: type[Kind] = stage.record
-            return record
+            return cast("type[Kind]", getattr(cast("object", stage), "record"))  # noqa: B009 - of one of two classes
         inner = _list_inner(stage, [])
         if inner is not None:
             return find_kind(inner[0][0])
-        if isinstance(stage, EachStep):
+        if _is_each_step(stage):
             make_kind: Callable[[type[Kind]], type[Kind]] = getattr(Nested, "__class_getitem__")  # noqa: B009
             return make_kind(find_kind([stage.inner]))
         kind: object = getattr(stage, "kind", None)
@@ -91,10 +91,14 @@ def _list_inner(stage: StageBase, path: list[str]) -> tuple[list[list[StageBase]
     return None if stages is None else ([list(stages.values())], path)
 
 
+def _is_each_step(stage: object) -> TypeIs[EachStep[Kind]]:
+    return isinstance(stage, EachStep)
+
+
 def _get_size(stage: StageBase) -> int | None:
     if isinstance(stage, Embed):
         return stage.weight.shape[0]
-    part: object = stage.part if isinstance(stage, PartStage) else stage
+    part: object = getattr(stage, "part", None) or stage
     for name in ("input_size", "num_embeddings", "size"):
         size: object = getattr(part, name, None)
         if isinstance(size, int):

@@ -6,7 +6,7 @@ from typing import Any, cast, final
 import attrs
 import torch
 from torch import Tensor, nn
-from typing_extensions import override
+from typing_extensions import TypeIs, override
 
 from pipeline.core.stage import StageBase
 from pipeline.core.stepping import Stepping
@@ -65,7 +65,7 @@ class StepModule(nn.Module):
         with torch.no_grad():
             for name, stage in self.stages.items():
                 values = cast("Any", stage)(values)
-                if isinstance(stage, Encode):
+                if _is_encode(stage):
                     carry = cast("States[MaybeCausal]", values).carry or ()
                     for number, state in enumerate(carry):
                         suffix = _CARRY_NAMES[number] if len(carry) <= len(_CARRY_NAMES) else str(number)
@@ -110,11 +110,11 @@ class StepModule(nn.Module):
         value: Any = Padded(cast("type[Kind]", self.kind), values.unsqueeze(1), lengths)
         after: list[Tensor] = []
         for stage in self.stages.values():
-            if isinstance(stage, Encode):
+            if _is_encode(stage):
                 count = self._count_carry(stage)
                 carry, rest = tuple(rest[:count]), rest[count:]
                 found = stage(attrs.evolve(cast("Batch[Vectors]", value), initial_carry=carry))
-                after += cast("States[MaybeCausal]", found).carry or ()
+                after += found.carry or ()
                 value = found
             elif isinstance(stage, AttendEarlier):
                 value, memory = _attend(stage, cast("States[MaybeCausal]", value), rest.pop(0))
@@ -146,8 +146,8 @@ def _attend(stage: AttendEarlier, states: States[MaybeCausal], memory: Tensor) -
 
 def _reject_other_stages(stages: Mapping[str, StageBase]) -> None:
     for name, stage in stages.items():
-        if isinstance(stage, Encode):
-            encoder = cast("Encode[MaybeCausal, Vectors]", stage).part
+        if _is_encode(stage):
+            encoder = stage.part
             is_fit = encoder is not None and encoder.stateful and encoder.causal
             reason = "" if is_fit else "its encoder is not causal, or keeps no state"
         else:
@@ -203,6 +203,10 @@ def compare_steps(module: StepModule, found: Run, batches: int, tolerance: float
                     )
                     raise ExportError(msg, difference=difference, step=step)
     return worst
+
+
+def _is_encode(stage: object) -> TypeIs[Encode[MaybeCausal, Vectors]]:
+    return isinstance(stage, Encode)
 
 
 def _make_generator(seed: int) -> torch.Generator:

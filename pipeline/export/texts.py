@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Final, cast, final
 
 import attrs
+from typing_extensions import TypeIs
 
 from pipeline.builtin.tokenizers import HuggingFaceTokenizer
 from pipeline.core.stage import StageBase, is_stream
@@ -38,8 +39,8 @@ class TextInput:
         first, *others = data[:-1] if len(data) > 1 else [pad]
         if not all(is_stream(stage) or isinstance(stage, Shift) for stage in others):
             return cls(**cast("Any", options))
-        pair: tuple[object, object] = (first.first, first.second) if isinstance(first, TokenizePair) else (first, first)
-        stages = list(dict.fromkeys(pair)) if pair[0] is pair[1] and not isinstance(first, TokenizePair) else [*pair]
+        pair: tuple[object, object] = (first.first, first.second) if _is_pair(first) else (first, first)
+        stages = list(dict.fromkeys(pair)) if pair[0] is pair[1] and not _is_pair(first) else [*pair]
         if not all(_can_be_written(stage) for stage in stages):
             return cls(**cast("Any", options))
         return cls(cast("Sequence[TextInputStage[Any]]", stages), **cast("Any", options))
@@ -68,6 +69,10 @@ class TextInput:
 
 
 _INFIXES: Final[Sequence[Sequence[str]]] = ((), ("",), (".first", ".second"))
+
+
+def _is_pair(stage: object) -> TypeIs[TokenizePair[Any]]:
+    return isinstance(stage, TokenizePair)
 
 
 def _look_up(ids: Mapping[str, int], tokens: Iterable[str | None]) -> list[int]:

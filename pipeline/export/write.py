@@ -149,9 +149,17 @@ def _write_program(
         save(program, file)
         load: Callable[..., ExportedProgram] = getattr(torch.export, "load")  # noqa: B009
         loaded = cast("Callable[..., Sequence[Tensor]]", load(file).module())
-        return torch.no_grad()(cast("Run", lambda tensors: loaded(*tensors)))
+
+        @torch.no_grad()
+        def run(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+            return loaded(*tensors)
+
+        return run
     translate_program(program, module, inputs, outputs).save(str(file))
     return run_onnx(file)
+
+
+_from_numpy: Callable[[object], Tensor] = getattr(torch, "from_numpy")  # noqa: B009 - torch leaves its type open
 
 
 def run_onnx(file: Path) -> Run:
@@ -166,7 +174,7 @@ def run_onnx(file: Path) -> Run:
 
     def run(tensors: Sequence[Tensor]) -> list[Tensor]:
         arrays = {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)}
-        return list(map(torch.from_numpy, session.run(None, arrays)))
+        return [_from_numpy(array) for array in session.run(None, arrays)]
 
     return run
 

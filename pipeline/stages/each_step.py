@@ -63,8 +63,9 @@ class EachStep(ModuleStage[Batch[Nested[K]], Batch[Vectors]], Generic[K]):
         except PipelineError as error:
             _locate_inner_row(error, value)
             raise
-        rows = len(value.inner.lengths)
-        if not isinstance(pooled, Pooled) or len(pooled.values) != rows:
+        # Not len(...), which a graph would store as a constant.
+        rows = value.inner.lengths.shape[0]
+        if not isinstance(pooled, Pooled) or pooled.values.shape[0] != rows:
             msg = (
                 f"the inner chain of EachStep must return Pooled with one vector for each of {rows} inner rows, got "
                 f"{describe(pooled)}; end it with Pool."

@@ -222,9 +222,9 @@ class Recurrent(Encoder[S_co]):
         own = self.rnn
         options = {"bias": own.bias, "dropout": own.dropout, "bidirectional": own.bidirectional}
         if isinstance(own, nn.RNN):
-            options["nonlinearity"] = own.nonlinearity
+            options["nonlinearity"] = getattr(own, "nonlinearity")  # noqa: B009 - not on the type
         make: Callable[..., TorchModule] = type(own)
-        weight = own.weight_ih_l0
+        weight = own.get_parameter("weight_ih_l0")
         module = make(own.input_size, own.hidden_size, own.num_layers, batch_first=batch_first, **options).to(
             weight.device, weight.dtype
         )
@@ -257,7 +257,7 @@ class Recurrent(Encoder[S_co]):
     @_run_while_tracing
     def explain_not_exportable(self) -> str | None:
         """Return why a graph cannot contain this encoder, as a clause after "its"; None if it can."""
-        rnn: nn.Module = self.rnn
+        rnn = cast("nn.Module", self.rnn)
         # Not by exact type: torch.export wraps modules in a subclass of theirs.
         if not isinstance(rnn, nn.RNNBase) or type(rnn).forward not in _TORCH_FORWARDS or _is_parametrized(rnn):
             return f"rnn is a {type(rnn).__name__}; remove parametrizations, and do not wrap or quantize it"

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from pipeline import AttendEarlier, Embed, Encode, NextToken, Pack, Tag
+from pipeline import AttendEarlier, Embed, Encode, Ids, NextToken, Pack, Padded, Tag
 from pipeline.errors import ExportError
 from pipeline.export.step import StepModule
 from pipeline.export.write import run_onnx
@@ -42,12 +43,10 @@ def test_a_user_steps_with_the_states_of_the_description(tmp_path: Path) -> None
     assert shapes == [[2, "batch", 3]]
     run, state = run_onnx(tmp_path / "step.onnx"), torch.zeros(2, 1, 3)
     ids = torch.tensor([[5, 7, 0]])
-    found = []
+    found: list[Tensor] = []
     for step in range(3):
         scores, state = run([ids[:, step], state])
         found.append(scores)
-    from pipeline import Ids, Padded  # noqa: PLC0415
-
     wanted = as_any(model)(Padded(Ids, ids, torch.tensor([3]))).values
     torch.testing.assert_close(torch.cat(found), wanted)
 
