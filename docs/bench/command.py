@@ -19,6 +19,7 @@ from bench.measurements.encode import ENCODE
 from bench.measurements.epoch import EPOCH
 from bench.measurements.export import EXPORT
 from bench.measurements.fields import FIELDS
+from bench.measurements.fit import FIT_MEASUREMENT
 from bench.measurements.generate import GENERATE
 from bench.measurements.packing import PACKING
 from bench.measurements.precompute import PRECOMPUTE
