@@ -132,7 +132,11 @@ class HoldsFunction(ModuleStage[Pooled, Pooled]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.function = lambda values: values
+
+        def keep(values: Tensor) -> Tensor:
+            return values
+
+        self.function = keep
 
     def forward(self, value: Pooled) -> Pooled:
         """Return the rows as they are."""
