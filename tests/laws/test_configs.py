@@ -20,7 +20,7 @@ class Own(Pooling):
     def __init__(self, input_size: int, *, layers: int = 1) -> None:
         super().__init__()
         self.input_size = input_size
-        self.weights = nn.ModuleList(nn.Linear(input_size, input_size) for _ in range(layers))
+        self.linears = nn.ModuleList(nn.Linear(input_size, input_size) for _ in range(layers))
         self.layers = layers
 
     @override
@@ -69,7 +69,7 @@ def test_right_options_obey_the_law() -> None:
 
 def test_wrong_options_are_found() -> None:
     """With the option, or the weight, that differs."""
-    with pytest.raises(LawBrokenError, match=r"other weights: weights\.1\.bias, weights\.1\.weight"):
+    with pytest.raises(LawBrokenError, match=r"other weights: linears\.1\.bias, linears\.1\.weight"):
         config_makes_an_equal_part(lambda: Forgets(3, layers=2))
     with pytest.raises(LawBrokenError, match=r"do not make a part: TypeError: .*num_layers"):
         config_makes_an_equal_part(lambda: Misspells(3))

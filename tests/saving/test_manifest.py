@@ -1,12 +1,12 @@
 """The manifest is read as it was written, and no byte of it can change unnoticed."""
 
 import json
+from hashlib import sha256
 from typing import Any
 
 import pytest
 
 from pipeline.errors import LoadError
-from pipeline.saving import manifest as module
 from pipeline.saving.manifest import Manifest, SavedFile, SavedPlugin, format_manifest, parse_manifest
 from support.hostile import ZEROS
 
@@ -42,7 +42,7 @@ WRONG: list[tuple[str, Any, str]] = [
 def sign(value: dict[str, Any]) -> bytes:
     """Return the text of a manifest with its digest."""
     text = json.dumps({"format": value.pop("format", 1), "sha256": ZEROS, **value})
-    digest = module.sha256(text.encode()).hexdigest()
+    digest = sha256(text.encode()).hexdigest()
     return text.replace(ZEROS, digest, 1).encode()
 
 
