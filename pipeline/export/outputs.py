@@ -81,7 +81,7 @@ def describe_outputs(result: object) -> list[Output]:
     name, _ = _read_output(result)
     is_per_step = is_batch(result) or isinstance(result, StepScores | States)
     axes = ("batch", "time") if is_per_step else ("batch",)
-    held: object = getattr(result, "names", None)
+    held: object = getattr(cast("object", result), "names", None)
     names = None if held is None or isinstance(held, ClassIds) else [str(each) for each in cast("Sequence[str]", held)]
     if isinstance(result, MultiLabelScores):
         found = cast("MultiLabelScores[object]", result).thresholds
