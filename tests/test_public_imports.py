@@ -18,6 +18,7 @@ PUBLIC = {
     "pipeline.extend",
     "pipeline.forecast",
     "pipeline.loading",
+    "pipeline.serving",
     "pipeline.sources",
     "pipeline.testing",
     "pipeline.training.adapters",
