@@ -17,8 +17,8 @@ from pipeline.errors import OptionError
 from pipeline.stages.several_heads import Heads
 from pipeline.training.batches import Epochs, SplitPipe, make_training_data
 from pipeline.training.carry import CarriedStates, find_carrying_stage
-from pipeline.training.loop import Model
 from pipeline.training.losses import Loss
+from pipeline.training.model import Model
 from pipeline.training.optimizers import group_parameters
 
 __all__ = ["LossOptions", "ModelWithLoss", "group_parameters", "make_loader"]

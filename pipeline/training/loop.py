@@ -14,18 +14,14 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pipeline.core.chain import StreamChain, join
 from pipeline.core.contexts import temporary_mode
-from pipeline.core.running import NumberedStage, Observer, run_stages
 from pipeline.core.stage import Stream
 from pipeline.data.batches import Batch
-from pipeline.data.iteration import iterate
 from pipeline.data.kinds import Kind
 from pipeline.data.report import Report
 from pipeline.data.scores import Predictions
 from pipeline.data.tensors import to_ints
 from pipeline.errors import OptionError, TrainingError
-from pipeline.labels import Labels
 from pipeline.loading.records import describe_records
-from pipeline.stages.input_stage import to_examples
 from pipeline.stages.several_heads import Heads
 from pipeline.training.advice import advise_precision, advise_threads, warn_of_missing_gradients
 from pipeline.training.averaging import WeightAverage
@@ -34,8 +30,9 @@ from pipeline.training.carry import CarriedStates, find_carrying_stage
 from pipeline.training.distributed import Ranks, delay_synchronization
 from pipeline.training.evaluate import predict_with_targets
 from pipeline.training.history import Epoch, History
-from pipeline.training.losses import Loss, MeanLoss
+from pipeline.training.losses import Loss, MeanLoss, add_weights, find_class_weights
 from pipeline.training.metrics import LOSS, choose_metrics
+from pipeline.training.model import Model
 from pipeline.training.optimizers import make_optimizer
 from pipeline.training.options import Settings
 from pipeline.training.progress import Reporter
@@ -50,24 +47,6 @@ _SEED_STRIDE: Final = 1_000_003
 
 _LAG: Final = 32
 """On a GPU, the number of batches after which losses are read: reading one waits for all work before it."""
-
-
-@final
-class Model(nn.Module):
-    """The stages with weights as one module, from a batch to predictions. Errors name the stages of the whole pipe."""
-
-    def __init__(self, stages: Sequence[NumberedStage], observer: Observer | None = None) -> None:
-        super().__init__()
-        self._stages = stages
-        self._observer = observer
-        for number, stage in stages:
-            if isinstance(stage, nn.Module):
-                self.add_module(str(number), stage)
-
-    def forward(self, batch: Batch[Kind]) -> object:
-        """Return the predictions."""
-        device = next((weight.device for weight in self.parameters()), None)
-        return run_stages(self._stages, batch, device, observer=self._observer)
 
 
 class Watcher:
@@ -138,7 +117,7 @@ class Training:
             self.batches = count_batches(split, train)
         head = split.model[-1][1]
         heads: Mapping[str, float] = head.weights if isinstance(head, Heads) else {}
-        class_weights = _find_class_weights(settings, split.model[-1][1], train)
+        class_weights = find_class_weights(settings.class_weights, split.model[-1][1], train)
         self._loss: Final = Loss(class_weights, settings.label_smoothing, settings.loss, [*heads])
         self._head_weights: Final = heads
         self._metrics: Final = choose_metrics(pipe, settings.metrics)
@@ -173,6 +152,8 @@ class Training:
             load_tensors(self.pipe, self.best)
         elif self.average is not None:
             self.average.exchange()
+        # Also if a training was resumed that had reached its end.
+        self.pipe.history = self.history
         return self.history
 
     def get_state(self) -> dict[str, Any]:
@@ -288,7 +269,7 @@ class Training:
         weights = [self._loss.weigh(batch.metadata) for batch in group]
         # The gradient of the mean over all targets of the group. A batch by itself is divided by its own weight.
         is_own = len(group) == 1 and self.ranks.world_size == 1
-        divisor = weights[0] if is_own else self.ranks.average_weights(_add_weights(weights), self._device)
+        divisor = weights[0] if is_own else self.ranks.average_weights(add_weights(weights), self._device)
         over = None if is_own else self._loss.to_over(divisor)
         for number, (batch, weight) in enumerate(zip(group, weights, strict=True), start=1):
             synchronized = delay_synchronization(self._wrapped, until_last=number == len(group))
@@ -394,25 +375,3 @@ def _make_carried(split: SplitPipe) -> CarriedStates | None:
         return None
     number = find_carrying_stage(split.model)
     return None if number is None else CarriedStates(number)
-
-
-def _find_class_weights(settings: Settings, head: object, train: Iterable[object]) -> Any:  # noqa: ANN401 - see FitOptions
-    """Return the class weights as they are given, or balanced.
-
-    Raises:
-        OptionError: if they should be balanced, but the head has no labels.
-    """
-    if not isinstance(settings.class_weights, str):
-        return settings.class_weights
-    labels: object = getattr(head, "names", None)
-    if not isinstance(labels, Labels):
-        msg = (
-            'class_weights="balanced" needs a head with labels, got '
-            f"{type(head).__name__}; pass a tensor with a weight for each class."
-        )
-        raise OptionError(msg)
-    return labels.class_weights(example.target for example in to_examples(iterate(train)))
-
-
-def _add_weights(weights: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
-    return {name: torch.stack([each[name] for each in weights]).sum() for name in weights[0]}

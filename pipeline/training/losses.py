@@ -1,16 +1,20 @@
 """The loss of any head, with class weights and options; and its mean over many batches."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeAlias, cast, final
 
 import torch
 from torch import Tensor
 
 from pipeline.checks.hints import describe
+from pipeline.checks.options import check_choice
+from pipeline.data.iteration import iterate
 from pipeline.data.metadata import IGNORED, BatchMetadata, has_target
 from pipeline.data.scores import Scores, StepScores
 from pipeline.data.values import Joint, MultiLabelScores
 from pipeline.errors import CompositionError, OptionError
+from pipeline.labels import Labels
+from pipeline.stages.input_stage import to_examples
 
 Weight: TypeAlias = Tensor | Mapping[str, Tensor]
 """What the sum of the losses of a batch is divided by: the number of targets, or the sum of their classes' weights."""
@@ -160,3 +164,27 @@ class MeanLoss:
     def merge(self, state: Mapping[str, Sequence[float]]) -> None:
         """Add the sums of another part of the data, as `state_dict` returned them."""
         self.add({name: pair[0] for name, pair in state.items()}, {name: pair[1] for name, pair in state.items()})
+
+
+def find_class_weights(given: object, head: object, train: Iterable[object]) -> Any:  # noqa: ANN401 - see FitOptions
+    """Return the class weights as they are given, or balanced.
+
+    Raises:
+        OptionError: if they should be balanced, but the head has no labels; or for another word.
+    """
+    if not isinstance(given, str):
+        return given
+    check_choice("class_weights", given, ("balanced",))
+    labels: object = getattr(head, "names", None)
+    if not isinstance(labels, Labels):
+        msg = (
+            'class_weights="balanced" needs a head with labels, got '
+            f"{type(head).__name__}; pass a tensor with a weight for each class."
+        )
+        raise OptionError(msg)
+    return labels.class_weights(example.target for example in to_examples(iterate(train)))
+
+
+def add_weights(weights: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+    """Return the sums of the weights of several batches, by head."""
+    return {name: torch.stack([each[name] for each in weights]).sum() for name in weights[0]}

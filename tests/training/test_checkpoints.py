@@ -84,7 +84,7 @@ def fit_and_stop(
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-@pytest.mark.parametrize("stop", [2, 5, 9])
+@pytest.mark.parametrize("stop", [3, 9])
 def test_a_resumed_training_is_bitwise_equal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, stop: int
 ) -> None:
@@ -123,6 +123,7 @@ def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
     first.fit(EXAMPLES, epochs=2, **options)
     history = second.fit(EXAMPLES, epochs=2, **options)
     assert len(history) == 2
+    assert second.history == history
     assert all(torch.equal(copy_weights(second)[name], weight) for name, weight in copy_weights(first).items())
     third.fit(EXAMPLES, epochs=4, **options)
     whole.fit(EXAMPLES, valid=VALID, epochs=4, progress=False)

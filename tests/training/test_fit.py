@@ -238,8 +238,8 @@ def test_a_weight_without_gradient_is_reported() -> None:
 
 def test_few_batches_are_reported_with_a_better_budget() -> None:
     """But not if each row is alone already, or the budget was chosen."""
-    examples = EXAMPLES * 30
-    pipe = FromIds() >> Bucket(max_padded_steps=500) >> Pad() >> classifier(9, 3, hidden_size=2)
+    examples = EXAMPLES * 8
+    pipe = FromIds() >> Bucket(max_padded_steps=130) >> Pad() >> classifier(9, 3, hidden_size=2)
     notes = as_any(pipe).fit(examples, epochs=1, progress=False).notes
     assert any("has only 6 batches" in note and "Bucket(max_padded_steps=" in note for note in notes)
     chosen = FromIds() >> Bucket() >> Pad() >> classifier(9, 3, hidden_size=2)

@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.nn import functional
 from torch.testing import assert_close
 
-from pipeline import Joint, MultiLabelScores, Scores, Values
+from pipeline import Classify, Example, Joint, Labels, MultiLabelScores, Scores, Values
 from pipeline.data.metadata import IGNORED, BatchMetadata
 from pipeline.errors import CompositionError, OptionError
-from pipeline.training.losses import Loss, MeanLoss
+from pipeline.training.losses import Loss, MeanLoss, find_class_weights
 from support.untyped import as_any
 
 CLASS_WEIGHTS = torch.tensor([0.2, 1.0, 3.0])
@@ -109,6 +109,17 @@ def test_a_pipe_without_head_is_rejected() -> None:
     """The error says what to join."""
     with pytest.raises(CompositionError, match="must end with a head, but it returns float32"):
         Loss().compute(torch.ones(2))
+
+
+def test_balanced_class_weights_are_those_of_the_labels() -> None:
+    """For the targets of the training data; without labels, or with another word, there is an error."""
+    labels, targets = Labels(["ham", "spam"]), ["ham", "spam", "ham", "ham"]
+    head = Classify(labels, input_size=2)
+    found = find_class_weights("balanced", head, [Example("text", target) for target in targets])
+    assert torch.equal(found, labels.class_weights(targets))
+    assert find_class_weights(CLASS_WEIGHTS, head, []) is CLASS_WEIGHTS
+    with pytest.raises(OptionError, match="class_weights must be one of balanced, got 'equal'"):
+        find_class_weights("equal", head, [])
 
 
 def test_the_mean_over_batches_is_that_over_targets() -> None:
