@@ -34,6 +34,8 @@ WITH_EXTRAS = (
     "tests/serving",
     "tests/inference",
     "tests/cli",
+    "tests/docs/test_csv_page.py",
+    "tests/docs/test_pictures.py",
     "tests/test_extras.py",
 )
 # 500 kills of a training instead of 5.

@@ -15,6 +15,10 @@ REAL, PADDING, INK = "#2f81f7", "#c9d1d9", "#6e7781"
 LAYERS = {
     "__main__": "the command line",
     "cli": "the commands",
+    "serving": "answers over HTTP, gathered into batches",
+    "training": "fit, evaluate, checkpoints, other libraries",
+    "export": "ONNX, torch.export, comparison with the model",
+    "saving": "folders that load without running code",
     "models": "classifier, tagger, language_model",
     "forecast": "the cost of an epoch under each policy",
     "loading": "samplers, loaders, workers, resuming",
@@ -40,6 +44,7 @@ LAYERS = {
 
 GROUPS = {
     "__main__": "command line",
+    "serving": "from training to use",
     "models": "models and data",
     "stages": "stages",
     "extend": "plugins",
