@@ -1,7 +1,7 @@
 """Draw pictures of a trained model: `python docs/pictures.py` writes them into docs/_static. Needs the extra `plots`.
 
-A small classifier learns whether reviews are good or bad. Unlike the figures of drawings.py, its numbers differ a little
-between machines, so no test compares the committed files with new ones.
+A small classifier learns whether reviews are good or bad. Unlike the figures of drawings.py, its numbers differ a
+little between machines, so no test compares the committed files with new ones.
 """
 
 import random
@@ -21,7 +21,7 @@ OPPOSITES = {"good": "bad", "bad": "good", "mixed": "mixed"}
 
 
 def make_reviews(rows: int) -> Iterator[Example[str]]:
-    """Make reviews such as `the plot is not really dull`. One of ten has a wrong label, as in data of the real world."""
+    """Make reviews such as `the plot is not really dull`. One of ten has a random label, as real data may."""
     rng = random.Random(0)
     for _ in range(rows):
         label, negated = rng.choice(list(WORDS)), rng.random() < 0.3
