@@ -135,6 +135,31 @@ def test_fit_has_the_weights_of_the_plain_loop(kind: str) -> None:
     assert not are_equal(ours, untrained)
 
 
+def test_accumulation_clipping_and_schedule_are_those_of_the_plain_loop() -> None:
+    """The gradient is that of the mean over the targets of all batches of an optimizer step, whose last has fewer."""
+    examples = KINDS["classifier"].examples
+    ours, by_hand = KINDS["classifier"].make().double(), KINDS["classifier"].make().double()
+    ours.fit(
+        examples, epochs=2, optimizer=make_sgd, schedule="linear", **{**PLAIN, "accumulate": 3, "max_grad_norm": 0.1}
+    )
+    data, model = split(by_hand)
+    optimizer = make_sgd([{"params": list(model.parameters())}])
+    epochs = [list(data(examples)) for _ in range(2)]
+    steps = [batches[first : first + 3] for batches in epochs for first in range(0, len(batches), 3)]
+    assert len(steps[-1]) < 3
+    for done, batches in enumerate(steps):
+        optimizer.param_groups[0]["lr"] = 0.3 * (1 - done / len(steps))
+        weight = sum(int(batch.metadata.weight) for batch in batches)
+        loss = torch.stack([model(batch).loss(reduction="sum") for batch in batches]).sum() / weight
+        optimizer.zero_grad()
+        torch.autograd.backward([loss])
+        nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+        as_any(optimizer).step()
+    found, wanted = copy_weights(ours), copy_weights(by_hand)
+    for name in wanted:
+        torch.testing.assert_close(found[name], wanted[name], rtol=1e-9, atol=1e-9)
+
+
 def make_pipe(dropout: float = 0.5) -> Any:
     """Make a classifier with dropout."""
     with seeded(3):
