@@ -3,27 +3,20 @@
 import os
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from typing import Any, Final, Literal, TypeVar, cast, final, get_args
+from typing import Any, Final, TypeVar, cast, final
 
 import attrs
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pipeline.checks.options import check_choice
 from pipeline.data.losses import sum_over_ranks
 from pipeline.errors import OptionError, TrainingError
 from pipeline.training.metrics import gather_over_ranks
+from pipeline.training.options import Strategy
+from pipeline.training.sharding import shard_weights
 
 T = TypeVar("T")
-
-Strategy = Literal["ddp"]
-"""How ranks share the work: each has all weights and its own rows, and gradients are averaged."""
-
-# Typed by hand: torch leaves the types of these open.
-_join: Final[Callable[..., object]] = getattr(distributed, "init_process_group", dict)
-_leave: Final[Callable[[], object]] = getattr(distributed, "destroy_process_group", dict)
-_broadcast_object: Final[Callable[..., object]] = getattr(distributed, "broadcast_object_list", dict)
 
 _FAILED: Final = "pipeline/failed"
 """The key in the store of the process group under which a rank leaves its error for the others."""
@@ -55,13 +48,11 @@ class Ranks:
         return self.rank == 0
 
     def wrap(self, model: nn.Module, strategy: Strategy = "ddp") -> nn.Module:
-        """Return the model with averaged gradients. All ranks get the weights of rank 0.
-
-        Raises:
-            OptionError: for a strategy that does not exist.
-        """
-        check_choice("strategy", strategy, get_args(Strategy))
+        """Return the model with averaged gradients. All ranks get the weights of rank 0."""
         if self.world_size == 1 or not any(weight.requires_grad for weight in model.parameters()):
+            return model
+        if strategy == "fsdp":
+            shard_weights(model, self.device)
             return model
         # A weight that a rank did not use in a batch has no gradient there, and DDP would wait for it forever.
         return cast("nn.Module", DistributedDataParallel(model, find_unused_parameters=True))
@@ -103,7 +94,7 @@ class Ranks:
                 found[0] = make()
             except Exception as error:  # noqa: BLE001 - raised below, on every rank
                 found[1] = error
-        _broadcast_object(found, src=0, device=self.device)
+        _find_function("broadcast_object_list")(found, src=0, device=self.device)
         if found[1] is not None:
             raise cast("Exception", found[1])
         return cast("T", found[0])
@@ -111,6 +102,8 @@ class Ranks:
 
 def delay_synchronization(model: nn.Module, *, until_last: bool) -> AbstractContextManager[object]:
     """Return a context in which gradients are not averaged, unless this is the last batch of an optimizer step."""
+    if (set_gradient_sync := getattr(model, "set_requires_gradient_sync", None)) is not None:
+        set_gradient_sync(until_last)
     if until_last or not isinstance(model, DistributedDataParallel):
         return nullcontext()
     return cast("AbstractContextManager[object]", cast("Any", model).no_sync())
@@ -140,7 +133,7 @@ def join_ranks(device: torch.device | str | None = None) -> Generator[Ranks]:
         raise OptionError(msg, launched=launched)
     found = _choose_device(device, distributed.get_backend() if is_joined else None)
     if not is_joined:
-        _join("nccl" if found is not None and found.type == "cuda" else "gloo")
+        _find_function("init_process_group")("nccl" if found is not None and found.type == "cuda" else "gloo")
     ranks = Ranks(distributed.get_rank(), distributed.get_world_size(), found)
     try:
         yield ranks
@@ -154,7 +147,7 @@ def join_ranks(device: torch.device | str | None = None) -> Generator[Ranks]:
         raise
     finally:
         if not is_joined:
-            _leave()
+            _find_function("destroy_process_group")()
 
 
 def _choose_device(device: torch.device | str | None, backend: str | None) -> torch.device | None:
@@ -163,7 +156,7 @@ def _choose_device(device: torch.device | str | None, backend: str | None) -> to
     has_gpu = torch.cuda.is_available() and backend != "gloo"
     if (wanted is None and not has_gpu) or (wanted is not None and (wanted.type != "cuda" or ":" in str(device))):
         return wanted
-    # Without a number, each rank takes the GPU that the launcher gave it.
+    # With the device "cuda", or none, each rank takes the GPU that the launcher gave it.
     local = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     torch.cuda.set_device(local)
     return local
@@ -181,8 +174,12 @@ def _is_of_another_rank(error: Exception) -> bool:
 
 
 def _get_store() -> Any:  # noqa: ANN401 - torch's store is not typed
-    get: Callable[[], object] = getattr(distributed.distributed_c10d, "_get_default_store")  # noqa: B009
-    return get()
+    return getattr(distributed, "distributed_c10d")._get_default_store()  # noqa: B009, SLF001 - torch has no other way
+
+
+def _find_function(name: str) -> Callable[..., object]:
+    """Return a function of `torch.distributed`, which leaves the types of its parameters open."""
+    return cast("Callable[..., object]", getattr(distributed, name))
 
 
 def _leave_error(ranks: Ranks, error: Exception) -> None:

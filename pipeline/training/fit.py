@@ -1,5 +1,6 @@
 """Train a pipe in one call: options, seeds, progress, checkpoints and logs around the training loop."""
 
+import copy
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,7 +54,10 @@ def _fit_on_rank(
         seed_generators((settings.seed or 0) + ranks.rank)
         shown = settings.progress if ranks.is_first else False
         with make_reporter(shown) as reporter, _open_logs(settings, ranks) as logs:
-            training = Training(pipe, train, valid, settings, reporter, ranks)
+            # Sharded weights are those of a copy: the pipe has whole weights to validate and predict with.
+            is_sharded = settings.strategy == "fsdp" and ranks.world_size > 1
+            trained = copy.deepcopy(pipe) if is_sharded else pipe
+            training = Training(trained, train, valid, settings, reporter, ranks, whole=pipe)
             watchers: list[Watcher] = [*logs]
             if settings.checkpoints is not None:
                 fingerprint = Fingerprint.of(settings.fingerprint(), pipe, train, valid)

@@ -37,6 +37,7 @@ from pipeline.training.optimizers import make_optimizer
 from pipeline.training.options import Settings
 from pipeline.training.progress import Reporter
 from pipeline.training.schedules import make_schedule
+from pipeline.training.sharding import copy_whole_weights, gather_shards, shard_like, shard_optimizer_state
 from pipeline.training.state import get_random_state, get_tensors, load_tensors, seed_generators, set_random_state
 
 _OF_RANK: Final = ("carry", "data", "epoch", "random")
@@ -73,6 +74,7 @@ class Training:
         settings: the options of `fit`.
         reporter: shows the progress.
         ranks: this process among those that train together.
+        whole: the pipe to validate with and to keep the weights, if those of the other one are sharded.
     """
 
     def __init__(
@@ -83,8 +85,10 @@ class Training:
         settings: Settings,
         reporter: Reporter,
         ranks: Ranks = _ALONE,
+        whole: StreamChain[Any, Any] | None = None,
     ) -> None:
         self.pipe: Final = pipe
+        self._whole: Final = pipe if whole is None else whole
         self.ranks: Final = ranks
         self.settings: Final = settings
         self._train: Final = train
@@ -94,7 +98,7 @@ class Training:
         self.carried: Final = _make_carried(split)
         self._model: Final = Model(split.model, self.carried)
         # Before anything copies the weights: all ranks get those of rank 0 here.
-        self._wrapped: Final = ranks.wrap(self._model)
+        self._wrapped: Final = ranks.wrap(self._model, settings.strategy)
         self._weights: Final = [weight for weight in pipe.parameters() if weight.requires_grad]
         self._device: Final = next((weight.device for weight in pipe.parameters()), torch.device("cpu"))
         self._data: Final = make_training_data(
@@ -153,7 +157,8 @@ class Training:
         elif self.average is not None:
             self.average.exchange()
         # Also if a training was resumed that had reached its end.
-        self.pipe.history = self.history
+        self._gather_weights()
+        self._whole.history = self.history
         return self.history
 
     def get_state(self) -> dict[str, Any]:
@@ -173,6 +178,7 @@ class Training:
             "epoch": {"mean": self._mean.state_dict(), "done": attrs.asdict(self._done), "seconds": self._seconds},
             "random": get_random_state(),
         }
+        state = gather_shards(state)
         # Of a single rank, they are in its state itself.
         own = {name: state[name] for name in _OF_RANK}
         return state if self.ranks.world_size == 1 else {**state, "ranks": self.ranks.gather(own)}
@@ -189,12 +195,13 @@ class Training:
         self.optimizer_steps = state["optimizer_steps"]
         self.best = state["best"]
         self._optimizer.load_state_dict(state["optimizer"])
+        shard_optimizer_state(self._optimizer)
         if self._schedule is not None:
             self._schedule.load_state_dict(state["schedule"])
         if self.average is not None:
             self.average.updates = state["average"]["updates"]
             for average, saved in zip(self.average.averages, state["average"]["averages"], strict=True):
-                average.copy_(saved)
+                average.copy_(shard_like(saved, average))
         if self.carried is not None and own["carry"] is not None:
             self.carried.carry = tuple(each.to(self._device) for each in own["carry"])
         self._data.epochs.load_state_dict(own["data"])
@@ -255,6 +262,11 @@ class Training:
             # One record for all, so that all keep the same epoch and stop after the same one.
             self._finish_epoch(self.ranks.share_from_first(lambda: own))
 
+    def _gather_weights(self) -> None:
+        """Put sharded weights together in the pipe that was given."""
+        if self._whole is not self.pipe:
+            copy_whole_weights(self.pipe, self._whole)
+
     def _merge_ranks(self) -> None:
         """Add up what all ranks have done in this epoch."""
         first, *others = self.ranks.gather((self._mean.state_dict(), attrs.asdict(self._done)))
@@ -283,7 +295,7 @@ class Training:
         if not self.optimizer_steps:
             warn_of_missing_gradients(self.pipe)
         if self.settings.max_grad_norm is not None:
-            norm = nn.utils.clip_grad_norm_(self._weights, self.settings.max_grad_norm)
+            norm = gather_shards(nn.utils.clip_grad_norm_(self._weights, self.settings.max_grad_norm))
             if self._device.type == "cpu" and not math.isfinite(norm):
                 raise self._make_error("gradients", float(norm), group[-1])
         self._optimizer.step()
@@ -325,7 +337,9 @@ class Training:
         if self._valid is None:
             return None, {}
         mean, metrics = MeanLoss(self._head_weights), self._metrics.empty()
-        with temporary_mode(self.pipe, training=False), torch.no_grad(), self._make_autocast():
+        self._gather_weights()
+        modes = temporary_mode(self.pipe, training=False), temporary_mode(self._whole, training=False)
+        with modes[0], modes[1], torch.no_grad(), self._make_autocast():
             for scores in self._predict(self._valid):
                 _, losses = self._loss.compute(scores, plain=True)
                 found = self._loss.weigh(scores.metadata, plain=True)
@@ -345,10 +359,10 @@ class Training:
         """Yield the predictions for examples; those in windows with carried states, as in training."""
         if self._windows is None:
             if self.ranks.world_size == 1:
-                yield from self.pipe.predict_batches(examples)
+                yield from self._whole.predict_batches(examples)
                 return
             share = (self.ranks.rank, self.ranks.world_size)
-            yield from (scores for _, _, scores in predict_with_targets(self.pipe, examples, share))
+            yield from (scores for _, _, scores in predict_with_targets(self._whole, examples, share))
             return
         if self.carried is not None:
             self.carried.carry = None
@@ -365,7 +379,7 @@ class Training:
             step_by_value(history.get_monitored(epoch))
         patience = self.settings.patience
         stops = patience is not None and history.count_since_best() >= patience
-        self.history = self.pipe.history = attrs.evolve(history, stopped_early=stops)
+        self.history = self._whole.history = attrs.evolve(history, stopped_early=stops)
         self._reporter.end_epoch(epoch, self.settings.epochs)
 
 

@@ -28,6 +28,7 @@ MakeSchedule: TypeAlias = Callable[[Optimizer, int], object]
 OptimizerName = Literal["adamw", "adam", "sgd"]
 ScheduleName = Literal["constant", "linear", "cosine"]
 Precision = Literal["float32", "bfloat16"]
+Strategy = Literal["ddp", "fsdp"]
 
 LEARNING_RATES: Final[Mapping[str, float]] = {"adamw": 1e-3, "adam": 1e-3, "sgd": 0.1}
 """The default learning rate of each optimizer."""
@@ -64,6 +65,8 @@ class FitOptions(TypedDict, total=False):
         seed: the seed of everything random: dropout, the order of the rows, workers. By default the order is that of
             the bucket's seed, and the other seeds are 0.
         device: the device to train on, where the pipe then stays; by default where it is.
+        strategy: how several ranks share the work: `ddp` (by default), with all weights on each, or `fsdp`, with a part
+            of each weight, of its gradient and of the optimizer's state on each.
         num_workers: the number of processes that read and make batches; 0 for this one.
         checkpoints: a folder for checkpoints, at the end of each epoch and after `checkpoint_every` optimizer steps.
         checkpoint_every: the number of optimizer steps between checkpoints within an epoch; None for no such ones.
@@ -91,6 +94,7 @@ class FitOptions(TypedDict, total=False):
     loss: Mapping[str, object] | None
     seed: int | None
     device: torch.device | str | None
+    strategy: Strategy
     num_workers: int
     checkpoints: str | PathLike[str] | None
     checkpoint_every: int | None
@@ -124,6 +128,7 @@ class Settings:
     loss: Mapping[str, object] | None = None
     seed: int | None = None
     device: torch.device | str | None = None
+    strategy: Strategy = "ddp"
     num_workers: int = 0
     checkpoints: str | PathLike[str] | None = None
     checkpoint_every: int | None = None
@@ -157,6 +162,7 @@ class Settings:
             check_optional_int(name, getattr(self, name), minimum=1)
         check_optional_int("seed", self.seed, minimum=0)
         check_choice("precision", self.precision, get_args(Precision))
+        check_choice("strategy", self.strategy, get_args(Strategy))
         for name, kind in (("optimizer", OptimizerName), ("schedule", ScheduleName)):
             if not callable(getattr(self, name)):
                 check_choice(name, getattr(self, name), get_args(kind))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.checks.hints import describe
 from pipeline.errors import LoadError, SaveError
+from pipeline.training.sharding import shard_like
 
 # Typed by hand: torch leaves the types of these open.
 _seed_torch: Final[Callable[[int], object]] = getattr(torch, "manual_seed")  # noqa: B009
@@ -101,7 +102,7 @@ def get_tensors(module: nn.Module) -> dict[str, Tensor]:
 def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Copy weights and buffers into a module, in place."""
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-        tensor.copy_(tensors[name])
+        tensor.copy_(shard_like(tensors[name], tensor))
 
 
 def seed_generators(seed: int) -> None:

@@ -1,7 +1,9 @@
 """Train with `fit` on one of several ranks, and by a plain loop on the batches of all of them."""
 
+import json
 import os
 import signal
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, final
@@ -15,6 +17,7 @@ from pipeline.core.chain import join
 from pipeline.core.contexts import seeded
 from pipeline.core.stage import Stream
 from pipeline.loading import Loader, PlannedBatches, RowDataset, StreamDataset, StreamLoader
+from pipeline.saving.tensors import write_tensors
 from pipeline.sources import Records
 from pipeline.training.adapters import ModelWithLoss
 from pipeline.training.batches import SplitPipe
@@ -30,6 +33,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     **{kind: (kind, {}) for kind in TRAINABLE},
     "accumulated": ("classifier", {"accumulate": 2}),
     "accumulated heads": ("heads", {"accumulate": 3}),
+    "sharded": ("classifier", {"accumulate": 2, "strategy": "fsdp"}),
+    "sharded windows": ("language model", {"strategy": "fsdp"}),
     "weighted": ("classifier", {"class_weights": CLASS_WEIGHTS, "label_smoothing": 0.1}),
 }
 """The kind of pipe and the options of each case."""
@@ -111,8 +116,8 @@ class Again(Stream[Any, Any]):
     """A stream after the batches, which rows cannot be shared through."""
 
     @override
-    def __call__(self, inputs: Iterable[Any]) -> Iterator[Any]:
-        yield from inputs
+    def __call__(self, values: Iterable[Any], /) -> Iterator[Any]:
+        yield from values
 
 
 class StopError(Exception):
@@ -131,16 +136,17 @@ class Stop(Watcher):
             raise StopError
 
 
-def fit_and_resume(folder: Path, stop: int) -> dict[str, Any]:
+def fit_and_resume(folder: Path, stop: int, strategy: str) -> dict[str, Any]:
     """Train without an interruption, and train with one and resume; return the weights and losses of both."""
     options: dict[str, Any] = {
         "valid": VALID, "epochs": 2, "progress": False, "ema": 0.9, "accumulate": 2, "schedule": "cosine",
+        "strategy": strategy,
     }  # fmt: skip
     whole, resumed = make_pipe(), make_pipe()
     wanted = whole.fit(EXAMPLES, **options)
     # Each rank names a folder of its own, of which only that of rank 0 is used.
     own = folder / f"rank{distributed.get_rank()}"
-    options |= {"checkpoints": own, "checkpoint_every": 1, "resume": True, "log_csv": own / "log.csv"}
+    options |= {"checkpoints": own, "checkpoint_every": 1, "keep": 20, "resume": True, "log_csv": own / "log.csv"}
     fit_and_stop(make_pipe(), stop, options)
     torch.rand(distributed.get_rank() + 1)
     found = resumed.fit(EXAMPLES, **options)
@@ -211,17 +217,39 @@ class Die(Watcher):
 
     def after_optimizer_step(self, training: Training) -> None:
         """Die after the second step."""
-        if training.optimizer_steps == 2 and os.environ["RANK"] == "1":
+        if training.optimizer_steps == 2 and training.ranks.rank == 1:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 def die_on_rank() -> str:
-    """Train until rank 1 is killed; return the error of the others."""
+    """Train until rank 1 is killed."""
+    watch(Die())
+    return _describe_error(EXAMPLES, {})
+
+
+def watch(watcher: Watcher) -> None:
+    """Let a watcher see all trainings of this process."""
     run = Training.run
 
-    def run_and_die(training: Training, watchers: Any = ()) -> Any:
-        return run(training, [*watchers, Die()])
+    def run_watched(training: Training, watchers: Any = ()) -> Any:
+        return run(training, [*watchers, watcher])
 
-    setattr(Training, "run", run_and_die)  # noqa: B010
-    make_pipe().fit(EXAMPLES, epochs=1, progress=False)
-    return "none"
+    setattr(Training, "run", run_watched)  # noqa: B010
+
+
+def run_script() -> None:
+    """Train under a launcher, which gives rank and world size, and write weights or die; see the tests."""
+    folder, how = Path(sys.argv[1]), sys.argv[2]
+    torch.set_num_threads(1)
+    if how == "die":
+        watch(Die())
+    pipe = make_pipe(0)
+    history = pipe.fit(EXAMPLES, valid=VALID, epochs=2)
+    assert not distributed.is_initialized()
+    rank = os.environ["RANK"]
+    write_tensors(folder / rank, copy_weights(pipe))
+    (folder / f"{rank}.json").write_text(json.dumps(history.to_dict()), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    run_script()
