@@ -1,17 +1,17 @@
 """Output in wide and narrow terminals, with and without colours, and in logs."""
 
 import io
-from collections.abc import Iterator
 
 import attrs
 import pytest
 from rich.console import Console
 
-from highlight.model import TrainingStep
+from demo.conftest import make_history
 from highlight.results import Result
+from highlight.saved import PROGRAM
 from highlight.source import Line
 from highlight.terminal import Screen, show
-from pipeline import Report
+from pipeline.training import History
 
 
 def shown(result: Result, *, width: int = 80, encoding: str = "utf-8", colour: bool = False) -> str:
@@ -56,8 +56,11 @@ def test_scores_padding_and_page_are_shown(result: Result) -> None:
 
 @pytest.mark.parametrize("width", [20, 23, 40, 10_000])
 def test_lines_fit_the_width(result: Result, width: int) -> None:
-    """Only the page's path may be wider than the terminal."""
-    assert all(len(line) <= width for line in shown(result, width=width).splitlines() if "page.html" not in line)
+    """Only what is to be copied may be wider than the terminal: paths and the program."""
+    lines = shown(result, width=width).splitlines()
+    whole = {f"    {line}".rstrip() for line in PROGRAM.splitlines()}
+    paths = (str(result.page), str(result.saved.folder))
+    assert all(len(line) <= width for line in lines if line not in whole and not line.endswith(paths))
 
 
 def test_an_ascii_terminal(result: Result) -> None:
@@ -76,16 +79,23 @@ def test_colours_are_those_of_the_predicted_classes(result: Result) -> None:
 @pytest.mark.parametrize("colour", [True, False])
 def test_a_log_has_no_progress_bars(*, colour: bool) -> None:
     """A file gets the summary only, even if colours are forced."""
+    shows = list[bool | None]()
 
-    def steps() -> Iterator[TrainingStep]:
-        for number in range(1_000):
-            yield TrainingStep(1 / (number + 1), Report(1, 8, 40, 48))
+    def train(progress: bool | None) -> History:
+        shows.append(progress)
+        return make_history(1.5, 0.25)
 
     file = io.StringIO()
-    screen = Screen(Console(file=file, width=80, force_terminal=colour, color_system="truecolor"))
+    screen = Screen(Console(file=file, width=90, force_terminal=colour, color_system="truecolor"))
     with screen.busy("waiting"):
-        done = screen.follow(steps(), rows=8_000)
-    assert len(done) == 1_000
-    assert file.getvalue().count("\n") == 1
-    assert "1,000 optimizer steps" in file.getvalue()
-    assert "\x1b" not in file.getvalue()
+        assert len(screen.follow(train)) == 2
+    assert shows == [False]
+    text = file.getvalue()
+    assert text == "1,000 optimizer steps in 3.0 s: loss 1.500 in the first epoch, 0.250 in the last\n"
+
+
+def test_the_program_that_loads_the_pipe_is_shown(result: Result) -> None:
+    """As it runs, with its result."""
+    text = shown(result)
+    assert "12,345 bytes" in text
+    assert all(f"    {line}".rstrip() in text for line in PROGRAM.splitlines())

@@ -1,16 +1,14 @@
-"""The two pipes and their training loop: the file to read first.
+"""The two pipes and their training: the file to read first.
 
 The first task is to classify each character of a line of Python, the second to classify the line. Together they use
 all seven kinds of stage: tokenize, bucket, pad, pack, encode, attend, pool. Encoders, attentions and pools are given
 by name. A name finds what any installed plugin offers.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import TypeAlias
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
-import attrs
 import torch
-from torch import nn
 
 from highlight.source import CLASSES, KINDS
 from pipeline import (
@@ -27,17 +25,19 @@ from pipeline import (
     Pad,
     Padded,
     Pool,
-    Report,
     Scores,
     StepScores,
     StreamChain,
     Tag,
     Tokenize,
 )
+from pipeline.training import History
 
 Data: TypeAlias = StreamChain[str | Example[str], Padded[Ids]]
 CharacterModel: TypeAlias = Chain[Padded[Ids], StepScores[str]]
 LineModel: TypeAlias = Chain[Padded[Ids], Scores[str]]
+CharacterPipe: TypeAlias = StreamChain[str | Example[str], StepScores[str]]
+LinePipe: TypeAlias = StreamChain[str | Example[str], Scores[str]]
 
 LEARNING_RATE = 0.015
 
@@ -61,33 +61,19 @@ def build_line_pipe(texts: Sequence[str], seed: int) -> tuple[Data, LineModel]:
     return data, model
 
 
-@attrs.frozen
-class TrainingStep:
-    """The loss of one optimizer step, and the padding of its batch."""
-
-    loss: float
-    report: Report
-
-
-def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
-    """Make the optimizer. As an `Optimizer`, its `step` is typed, which `AdamW.step` is not."""
+def make_optimizer(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """Make the optimizer for groups of parameters."""
     # beta2 is below the usual 0.999: a run has some thousand steps, too few for such a long average.
-    return torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98))
+    return torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(0.9, 0.98), fused=True)
 
 
 def train(
-    data: Data, model: CharacterModel | LineModel, examples: Sequence[Example[str]], *, epochs: int
-) -> Iterator[TrainingStep]:
-    """Train lazily: each item that is requested takes one optimizer step. The learning rate decays linearly to zero."""
-    optimizer = make_optimizer(model)
-    rows_seen = 0
-    for _ in range(epochs):
-        for batch in data(examples):
-            optimizer.param_groups[0]["lr"] = LEARNING_RATE * (1 - rows_seen / (epochs * len(examples)))
-            optimizer.zero_grad()
-            loss = model(batch).loss()
-            torch.autograd.backward(loss)
-            nn.utils.clip_grad_norm_(model.parameters(), max_norm=1.0)
-            optimizer.step()
-            rows_seen += len(batch.lengths)
-            yield TrainingStep(loss.item(), batch.report())
+    pipe: CharacterPipe | LinePipe,
+    examples: Sequence[Example[str]],
+    *,
+    epochs: int,
+    seed: int,
+    progress: bool | None = None,
+) -> History:
+    """Train a pipe. The learning rate decays linearly to zero."""
+    return pipe.fit(examples, epochs=epochs, optimizer=make_optimizer, schedule="linear", seed=seed, progress=progress)

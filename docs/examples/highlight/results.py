@@ -8,8 +8,10 @@ from pathlib import Path
 
 import attrs
 
+from highlight.saved import SavedPipe
 from highlight.source import Line
 from pipeline import Report
+from pipeline.training import History
 
 
 @attrs.frozen
@@ -41,7 +43,7 @@ class CharacterResult:
         by_line: the share of lines whose characters are all right.
         bucketed: the batches of one epoch.
         shuffled: the same rows in random batches of the same sizes.
-        losses: one per optimizer step.
+        history: the losses of each epoch.
     """
 
     lines: Sequence[Line] = attrs.field(repr=False)
@@ -51,7 +53,7 @@ class CharacterResult:
     by_line: Comparison
     bucketed: Report
     shuffled: Report
-    losses: Sequence[float] = attrs.field(repr=False)
+    history: History = attrs.field(repr=False)
 
 
 @attrs.frozen
@@ -61,12 +63,12 @@ class LineResult:
     Attributes:
         predicted: the predicted kind of each held-out line.
         by_line: the accuracy.
-        losses: one per optimizer step.
+        history: the loss of the epoch.
     """
 
     predicted: Sequence[str] = attrs.field(repr=False)
     by_line: Comparison
-    losses: Sequence[float] = attrs.field(repr=False)
+    history: History = attrs.field(repr=False)
 
 
 @attrs.frozen
@@ -99,6 +101,7 @@ class Result:
         held_out: the held-out lines, of other files.
         epochs: the number of epochs of task one.
         one, two: the results of the tasks.
+        saved: the pipe of task one, saved and loaded again.
         seconds: the time of the whole run.
     """
 
@@ -108,6 +111,7 @@ class Result:
     epochs: int
     one: CharacterResult
     two: LineResult
+    saved: SavedPipe
     seconds: float
 
     @property

@@ -1,19 +1,19 @@
 """Output in the terminal: progress while the demo works, then padding, scores and some coloured lines."""
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
-from time import perf_counter
 from typing import Final, final
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from highlight.model import TrainingStep
 from highlight.results import LinePrediction, Result, draw_sample, split_into_runs
+from highlight.saved import PROGRAM
 from highlight.source import CLASSES, KINDS
+from pipeline.training import History
 
 _STYLES = {
     "keyword": "bold magenta",
@@ -27,8 +27,6 @@ _STYLES = {
 _MISTAKE = "bold white on red"
 _SHOWN_LINES = 10
 _MARGIN = max(map(len, KINDS)) + 3
-# The running loss is the mean over this number of optimizer steps.
-_RECENT = 20
 
 
 @final
@@ -56,33 +54,21 @@ class Screen:
     @contextmanager
     def busy(self, doing: str) -> Generator[None]:
         """Show a spinner."""
-        with self._progress(SpinnerColumn("line"), TextColumn("{task.description}")) as progress:
+        columns = (SpinnerColumn("line"), TextColumn("{task.description}"))
+        with Progress(*columns, console=self.console, transient=True, disable=not self._moves) as progress:
             progress.add_task(doing, total=None)
             yield
 
-    def follow(self, steps: Iterator[TrainingStep], *, rows: int) -> list[TrainingStep]:
-        """Run a training of the given number of rows with a progress bar, and print one sentence about it."""
-        started, done = perf_counter(), list[TrainingStep]()
-        bar = BarColumn(bar_width=min(40, self.console.width // 3))
-        with self._progress(bar, TextColumn("{task.description}"), TimeRemainingColumn()) as progress:
-            task = progress.add_task("", total=rows)
-            for step in steps:
-                done.append(step)
-                description = f"step {len(done):,}, loss {_running_loss(done):.3f}"
-                progress.update(task, advance=step.report.rows, description=description)
-        self.say(
-            f"{len(done):,} optimizer steps in {perf_counter() - started:.1f} s: first loss {done[0].loss:.2f}, "
-            f"mean of the last {min(len(done), _RECENT)} {_running_loss(done):.3f}"
-        )
-        return done
-
-    def _progress(self, *columns: ProgressColumn) -> Progress:
-        return Progress(*columns, console=self.console, transient=True, disable=not self._moves)
-
-
-def _running_loss(done: list[TrainingStep]) -> float:
-    recent = done[-_RECENT:]
-    return sum(step.loss for step in recent) / len(recent)
+    def follow(self, train: Callable[[bool | None], History]) -> History:
+        """Run a training, with the progress of `fit` on a terminal only, and print one sentence about it."""
+        history = train(None if self._moves else False)
+        seconds = sum(epoch.seconds for epoch in history)
+        first, last = history.epochs[0], history.epochs[-1]
+        losses = f"loss {first.train_loss:.3f}"
+        if first is not last:
+            losses = f"{losses} in the first epoch, {last.train_loss:.3f} in the last"
+        self.say(f"{last.optimizer_steps:,} optimizer steps in {seconds:.1f} s: {losses}")
+        return history
 
 
 def show(result: Result, screen: Screen) -> None:
@@ -90,9 +76,22 @@ def show(result: Result, screen: Screen) -> None:
     _show_padding(result, screen)
     _show_scores(result, screen)
     _show_lines(result, screen)
+    _show_saved(result, screen)
     screen.title(f"Done in {result.seconds:.0f} s")
     screen.say(f"The page, with more lines: {result.page}", whole=True)
     screen.say("Next: read docs/examples/highlight/model.py, run python -m pipeline, follow docs/tutorial.md.")
+
+
+def _show_saved(result: Result, screen: Screen) -> None:
+    saved = result.saved
+    screen.title("Saved, and loaded in a new process")
+    screen.say(f"The pipe of task one: {saved.folder}", whole=True)
+    screen.say(
+        f"{saved.size:,} bytes. A new process loaded it and predicted {saved.predicted:,} held-out lines in "
+        f"{saved.seconds:.1f} s; {saved.equal:,} of them as above. Its whole program:"
+    )
+    for line in PROGRAM.splitlines():
+        screen.say(f"    {line}".rstrip(), whole=True)
 
 
 def _make_table(*columns: str) -> Table:
