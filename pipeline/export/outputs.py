@@ -75,13 +75,13 @@ def _read_output(result: object) -> tuple[str, Tensor]:
 
 def describe_outputs(result: object) -> list[Output]:
     """Return a description of each tensor of `read_outputs`."""
+    held: object = getattr(result, "names", None)
     if isinstance(result, Joint):
         parts = cast("Mapping[str, object]", result.parts)
         return [attrs.evolve(describe_outputs(part)[0], name=name) for name, part in parts.items()]
     name, _ = _read_output(result)
     is_per_step = is_batch(result) or isinstance(result, StepScores | States)
     axes = ("batch", "time") if is_per_step else ("batch",)
-    held: object = getattr(cast("object", result), "names", None)
     names = None if held is None or isinstance(held, ClassIds) else [str(each) for each in cast("Sequence[str]", held)]
     if isinstance(result, MultiLabelScores):
         found = cast("MultiLabelScores[object]", result).thresholds
