@@ -24,11 +24,6 @@ def write_reviews(file: Path, rows: int = 600) -> Path:
     return file
 
 
-def make_optimizer(model: torch.nn.Module) -> torch.optim.Optimizer:
-    """Make the optimizer. As an `Optimizer`, its `step` is typed, which `Adam.step` is not."""
-    return torch.optim.Adam(model.parameters(), lr=0.01)
-
-
 # Data: texts and their labels.
 file = Path(sys.argv[1]) if sys.argv[1:] else write_reviews(Path(tempfile.mkdtemp()) / "reviews.csv")
 train, valid = Csv(file, text="text", target="label").split(0.9, seed=0)
@@ -43,18 +38,12 @@ model = Pack() >> embed >> encode >> Pool("max") >> Classify(labels)
 pipe = data >> model
 print(pipe.check())
 
-# Training: an ordinary loop over batches.
-optimizer = make_optimizer(model)
-for epoch in range(5):
-    total = 0.0
-    for batch in data(train):
-        loss = model(batch).loss()
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
-        total += loss.item()
-    print(f"epoch {epoch}: total loss {total:.3f}")
+# Training: a line per epoch, or a bar on a terminal.
+pipe.fit(train, epochs=5, learning_rate=0.01)
 
-# Evaluation: one prediction per text, in the order of the texts.
-right = sum(label == target for label, target in zip(pipe.predict(valid.inputs()), valid.targets(), strict=True))
-print(f"accuracy on {len(valid)} held-out texts: {right / len(valid):.1%}")
+# Evaluation, and one prediction per text, in the order of the texts.
+evaluation = pipe.evaluate(valid)
+print(evaluation)
+for text, found in zip(valid.inputs()[:3], pipe.predict(valid.inputs()[:3], scores=True), strict=True):
+    print(f"{found.probability:.0%} {found.label}: {text}")
+print(f"accuracy on {len(valid)} held-out texts: {evaluation['accuracy']:.1%}")

@@ -3,7 +3,6 @@
 import random
 import sys
 import tempfile
-from operator import eq, methodcaller
 from pathlib import Path
 
 import attrs
@@ -48,13 +47,8 @@ torch.default_generator.manual_seed(0)
 shop, number = pl.through(pl.Embed(shops.vocab_size, 8)), pl.through(pl.Identity(1))
 fields = pl.EmbedFields(Payment, shop=shop, amount=number, balance=number, day=number)
 model = pl.Pack(Payment) >> fields >> pl.Encode("bilstm", hidden_size=32) >> pl.Pool("max") >> pl.Classify(labels)
+pipe = data >> model
 
-# Training and evaluation: an ordinary loop over batches.
-optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-for _ in range(8):
-    for batch in data(train):
-        optimizer.zero_grad()
-        torch.autograd.backward(model(batch).loss())
-        methodcaller("step")(optimizer)
-right = sum(map(eq, (data >> model).predict(valid.inputs()), valid.targets()))
-print(f"accuracy on {len(valid)} held-out users: {right / len(valid):.1%}")
+# Training and evaluation.
+pipe.fit(train, epochs=8, learning_rate=0.01)
+print(f"accuracy on {len(valid)} held-out users: {pipe.evaluate(valid)['accuracy']:.1%}")

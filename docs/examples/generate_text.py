@@ -20,11 +20,6 @@ def make_sentences() -> list[str]:
     return sentences
 
 
-def make_optimizer(model: torch.nn.Module) -> torch.optim.Optimizer:
-    """Make the optimizer. As an `Optimizer`, its `step` is typed, which `Adam.step` is not."""
-    return torch.optim.Adam(model.parameters(), lr=0.01)
-
-
 # Data: every target is the token after. bos begins a text that is generated from nothing, eos ends it.
 torch.default_generator.manual_seed(0)
 texts = make_sentences()
@@ -35,17 +30,10 @@ data = tokenize >> Shift() >> Bucket(max_padded_steps=300, seed=0) >> Pad()
 
 # Stages: causal ones, so that the model can run token by token.
 model = Embed(tokenize.vocab_size, 32) >> Encode(LSTM(32, 64)) >> NextToken(tokenize.vocab_size)
-
-optimizer = make_optimizer(model)
-for _ in range(40):
-    for batch in data(train):
-        loss = model(batch).loss()
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
+pipe = data >> model
+pipe.fit(train, epochs=40, learning_rate=0.01)
 
 # Generation: three texts from nothing, then the most probable end of each sentence that was held out.
-pipe = data >> model
 for text in pipe.generate([""] * 3, max_new_tokens=12, top_p=0.9, seed=0):
     print(text)
 prompts, ends = [text.rpartition(" ")[0] for text in valid], [text.rpartition(" ")[2] for text in valid]

@@ -30,11 +30,6 @@ def read_rows(file: str) -> list[Example[Tensor]]:
         return [Example(row, target) for row, target in zip(rows, stored["y"].tolist(), strict=True)]
 
 
-def make_optimizer(model: torch.nn.Module) -> torch.optim.Optimizer:
-    """Make the optimizer. As an `Optimizer`, its `step` is typed, which `Adam.step` is not."""
-    return torch.optim.Adam(model.parameters(), lr=0.01)
-
-
 # Data: rows of features, time x feature, and a class per row.
 torch.default_generator.manual_seed(0)
 rows = Records(read_rows(sys.argv[1]) if sys.argv[1:] else list(make_waves()))
@@ -44,17 +39,8 @@ features, classes = rows[0].input.shape[1], len(set(rows.targets()))
 # Stages: nothing to tokenize or embed; the stages say that they handle vectors.
 data = FromFeatures() >> Bucket(Vectors, max_padded_steps=600, seed=0) >> Pad(Vectors)
 model = Pack(Vectors) >> Encode(GRU(features, 32, bidirectional=True)) >> Pool("mean") >> Classify(classes)
+pipe = data >> model
 
-# Training: an ordinary loop over batches.
-optimizer = make_optimizer(model)
-for _ in range(15):
-    for batch in data(train):
-        loss = model(batch).loss()
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
-
-# Evaluation: one class per row.
-predicted = (data >> model).predict(valid.inputs())
-right = sum(label == target for label, target in zip(predicted, valid.targets(), strict=True))
-print(f"accuracy on {len(valid)} held-out rows: {right / len(valid):.1%}")
+# Training, and evaluation: one class per row.
+pipe.fit(train, epochs=15, learning_rate=0.01)
+print(f"accuracy on {len(valid)} held-out rows: {pipe.evaluate(valid)['accuracy']:.1%}")

@@ -3,8 +3,6 @@
 import random
 import sys
 import tempfile
-from collections.abc import Sequence
-from operator import eq
 from pathlib import Path
 
 import torch
@@ -26,11 +24,6 @@ def write_sentences(file: Path, rows: int = 400) -> Path:
     return file
 
 
-def make_optimizer(model: torch.nn.Module) -> torch.optim.Optimizer:
-    """Make the optimizer. As an `Optimizer`, its `step` is typed, which `Adam.step` is not."""
-    return torch.optim.Adam(model.parameters(), lr=0.01)
-
-
 # Data: sentences of words, and a tag per word.
 file = Path(sys.argv[1]) if sys.argv[1:] else write_sentences(Path(tempfile.mkdtemp()) / "sentences.conllu")
 train, valid = Conllu(file, target="upos").split(0.9, seed=0)
@@ -40,21 +33,11 @@ torch.default_generator.manual_seed(0)
 tokenize = TokenizeWords.train(train.inputs(), "bpe", vocab_size=2_000)
 labels = Labels.from_targets(train.targets())
 data = tokenize >> Bucket(max_padded_steps=1_000, seed=0) >> Pad(labels=labels)
-model = tagger(tokenize.vocab_size, labels, embedding_dim=64, hidden_size=64)
+pipe = data >> tagger(tokenize.vocab_size, labels, embedding_dim=64, hidden_size=64)
 
-# Training: an ordinary loop over batches.
-optimizer = make_optimizer(model)
-for _ in range(2):
-    for batch in data(train):
-        loss = model(batch).loss()
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
-
-# Evaluation: one list of tags per sentence.
-right = words = 0
-for tags, target in zip((data >> model).predict(valid.inputs()), valid.targets(), strict=True):
-    assert isinstance(target, Sequence)  # one tag per word
-    right += sum(map(eq, tags, target))
-    words += len(tags)
-print(f"accuracy on {words} held-out words: {right / words:.1%}")
+# Training, and evaluation: precision and recall of each tag.
+pipe.fit(train, epochs=2, learning_rate=0.01)
+evaluation = pipe.evaluate(valid)
+print(evaluation)
+words = int(evaluation.confusion.counts.sum())
+print(f"accuracy on {words} held-out words: {evaluation['accuracy']:.1%}")

@@ -33,11 +33,6 @@ def make_offers(rows: int = 600) -> Iterator[Example[dict[str, object]]]:
         yield Example({"text": text, "numbers": [[size, rent]]}, "cheap" if cheap else "expensive")
 
 
-def make_optimizer(model: torch.nn.Module) -> torch.optim.Optimizer:
-    """Make the optimizer. As an `Optimizer`, its `step` is typed, which `Adam.step` is not."""
-    return torch.optim.Adam(model.parameters(), lr=0.01)
-
-
 # Data: each side of a row is read by an input stage of its own.
 torch.default_generator.manual_seed(0)
 train, valid = Records(list(make_offers())).split(0.8, seed=0)
@@ -49,12 +44,7 @@ data = columns >> Bucket(Offer, max_padded_steps=300, seed=0) >> Pad(Offer, labe
 words = Offer.text >> Embed(tokenize.vocab_size, 16) >> Encode(LSTM(16, 16)) >> Pool("max")
 numbers = Offer.numbers >> Encode(GRU(2, 16)) >> Pool("last")
 model = Pack(Offer) >> Join(words, numbers) >> Classify(labels)
-optimizer = make_optimizer(model)
-for _ in range(25):
-    for batch in data(train):
-        optimizer.zero_grad()
-        torch.autograd.backward(model(batch).loss())
-        optimizer.step()
-predicted = (data >> model).predict(valid.inputs())
-right = sum(label == target for label, target in zip(predicted, valid.targets(), strict=True))
-print(f"accuracy on {len(valid)} held-out flats: {right / len(valid):.1%}")
+pipe = data >> model
+
+pipe.fit(train, epochs=25, learning_rate=0.01)
+print(f"accuracy on {len(valid)} held-out flats: {pipe.evaluate(valid)['accuracy']:.1%}")

@@ -31,11 +31,6 @@ def make_orders(rows: int = 600) -> Iterator[Example[str]]:
         yield Example(f"{start} {NUMBERS[amount - 1]} boxes of {product}", target)
 
 
-def make_optimizer(model: torch.nn.Module) -> torch.optim.Optimizer:
-    """Make the optimizer. As an `Optimizer`, its `step` is typed, which `Adam.step` is not."""
-    return torch.optim.Adam(model.parameters(), lr=0.01)
-
-
 # Data: each target has a name and a type, and may be missing.
 torch.default_generator.manual_seed(0)
 train, valid = Records(list(make_orders())).split(0.8, seed=0)
@@ -45,16 +40,11 @@ data = tokenize >> Bucket(max_padded_steps=300, seed=0) >> Pad(targets={"product
 # Stages: two heads on one body. Their losses are added.
 heads = Heads(Classify(products), Regress(), into=Order, weights={"amount": 0.5})
 model = Embed(tokenize.vocab_size, 32) >> Encode(LSTM(32, 32, bidirectional=True)) >> Pool("max") >> heads
+pipe = data >> model
 
-optimizer = make_optimizer(model)
-for _ in range(12):
-    for batch in data(train):
-        loss = model(batch).loss()
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
-
-# Evaluation: orders, to compare with the texts.
-orders, words = (data >> model).predict(valid.inputs()), map(str.split, valid.inputs())
+# Training, and evaluation of both heads; then orders, to compare with the texts.
+pipe.fit(train, epochs=12, learning_rate=0.01)
+print(pipe.evaluate(valid))
+orders, words = pipe.predict(valid.inputs()), map(str.split, valid.inputs())
 right = sum((o.product, NUMBERS[round(o.amount) - 1]) == (w[-1], w[-4]) for o, w in zip(orders, words, strict=True))
 print(f"accuracy on {len(valid)} held-out orders: {right / len(valid):.1%}")
