@@ -194,8 +194,9 @@ def _describe_failure(ranks: Ranks, error: Exception) -> TrainingError:
         store = _get_store()
         if store.check([_FAILED]):
             cause = store.get(_FAILED).decode("utf-8", "replace")
+    reason = "did not answer in time" if "imed out" in str(error) else "did"
     msg = (
-        f"rank {ranks.rank} of {ranks.world_size} stopped because another rank did: "
-        f"{cause or 'it left no error, so it was killed, or ran out of memory; look for its output'}"
+        f"rank {ranks.rank} of {ranks.world_size} stopped because another rank {reason}: "
+        f"{cause or 'it left no error, so it was killed, ran out of memory, or hangs; look for its output'}"
     )
     return TrainingError(msg, rank=ranks.rank, world_size=ranks.world_size, cause=cause, error=str(error))
