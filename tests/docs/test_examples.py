@@ -12,7 +12,14 @@ import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.py"))
-PUBLIC = {"pipeline", "pipeline.sources", "pipeline.errors", "pipeline_recurrent", "pipeline_attention"}
+PUBLIC = {
+    "pipeline",
+    "pipeline.errors",
+    "pipeline.sources",
+    "pipeline.training",
+    "pipeline_attention",
+    "pipeline_recurrent",
+}
 
 
 def run_example(name: str, *arguments: str) -> float:
