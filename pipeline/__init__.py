@@ -4,8 +4,9 @@ from importlib.metadata import version
 
 from pipeline import errors
 from pipeline.checks.switches import set_checks, set_padding_check
-from pipeline.core.chain import Chain, StreamChain
+from pipeline.core.chain import Chain
 from pipeline.core.stage import ModuleStage, Stage, Stream, TypePreserving
+from pipeline.core.stream_chain import StreamChain
 from pipeline.data.batches import Batch, Packed, Padded
 from pipeline.data.kinds import Hidden, Ids, Nested, Vectors
 from pipeline.data.losses import sum_over_ranks

@@ -2,9 +2,11 @@
 
 from pipeline.batching.policies import Policy
 from pipeline.checks.shapes import checked
-from pipeline.core.chain import Chain, StreamChain, TypePreservingChain, join
+from pipeline.core.chain import Chain, TypePreservingChain
+from pipeline.core.join import join
 from pipeline.core.stage import ModuleStage, Spec, Stage, StageBase, Stream, TypePreserving
 from pipeline.core.stepping import Memory, Stepping
+from pipeline.core.stream_chain import StreamChain
 from pipeline.data.batches import Batch, Carry, Layout, Packed, Padded
 from pipeline.data.kinds import Hidden, Ids, K, Kind, Vectors
 from pipeline.data.metadata import BatchMetadata

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, TypeAlias, cast
 
 import attrs
 
-from pipeline.core.chain import StreamChain
+from pipeline.core.stream_chain import StreamChain
 from pipeline.errors import OptionError
 from pipeline.sources import Arrow, Conllu, Csv, JsonLines, Parquet, Source, TextLines, Tsv
 from pipeline.stages.from_columns import FromColumns

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from pipeline.cli.data import AnySource, add_data_arguments, choose_fields_of, get_suffix, open_source
-from pipeline.core.chain import StreamChain
+from pipeline.core.stream_chain import StreamChain
 from pipeline.errors import OptionError
 from pipeline.text import escape_control_characters
 

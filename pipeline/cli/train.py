@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from pipeline.cli.data import AnySource, Choice, add_data_arguments, get_suffix, open_source
-from pipeline.core.chain import StreamChain
 from pipeline.core.contexts import seeded
+from pipeline.core.stream_chain import StreamChain
 from pipeline.errors import OptionError
 from pipeline.labels import Labels, get_scalar, is_step_target, to_steps
 from pipeline.models import classifier, language_model, tagger

@@ -20,7 +20,8 @@ from pipeline.data.rows import reject_single_text
 from pipeline.errors import CompositionError
 
 if TYPE_CHECKING:
-    from pipeline.core.chain import Chain, StreamChain
+    from pipeline.core.chain import Chain
+    from pipeline.core.stream_chain import StreamChain
 
 I_contra = TypeVar("I_contra", contravariant=True)
 O_co = TypeVar("O_co", covariant=True)
@@ -184,7 +185,7 @@ def is_stream(stage: object) -> TypeIs[Stream[Any, Any]]:
 
 def _join(before: StageBase, after: object) -> StageBase:
     # Imported here because a chain is made of stages and is itself a stage.
-    from pipeline.core.chain import join  # noqa: PLC0415
+    from pipeline.core.join import join  # noqa: PLC0415
 
     if not isinstance(after, StageBase):
         msg = (

@@ -110,6 +110,5 @@ def find_positions(counts: Sequence[int], width: int) -> Int64[Tensor, " steps"]
     """
     lengths = np.array(counts, np.int64)
     # The steps of a row follow each other. Between two rows, the padding of the first is skipped.
-    skipped = np.arange(len(lengths)) * width - (lengths.cumsum() - lengths)
-    steps: NDArray[np.int64] = skipped.repeat(lengths) + np.arange(sum(counts))
-    return from_numpy(steps)
+    skipped = np.arange(len(lengths), dtype=np.int64) * width - (np.cumsum(lengths, dtype=np.int64) - lengths)
+    return from_numpy(np.repeat(skipped, lengths) + np.arange(sum(counts), dtype=np.int64))

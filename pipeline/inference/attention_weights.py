@@ -11,9 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
-from pipeline.core.chain import Chain, StreamChain
+from pipeline.core.chain import Chain
 from pipeline.core.running import Observer, run_stages
 from pipeline.core.stage import Stage
+from pipeline.core.stream_chain import StreamChain
 from pipeline.data.predictions import Span
 from pipeline.data.rows import FILLER
 from pipeline.data.states import MaybeCausal, States

@@ -8,7 +8,7 @@ import torch
 from typing_extensions import TypeIs, override
 
 from pipeline.checks.hints import describe
-from pipeline.core.chain import StreamChain
+from pipeline.core.stream_chain import StreamChain
 from pipeline.data.scores import Predictions
 from pipeline.errors import OptionError, PipelineError
 from pipeline.inference.columns import add_columns, read_column

@@ -12,8 +12,8 @@ from typing import IO, Any, Final, cast
 import attrs
 import torch
 
-from pipeline.core.chain import StreamChain
 from pipeline.core.stage import StageBase
+from pipeline.core.stream_chain import StreamChain
 from pipeline.errors import OptionError, SourceError
 from pipeline.labels import Labels
 from pipeline.parts.tokenizer import Tokenizer

@@ -13,7 +13,7 @@ import attrs
 
 from pipeline.array_file import explain_failed_write
 from pipeline.checks.options import check_int
-from pipeline.core.chain import StreamChain
+from pipeline.core.stream_chain import StreamChain
 from pipeline.data.rows import Example
 from pipeline.data.scores import Predictions
 from pipeline.errors import OptionError, PipelineError, SourceError

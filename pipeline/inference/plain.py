@@ -9,7 +9,8 @@ import attrs
 import torch
 from typing_extensions import TypeIs
 
-from pipeline.core.chain import Chain, StreamChain
+from pipeline.core.chain import Chain
+from pipeline.core.stream_chain import StreamChain
 from pipeline.data.predictions import ClassPrediction, JointPrediction, MultiLabelPrediction, StepPrediction
 from pipeline.data.tensors import to_floats
 from pipeline.errors import OptionError, ValuesError

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from pipeline.core.chain import StreamChain
+from pipeline.core.stream_chain import StreamChain
 from pipeline.data.scores import Predictions
 from pipeline.inference.in_order import Run, run_in_order
 from pipeline.inference.locator import Locator

@@ -6,8 +6,8 @@ from typing import TypeVar
 from torch import Tensor
 from typing_extensions import override
 
-from pipeline.core.chain import StreamChain
 from pipeline.core.running import Observer
+from pipeline.core.stream_chain import StreamChain
 from pipeline.data.rows import FILLER
 from pipeline.data.states import Pooled
 from pipeline.data.tensors import to_ints

@@ -12,8 +12,8 @@ from typing_extensions import override
 
 from pipeline.batching.cursor import StreamCursor
 from pipeline.checks.options import check_choice, check_int
-from pipeline.core.chain import StreamChain
 from pipeline.core.stage import Stage, StageBase, Stream, is_stream
+from pipeline.core.stream_chain import StreamChain
 from pipeline.data.iteration import SizedIterator, check_ordered, find_length, is_map_style, iterate
 from pipeline.data.kinds import Kind
 from pipeline.data.rows import Row, is_row

@@ -35,7 +35,7 @@ def format_card(
     parts = [
         f"# {_escape(name)}",
         *([text.strip()] if text else []),
-        _format_use(takes, gives, plugins),
+        _format_use(takes, gives, plugins, has_tokenizer=any(hasattr(stage, "tokenizer") for stage in stages.values())),
         "## Stages\n\n" + _format_table(["stage", "class", "weights"], [_describe(*item) for item in stages.items()]),
     ]
     if results:
@@ -47,8 +47,10 @@ def format_card(
     return "\n\n".join(parts) + "\n"
 
 
-def _format_use(takes: Sequence[str], gives: str, plugins: Sequence[SavedPlugin]) -> str:
-    distributions = " ".join(dict.fromkeys(["ragged-pipeline", *(plugin.distribution for plugin in plugins)]))
+def _format_use(takes: Sequence[str], gives: str, plugins: Sequence[SavedPlugin], *, has_tokenizer: bool) -> str:
+    own = "'ragged-pipeline[text]'" if has_tokenizer else "ragged-pipeline"
+    others = (each.distribution for each in plugins if each.distribution != "ragged-pipeline")
+    distributions = " ".join(dict.fromkeys([own, *others]))
     types = [f"{option}={hint}" for option, hint in (("takes", takes[0]), ("gives", gives)) if hint != "object"]
     call = ", ".join(["folder", *types])
     return (

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from pipeline.core.chain import join
 from pipeline.core.contexts import preserve_random_state
+from pipeline.core.join import join
 from pipeline.core.stage import Stage, StageBase
 from pipeline.data.batches import Batch
 from pipeline.data.kinds import Kind, Vectors

@@ -23,8 +23,9 @@ import attrs
 import torch
 from torch import nn
 
-from pipeline.core.chain import Chain, StreamChain, TypePreservingChain
+from pipeline.core.chain import Chain, TypePreservingChain
 from pipeline.core.stage import StageBase
+from pipeline.core.stream_chain import StreamChain
 from pipeline.data.kinds import Composite, Kind, get_kind_class
 from pipeline.errors import SaveError
 from pipeline.labels import Labels

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from pipeline.errors import FolderError
+from pipeline.errors import FolderError, LoadError
 from pipeline.saving.files import explain_os_errors
 
 _AT_FDCWD: Final = -100
@@ -99,6 +99,10 @@ def open_folder(path: str | os.PathLike[str]) -> Generator[int | None]:
         handle = _open_patiently(Path(path))
     try:
         yield handle
+    except (FolderError, LoadError) as error:
+        # Files are opened by their names in the folder, which do not tell where they are.
+        msg = f"{os.fspath(path)!r}: {error}"
+        raise type(error)(msg, **error.details) from error
     finally:
         os.close(handle)
 

@@ -6,7 +6,7 @@ from typing import Any, TypeVar, overload
 
 import torch
 
-from pipeline.core.chain import StreamChain
+from pipeline.core.stream_chain import StreamChain
 from pipeline.data.rows import Example
 from pipeline.data.scores import Predictions, Scores, StepScores
 

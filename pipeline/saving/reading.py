@@ -7,7 +7,7 @@ from typing import Any, Final, cast
 
 import torch
 
-from pipeline.core.chain import StreamChain
+from pipeline.core.stream_chain import StreamChain
 from pipeline.errors import FolderError, LoadError, MissingExtraError, PipelineError
 from pipeline.registry import registry
 from pipeline.registry.catalogue import PluginWarning

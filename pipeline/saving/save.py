@@ -12,8 +12,8 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from pipeline.core.chain import StreamChain
 from pipeline.core.stage import StageBase
+from pipeline.core.stream_chain import StreamChain
 from pipeline.errors import FolderError, PipelineError, SaveError
 from pipeline.parts.tokenizer import Tokenizer
 from pipeline.saving.card import format_card

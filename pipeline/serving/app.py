@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias, final
 
 from typing_extensions import Unpack
 
-from pipeline.core.chain import StreamChain
+from pipeline.core.stream_chain import StreamChain
 from pipeline.extras import LazyModule, import_extra
 from pipeline.serving.limits import Limits, ServeOptions
 from pipeline.serving.page import HEADERS, PAGE

@@ -6,7 +6,7 @@ from typing import Any, Final, NoReturn, cast, final
 
 import attrs
 
-from pipeline.core.chain import StreamChain
+from pipeline.core.stream_chain import StreamChain
 from pipeline.errors import PipelineError
 from pipeline.serving.limits import Limits
 from pipeline.stages.from_columns import FromColumns

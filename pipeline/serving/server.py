@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from typing_extensions import Unpack
 
-from pipeline.core.chain import StreamChain
+from pipeline.core.stream_chain import StreamChain
 from pipeline.errors import OptionError
 from pipeline.extras import import_extra
 from pipeline.serving.app import make_app

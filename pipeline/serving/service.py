@@ -12,7 +12,7 @@ from typing import Any, Final, final
 import attrs
 import torch
 
-from pipeline.core.chain import StreamChain
+from pipeline.core.stream_chain import StreamChain
 from pipeline.errors import LengthError, ShapeError, TextError, ValuesError
 from pipeline.inference.plain import Plain, find_heads, to_json, to_plain
 from pipeline.labels import Labels

@@ -7,7 +7,7 @@ from torch import Tensor, distributed, nn
 from typing_extensions import TypeIs, Unpack
 
 from pipeline.checks.hints import describe
-from pipeline.core.chain import StreamChain
+from pipeline.core.stream_chain import StreamChain
 from pipeline.data.batches import Batch
 from pipeline.data.kinds import Kind
 from pipeline.data.losses import sum_over_ranks

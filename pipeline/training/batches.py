@@ -11,9 +11,10 @@ from torch import nn
 from pipeline.batching.automatic import DEFAULT_STEPS, FEWEST_BATCHES, choose_budget
 from pipeline.batching.cursor import StreamCursor
 from pipeline.batching.policies import Budget, Policy
-from pipeline.core.chain import StreamChain, join
+from pipeline.core.join import join
 from pipeline.core.running import NumberedStage, run_stages
 from pipeline.core.stage import Stage, StageBase, Stream, is_stream
+from pipeline.core.stream_chain import StreamChain
 from pipeline.data.batches import Batch, is_batch
 from pipeline.data.iteration import find_length, iterate
 from pipeline.data.kinds import Kind

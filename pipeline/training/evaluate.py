@@ -9,10 +9,11 @@ from torch import Tensor, distributed, nn
 from pipeline.builtin.class_metrics import has_class_scores
 from pipeline.builtin.perplexity import Perplexity, get_sum_type
 from pipeline.builtin.span_f1 import SpanF1
-from pipeline.core.chain import StreamChain, join
 from pipeline.core.contexts import temporary_mode
+from pipeline.core.join import join
 from pipeline.core.running import NumberedStage, locate_errors, run_stages
 from pipeline.core.stage import StageBase, Stream, is_stream
+from pipeline.core.stream_chain import StreamChain
 from pipeline.data.batches import is_batch
 from pipeline.data.metadata import BatchMetadata, TargetTensor, has_target
 from pipeline.data.scores import Predictions

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import torch
 
-from pipeline.core.chain import StreamChain
 from pipeline.core.contexts import preserve_random_state, temporary_mode
+from pipeline.core.stream_chain import StreamChain
 from pipeline.errors import OptionError
 from pipeline.training.checkpoints import Checkpoints, Fingerprint
 from pipeline.training.distributed import Ranks, join_ranks

@@ -11,8 +11,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from typing_extensions import Unpack, override
 
-from pipeline.core.chain import StreamChain, join
+from pipeline.core.join import join
 from pipeline.core.stage import Stream
+from pipeline.core.stream_chain import StreamChain
 from pipeline.data.batches import Batch
 from pipeline.data.iteration import iterate
 from pipeline.data.kinds import Kind

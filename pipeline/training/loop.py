@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from pipeline.core.chain import StreamChain, join
 from pipeline.core.contexts import temporary_mode
+from pipeline.core.join import join
 from pipeline.core.stage import Stream
+from pipeline.core.stream_chain import StreamChain
 from pipeline.data.batches import Batch
 from pipeline.data.kinds import Kind
 from pipeline.data.report import Report

@@ -172,7 +172,38 @@ class Settings:
         _check_number("max_grad_norm", self.max_grad_norm, above=0, optional=True)
         _check_number("ema", self.ema, above=0, below=1, optional=True)
         _check_number("label_smoothing", self.label_smoothing, least=0, below=1)
+        self._check_types()
         self._reject_contradictions()
+
+    def _check_types(self) -> None:
+        """Reject values that would fail in the midst of a training, or that would be taken for others in silence."""
+        if self.loss is not None and not isinstance(cast("object", self.loss), Mapping):
+            got = repr(self.loss) if isinstance(cast("object", self.loss), str) else describe(self.loss)
+            msg = f"loss must be a mapping of options, got {got}; pass them by name, such as {{'kind': 'huber'}}."
+            raise OptionError(msg, loss=self.loss)
+        if cast("object", self.progress) not in (None, True, False):
+            msg = f"progress must be True, False or None, got {self.progress!r}."
+            raise OptionError(msg, progress=self.progress)
+        for name in ("checkpoints", "log_csv", "log_tensorboard"):
+            path: object = getattr(self, name)
+            if path is not None and not isinstance(path, str | PathLike):
+                msg = f"{name} must be a path, got {describe(path)}."
+                raise OptionError(msg, **{name: path})
+        for weight in self._list_class_weights():
+            if not isinstance(weight, Tensor):
+                msg = f"class_weights must be a tensor with a weight for each class, got {describe(weight)}; pass "
+                msg += "torch.tensor([...]), labels.class_weights(targets) or 'balanced', of several heads a mapping."
+                raise OptionError(msg, class_weights=weight)
+            if not bool((torch.isfinite(weight) & (weight >= 0)).all()) or not bool((weight > 0).any()):
+                got = str(to_floats(weight.flatten().double()))
+                msg = f"class_weights must be finite, at least 0, and not all 0, got {got:.200}."
+                raise OptionError(msg, class_weights=weight)
+
+    def _list_class_weights(self) -> list[object]:
+        given: object = self.class_weights
+        if given is None or isinstance(given, str):
+            return []
+        return [*cast("Mapping[str, object]", given).values()] if isinstance(given, Mapping) else [given]
 
     def _reject_contradictions(self) -> None:
         if self.warmup and callable(self.schedule):

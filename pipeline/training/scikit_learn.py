@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from typing_extensions import TypeIs, override
 
-from pipeline.core.chain import StreamChain
 from pipeline.core.contexts import seeded
+from pipeline.core.stream_chain import StreamChain
 from pipeline.data.iteration import check_ordered
 from pipeline.data.predictions import ClassPrediction, compute_probabilities
 from pipeline.data.rows import Example, reject_single_text

@@ -9,7 +9,7 @@ from torch import nn
 from torch.distributed.algorithms._checkpoint import checkpoint_wrapper
 
 from pipeline import Bucket, Chain, Classify, Dropout, Embed, Encode, FromIds, Ids, Labels, Pad, Padded, Pool, Scores
-from pipeline.core.chain import join
+from pipeline.core.join import join
 from pipeline.errors import CompositionError
 from pipeline_recurrent import LSTM
 from support.untyped import as_any, seed

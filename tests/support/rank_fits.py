@@ -13,8 +13,8 @@ from torch import Tensor, distributed
 from typing_extensions import override
 
 from pipeline import Bucket, Example, FromIds, Pad, classifier
-from pipeline.core.chain import join
 from pipeline.core.contexts import seeded
+from pipeline.core.join import join
 from pipeline.core.stage import Stream
 from pipeline.loading import Loader, PlannedBatches, RowDataset, StreamDataset, StreamLoader
 from pipeline.saving.tensors import write_tensors

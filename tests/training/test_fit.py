@@ -29,8 +29,8 @@ from pipeline import (
     classifier,
     matcher,
 )
-from pipeline.core.chain import join
 from pipeline.core.contexts import seeded
+from pipeline.core.join import join
 from pipeline.errors import CompositionError, OptionError, TrainingError, UnknownOptionError
 from pipeline.sources import Records
 from pipeline.training.state import get_random_state

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from typing_extensions import Unpack
 
-from pipeline.core.chain import StreamChain
+from pipeline.core.stream_chain import StreamChain
 from pipeline.data.iteration import iterate
 from pipeline.data.kinds import Ids
 from pipeline.data.rows import reject_single_text

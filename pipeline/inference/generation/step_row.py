@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pipeline.checks.hints import describe
-from pipeline.core.chain import StreamChain
+from pipeline.core.stream_chain import StreamChain
 from pipeline.data.kinds import Ids, Kind, Vectors
 from pipeline.data.predictions import StepPrediction
 from pipeline.data.scores import StepScores

@@ -1,0 +1,121 @@
+"""What all chains share: their stages by name, checks without data, and how they are shown."""
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import nn
+
+from pipeline.core.contexts import temporary_mode
+from pipeline.core.naming import name_stages
+from pipeline.core.running import (
+    NumberedStage,
+)
+from pipeline.core.stage import Spec, StageBase
+from pipeline.errors import CompositionError
+
+if TYPE_CHECKING:
+    from pipeline.summary.inspection import Inspection
+    from pipeline.summary.summary import Summary
+
+
+class JoinedStages(tuple[StageBase, ...]):
+    """Stages in order. A type of its own, so that a chain made without `>>` does not type-check."""
+
+    __slots__ = ()
+
+
+class ChainBase(nn.Module):
+    """The stages of a chain in order. Stages with weights are child modules under their names."""
+
+    def __init__(self, stages: JoinedStages) -> None:
+        super().__init__()
+        # None for a child module: torch's tools replace, wrap and delete children under their names.
+        self._others: dict[str, StageBase | None] = {}
+        for name, stage in name_stages(stages, _get_reserved_names()).items():
+            self._others[name] = None if isinstance(stage, nn.Module) else stage
+            if isinstance(stage, nn.Module):
+                self.add_module(name, stage)
+
+    @property
+    def stages(self) -> Mapping[str, StageBase]:
+        """The stages in order, by name. A child module that was replaced or deleted is so here too."""
+        found = ((name, self._modules.get(name) if stage is None else stage) for name, stage in self._others.items())
+        return {name: cast("StageBase", stage) for name, stage in found if stage is not None}
+
+    def build(self, spec: Spec, /) -> Spec:
+        """Build the stages in order; see `StageBase.build`. Errors name the two stages that do not fit."""
+        before: StageBase | None = None
+        for number, stage in self._numbered():
+            try:
+                spec = stage.build(spec)
+            except CompositionError as error:
+                if before is None:
+                    raise
+                names = f"stage {number - 1} `{type(before).__name__}` and stage {number} `{type(stage).__name__}`"
+                msg = f"between {names}: {error}"
+                raise CompositionError(msg, **error.details) from error
+            before = stage
+        return spec
+
+    def check(self) -> "Summary":
+        """Check the whole chain without data; return the input, output, weights and work of each stage.
+
+        Stages with weights run on torch's `meta` device, as copies with shapes and no values. Of other stages the
+        annotations are compared. The chain is not changed. The first call in a process takes some seconds, because
+        torch loads its support for shapes without values.
+
+        Raises:
+            CompositionError: if two stages do not fit each other, or a stage does not know its input size yet.
+            ShapeError: if a stage rejects its input, as it would in a run.
+
+        Example:
+            >>> from pipeline import Classify, Pool
+            >>> head = Pool("max") >> Classify(6, input_size=8)
+            >>> head.check().parameters, str(head.check().entries[-1].output)
+            (54, 'Scores batch x 6')
+        """
+        summary = self._summarize()
+        if summary.problem is not None:
+            raise summary.problem
+        return summary
+
+    def mermaid(self) -> str:
+        """Return the chain as a flowchart in Mermaid's language."""
+        return self._summarize().to_mermaid()
+
+    def __repr__(self) -> str:
+        return " >> ".join(type(stage).__name__ for stage in self.stages.values())
+
+    def __str__(self) -> str:
+        """Return the table of `check`, and what is missing if the chain cannot run yet."""
+        return str(self._summarize())
+
+    def __rich__(self) -> "Summary":
+        return self._summarize()
+
+    def _repr_html_(self) -> str:
+        return self._summarize().to_html()
+
+    def _summarize(self) -> "Summary":
+        # The summary is above the core and imported when it is needed: `check` is a method for convenience.
+        from pipeline.summary.build import summarize  # noqa: PLC0415
+
+        return summarize(self.stages)
+
+    def _inspect(self, value: object) -> "Inspection":
+        from pipeline.summary.inspection import inspect_stages  # noqa: PLC0415
+
+        with temporary_mode(self, training=False), torch.no_grad():
+            return inspect_stages(value, self.stages)
+
+    def _numbered(self) -> Iterable[NumberedStage]:
+        return enumerate(self.stages.values(), start=1)
+
+
+@cache
+def _get_reserved_names() -> frozenset[str]:
+    """Return the attributes of all chains and of their instances, such as `double`, `predict`, `training`, `stages`."""
+    chains = ChainBase.__subclasses__()
+    return frozenset({"stages", *vars(nn.Module()), *(name for chain in chains for name in dir(chain))})
