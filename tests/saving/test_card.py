@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline import load
+from pipeline import Bucket, FromIds, Pad, classifier, load
 from support.saved import make_classifier
 from support.untyped import as_any
 
@@ -22,11 +22,18 @@ def test_the_card_says_how_to_load_the_pipe(tmp_path: Path) -> None:
     make_classifier().save(tmp_path / "films", card="Tells **good** films from bad ones.")
     card = (tmp_path / "films" / "README.md").read_text()
     assert card.startswith("# films\n\nTells **good** films from bad ones.\n")
-    assert "pip install ragged-pipeline\n" in card
+    assert "pip install 'ragged-pipeline[text]'\n" in card
     (code,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
     assert "load(folder, takes=str, gives=str)" in code
     exec(code, {"folder": tmp_path / "films", "inputs": ["a b"]})  # noqa: S102 - the card's own code
     assert "| encode | Encode(bilstm) | 216 |" in card
+
+
+def test_a_pipe_of_ids_needs_no_tokenizer(tmp_path: Path) -> None:
+    """So the card names no extra."""
+    pipe = FromIds() >> Bucket(rows=2) >> Pad() >> classifier(9, 2, hidden_size=3)
+    pipe.save(tmp_path / "ids")
+    assert "pip install ragged-pipeline\n" in (tmp_path / "ids" / "README.md").read_text()
 
 
 def test_the_card_has_the_results_of_training(tmp_path: Path) -> None:

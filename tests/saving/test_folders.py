@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.errors import FolderError
 from pipeline.saving import folders
+from pipeline.saving.files import read_regular_file
 from pipeline.saving.folders import open_folder, was_replaced, write_folder
 
 
@@ -185,3 +186,13 @@ def test_a_parent_that_is_a_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(FolderError, match="cannot be written"):
         write(tmp_path / "file" / "model", "one")
+
+
+def test_errors_of_files_name_their_folder(tmp_path: Path) -> None:
+    """A file is opened by its name alone, which does not tell where it is."""
+    with (
+        pytest.raises(FolderError, match=r"'.*' cannot be read: No such file") as caught,
+        open_folder(tmp_path) as handle,
+    ):
+        read_regular_file("manifest.json", limit=9, folder=handle)
+    assert str(caught.value).startswith(f"{str(tmp_path)!r}: 'manifest.json' cannot be read")
