@@ -34,10 +34,12 @@ def reject_unexportable(stages: Mapping[str, StageBase]) -> None:
             explain: Callable[[], str | None] = getattr(part, "explain_not_exportable", lambda: None)
             reason = explain()
             if reason is None and getattr(part, "exportable", True) is False:
-                reason = "class declares exportable = False: torch cannot trace it"
+                reason = "class does not declare exportable = True; declare it if torch can trace the class"
             if reason is not None:
                 where = f"stage {name!r}" if not path else f"{path!r} of stage {name!r}"
-                msg = f"{where}, {type(part).__name__}, cannot be exported, because its {reason}; or choose another."
+                msg = (
+                    f"{where}, {type(part).__name__}, cannot be exported, because its {reason}, or choose another part."
+                )
                 raise ExportError(msg, stage=name, part=type(part).__name__)
 
 

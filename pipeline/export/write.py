@@ -1,6 +1,7 @@
 """Export a model to a file, compared with the model before the file is moved into place."""
 
 import copy
+import json
 import os
 import shutil
 import tempfile
@@ -82,6 +83,7 @@ def export_model(stages: Mapping[str, StageBase], file: str | os.PathLike[str], 
     if unknown := sorted(set(options) - set(ExportOptions.__annotations__)):
         msg = f"export has no option {unknown[0]!r}; its options are {', '.join(ExportOptions.__annotations__)}."
         raise OptionError(msg, option=unknown[0])
+    _reject_files_of_others(path)
     data, model = _split(stages)
     reject_unexportable(model)
     pad = cast("Pad[Kind] | None", data[-1] if data else None)
@@ -113,6 +115,34 @@ def export_model(stages: Mapping[str, StageBase], file: str | os.PathLike[str], 
         _describe(folder, path, form, described_inputs, outputs, text, model)
         names = [path.name, *sorted(each.name for each in folder.iterdir() if each.name != path.name)]
     return Exported([path.with_name(name) for name in names], described_inputs, outputs, difference, batches)
+
+
+def _reject_files_of_others(path: Path) -> None:
+    """Reject a name whose description or script would replace a file that no export wrote, such as the user's script.
+
+    Raises:
+        ExportError: naming the file.
+    """
+    script = path.with_name(f"{path.stem}.py") if path.suffix == ".onnx" else None
+    for file, is_own in ((path.with_name(f"{path.stem}.json"), _is_description), (script, _is_script)):
+        if file is not None and file.exists() and not is_own(file):
+            msg = f"export writes {str(file)!r} beside the model, but this file is not of an export; "
+            msg += "choose another name for the model, or move the file."
+            raise ExportError(msg, file=str(file))
+
+
+def _is_description(file: Path) -> bool:
+    try:
+        found: object = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and {"format", "inputs", "outputs"} <= set(cast("dict[str, object]", found))
+
+
+def _is_script(file: Path) -> bool:
+    # The first sentence only, since another version may have written the script.
+    begin = b'"""Predict with an exported model.'
+    return file.is_file() and file.read_bytes()[: len(begin)] == begin
 
 
 def _split(stages: Mapping[str, StageBase]) -> tuple[list[StageBase], dict[str, StageBase]]:

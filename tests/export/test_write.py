@@ -211,6 +211,34 @@ def test_a_pipe_without_a_model_is_an_error(tmp_path: Path) -> None:
         (FromIds() >> Bucket(rows=2) >> Pad()).export(tmp_path / "model.pt2")
 
 
+def test_a_description_of_another_program_is_never_replaced(tmp_path: Path) -> None:
+    """A model `settings.pt2` would have its description in `settings.json`."""
+    file = tmp_path / "settings.json"
+    file.write_text('{"mine": 1}')
+    pipe = FromIds() >> Bucket(rows=2) >> Pad() >> classifier(9, 2, embedding_dim=2, hidden_size=2)
+    with pytest.raises(ExportError, match=r"'.*settings\.json' beside the model, but this file is not of an export"):
+        pipe.export(tmp_path / "settings.pt2", batches=2)
+    assert file.read_text() == '{"mine": 1}'
+    assert [each.name for each in tmp_path.iterdir()] == ["settings.json"]
+    file.unlink()
+    for _ in range(2):  # the second one replaces the first
+        pipe.export(tmp_path / "settings.pt2", batches=2)
+
+
+@NEEDS_ONNX
+def test_a_script_of_the_user_is_never_replaced(tmp_path: Path) -> None:
+    """A model `train.onnx` would have its script in `train.py`."""
+    file = tmp_path / "train.py"
+    file.write_text("print('mine')")
+    pipe = FromIds() >> Bucket(rows=2) >> Pad() >> classifier(9, 2, embedding_dim=2, hidden_size=2)
+    with pytest.raises(ExportError, match=r"'.*train\.py' beside the model, but this file is not of an export"):
+        pipe.export(tmp_path / "train.onnx", batches=2)
+    assert file.read_text() == "print('mine')"
+    file.unlink()
+    for _ in range(2):
+        pipe.export(tmp_path / "train.onnx", batches=2)
+
+
 def test_double_precision_is_kept(tmp_path: Path) -> None:
     """The dtype of vectors is that of the weights."""
     seed(0)
