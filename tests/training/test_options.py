@@ -35,6 +35,14 @@ def test_options_and_settings_have_the_same_names() -> None:
         ({"schedule": max, "warmup": 3}, "warmup is for schedules by name"),
         ({"optimizer": max, "learning_rate": 0.1}, "learning_rate is for optimizers by name"),
         ({"checkpoint_every": 3}, "checkpoint_every needs a folder of checkpoints"),
+        ({"loss": "huber"}, "loss must be a mapping of options, got 'huber'"),
+        ({"progress": "no"}, "progress must be True, False or None, got 'no'"),
+        ({"checkpoints": 3}, "checkpoints must be a path, got an int"),
+        ({"log_csv": 3}, "log_csv must be a path, got an int"),
+        ({"class_weights": [1.0, 2.0]}, "class_weights must be a tensor with a weight for each class, got a list"),
+        ({"class_weights": {"bad": 1.0}}, "class_weights must be a tensor with a weight for each class, got a float"),
+        ({"class_weights": torch.tensor([-1.0, 1.0])}, "class_weights must be finite, at least 0"),
+        ({"class_weights": torch.zeros(2)}, "class_weights must be finite, at least 0, and not all 0"),
     ],
 )
 def test_values_out_of_range_are_rejected(options: dict[str, Any], message: str) -> None:
