@@ -37,7 +37,7 @@ def advise_precision(device: torch.device, precision: Precision) -> str | None:
     is_supported: Callable[[], bool] | None = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
     if device.type != "cpu" or precision == "float32" or is_supported is None or is_supported():
         return None
-    return "This processor has no instructions for bfloat16: it is slower here than float32, and torch's LSTM fails."
+    return "This processor has no instructions for bfloat16: it is slower here than float32."
 
 
 def count_cores() -> int:

@@ -1,6 +1,7 @@
 """Engines that call torch's own kernels: packed (cuDNN on a GPU), or dense over padded rows."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Final, final
 
 import torch
@@ -64,15 +65,27 @@ class Packed(_PackedKernels):
     @override
     def unsupported_reason(self, stack: StackInputs) -> str | None:
         device, order = stack.steps.device.type, stack.order
-        # Rows of one length go to oneDNN, whose LSTM raises an error in training.
-        is_onednn = stack.cell == "lstm" and device == "cpu" and order.is_full(order.longest)
-        if is_onednn and stack.needs_grad and stack.is_autocast and torch.get_autocast_dtype(device) is torch.float16:
-            return "torch cannot train an LSTM on rows of one length under autocast to float16 on a CPU"
+        # Rows of one length go to oneDNN, whose LSTM raises an error where it lacks a kernel.
+        if stack.cell == "lstm" and device == "cpu" and stack.is_autocast and order.is_full(order.longest):
+            dtype = torch.get_autocast_dtype(device)
+            if not has_low_precision(dtype):
+                return f"torch cannot run an LSTM on rows of one length under autocast to {dtype} on this processor"
+            if dtype is torch.float16 and stack.needs_grad:
+                return "torch cannot train an LSTM on rows of one length under autocast to float16 on a CPU"
         return _LOOKS_NOTHING_UP if stack.looks_up else explain_transform(stack)
 
 
 _is_acceptable: Callable[[Tensor], bool] = getattr(torch.backends.cudnn, "is_acceptable")  # noqa: B009
 """Torch leaves its type open."""
+
+
+@cache
+def has_low_precision(dtype: torch.dtype) -> bool:
+    """Return whether oneDNN has kernels of a low precision for this processor."""
+    # Newer than torch's stubs, and absent without oneDNN.
+    name = "_is_mkldnn_bf16_supported" if dtype is torch.bfloat16 else "_is_mkldnn_fp16_supported"
+    is_supported: Callable[[], bool] | None = getattr(torch.ops.mkldnn, name, None)
+    return is_supported is not None and is_supported()
 
 
 @final

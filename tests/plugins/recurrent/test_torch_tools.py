@@ -18,6 +18,7 @@ from pipeline import Encode, MaybeCausal, Packed, Padded, Vectors
 from pipeline.data.metadata import BatchMetadata
 from pipeline.errors import LengthError, OptionError
 from pipeline_recurrent import GRU, LSTM, RNN, EngineName
+from pipeline_recurrent.engines.torch_kernels import has_low_precision
 from pipeline_recurrent.native import available
 from pipeline_recurrent.recurrent import Recurrent
 from support.untyped import as_any, seed
@@ -313,6 +314,8 @@ def test_autocast_computes_in_float32(engine: EngineName, kind: Kind) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_dtype_under_autocast_is_that_of_torch(engine: EngineName, kind: Kind, lengths: Tensor) -> None:
     """Of each batch, whatever the engine: on a CPU, torch's LSTM returns another for rows of one length."""
+    if kind is LSTM and lengths is LENGTHS["even"] and not has_low_precision(torch.bfloat16):
+        pytest.skip("torch's own LSTM raises an error here: the processor has no instructions for bfloat16")
     encoder, values = kind(3, 4, engine=engine), draw(lengths)
     packed = pack_padded_sequence(values, lengths.clamp(min=1), True, enforce_sorted=False)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -329,7 +332,7 @@ def test_the_dtype_under_autocast_is_that_of_torch(engine: EngineName, kind: Kin
 @EVERY_KIND
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.half])
 def test_an_engine_is_found_under_autocast(kind: Kind, lengths: Tensor, dtype: torch.dtype) -> None:
-    """Torch's own LSTM raises an error for float16 and rows of one length."""
+    """Torch's own LSTM raises an error for rows of one length, for bfloat16 on some processors."""
     loss, values = Loss(kind, "auto", lengths), draw(lengths)
     with torch.autocast("cpu", dtype=dtype):
         found = loss(values)
@@ -339,7 +342,7 @@ def test_an_engine_is_found_under_autocast(kind: Kind, lengths: Tensor, dtype: t
         loss.encoder.engine = "packed"
         with (
             torch.autocast("cpu", dtype=dtype),
-            pytest.raises(OptionError, match="because torch cannot train an LSTM on"),
+            pytest.raises(OptionError, match="because torch cannot (train|run) an LSTM on"),
         ):
             loss(values)
 
