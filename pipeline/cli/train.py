@@ -12,6 +12,7 @@ from pipeline.core.stream_chain import StreamChain
 from pipeline.errors import OptionError
 from pipeline.labels import Labels, get_scalar, is_step_target, to_steps
 from pipeline.models import classifier, language_model, tagger
+from pipeline.saving.save import check_folder
 from pipeline.stages.bucket import Bucket
 from pipeline.stages.pad import Pad
 from pipeline.stages.shift import Shift
@@ -75,6 +76,7 @@ def train_model(options: argparse.Namespace) -> None:
     if not output.absolute().parent.is_dir():
         msg = f"--output must be in an existing folder, got {str(output)!r}; make {str(output.parent)!r} first."
         raise OptionError(msg, output=str(output))
+    check_folder(output)
     model = choose_model(options)
     train, valid = read_examples(options, model)
     pipe = make_pipe(options, model, train, valid)

@@ -62,7 +62,7 @@ def write_folder(
     with explain_os_errors(path, "write"):
         target.parent.mkdir(parents=True, exist_ok=True)
         with _lock(target):
-            _check_target(target, replace=replace, marker=marker)
+            check_target(target, replace=replace, marker=marker)
             _delete_leftovers(target)
             temporary = target.with_name(f".{target.name}.{os.getpid()}-{os.urandom(4).hex()}.part")
             # Not mkdtemp: its folders can be read by their owner only, and models are shared between users.
@@ -74,7 +74,7 @@ def write_folder(
                     raise FolderError(msg, path=str(path), marker=marker)
                 _sync_tree(temporary)
                 # Again, since the block may have taken long.
-                _check_target(target, replace=replace, marker=marker)
+                check_target(target, replace=replace, marker=marker)
                 _move(temporary, target)
                 _sync_folder(target.parent)
             finally:
@@ -129,7 +129,12 @@ def _open_patiently(path: Path) -> int:
         time.sleep(0.01)
 
 
-def _check_target(target: Path, *, replace: bool, marker: str) -> None:
+def check_target(target: Path, *, replace: bool, marker: str) -> None:
+    """Reject a folder that `write_folder` would not replace.
+
+    Raises:
+        FolderError: saying why.
+    """
     if not target.exists():
         return
     if not target.is_dir():

@@ -20,7 +20,7 @@ from pipeline.saving.card import format_card
 from pipeline.saving.decoding import decode_pipe
 from pipeline.saving.encoding import Encoded, encode_pipe
 from pipeline.saving.files import explain_os_errors
-from pipeline.saving.folders import write_folder
+from pipeline.saving.folders import check_target, write_folder
 from pipeline.saving.json_files import Json, write_json
 from pipeline.saving.manifest import MANIFEST, Manifest, SavedFile, SavedPlugin, format_manifest, parse_manifest
 from pipeline.saving.records import Records
@@ -54,7 +54,7 @@ def save_pipe(
         "python": platform.python_version(),
     }
     plugins = [SavedPlugin(each.package, each.version, parts) for each, parts in _merge_plugins(encoded).items()]
-    _check_own_files(Path(folder))
+    check_folder(folder, replace=replace)
     with write_folder(folder, replace=replace, marker=MANIFEST) as new:
         write_json(new / CONFIG, encoded.config)
         write_tensors(new / WEIGHTS, tensors)
@@ -149,6 +149,17 @@ def _make_again(encoded: Encoded) -> StageBase:
 def _describe_file(file: Path) -> SavedFile:
     with file.open("rb") as stream:
         return SavedFile(file.stat().st_size, file_digest(stream, "sha256").hexdigest())
+
+
+def check_folder(folder: str | os.PathLike[str], *, replace: bool = True) -> None:
+    """Reject a folder in which no pipe can be saved, before a long training for example.
+
+    Raises:
+        FolderError: if it is a file, or has files of the user.
+    """
+    with explain_os_errors(folder, "read"):
+        check_target(Path(os.path.realpath(folder)), replace=replace, marker=MANIFEST)
+        _check_own_files(Path(folder))
 
 
 def _check_own_files(folder: Path) -> None:

@@ -128,6 +128,17 @@ def test_a_folder_that_cannot_be_written_is_reported_before_training(
     assert "--output must be in an existing folder" in capsys.readouterr().err
 
 
+def test_files_of_the_user_are_reported_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The examples are not even read: their file is absent."""
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "mine.txt").write_text("mine")
+    for name, message in (("file", "must be a folder, but is a file"), ("folder", "has other files")):
+        assert train(tmp_path / "absent.csv", tmp_path / name) == 1
+        assert message in capsys.readouterr().err
+    assert (tmp_path / "folder" / "mine.txt").read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("targets", "classes"),
     [

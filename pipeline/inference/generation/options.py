@@ -9,7 +9,8 @@ import numpy as np
 from typing_extensions import Unpack
 
 from pipeline.checks.options import check_int, check_optional_int
-from pipeline.errors import OptionError
+from pipeline.errors import OptionError, UnknownOptionError
+from pipeline.text import suggest_name
 
 
 class GenerateOptions(TypedDict, total=False):
@@ -75,6 +76,11 @@ class GenerateSettings:
         Raises:
             OptionError: if one is out of its range, or two exclude each other.
         """
+        names = list(GenerateOptions.__annotations__)
+        unknown = next((name for name in options if name not in names), None)
+        if unknown is not None:
+            msg = f"generate has no option {unknown!r}; its options are {', '.join(names)}."
+            raise UnknownOptionError(msg + suggest_name(unknown, names), option=unknown)
         num_beams = check_int("num_beams", options.get("num_beams", 1), minimum=1)
         temperature, top_k, top_p = options.get("temperature", 1.0), options.get("top_k"), options.get("top_p")
         count = check_int("num_return_sequences", options.get("num_return_sequences", 1), minimum=1)

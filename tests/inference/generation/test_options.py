@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 
 from pipeline import Bucket, FromIds, Pad
-from pipeline.errors import OptionError
+from pipeline.errors import OptionError, UnknownOptionError
 from support.stepping import TOKENS, make_language_model
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"temprature": 0}, "generate has no option 'temprature'.*Did you mean 'temperature'"),
         ({"max_new_tokens": 0}, "max_new_tokens must be an integer of at least 1, got 0"),
         ({"temperature": -0.1}, r"temperature must be 0 or more, got -0\.1"),
         ({"temperature": float("nan")}, "temperature must be 0 or more, got nan"),
@@ -34,7 +35,7 @@ from support.stepping import TOKENS, make_language_model
 def test_a_wrong_option_is_rejected_by_the_call(options: dict[str, Any], message: str) -> None:
     """Before a prompt is read."""
     pipe: Any = FromIds() >> Bucket(rows=3) >> Pad() >> make_language_model()
-    with pytest.raises(OptionError, match=message):
+    with pytest.raises((OptionError, UnknownOptionError), match=message):
         pipe.generate([[1]], **{"max_new_tokens": 2, **options})
 
 
