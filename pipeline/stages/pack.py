@@ -111,9 +111,10 @@ class Unpack(ModuleStage[U_contra, Padded[K]], Generic[U_contra, K]):
             )
         if isinstance(value, Padded) and keeps_rectangles():
             return cast("Padded[K]", value)
-        if not isinstance(value, Packed):
+        given = cast("object", value)
+        if not isinstance(given, Packed):
             msg = (
-                f"the input of Unpack must be Packed or States, got {type(value).__name__}; "
+                f"the input of Unpack must be Packed or States, got {type(given).__name__}; "
                 "join it after Pack or Encode."
             )
             raise ShapeError(msg)

@@ -139,9 +139,8 @@ def test_accumulation_clipping_and_schedule_are_those_of_the_plain_loop() -> Non
     """The gradient is that of the mean over the targets of all batches of an optimizer step, whose last has fewer."""
     examples = KINDS["classifier"].examples
     ours, by_hand = KINDS["classifier"].make().double(), KINDS["classifier"].make().double()
-    ours.fit(
-        examples, epochs=2, optimizer=make_sgd, schedule="linear", **{**PLAIN, "accumulate": 3, "max_grad_norm": 0.1}
-    )
+    options = as_any({**PLAIN, "accumulate": 3, "max_grad_norm": 0.1})
+    ours.fit(examples, epochs=2, optimizer=make_sgd, schedule="linear", **options)
     data, model = split(by_hand)
     optimizer = make_sgd([{"params": list(model.parameters())}])
     epochs = [list(data(examples)) for _ in range(2)]

@@ -79,7 +79,7 @@ class _Generator:
         self._settings = settings
         split = SplitPipe.of(pipe.stages, pipe)
         self._steps = TokenSteps.of(split)
-        input_stage: object = split.input_stage
+        input_stage = cast("object", split.input_stage)
         if isinstance(input_stage, TokenizeWords):
             msg = "generate continues texts or ids, but the pipe reads rows of words; use Tokenize."
             raise OptionError(msg)
