@@ -244,6 +244,13 @@ class Training:
         if not self._done.batches:
             msg = "train must have at least one row, got none; check the file and its filters."
             raise OptionError(msg)
+        # After the ranks have been added up: all of them raise the error.
+        if not self._mean.has_targets():
+            msg = (
+                f"train must have at least one target in a row with steps, got none in {self._done.rows:,} rows; pass "
+                "Example(input, target=...), and check that the inputs are not empty."
+            )
+            raise TrainingError(msg, rows=self._done.rows)
         trained = self._seconds
         with self.average.applied() if self.average is not None else nullcontext():
             valid_loss, metrics = self._validate()

@@ -145,9 +145,13 @@ class MeanLoss:
             total, weight = self._sums.get(name, (0.0, 0.0))
             self._sums[name] = total + loss, weight + weights[name]
 
+    def has_targets(self) -> bool:
+        """Return whether any batch had a target, of a class whose weight is not 0."""
+        return any(weight for _, weight in self._sums.values())
+
     def compute(self) -> float:
         """Return the mean; NaN if no batch had a target."""
-        if not any(weight for _, weight in self._sums.values()):
+        if not self.has_targets():
             return float("nan")
         return sum(
             self._head_weights.get(name, 1.0) * total / weight for name, (total, weight) in self._sums.items() if weight

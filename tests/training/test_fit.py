@@ -252,6 +252,17 @@ def test_a_loss_of_nan_names_batch_and_rows_and_keeps_the_weights() -> None:
     assert all(torch.allclose(copy_weights(pipe)[name], before[name]) for name in before)
 
 
+@pytest.mark.parametrize("example", [Example([2, 3]), Example([], 1)], ids=["no target", "no steps"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_training_without_any_target_is_an_error(example: Example[list[int]], accumulate: int) -> None:
+    """Before an epoch is reported: its loss would be NaN."""
+    with seeded(3):
+        pipe = as_any(FromIds() >> Bucket(rows=2) >> Pad(missing="ignore") >> classifier(9, 3, hidden_size=2))
+    with pytest.raises(TrainingError, match="train must have at least one target in a row with steps, got none in 3"):
+        pipe.fit([example] * 3, epochs=2, progress=False, accumulate=accumulate)
+    assert pipe.history is None
+
+
 def test_a_weight_without_gradient_is_reported() -> None:
     """By its name, after the first batch."""
     pipe = make_pipe()
