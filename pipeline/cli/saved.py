@@ -33,7 +33,7 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     add("--output", type=Path, metavar="PATH", required=True, help="file to write: .csv, .jsonl, .parquet or .conllu")
     add_data_arguments(parser, target=False)
     add("--column", metavar="NAME", help="column of the predictions (default: prediction; upos for CoNLL-U)")
-    add("--restart", action="store_true", help="begin again instead of continuing an interrupted run")
+    add("--restart", action="store_true", help="begin again, and replace an output that exists")
     add("--quiet", action="store_true", help="show no progress")
 
 

@@ -311,12 +311,12 @@ class StreamChain(ChainBase, Stream[I_contra, O_co], border=False):
 
         Args:
             source: a source, or a list of inputs.
-            output: the file to write: .csv, .jsonl, .parquet (needs the extra `arrow`) or .conllu. An older file is
-                replaced at the end.
+            output: the file to write: .csv, .jsonl, .parquet (needs the extra `arrow`) or .conllu. A file that
+                exists is replaced with `resume=False` only, at the end.
             options: see `FileOutputOptions`.
 
         Raises:
-            OptionError: if the output has no known suffix, is the input, or is unfinished and of another model.
+            OptionError: if the output has no known suffix, exists, or is unfinished and of another model.
             RecordError: if a record is malformed, or does not fit the format.
             SourceError: if a file cannot be read or written, or the input differs from that of the interrupted run.
 

@@ -34,6 +34,7 @@ class Journal:
         rows: the number of predicted records.
         skipped: the number of skipped records by kind of problem.
         columns: the columns of the output, for formats that fix them.
+        replaces: the state of an older output that this run may replace; None for none.
     """
 
     made_by: Mapping[str, str]
@@ -43,6 +44,7 @@ class Journal:
     rows: int = 0
     skipped: Mapping[str, int] = attrs.field(factory=dict[str, int])
     columns: Sequence[str] | None = None
+    replaces: Sequence[int] | None = None
 
     def save(self, path: Path) -> None:
         """Write the journal, atomically."""
@@ -60,6 +62,14 @@ def read_journal(path: Path) -> Journal | None:
         if fields.pop("format") == _FORMAT:
             return Journal(**fields)
     return None
+
+
+def get_state(path: Path) -> Sequence[int] | None:
+    """Return size and time of the last change of a file; None if there is none."""
+    if not path.exists():
+        return None
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
 
 
 def check_same(journal: Journal, made_by: Mapping[str, str], partial: Path) -> None:

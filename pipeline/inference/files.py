@@ -18,7 +18,15 @@ from pipeline.data.rows import Example
 from pipeline.data.scores import Predictions
 from pipeline.errors import OptionError, PipelineError, SourceError
 from pipeline.inference.conllu_writer import ConlluWriter
-from pipeline.inference.file_journal import Journal, check_same, compute_model_digest, open_locked, read_journal, sync
+from pipeline.inference.file_journal import (
+    Journal,
+    check_same,
+    compute_model_digest,
+    get_state,
+    open_locked,
+    read_journal,
+    sync,
+)
 from pipeline.inference.file_records import Chunk, read_chunks
 from pipeline.inference.file_writers import CONLLU, ChunkWriter, ParquetWriter, make_writer
 from pipeline.inference.plain import Plain, find_heads, list_columns, to_columns
@@ -66,7 +74,7 @@ class FileOutputOptions(TypedDict, total=False):
     Attributes:
         column: the name of the column of predictions; that of the probabilities has `_probability` at its end. For
             CoNLL-U, the column to write: the target column of the source by default.
-        resume: continue an interrupted run, True by default; False begins again.
+        resume: continue an interrupted run, True by default; False begins again, and replaces an older output.
         chunk_size: the number of records that are predicted together, 4,096 by default.
         progress: show the progress on standard error; by default on a terminal.
     """
@@ -127,8 +135,14 @@ class _Run:
     def write(self, chunk_size: int, advance: Callable[[int], None], *, resume: bool) -> WrittenFile:
         """Write all chunks that are not written yet, and move the output to its place."""
         with open_locked(self.partial) as file, self._clean_up(file):
+            older = get_state(self.output)
+            if resume:
+                self._check_own(file.seek(0, 2), older)
             found = self._find_journal(file.seek(0, 2)) if resume else None
-            before = done = found or Journal(self.made_by)
+            before = done = found or Journal(self.made_by, replaces=older)
+            with explain_failed_write(self.output):
+                # Before the first byte: it shows that the unfinished output is no file of the user.
+                before.save(self.journal)
             # A chunk that was cut off is written again.
             file.truncate(before.size)
             file.seek(before.size)
@@ -145,6 +159,12 @@ class _Run:
                     done = self._write_chunk(file, writer, chunk, done, digest.hexdigest())
                 advance(len(chunk.examples))
             self._check_input(same=number >= before.chunks)
+            if get_state(self.output) != older:
+                msg = (
+                    f"{str(self.output)!r} was written by somebody else meanwhile; move it, and run again: the finished "
+                    f"predictions are in {str(self.partial)!r}."
+                )
+                raise SourceError(msg, file=str(self.output))
             writer.finish(self.partial, self.output)
         self.journal.unlink(missing_ok=True)
         return WrittenFile(self.output, done.rows, Skipped(done.skipped, tuple(problems)), before.rows)
@@ -157,6 +177,9 @@ class _Run:
         except BaseException:
             if file.seek(0, 2) == 0:
                 self.partial.unlink(missing_ok=True)
+                journal = read_journal(self.journal)
+                if journal is not None and not journal.chunks:
+                    self.journal.unlink()
             raise
 
     def make_writer(self, columns: Sequence[str] | None) -> ChunkWriter:
@@ -166,6 +189,22 @@ class _Run:
         target = self.source.target_column if isinstance(self.source, Conllu) else None
         names = self.source.columns if isinstance(self.source, Conllu) and self.source.has_lines else None
         return ConlluWriter(columns, names, (self.column or target or "upos").lower())
+
+    def _check_own(self, size: int, older: Sequence[int] | None) -> None:
+        """Reject an output, or an unfinished one, that may be a file of the user."""
+        journal = read_journal(self.journal)
+        if older is not None and (journal is None or journal.replaces != older):
+            msg = (
+                f"output must be a new file, but {str(self.output)!r} exists; choose another path, or replace it with "
+                "resume=False (--restart on the command line)."
+            )
+            raise OptionError(msg, output=str(self.output))
+        if size and not self.journal.exists():
+            msg = (
+                f"{str(self.partial)!r} must be free for the unfinished output, but is a file without the journal of a "
+                "run; move it, or replace it with resume=False (--restart on the command line)."
+            )
+            raise OptionError(msg, output=str(self.output))
 
     def _find_journal(self, size: int) -> Journal | None:
         """Return the journal of the unfinished output; None if there is none, or less of the output than it says."""

@@ -345,13 +345,52 @@ def test_a_run_is_not_continued_with_another_input(tmp_path: Path, texts: list[s
 
 
 def test_an_older_output_stays_until_the_new_one_is_complete(tmp_path: Path) -> None:
-    """It is replaced at the end."""
+    """It is replaced at the end, also by the run that continues."""
     (tmp_path / "out.csv").write_text("old")
     with pytest.raises(KeyboardInterrupt):
-        run(make_classifier(), tmp_path / "out.csv", stop=5)
+        run(make_classifier(), tmp_path / "out.csv", stop=5, resume=False)
     assert (tmp_path / "out.csv").read_text() == "old"
-    run(make_classifier(), tmp_path / "out.csv")
+    assert run(make_classifier(), tmp_path / "out.csv").resumed_from == 4
     assert len(read_csv(tmp_path / "out.csv")) == 7
+
+
+def test_a_file_that_exists_is_replaced_only_if_told_so(tmp_path: Path) -> None:
+    """A file of the user, an older output, one that appeared after the run began, and one of the unfinished output."""
+    output, message = tmp_path / "out.csv", "output must be a new file, but .* exists; choose .*resume=False"
+    output.write_text("mine")
+    for _ in range(2):
+        before = output.read_bytes()
+        with pytest.raises(OptionError, match=message):
+            run(make_classifier(), output)
+        assert output.read_bytes() == before
+        assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+        run(make_classifier(), output, resume=False)
+    output.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        run(make_classifier(), output, stop=5)
+    output.write_text("mine")
+    with pytest.raises(OptionError, match=message):
+        run(make_classifier(), output)
+    (tmp_path / "new.csv.partial").write_text("mine")
+    with pytest.raises(OptionError, match="must be free for the unfinished output"):
+        run(make_classifier(), tmp_path / "new.csv")
+    assert (output.read_text(), (tmp_path / "new.csv.partial").read_text()) == ("mine", "mine")
+
+
+def test_a_file_that_appears_during_a_run_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After it is moved away, the same call only moves the finished output to its place."""
+
+    def appear(pipe: StreamChain[Any, Any], inputs: Any) -> Iterator[Any]:
+        (tmp_path / "out.csv").write_text("mine")
+        return pipe.predict(inputs, scores=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "_predict_chunk", appear)
+        with pytest.raises(SourceError, match="was written by somebody else meanwhile; move it, and run again"):
+            run(make_classifier(), tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_text() == "mine"
+    (tmp_path / "out.csv").unlink()
+    assert run(make_classifier(), tmp_path / "out.csv").resumed_from == 7
 
 
 def test_two_runs_do_not_write_one_output(tmp_path: Path) -> None:
@@ -373,12 +412,12 @@ def test_malformed_records_are_skipped_or_replaced_as_the_source_says(tmp_path: 
     assert written.skipped.first[0].number == 3
     assert [row["id"] for row in read_csv(tmp_path / "out.csv")] == ["1", "3"]
     replacing = Csv(tmp_path / "in.csv", on_bad_record=replace)
-    assert predict_file(pipe, replacing, tmp_path / "out.csv").rows == 3
+    assert predict_file(pipe, replacing, tmp_path / "out.csv", resume=False).rows == 3
     row = read_csv(tmp_path / "out.csv")[1]
     assert (row["id"], row["text"]) == ("", "a fine film")
     assert row["prediction"] == predict_alone(pipe, "a fine film").label
     with pytest.raises(RecordError, match=r"in.csv, line 3: a record must have 2 fields"):
-        predict_file(pipe, Csv(tmp_path / "in.csv"), tmp_path / "out.csv")
+        predict_file(pipe, Csv(tmp_path / "in.csv"), tmp_path / "out.csv", resume=False)
 
 
 def test_an_error_of_the_pipe_names_the_record_of_the_file(tmp_path: Path) -> None:
@@ -453,9 +492,9 @@ def test_other_sources_keep_input_and_target(tmp_path: Path) -> None:
     predict_file(pipe, source[1:], tmp_path / "out.jsonl")
     found = json.loads((tmp_path / "out.jsonl").read_text())
     assert (found["text"], found["target"]) == ("film", "good")
-    predict_file(pipe, source, tmp_path / "out.jsonl")
+    predict_file(pipe, source, tmp_path / "out.jsonl", resume=False)
     assert json.loads((tmp_path / "out.jsonl").read_text().splitlines()[1])["id"] == "2"
-    predict_file(pipe, ["dull"], tmp_path / "out.jsonl")
+    predict_file(pipe, ["dull"], tmp_path / "out.jsonl", resume=False)
     assert [*json.loads((tmp_path / "out.jsonl").read_text())] == ["text", "prediction", "probability"]
 
 
