@@ -3,6 +3,8 @@
 import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
 from typing import Final, Literal, Self, TypedDict, TypeVar, cast, get_args
 
 import torch
@@ -84,6 +86,20 @@ def _run_while_tracing(function: F) -> F:
     return wrap(function)
 
 
+def _allow_access() -> AbstractContextManager[object]:
+    """Let torch.compile read a module of class `nn.LSTM`, `nn.GRU` or `nn.RNN`, any access to which it rejects."""
+    return _make_patch() if torch.compiler.is_dynamo_compiling() else nullcontext()
+
+
+@_run_while_tracing
+def _make_patch() -> AbstractContextManager[object]:
+    # Torch's function for such patches takes few options only; its class takes all.
+    config, decorators = (import_module(f"torch._dynamo.{name}") for name in ("config", "decorators"))
+    patch: Callable[..., object] = getattr(config, "patch")  # noqa: B009 - private, as the next one
+    make: Callable[[object], AbstractContextManager[object]] = getattr(decorators, "DynamoConfigPatchProxy")  # noqa: B009
+    return make(patch(allow_rnn=True))
+
+
 class Recurrent(Encoder[S_co]):
     """An encoder that runs a stack of torch's recurrent layers over packed rows, with a choice of engines.
 
@@ -107,7 +123,6 @@ class Recurrent(Encoder[S_co]):
     """
 
     rnn: TorchModule
-    graph_weights: Mapping[str, Tensor]
     exportable = True
 
     def __init__(
@@ -242,8 +257,9 @@ class Recurrent(Encoder[S_co]):
             OptionError: if the engine was set by name and cannot compute the batch, the message says why; or if it is
                 exported by `torch.export` while torch's tools have changed `rnn`.
         """
-        if torch.compiler.is_compiling() and self.explain_not_exportable() is None:
-            steps, carry = self._compute_in_graph(batch)
+        weights = self._read_graph_weights() if torch.compiler.is_compiling() else None
+        if weights is not None:
+            steps, carry = self._compute_in_graph(batch, weights)
             final = carry[0][-self.directions :]
             if self.residual:
                 final = self._replace_final_in_graph(batch.with_values(steps), final)
@@ -254,7 +270,6 @@ class Recurrent(Encoder[S_co]):
             raise OptionError(msg)
         return self.read(batch.packed())
 
-    @_run_while_tracing
     def explain_not_exportable(self) -> str | None:
         """Return why a graph cannot contain this encoder, as a clause after "its"; None if it can."""
         rnn = cast("nn.Module", self.rnn)
@@ -265,28 +280,34 @@ class Recurrent(Encoder[S_co]):
             return "rnn has hooks, which a graph would leave out; remove them, for example with prune.remove"
         if rnn.dropout != self.dropout or rnn.training != self.training:
             return "rnn has another dropout or mode than the encoder; set both on the encoder"
-        # Read by graphs, as torch.compile rejects any access to an `nn.LSTM`. It is the module's own dictionary.
-        vars(self)["graph_weights"] = vars(rnn)["_parameters"]
         return None
 
-    def _read_graph_weights(self) -> list[list[Weights]]:
-        """Return the weights of each direction of each layer without an access to `rnn`."""
-        names = [
-            [f"_l{layer}{suffix}" for suffix in ("", "_reverse")[: self.directions]] for layer in range(self.num_layers)
-        ]
-        held = self.graph_weights
-        return [
-            [
-                (
-                    held[f"weight_ih{name}"],
-                    held[f"weight_hh{name}"],
-                    held.get(f"bias_ih{name}"),
-                    held.get(f"bias_hh{name}"),
-                )
-                for name in layer
+    def _read_graph_weights(self) -> list[list[Weights]] | None:
+        """Return the weights of each direction of each layer; None if a graph cannot contain this encoder.
+
+        A compiled graph reads the weights at each call, and is traced anew if `rnn` has changed; as with all modules,
+        torch does not notice hooks that are added later.
+        """
+        with _allow_access():
+            if self.explain_not_exportable() is not None:
+                return None
+            held = cast("Mapping[str, Tensor | None]", getattr(self.rnn, "_parameters"))  # noqa: B009 - private
+            names = [
+                [f"_l{layer}{suffix}" for suffix in ("", "_reverse")[: self.directions]]
+                for layer in range(self.num_layers)
             ]
-            for layer in names
-        ]
+            return [
+                [
+                    (
+                        cast("Tensor", held[f"weight_ih{name}"]),
+                        cast("Tensor", held[f"weight_hh{name}"]),
+                        held.get(f"bias_ih{name}"),
+                        held.get(f"bias_hh{name}"),
+                    )
+                    for name in layer
+                ]
+                for layer in names
+            ]
 
     def onnx_functions(self) -> Mapping[str, Callable[..., object]]:
         """Return the function that makes ONNX's operators of a layer, by the name of torch's operator."""
@@ -333,12 +354,13 @@ class Recurrent(Encoder[S_co]):
         merged = merge_directions(final[0], final[1], self.merge)
         return self.make_states(with_values(steps), merged, carry=carry, engine=engine)
 
-    def _compute_in_graph(self, batch: Batch[Vectors]) -> tuple[Float[Tensor, "*axes hidden"], Carry]:
+    def _compute_in_graph(
+        self, batch: Batch[Vectors], layers: list[list[Weights]]
+    ) -> tuple[Float[Tensor, "*axes hidden"], Carry]:
         """Return the hidden vectors and the carry by the operator, in the layout of the batch."""
         initial = batch.initial_carry or ()
         ended: list[Carry] = []
         # Autocast would choose the dtype of an engine's products; the operator computes in the dtype of the weights.
-        layers = self._read_graph_weights()
         x: Tensor = batch.values.to(layers[0][0][0].dtype)
         for number, weights in enumerate(layers):
             first = number * self.directions

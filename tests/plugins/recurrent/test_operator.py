@@ -1,5 +1,8 @@
 """The operator of a recurrent layer: the results and gradients of the engines, and what graphs are told of its shapes."""
 
+from collections.abc import Callable
+from importlib import import_module
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,7 +12,7 @@ from pipeline.errors import OptionError
 from pipeline_recurrent import GRU, LSTM, RNN
 from pipeline_recurrent.operator import run_layer
 from pipeline_recurrent.recurrent import Recurrent
-from support.untyped import as_any, seed
+from support.untyped import as_any, compile_graph, seed
 
 KINDS = pytest.mark.parametrize("kind", [LSTM, GRU, RNN])
 LENGTHS = torch.tensor([6, 0, 3, 1, 6])
@@ -82,6 +85,56 @@ def test_torch_finds_no_fault_in_it(kind: type[Recurrent[MaybeCausal]]) -> None:
     assert set(check(as_any(torch.ops).pipeline.recurrent_layer.default, arguments, test_utils=tests).values()) == {
         "SUCCESS"
     }
+
+
+def _replace_module(encoder: GRU) -> None:
+    encoder.rnn = nn.GRU(3, 4)
+
+
+def _replace_module_as_tools_do(encoder: GRU) -> None:
+    as_any(encoder)._modules["rnn"] = nn.GRU(3, 4)
+
+
+def _replace_weight(encoder: GRU) -> None:
+    as_any(encoder.rnn).weight_hh_l0 = nn.Parameter(torch.randn(12, 4))
+
+
+def _load_weights(encoder: GRU) -> None:
+    encoder.rnn.load_state_dict(nn.GRU(3, 4).state_dict())
+
+
+def _compile_final(encoder: GRU, *, whole: bool) -> Callable[[Padded[Vectors]], Tensor]:
+    """Return a compiled function that returns an encoder's final states."""
+    torch.compiler.reset()
+
+    def get_final(batch: Padded[Vectors]) -> Tensor:
+        return encoder(batch).final
+
+    return as_any(compile_graph(get_final, fullgraph=whole, dynamic=True, backend="eager"))
+
+
+@pytest.mark.parametrize("change", [_replace_module, _replace_module_as_tools_do, _replace_weight, _load_weights])
+def test_a_compiled_encoder_has_the_weights_of_now(change: Callable[[GRU], None]) -> None:
+    """Not those of its module when it was compiled."""
+    seed(0)
+    encoder = GRU(3, 4)
+    graph, batch = _compile_final(encoder, whole=True), Padded(Vectors, torch.randn(5, 6, 3), LENGTHS)
+    before = graph(batch)
+    change(encoder)
+    found = graph(batch)
+    torch.testing.assert_close(found, encoder(batch).final)
+    assert not torch.allclose(found, before), "the change must count"
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's own ones, while it traces
+def test_pruning_is_seen_by_a_compiled_encoder() -> None:
+    """A hook then computes its weights, so that the graph is no longer whole."""
+    seed(0)
+    encoder = GRU(3, 4)
+    graph, batch = _compile_final(encoder, whole=False), Padded(Vectors, torch.randn(5, 6, 3), LENGTHS)
+    graph(batch)
+    as_any(import_module("torch.nn.utils.prune")).l1_unstructured(encoder.rnn, "weight_hh_l0", amount=0.5)
+    torch.testing.assert_close(graph(batch), encoder(batch).final)
 
 
 @pytest.mark.parametrize("kind", [LSTM, GRU, RNN])
