@@ -19,6 +19,7 @@ from pipeline.training.loop import Training, Watcher
 from pipeline.training.options import FitOptions, Settings
 from pipeline.training.progress import make_reporter
 from pipeline.training.state import seed_generators
+from pipeline.training.validation import check_validation
 
 
 def fit(
@@ -50,6 +51,9 @@ def _fit_on_rank(
     ranks: Ranks,
 ) -> History:
     with preserve_random_state(), temporary_mode(pipe, training=True), torch.enable_grad():
+        # Before the seeds, so that nothing random depends on it.
+        if valid is not None:
+            check_validation(pipe, train, valid)
         # Each rank has its own dropout.
         seed_generators((settings.seed or 0) + ranks.rank)
         shown = settings.progress if ranks.is_first else False

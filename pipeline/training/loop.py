@@ -361,6 +361,9 @@ class Training:
             for state in states:
                 mean.merge(state)
             metrics = metrics.merge_over_ranks() if self.ranks.world_size > 1 else metrics
+        if not mean.has_targets():
+            msg = "valid must have at least one target in a row with steps, got none; pass Example(input, target=...)."
+            raise TrainingError(msg)
         return mean.compute(), metrics.compute()
 
     def _predict(self, examples: Iterable[object]) -> Iterator[Any]:
