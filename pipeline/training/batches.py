@@ -10,6 +10,7 @@ from torch import nn
 
 from pipeline.batching.automatic import DEFAULT_STEPS, FEWEST_BATCHES, choose_budget
 from pipeline.batching.cursor import StreamCursor
+from pipeline.batching.lengths import Lengths
 from pipeline.batching.policies import Budget, Policy
 from pipeline.core.join import join
 from pipeline.core.running import NumberedStage, run_stages
@@ -314,12 +315,16 @@ def _advise(batches: int, lengths: Any, policy: Policy, bucket: Bucket[Kind]) ->
     """Yield advice for an epoch of few batches, unless each row is alone already."""
     if batches >= FEW_BATCHES or batches >= len(lengths) or bucket.automatic:
         return
-    budget = choose_budget(lengths, fewest_batches=min(FEWEST_BATCHES, len(lengths))).max_padded_steps
+    wanted = min(FEWEST_BATCHES, len(lengths))
+    budget = choose_budget(lengths, fewest_batches=wanted).max_padded_steps
     rows = max(len(lengths) // FEWEST_BATCHES, 1)
-    fix = f"Bucket(max_padded_steps={budget:,})" if isinstance(policy, Budget) else f"Bucket(rows={rows:,})"
+    fix = f"Bucket(rows={rows:,}), or Bucket()"
+    if isinstance(policy, Budget):
+        # A row that is longer than the budget would be an error, but it is alone in its batch with Bucket().
+        is_possible = int(Lengths.of(lengths).totals().max()) <= budget < policy.max_padded_steps
+        fix = f"Bucket(max_padded_steps={budget:,}), or Bucket()" if is_possible else "Bucket()"
     yield (
-        f"An epoch has only {batches:,} batches, and the weights change once per batch; use {fix}, or Bucket(), for "
-        f"about {min(FEWEST_BATCHES, len(lengths))}."
+        f"An epoch has only {batches:,} batches, and the weights change once per batch; use {fix}, for about {wanted}."
     )
 
 

@@ -282,6 +282,17 @@ def test_few_batches_are_reported_with_a_better_budget() -> None:
     assert [note for note in notes if "batches" in note] == [note for note in notes if "Bucket() takes" in note] != []
 
 
+def test_the_advised_budget_holds_the_longest_row() -> None:
+    """Else following the advice would be an error: then it is Bucket(), in which long rows are alone."""
+    examples = [Example([2] * length, 1) for length in (*range(1, 9), 40)]
+    pipe = FromIds() >> Bucket(max_padded_steps=60) >> Pad() >> classifier(9, 3, hidden_size=2)
+    notes = [note for note in as_any(pipe).fit(examples, epochs=1, progress=False).notes if "batches" in note]
+    assert len(notes) == 1
+    assert "use Bucket(), for about 9." in notes[0]
+    pipe = FromIds() >> Bucket() >> Pad() >> classifier(9, 3, hidden_size=2)
+    assert as_any(pipe).fit(examples, epochs=1, progress=False).epochs[0].batches == 9
+
+
 def test_precision_bfloat16_keeps_weights_in_float32() -> None:
     """And differs from float32."""
     # Not an LSTM, for which torch needs instructions that many processors do not have.
