@@ -1,7 +1,8 @@
-"""Checks of options that take an integer or one of a few words."""
+"""Checks of options that take an integer, a path, True or False, or one of a few words."""
 
 import operator
-from typing import SupportsIndex
+import os
+from typing import SupportsIndex, cast
 
 from pipeline.errors import OptionError
 
@@ -44,4 +45,36 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """
     if value not in choices:
         msg = f"{name} must be one of {', '.join(choices)}, got {value!r}."
+        raise OptionError(msg, **{name: value})
+
+
+def check_path(name: str, value: object) -> None:
+    """Check an option that takes a path.
+
+    Raises:
+        OptionError: if it is neither text nor a path object of text, or is empty.
+
+    Example:
+        >>> check_path("folder", None)
+        Traceback (most recent call last):
+        pipeline.errors.OptionError: folder must be a path, as text or a Path, got None.
+    """
+    if not _is_path(value):
+        msg = f"{name} must be a path, as text or a Path, got {value!r:.200}."
+        raise OptionError(msg, **{name: value})
+
+
+def _is_path(value: object) -> bool:
+    plain = os.fspath(cast("os.PathLike[str]", value)) if isinstance(value, os.PathLike) else value
+    return isinstance(plain, str) and plain != "" and "\0" not in plain
+
+
+def check_bool(name: str, value: object) -> None:
+    """Check an option that is True or False: any other value, such as "no", would count as True.
+
+    Raises:
+        OptionError: if it is neither.
+    """
+    if not isinstance(value, bool):
+        msg = f"{name} must be True or False, got {value!r:.200}."
         raise OptionError(msg, **{name: value})

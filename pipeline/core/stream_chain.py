@@ -24,6 +24,7 @@ from pipeline.core.stage import I_contra, O_co, Stage, Stream, is_stream
 from pipeline.data.iteration import SizedIterator, check_ordered, is_map_style, iterate
 from pipeline.data.rows import reject_single_text
 from pipeline.data.scores import N, Predictions, StepScores
+from pipeline.errors import UnknownOptionError
 
 if TYPE_CHECKING:
     from pipeline.data.kinds import Kind
@@ -317,6 +318,7 @@ class StreamChain(ChainBase, Stream[I_contra, O_co], border=False):
 
         Raises:
             OptionError: if the output has no known suffix, exists, or is unfinished and of another model.
+            UnknownOptionError: for an option that does not exist.
             RecordError: if a record is malformed, or does not fit the format.
             SourceError: if a file cannot be read or written, or the input differs from that of the interrupted run.
 
@@ -332,8 +334,13 @@ class StreamChain(ChainBase, Stream[I_contra, O_co], border=False):
             >>> written.rows, (folder / "out.csv").read_text().splitlines()[0]
             (2, 'id,text,prediction,probability')
         """
-        from pipeline.inference.files import predict_file  # noqa: PLC0415 - as in `_summarize`
+        from pipeline.inference.files import FileOutputOptions, predict_file  # noqa: PLC0415 - as in `_summarize`
 
+        unknown = options.keys() - FileOutputOptions.__annotations__.keys()
+        if unknown:
+            names = ", ".join(FileOutputOptions.__annotations__)
+            msg = f"predict_file has no option {min(unknown)!r}; its options are {names}."
+            raise UnknownOptionError(msg, option=min(unknown))
         return predict_file(self, source, output, **options)
 
     def vectors(self, inputs: Iterable[I_contra]) -> Iterator[Tensor]:
@@ -385,11 +392,12 @@ class StreamChain(ChainBase, Stream[I_contra, O_co], border=False):
         Args:
             folder: the folder to write.
             replace: whether a saved pipe that is there may be replaced.
-            card: text for the model card, in Markdown: what the model is for, and its limits.
+            card: text for the model card, in Markdown: what the model is for, and its limits. With it, a model card that
+                was edited may be replaced.
 
         Raises:
             SaveError: if something of the pipe would be lost, such as a hook, or a part without a registered name.
-            FolderError: if the folder cannot be written, or has other files.
+            FolderError: if the folder cannot be written, or has other files, or a model card that was edited.
 
         Example:
             >>> import tempfile

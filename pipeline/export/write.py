@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from pipeline.checks.options import check_choice, check_int
+from pipeline.checks.options import check_choice, check_int, check_path
 from pipeline.core.stage import StageBase
 from pipeline.data.kinds import Kind
 from pipeline.errors import ExportError, OptionError
@@ -74,6 +74,7 @@ class Exported:
 
 def export_model(stages: Mapping[str, StageBase], file: str | os.PathLike[str], options: ExportOptions) -> Exported:
     """Export the stages of a pipe or of a model; see `Chain.export`."""
+    check_path("file", file)
     path = Path(file)
     check_choice("the suffix of file", path.suffix, _SUFFIXES)
     form: Form = options.get("form", "rows")

@@ -12,7 +12,7 @@ from typing import IO, Any, Final, TypedDict, TypeVar, cast
 import attrs
 
 from pipeline.array_file import explain_failed_write
-from pipeline.checks.options import check_int
+from pipeline.checks.options import check_bool, check_int, check_path
 from pipeline.core.stream_chain import StreamChain
 from pipeline.data.rows import Example
 from pipeline.data.scores import Predictions
@@ -97,7 +97,12 @@ def predict_file(
 ) -> WrittenFile:
     """Predict all records of a source, and write them to a file; see `StreamChain.predict_file`."""
     records = cast("Source[Any]", source) if isinstance(source, Source) else Records(source)
+    check_path("output", output)
     check_int("chunk_size", chunk_size, minimum=1)
+    check_bool("resume", resume)
+    if column is not None and (not isinstance(cast("object", column), str) or not column):
+        msg = f"column must be the name of a column, or None, got {column!r:.200}."
+        raise OptionError(msg, column=column)
     path = Path(output)
     _check_output(path, records)
     made_by = {
@@ -161,8 +166,8 @@ class _Run:
             self._check_input(same=number >= before.chunks)
             if get_state(self.output) != older:
                 msg = (
-                    f"{str(self.output)!r} was written by somebody else meanwhile; move it, and run again: the finished "
-                    f"predictions are in {str(self.partial)!r}."
+                    f"{str(self.output)!r} was written by somebody else meanwhile; move it, and run again: the "
+                    f"finished predictions are in {str(self.partial)!r}."
                 )
                 raise SourceError(msg, file=str(self.output))
             writer.finish(self.partial, self.output)

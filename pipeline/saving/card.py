@@ -18,6 +18,7 @@ def format_card(
     versions: Mapping[str, str],
     plugins: Sequence[SavedPlugin],
     results: Mapping[str, str],
+    has_tokenizer: bool,
     text: str | None,
 ) -> str:
     """Return the text of a model card.
@@ -30,12 +31,13 @@ def format_card(
         versions: the versions that wrote the folder.
         plugins: the plugins that the pipe needs.
         results: sizes and metrics of training, by name.
+        has_tokenizer: whether any stage, or a stage within one, has a tokenizer.
         text: what the user has to say about the model.
     """
     parts = [
         f"# {_escape(name)}",
         *([text.strip()] if text else []),
-        _format_use(takes, gives, plugins, has_tokenizer=any(hasattr(stage, "tokenizer") for stage in stages.values())),
+        _format_use(takes, gives, plugins, has_tokenizer=has_tokenizer),
         "## Stages\n\n" + _format_table(["stage", "class", "weights"], [_describe(*item) for item in stages.items()]),
     ]
     if results:
@@ -59,7 +61,7 @@ def _format_use(takes: Sequence[str], gives: str, plugins: Sequence[SavedPlugin]
         f"```\npip install {distributions}\n```\n\n"
         "```python\nfrom pipeline import load\n\n"
         f"pipe = load({call})\nfor prediction in pipe.predict(inputs):\n    print(prediction)\n```\n\n"
-        "Loading runs no code of this folder, and checks every byte of it against the manifest."
+        "Loading runs no code of this folder, and checks every byte of it against the manifest, except this file."
     )
 
 

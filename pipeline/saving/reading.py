@@ -7,8 +7,9 @@ from typing import Any, Final, cast
 
 import torch
 
+from pipeline.checks.options import check_path
 from pipeline.core.stream_chain import StreamChain
-from pipeline.errors import FolderError, LoadError, MissingExtraError, PipelineError
+from pipeline.errors import FolderError, LoadError, MissingExtraError, OptionError, PipelineError
 from pipeline.registry import registry
 from pipeline.registry.catalogue import PluginWarning
 from pipeline.registry.choice import normalize_name
@@ -18,7 +19,7 @@ from pipeline.saving.folders import open_folder, was_replaced
 from pipeline.saving.json_files import Json, parse_json
 from pipeline.saving.manifest import MANIFEST, MAX_MANIFEST, Manifest, SavedPlugin, parse_manifest
 from pipeline.saving.records import Records
-from pipeline.saving.save import CONFIG, WEIGHTS
+from pipeline.saving.save import CARD, CONFIG, WEIGHTS
 from pipeline.saving.saved_types import check_types
 from pipeline.saving.tensors import parse_tensors
 from pipeline.saving.tokenizer_files import make_tokenizer
@@ -38,10 +39,17 @@ def load_pipe(
     device: torch.device | str | None,
 ) -> StreamChain[Any, Any]:
     """Load a pipe; see `pipeline.load`."""
+    check_path("folder", folder)
+    value = cast("object", records)
+    listed = list(cast("Iterable[object]", value)) if isinstance(value, Iterable) else [value]
+    classes = [each for each in listed if isinstance(each, type)]
+    if len(classes) < len(listed):
+        msg = f"records must be a list of classes, such as [Event], got {records!r:.200}."
+        raise OptionError(msg, records=records)
     manifest, files = _read_patiently(folder)
     check_types(takes, gives, manifest.takes, manifest.gives)
     check_plugins(manifest.plugins)
-    given = [*records, *(each for each in (takes, gives) if isinstance(each, type))]
+    given = [*classes, *(each for each in (takes, gives) if isinstance(each, type))]
     try:
         pipe = _make_pipe(files, Records(given))
     except (LoadError, MissingExtraError):
@@ -120,6 +128,9 @@ def _read_files(folder: str | os.PathLike[str], handle: int | None) -> tuple[Man
         raise LoadError(msg, missing=sorted(missing))
     files: dict[str, FileContent] = {}
     for name, saved in manifest.files.items():
+        # It is for people, who may edit it; nothing here reads it.
+        if name == CARD:
+            continue
         content = _read(folder, handle, name, saved.size)
         if len(content.data) != saved.size or content.digest != saved.sha256:
             msg = (

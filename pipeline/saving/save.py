@@ -12,9 +12,10 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from pipeline.checks.options import check_bool, check_path
 from pipeline.core.stage import StageBase
 from pipeline.core.stream_chain import StreamChain
-from pipeline.errors import FolderError, PipelineError, SaveError
+from pipeline.errors import FolderError, OptionError, PipelineError, SaveError
 from pipeline.parts.tokenizer import Tokenizer
 from pipeline.saving.card import format_card
 from pipeline.saving.decoding import decode_pipe
@@ -43,7 +44,13 @@ def save_pipe(
     Raises:
         SaveError: if something of the pipe would be lost.
         FolderError: if the folder cannot be written.
+        OptionError: if an argument is of a wrong type.
     """
+    check_path("folder", folder)
+    check_bool("replace", replace)
+    if card is not None and not isinstance(cast("object", card), str):
+        msg = f"card must be text in Markdown, or None, got {card!r:.200}."
+        raise OptionError(msg, card=card)
     encoded = encode_pipe(pipe)
     files = _describe_tokenizers(encoded)
     tensors = _check_pipe(pipe, encoded)
@@ -54,7 +61,7 @@ def save_pipe(
         "python": platform.python_version(),
     }
     plugins = [SavedPlugin(each.package, each.version, parts) for each, parts in _merge_plugins(encoded).items()]
-    check_folder(folder, replace=replace)
+    check_folder(folder, replace=replace, has_card=card is not None)
     with write_folder(folder, replace=replace, marker=MANIFEST) as new:
         write_json(new / CONFIG, encoded.config)
         write_tensors(new / WEIGHTS, tensors)
@@ -66,6 +73,7 @@ def save_pipe(
             versions=versions,
             plugins=plugins,
             results=_list_results(pipe),
+            has_tokenizer=bool(encoded.tokenizers),
             text=card,
         )
         with explain_os_errors(folder, "write"):
@@ -151,23 +159,26 @@ def _describe_file(file: Path) -> SavedFile:
         return SavedFile(file.stat().st_size, file_digest(stream, "sha256").hexdigest())
 
 
-def check_folder(folder: str | os.PathLike[str], *, replace: bool = True) -> None:
+def check_folder(folder: str | os.PathLike[str], *, replace: bool = True, has_card: bool = False) -> None:
     """Reject a folder in which no pipe can be saved, before a long training for example.
 
     Raises:
-        FolderError: if it is a file, or has files of the user.
+        FolderError: if it is a file, or has files of the user. A model card that was edited is one, unless `has_card`
+            says that there is a new text for it.
     """
     with explain_os_errors(folder, "read"):
         check_target(Path(os.path.realpath(folder)), replace=replace, marker=MANIFEST)
-        _check_own_files(Path(folder))
+        _check_own_files(Path(folder), has_card=has_card)
 
 
-def _check_own_files(folder: Path) -> None:
+def _check_own_files(folder: Path, *, has_card: bool) -> None:
     """Reject a folder to replace that has files of the user beside those of a saved pipe."""
     if not (folder / MANIFEST).is_file():
         return
+    card: SavedFile | None = None
     try:
-        known = {MANIFEST, *parse_manifest((folder / MANIFEST).read_bytes(), MANIFEST).files}
+        saved = parse_manifest((folder / MANIFEST).read_bytes(), MANIFEST).files
+        known, card = {MANIFEST, *saved}, saved.get(CARD)
     except PipelineError:
         # A damaged one may be replaced, as far as its files can be those of a saved pipe.
         known = {MANIFEST, CONFIG, WEIGHTS, CARD, *(file.name for file in folder.glob("tokenizer*.json"))}
@@ -178,6 +189,13 @@ def _check_own_files(folder: Path) -> None:
             "another folder."
         )
         raise FolderError(msg, folder=str(folder), files=others)
+    # With a damaged manifest, nobody knows whether the card was edited.
+    if not has_card and (folder / CARD).is_file() and _describe_file(folder / CARD) != card:
+        msg = (
+            f"{str(folder / CARD)!r} was edited, and would be replaced; move it to another folder, or pass the text for "
+            "the new one: save(folder, card=...)."
+        )
+        raise FolderError(msg, folder=str(folder), files=[CARD])
 
 
 def _list_results(pipe: object) -> Mapping[str, str]:

@@ -31,13 +31,14 @@ from pipeline import (
     tagger,
 )
 from pipeline.core.contexts import seeded
-from pipeline.errors import OptionError, RecordError, ShapeError, SourceError, ValuesError
+from pipeline.errors import OptionError, RecordError, ShapeError, SourceError, UnknownOptionError, ValuesError
 from pipeline.extras import import_extra
 from pipeline.inference import files
 from pipeline.inference.file_journal import open_locked
 from pipeline.inference.files import predict_file
 from pipeline.sources import Conllu, Csv, JsonLines, Parquet, Problem, Records, Source, TextLines, Tsv
 from support.needs import needs
+from support.untyped import as_any
 
 LABELS = Labels(["bad", "good", "mixed"])
 TEXTS = ["a fine film", "dull", "what a fine, fine evening", "a dull evening", "film", "evening film", "what a film"]
@@ -496,6 +497,19 @@ def test_other_sources_keep_input_and_target(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out.jsonl").read_text().splitlines()[1])["id"] == "2"
     predict_file(pipe, ["dull"], tmp_path / "out.jsonl", resume=False)
     assert [*json.loads((tmp_path / "out.jsonl").read_text())] == ["text", "prediction", "probability"]
+
+
+def test_arguments_of_wrong_types_are_named(tmp_path: Path) -> None:
+    """Before anything is written."""
+    pipe, wrong = as_any(make_classifier()), {"column": 3, "resume": "no", "chunk_size": "3"}
+    for name, value in wrong.items():
+        with pytest.raises(OptionError, match=f"{name} must be .*, got {value!r}"):
+            pipe.predict_file(TEXTS, tmp_path / "out.csv", **{name: value})
+    with pytest.raises(OptionError, match="output must be a path, as text or a Path, got None"):
+        pipe.predict_file(TEXTS, None)
+    with pytest.raises(UnknownOptionError, match="predict_file has no option 'colum'; its options are column, resume"):
+        pipe.predict_file(TEXTS, tmp_path / "out.csv", colum="x")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_wrong_outputs_are_rejected_before_anything_is_written(tmp_path: Path) -> None:

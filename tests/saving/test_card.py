@@ -4,8 +4,11 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
 from pipeline import Bucket, FromIds, Pad, classifier, load
-from support.saved import make_classifier
+from pipeline.errors import FolderError
+from support.saved import make_classifier, make_events, make_matcher
 from support.untyped import as_any
 
 
@@ -50,3 +53,31 @@ def test_names_cannot_break_the_card(tmp_path: Path) -> None:
     make_classifier().save(tmp_path / "a<b>|c")
     assert (tmp_path / "a<b>|c" / "README.md").read_text().startswith("# a&lt;b>\\|c\n")
     load(tmp_path / "a<b>|c", takes=str, gives=str)
+
+
+def test_a_card_that_was_edited_is_never_read_nor_lost(tmp_path: Path) -> None:
+    """Nor one that may have been edited, since the manifest is damaged; a new text replaces it."""
+    folder, card = tmp_path / "films", tmp_path / "films" / "README.md"
+    make_classifier().save(folder)
+    card.write_text("mine")
+    load(folder, takes=str, gives=str)
+    manifest = (folder / "manifest.json").read_bytes()
+    for content in (manifest, b"{}"):
+        (folder / "manifest.json").write_bytes(content)
+        with pytest.raises(FolderError, match=r"README\.md' was edited, and would be replaced; move it .* card="):
+            make_classifier().save(folder)
+        assert card.read_text() == "mine"
+    make_classifier().save(folder, card="Theirs.")
+    assert card.read_text().startswith("# films\n\nTheirs.\n")
+    make_classifier().save(folder)
+    card.unlink()
+    load(folder, takes=str, gives=str)
+    make_classifier().save(folder)
+
+
+def test_tokenizers_within_a_stage_count(tmp_path: Path) -> None:
+    """Of pairs and of columns: the card names the extra."""
+    make_matcher().save(tmp_path / "pairs")
+    make_events().save(tmp_path / "events")
+    for name in ("pairs", "events"):
+        assert "pip install 'ragged-pipeline[text]'" in (tmp_path / name / "README.md").read_text()

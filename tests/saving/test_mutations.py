@@ -1,4 +1,4 @@
-"""Damage of a saved folder: every random change of its bytes is found."""
+"""Damage of a saved folder: every random change of its bytes is found, but for the model card, which is never read."""
 
 import os
 import random
@@ -102,6 +102,8 @@ def test_every_mutation_is_found(tmp_path: Path) -> None:
     make_classifier().save(tmp_path / "pipe")
     make_classifier().save(tmp_path / "other")
     whole, others = read_bytes(tmp_path / "pipe"), read_bytes(tmp_path / "other")
+    # For people, who may edit it; see test_card.
+    del whole["README.md"], others["README.md"]
     read_folder(tmp_path / "pipe")
     undetected: list[str] = []
     for number in range(COUNT):

@@ -33,7 +33,7 @@ from pipeline import (
 )
 from pipeline.data.batches import Batch
 from pipeline.data.kinds import Vectors
-from pipeline.errors import FolderError, SaveError
+from pipeline.errors import FolderError, OptionError, SaveError
 from pipeline.parts.tokenizer import Tokens
 from pipeline_recurrent import LSTM
 from support.saved import LABELS, TEXTS, compute_answers, make_classifier, make_events
@@ -257,3 +257,24 @@ def test_labels_with_any_signs_are_kept(tmp_path: Path) -> None:
     )
     pipe.save(tmp_path / "pipe")
     assert as_any(load(tmp_path / "pipe").stages["classify"]).names == labels
+
+
+def test_arguments_of_wrong_types_are_named(tmp_path: Path) -> None:
+    """Before anything is written."""
+    pipe = as_any(make_classifier())
+    for folder in (None, 3, b"x", "", "a\0b"):
+        for call in (pipe.save, as_any(load)):
+            with pytest.raises(OptionError, match="folder must be a path, as text or a Path, got"):
+                call(folder)
+        with pytest.raises(OptionError, match="file must be a path, as text or a Path, got"):
+            pipe.export(folder)
+    with pytest.raises(FolderError, match="'/' has other files"):
+        pipe.save("/")
+    with pytest.raises(OptionError, match="card must be text in Markdown, or None, got 3"):
+        pipe.save(tmp_path / "pipe", card=3)
+    with pytest.raises(OptionError, match="replace must be True or False, got 'no'"):
+        pipe.save(tmp_path / "pipe", replace="no")
+    for records in ([3], 3):
+        with pytest.raises(OptionError, match="records must be a list of classes, such as"):
+            as_any(load)(tmp_path, records=records)
+    assert list(tmp_path.iterdir()) == []
