@@ -28,6 +28,9 @@ _LARGE: Final = 2**16
 _INPUT_ERRORS: Final = (TextError, ValuesError, LengthError, ShapeError)
 """Errors about a row, which are the client's fault."""
 
+_MAX_DISCARDED: Final = 2**25
+"""Bytes of a rejected body that are read: a client that still sends when the connection closes never sees the answer."""
+
 _MAX_LABELS: Final = 1_000
 
 _logger: Final = logging.getLogger("pipeline.serving")
@@ -102,8 +105,10 @@ class Service:
             request = await self._read(body)
             found = await asyncio.wrap_future(self._submit(request))
         except RequestError as error:
+            is_read = await self._discard(headers, body)
             status, argument = error.details["status"], error.details["argument"]
-            return make_error(int(str(status)), str(error), argument=str(argument))
+            after = {} if is_read else {"Connection": "close"}
+            return make_error(int(str(status)), str(error), argument=str(argument), **after)
         except BusyError as error:
             return make_error(503, str(error), Retry_After=str(error.details["retry_after"]))
         except Exception as error:
@@ -150,6 +155,24 @@ class Service:
         if len(content) > _LARGE:
             return await asyncio.to_thread(read_request, bytes(content), self._kind, self._limits)
         return read_request(bytes(content), self._kind, self._limits)
+
+    async def _discard(self, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> bool:
+        """Read what is left of a rejected body, within limits, without keeping it; return whether that was all."""
+        length = headers.get("content-length", "0")
+        is_declared_long = len(length) > 18 or (length.isdecimal() and int(length) > _MAX_DISCARDED)
+        # A client that expects to be told to continue has not sent its body, and would only send it now.
+        if is_declared_long or "expect" in headers:
+            return False
+        left = _MAX_DISCARDED
+        try:
+            async with asyncio.timeout(self._limits.body_timeout):
+                async for part in body:
+                    left -= len(part)
+                    if left < 0:
+                        return False
+        except (TimeoutError, RequestError):
+            return False
+        return True
 
     def _make_size_error(self) -> RequestError:
         msg = f"the body must have at most {self._limits.max_body} bytes, but has more; send fewer inputs per request."

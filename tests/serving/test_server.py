@@ -65,6 +65,37 @@ def test_a_client_that_goes_away_harms_nobody(port: int) -> None:
     assert get(port, "/ready")["status"] == "ready"
 
 
+@pytest.mark.parametrize("is_declared", [True, False])
+def test_a_client_sees_why_its_large_body_is_rejected(port: int, is_declared: bool) -> None:
+    """Although it sends everything before it reads the answer; the connection can be used again."""
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    parts = [b" " * 2**20] * 20
+    client.request(
+        "POST",
+        "/predict",
+        b"".join(parts) if is_declared else iter(parts),
+        {"Content-Type": "application/json"},
+        encode_chunked=not is_declared,
+    )
+    answer = client.getresponse()
+    assert answer.status == 413
+    assert b"the body must have at most 1048576 bytes" in answer.read()
+    client.request("GET", "/health")
+    assert client.getresponse().status == 200
+    client.close()
+
+
+def test_a_body_is_not_awaited_without_end(port: int) -> None:
+    """One that is declared as huge, and one whose client waits to be told to send it."""
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
+    for rest in (b"99999999999\r\n\r\n", b"2000000\r\nExpect: 100-continue\r\n\r\n"):
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+            client.sendall(head + rest)
+            answer = b"".join(iter(lambda: client.recv(2**16), b""))
+        assert answer.startswith(b"HTTP/1.1 413")
+        assert b"\r\nconnection: close\r\n" in answer.lower()
+
+
 def get(port: int, path: str) -> dict[str, object]:
     """Return the JSON at a path."""
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
