@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeAlias
 from pipeline.cli.data import AnySource, Choice, add_data_arguments, get_suffix, open_source
 from pipeline.core.contexts import seeded
 from pipeline.core.stream_chain import StreamChain
-from pipeline.errors import OptionError
+from pipeline.errors import OptionError, TargetError
 from pipeline.labels import Labels, get_scalar, is_step_target, to_steps
 from pipeline.models import classifier, language_model, tagger
 from pipeline.saving.save import check_folder
@@ -35,6 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         choices=["classifier", "tagger", "language_model"],
         help="default: tagger for CoNLL-U and --words, language_model for .txt, else classifier",
+    )
+    add(
+        "--missing-target",
+        choices=["raise", "skip"],
+        default="raise",
+        help="treatment of rows without a target; skip leaves them out (default: raise)",
     )
     add("--valid", type=Path, metavar="FILE", help="examples for validation (default: a part of FILE)")
     add("--split", type=float, metavar="SHARE", default=0.9, help="share of FILE to train on, without --valid (0.9)")
@@ -125,14 +131,45 @@ def choose_model(options: argparse.Namespace) -> Model:
 
 
 def read_examples(options: argparse.Namespace, model: Model) -> tuple[AnySource, AnySource]:
-    """Return the examples for training and for validation."""
+    """Return the examples for training and for validation.
+
+    Raises:
+        TargetError: for a row without a target, unless such rows are left out.
+    """
     target: str | None = options.target or ("upos" if get_suffix(options.file) == ".conllu" else "label")
     choice = Choice(text=options.text, words=options.words, target=None if model == "language_model" else target)
     reading: dict[str, Any] = {"encoding": options.encoding, "on_bad_record": options.on_bad_record}
     whole = open_source(options.file, choice, **reading)
+    if choice.target is not None:
+        whole = _check_targets(whole, options.file, choice.target, options.missing_target)
     if options.valid is not None:
-        return whole, open_source(options.valid, choice, **reading)
+        valid = open_source(options.valid, choice, **reading)
+        if choice.target is not None:
+            valid = _check_targets(valid, options.valid, choice.target, options.missing_target)
+        return whole, valid
     return whole.split(options.split, seed=options.seed)
+
+
+def _check_targets(source: AnySource, file: Path, target: str, treatment: str) -> AnySource:
+    """Return the rows with a target, and say on standard error how many there are without one."""
+    kept: list[int] = []
+    for number, found in enumerate(source.targets()):
+        if found is not None:
+            kept.append(number)
+        elif treatment == "raise":
+            msg = (
+                f"{source.where(number)}: a row must have a target, but {target!r} is empty; fill it in, or leave such "
+                "rows out with --missing-target skip."
+            )
+            raise TargetError(msg, file=str(file), row=number)
+    count = len(source) - len(kept)
+    if not kept and count:
+        msg = f"no row of {str(file)!r} has a target, since {target!r} is empty in all {count:,}; check --target."
+        raise TargetError(msg, file=str(file))
+    if not count:
+        return source
+    sys.stderr.write(f"left out {count:,} rows of {escape_control_characters(str(file))} without a target\n")
+    return source.select(kept)
 
 
 def make_pipe(options: argparse.Namespace, model: Model, train: AnySource, valid: AnySource) -> Pipe:

@@ -42,6 +42,28 @@ def test_a_csv_file_trains_a_classifier(tmp_path: Path, capsys: pytest.CaptureFi
     assert found == [prediction.probability for prediction in pipe.predict(texts, scores=True)]
 
 
+def test_rows_without_a_target_are_an_error_or_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In both files; the model is then that of the other rows."""
+    file, gaps = write_reviews(tmp_path / "train.csv"), tmp_path / "gaps.csv"
+    header, *rows = file.read_text().splitlines()
+    columns = header.split(",")
+    empty = ",".join("" if name == "label" else "1" for name in columns)
+    gaps.write_text("\n".join([header, rows[0], empty, *rows[1:], empty]) + "\n")
+    for first, options in ((gaps, ()), (file, ("--valid", str(gaps)))):
+        assert train(first, tmp_path / "model", *options) == 1
+        message = "gaps.csv, line 3: a row must have a target, but 'label' is empty; fill it in, or leave such rows out"
+        assert message in capsys.readouterr().err
+    assert train(gaps, tmp_path / "gaps", "--missing-target", "skip") == 0
+    assert capsys.readouterr().err == f"left out 2 rows of {gaps} without a target\n"
+    assert train(file, tmp_path / "whole") == 0
+    weights = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("gaps", "whole")]
+    assert weights[0] == weights[1]
+    capsys.readouterr()
+    gaps.write_text("\n".join([header, empty]) + "\n")
+    assert train(gaps, tmp_path / "model", "--missing-target", "skip") == 1
+    assert "gaps.csv' has a target, since 'label' is empty in all 1; check --target" in capsys.readouterr().err
+
+
 def test_json_lines_may_have_class_numbers(tmp_path: Path) -> None:
     """Predictions are numbers then."""
     lines = [json.dumps({"review": text, "stars": int(label == "good")}) for text, label in REVIEWS]
