@@ -392,8 +392,8 @@ class StreamChain(ChainBase, Stream[I_contra, O_co], border=False):
         Args:
             folder: the folder to write.
             replace: whether a saved pipe that is there may be replaced.
-            card: text for the model card, in Markdown: what the model is for, and its limits. With it, a model card that
-                was edited may be replaced.
+            card: text for the model card, in Markdown: what the model is for, and its limits. With it, a model card
+                that was edited may be replaced.
 
         Raises:
             SaveError: if something of the pipe would be lost, such as a hook, or a part without a registered name.

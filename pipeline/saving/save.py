@@ -192,8 +192,8 @@ def _check_own_files(folder: Path, *, has_card: bool) -> None:
     # With a damaged manifest, nobody knows whether the card was edited.
     if not has_card and (folder / CARD).is_file() and _describe_file(folder / CARD) != card:
         msg = (
-            f"{str(folder / CARD)!r} was edited, and would be replaced; move it to another folder, or pass the text for "
-            "the new one: save(folder, card=...)."
+            f"{str(folder / CARD)!r} was edited, and would be replaced; move it to another folder, or pass the text "
+            "for the new one: save(folder, card=...)."
         )
         raise FolderError(msg, folder=str(folder), files=[CARD])
 

@@ -29,7 +29,7 @@ _INPUT_ERRORS: Final = (TextError, ValuesError, LengthError, ShapeError)
 """Errors about a row, which are the client's fault."""
 
 _MAX_DISCARDED: Final = 2**25
-"""Bytes of a rejected body that are read: a client that still sends when the connection closes never sees the answer."""
+"""Bytes of a rejected body that are read: a client that still sends when the connection closes sees no answer."""
 
 _MAX_LABELS: Final = 1_000
 
