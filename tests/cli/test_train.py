@@ -59,7 +59,7 @@ def test_rows_without_a_target_are_an_error_or_left_out(tmp_path: Path, capsys: 
     weights = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("gaps", "whole")]
     assert weights[0] == weights[1]
     capsys.readouterr()
-    gaps.write_text("\n".join([header, empty]) + "\n")
+    gaps.write_text(f"{header}\n{empty}\n")
     assert train(gaps, tmp_path / "model", "--missing-target", "skip") == 1
     assert "gaps.csv' has a target, since 'label' is empty in all 1; check --target" in capsys.readouterr().err
 
