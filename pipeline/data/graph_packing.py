@@ -6,6 +6,7 @@ comes from two operators, into which it does not look.
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from operator import attrgetter
 from typing import cast
 
 import torch
@@ -48,23 +49,29 @@ def _locate_ends(lengths: Tensor, steps: int) -> Tensor:
     return found
 
 
-# Torch leaves the types of operators open.
-_make_operator: Callable[..., Callable[..., Tensor]] = getattr(torch.library, "custom_op")  # noqa: B009
+# Not by `torch.library.custom_op`, which takes several times as long, at each import of this library. Torch leaves the
+# types of operators open.
+_make_library: Callable[[str, str], object] = getattr(torch.library, "Library")  # noqa: B009
+_library = _make_library("pipeline", "FRAGMENT")
 
 
 def _register(
     name: str, function: Callable[[Tensor, int], Tensor], fake: Callable[[Tensor, int], Tensor]
 ) -> Callable[[Tensor, int], Tensor]:
-    operator = _make_operator(
-        f"pipeline::{name}", function, mutates_args=(), schema="(Tensor lengths, SymInt steps) -> Tensor"
-    )
-    register: Callable[..., object] = getattr(operator, "register_fake")  # noqa: B009
-    register(fake)
-    return cast("Callable[[Tensor, int], Tensor]", operator)
+    define, implement = (cast("Callable[..., object]", getattr(_library, method)) for method in ("define", "impl"))
+    define(f"{name}(Tensor lengths, SymInt steps) -> Tensor")
+    implement(name, function, "CompositeExplicitAutograd")
+    register: Callable[..., object] = getattr(torch.library, "register_fake")  # noqa: B009
+    register(f"pipeline::{name}", fake, lib=_library)
+    return cast("Callable[[Tensor, int], Tensor]", attrgetter(f"pipeline.{name}.default")(torch.ops))
 
 
-locate_steps = _register("locate_steps", _locate_steps, lambda lengths, steps: lengths.new_empty(2, steps))
+locate_steps: Callable[[Tensor, int], Tensor] = _register(
+    "locate_steps", _locate_steps, lambda lengths, steps: lengths.new_empty(2, steps)
+)
 """Return the row and the time of each packed step: 2 x steps."""
 
-locate_ends = _register("locate_ends", _locate_ends, lambda lengths, _: lengths.new_empty(2, lengths.shape[0]))
+locate_ends: Callable[[Tensor, int], Tensor] = _register(
+    "locate_ends", _locate_ends, lambda lengths, _: lengths.new_empty(2, lengths.shape[0])
+)
 """Return the packed index of each row's first and last step: 2 x batch; of an empty row the number of all steps."""

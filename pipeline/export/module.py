@@ -25,7 +25,7 @@ class RowsModule(nn.Module):
     def __init__(self, stages: Mapping[str, StageBase], inputs: BatchInputs) -> None:
         super().__init__()
         self.inputs = inputs
-        self.stages = list(stages.values())
+        self.stages: list[StageBase] = list(stages.values())
         self.modules_of_stages: nn.ModuleList = nn.ModuleList(
             stage for stage in self.stages if isinstance(stage, nn.Module)
         )

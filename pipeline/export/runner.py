@@ -42,7 +42,7 @@ class Model:
         self.description: Any = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
         self.rows = rows
         self.session: Any = getattr(import_module("onnxruntime"), "InferenceSession")(str(file))  # noqa: B009
-        self.tokenizers = [_Tokenizer(each, file.parent) for each in self.description["tokenizers"]]
+        self.tokenizers: list[_Tokenizer] = [_Tokenizer(each, file.parent) for each in self.description["tokenizers"]]
 
     def predict(self, inputs: Sequence[object]) -> list[object]:
         """Return one prediction per input, in their order.

@@ -48,9 +48,9 @@ class StepModule(nn.Module):
         if inputs.kind not in {Ids, Vectors}:
             msg = f"form='step' is for rows of Ids or Vectors, got {inputs.kind.__name__}; use form='rows'."
             raise ExportError(msg)
-        self.kind = inputs.kind
+        self.kind: type[Kind] = inputs.kind
         self.whole = inputs
-        self.stages = dict(stages)
+        self.stages: dict[str, StageBase] = dict(stages)
         self.modules_of_stages: nn.ModuleList = nn.ModuleList(
             stage for stage in stages.values() if isinstance(stage, nn.Module)
         )

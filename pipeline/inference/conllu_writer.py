@@ -41,6 +41,8 @@ class ConlluWriter(ChunkWriter):
             raise OptionError(msg, column=target)
         self._target: Final = self._names.index(target)
 
+    columns: Sequence[str] | None
+
     @override
     def format_chunk(self, chunk: Chunk[Any], predicted: Predicted, added: Sequence[str]) -> bytes:
         text = ""

@@ -73,6 +73,8 @@ def make_writer(output: Path, columns: Sequence[str] | None) -> ChunkWriter:
 class _TableWriter(ChunkWriter):
     """A format whose records have the same columns, those of the first chunk."""
 
+    columns: Sequence[str] | None
+
     def _fix_columns(self, chunk: Chunk[Any], records: Sequence[Columns], added: Sequence[str]) -> Sequence[str]:
         if self.columns is None:
             found = chunk.names if chunk.names is not None else dict.fromkeys(key for row in records for key in row)

@@ -40,7 +40,7 @@ class PartStage(nn.Module, StageBase, Generic[P_co]):
         self.name = name
         self._child = child
         self.part_name: str = part if isinstance(part, str) else type(part).__name__
-        self.is_named = isinstance(part, str)
+        self.is_named: bool = isinstance(part, str)
         self._options = dict(options)
         # None for now, so that the state-dict has its keys in order once the part is made.
         self.register_module(child, None)

@@ -36,7 +36,7 @@ class WeightAverage:
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay: Final = decay
-        self.updates = 0
+        self.updates: int = 0
         self._weights: Final[Sequence[Tensor]] = [weight for weight in module.parameters() if weight.requires_grad]
         self.averages: Final[Sequence[Tensor]] = [weight.detach().clone() for weight in self._weights]
 

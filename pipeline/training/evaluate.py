@@ -135,8 +135,8 @@ class Totals:
         heads: Mapping[str, StageBase] = find_heads(pipe.stages) or {}
         # Of a vocabulary, a confusion matrix would be huge.
         self._without_confusion: Final = {name for name, head in heads.items() if isinstance(head, NextToken)}
-        self.rows = 0
-        self.steps = 0
+        self.rows: int = 0
+        self.steps: int = 0
         self.rows_with_target: Tensor | int = 0
         self.losses: Final[dict[str, tuple[Tensor, Tensor]]] = {}
         self.head_weights: Mapping[str, float] = {}

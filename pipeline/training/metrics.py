@@ -103,7 +103,7 @@ class MetricGroup:
         self.metrics: dict[str, Metric] = copy.deepcopy(self._given)
         self.heads: Final = heads
         self._is_lazy: Final = not is_chosen
-        self.is_chosen = is_chosen
+        self.is_chosen: bool = is_chosen
 
     def empty(self) -> "MetricGroup":
         """Return the same metrics without what was added to them, for example for the next epoch."""

@@ -29,6 +29,7 @@ from pipeline.stages.pool import Pool
 from pipeline.stages.regress import Regress
 from pipeline.stages.tokenize import Tokenize
 from pipeline.targets import Numbers
+from pipeline.training.history import History
 from pipeline.training.options import FitOptions
 
 _EXTRA: Final = "sklearn"
@@ -70,6 +71,7 @@ class _PipeEstimator(BaseEstimator):
     """
 
     pipe_: StreamChain[Any, Any]
+    history_: History
 
     def __init__(
         self,

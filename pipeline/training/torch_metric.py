@@ -97,8 +97,8 @@ class TorchMetric(Metric):
             setattr(part, "distributed_available_fn", _is_never_distributed)  # noqa: B010 - its type is open
         # None if the metric does not say, or those of a collection differ.
         directions: set[object] = {getattr(part, "higher_is_better", None) for part in self.parts.values()}
-        self.higher_is_better = True if directions == {True} else False if directions == {False} else None
-        self.targets = 0
+        self.higher_is_better: bool | None = True if directions == {True} else False if directions == {False} else None
+        self.targets: int = 0
         self.classes: Sequence[object] = ()
 
     @override
