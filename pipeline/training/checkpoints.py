@@ -12,12 +12,15 @@ import attrs
 from torch import Tensor, nn
 from typing_extensions import override
 
+from pipeline.batching.builder import describe_policy
+from pipeline.core.stream_chain import StreamChain
 from pipeline.data.iteration import find_length, iterate
-from pipeline.errors import LoadError, OptionError
+from pipeline.errors import FolderError, LoadError, OptionError
 from pipeline.saving.files import read_regular_file
 from pipeline.saving.folders import write_folder
 from pipeline.saving.json_files import read_json, write_json
 from pipeline.saving.tensors import MAX_FILE, parse_tensors, write_tensors
+from pipeline.training.batches import SplitPipe
 from pipeline.training.loop import Training, Watcher
 from pipeline.training.state import get_tensors, join_tensors, split_tensors
 
@@ -27,6 +30,10 @@ FORMAT: Final = 1
 _STATE, _TENSORS = "state.json", "tensors.safetensors"
 _PREFIX: Final = "checkpoint-"
 _MAX_JSON: Final = 1 << 30
+
+
+BUCKET: Final = "Bucket"
+"""The name of the batches' description among the options of a fingerprint."""
 
 
 @attrs.frozen
@@ -64,6 +71,9 @@ class Fingerprint:
         for part, values in own.items():
             theirs = saved.get(part, {})
             for name in dict.fromkeys([*values, *theirs]):
+                if name == BUCKET and name not in theirs:
+                    # Earlier versions did not write it; the state of the data is compared besides.
+                    continue
                 before, now = theirs.get(name, "nothing"), values.get(name, "nothing")
                 if before != now:
                     # Digests say nothing to a reader.
@@ -112,6 +122,10 @@ class Checkpoints(Watcher):
             training.set_state(content)
 
     def _read(self, resume: bool | str | os.PathLike[str]) -> Mapping[str, Any] | None:
+        # Found now, not when the first epoch ends.
+        if self.folder.exists() and not self.folder.is_dir():
+            msg = f"checkpoints must be a folder, got the file {str(self.folder)!r}; choose another path."
+            raise FolderError(msg, folder=str(self.folder))
         found = self.list_all()
         if resume is False:
             if found:
@@ -202,6 +216,20 @@ def read_checkpoint(folder: Path) -> Any:  # noqa: ANN401 - what was written
         msg = f"{str(folder / _TENSORS)!r} is damaged: its digest is not that in {_STATE}; use another checkpoint."
         raise LoadError(msg, folder=str(folder))
     return join_tensors(state, parse_tensors(content.data, str(folder / _TENSORS)))
+
+
+def describe_bucket(pipe: StreamChain[Any, Any], seed: int | None) -> dict[str, str]:
+    """Return the limits and the seed of a pipe's bucket, to name a difference; nothing without one.
+
+    Args:
+        pipe: the pipe.
+        seed: the option of `fit`, which replaces the seed of a bucket that shuffles.
+    """
+    bucket = SplitPipe.of(pipe).bucket
+    if bucket is None:
+        return {}
+    limits = "automatic" if bucket.automatic else str(describe_policy(bucket.policy)[1:])
+    return {BUCKET: f"{limits} with seed={bucket.seed if seed is None or bucket.seed is None else seed}"}
 
 
 def digest_examples(examples: Iterable[object]) -> str:

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ import torch
 from pipeline.core.contexts import preserve_random_state, temporary_mode
 from pipeline.core.stream_chain import StreamChain
 from pipeline.errors import OptionError
-from pipeline.training.checkpoints import Checkpoints, Fingerprint
+from pipeline.training.checkpoints import Checkpoints, Fingerprint, describe_bucket
 from pipeline.training.distributed import Ranks, join_ranks
 from pipeline.training.history import History
 from pipeline.training.logs import CsvLog, TensorBoardLog
@@ -33,6 +34,9 @@ def fit(
     """Train a pipe; see `StreamChain.fit`."""
     settings = Settings.of(epochs, cast("Mapping[str, object]", options))
     for name, examples in (("train", train), ("valid", valid)):
+        if isinstance(examples, str | PathLike):
+            msg = f"{name} must be examples, got {str(examples)!r}; read a file with a source: Csv(file, text=..., target=...)."
+            raise OptionError(msg)
         if isinstance(examples, Iterator):
             msg = f"{name} must be data that can be read in each epoch, got an iterator; pass a list or a source."
             raise OptionError(msg)
@@ -64,7 +68,8 @@ def _fit_on_rank(
             training = Training(trained, train, valid, settings, reporter, ranks, whole=pipe)
             watchers: list[Watcher] = [*logs]
             if settings.checkpoints is not None:
-                fingerprint = Fingerprint.of(settings.fingerprint(), pipe, train, valid)
+                options = {**settings.fingerprint(), **describe_bucket(pipe, settings.seed)}
+                fingerprint = Fingerprint.of(options, pipe, train, valid)
                 checkpoints = Checkpoints(
                     Path(settings.checkpoints), fingerprint, keep=settings.keep, every=settings.checkpoint_every
                 )

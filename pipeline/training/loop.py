@@ -31,7 +31,7 @@ from pipeline.training.carry import CarriedStates, find_carrying_stage
 from pipeline.training.distributed import Ranks, delay_synchronization
 from pipeline.training.evaluate import predict_with_targets
 from pipeline.training.history import Epoch, History
-from pipeline.training.losses import Loss, MeanLoss, add_weights, find_class_weights
+from pipeline.training.losses import Loss, MeanLoss, add_weights, find_class_weights, reject_class_options
 from pipeline.training.metrics import LOSS, choose_metrics
 from pipeline.training.model import Model
 from pipeline.training.optimizers import make_optimizer
@@ -122,6 +122,7 @@ class Training:
             self.batches = count_batches(split, train)
         head = split.model[-1][1]
         heads: Mapping[str, float] = head.weights if isinstance(head, Heads) else {}
+        reject_class_options(settings.class_weights, settings.label_smoothing, split.model[-1][1])
         class_weights = find_class_weights(settings.class_weights, split.model[-1][1], train)
         self._loss: Final = Loss(class_weights, settings.label_smoothing, settings.loss, [*heads])
         self._head_weights: Final = heads
@@ -132,7 +133,7 @@ class Training:
         total = None if self.batches is None else settings.epochs * -(-self.batches // settings.accumulate)
         self._schedule: Final = make_schedule(self._optimizer, settings.schedule, warmup=settings.warmup, total=total)
         self.average: Final = None if settings.ema is None else WeightAverage(pipe, settings.ema)
-        self.optimizer_steps = 0
+        self.optimizer_steps: int = 0
         self.best: dict[str, Tensor] | None = None
         advice = [advise_threads(), advise_precision(self._device, settings.precision)]
         if split.windows is not None and self.carried is None:
@@ -140,6 +141,8 @@ class Training:
         notes = [*self._data.notes, *filter(None, advice)]
         for note in notes:
             reporter.note(note)
+        if valid is None:
+            settings.reject_without_validation()
         # Without validation, there are no metrics.
         monitor = self._metrics.choose_monitor(LOSS if valid is None else settings.monitor)
         self.history: History = History([], monitor=monitor, notes=notes)

@@ -15,6 +15,8 @@ from pipeline.data.values import Joint, MultiLabelScores
 from pipeline.errors import CompositionError, OptionError
 from pipeline.labels import Labels
 from pipeline.stages.input_stage import to_examples
+from pipeline.stages.regress import Regress
+from pipeline.stages.several_heads import Heads
 
 Weight: TypeAlias = Tensor | Mapping[str, Tensor]
 """What the sum of the losses of a batch is divided by: the number of targets, or the sum of their classes' weights."""
@@ -168,6 +170,25 @@ class MeanLoss:
     def merge(self, state: Mapping[str, Sequence[float]]) -> None:
         """Add the sums of another part of the data, as `state_dict` returned them."""
         self.add({name: pair[0] for name, pair in state.items()}, {name: pair[1] for name, pair in state.items()})
+
+
+def reject_class_options(class_weights: object, label_smoothing: float, head: object) -> None:
+    """Reject options for classes if the head has none: they would be ignored in silence.
+
+    Raises:
+        OptionError: with the option and the head.
+    """
+    heads: Mapping[str, object] = head.branches if isinstance(head, Heads) else {_ONE: head}
+    numeric = [name for name, each in heads.items() if isinstance(each, Regress)]
+    given: object = class_weights
+    named = cast("Mapping[object, object]", given) if isinstance(given, Mapping) else {_ONE: given}
+    weighted = next((name for name in numeric if named.get(name) is not None), None)
+    if weighted is None and not (label_smoothing and len(numeric) == len(heads)):
+        return
+    option = "label_smoothing" if weighted is None else "class_weights"
+    where = f" in {weighted!r}" if weighted else ""
+    msg = f"{option} is for heads with classes, got the head Regress{where}, which has none; leave it out."
+    raise OptionError(msg, option=option)
 
 
 def find_class_weights(given: object, head: object, train: Iterable[object]) -> Any:  # noqa: ANN401 - see FitOptions

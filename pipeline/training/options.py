@@ -14,7 +14,8 @@ from pipeline.checks.options import check_choice, check_int, check_optional_int
 from pipeline.data.tensors import to_floats
 from pipeline.errors import OptionError, UnknownOptionError
 from pipeline.text import suggest_name
-from pipeline.training.metrics import MetricsOption
+from pipeline.training.devices import check_device
+from pipeline.training.metrics import LOSS, MetricsOption
 
 ParameterGroups: TypeAlias = list[dict[str, Any]]
 """Groups of parameters with their own options, as torch's optimizers take them."""
@@ -172,6 +173,7 @@ class Settings:
         _check_number("max_grad_norm", self.max_grad_norm, above=0, optional=True)
         _check_number("ema", self.ema, above=0, below=1, optional=True)
         _check_number("label_smoothing", self.label_smoothing, least=0, below=1)
+        check_device(self.device)
         self._check_types()
         self._reject_contradictions()
 
@@ -216,6 +218,22 @@ class Settings:
             name = "resume" if self.resume else "checkpoint_every"
             msg = f"{name} needs a folder of checkpoints, got none; pass checkpoints=folder as well."
             raise OptionError(msg, **{name: getattr(self, name)})
+
+    def reject_without_validation(self) -> None:
+        """Reject options that decide by validation, if there is none.
+
+        Raises:
+            OptionError: for patience, or for a monitor other than the loss.
+        """
+        if self.patience is not None:
+            msg = f"patience needs validation, got patience={self.patience} without valid; pass valid=examples as well."
+            raise OptionError(msg, patience=self.patience)
+        if self.monitor not in (None, LOSS):
+            msg = (
+                f"monitor={self.monitor!r} needs validation, got no valid, without which there are no metrics; pass "
+                "valid=examples as well, or leave monitor out."
+            )
+            raise OptionError(msg, monitor=self.monitor)
 
     @property
     def rate(self) -> float:

@@ -116,6 +116,27 @@ def test_windows_continue_with_their_carried_states(tmp_path: Path, monkeypatch:
     assert all(torch.equal(copy_weights(resumed)[name], weight) for name, weight in copy_weights(whole).items())
 
 
+def test_a_file_is_no_folder_of_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is rejected before the first epoch, and stays as it is."""
+    file = tmp_path / "file"
+    file.write_text("mine")
+    monkeypatch.setattr(Training, "run", None)
+    with pytest.raises(FolderError, match="checkpoints must be a folder, got the file"):
+        make_pipe().fit(EXAMPLES, epochs=1, progress=False, checkpoints=file)
+    assert file.read_text() == "mine"
+
+
+def test_another_bucket_is_named(tmp_path: Path) -> None:
+    """Before any weight changes."""
+    options: dict[str, Any] = {"epochs": 1, "progress": False, "checkpoints": tmp_path, "resume": True}
+    make_pipe().fit(EXAMPLES, **options)
+    other = as_any(FromIds() >> Bucket(rows=5) >> Pad() >> classifier(21, 3, embedding_dim=3, hidden_size=3))
+    before = copy_weights(other)
+    with pytest.raises(OptionError, match=r"Bucket was .*'rows': 4.* with seed=0, is .*'rows': 5.* with seed=0"):
+        other.fit(EXAMPLES, **options)
+    assert all(torch.equal(copy_weights(other)[name], weight) for name, weight in before.items())
+
+
 def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
     """Resuming it gives the weights of its best epoch, and more epochs continue it."""
     first, second, third, whole = (make_pipe() for _ in range(4))

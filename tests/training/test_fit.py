@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -323,6 +324,13 @@ def read_once() -> Iterator[Example[list[int]]]:
             OptionError,
             "monitor must be one of loss, accuracy, macro_f1, got 'f1'",
         ),
+        ({"monitor": "acc"}, OptionError, "monitor='acc' needs validation, got no valid.*pass valid=examples"),
+        ({"patience": 2}, OptionError, "patience needs validation, got patience=2 without valid; pass valid=examples"),
+        ({"device": "gpu"}, OptionError, "device must be one of torch's on this machine, got 'gpu'; pass one of cpu"),
+        ({"device": "cuda:99"}, OptionError, "device must be one of torch's on this machine, got 'cuda:99'"),
+        ({"device": 3.5}, OptionError, "device must be one of torch's on this machine, got 3.5"),
+        ({"train": "train.csv"}, OptionError, "train must be examples, got 'train.csv'; read a file with a source"),
+        ({"valid": Path("a.csv")}, OptionError, "valid must be examples, got 'a.csv'; read a file with a source"),
         ({"class_weights": "balanced"}, OptionError, "needs a head with labels"),
     ],
 )
@@ -330,6 +338,15 @@ def test_wrong_arguments_are_rejected(arguments: dict[str, Any], error: type[Exc
     """With the rule and what was given."""
     with pytest.raises(error, match=message):
         make_pipe().fit(**{"train": EXAMPLES, "epochs": 1, "progress": False, **arguments})
+
+
+@pytest.mark.parametrize(
+    "options", [{"label_smoothing": 0.1}, {"class_weights": "balanced"}, {"class_weights": torch.ones(2)}]
+)
+def test_options_for_classes_are_rejected_with_regression(options: dict[str, Any]) -> None:
+    """They would be ignored in silence."""
+    with pytest.raises(OptionError, match=f"{next(iter(options))} is for heads with classes, got the head Regress, "):
+        KINDS["regression"].make().fit(KINDS["regression"].examples, epochs=1, progress=False, **options)
 
 
 def test_a_pipe_without_a_model_is_rejected() -> None:
