@@ -35,7 +35,8 @@ def fit(
     settings = Settings.of(epochs, cast("Mapping[str, object]", options))
     for name, examples in (("train", train), ("valid", valid)):
         if isinstance(examples, str | PathLike):
-            msg = f"{name} must be examples, got {str(examples)!r}; read a file with a source: Csv(file, text=..., target=...)."
+            got = repr(str(examples))
+            msg = f"{name} must be examples, got {got}; read a file with a source: Csv(file, text=..., target=...)."
             raise OptionError(msg)
         if isinstance(examples, Iterator):
             msg = f"{name} must be data that can be read in each epoch, got an iterator; pass a list or a source."
