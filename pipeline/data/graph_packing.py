@@ -61,8 +61,7 @@ def _register(
     define, implement = (cast("Callable[..., object]", getattr(_library, method)) for method in ("define", "impl"))
     define(f"{name}(Tensor lengths, SymInt steps) -> Tensor")
     implement(name, function, "CompositeExplicitAutograd")
-    register: Callable[..., object] = getattr(torch.library, "register_fake")  # noqa: B009
-    register(f"pipeline::{name}", fake, lib=_library)
+    implement(name, fake, "Meta")
     return cast("Callable[[Tensor, int], Tensor]", attrgetter(f"pipeline.{name}.default")(torch.ops))
 
 
