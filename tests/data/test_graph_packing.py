@@ -125,10 +125,10 @@ def test_machine_code_gives_the_same_results() -> None:
     """By inductor, torch's own backend, where a C++ compiler is found."""
     if not _has_compiler():
         pytest.skip("no C++ compiler for torch's inductor")
-    model = make_model("language model")
+    model = make_model("classifier")
     graph = compile_graph(model, fullgraph=True, dynamic=True)
     for lengths in SHAPES[:2]:
-        batch = draw_batch("language model", lengths)
+        batch = draw_batch("classifier", lengths)
         found, wanted = graph(batch), model(batch)
         torch.testing.assert_close(list_values(found), list_values(wanted))
         torch.testing.assert_close(differentiate(model, found), differentiate(model, wanted))

@@ -43,12 +43,15 @@ from support.needs import needs
 from support.untyped import as_any, seed
 
 # Many batches take minutes: a quarter of an hour for all models.
-BATCHES = 1_000 if os.environ.get("PIPELINE_TESTS_LONG") == "1" else 40
+LONG = os.environ.get("PIPELINE_TESTS_LONG") == "1"
+BATCHES = 1_000 if LONG else 12
+# Without those that differ from another one in the kind of attention alone.
+WRITTEN = [name for name in MODELS if LONG or name not in {"attention pool", "additive language model"}]
 NEEDS_ONNX = needs("onnx", "onnxruntime", "onnxscript")
 
 
 @NEEDS_ONNX
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", WRITTEN)
 def test_a_model_in_onnx_gives_the_same_results(name: str, tmp_path: Path) -> None:
     """On random ragged batches of any size, empty rows included, whatever is in the padding."""
     exported = make_model(name).export(tmp_path / "model.onnx", batches=BATCHES)
@@ -57,7 +60,7 @@ def test_a_model_in_onnx_gives_the_same_results(name: str, tmp_path: Path) -> No
     assert exported.files[0] == tmp_path / "model.onnx"
 
 
-@pytest.mark.parametrize("name", ["classifier", "tagger", "matcher", "letters"])
+@pytest.mark.parametrize("name", MODELS if LONG else ["classifier", "letters"])
 def test_a_program_of_torch_gives_the_same_results(name: str, tmp_path: Path) -> None:
     """Read from its file again; no extra is needed."""
     model = make_model(name)
