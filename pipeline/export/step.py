@@ -107,7 +107,7 @@ class StepModule(nn.Module):
         """Return the scores of the step, and the states after it."""
         values, *rest = tensors
         lengths = torch.ones(values.shape[0], dtype=torch.int64)
-        value: Any = Padded(cast("type[Kind]", self.kind), values.unsqueeze(1), lengths)
+        value: Any = Padded(self.kind, values.unsqueeze(1), lengths)
         after: list[Tensor] = []
         for stage in self.stages.values():
             if _is_encode(stage):

@@ -110,7 +110,10 @@ def _compile_final(encoder: GRU, *, whole: bool) -> Callable[[Padded[Vectors]], 
     def get_final(batch: Padded[Vectors]) -> Tensor:
         return encoder(batch).final
 
-    return as_any(compile_graph(get_final, fullgraph=whole, dynamic=True, backend="eager"))
+    compiled: Callable[[Padded[Vectors]], Tensor] = as_any(
+        compile_graph(get_final, fullgraph=whole, dynamic=True, backend="eager")
+    )
+    return compiled
 
 
 @pytest.mark.parametrize("change", [_replace_module, _replace_module_as_tools_do, _replace_weight, _load_weights])
