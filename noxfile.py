@@ -91,7 +91,7 @@ def demo(session: nox.Session) -> None:
 def extras(session: nox.Session) -> None:
     """Run the tests that need optional packages; elsewhere they are skipped, here they must run."""
     install(session, ".[arrow,export,lightning,plots,ray,serve,text]", groups=("extras",))
-    session.run("pytest", *WITH_EXTRAS, *session.posargs, env={**ENVIRONMENT, "PIPELINE_TESTS_EXTRAS": "1"})
+    session.run("pytest", *WITH_EXTRAS, *PARALLEL, *session.posargs, env={**ENVIRONMENT, "PIPELINE_TESTS_EXTRAS": "1"})
 
 
 @nox.session
