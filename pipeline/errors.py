@@ -8,6 +8,7 @@ from collections.abc import Mapping
 __all__ = [
     "CompositionError",
     "EmptyBatchError",
+    "ExportError",
     "FolderError",
     "LabelError",
     "LengthError",
