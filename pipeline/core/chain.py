@@ -55,6 +55,7 @@ class Chain(ChainBase, ModuleStage[I_contra, O_co], border=False):
             ShapeError: if the value has another number of rows than the carry.
 
         Example:
+            >>> import torch
             >>> from pipeline import language_model
             >>> model, carry = language_model(9, embedding_dim=2, hidden_size=3), None
             >>> for ids in torch.tensor([[5, 7], [5, 8]]):

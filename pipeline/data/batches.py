@@ -64,6 +64,7 @@ class Padded(Collated, Generic[K_co]):
         EmptyBatchError: if there is no row.
 
     Example:
+        >>> from pipeline import Ids
         >>> batch = Padded(Ids, torch.tensor([[1, 2, 3], [3, 4, 0]]), torch.tensor([3, 2]))
         >>> packed = batch.packed()
         >>> packed.values.tolist(), packed.order.batch_sizes.tolist()

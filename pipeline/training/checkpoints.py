@@ -236,6 +236,7 @@ def digest_examples(examples: Iterable[object]) -> str:
     """Return a digest of examples that is the same in every process; "unknown" for data without a known length.
 
     Example:
+        >>> from pipeline import Example
         >>> digest_examples([Example("to be", target=1)]) == digest_examples([Example("to be", target=2)])
         False
     """

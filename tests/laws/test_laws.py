@@ -188,8 +188,9 @@ def test_broken_parts_break_exactly_their_laws(each: Trial) -> None:
 
 
 def test_every_law_is_broken_by_a_part() -> None:
-    """No law is true of everything."""
-    assert {get_name(law) for laws in LAWS for law in laws} == {name for each in TRIALS for name in each.breaks}
+    """No law is true of everything. That of options, which parts of tests do not keep, is tested in `test_configs`."""
+    found = {get_name(law) for laws in LAWS for law in laws} - {"config_makes_an_equal_part"}
+    assert found == {name for each in TRIALS for name in each.breaks}
 
 
 def test_laws_have_unique_names_and_docstrings() -> None:

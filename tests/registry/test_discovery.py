@@ -45,8 +45,8 @@ def test_own_plugins_are_found_by_entry_points_only() -> None:
     assert ours.pools.names() == ["attention", "final", "first", "last", "max", "mean", "sum"]
     assert ours.tokenizers.names() == ["bpe", "bytes", "characters", "whole", "words"]
     assert {"bucket", "pack", "pad", "pool"} < set(ours.stages.names())
-    assert ours.heads.names() == ["classify", "classify_multi_label", "next_token", "regress", "tag"]
-    assert ours.embedders.names() == ["embed"]
+    assert ours.heads.names() == ["classify", "classify_multi_label", "heads", "next_token", "regress", "tag"]
+    assert ours.embedders.names() == ["embed", "embed_fields"]
     assert ours.policies.names() == ["boundaries", "budget", "rows", "shapes"]
     assert {"csv", "json_lines", "parquet", "records"} < set(ours.sources.names())
     assert {"accuracy", "macro_f1", "mae", "multi_label_f1", "perplexity", "span_f1"} <= set(ours.metrics.names())
