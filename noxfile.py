@@ -70,7 +70,6 @@ def run_all_tests(session: nox.Session, *options: str) -> None:
     session.run(
         "pytest",
         "--doctest-modules",
-        "--doctest-ignore-import-errors",  # of modules that need an extra
         "--pyargs",
         *PACKAGES,
         "tests",
