@@ -93,6 +93,11 @@ class LazyModule:
         self._why = why
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - a module's attributes may be of any type
-        if name.startswith("__"):
-            raise AttributeError(name)  # tools such as doctest look for `__wrapped__`, without need of the package
-        return getattr(import_extra(self._module, extra=self._extra, why=self._why), name)
+        try:
+            module = import_extra(self._module, extra=self._extra, why=self._why)
+        except MissingExtraError as error:
+            # Tools such as doctest look for `__wrapped__` in everything, without need of the package.
+            if name.startswith("__"):
+                raise AttributeError(name) from error
+            raise
+        return getattr(module, name)

@@ -75,3 +75,14 @@ def test_a_lazy_module_is_imported_at_first_use(tmp_path: Path, monkeypatch: pyt
     assert "imported_late" not in sys.modules
     assert module.value == 3
     assert "imported_late" in sys.modules
+
+
+def test_lazy_module_has_the_special_names_of_its_module_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that its `__version__` is found, and tools that look for `__wrapped__` need no package."""
+    (tmp_path / "imported_late_too.py").write_text("__version__ = '3'\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    assert LazyModule("imported_late_too", extra="text", why="a test").__version__ == "3"
+    missing = LazyModule("no_such_module", extra="text", why="a test")
+    assert not hasattr(missing, "__wrapped__")
+    with pytest.raises(MissingExtraError):
+        _ = missing.value
