@@ -19,16 +19,15 @@ from pipeline.loading.frameworks import find_pending_state, make_skip_error
 from pipeline.loading.progress import ProgressTable
 from pipeline.loading.records import Indexable, describe_records
 from pipeline.loading.sampler import PlannedBatches
+from pipeline.loading.worker_failure import WorkerFailure
+from pipeline.loading.worker_monitor import PlanMonitor, install_sigchld_handler
 from pipeline.loading.workers import (
     MonitoredCollate,
     MonitoredDataset,
     MonitoredInit,
     NumberedBatches,
-    PlanMonitor,
-    WorkerFailure,
     WorkerSeeds,
     check_worker_options,
-    install_sigchld_handler,
     shut_down_workers,
 )
 

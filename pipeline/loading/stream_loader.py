@@ -17,15 +17,11 @@ from pipeline.loading.frameworks import count_batches_ahead, find_pending_state,
 from pipeline.loading.loader import Start
 from pipeline.loading.progress import ProgressTable, WorkerPhase, WorkerProgress, report_phase
 from pipeline.loading.records import describe_record, describe_records
-from pipeline.loading.stream_dataset import ShardCursor, StreamDataset
-from pipeline.loading.workers import (
-    WorkerFailure,
-    WorkerMonitor,
-    WorkerSeeds,
-    check_worker_options,
-    install_sigchld_handler,
-    shut_down_workers,
-)
+from pipeline.loading.shard import ShardCursor
+from pipeline.loading.stream_dataset import StreamDataset
+from pipeline.loading.worker_failure import WorkerFailure
+from pipeline.loading.worker_monitor import WorkerMonitor, install_sigchld_handler
+from pipeline.loading.workers import WorkerSeeds, check_worker_options, shut_down_workers
 
 X = TypeVar("X")
 B = TypeVar("B")

@@ -17,7 +17,8 @@ from pipeline.batching import Boundaries, Budget, Policy, Rows, Shapes, StreamCu
 from pipeline.errors import CompositionError, LengthError, OptionError, ValuesError
 from pipeline.loading import StreamDataset, StreamLoader
 from pipeline.loading.loader import Start
-from pipeline.loading.stream_dataset import Ranks, Shard
+from pipeline.loading.shard import Shard
+from pipeline.loading.stream_dataset import Ranks
 from pipeline.stages.input_stage import IdSequence
 from pipeline.stages.resumable import Resumable
 from support.needs import needs

@@ -10,7 +10,7 @@ from pipeline import Pad
 from pipeline.batching import Rows
 from pipeline.errors import ValuesError, WorkerError
 from pipeline.loading import Loader, PlannedBatches, RowDataset
-from pipeline.loading.workers import RemoteTracebackError
+from pipeline.loading.worker_failure import RemoteTracebackError
 from support.dying import kills_workers
 from support.troubles import (
     TroubledSource,
