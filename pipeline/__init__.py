@@ -51,8 +51,9 @@ from pipeline.stages.pool import Pool
 from pipeline.stages.regress import Regress
 from pipeline.stages.several_heads import Heads
 from pipeline.stages.shift import Shift
-from pipeline.stages.tokenize import Tokenize, TokenizeWords
+from pipeline.stages.tokenize import Tokenize
 from pipeline.stages.tokenize_pair import TextPair, TokenizePair
+from pipeline.stages.tokenize_words import TokenizeWords
 from pipeline.targets import MultiLabels, Numbers
 
 __version__ = version("ragged-pipeline")

@@ -71,7 +71,7 @@ def pipeline_stages() -> Mapping[str, StageFactory]:
         "shift": defer("pipeline.stages.shift:Shift"),
         "tokenize": defer("pipeline.stages.tokenize:Tokenize"),
         "tokenize_pair": defer("pipeline.stages.tokenize_pair:TokenizePair"),
-        "tokenize_words": defer("pipeline.stages.tokenize:TokenizeWords"),
+        "tokenize_words": defer("pipeline.stages.tokenize_words:TokenizeWords"),
         "unpack": defer("pipeline.stages.pack:Unpack"),
     }
 

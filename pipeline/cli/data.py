@@ -12,7 +12,8 @@ from pipeline.errors import OptionError
 from pipeline.sources import Arrow, Conllu, Csv, JsonLines, Parquet, Source, TextLines, Tsv
 from pipeline.stages.from_columns import FromColumns
 from pipeline.stages.input_stage import FromFeatures, FromIds, InputStage
-from pipeline.stages.tokenize import Tokenize, TokenizeWords
+from pipeline.stages.tokenize import Tokenize
+from pipeline.stages.tokenize_words import TokenizeWords
 
 OnBad: TypeAlias = Literal["raise", "skip"]
 AnySource: TypeAlias = Source[Any]

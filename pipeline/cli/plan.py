@@ -15,7 +15,8 @@ from pipeline.batching.policies import TooLong
 from pipeline.errors import OptionError, RecordError, SourceError
 from pipeline.forecast import plan
 from pipeline.sources import Arrow, Conllu, Csv, JsonLines, Parquet, Source, TextFolder, TextLines, Tsv, lengths_of
-from pipeline.stages.tokenize import Tokenize, TokenizeWords
+from pipeline.stages.tokenize import Tokenize
+from pipeline.stages.tokenize_words import TokenizeWords
 
 Unit: TypeAlias = Literal["lengths", "words", "characters", "tokens"]
 

@@ -16,7 +16,8 @@ from pipeline.saving.save import check_folder
 from pipeline.stages.bucket import Bucket
 from pipeline.stages.pad import Pad
 from pipeline.stages.shift import Shift
-from pipeline.stages.tokenize import Tokenize, TokenizeWords
+from pipeline.stages.tokenize import Tokenize
+from pipeline.stages.tokenize_words import TokenizeWords
 from pipeline.text import escape_control_characters
 
 Model: TypeAlias = Literal["classifier", "tagger", "language_model"]

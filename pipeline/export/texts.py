@@ -12,7 +12,7 @@ from pipeline.core.stage import StageBase, is_stream
 from pipeline.data.kinds import Kind
 from pipeline.stages.pad import Pad
 from pipeline.stages.shift import Shift
-from pipeline.stages.tokenize import TextInputStage
+from pipeline.stages.text_input_stage import TextInputStage
 from pipeline.stages.tokenize_pair import TokenizePair
 
 

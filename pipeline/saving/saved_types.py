@@ -13,8 +13,9 @@ from pipeline.stages.heads import Classify, NextToken, Tag
 from pipeline.stages.input_stage import FromFeatures, FromIds
 from pipeline.stages.regress import Regress
 from pipeline.stages.several_heads import Heads
-from pipeline.stages.tokenize import Tokenize, TokenizeWords
+from pipeline.stages.tokenize import Tokenize
 from pipeline.stages.tokenize_pair import TokenizePair
+from pipeline.stages.tokenize_words import TokenizeWords
 
 ANY: Final = "object"
 """The type of a stage that is not known here: every type that a caller expects is accepted."""

@@ -11,8 +11,9 @@ from pipeline.errors import PipelineError
 from pipeline.serving.limits import Limits
 from pipeline.stages.from_columns import FromColumns
 from pipeline.stages.input_stage import FromFeatures, FromIds
-from pipeline.stages.tokenize import Tokenize, TokenizeWords
+from pipeline.stages.tokenize import Tokenize
 from pipeline.stages.tokenize_pair import TokenizePair
+from pipeline.stages.tokenize_words import TokenizeWords
 
 _FIELDS: Final = ("input", "inputs", "scores", "top")
 _TOP: Final = 5

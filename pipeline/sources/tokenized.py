@@ -21,7 +21,8 @@ from pipeline.parts.tokenizer import Tokens
 from pipeline.sources.records import Records
 from pipeline.sources.source import Source, check_index, compute_digest
 from pipeline.stages.input_stage import InputStage
-from pipeline.stages.tokenize import TextInputStage, TokenizeWords
+from pipeline.stages.text_input_stage import TextInputStage
+from pipeline.stages.tokenize_words import TokenizeWords
 
 X = TypeVar("X")
 

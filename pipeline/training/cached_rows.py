@@ -15,7 +15,8 @@ from pipeline.data.kinds import K, Kind, count_steps
 from pipeline.data.rows import Row
 from pipeline.sources.source import Source
 from pipeline.stages.input_stage import FromFeatures, FromIds, InputStage
-from pipeline.stages.tokenize import Tokenize, TokenizeWords
+from pipeline.stages.tokenize import Tokenize
+from pipeline.stages.tokenize_words import TokenizeWords
 
 _RANDOM_MERGES: Final = re.compile(r"dropout\W+0?\.\d")
 """The dropout of a BPE tokenizer in its JSON."""

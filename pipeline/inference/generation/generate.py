@@ -24,7 +24,8 @@ from pipeline.inference.generation.split import SplitPipe
 from pipeline.inference.generation.step import evaluating
 from pipeline.inference.generation.token_steps import TokenSteps
 from pipeline.stages.input_stage import to_examples
-from pipeline.stages.tokenize import Tokenize, TokenizeWords
+from pipeline.stages.tokenize import Tokenize
+from pipeline.stages.tokenize_words import TokenizeWords
 
 A = TypeVar("A")
 X_co = TypeVar("X_co", covariant=True)
