@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeAlias, TypeVar, cast
 import attrs
 
 from pipeline.data.rows import Example
-from pipeline.sources.delimited import DelimitedSource
+from pipeline.sources.delimited_source import DelimitedSource
 from pipeline.sources.malformed import Problem, find_column
 from pipeline.sources.parsed import FileSource, WholeRecord
 from pipeline.sources.source import Source

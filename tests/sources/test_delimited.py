@@ -113,7 +113,7 @@ def test_a_field_of_any_length_is_read(tmp_path: Path, monkeypatch: pytest.Monke
     """Up to 16 Mi characters; then an open quote is assumed, so that memory stays small."""
     long = "x" * 200_000
     assert Csv(write(tmp_path / "a", f'text\n"{long}"\n'.encode()))[0].input == long
-    monkeypatch.setattr("pipeline.sources.delimited._MAX_FIELD", 1)
+    monkeypatch.setattr("pipeline.sources.delimited_source._MAX_FIELD", 1)
     before = csv.field_size_limit(1_000)
     try:
         source = Csv(write(tmp_path / "b", b'text\n"open\n' + b"good\n" * 1_000), on_bad_record="skip")
