@@ -14,8 +14,8 @@ except ModuleNotFoundError as _error:
     raise ImportError(_message) from _error
 from pipeline_recurrent.encoders import GRU, LSTM, RNN, bigru, bilstm
 from pipeline_recurrent.engines import ENGINES, EngineName, describe_engines
+from pipeline_recurrent.merge import Merge
 from pipeline_recurrent.precompute import precompute_inputs
-from pipeline_recurrent.recurrent import Merge
 
 __all__ = [
     "GRU",

@@ -9,8 +9,9 @@ from typing_extensions import Unpack, override
 
 from pipeline.extend import Causal, MaybeCausal, OptionError, S_co
 from pipeline_recurrent.engines.choose import EngineName
-from pipeline_recurrent.recurrent import Merge, Options, Recurrent, expand_options
-from pipeline_recurrent.stack import TorchModule
+from pipeline_recurrent.merge import Merge
+from pipeline_recurrent.recurrent import Options, Recurrent, expand_options
+from pipeline_recurrent.torch_modules import TorchModule
 
 Nonlinearity = Literal["tanh", "relu"]
 """The activation of a plain RNN."""

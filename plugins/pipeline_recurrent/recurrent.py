@@ -3,9 +3,7 @@
 import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from importlib import import_module
-from typing import Final, Literal, Self, TypedDict, TypeVar, cast, get_args
+from typing import Self, TypedDict, TypeVar, cast, get_args
 
 import torch
 from jaxtyping import Float
@@ -30,11 +28,11 @@ from pipeline.extend import (
 )
 from pipeline_recurrent.engines.choose import EngineName, check_engine_name
 from pipeline_recurrent.engines.engine import STATES, Cell, Steps, Weights, make_zeros
+from pipeline_recurrent.merge import Merge, merge_directions
 from pipeline_recurrent.operator import LAYER, run_layer
-from pipeline_recurrent.stack import StackCall, TorchModule, call_stack, install_forward, read_weights
-
-Merge = Literal["concat", "mean", "sum", "max", "mul"]
-"""How the two directions of the last layer are joined, for hidden vectors and final states alike."""
+from pipeline_recurrent.stack import StackCall, call_stack, install_forward, read_weights
+from pipeline_recurrent.torch_modules import HOOKS, TORCH_FORWARDS, TorchModule, explain_not_loadable, is_parametrized
+from pipeline_recurrent.tracing import allow_access, exclude_from_compile, read_graph_weights
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -49,56 +47,6 @@ class Options(TypedDict, total=False):
     residual: bool
     merge: Merge
     engine: EngineName
-
-
-def merge_directions(
-    forward: Float[Tensor, "*axes hidden"], backward: Float[Tensor, "*axes hidden"], merge: Merge
-) -> Float[Tensor, "*axes merged"]:
-    """Join the two directions: side by side for concat, elementwise for the others.
-
-    Example:
-        >>> one, two = torch.tensor([1.0, 4.0]), torch.tensor([3.0, 2.0])
-        >>> [merge_directions(one, two, merge).tolist() for merge in ("concat", "mean", "max", "mul")]
-        [[1.0, 4.0, 3.0, 2.0], [2.0, 3.0], [3.0, 4.0], [3.0, 8.0]]
-    """
-    match merge:
-        case "concat":
-            return torch.cat([forward, backward], dim=-1)
-        case "mean":
-            return (forward + backward) / 2
-        case "sum":
-            return forward + backward
-        case "max":
-            return torch.maximum(forward, backward)
-        case "mul":
-            return forward * backward
-
-
-def _exclude_from_compile(function: F) -> F:
-    """Wrap a function so that a compiler leaves it, and what it calls, alone. Torch leaves the type of this open."""
-    disable: Callable[[F], F] = getattr(torch.compiler, "disable")  # noqa: B009
-    return disable(function)
-
-
-def _run_while_tracing(function: F) -> F:
-    """Mark a function without arguments so that a compiler calls it, and takes its result for a constant."""
-    # As torch.compiler.assume_constant_result does, which would import the compiler: two seconds at each start.
-    setattr(function, "_dynamo_marked_constant", True)  # noqa: B010 - private
-    return function
-
-
-def _allow_access() -> AbstractContextManager[object]:
-    """Let torch.compile read a module of class `nn.LSTM`, `nn.GRU` or `nn.RNN`, any access to which it rejects."""
-    return _make_patch() if torch.compiler.is_dynamo_compiling() else nullcontext()
-
-
-@_run_while_tracing
-def _make_patch() -> AbstractContextManager[object]:
-    # Torch's function for such patches takes few options only; its class takes all.
-    config, decorators = (import_module(f"torch._dynamo.{name}") for name in ("config", "decorators"))
-    patch: Callable[..., object] = getattr(config, "patch")  # noqa: B009 - private, as the next one
-    make: Callable[[object], AbstractContextManager[object]] = getattr(decorators, "DynamoConfigPatchProxy")  # noqa: B009
-    return make(patch(allow_rnn=True))
 
 
 class Recurrent(Encoder[S_co]):
@@ -206,7 +154,7 @@ class Recurrent(Encoder[S_co]):
                 cannot be copied: hooks, parametrizations (pruning, weight norm, spectral norm), shared weights, or a
                 `forward` of its own.
         """
-        reason = _explain_not_loadable(module, self.rnn)
+        reason = explain_not_loadable(module, self.rnn)
         if reason is not None:
             msg = f"module {reason}, got {module}."
             raise OptionError(msg)
@@ -275,9 +223,9 @@ class Recurrent(Encoder[S_co]):
         """Return why a graph cannot contain this encoder, as a clause after "its"; None if it can."""
         rnn = cast("nn.Module", self.rnn)
         # Not by exact type: torch.export wraps modules in a subclass of theirs.
-        if not isinstance(rnn, nn.RNNBase) or type(rnn).forward not in _TORCH_FORWARDS or _is_parametrized(rnn):
+        if not isinstance(rnn, nn.RNNBase) or type(rnn).forward not in TORCH_FORWARDS or is_parametrized(rnn):
             return f"rnn is a {type(rnn).__name__}; remove parametrizations, and do not wrap or quantize it"
-        if any(getattr(rnn, hooks) for hooks in _HOOKS):
+        if any(getattr(rnn, hooks) for hooks in HOOKS):
             return "rnn has hooks, which a graph would leave out; remove them, for example with prune.remove"
         if rnn.dropout != self.dropout or rnn.training != self.training:
             return "rnn has another dropout or mode than the encoder; set both on the encoder"
@@ -289,26 +237,10 @@ class Recurrent(Encoder[S_co]):
         A compiled graph reads the weights at each call, and is traced anew if `rnn` has changed; as with all modules,
         torch does not notice hooks that are added later.
         """
-        with _allow_access():
+        with allow_access():
             if self.explain_not_exportable() is not None:
                 return None
-            held = cast("Mapping[str, Tensor | None]", getattr(self.rnn, "_parameters"))  # noqa: B009 - private
-            names = [
-                [f"_l{layer}{suffix}" for suffix in ("", "_reverse")[: self.directions]]
-                for layer in range(self.num_layers)
-            ]
-            return [
-                [
-                    (
-                        cast("Tensor", held[f"weight_ih{name}"]),
-                        cast("Tensor", held[f"weight_hh{name}"]),
-                        held.get(f"bias_ih{name}"),
-                        held.get(f"bias_hh{name}"),
-                    )
-                    for name in layer
-                ]
-                for layer in names
-            ]
+            return read_graph_weights(self.rnn, self.num_layers, self.directions)
 
     def onnx_functions(self) -> Mapping[str, Callable[..., object]]:
         """Return the function that makes ONNX's operators of a layer, by the name of torch's operator."""
@@ -330,7 +262,7 @@ class Recurrent(Encoder[S_co]):
         """
         self._check_carry(packed)
         # The graph breaks here: a compiler would unroll an engine's loops, and cannot see into its kernels.
-        compute = _exclude_from_compile(self._compute) if torch.compiler.is_compiling() else self._compute
+        compute = exclude_from_compile(self._compute) if torch.compiler.is_compiling() else self._compute
         steps, carry, engine = compute(packed.values, packed.order, packed.initial_carry, tables)
         final = carry[0][-self.directions :]
         if self.residual:
@@ -447,36 +379,6 @@ class Recurrent(Encoder[S_co]):
                 f"got {got}; pass the `carry` that this encoder returned for the same rows."
             )
             raise ShapeError(msg, argument="initial_carry")
-
-
-def _is_parametrized(module: nn.Module) -> bool:
-    return bool(getattr(module, "parametrizations", None))
-
-
-_TORCH_FORWARDS: Final = (nn.LSTM.forward, nn.GRU.forward, nn.RNN.forward)
-_HOOKS: Final = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
-
-
-def _explain_not_loadable(module: TorchModule, own: TorchModule) -> str | None:
-    """Return why a torch module cannot be copied into an encoder's own one, as a clause after "module"; or None."""
-    if own.mode != module.mode or module.proj_size:
-        kind = own.mode.partition("_")[0] + (f" with {own.mode[4:].lower()}" if own.mode.startswith("RNN") else "")
-        return f"must be an nn.{kind} without projections"
-    if getattr(module, "parametrizations", None) or any(getattr(module, hooks, None) for hooks in _HOOKS):
-        return (
-            "must have no hooks and no parametrizations, which would be lost; remove them first (prune.remove, "
-            "remove_parametrizations), and apply them to the encoder's `rnn`"
-        )
-    if type(module).forward not in _TORCH_FORWARDS:
-        return "must have torch's own forward, because an encoder computes with the weights only"
-    if len(list(module.parameters())) < len(module.state_dict()):
-        return "must have no shared weights, which would be copied separately"
-    if any(getattr(weight, "_backward_hooks", None) for weight in module.parameters()):
-        return "must have no hooks on its weights, which would be lost; register them on the encoder's weights"
-    shapes, own_shapes = (
-        {name: tuple(weight.shape) for name, weight in each.state_dict().items()} for each in (module, own)
-    )
-    return None if shapes == own_shapes else f"must have the sizes of the encoder's rnn, {own}"
 
 
 def expand_options(function: F) -> F:

@@ -8,7 +8,7 @@ its hooks have run. Only its `forward` is replaced, on the instance.
 import sys
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Final, TypeAlias, cast, final
+from typing import TypeAlias, cast, final
 
 import attrs
 import torch
@@ -18,12 +18,9 @@ from torch.nn.utils.rnn import PackedSequence
 from pipeline.extend import Carry, OptionError, PackingOrder, ShapeError
 from pipeline_recurrent.engines.choose import EngineName, choose_engine
 from pipeline_recurrent.engines.engine import Cell, LayerOutputs, StackInputs, Steps, Weights, make_zeros
-
-TorchModule: TypeAlias = nn.LSTM | nn.GRU | nn.RNN
+from pipeline_recurrent.torch_modules import TORCH_FORWARDS, TorchModule
 
 _Forward: TypeAlias = Callable[..., tuple[Tensor | PackedSequence, Tensor | Carry]]
-
-_TORCH_FORWARDS: Final = (nn.LSTM.forward, nn.GRU.forward, nn.RNN.forward)
 
 _Initial: TypeAlias = Tensor | Carry | None
 """As torch's modules take initial states: (h, c) for an LSTM, else h; None for zeros."""
@@ -191,7 +188,7 @@ def _restore_forward(module: nn.Module) -> None:
         if "forward" in vars(part):
             continue
         # Parametrizations and sharding make subclasses too, which inherit torch's `forward`.
-        if type(part).forward not in _TORCH_FORWARDS:
+        if type(part).forward not in TORCH_FORWARDS:
             msg = (
                 f"encoder.rnn must have the forward of torch's LSTM, GRU or RNN, but {type(part).__name__} has its "
                 "own, which the engines would ignore; write an Encoder of your own around it."
