@@ -1,10 +1,9 @@
 """Stages joined by `>>` that take one value at a time."""
 
-from os import PathLike
 from typing import TYPE_CHECKING, TypeVar, cast, final
 
 from torch import Tensor
-from typing_extensions import Unpack, override
+from typing_extensions import override
 
 from pipeline.core.chain_base import ChainBase
 from pipeline.core.running import (
@@ -13,8 +12,6 @@ from pipeline.core.running import (
 from pipeline.core.stage import I_contra, ModuleStage, O_co, TypePreserving
 
 if TYPE_CHECKING:
-    from pipeline.export.options import ExportOptions
-    from pipeline.export.write import Exported
     from pipeline.inference.generation.step import StepCarry
     from pipeline.summary.inspection import Inspection
 
@@ -67,26 +64,6 @@ class Chain(ChainBase, ModuleStage[I_contra, O_co], border=False):
 
         with evaluating(self):
             return run_steps(self.stages, value, carry)
-
-    def export(self, file: "str | PathLike[str]", **options: "Unpack[ExportOptions]") -> "Exported":
-        """Export the model to a file that runs without this library: ONNX for `.onnx`, torch's program for `.pt2`.
-
-        It takes plain tensors, padded, with any number of rows and steps, and their lengths; scores of steps are padded
-        with zeros. It is compared with the model on random ragged batches, empty rows included, and left out
-        if a result differs. Beside it are written a description, `<name>.json`, with class names; the tokenizers; and
-        for ONNX a script, `<name>.py`, that predicts with onnxruntime, numpy and tokenizers only.
-
-        Args:
-            file: the file. Files of these names are replaced.
-            options: see `ExportOptions`.
-
-        Raises:
-            ExportError: if a part cannot be exported, or the exported model gives other results.
-            MissingExtraError: for ONNX, if the extra `export` is not installed.
-        """
-        from pipeline.export.write import export_model  # noqa: PLC0415 - as in `_summarize`
-
-        return export_model(self.stages, file, options)
 
     def inspect(self, value: I_contra) -> "Inspection":
         """Run one value through every stage, and return a table of each stage's output."""

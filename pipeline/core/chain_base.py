@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 from functools import cache
+from os import PathLike
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
+from typing_extensions import Unpack
 
 from pipeline.core.contexts import temporary_mode
 from pipeline.core.naming import name_stages
@@ -16,6 +18,8 @@ from pipeline.core.stage import Spec, StageBase
 from pipeline.errors import CompositionError
 
 if TYPE_CHECKING:
+    from pipeline.export.options import ExportOptions
+    from pipeline.export.write import Exported
     from pipeline.summary.inspection import Inspection
     from pipeline.summary.summary import Summary
 
@@ -84,6 +88,26 @@ class ChainBase(nn.Module):
     def mermaid(self) -> str:
         """Return the chain as a flowchart in Mermaid's language."""
         return self._summarize().to_mermaid()
+
+    def export(self, file: "str | PathLike[str]", **options: "Unpack[ExportOptions]") -> "Exported":
+        """Export the model to a file that runs without this library: ONNX for `.onnx`, torch's program for `.pt2`.
+
+        It takes plain tensors, padded, with any number of rows and steps, and their lengths; scores of steps are padded
+        with zeros. It is compared with the model on random ragged batches, empty rows included, and left out
+        if a result differs. Beside it are written a description, `<name>.json`, with class names; the tokenizers; and
+        for ONNX a script, `<name>.py`, that predicts with onnxruntime, numpy and tokenizers only.
+
+        Args:
+            file: the file. Files of these names are replaced.
+            options: see `ExportOptions`.
+
+        Raises:
+            ExportError: if a part cannot be exported, or the exported model gives other results.
+            MissingExtraError: for ONNX, if the extra `export` is not installed.
+        """
+        from pipeline.export.write import export_model  # noqa: PLC0415 - as in `_summarize`
+
+        return export_model(self.stages, file, options)
 
     def __repr__(self) -> str:
         return " >> ".join(type(stage).__name__ for stage in self.stages.values())

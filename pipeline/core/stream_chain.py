@@ -29,8 +29,6 @@ from pipeline.errors import UnknownOptionError
 if TYPE_CHECKING:
     from pipeline.data.kinds import Kind
     from pipeline.data.predictions import StepPrediction
-    from pipeline.export.options import ExportOptions
-    from pipeline.export.write import Exported
     from pipeline.inference.attention_weights import AttentionWeights
     from pipeline.inference.files import FileOutputOptions, WrittenFile
     from pipeline.inference.generation.generate import Generation
@@ -411,26 +409,6 @@ class StreamChain(ChainBase, Stream[I_contra, O_co], border=False):
         from pipeline.saving.save import save_pipe  # noqa: PLC0415 - as in `_summarize`
 
         save_pipe(self, folder, replace=replace, card=card)
-
-    def export(self, file: "str | PathLike[str]", **options: "Unpack[ExportOptions]") -> "Exported":
-        """Export the model to a file that runs without this library: ONNX for `.onnx`, torch's program for `.pt2`.
-
-        It takes plain tensors, padded, with any number of rows and steps, and their lengths; scores of steps are padded
-        with zeros. It is compared with the model on random ragged batches, empty rows included, and left out
-        if a result differs. Beside it are written a description, `<name>.json`, with class names; the tokenizers; and
-        for ONNX a script, `<name>.py`, that predicts with onnxruntime, numpy and tokenizers only.
-
-        Args:
-            file: the file. Files of these names are replaced.
-            options: see `ExportOptions`.
-
-        Raises:
-            ExportError: if a part cannot be exported, or the exported model gives other results.
-            MissingExtraError: for ONNX, if the extra `export` is not installed.
-        """
-        from pipeline.export.write import export_model  # noqa: PLC0415 - as in `_summarize`
-
-        return export_model(self.stages, file, options)
 
     def inspect(self, value: I_contra) -> "Inspection":
         """Run one input through every stage, and return a table of each stage's output."""
