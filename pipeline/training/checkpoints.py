@@ -269,4 +269,7 @@ def _describe(value: object) -> str:  # noqa: PLR0911 - one per type
     if attrs.has(type(value)):
         return _describe(attrs.asdict(cast("attrs.AttrsInstance", value), recurse=False))
     to_list: Any = getattr(value, "tolist", None)
-    return _describe(to_list()) if to_list is not None else type(value).__qualname__
+    if to_list is not None:
+        return _describe(to_list())
+    attributes: Mapping[str, object] = getattr(value, "__dict__", {})
+    return f"{type(value).__qualname__}{_describe(attributes)}"

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -13,28 +14,13 @@ from pipeline.core.contexts import seeded
 from pipeline.errors import FolderError, LoadError, OptionError, SaveError
 from pipeline.training.checkpoints import Checkpoints, Fingerprint, digest_examples, read_checkpoint
 from pipeline.training.distributed import Ranks
-from pipeline.training.loop import Training, Watcher
+from pipeline.training.loop import Training
 from support.killed import make_examples
+from support.rank_fits import Stop, StopError
 from support.trainable import TRAINABLE, copy_weights
 from support.untyped import as_any
 
 EXAMPLES, VALID = make_examples(30, seed=1), make_examples(10, seed=2)
-
-
-class StopError(Exception):
-    """Raised to stop a training in the middle."""
-
-
-class Stop(Watcher):
-    """Stops a training after a number of optimizer steps."""
-
-    def __init__(self, optimizer_steps: int) -> None:
-        self.optimizer_steps = optimizer_steps
-
-    def after_optimizer_step(self, training: Training) -> None:
-        """Raise at the optimizer step."""
-        if training.optimizer_steps == self.optimizer_steps:
-            raise StopError
 
 
 def make_pipe() -> Any:
@@ -284,3 +270,9 @@ def check_type(pipe: StreamChain[Any, Any]) -> None:
 def test_a_new_pipe_has_no_history() -> None:
     """`history` is None before the first training."""
     check_type(make_pipe())
+
+
+def test_digests_differ_if_objects_of_a_class_of_ones_own_do() -> None:
+    """By their attributes, and without their addresses."""
+    one, same, other = ([SimpleNamespace(text="to be", number=number)] for number in (1, 1, 2))
+    assert digest_examples(one) == digest_examples(same) != digest_examples(other)
