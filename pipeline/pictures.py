@@ -18,7 +18,7 @@ _SUFFIXES: Final = (".svg", ".png", ".pdf")
 # From white to dark blue: also readable with red-green blindness, and printed in black and white.
 _COLORS: Final = "Blues"
 
-# Numbers are written into the cells of a heat map with at most so many of them along an axis.
+# Numbers are written into the cells of a heat map with at most this number of them along an axis.
 _MOST_NUMBERS: Final = 20
 
 # With more, only some of the cells along an axis have a label.

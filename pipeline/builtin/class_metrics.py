@@ -32,7 +32,7 @@ class ClassMetric(SumMetric):
 def get_class_targets(
     predictions: Predictions[object, object], metric: str
 ) -> tuple[Scores[object] | StepScores[object], Int64[Tensor, " item"]]:
-    """Return scores of classes, and the target of each of their rows or steps; `IGNORED` where there is none.
+    """Return scores of classes, and the target of each of their rows or steps; `IGNORED` for a missing one.
 
     Args:
         predictions: the predictions.

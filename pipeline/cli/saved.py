@@ -92,7 +92,7 @@ def predict(options: argparse.Namespace) -> None:
 
 
 def serve(options: argparse.Namespace) -> None:
-    """Answer requests with the predictions of a saved model until the process is told to stop.
+    """Answer requests with the predictions of a saved model until the process gets a signal to stop.
 
     Raises:
         PipelineError: if the folder, the address or an option is wrong.

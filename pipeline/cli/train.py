@@ -211,7 +211,7 @@ def collect_classes(*sources: AnySource) -> Labels | int:
     All sources, since a class that only the validation examples have would be an error there.
 
     Raises:
-        LabelError: if targets are neither, or there are none.
+        LabelError: if targets are neither, or are missing.
 
     Example:
         >>> from pipeline.sources import Records

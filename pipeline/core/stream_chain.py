@@ -205,7 +205,7 @@ class StreamChain(ChainBase, Stream[I_contra, O_co], border=False):
 
         Raises:
             TargetError: if no example has a target, or they are not those of the head or of a metric.
-            OptionError: if a metric is none of these.
+            OptionError: if a metric is something else.
             CompositionError: if the pipe does not end with a head.
 
         Example:

@@ -162,7 +162,7 @@ def cross_entropy(
 
     Args:
         values: the scores before softmax.
-        targets: the classes; `IGNORED` where there is none.
+        targets: the classes; `IGNORED` for a missing one.
         row_ids: the row ids of the batch, for errors.
         rows: the row of each item; by default each item is a row.
         options: see `ClassLossOptions`.
@@ -340,7 +340,7 @@ def sum_over_ranks(weight: Tensor | Mapping[str, Tensor]) -> Tensor | Mapping[st
 
 
 def describe_targets(metadata: BatchMetadata) -> str:
-    """Return what targets a batch has, for an error."""
+    """Describe the targets of a batch, for an error."""
     if metadata.named_targets is not None:
         return f"several by name, {', '.join(metadata.named_targets)} (use Heads, or metadata.select_targets)"
     if metadata.targets is None:

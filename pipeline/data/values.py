@@ -228,7 +228,7 @@ class Joint(Collated, Predictions[R, JointPrediction[R, D_co]], Generic[R, D_co]
             options: see `JointLossOptions`.
 
         Raises:
-            OptionError: if a kind is given, `over` does not have one number per head, or an option is none of these.
+            OptionError: if a kind is given, `over` does not have one number per head, or an option is unknown.
             TargetError: if a head has no targets, or those of another type.
         """
         if kind:

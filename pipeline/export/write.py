@@ -44,7 +44,7 @@ _SUFFIXES: Final = (".onnx", ".pt2")
 @final
 @attrs.frozen
 class Exported:
-    """What was written.
+    """The result of an export: its files and the comparison.
 
     Attributes:
         files: the model first, then the files beside it.

@@ -56,7 +56,7 @@ class Journal:
 
 
 def read_journal(path: Path) -> Journal | None:
-    """Read a journal; None if there is none, or it is of another version of the format."""
+    """Read a journal; None if it is missing, or of another version of the format."""
     with suppress(OSError, ValueError, TypeError):
         fields = cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8")))
         if fields.pop("format") == _FORMAT:
@@ -65,7 +65,7 @@ def read_journal(path: Path) -> Journal | None:
 
 
 def get_state(path: Path) -> Sequence[int] | None:
-    """Return size and time of the last change of a file; None if there is none."""
+    """Return size and time of the last change of a file; None if it is missing."""
     if not path.exists():
         return None
     status = path.stat()

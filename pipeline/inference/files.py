@@ -212,7 +212,7 @@ class _Run:
             raise OptionError(msg, output=str(self.output))
 
     def _find_journal(self, size: int) -> Journal | None:
-        """Return the journal of the unfinished output; None if there is none, or less of the output than it says."""
+        """Return the journal of the unfinished output; None if it is missing, or the output is shorter than it says."""
         journal = read_journal(self.journal)
         if journal is None or journal.size > size or not journal.chunks:
             return None

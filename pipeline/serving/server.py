@@ -21,7 +21,7 @@ from pipeline.serving.app import make_app
 from pipeline.serving.limits import ServeOptions
 
 _GRACE: Final = 30
-"""Seconds in which requests may end after the service was told to stop."""
+"""Seconds in which requests may end after the signal to stop."""
 
 _LAST_PORT: Final = 65_535
 
@@ -37,7 +37,7 @@ def serve(
     log: bool = True,
     **options: Unpack[ServeOptions],
 ) -> None:
-    """Answer requests with the predictions of a pipe until the process is told to stop.
+    """Answer requests with the predictions of a pipe until the process gets a signal to stop.
 
     After Ctrl + C or SIGTERM no request is taken any more; those that were taken are answered.
 

@@ -160,7 +160,7 @@ class Service:
         """Read what is left of a rejected body, within limits, without keeping it; return whether that was all."""
         length = headers.get("content-length", "0")
         is_declared_long = len(length) > 18 or (length.isdecimal() and int(length) > _MAX_DISCARDED)
-        # A client that expects to be told to continue has not sent its body, and would only send it now.
+        # A client that waits for permission to continue has not sent its body, and would only send it now.
         if is_declared_long or "expect" in headers:
             return False
         left = _MAX_DISCARDED

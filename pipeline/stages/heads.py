@@ -31,7 +31,7 @@ def make_names(classes: int | Labels, head: str) -> ClassIds | Labels:
     """Return the classes of a head as a sequence.
 
     Raises:
-        OptionError: if there are none, or they are neither a number nor labels.
+        OptionError: if they are missing, or neither a number nor labels.
     """
     if not isinstance(classes, int):
         check_labels("classes", classes, f"a number of classes or Labels for {head}")

@@ -59,7 +59,7 @@ class EarlierSteps(Memory):
     def make_empty(
         cls, values: Float[Tensor, "batch time hidden"], keys: Float[Tensor, "batch time inner"] | None
     ) -> Self:
-        """Return a memory of no steps, of vectors like these."""
+        """Return an empty memory for vectors like these."""
         nothing = torch.zeros(len(values), dtype=torch.int64)
         return cls(values[:, :0], None if keys is None else keys[:, :0], nothing)
 

@@ -225,7 +225,7 @@ def _check_value(kind: type[Kind], value: float) -> None:
 
 
 def _check_targets(targets: Targets | NamedTargets | None) -> None:
-    """Reject types of targets that are none.
+    """Reject objects that are not types of targets.
 
     Raises:
         OptionError: with what was given.

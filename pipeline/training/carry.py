@@ -53,7 +53,7 @@ def _detach(state: Tensor) -> Tensor:
 
 
 def find_carrying_stage(stages: Sequence[NumberedStage]) -> int | None:
-    """Return the number of the encoding stage whose states can be carried; None if there is none.
+    """Return the number of the encoding stage whose states can be carried; None without such a stage.
 
     Raises:
         CompositionError: if there are several encoding stages: only the first one would get states.

@@ -73,7 +73,7 @@ class Evaluation(ShownAsTable):
         """The confusion matrix of a pipe with one; see `confusions` for several heads.
 
         Raises:
-            OptionError: if there is none, or there are several.
+            OptionError: if there is no matrix, or there are several.
         """
         return self._get_confusion(None)
 

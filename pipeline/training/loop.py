@@ -190,7 +190,7 @@ class Training:
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue from a state, with the same pipe, data and options.
 
-        On another number of ranks, the rows that remain are shared anew, and the seeds follow from the step.
+        On another number of ranks, the rows that remain are shared again, and the seeds follow from the step.
         """
         saved_ranks: Sequence[Mapping[str, Any]] = state.get("ranks") or [{name: state[name] for name in _OF_RANK}]
         is_same = len(saved_ranks) == self.ranks.world_size

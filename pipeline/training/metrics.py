@@ -170,7 +170,7 @@ class MetricGroup:
 
     @property
     def monitor(self) -> Monitor:
-        """What is monitored by default: the metric that was chosen or given first; of several heads the loss."""
+        """The name monitored by default: the metric that was chosen or given first; of several heads the loss."""
         return self.choose_monitor(None)
 
     def choose_monitor(self, name: str | None) -> Monitor:
@@ -223,7 +223,7 @@ def choose_metrics(pipe: HasStages, metrics: MetricsOption | None = None) -> Met
             `{"label.auroc": AUROC(...)}`.
 
     Raises:
-        OptionError: if a metric is none of these, two have one name, or there is no such head.
+        OptionError: if a metric is something else, two have one name, or there is no such head.
         UnknownNameError: if no plugin registers a metric of the name.
 
     Example:
@@ -345,7 +345,7 @@ def _make(name: str, metric: object) -> Metric:
     """Return a metric to which nothing was added.
 
     Raises:
-        OptionError: if it is none.
+        OptionError: if it is not a metric.
     """
     if isinstance(metric, Metric):
         return metric

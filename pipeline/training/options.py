@@ -220,7 +220,7 @@ class Settings:
             raise OptionError(msg, **{name: getattr(self, name)})
 
     def reject_without_validation(self) -> None:
-        """Reject options that decide by validation, if there is none.
+        """Reject options that decide by validation, without validation data.
 
         Raises:
             OptionError: for patience, or for a monitor other than the loss.

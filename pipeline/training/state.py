@@ -26,7 +26,7 @@ def split_tensors(value: object, tensors: dict[str, Tensor], path: str = "state"
     texts, infinite numbers, and references to tensors.
 
     Raises:
-        SaveError: for an object that is none of these, with its path.
+        SaveError: for an object of another type, with its path.
 
     Example:
         >>> tensors = {}

@@ -234,7 +234,7 @@ class Recurrent(Encoder[S_co]):
     def _read_graph_weights(self) -> list[list[Weights]] | None:
         """Return the weights of each direction of each layer; None if a graph cannot contain this encoder.
 
-        A compiled graph reads the weights at each call, and is traced anew if `rnn` has changed; as with all modules,
+        A compiled graph reads the weights at each call, and is traced again if `rnn` has changed; as with all modules,
         torch does not notice hooks that are added later.
         """
         with allow_access():

@@ -161,7 +161,7 @@ def _check_values(module: TorchModule, values: Tensor, weight: Tensor) -> None:
 def _run_empty(
     cell: Cell, values: Steps, weights: Sequence[Sequence[Weights]], norms: Sequence[nn.Module]
 ) -> LayerOutputs:
-    """Return no steps, and the states of no rows, with gradients of zero for all weights.
+    """Return empty steps and states, with gradients of zero for all weights.
 
     In distributed training every process must have a gradient for each weight, one with empty rows only as well.
     """

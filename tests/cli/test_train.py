@@ -171,7 +171,7 @@ def test_files_of_the_user_are_reported_before_training(tmp_path: Path, capsys: 
     ],
 )
 def test_classes_are_those_of_all_sources(targets: Any, classes: Labels | int) -> None:
-    """Names, or as many as the largest number says."""
+    """Names, or numbers up to the largest one."""
     sources = [Records([{"text": "a", "y": each} for each in part], text="text", target="y") for part in targets]
     assert collect_classes(*sources) == classes
 

@@ -25,7 +25,7 @@ COMPILED = (
     else ["classifier", "language model", "matcher", "heads", "letters"]
 )
 
-# No batch of one row or of no steps at all: for the sizes 0 and 1 torch makes graphs of their own.
+# No batch of one row or without any step: for the sizes 0 and 1 torch makes graphs of their own.
 SHAPES = ((4, 0, 3), (2, 6, 0, 5, 5), (3, 3), (2, 0, 1))
 
 
@@ -136,7 +136,7 @@ def test_machine_code_gives_the_same_results() -> None:
 
 def _has_compiler() -> bool:
     try:
-        # Setuptools refuses to load where something has loaded the standard library's distutils.
+        # Setuptools cannot be loaded where something has loaded the standard library's distutils.
         import_module("torch.utils.cpp_extension")
         return bool(as_any(import_module("torch._inductor.cpp_builder")).get_cpp_compiler())
     except Exception:  # noqa: BLE001 - torch raises errors of its own

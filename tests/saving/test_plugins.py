@@ -84,7 +84,7 @@ def test_a_missing_plugin_is_named_with_its_distribution(
 
 
 def test_another_major_version_is_a_warning(fakes: Fakes, tmp_path: Path) -> None:
-    """Another minor version is none."""
+    """Another minor version gives no warning."""
     assert fakes.found()
     make_pipe().save(tmp_path / "pipe")
     load(tmp_path / "pipe")

@@ -65,7 +65,7 @@ def test_predictions_are_those_of_the_pipe() -> None:
 
 
 def test_scores_are_those_of_the_pipe() -> None:
-    """The best classes with their probabilities, as many as requested."""
+    """The best classes with their probabilities, in the requested number."""
     pipe = make_classifier()
 
     async def use(app: App) -> None:
@@ -172,7 +172,7 @@ WRONG: dict[str, tuple[dict[str, Any], int, str]] = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_requests_get_a_clear_answer(case: str) -> None:
-    """With a status of the 400s; the service goes on."""
+    """With a status of the 400s; the service keeps running."""
     request, status, message = WRONG[case]
 
     async def use(app: App) -> None:

@@ -57,7 +57,7 @@ def make(**options: Any) -> tuple[Model, Gatherer]:
 
 
 def test_requests_that_wait_run_together_and_get_their_own_answers() -> None:
-    """In the order in which they arrived."""
+    """In the order in which they were sent."""
     model, gatherer = make()
     first = model.block(gatherer)
     rest = [submit(gatherer, 1), submit(gatherer), submit(gatherer, 2, 3)]

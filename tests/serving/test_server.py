@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def port(folder: Path) -> Iterator[int]:
-    """Return the port of a service. It ends without an error when it is told to stop."""
+    """Return the port of a service. It ends without an error when it gets a signal to stop."""
     with start_service(folder, "--max-rows", "16") as found:
         yield found
 
@@ -46,7 +46,7 @@ def test_many_clients_get_the_answers_of_the_pipe(port: int) -> None:
 
 
 def test_bytes_that_are_no_http_close_the_connection(port: int) -> None:
-    """And nothing else: the service goes on."""
+    """And nothing else: the service keeps running."""
     with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
         client.sendall(b"\x16\x03\x01 no HTTP \x00\r\n\r\n")
         assert client.recv(1_000).startswith(b"HTTP/1.1 400")
@@ -86,7 +86,7 @@ def test_a_client_sees_why_its_large_body_is_rejected(port: int, is_declared: bo
 
 
 def test_a_body_is_not_awaited_without_end(port: int) -> None:
-    """One that is declared as huge, and one whose client waits to be told to send it."""
+    """One that is declared as huge, and one whose client waits for permission to send it."""
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
     for rest in (b"99999999999\r\n\r\n", b"2000000\r\nExpect: 100-continue\r\n\r\n"):
         with socket.create_connection(("127.0.0.1", port), timeout=5) as client:

@@ -168,7 +168,7 @@ ATTACKS: Final[dict[str, Callable[[Path], object]]] = {
     "a regular expression of a megabyte": partial(
         change_tokenizer, change=lambda value: set_item(value, "pre_tokenizer", {"type": "Split", "pattern": {"Regex": "(a*)*" * 200_000}, "behavior": "Isolated", "invert": False})
     ),
-    "a tokenizer that is none": partial(change_tokenizer, change=lambda value: value.clear()),
+    "a file that is not a tokenizer": partial(change_tokenizer, change=lambda value: value.clear()),
     "a special token that is no text": partial(
         change_config, change=lambda value: set_item(value["tokenizers"][0]["tokens"], "pad_token", 3)
     ),

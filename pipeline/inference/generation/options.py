@@ -30,7 +30,7 @@ class GenerateOptions(TypedDict, total=False):
         eos_token_id: the tokens that end a continuation; None for none. By default the tokenizer's eos token, if the
             pipe ends rows with it.
         suppress_tokens: tokens that never occur in a continuation.
-        seed: fixes what is drawn for each prompt, whatever the other prompts are; None draws anew in each call.
+        seed: fixes what is drawn for each prompt, whatever the other prompts are; None draws differently in each call.
         batch_size: the number of prompts that are continued at a time.
         return_full_text: yield the prompt with its continuation, not the continuation alone.
     """

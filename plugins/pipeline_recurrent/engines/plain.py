@@ -102,7 +102,7 @@ class _PlainLayer(Function):
         needed, saved = ctx.needs_input_grad[1:], ctx.saved_tensors
         inputs = LayerInputs.from_tensors(*ctx.layer, saved[: len(needed)])
         # Grad mode is on in a backward pass if its gradients will be differentiated themselves. A backward pass for a
-        # batch of gradients is a transform, though the forward pass was none.
+        # batch of gradients is a transform, though the forward pass was not.
         with switch_off_autocast(inputs.steps.device.type):
             if torch.is_grad_enabled() or name_transform(*gradients):
                 return None, *double_backward(inputs, gradients, needed)

@@ -73,7 +73,7 @@ def test_fewer_tokens_are_a_prefix_of_more() -> None:
 
 
 def test_other_seeds_and_none_draw_other_texts() -> None:
-    """None draws anew in each call."""
+    """None draws differently in each call."""
     runs = [list(make_pipe().generate(PROMPTS, max_new_tokens=9, seed=seed)) for seed in (1, 2, None, None)]
     assert len({str(run) for run in runs}) == 4
 

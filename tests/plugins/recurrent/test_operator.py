@@ -1,4 +1,4 @@
-"""The operator of a recurrent layer: the results and gradients of the engines, and what graphs are told of its shapes."""
+"""The operator of a recurrent layer: the results and gradients of the engines, and what graphs know of its shapes."""
 
 from collections.abc import Callable
 from importlib import import_module
