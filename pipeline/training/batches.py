@@ -93,13 +93,17 @@ class SplitPipe:
         last = max(number for number, stage in numbered if is_stream(stage))
         first = next((number for number, stage in numbered[last:] if isinstance(stage, nn.Module)), None)
         if first is None:
-            msg = "fit needs a pipe with a model, but no stage after the batches has weights; join one: data >> model."
+            msg = (
+                "fit and evaluate need a pipe with a model, but no stage after the batches has weights; "
+                "join one: data >> model."
+            )
             raise CompositionError(msg)
         early = next((each for each in numbered[:last] if isinstance(each[1], nn.Module)), None)
         if early is not None:
             number, stage = early
             msg = (
-                f"fit needs all weights after the last stream, stage {last} `{type(numbered[last - 1][1]).__name__}`, "
+                "fit and evaluate need all weights after the last stream, "
+                f"stage {last} `{type(numbered[last - 1][1]).__name__}`, "
                 f"but stage {number} `{type(stage).__name__}` has some; move it to the model."
             )
             raise CompositionError(msg, stage_number=number)

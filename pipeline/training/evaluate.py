@@ -4,15 +4,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, TypeVar, cast, final
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 
 from pipeline.builtin.class_metrics import has_class_scores
 from pipeline.builtin.perplexity import Perplexity, get_sum_type
 from pipeline.builtin.span_f1 import SpanF1
 from pipeline.core.contexts import temporary_mode
 from pipeline.core.join import join
-from pipeline.core.running import NumberedStage, locate_errors, run_stages
-from pipeline.core.stage import StageBase, Stream, is_stream
+from pipeline.core.running import locate_errors, run_stages
+from pipeline.core.stage import StageBase, Stream
 from pipeline.core.stream_chain import StreamChain
 from pipeline.data.batches import is_batch
 from pipeline.data.metadata import BatchMetadata, TargetTensor, has_target
@@ -20,6 +20,7 @@ from pipeline.data.scores import Predictions
 from pipeline.errors import CompositionError, TargetError
 from pipeline.stages.bptt_windows import BPTTWindows
 from pipeline.stages.heads import NextToken
+from pipeline.training.batches import SplitPipe
 from pipeline.training.carry import CarriedStates, find_carrying_stage
 from pipeline.training.confusion import MOST_CLASSES, ClassResult, ConfusionCounter
 from pipeline.training.evaluation import Evaluation
@@ -75,12 +76,12 @@ def predict_with_targets(
         share: a rank and the number of ranks, each of which gets every n-th batch.
 
     Raises:
-        CompositionError: if the pipe does not end with a head.
+        CompositionError: if the pipe does not end with a head, or has weights before its last stream.
     """
-    data, model = _split(pipe)
-    windows = any(isinstance(stage, BPTTWindows) for _, stage in data)
-    batches = cast("Stream[Any, Any]", join(*(stage for _, stage in data)))
-    number = find_carrying_stage(model) if windows else None
+    split = SplitPipe.of(pipe)
+    windows = split.windows is not None
+    batches = cast("Stream[Any, Any]", join(*(stage for _, stage in split.data)))
+    number = find_carrying_stage(split.model) if windows else None
     carried = None if number is None else CarriedStates(number)
     device = next((weight.device for weight in pipe.parameters()), None)
     # Prediction would reject rows longer than a window.
@@ -95,21 +96,13 @@ def predict_with_targets(
             # Not around the loop: between two batches the caller must find the model in its own mode.
             with temporary_mode(pipe, training=False), torch.no_grad():
                 given = batch if carried is None else carried.start(batch)
-                found: object = run_stages(model, given, device, predicts=True, observer=carried)
+                found: object = run_stages(split.model, given, device, predicts=True, observer=carried)
             if not isinstance(found, Predictions):
                 msg = f"evaluate needs a pipe that ends with a head, but {pipe!r} does not; join one, like Classify."
                 raise CompositionError(msg)
             yield rows, steps, cast("Predictions[object, object]", found)
 
     return locate_errors(run(), examples)
-
-
-def _split(pipe: StreamChain[Any, Any]) -> tuple[list[NumberedStage], list[NumberedStage]]:
-    """Return the stages that make batches, and those after them, which begin at the first stage with weights."""
-    numbered: list[NumberedStage] = list(enumerate(pipe.stages.values(), start=1))
-    last = max(number for number, stage in numbered if is_stream(stage))
-    first = next((number for number, stage in numbered[last:] if isinstance(stage, nn.Module)), len(numbered) + 1)
-    return numbered[: first - 1], numbered[first - 1 :]
 
 
 def _count(batch: object) -> tuple[int, int]:

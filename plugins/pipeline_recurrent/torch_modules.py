@@ -6,7 +6,7 @@ from torch import nn
 
 TorchModule: TypeAlias = nn.LSTM | nn.GRU | nn.RNN
 
-TORCH_FORWARDS: Final = (nn.LSTM.forward, nn.GRU.forward, nn.RNN.forward)
+TORCH_FORWARDS: Final[tuple[object, ...]] = (nn.LSTM.forward, nn.GRU.forward, nn.RNN.forward)
 
 HOOKS: Final = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 

@@ -351,5 +351,5 @@ def test_options_for_classes_are_rejected_with_regression(options: dict[str, Any
 
 def test_a_pipe_without_a_model_is_rejected() -> None:
     """The error says what to join."""
-    with pytest.raises(CompositionError, match="fit needs a pipe with a model"):
+    with pytest.raises(CompositionError, match="fit and evaluate need a pipe with a model"):
         as_any(FromIds() >> Bucket(rows=2) >> Pad()).fit(EXAMPLES, progress=False)

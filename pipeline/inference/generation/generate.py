@@ -20,8 +20,8 @@ from pipeline.inference.generation.beam import Beams, search_beams, select_rows
 from pipeline.inference.generation.drawn_row import Drawn, reject_nan
 from pipeline.inference.generation.options import GenerateOptions, GenerateSettings
 from pipeline.inference.generation.sampling import LOWEST, draw_numbers, draw_tokens, restrict_scores, widen
-from pipeline.inference.generation.split import SplitPipe
 from pipeline.inference.generation.step import evaluating
+from pipeline.inference.generation.stepwise_pipe import StepwisePipe
 from pipeline.inference.generation.token_steps import TokenSteps
 from pipeline.stages.input_stage import to_examples
 from pipeline.stages.tokenize import Tokenize
@@ -78,7 +78,7 @@ class _Generator:
     def __init__(self, pipe: StreamChain[Any, Any], settings: GenerateSettings) -> None:
         self._pipe = pipe
         self._settings = settings
-        split = SplitPipe.of(pipe.stages, pipe)
+        split = StepwisePipe.of(pipe.stages, pipe)
         self._steps = TokenSteps.of(split)
         input_stage = cast("object", split.input_stage)
         if isinstance(input_stage, TokenizeWords):

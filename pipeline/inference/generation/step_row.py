@@ -12,8 +12,8 @@ from pipeline.data.kinds import Ids, Kind, Vectors
 from pipeline.data.predictions import StepPrediction
 from pipeline.data.scores import StepScores
 from pipeline.errors import CompositionError, ShapeError, ValuesError
-from pipeline.inference.generation.split import SplitPipe
 from pipeline.inference.generation.step import StepCarry, evaluating, run_steps
+from pipeline.inference.generation.stepwise_pipe import StepwisePipe
 from pipeline.stages.input_stage import FromFeatures
 
 A = TypeVar("A")
@@ -24,7 +24,7 @@ def step_row(
     pipe: StreamChain[A, StepScores[N]], token: int | Sequence[float] | Tensor | Kind, carry: StepCarry | None
 ) -> tuple[StepPrediction[N], StepCarry]:
     """Return the prediction of the next step of a row, and the carry; see `StreamChain.step`."""
-    split = SplitPipe.of(pipe.stages, pipe)
+    split = StepwisePipe.of(pipe.stages, pipe)
     with evaluating(pipe):
         output, carry = run_steps(split.model, split.collate([_make_sequence(token)]), carry, first=split.first)
     found: object = output

@@ -18,8 +18,8 @@ from pipeline.data.scores import StepScores
 from pipeline.data.states import MaybeCausal, States, last_by_row
 from pipeline.data.tensors import to_tensor, to_tensors
 from pipeline.errors import CompositionError
-from pipeline.inference.generation.split import SplitPipe
 from pipeline.inference.generation.step import StepCarry, make_step_batch, run_steps
+from pipeline.inference.generation.stepwise_pipe import StepwisePipe
 from pipeline.stages.heads import NextToken
 
 
@@ -34,12 +34,12 @@ class TokenSteps:
         head: the stages from the head on, which need one step only.
     """
 
-    split: SplitPipe
+    split: StepwisePipe
     body: Mapping[str, StageBase]
     head: Mapping[str, StageBase]
 
     @classmethod
-    def of(cls, split: SplitPipe) -> Self:
+    def of(cls, split: StepwisePipe) -> Self:
         """Divide the model of a pipe at its head.
 
         Raises:

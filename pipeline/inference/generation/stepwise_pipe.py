@@ -21,7 +21,7 @@ from pipeline.stages.shift import Shift
 
 @final
 @attrs.frozen
-class SplitPipe:
+class StepwisePipe:
     """A pipe, divided at `Pad`.
 
     Attributes:
