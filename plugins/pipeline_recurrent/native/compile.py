@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("kernels.c")
-LIBRARY = SOURCE.with_name({"win32": "kernels.dll", "darwin": "kernels.dylib"}.get(sys.platform, "kernels.so"))
+SOURCES = (Path(__file__).with_name("kernels.c"),)
+"""The sources; the first one also has the parts that depend on no instruction set."""
+LIBRARY = SOURCES[0].with_name({"win32": "kernels.dll", "darwin": "kernels.dylib"}.get(sys.platform, "kernels.so"))
 
 # -ffp-contract=off: the source says itself where a product and a sum are rounded once. No -ffast-math: with it the
 # compiler may assume that there are no NaNs, but a NaN in a batch must survive.
@@ -30,6 +31,8 @@ X86: dict[str, tuple[str, ...]] = {
     "sse2": ("-DLANES=4", "-DTILE=3"),
     "avx2": ("-DLANES=8", "-DTILE=3", "-mavx2", "-mfma"),
     "avx512": ("-DLANES=16", "-DTILE=6", "-mavx2", "-mfma", *AVX512),
+    # With products of bfloat16 (Cooper Lake, Sapphire Rapids, Zen 4), and of bytes, which these processors have too.
+    "avx512bf16": ("-DLANES=16", "-DTILE=6", "-mavx2", "-mfma", *AVX512, "-mavx512vnni", "-mavx512bf16"),
 }
 ARM: dict[str, tuple[str, ...]] = {"neon": ("-DLANES=4", "-DTILE=6")}
 SETS: dict[str, dict[str, tuple[str, ...]]] = {"x86_64": X86, "amd64": X86, "aarch64": ARM, "arm64": ARM}
@@ -41,8 +44,8 @@ class CompileError(Exception):
 
 
 def compute_digest() -> str:
-    """Return a hash of the source. A library contains that of its own source, and is rejected with any other."""
-    return hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]
+    """Return a hash of the sources. A library contains that of its own sources, and is rejected with any other."""
+    return hashlib.sha256(b"".join(source.read_bytes() for source in SOURCES)).hexdigest()[:16]
 
 
 def find_compilers() -> Iterator[list[str]]:
@@ -86,11 +89,15 @@ def compile_library(target: Path = LIBRARY, extra: tuple[str, ...] = ()) -> Path
 def _compile(compiler: list[str], sets: dict[str, tuple[str, ...]], target: Path, extra: tuple[str, ...]) -> None:
     # Compiled in a temporary folder and moved when complete: another process reads the old library or the new one.
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        parts = {name: (f"-DSET={name}", *flags) for name, flags in sets.items()}
-        parts["main"] = ("-DMAIN", f"-DDIGEST={compute_digest()}")
+        parts = {
+            f"{source.stem}-{name}": (source, f"-DSET={name}", *flags)
+            for source in SOURCES
+            for name, flags in sets.items()
+        }
+        parts["main"] = (SOURCES[0], "-DMAIN", f"-DDIGEST={compute_digest()}")
         objects = [str(Path(folder, f"{name}.o")) for name in parts]
-        for output, flags in zip(objects, parts.values(), strict=True):
-            _call([*compiler, *FLAGS, *flags, *extra, "-c", str(SOURCE), "-o", output])
+        for output, (source, *flags) in zip(objects, parts.values(), strict=True):
+            _call([*compiler, *FLAGS, *flags, *extra, "-c", str(source), "-o", output])
         linked = str(Path(folder, target.name))
         _call([*compiler, "-shared", "-pthread", *extra, *objects, "-o", linked])
         Path(linked).replace(target)

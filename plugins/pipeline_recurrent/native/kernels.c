@@ -87,7 +87,9 @@ static const char *widest(void) {
     __asm__("xgetbv" : "=a"(saved), "=d"(high) : "c"(0));
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & 1u << 5) || (saved & 6) != 6) return "sse2";
     const unsigned all = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31; /* f, dq, bw, vl */
-    return (b & all) == all && (saved & 0xe6) == 0xe6 ? "avx512" : "avx2";
+    if ((b & all) != all || (saved & 0xe6) != 0xe6) return "avx2";
+    if (!(c & 1u << 11) || !__get_cpuid_count(7, 1, &a, &b, &c, &d)) return "avx512"; /* vnni */
+    return a & 1u << 5 ? "avx512bf16" : "avx512";
 }
 #elif defined(__aarch64__)
 static const char *widest(void) { return "neon"; }

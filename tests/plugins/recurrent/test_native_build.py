@@ -120,8 +120,8 @@ def project(tmp_path: Path) -> Path:
     """Copy the files that the hook needs, so that it compiles next to the copy; return the folder of its library."""
     folder = tmp_path / "plugins/pipeline_recurrent/native"
     folder.mkdir(parents=True)
-    for name in ("compile.py", "kernels.c"):
-        shutil.copy(compiling.SOURCE.with_name(name), folder)
+    for file in (Path(compiling.__file__), *compiling.SOURCES):
+        shutil.copy(file, folder)
     shutil.copy(HOOK, folder.parents[1])
     return folder
 
