@@ -3,6 +3,7 @@
 from pipeline.batching.policies import Policy
 from pipeline.checks.shapes import checked
 from pipeline.core.chain import Chain, TypePreservingChain
+from pipeline.core.inference import FusesForInference, InferenceOptions, Precision, PreparesForInference
 from pipeline.core.join import join
 from pipeline.core.stage import ModuleStage, Spec, Stage, StageBase, Stream, TypePreserving
 from pipeline.core.stepping import Memory, Stepping
@@ -81,10 +82,12 @@ __all__ = [
     "Engine",
     "EngineFactory",
     "Example",
+    "FusesForInference",
     "Head",
     "HeadFactory",
     "Hidden",
     "Ids",
+    "InferenceOptions",
     "K",
     "Kind",
     "Layout",
@@ -118,7 +121,9 @@ __all__ = [
     "Pooled",
     "Pooling",
     "PoolingFactory",
+    "Precision",
     "Predictions",
+    "PreparesForInference",
     "Registry",
     "Row",
     "S",
