@@ -34,12 +34,15 @@ WITH_EXTRAS = (
     "tests/serving",
     "tests/inference",
     "tests/cli",
+    "tests/data/test_graph_packing.py",
+    "tests/demo/test_run.py",
     "tests/docs/test_csv_page.py",
+    "tests/docs/test_examples.py",
     "tests/docs/test_pictures.py",
     "tests/test_extras.py",
 )
-# 500 kills of a training instead of 5.
-LONG = ("tests/training/test_kill.py",)
+# 500 kills of a training instead of 5, 10,000 changes of a saved folder instead of 1,000, 100 kills while saving.
+LONG = ("tests/training/test_kill.py", "tests/saving/test_mutations.py", "tests/saving/test_hard_cases.py")
 NATIVE = ("tests/plugins/recurrent/test_native.py", "tests/plugins/recurrent/test_native_build.py")
 # Tensors are small in tests: threads that wait for each other cost more than they bring.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -89,7 +92,7 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def extras(session: nox.Session) -> None:
-    """Run the tests that need optional packages; elsewhere they are skipped, here they must run."""
+    """Run slow tests and those that need optional packages; elsewhere they are skipped, here they must run."""
     install(session, ".[arrow,export,lightning,plots,ray,serve,text]", groups=("extras",))
     session.run("pytest", *WITH_EXTRAS, *PARALLEL, *session.posargs, env={**ENVIRONMENT, "PIPELINE_TESTS_EXTRAS": "1"})
 

@@ -15,6 +15,7 @@ import pipeline.__main__ as command_line
 from pipeline.cli.new_plugin import Names, write_plugin
 from pipeline.cli.plugin_kinds import PLUGIN_KINDS
 from pipeline.errors import OptionError
+from support.needs import SLOW
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_every_template_is_used(written: Path) -> None:
     assert len([file for file in written.rglob("*") if file.is_file()]) == 5
 
 
-@pytest.mark.skipif(os.environ.get("PIPELINE_TESTS_EXTRAS") != "1", reason="takes a minute; `nox -s extras` runs it")
+@SLOW
 @pytest.mark.parametrize("kind", [kind for kind in PLUGIN_KINDS if kind != "encoder"])
 def test_the_tests_of_every_kind_pass(kind: str, tmp_path: Path) -> None:
     """All laws, the doctest, and the example of its README, which names the part."""
@@ -80,6 +81,7 @@ def test_the_tests_of_every_kind_pass(kind: str, tmp_path: Path) -> None:
         assert output.returncode == 0, output.stderr
 
 
+@SLOW
 def test_its_tests_pass(written: Path) -> None:
     """Its tests run all laws and the doctest, and can fail."""
     tests = (sys.executable, "-m", "pytest", "-q", "-W", "error", "--doctest-modules", "pipeline_leaky_mean", "tests")

@@ -16,7 +16,7 @@ import pipeline.__main__ as command_line
 from pipeline import Tokenize, plan
 from pipeline.batching import Budget
 from pipeline.builtin.tokenizers import HuggingFaceTokenizer
-from support.needs import needs
+from support.needs import SLOW, needs
 
 Run = Callable[..., str]
 
@@ -143,7 +143,7 @@ def test_tokens_are_counted_by_a_tokenizer(run: Run, tmp_path: Path, name: str) 
     assert record["steps"] == (9 if name == "a.conllu" else 11)
 
 
-@pytest.mark.parametrize("name", ["-", "/dev/stdin", "pipe"])
+@pytest.mark.parametrize("name", ["-", pytest.param("/dev/stdin", marks=SLOW), pytest.param("pipe", marks=SLOW)])
 @pytest.mark.parametrize(
     ("text", "options", "steps"), [("to be\nor not to be\n", ["--unit", "words"], 6), ("3\n5\n", [], 8)]
 )

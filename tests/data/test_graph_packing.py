@@ -16,13 +16,17 @@ from pipeline.data.kinds import Kind
 from pipeline.data.packing_order import PackingOrder
 from pipeline.data.values import Joint
 from support.exported import MODELS, draw_batch, make_model
+from support.needs import SLOW
 from support.untyped import as_any, compile_graph
 
 # A compilation takes seconds: these have all stages and layouts among them. `PIPELINE_TESTS_LONG=1` adds the others.
 COMPILED = (
     MODELS
     if os.environ.get("PIPELINE_TESTS_LONG") == "1"
-    else ["classifier", "language model", "matcher", "heads", "letters"]
+    else [
+        "classifier",
+        *(pytest.param(name, marks=SLOW) for name in ("language model", "matcher", "heads", "letters")),
+    ]
 )
 
 # No batch of one row or without any step: for the sizes 0 and 1 torch makes graphs of their own.
@@ -121,6 +125,7 @@ def test_operators_give_the_positions_of_the_packing_order(lengths: tuple[int, .
     torch.testing.assert_close(ends[:, rows > 0], torch.stack([order.first_steps, order.last_steps]))
 
 
+@SLOW
 def test_machine_code_gives_the_same_results() -> None:
     """By inductor, torch's own backend, where a C++ compiler is found."""
     if not _has_compiler():

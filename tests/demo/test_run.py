@@ -12,6 +12,7 @@ from highlight.results import Result
 from highlight.run import main, run
 from highlight.source import KINDS
 from pipeline.errors import OptionError
+from support.needs import SLOW
 
 
 def run_quietly(page: Path, lines: int, epochs: int) -> Result:
@@ -40,6 +41,7 @@ def test_it_learns_and_writes_the_page(tmp_path: Path) -> None:
     assert all(f"{comparison.model:.1%}" in html for comparison in result.comparisons)
 
 
+@SLOW
 def test_a_seed_determines_the_run(tmp_path: Path) -> None:
     """Lines, weights and batches depend on the seed only, not on torch's random state."""
     first = run_quietly(tmp_path / "page.html", lines=100, epochs=1)

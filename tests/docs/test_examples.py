@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from support.needs import SLOW
+
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.py"))
 PUBLIC = {
@@ -37,7 +39,10 @@ def run_example(name: str, *arguments: str) -> float:
     return float(found[1])
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=[script.stem for script in SCRIPTS])
+@pytest.mark.parametrize(
+    "script",
+    [pytest.param(script, marks=() if script.stem == "classify_csv" else SLOW, id=script.stem) for script in SCRIPTS],
+)
 def test_an_example_learns(script: Path) -> None:
     """With the data that it makes itself, far better than by guessing."""
     assert run_example(script.name) > 90

@@ -12,6 +12,7 @@ from pipeline.errors import ValuesError, WorkerError
 from pipeline.loading import Loader, PlannedBatches, RowDataset
 from pipeline.loading.worker_failure import RemoteTracebackError
 from support.dying import kills_workers
+from support.needs import SLOW
 from support.troubles import (
     TroubledSource,
     TroubledStage,
@@ -118,7 +119,13 @@ def test_a_stock_loader_names_the_record() -> None:
 
 @kills_workers
 @pytest.mark.parametrize(
-    ("start", "trouble"), [("fork", "kill"), ("fork", "crash"), ("forkserver", "kill"), ("spawn", "kill")]
+    ("start", "trouble"),
+    [
+        ("fork", "kill"),
+        ("fork", "crash"),
+        pytest.param("forkserver", "kill", marks=SLOW),
+        pytest.param("spawn", "kill", marks=SLOW),
+    ],
 )
 def test_the_death_of_a_worker_names_the_record(start: Any, trouble: str) -> None:
     """Killed by the system, for example because memory ran out, or crashed."""
@@ -164,7 +171,7 @@ def test_a_death_during_a_training_step_names_the_record() -> None:
 
 
 # A worker that is not forked from this process imports the library first, which takes seconds on a busy machine.
-@pytest.mark.parametrize(("start", "timeout"), [("fork", 4), ("forkserver", 12)])
+@pytest.mark.parametrize(("start", "timeout"), [("fork", 4), pytest.param("forkserver", 12, marks=SLOW)])
 def test_a_hanging_worker_names_the_record(start: Any, timeout: int) -> None:
     """After the timeout; the other worker, which is idle, is not blamed."""
     number, _ = find_batch(13)

@@ -1,9 +1,14 @@
-"""Skip tests whose optional packages are missing, except in the session that installs them."""
+"""Skip tests whose optional packages are missing, and slow ones, except in the session that runs them."""
 
 import os
 from importlib.util import find_spec
 
 import pytest
+
+SLOW = pytest.mark.skipif(
+    os.environ.get("PIPELINE_TESTS_EXTRAS") != "1", reason="takes many seconds; `nox -s extras` runs it"
+)
+"""Marks a test whose faster relatives show nearly the same."""
 
 
 def needs(*packages: str) -> pytest.MarkDecorator:

@@ -119,5 +119,5 @@ def test_what_is_no_pipe_is_rejected() -> None:
         ModelWithLoss(as_any(model))
     with pytest.raises(OptionError, match="pipe must be a whole pipe"):
         make_loader(as_any(Bucket(rows=2)), [Example([1])])
-    with pytest.raises(CompositionError, match="needs a pipe with a model"):
+    with pytest.raises(CompositionError, match="need a pipe with a model"):
         ModelWithLoss(as_any(FromIds() >> Bucket(rows=2) >> Pad()))

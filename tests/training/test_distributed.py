@@ -16,6 +16,7 @@ from torch.testing import assert_close
 from pipeline.saving.tensors import read_tensors
 from pipeline.training.distributed import Ranks, join_ranks
 from pipeline.training.state import load_tensors
+from support.needs import SLOW
 from support.rank_fits import (
     CASES,
     EXAMPLES,
@@ -60,7 +61,7 @@ def test_the_history_counts_the_rows_of_all_ranks(fits: Any, world_size: int) ->
     assert all(other == first for other in others)
 
 
-@pytest.fixture(scope="module", params=["ddp", "fsdp"])
+@pytest.fixture(scope="module", params=["ddp", pytest.param("fsdp", marks=SLOW)])
 def resumed(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, list[dict[str, Any]]]:
@@ -170,6 +171,7 @@ def test_torchrun_needs_no_other_line(tmp_path: Path) -> None:
     assert best["metrics"]["accuracy"] == evaluation.metrics["accuracy"]
 
 
+@SLOW
 def test_torchrun_ends_if_a_rank_is_killed(tmp_path: Path) -> None:
     """With the signal, and an error that says so on the other rank."""
     done = launch(tmp_path, "die")
