@@ -25,9 +25,9 @@ from bench.measurements.packing import PACKING
 from bench.measurements.precompute import PRECOMPUTE
 from bench.measurements.saving import SAVING
 from bench.measurements.serve import SERVE
-from bench.record.measurement import Extent, Measurement, ReportTable
-from bench.record.record import Record, Result, inspect_machine
-from bench.record.targets import tabulate_targets
+from bench.record import Record, Result, inspect_machine
+from bench.report import Extent, Measurement, ReportTable
+from bench.targets import tabulate_targets
 
 MEASUREMENTS: Final[Mapping[str, Measurement]] = {
     measurement.name: measurement

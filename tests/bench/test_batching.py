@@ -13,17 +13,27 @@ from torch import Tensor
 
 from bench import command
 from bench.batching import cost, quality
-from bench.batching.data import BUDGET, DISTRIBUTIONS, Batch, Corpus, Epoch
-from bench.batching.implementations import BatchLimit, Implementation, LoadEpoch, Ours, OursSorted
+from bench.batching.data import (
+    BUDGET,
+    DISTRIBUTIONS,
+    Batch,
+    BatchLimit,
+    Corpus,
+    Epoch,
+    Implementation,
+    LoadEpoch,
+    Ours,
+    OursSorted,
+)
 from bench.batching.metric import Metric
 from bench.batching.other_samplers import IMPLEMENTATIONS, OURS, cut_like_fairseq, make_implementations
 from bench.command import MEASUREMENTS
-from bench.encoders.lengths import to_ints
+from bench.encoders.points import to_ints
 from bench.errors import LengthsError, MismatchError, MissingPackageError
 from bench.measurements import batch
-from bench.record.measurement import Extent
-from bench.record.record import Record, Result, inspect_machine
-from bench.timing.times import Rounds, Times
+from bench.record import Record, Result, inspect_machine
+from bench.report import Extent
+from bench.timing import Rounds, Times
 from pipeline.batching import Budget, Plan, Randomness, Rows
 
 FEW = Rounds(most=2, fewest=2)

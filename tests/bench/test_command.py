@@ -17,9 +17,9 @@ from bench import command
 from bench.command import MEASUREMENTS
 from bench.encoders.points import Point
 from bench.measurements import attend, checks, encode, epoch, generate, packing, precompute, saving
-from bench.record.measurement import Extent, Measurement
-from bench.record.record import WITH_NATIVE, WITHOUT_NATIVE, Result
-from bench.timing.times import Rounds
+from bench.record import WITH_NATIVE, WITHOUT_NATIVE, Result
+from bench.report import Extent, Measurement
+from bench.timing import Rounds
 from pipeline_attention import General
 
 ROOT = Path(__file__).parents[2]

@@ -9,16 +9,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from bench.encoders.lengths import Lengths, draw_lengths, to_ints
-from bench.encoders.ours import disable_native, make_our_step
-from bench.encoders.points import DEFAULT, QUICK, Cell, Point, list_grid, list_points
-from bench.encoders.problem import Problem
-from bench.encoders.torch_kernels import make_dense_step, make_packed_step
+from bench.encoders.candidates import Problem, disable_native, make_dense_step, make_our_step, make_packed_step
+from bench.encoders.points import DEFAULT, QUICK, Cell, Lengths, Point, draw_lengths, list_grid, list_points, to_ints
 from bench.errors import MismatchError
 from bench.measurements import encode
-from bench.record.record import WITH_NATIVE, WITHOUT_NATIVE
-from bench.timing.steps import MATMUL, Step
-from bench.timing.times import Rounds
+from bench.record import WITH_NATIVE, WITHOUT_NATIVE
+from bench.timing import MATMUL, Rounds, Step
 from pipeline_recurrent.native import available
 from support.oracles import run_recurrent
 

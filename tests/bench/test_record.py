@@ -10,11 +10,10 @@ import torch
 
 from bench.encoders.points import Point
 from bench.errors import RecordError
-from bench.record.measurement import ReportTable
-from bench.record.record import WITH_NATIVE, WITHOUT_NATIVE, Record, Result, inspect_machine
-from bench.record.targets import TARGETS, Target, tabulate_targets
-from bench.timing.steps import MATMUL, MATMUL_OPERATIONS
-from bench.timing.times import Times
+from bench.record import WITH_NATIVE, WITHOUT_NATIVE, Record, Result, inspect_machine
+from bench.report import ReportTable
+from bench.targets import TARGETS, Target, tabulate_targets
+from bench.timing import MATMUL, MATMUL_OPERATIONS, Times
 
 
 def make_result(times: Mapping[str, list[float]], measurement: str = "encode") -> Result:

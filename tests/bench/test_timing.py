@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench import timing
 from bench.errors import MismatchError
-from bench.timing import steps
-from bench.timing.steps import check_equal, use_threads
-from bench.timing.times import Quartiles, Rounds, Times, time_interleaved
+from bench.timing import Quartiles, Rounds, Times, check_equal, time_interleaved, use_threads
 from pipeline.forecast.memory import measure_peak_bytes
 
 FEW = Rounds(most=2, fewest=2)
@@ -108,7 +107,7 @@ def test_peak_memory_is_measured() -> None:
 
 def test_threads_are_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     """After the block, and after an error in it."""
-    monkeypatch.setattr(steps, "ALL_THREADS", 2)
+    monkeypatch.setattr(timing, "ALL_THREADS", 2)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:

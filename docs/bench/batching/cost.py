@@ -17,15 +17,13 @@ import torch
 from tokenizers import models, pre_tokenizers, trainers
 from torch import Tensor
 
-from bench.batching.data import Batch, Corpus, Epoch, draw_texts
-from bench.batching.implementations import BatchLimit, Implementation, LoadEpoch, Ours
+from bench.batching.data import Batch, BatchLimit, Corpus, Epoch, Implementation, LoadEpoch, Ours, draw_texts
 from bench.batching.metric import Metric
 from bench.batching.other_samplers import OURS, make_implementations
-from bench.encoders.lengths import to_ints
+from bench.encoders.points import to_ints
 from bench.errors import MismatchError
-from bench.record.record import Result
-from bench.timing.steps import check_equal
-from bench.timing.times import Rounds, time_first_runs, time_interleaved
+from bench.record import Result
+from bench.timing import Rounds, check_equal, time_first_runs, time_interleaved
 from pipeline import Tokenize
 from pipeline.batching import Plan
 

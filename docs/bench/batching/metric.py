@@ -7,8 +7,8 @@ import attrs
 import torch
 
 from bench.batching.other_samplers import OURS
-from bench.record.record import Result
-from bench.timing.times import Quartiles, Times
+from bench.record import Result
+from bench.timing import Quartiles, Times
 
 MEASUREMENT: Final = "batch"
 

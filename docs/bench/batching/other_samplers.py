@@ -14,8 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler, RandomSampler, Sampler
 from typing_extensions import override
 
-from bench.batching.data import Batch, Lengths
-from bench.batching.implementations import BatchLimit, Implementation, LoadEpoch, Ours, to_tensors
+from bench.batching.data import Batch, BatchLimit, Implementation, Lengths, LoadEpoch, Ours, to_tensors
 from bench.errors import MissingPackageError
 
 OURS: Final = "ours"

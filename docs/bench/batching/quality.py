@@ -5,11 +5,10 @@ from typing import Final
 
 import numpy as np
 
-from bench.batching.data import BUDGET, Batch, Corpus, Epoch, Lengths
-from bench.batching.implementations import BatchLimit, Implementation, OursSorted
+from bench.batching.data import BUDGET, Batch, BatchLimit, Corpus, Epoch, Implementation, Lengths, OursSorted
 from bench.batching.metric import Metric
 from bench.batching.other_samplers import OURS, cut_like_fairseq, make_implementations
-from bench.record.record import Result
+from bench.record import Result
 from pipeline.batching import Boundaries, Budget, Plan, Policy, Rows, Shapes
 
 FAIRSEQ: Final = "fairseq"

@@ -9,9 +9,9 @@ from typing import Final, Protocol, cast
 import torch
 from torch import Tensor
 
-from bench.encoders.problem import Problem
+from bench.encoders.candidates import Problem
 from bench.errors import MissingPackageError
-from bench.timing.steps import Step
+from bench.timing import Step
 
 # For each gate of the runtime, the index of torch's gate. ONNX: input, output, forget, cell; update, reset, new.
 # Keras: input, forget, cell, output; update, reset, new.

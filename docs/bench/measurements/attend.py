@@ -11,10 +11,18 @@ import attrs
 import torch
 from torch import Tensor
 
-from bench.record.measurement import Extent, Measurement, ReportTable
-from bench.record.record import Parameter, Result
-from bench.timing.steps import Threads, check_equal, describe_threads, make_step, use_threads
-from bench.timing.times import Rounds, time_first_runs, time_interleaved
+from bench.record import Parameter, Result
+from bench.report import Extent, Measurement, ReportTable
+from bench.timing import (
+    Rounds,
+    Threads,
+    check_equal,
+    describe_threads,
+    make_step,
+    time_first_runs,
+    time_interleaved,
+    use_threads,
+)
 from pipeline import AttendEarlier, Attention, States
 from pipeline.forecast.memory import measure_peak_bytes
 from pipeline_attention import Additive, General

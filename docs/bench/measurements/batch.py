@@ -13,14 +13,13 @@ from bench.batching.cost import (
     measure_resuming_saved,
     measure_tokenizing,
 )
-from bench.batching.data import BUDGET, DISTRIBUTIONS, Corpus
-from bench.batching.implementations import BatchLimit
+from bench.batching.data import BUDGET, DISTRIBUTIONS, BatchLimit, Corpus
 from bench.batching.metric import MEASUREMENT, Metric
 from bench.batching.other_samplers import IMPLEMENTATIONS
 from bench.batching.quality import measure_batchmates, measure_padding, measure_ranks, measure_world_sizes
-from bench.record.measurement import Extent, Measurement, ReportTable
-from bench.record.record import Result
-from bench.timing.times import Rounds
+from bench.record import Result
+from bench.report import Extent, Measurement, ReportTable
+from bench.timing import Rounds
 
 
 @attrs.frozen

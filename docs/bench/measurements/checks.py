@@ -6,10 +6,19 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from bench.record.measurement import Extent, Measurement, ReportTable
-from bench.record.record import Result
-from bench.timing.steps import ALL_THREADS, Step, Threads, check_equal, use_threads
-from bench.timing.times import Quartiles, Rounds, time_first_runs, time_interleaved
+from bench.record import Result
+from bench.report import Extent, Measurement, ReportTable
+from bench.timing import (
+    ALL_THREADS,
+    Quartiles,
+    Rounds,
+    Step,
+    Threads,
+    check_equal,
+    time_first_runs,
+    time_interleaved,
+    use_threads,
+)
 from pipeline import Classify, Encode, Pack, Padded, Pool, Vectors, set_checks
 from pipeline.extend import BatchMetadata
 from pipeline_recurrent import LSTM

@@ -7,16 +7,13 @@ from typing import Final
 
 from torch import Tensor
 
+from bench.encoders.candidates import Problem, make_dense_step, make_our_step, make_packed_step
 from bench.encoders.other_runtimes import make_keras_step, make_onnx_step
-from bench.encoders.ours import make_our_step
 from bench.encoders.points import Point, list_points
-from bench.encoders.problem import Problem
-from bench.encoders.torch_kernels import make_dense_step, make_packed_step
 from bench.errors import MismatchError, MissingPackageError
-from bench.record.measurement import Extent, Measurement, ReportTable
-from bench.record.record import WITH_NATIVE, WITHOUT_NATIVE, Result
-from bench.timing.steps import MATMUL, Step, check_equal, make_matmul, use_threads
-from bench.timing.times import SLOW, Rounds, time_interleaved, time_run
+from bench.record import WITH_NATIVE, WITHOUT_NATIVE, Result
+from bench.report import Extent, Measurement, ReportTable
+from bench.timing import MATMUL, SLOW, Rounds, Step, check_equal, make_matmul, time_interleaved, time_run, use_threads
 from pipeline.forecast.memory import measure_peak_bytes
 from pipeline_recurrent.native import available
 

@@ -19,12 +19,20 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence, pad_sequence
 
 from bench.batching.data import draw_texts
-from bench.encoders.ours import disable_native
+from bench.encoders.candidates import disable_native
 from bench.encoders.points import Point
-from bench.record.measurement import Extent, Measurement, ReportTable
-from bench.record.record import WITH_NATIVE, WITHOUT_NATIVE, Result
-from bench.timing.steps import ALL_THREADS, MATMUL, check_equal, make_matmul, use_threads
-from bench.timing.times import Rounds, time_first_runs, time_interleaved
+from bench.record import WITH_NATIVE, WITHOUT_NATIVE, Result
+from bench.report import Extent, Measurement, ReportTable
+from bench.timing import (
+    ALL_THREADS,
+    MATMUL,
+    Rounds,
+    check_equal,
+    make_matmul,
+    time_first_runs,
+    time_interleaved,
+    use_threads,
+)
 from pipeline import Bucket, Chain, Classify, Embed, Encode, Example, Ids, Pack, Pad, Padded, Pool, Scores, Tokenize
 from pipeline_recurrent import LSTM
 from pipeline_recurrent.native import available

@@ -8,12 +8,11 @@ from typing import Any, Final
 import attrs
 import torch
 
-from bench.encoders.lengths import draw_lengths
-from bench.encoders.ours import disable_native
-from bench.record.measurement import Extent, Measurement, ReportTable
-from bench.record.record import WITH_NATIVE, WITHOUT_NATIVE, Result
-from bench.timing.steps import Threads, describe_threads, use_threads
-from bench.timing.times import Rounds, time_first_runs, time_interleaved
+from bench.encoders.candidates import disable_native
+from bench.encoders.points import draw_lengths
+from bench.record import WITH_NATIVE, WITHOUT_NATIVE, Result
+from bench.report import Extent, Measurement, ReportTable
+from bench.timing import Rounds, Threads, describe_threads, time_first_runs, time_interleaved, use_threads
 from pipeline import Chain, Ids, Padded, classifier, language_model, tagger
 from pipeline.extras import import_extra
 from pipeline_recurrent.native import available

@@ -15,10 +15,18 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence, pad_sequence
 
 from bench.measurements.checks import disable_checks
-from bench.record.measurement import Extent, Measurement, ReportTable
-from bench.record.record import Result
-from bench.timing.steps import ALL_THREADS, Step, check_equal, use_threads
-from bench.timing.times import Quartiles, Rounds, time_first_runs, time_interleaved
+from bench.record import Result
+from bench.report import Extent, Measurement, ReportTable
+from bench.timing import (
+    ALL_THREADS,
+    Quartiles,
+    Rounds,
+    Step,
+    check_equal,
+    time_first_runs,
+    time_interleaved,
+    use_threads,
+)
 from pipeline import (
     Bucket,
     Chain,

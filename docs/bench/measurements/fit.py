@@ -16,10 +16,9 @@ import torch
 from torch import nn
 
 from bench.measurements.epoch import CLASSES, Sizes, Texts
-from bench.record.measurement import Extent, Measurement, ReportTable
-from bench.record.record import Result
-from bench.timing.steps import ALL_THREADS, check_equal, use_threads
-from bench.timing.times import Times
+from bench.record import Result
+from bench.report import Extent, Measurement, ReportTable
+from bench.timing import ALL_THREADS, Times, check_equal, use_threads
 from pipeline import Bucket, Chain, Classify, Embed, Encode, Example, Ids, Pack, Pad, Padded, Pool, Scores, StreamChain
 from pipeline_recurrent import LSTM
 

@@ -7,10 +7,9 @@ import attrs
 import torch
 from torch import Tensor
 
-from bench.record.measurement import Extent, Measurement, ReportTable
-from bench.record.record import Result
-from bench.timing.steps import Threads, describe_threads, use_threads
-from bench.timing.times import Rounds, time_first_runs, time_interleaved
+from bench.record import Result
+from bench.report import Extent, Measurement, ReportTable
+from bench.timing import Rounds, Threads, describe_threads, time_first_runs, time_interleaved, use_threads
 from pipeline import (
     Bucket,
     Chain,

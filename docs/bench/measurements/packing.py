@@ -8,11 +8,10 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from bench.encoders.lengths import draw_lengths
-from bench.record.measurement import Extent, Measurement, ReportTable
-from bench.record.record import Parameter, Result
-from bench.timing.steps import check_equal, make_step
-from bench.timing.times import Rounds, time_first_runs, time_interleaved
+from bench.encoders.points import draw_lengths
+from bench.record import Parameter, Result
+from bench.report import Extent, Measurement, ReportTable
+from bench.timing import Rounds, check_equal, make_step, time_first_runs, time_interleaved
 from pipeline import Packed, Padded, Vectors
 
 FEATURES: Final = 100

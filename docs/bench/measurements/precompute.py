@@ -8,12 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from bench.encoders.lengths import draw_lengths
-from bench.encoders.ours import disable_native
-from bench.record.measurement import Extent, Measurement, ReportTable
-from bench.record.record import WITH_NATIVE, WITHOUT_NATIVE, Result
-from bench.timing.steps import Threads, check_equal, describe_threads, use_threads
-from bench.timing.times import Rounds, time_first_runs, time_interleaved
+from bench.encoders.candidates import disable_native
+from bench.encoders.points import draw_lengths
+from bench.record import WITH_NATIVE, WITHOUT_NATIVE, Result
+from bench.report import Extent, Measurement, ReportTable
+from bench.timing import Rounds, Threads, check_equal, describe_threads, time_first_runs, time_interleaved, use_threads
 from pipeline import Embed, Encode, Ids, Pack, Padded, Vectors
 from pipeline_recurrent import LSTM, precompute_inputs
 from pipeline_recurrent.native import available

@@ -9,10 +9,9 @@ from typing import Any, Final, cast
 import safetensors.torch
 from torch import Tensor
 
-from bench.record.measurement import Extent, Measurement, ReportTable
-from bench.record.record import Result
-from bench.timing.steps import use_threads
-from bench.timing.times import Rounds, time_first_runs, time_interleaved
+from bench.record import Result
+from bench.report import Extent, Measurement, ReportTable
+from bench.timing import Rounds, time_first_runs, time_interleaved, use_threads
 from pipeline import Bucket, FromIds, Pad, classifier, load
 
 SIZES: Final[Mapping[Extent, Sequence[int]]] = {"quick": (1, 100), "default": (1, 100), "full": (1, 10, 100, 1_000)}

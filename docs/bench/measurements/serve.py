@@ -16,10 +16,18 @@ from typing import Any, Final, TypeAlias
 import attrs
 import torch
 
-from bench.record.measurement import Extent, Measurement, ReportTable
-from bench.record.record import Result
-from bench.timing.steps import Threads, describe_threads, use_threads
-from bench.timing.times import Quartiles, Rounds, Times, time_first_runs, time_interleaved
+from bench.record import Result
+from bench.report import Extent, Measurement, ReportTable
+from bench.timing import (
+    Quartiles,
+    Rounds,
+    Threads,
+    Times,
+    describe_threads,
+    time_first_runs,
+    time_interleaved,
+    use_threads,
+)
 from pipeline import Bucket, Labels, Pad, StreamChain, Tokenize, classifier
 from pipeline.serving import App, make_app
 from pipeline.serving.app import Message

@@ -11,8 +11,7 @@ import attrs
 import torch
 
 from bench.errors import RecordError
-from bench.timing.steps import MATMUL, MATMUL_OPERATIONS
-from bench.timing.times import Quartiles, Times
+from bench.timing import MATMUL, MATMUL_OPERATIONS, Quartiles, Times
 from pipeline_recurrent.native import available
 
 Parameter: TypeAlias = str | int | float | bool

@@ -6,8 +6,8 @@ from typing import Final, TypeAlias
 
 import attrs
 
-from bench.record.measurement import ReportTable
-from bench.record.record import WITH_NATIVE, WITHOUT_NATIVE, Parameter, Record, Result
+from bench.record import WITH_NATIVE, WITHOUT_NATIVE, Parameter, Record, Result
+from bench.report import ReportTable
 
 Compute: TypeAlias = Callable[[Record, str], float | None]
 """Computes the result of a candidate, `WITHOUT_NATIVE` or `WITH_NATIVE`; None if it was not measured."""

@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 import attrs
 from rich.table import Table
 
-from bench.record.record import Result
+from bench.record import Result
 
 Extent: TypeAlias = Literal["quick", "default", "full"]
 """A few points within two minutes, the default points, or the whole grid of sizes."""

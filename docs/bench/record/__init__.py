@@ -1,1 +1,0 @@
-"""Records of runs: the machine, the results, their tables, and the targets."""

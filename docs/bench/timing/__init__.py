@@ -1,1 +1,0 @@
-"""Timing: interleaved rounds, quartiles, and steps that are checked for equal results first."""
