@@ -10,6 +10,7 @@ __all__ = [
     "EmptyBatchError",
     "ExportError",
     "FolderError",
+    "InferenceError",
     "LabelError",
     "LengthError",
     "LoadError",
@@ -152,3 +153,7 @@ class LoadError(PipelineError, ValueError):
 
 class ExportError(PipelineError, ValueError):
     """A model cannot be exported, or the exported one does not give its results."""
+
+
+class InferenceError(PipelineError, RuntimeError):
+    """A change of a pipe for inference, whose weights are fixed."""

@@ -1,14 +1,14 @@
 """Stages joined by `>>` that take one value at a time."""
 
-from typing import TYPE_CHECKING, TypeVar, cast, final
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Self, TypeVar, cast, final
 
 from torch import Tensor
 from typing_extensions import override
 
 from pipeline.core.chain_base import ChainBase
-from pipeline.core.running import (
-    run_stages,
-)
+from pipeline.core.inference import InferenceOptions, Precision
+from pipeline.core.running import run_stages
 from pipeline.core.stage import I_contra, ModuleStage, O_co, TypePreserving
 
 if TYPE_CHECKING:
@@ -64,6 +64,29 @@ class Chain(ChainBase, ModuleStage[I_contra, O_co], border=False):
 
         with evaluating(self):
             return run_steps(self.stages, value, carry)
+
+    def for_inference(
+        self,
+        *,
+        precision: Precision = "float32",
+        deterministic: bool = False,
+        examples: Iterable[I_contra] | None = None,
+    ) -> Self:
+        """Return a copy for inference, with fixed weights that are packed for the kernels; see the method of a pipe.
+
+        Args:
+            precision: the precision of products.
+            deterministic: whether a row's result has the same bits in every batch.
+            examples: batches on which to compare the copy with this model; it must end with a head.
+
+        Raises:
+            CompositionError: if a stage waits for its input size.
+            OptionError: if an option does not suit the weights, or the output of the model.
+        """
+        from pipeline.inference.compare import score_batches  # noqa: PLC0415 - as in `_summarize`
+        from pipeline.inference.prepare import prepare  # noqa: PLC0415
+
+        return prepare(self, InferenceOptions(precision, deterministic), examples, score_batches)
 
     def inspect(self, value: I_contra) -> "Inspection":
         """Run one value through every stage, and return a table of each stage's output."""

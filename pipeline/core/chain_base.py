@@ -1,21 +1,22 @@
 """What all chains share: their stages by name, checks without data, and how they are shown."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from os import PathLike
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
-from torch import nn
-from typing_extensions import Unpack
+from torch import Tensor, nn
+from typing_extensions import Unpack, override
 
 from pipeline.core.contexts import temporary_mode
+from pipeline.core.inference import InferenceReport, Prepared
 from pipeline.core.naming import name_stages
 from pipeline.core.running import (
     NumberedStage,
 )
 from pipeline.core.stage import Spec, StageBase
-from pipeline.errors import CompositionError
+from pipeline.errors import CompositionError, ExportError, InferenceError
 
 if TYPE_CHECKING:
     from pipeline.export.options import ExportOptions
@@ -31,13 +32,24 @@ class JoinedStages(tuple[StageBase, ...]):
 
 
 class ChainBase(nn.Module):
-    """The stages of a chain in order. Stages with weights are child modules under their names."""
+    """The stages of a chain in order. Stages with weights are child modules under their names.
+
+    Attributes:
+        prepared: how the chain computes, if `for_inference` made it; None for any other chain.
+    """
+
+    prepared: Prepared | None = None
 
     def __init__(self, stages: JoinedStages) -> None:
         super().__init__()
+        self.set_stages(name_stages(stages, _get_reserved_names()))
+
+    def set_stages(self, stages: Mapping[str, StageBase]) -> None:
+        """Set the stages of a new chain, or of a copy that is prepared for inference."""
+        self._modules.clear()
         # None for a child module: torch's tools replace, wrap and delete children under their names.
         self._others: dict[str, StageBase | None] = {}
-        for name, stage in name_stages(stages, _get_reserved_names()).items():
+        for name, stage in stages.items():
             self._others[name] = None if isinstance(stage, nn.Module) else stage
             if isinstance(stage, nn.Module):
                 self.add_module(name, stage)
@@ -102,19 +114,67 @@ class ChainBase(nn.Module):
             options: see `ExportOptions`.
 
         Raises:
-            ExportError: if a part cannot be exported, or the exported model gives other results.
+            ExportError: if a part cannot be exported, or the exported model gives other results; or for a pipe for
+                inference.
             MissingExtraError: for ONNX, if the extra `export` is not installed.
         """
         from pipeline.export.write import export_model  # noqa: PLC0415 - as in `_summarize`
 
+        if self.prepared is not None:
+            msg = "a pipe for inference cannot be exported, since its weights are packed; export the original pipe."
+            raise ExportError(msg)
         return export_model(self.stages, file, options)
 
+    @property
+    def inference_report(self) -> InferenceReport | None:
+        """The comparison of a pipe for inference with the original on examples; None without examples."""
+        return None if self.prepared is None else self.prepared.report
+
+    # The packed weights of a pipe for inference would not follow any of these changes.
+
+    @override
+    def train(self, mode: bool = True) -> Self:
+        if mode:
+            self.reject_if_prepared("train")
+        return super().train(mode)
+
+    @override
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        if requires_grad:
+            self.reject_if_prepared("requires_grad_")
+        return super().requires_grad_(requires_grad)
+
+    @override
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        self.reject_if_prepared("load_state_dict")
+        return super().load_state_dict(state_dict, strict, assign)
+
+    @override
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self.reject_if_prepared("to, float, cpu, cuda or share_memory")
+        apply: Callable[[Callable[[Tensor], Tensor], bool], Self] = getattr(super(), "_apply")  # noqa: B009 - untyped
+        return apply(fn, recurse)
+
+    def reject_if_prepared(self, method: str) -> None:
+        """Reject a change of the weights of a pipe for inference.
+
+        Raises:
+            InferenceError: if `for_inference` made this pipe.
+        """
+        if self.prepared is not None:
+            msg = (
+                f"the weights of a pipe for inference are fixed, but {method} was called; call it on the original "
+                "pipe, and make another with for_inference."
+            )
+            raise InferenceError(msg, method=method)
+
     def __repr__(self) -> str:
-        return " >> ".join(type(stage).__name__ for stage in self.stages.values())
+        names = " >> ".join(type(stage).__name__ for stage in self.stages.values())
+        return names if self.prepared is None else f"{names} (for inference, {self.prepared.options.precision})"
 
     def __str__(self) -> str:
         """Return the table of `check`, and what is missing if the chain cannot run yet."""
-        return str(self._summarize())
+        return str(self._summarize()) if self.prepared is None else f"{self._summarize()}\n{self.prepared}"
 
     def __rich__(self) -> "Summary":
         return self._summarize()
@@ -126,7 +186,9 @@ class ChainBase(nn.Module):
         # The summary is above the core and imported when it is needed: `check` is a method for convenience.
         from pipeline.summary.build import summarize  # noqa: PLC0415
 
-        return summarize(self.stages)
+        # Packed weights cannot run on shapes without values.
+        original = self.prepared.original if self.prepared is not None else self
+        return summarize(cast("ChainBase", original).stages)
 
     def _inspect(self, value: object) -> "Inspection":
         from pipeline.summary.inspection import inspect_stages  # noqa: PLC0415

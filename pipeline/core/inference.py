@@ -77,3 +77,77 @@ class FusesForInference(Protocol):
             options: see `PreparesForInference`.
         """
         ...
+
+
+@final
+@attrs.frozen
+class Difference:
+    """Absolute differences between the numbers of two pipes.
+
+    Attributes:
+        largest: the largest one.
+        mean: their mean.
+    """
+
+    largest: float
+    mean: float
+
+    def __str__(self) -> str:
+        return f"{self.largest:.1e} at most and {self.mean:.1e} on average"
+
+
+@final
+@attrs.frozen
+class InferenceReport:
+    """The comparison of a pipe for inference with the pipe that it was made of.
+
+    Attributes:
+        rows: the number of compared rows.
+        predictions: the number of predicted classes: one per row, or one per step, of each head.
+        changed: how many of them differ.
+        probabilities: the differences of the probabilities of all classes; None without classes.
+        numbers: the differences of predicted numbers; None without such.
+
+    Example:
+        >>> print(InferenceReport(40, 40, 1, Difference(0.02, 0.003), None))
+        on 40 rows: 1 of 40 predictions changed (2.50%); probabilities differ by 2.0e-02 at most and 3.0e-03 on average
+    """
+
+    rows: int
+    predictions: int
+    changed: int
+    probabilities: Difference | None
+    numbers: Difference | None
+
+    def __str__(self) -> str:
+        """Return a sentence, without its full stop."""
+        parts: list[str] = []
+        if self.predictions:
+            share = self.changed / self.predictions
+            parts.append(f"{self.changed:,} of {self.predictions:,} predictions changed ({share:.2%})")
+        for name, found in (("probabilities", self.probabilities), ("predicted numbers", self.numbers)):
+            if found is not None:
+                parts.append(f"{name} differ by {found}")
+        return f"on {self.rows:,} rows: {'; '.join(parts)}"
+
+
+@final
+@attrs.frozen(eq=False)
+class Prepared:
+    """What a pipe for inference knows of itself.
+
+    Attributes:
+        options: how it computes.
+        original: a copy of the pipe that it was made of, with which it shares the weights.
+        report: its comparison with the original on examples; None without examples.
+    """
+
+    options: InferenceOptions
+    original: "StageBase"
+    report: InferenceReport | None = None
+
+    def __str__(self) -> str:
+        """Return sentences for people: how the pipe computes, and its error."""
+        rule = ", the same bits in every batch" if self.options.deterministic else ""
+        error = "" if self.report is None else f" Compared with the original {self.report}."
+        return f"For inference in {self.options.precision}{rule}, with fixed weights.{error}"

@@ -17,7 +17,11 @@ def join(*stages: StageBase) -> StageBase:
 
     Raises:
         CompositionError: if a size, causality or labels do not fit, or two stages with weights have one name.
+        InferenceError: if one of them is for inference.
     """
+    for stage in stages:
+        if isinstance(stage, ChainBase):
+            stage.reject_if_prepared("`>>`")
     flat = JoinedStages(
         each for stage in stages for each in (stage.stages.values() if isinstance(stage, ChainBase) else [stage])
     )

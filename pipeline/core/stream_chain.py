@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast, final, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, cast, final, overload
 
 from torch import Tensor
 from typing_extensions import Unpack, override
 
 from pipeline.core.chain_base import ChainBase
+from pipeline.core.inference import InferenceOptions, Precision
 from pipeline.core.row_counts import number_rows
 from pipeline.core.running import (
     NumberedStage,
@@ -111,6 +112,42 @@ class StreamChain(ChainBase, Stream[I_contra, O_co], border=False):
 
         return (predict_with_scores if scores else predict)(self, self._predict, inputs)
 
+    def for_inference(
+        self,
+        *,
+        precision: Precision = "float32",
+        deterministic: bool = False,
+        examples: Iterable[I_contra] | None = None,
+    ) -> Self:
+        """Return a copy of this pipe for inference, with fixed weights that are packed for the kernels.
+
+        It predicts, evaluates, generates and steps as this pipe does, but faster; and it can be saved. It has the
+        weights of this moment. To train or load others, use this pipe, and call the method again.
+
+        Args:
+            precision: the precision of products of inputs and weights. Parts without kernels of this precision compute
+                in float32.
+            deterministic: whether a row's prediction has the same bits alone and in any batch, in any order and with
+                any number of threads.
+            examples: inputs on which to compare the copy with this pipe. The result is `inference_report` of the copy,
+                which is printed and saved with it.
+
+        Raises:
+            CompositionError: if a stage waits for its input size.
+            OptionError: if an option does not suit the weights, or there are no examples.
+
+        Example:
+            >>> from pipeline import Bucket, FromIds, Pad, classifier
+            >>> pipe = FromIds() >> Bucket(rows=2) >> Pad() >> classifier(9, 2, hidden_size=3)
+            >>> fast = pipe.for_inference(examples=[[1, 2], [3]])
+            >>> fast.inference_report.changed, list(fast.predict([[1, 2]])) == list(pipe.predict([[1, 2]]))
+            (0, True)
+        """
+        from pipeline.inference.predict import score_inputs  # noqa: PLC0415 - as in `_summarize`
+        from pipeline.inference.prepare import prepare  # noqa: PLC0415
+
+        return prepare(self, InferenceOptions(precision, deterministic), examples, score_inputs)
+
     def step(
         self: "StreamChain[A, StepScores[N]]",
         token: "int | Sequence[float] | Tensor | Kind",
@@ -170,6 +207,7 @@ class StreamChain(ChainBase, Stream[I_contra, O_co], border=False):
             CompositionError: if the pipe has no model after its batches, or does not end with a head.
             TargetError: if examples have no targets, or not those of the head.
             TrainingError: if the loss or a gradient is NaN or infinite, with the batch and its rows.
+            InferenceError: if this pipe is for inference.
 
         Example:
             >>> from pipeline import Bucket, Example, FromIds, Pad, classifier
@@ -181,6 +219,7 @@ class StreamChain(ChainBase, Stream[I_contra, O_co], border=False):
         """
         from pipeline.training.fit import fit  # noqa: PLC0415 - as in `_summarize`
 
+        self.reject_if_prepared("fit")
         return fit(self, train, valid=valid, epochs=epochs, options=options)
 
     def evaluate(

@@ -1,7 +1,7 @@
 """Predictions in the order of the inputs, with their scores and their places in the inputs on request."""
 
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pipeline.core.stream_chain import StreamChain
 from pipeline.data.scores import Predictions
@@ -30,3 +30,8 @@ def predict_with_scores(
             yield row_id, prediction
 
     return run_in_order(pipe, run, inputs, unpack, locator)
+
+
+def score_inputs(pipe: StreamChain[Any, Any], inputs: Iterable[object]) -> Iterator[object]:
+    """Yield the prediction of each input with its scores, whatever the pipe predicts."""
+    return pipe.predict(inputs, scores=True)

@@ -6,6 +6,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from torch import nn
 
+from pipeline.core.inference import FusesForInference, InferenceOptions
 from pipeline.core.stage import Spec, StageBase
 from pipeline.errors import CompositionError, OptionError, SaveError, ShapeError
 from pipeline.parts.attention import Attention
@@ -109,6 +110,11 @@ class PartStage(nn.Module, StageBase, Generic[P_co]):
         if "input_size" in takes and part.input_size is not None:
             options["input_size"] = part.input_size
         return self.part_name, options
+
+    def fuse_for_inference(self, before: StageBase, options: InferenceOptions, /) -> StageBase | None:
+        """Return one stage that computes what `before` and this stage compute, if the part offers it."""
+        part: object = self.part
+        return part.fuse_for_inference(before, options) if isinstance(part, FusesForInference) else None
 
     def describe_part(self) -> str:
         """Return the part's kind and name, and the plugin that offers it, for errors that the part raises."""
