@@ -78,7 +78,7 @@ class BatchInputs:
         dtype: the dtype of vectors.
 
     Raises:
-        ExportError: if a size is not known, or the kind is not supported.
+        ExportError: if a size is not known or of no input, or the kind is not supported.
     """
 
     def __init__(
@@ -94,6 +94,10 @@ class BatchInputs:
         self.kind: type[Kind] = kind
         self._root = self._describe(kind, (), None)
         self.inputs: Sequence[Input] = list(dict.fromkeys(_list_inputs(self._root)))
+        names = [each.name for each in self.inputs if each.role != "lengths"]
+        if unknown := sorted(self._sizes.keys() - names):
+            msg = f"sizes must be of the inputs {', '.join(names)}, got {unknown[0]!r}; leave it out."
+            raise ExportError(msg, input=unknown[0])
 
     def _describe(self, kind: type[Kind], path: tuple[str, ...], lengths: Input | None) -> _Node:
         """Describe a sequence; `lengths` are given if it shares those of its row."""

@@ -17,7 +17,7 @@ from pipeline.checks.options import check_int
 from pipeline.errors import OptionError, PipelineError
 from pipeline.forecast.histogram import Histogram
 from pipeline.forecast.memory import Memory, Model, measure_memory
-from pipeline.forecast.picture import draw_picture
+from pipeline.forecast.picture import draw_forecast
 from pipeline.forecast.policies import name_policies, suggest_policies
 from pipeline.forecast.policy_forecast import PolicyForecast, PolicyForecastRecord, Shape
 from pipeline.forecast.sampling import sample_batches
@@ -120,7 +120,7 @@ class Forecast(ShownAsTable):
             MissingExtraError: if matplotlib is not installed.
             OptionError: for another suffix.
         """
-        return draw_picture(self.histogram, self.policies, Path(path))
+        return draw_forecast(self.histogram, self.policies, Path(path))
 
     @override
     def __repr__(self) -> str:

@@ -1,6 +1,5 @@
 """Draw a forecast: the histogram of lengths, and each policy's batches below it."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -8,15 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import OptionError
-from pipeline.extras import import_extra
 from pipeline.forecast.histogram import Histogram
+from pipeline.pictures import draw_picture
 from pipeline.text import escape_control_characters
 
 if TYPE_CHECKING:
     from pipeline.forecast.policy_forecast import PolicyForecast
-
-_SUFFIXES: Final = (".svg", ".png", ".pdf")
 
 # Colors that readers with red-green blindness can tell apart; from Okabe and Ito 2008, "Color Universal Design",
 # https://jfly.uni-koeln.de/color/
@@ -30,43 +26,26 @@ _BINS: Final = 60
 _TICKS: Final = (0.0, 0.05, 0.2, 0.5, 1.0)
 
 
-def draw_picture(histogram: Histogram, policies: "Mapping[str, PolicyForecast]", path: Path) -> Path:
+def draw_forecast(histogram: Histogram, policies: "Mapping[str, PolicyForecast]", path: Path) -> Path:
     """Draw the histogram, and below it one strip per policy with one dot per batch.
 
     Raises:
         MissingExtraError: if matplotlib is not installed.
         OptionError: for a suffix of another format.
     """
-    if path.suffix.lower() not in _SUFFIXES:
-        msg = f"path must end in {', '.join(_SUFFIXES)}, got {path.name!r}; its suffix determines the format."
-        raise OptionError(msg, path=path)
-    figures = import_extra("matplotlib.figure", extra="plots", why="a picture")
-    style = import_extra("matplotlib", extra="plots", why="a picture").rc_context
     possible = {name: forecast for name, forecast in policies.items() if forecast.problem is None}
-    # All colors are set here: under a dark style of matplotlib, black text on our white figure would be invisible.
-    with style({"svg.hashsalt": "pipeline", "axes.spines.top": False, "axes.spines.right": False, "font.size": 9}):
-        figure = figures.Figure(figsize=(8, 2.2 + 1.25 * len(possible)), layout="constrained", facecolor="white")
+    with draw_picture(path, width=8, height=2.2 + 1.25 * len(possible)) as figure:
         heights = [1.5, *[1.0] * len(possible)]
-        top, *strips = figure.subplots(1 + len(possible), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
+        grid = figure.subplots(1 + len(possible), 1, sharex=True, height_ratios=heights, squeeze=False)
+        for axes in grid.flat:
+            axes.spines[["top", "right"]].set_visible(False)
+        top, *strips = grid[:, 0]
         _draw_histogram(top, histogram)
         most = max((float(forecast.shown_batches[:, 1].max(initial=0)) for forecast in possible.values()), default=0.0)
         for axes, (name, forecast) in zip(strips, possible.items(), strict=True):
             _draw_batches(axes, escape_control_characters(name), forecast, max(most, _TICKS[1]))
         strips[-1].set_xlabel("above: steps of a row; below: steps to which a batch is padded, one dot per batch")
-        _save(figure, path)
     return path
-
-
-def _save(figure: Any, path: Path) -> None:  # noqa: ANN401 - matplotlib's type
-    kind = path.suffix.lower().removeprefix(".")
-    # Without the date, the same forecast gives the same file.
-    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}[kind]
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        figure.savefig(draft, format=kind, dpi=150, metadata=metadata)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _draw_histogram(axes: Any, histogram: Histogram) -> None:  # noqa: ANN401 - as above

@@ -230,7 +230,7 @@ ERRORS: list[tuple[str, str | None, list[str], str]] = [
         "a.txt",
         "30\n",
         ["--picture", "a.jpg"],
-        "path must end in .svg, .png, .pdf, got 'a.jpg'; its suffix determines the format.",
+        "file must end in .svg, .png, .pdf, got 'a.jpg'; its suffix determines the format.",
     ),
     ("a.jsonl", '{"text": "a"}\n{"no": 1}\n', [], "a.jsonl, line 2: "),
     ("a.jsonl", "", ["--text", "a", "--words", "b"], "--text and --words exclude each other, got both"),

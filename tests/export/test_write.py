@@ -114,6 +114,8 @@ def test_a_size_that_no_stage_states_is_asked_for(tmp_path: Path) -> None:
     model = as_any(Identity() >> _Sum())
     with pytest.raises(ExportError, match=r"the number of features of input 'vectors' .* sizes=\{'vectors': ...\}"):
         model.export(tmp_path / "model.pt2", kind=Vectors)
+    with pytest.raises(ExportError, match="sizes must be of the inputs vectors, got 'x'; leave it out"):
+        model.export(tmp_path / "model.pt2", kind=Vectors, sizes={"vectors": 3, "x": 3})
     exported: Exported = model.export(tmp_path / "model.pt2", kind=Vectors, sizes={"vectors": 3}, batches=2)
     assert exported.inputs[0].size == 3
 

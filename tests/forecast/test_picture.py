@@ -56,7 +56,7 @@ def test_a_failed_picture_leaves_no_file(tmp_path: Path) -> None:
 
 def test_another_suffix_is_rejected(tmp_path: Path) -> None:
     """The message lists the possible ones."""
-    with pytest.raises(OptionError, match=r"path must end in .svg, .png, .pdf, got 'plan.jpg'"):
+    with pytest.raises(OptionError, match=r"file must end in .svg, .png, .pdf, got 'plan.jpg'"):
         make_forecast().picture(tmp_path / "plan.jpg")
 
 
