@@ -1,6 +1,7 @@
 """Collate the targets of rows: classes per row or per step, numbers, several classes, and several targets by name."""
 
 from collections.abc import Mapping, Sequence
+from types import NoneType
 from typing import Literal, TypeAlias, cast
 
 import attrs
@@ -54,9 +55,12 @@ def collate_targets(rows: RowTargets, kind: Targets | None, missing: MissingTarg
         LabelError: if a target is not a label.
     """
     labels = kind if isinstance(kind, Labels) else None
-    targets = rows.targets
-    # Fast path: plain ids and names are not missing, apart from the empty name.
-    if not set(map(type, targets)) <= {int, str} or "" in targets:
+    targets, types = rows.targets, set(map(type, rows.targets))
+    # Fast paths: no row has a target, or each has a plain id or name, none of them missing.
+    if types == {NoneType} and missing == "raise" and set(rows.row_ids) != {FILLER}:
+        return None
+    are_plain = types <= {int, str} and "" not in targets
+    if not are_plain:
         is_given = [not _is_missing(target, labels) for target in targets]
         # Not a batch of fillers alone: a rank that ran out of rows has one beside the targets of other ranks.
         if not any(is_given) and missing == "raise" and set(rows.row_ids) != {FILLER}:
@@ -69,12 +73,14 @@ def collate_targets(rows: RowTargets, kind: Targets | None, missing: MissingTarg
         empty = to_tensor(rows.lengths) == 0
         return values.masked_fill(empty.reshape(-1, *[1] * (values.ndim - 1)), MISSING) if bool(empty.any()) else values
     # One row with targets per step makes it a batch of such rows; the others are checked below.
-    if any(map(is_step_target, targets)):
+    if not are_plain and any(map(is_step_target, targets)):
         steps = [_get_step_targets(rows, row, labels)[: rows.lengths[row]] for row in range(len(targets))]
         return pad_tensors(to_tensors(steps), rows.lengths, rows.width, IGNORED)
     # A missing target is allowed here, or was rejected above.
     ids = to_tensor(
-        [
+        _get_plain_ids(rows, labels)
+        if are_plain
+        else [
             IGNORED if _is_missing(target, labels) else _get_id(target, row_id, labels)
             for target, row_id in zip(targets, rows.row_ids, strict=True)
         ]
@@ -147,6 +153,15 @@ def _get_step_targets(rows: RowTargets, row: int, labels: Labels | None) -> list
         "give each step a target, None for those that have none."
     )
     raise TargetError(msg, row=row_id)
+
+
+def _get_plain_ids(rows: RowTargets, labels: Labels | None) -> list[int]:
+    """Return the id of each target, all of them integers or names. Each distinct one is converted once."""
+    known: dict[object, int] = {}
+    for target, row_id in zip(rows.targets, rows.row_ids, strict=True):
+        if target not in known:
+            known[target] = _get_id(target, row_id, labels)
+    return [known[target] for target in rows.targets]
 
 
 def _get_id(target: object, row: int, labels: Labels | None) -> int:

@@ -87,17 +87,19 @@ def pad_tensors(
         [[5, 6, 0], [7, 0, 0], [0, 0, 0]]
     """
     # Empty rows have no numbers to copy, and need not have the feature size of the others.
-    rows = [row for row, _ in enumerate(sequences) if counts[row]] or [0]
-    first = sequences[rows[0]]
+    filled = sequences if all(counts) else [each for each, count in zip(sequences, counts, strict=False) if count]
+    filled = filled or sequences[:1]
+    first = filled[0]
     values = first.new_full((len(counts), width, *first.shape[1:]), value)
-    if values.ndim > 2 and sum(counts) * first.shape[1:].numel() > _LARGE_ROW * len(rows):
+    if values.ndim > 2 and sum(counts) * first.shape[1:].numel() > _LARGE_ROW * len(filled):
         # `values[row]`, not a loop over `values`: that gives views which autograd forbids to change in place.
-        for row in rows:
-            values[row, : counts[row]] = sequences[row]
+        for row, each in enumerate(sequences):
+            if counts[row]:
+                values[row, : counts[row]] = each
         return values
     if positions is None:
         positions = find_positions(counts, width)
-    values.flatten(0, 1).index_copy_(0, positions.to(values.device), torch.cat([sequences[row] for row in rows]))
+    values.flatten(0, 1).index_copy_(0, positions.to(values.device), torch.cat(filled))
     return values
 
 
@@ -110,5 +112,5 @@ def find_positions(counts: Sequence[int], width: int) -> Int64[Tensor, " steps"]
     """
     lengths = np.array(counts, np.int64)
     # The steps of a row follow each other. Between two rows, the padding of the first is skipped.
-    skipped = np.arange(len(lengths), dtype=np.int64) * width - (np.cumsum(lengths, dtype=np.int64) - lengths)
-    return from_numpy(np.repeat(skipped, lengths) + np.arange(sum(counts), dtype=np.int64))
+    skipped = np.arange(len(lengths)) * width - lengths.cumsum() + lengths
+    return from_numpy(skipped.repeat(lengths) + np.arange(lengths.sum()))

@@ -17,7 +17,7 @@ from pipeline.core.stage import Spec, Stage
 from pipeline.data.batches import Padded
 from pipeline.data.collate import collate
 from pipeline.data.collate_targets import MissingTarget, RowTargets, collate_named_targets, collate_targets
-from pipeline.data.kinds import Composite, Ids, K, Kind, count_steps, format_kind, get_kind_class
+from pipeline.data.kinds import Composite, Ids, K, Kind, count_steps, format_kind, get_kind_class, list_lengths
 from pipeline.data.metadata import BatchMetadata
 from pipeline.data.rows import Row, make_filler
 from pipeline.data.tensors import to_tensor
@@ -30,6 +30,8 @@ TooLong = Literal["raise", "truncate"]
 # attrgetter: `Pad` is called once per batch, and these run once per row.
 _get_sequence: Final[Callable[[Row[Kind]], Kind]] = attrgetter("sequence")
 _get_target: Final[Callable[[Row[Kind]], object]] = attrgetter("target")
+_get_row_id: Final[Callable[[Row[Kind]], int]] = attrgetter("row_id")
+_get_answer_mask: Final[Callable[[Row[Kind]], Sequence[bool] | None]] = attrgetter("answer_mask")
 _get_start: Final[Callable[[Row[Kind]], int]] = attrgetter("start_step")
 
 
@@ -147,16 +149,17 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
             msg = "rows is empty, but a batch needs at least one row; skip empty batches."
             raise EmptyBatchError(msg)
         sequences: list[Kind] = list(map(_get_sequence, value))
-        if self.max_length is not None:
+        counts = lengths = list_lengths(sequences)
+        if self.max_length is not None and max(lengths) > self.max_length:
             sequences = [self._truncate(row, self.max_length) for row in value]
-        lengths = list(map(len, sequences))
+            lengths = list_lengths(sequences)
         count, width = self._get_shape(sequences, max(lengths))
         # A policy with fixed shapes may ask for more rows than there are.
         missing = count - len(value)
         rows = [*value, *(make_filler(value[0]) for _ in range(missing))] if missing else value
-        lengths += [0] * missing
-        row_ids = [row.row_id for row in rows]
-        targets = RowTargets(list(map(_get_target, rows)), row_ids, list(map(len, rows)), lengths, width)
+        lengths, counts = lengths + [0] * missing, counts + [0] * missing
+        row_ids = list(map(_get_row_id, rows))
+        targets = RowTargets(list(map(_get_target, rows)), row_ids, counts, lengths, width)
         kind = self.targets
         kinds = kind if isinstance(kind, Mapping) else {"": kind}
         metadata = BatchMetadata(
@@ -164,7 +167,7 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
             targets=None if isinstance(kind, Mapping) else collate_targets(targets, kind, self.missing),
             named_targets=collate_named_targets(targets, kind, self.missing) if isinstance(kind, Mapping) else None,
             answer_mask=_pad_answer_mask(rows, width),
-            start_steps=to_tensor([row.start_step for row in rows]) if any(map(_get_start, rows)) else None,
+            start_steps=to_tensor(starts) if any(starts := list(map(_get_start, rows))) else None,
             label_sets=frozenset(name for name, each in kinds.items() if isinstance(each, MultiLabels)),
         )
         batch = collate(
@@ -177,8 +180,10 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
         rows = len(sequences)
         if self.policy is None:
             return rows, -(-width // self.multiple_of) * self.multiple_of
-        # Of pairs, each side has a longest one.
-        widths = list(map(max, zip(*map(count_steps, sequences), strict=True)))
+        widths = [width]
+        if isinstance(first := sequences[0], Composite) and first.has_sides():
+            # Of pairs, each side has a longest one.
+            widths = list(map(max, zip(*map(count_steps, sequences), strict=True)))
         longest = sum(widths)
         if rows > self.policy.room(longest):
             msg = (
@@ -237,7 +242,7 @@ def _check_targets(targets: Targets | NamedTargets | None) -> None:
 
 
 def _pad_answer_mask(rows: Sequence[Row[Kind]], width: int) -> Bool[Tensor, "batch time"] | None:
-    if {type(row.answer_mask) for row in rows} == {NoneType}:
+    if set(map(type, map(_get_answer_mask, rows))) == {NoneType}:
         return None
     mask = torch.ones(len(rows), width, dtype=torch.bool)
     for cells, row in zip(mask, rows, strict=True):
