@@ -124,6 +124,10 @@ def sync(file: IO[Any]) -> None:
 def compute_model_digest(pipe: StreamChain[Any, Any]) -> str:
     """Return a digest of the weights, the tokenizer, and the plain options of all stages."""
     digest = blake2b(digest_size=16)
+    if pipe.prepared is not None:
+        # Packed weights may not be a part of the state.
+        digest.update(repr(pipe.prepared.options).encode())
+        pipe = cast("StreamChain[Any, Any]", pipe.prepared.original)
     for name, stage in pipe.stages.items():
         digest.update(f"{name}: {_describe(stage)};".encode("utf-8", "surrogatepass"))
     for name, value in cast("Mapping[str, object]", pipe.state_dict()).items():

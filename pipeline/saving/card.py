@@ -19,6 +19,7 @@ def format_card(
     plugins: Sequence[SavedPlugin],
     results: Mapping[str, str],
     has_tokenizer: bool,
+    inference: str | None,
     text: str | None,
 ) -> str:
     """Return the text of a model card.
@@ -32,6 +33,7 @@ def format_card(
         plugins: the plugins that the pipe needs.
         results: sizes and metrics of training, by name.
         has_tokenizer: whether any stage, or a stage within one, has a tokenizer.
+        inference: sentences on how a pipe for inference computes, and its error; None for any other pipe.
         text: what the user has to say about the model.
     """
     parts = [
@@ -40,6 +42,8 @@ def format_card(
         _format_use(takes, gives, plugins, has_tokenizer=has_tokenizer),
         "## Stages\n\n" + _format_table(["stage", "class", "weights"], [_describe(*item) for item in stages.items()]),
     ]
+    if inference is not None:
+        parts.append(f"## Inference\n\n{inference}")
     if results:
         parts.append("## Training\n\n" + _format_table(["", ""], [list(item) for item in results.items()]))
     needed = [[plugin.distribution, plugin.version, ", ".join(plugin.parts)] for plugin in plugins]

@@ -24,6 +24,7 @@ from pipeline.labels import Labels
 from pipeline.parts.tokenizer import Tokenizer
 from pipeline.registry import registry
 from pipeline.saving.encoding import TARGETS, get_part_catalogues
+from pipeline.saving.inference import INFERENCE
 from pipeline.saving.json_files import Json
 from pipeline.saving.records import Records, decode_kind
 from pipeline.stages.embed_fields import Through, Unused
@@ -53,7 +54,7 @@ def decode_pipe(
         LoadError: if the configuration is not valid.
         PipelineError: if a part cannot be made with its options.
     """
-    if not isinstance(config, dict) or config.keys() != _KEYS:
+    if not isinstance(config, dict) or config.keys() - {INFERENCE} != _KEYS:
         _reject(f"it must have {', '.join(sorted(_KEYS))}")
     reader = _Reader(config, tokenizers, records, largest)
     # The random state is kept, since parts draw their first weights, on this device too.

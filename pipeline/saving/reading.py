@@ -16,6 +16,7 @@ from pipeline.registry.choice import normalize_name
 from pipeline.saving.decoding import decode_pipe
 from pipeline.saving.files import FileContent, read_regular_file
 from pipeline.saving.folders import open_folder, was_replaced
+from pipeline.saving.inference import INFERENCE, prepare_again
 from pipeline.saving.json_files import Json, parse_json
 from pipeline.saving.manifest import MANIFEST, MAX_MANIFEST, Manifest, SavedPlugin, parse_manifest
 from pipeline.saving.records import Records
@@ -51,7 +52,7 @@ def load_pipe(
     check_plugins(manifest.plugins)
     given = [*classes, *(each for each in (takes, gives) if isinstance(each, type))]
     try:
-        pipe = _make_pipe(files, Records(given))
+        pipe, inference = _make_pipe(files, Records(given))
     except (LoadError, MissingExtraError):
         raise
     except Exception as error:
@@ -59,7 +60,8 @@ def load_pipe(
         reason = to_one_line(error, 300) if isinstance(error, PipelineError) else format_error(error, 300)
         msg = f"{os.fspath(folder)!r} cannot be loaded: {escape_control_characters(reason)} Save the pipe again."
         raise LoadError(msg, folder=os.fspath(folder)) from error
-    return pipe if device is None else pipe.to(device)
+    pipe = pipe if device is None else pipe.to(device)
+    return pipe if inference is None else prepare_again(pipe, inference)
 
 
 def read_folder(folder: str | os.PathLike[str]) -> tuple[Manifest, dict[str, FileContent]]:
@@ -147,7 +149,8 @@ def _read(folder: str | os.PathLike[str], handle: int | None, name: str, limit: 
     return read_regular_file(path, limit=limit, folder=handle)
 
 
-def _make_pipe(files: dict[str, FileContent], records: Records) -> StreamChain[Any, Any]:
+def _make_pipe(files: dict[str, FileContent], records: Records) -> tuple[StreamChain[Any, Any], Json]:
+    """Return the pipe, and how it is to be prepared for inference; None if it is not."""
     config = parse_json(files[CONFIG].data, CONFIG)
     if not isinstance(config, dict):
         raise LoadError("the configuration is not a JSON object; save the pipe again.")
@@ -161,7 +164,7 @@ def _make_pipe(files: dict[str, FileContent], records: Records) -> StreamChain[A
         raise LoadError("the configuration is not that of a pipe with a stream, such as Bucket; save the pipe again.")
     found = cast("StreamChain[Any, Any]", pipe)
     put_weights(found, tensors, _get_frozen(config))
-    return found.eval()
+    return found.eval(), config.get(INFERENCE)
 
 
 def _get_frozen(config: dict[str, Json]) -> frozenset[str]:

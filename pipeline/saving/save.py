@@ -22,6 +22,7 @@ from pipeline.saving.decoding import decode_pipe
 from pipeline.saving.encoding import Encoded, encode_pipe
 from pipeline.saving.files import explain_os_errors
 from pipeline.saving.folders import check_target, write_folder
+from pipeline.saving.inference import INFERENCE, describe_inference, get_original
 from pipeline.saving.json_files import Json, write_json
 from pipeline.saving.manifest import MANIFEST, Manifest, SavedFile, SavedPlugin, format_manifest, parse_manifest
 from pipeline.saving.records import Records
@@ -51,7 +52,10 @@ def save_pipe(
     if card is not None and not isinstance(cast("object", card), str):
         msg = f"card must be text in Markdown, or None, got {card!r:.200}."
         raise OptionError(msg, card=card)
+    prepared, pipe = pipe.prepared, get_original(pipe)
     encoded = encode_pipe(pipe)
+    if prepared is not None:
+        encoded.config[INFERENCE] = describe_inference(prepared)
     files = _describe_tokenizers(encoded)
     tensors = _check_pipe(pipe, encoded)
     takes, gives = describe_pipe(pipe.stages)
@@ -74,6 +78,7 @@ def save_pipe(
             plugins=plugins,
             results=_list_results(pipe),
             has_tokenizer=bool(encoded.tokenizers),
+            inference=None if prepared is None else str(prepared),
             text=card,
         )
         with explain_os_errors(folder, "write"):
