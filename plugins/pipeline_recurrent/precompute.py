@@ -27,6 +27,7 @@ from pipeline.extend import (
     join,
 )
 from pipeline_recurrent.engines.choose import EngineName
+from pipeline_recurrent.frozen import explain_unfit
 from pipeline_recurrent.recurrent import Recurrent
 
 P = TypeVar("P", bound=StageBase)
@@ -163,6 +164,22 @@ def _reject_hooks(encoder: Recurrent[S_co]) -> None:
             "prune.remove or remove_parametrizations."
         )
         raise OptionError(msg)
+
+
+MAX_TABLE_BYTES: Final = 64_000_000
+"""The size of a table that a pipe for inference computes by itself. Larger ones are read from main memory, at random
+places, which takes about as long as the products in low precision."""
+
+
+def fuse_embed(before: StageBase, encoder: Recurrent[S_co]) -> "PrecomputeInputs[S_co] | None":
+    """Return a stage in place of `Embed` and `Encode` in a pipe for inference; None if a table is not worth it."""
+    if not isinstance(before, Embed) or explain_unfit(encoder) is not None:
+        return None
+    weight, w_in = before.weight, encoder.weights()[0][0][0]
+    size = len(weight) * len(w_in) * encoder.directions * w_in.element_size()
+    if weight.dtype is not w_in.dtype or weight.shape[1] != w_in.shape[1] or size > MAX_TABLE_BYTES:
+        return None
+    return PrecomputeInputs(before, encoder)
 
 
 def _list_stages(pipe: StageBase) -> list[StageBase]:

@@ -15,12 +15,14 @@ from pipeline.extend import (
     Carry,
     Encoder,
     Hidden,
+    InferenceOptions,
     Kind,
     OptionError,
     Packed,
     PackingOrder,
     S_co,
     ShapeError,
+    StageBase,
     States,
     Vectors,
     first_by_row,
@@ -28,6 +30,7 @@ from pipeline.extend import (
 )
 from pipeline_recurrent.engines.choose import EngineName, check_engine_name
 from pipeline_recurrent.engines.engine import STATES, Cell, Steps, Weights, make_zeros
+from pipeline_recurrent.frozen import Inference
 from pipeline_recurrent.merge import Merge, merge_directions
 from pipeline_recurrent.operator import LAYER, run_layer
 from pipeline_recurrent.stack import StackCall, call_stack, install_forward, read_weights
@@ -66,6 +69,7 @@ class Recurrent(Encoder[S_co]):
     Attributes:
         engine: the engine's name; "auto" chooses the fastest for each batch. It may be set at any time.
         engines: the number of batches that each engine has computed.
+        inference: in a pipe for inference, how it computes; `inference.reason` tells why not with its kernels.
 
     Raises:
         OptionError: if an option is out of its range.
@@ -124,6 +128,7 @@ class Recurrent(Encoder[S_co]):
         self.residual: bool = residual
         self.engine: EngineName = engine
         self.engines: Counter[str] = Counter()
+        self.inference: Inference | None = None
         self.output_size: int = hidden_size * (2 if bidirectional and merge == "concat" else 1)
         self.causal: bool = not bidirectional
         self.stateful = True
@@ -219,6 +224,21 @@ class Recurrent(Encoder[S_co]):
             raise OptionError(msg)
         return self.read(batch.packed())
 
+    def prepare_for_inference(self, options: InferenceOptions, /) -> None:
+        """Arrange the weights for the inference kernels, where they can be used; else the ordinary engines compute.
+
+        Raises:
+            OptionError: if results must be deterministic, but the kernels cannot be used.
+        """
+        self.inference = Inference(self, options)
+
+    def fuse_for_inference(self, before: StageBase, options: InferenceOptions, /) -> StageBase | None:
+        """Return a stage that looks up the input products of `Embed`'s ids, if they take little memory."""
+        from pipeline_recurrent.precompute import fuse_embed  # noqa: PLC0415 - it imports this module
+
+        del options
+        return fuse_embed(before, self)
+
     def explain_not_exportable(self) -> str | None:
         """Return why a graph cannot contain this encoder, as a clause after "its"; None if it can."""
         rnn = cast("nn.Module", self.rnn)
@@ -261,9 +281,17 @@ class Recurrent(Encoder[S_co]):
             OptionError: if the engine was set by name and cannot compute the batch; the message says why.
         """
         self._check_carry(packed)
+        found = None if self.inference is None else self.inference.compute(self, packed, tables)
+        if self.inference is not None and found is not None:
+            engine: str | None = self.inference.engine if packed.order.steps else None
+            self.engines[self.inference.engine] += packed.order.steps > 0
+            return self._finish(packed, *found, engine)
         # The graph breaks here: a compiler would unroll an engine's loops, and cannot see into its kernels.
         compute = exclude_from_compile(self._compute) if torch.compiler.is_compiling() else self._compute
-        steps, carry, engine = compute(packed.values, packed.order, packed.initial_carry, tables)
+        return self._finish(packed, *compute(packed.values, packed.order, packed.initial_carry, tables))
+
+    def _finish(self, packed: Packed[Kind], steps: Tensor, carry: Carry, engine: str | None) -> States[S_co]:
+        """Return the states of a batch, from the output of the last layer and the carry."""
         final = carry[0][-self.directions :]
         if self.residual:
             final = self._replace_final(steps, packed.order, final)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-SOURCES = (Path(__file__).with_name("kernels.c"),)
+SOURCES = (Path(__file__).with_name("kernels.c"), Path(__file__).with_name("inference.c"))
 """The sources; the first one also has the parts that depend on no instruction set."""
 LIBRARY = SOURCES[0].with_name({"win32": "kernels.dll", "darwin": "kernels.dylib"}.get(sys.platform, "kernels.so"))
 

@@ -48,7 +48,7 @@ typedef struct { /* one direction of one layer */
 } Direction;
 
 typedef struct {
-    i64 features;               /* of an input vector */
+    i64 features;               /* of an input vector; or the number of ids */
     const float *weight, *shift; /* of the normalization of the output; null if there is none */
     double epsilon;
     const Direction *directions;
@@ -476,13 +476,16 @@ static void run_tasks(void *given) {
 
 #define NAME_(a, b) a##b
 #define NAME(a, b) NAME_(a, b)
-/* Compute a batch; return 1 if there was no memory. Chunks change which thread does the work, no bit. */
+/* Compute a batch. Return 0; or 1 if there was no memory, 2 if an id is out of range. Chunks change which thread does the
+ * work, no bit. */
 int NAME(pipeline_infer_, SET)(const Stack *stack, const Batch *batch, i64 chunks, i64 threads, Team *team) {
     const i64 width = stack->directions * stack->hidden, between = stack->count > 1 ? batch->steps * width : 0;
     /* The outputs of all layers but the last: one is read while the next one is written. */
     float *buffers = between ? malloc(sizeof(float) * (size_t)(2 * between)) : 0;
     if (between && !buffers) return 1;
     const float *x = batch->x;
+    for (i64 step = 0; batch->ids && step < batch->steps; step++)
+        if (batch->ids[step] < 0 || batch->ids[step] >= stack->layers[0].features) return 2;
     i64 failed = 0;
     for (i64 number = 0; number < stack->count && !failed; number++) {
         const Layer *layer = &stack->layers[number];
