@@ -91,9 +91,10 @@ class StackInputs:
         hidden: features of a state, per direction.
         looks_up: whether the steps are ids, and the input products are looked up.
         features: features of an input vector; 0 for ids, which are not multiplied.
-        dtype: the dtype of the computation.
+        dtype: the dtype of the steps.
         needs_grad: whether a backward pass may follow.
         is_autocast: whether autocast is on for the device.
+        low_dtype: the dtype in which products are asked for, if it is a half precision or autocast is on; or None.
         transform: a mode of torch in which every operation must be one of torch's; see `name_transform`.
     """
 
@@ -113,6 +114,7 @@ class StackInputs:
     dtype: torch.dtype = attrs.field(init=False)
     needs_grad: bool = attrs.field(init=False)
     is_autocast: bool = attrs.field(init=False)
+    low_dtype: torch.dtype | None = attrs.field(init=False)
     transform: str | None = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -124,7 +126,10 @@ class StackInputs:
         self.features = 0 if self.looks_up else self.steps.shape[-1]
         self.dtype = recurrent.dtype if self.looks_up else self.steps.dtype
         self.needs_grad = needs_grad([*chain.from_iterable(chain(*self.weights)), self.steps, *self.initial])
-        self.is_autocast = is_autocast(self.steps.device.type)
+        device = self.steps.device.type
+        self.is_autocast = is_autocast(device)
+        half = self.dtype if self.dtype.itemsize < 4 else None
+        self.low_dtype = torch.get_autocast_dtype(device) if self.is_autocast else half
         self.transform = name_transform()
 
 
@@ -153,7 +158,7 @@ class LayeredEngine(Engine):
     """An engine that computes one layer at a time; norms, residuals and dropout between layers are shared.
 
     Attributes:
-        widens: whether a layer in half precision, or under autocast, is computed in float32.
+        widens: whether a layer in half precision, or under autocast, is computed by `run_low_layer`.
     """
 
     widens: ClassVar[bool] = True
@@ -171,8 +176,8 @@ class LayeredEngine(Engine):
             initial = tuple(state[first : first + stack.directions] for state in stack.initial)
             # Residuals start at the second layer: the input of the first one may have another size.
             inputs = LayerInputs(stack.cell, stack.order, x, weights, initial)
-            is_wide = stack.dtype.itemsize >= 4 and not stack.is_autocast
-            output, states = self.run_layer(inputs) if is_wide or not self.widens else self._run_wide(inputs)
+            low = stack.low_dtype if self.widens else None
+            output, states = self.run_layer(inputs) if low is None else self.run_low_layer(inputs, low)
             x = output + x if stack.residual and number else output
             if number < stack.layers - 1:
                 if stack.norms:
@@ -183,16 +188,25 @@ class LayeredEngine(Engine):
             ended.append(states)
         return x, ended[0] if stack.layers == 1 else tuple(torch.cat(states) for states in zip(*ended, strict=True))
 
-    def _run_wide(self, inputs: LayerInputs) -> LayerOutputs:
-        """Compute a layer in float32 or better, and return the dtype of its weights."""
-        dtype = inputs.weights[0][1].dtype
-        wide = torch.promote_types(dtype, torch.float32)
+    def run_low_layer(self, inputs: LayerInputs, dtype: torch.dtype) -> LayerOutputs:
+        """Compute a layer whose products are asked for in a half precision; here in float32, which is more precise.
+
+        Args:
+            inputs: the layer, in any dtypes.
+            dtype: the half precision.
+
+        Returns:
+            Outputs in the dtype of the weights.
+        """
+        del dtype
+        own = inputs.weights[0][1].dtype
+        wide = torch.promote_types(own, torch.float32)
         tensors = [tensor if tensor is None else tensor.to(wide) for tensor in inputs.tensors]
         with switch_off_autocast(inputs.steps.device.type):
             output, ended = self.run_layer(
                 LayerInputs.from_tensors(inputs.cell, inputs.order, len(inputs.weights), tensors)
             )
-        return output.to(dtype), tuple(state.to(dtype) for state in ended)
+        return output.to(own), tuple(state.to(own) for state in ended)
 
 
 def make_zeros(cell: Cell, like: Tensor, *shape: int) -> Carry:

@@ -43,7 +43,11 @@ MIN_OPERATIONS_FOR_THREADS: Final = 4_000_000
 
 @final
 class Native(LayeredEngine):
-    """Compiled kernels, for float32 on a CPU.
+    """Compiled kernels, for float32 and bfloat16 on a CPU.
+
+    In bfloat16 (that of the weights, or under autocast) the factors of products are rounded to bfloat16 and added up in
+    float32, if the processor has instructions for it. States and cells are carried from step to step in float32. Other
+    processors compute bfloat16 in float32, as all do float16.
 
     The recurrence gives the same bits with any number of threads; torch's own products, before and after it, may not.
 
@@ -66,15 +70,43 @@ class Native(LayeredEngine):
 
     @override
     def run_layer(self, inputs: LayerInputs) -> LayerOutputs:
-        """Compute one layer.
+        """Compute one layer in float32.
 
         Raises:
             UnavailableError: if the kernels cannot be used; `available` gives the reason.
             ShapeError: if a tensor does not fit the others in shape, or is not float32 on the CPU.
         """
+        return self._compute(inputs, torch.float32, torch.float32)
+
+    @override
+    def run_low_layer(self, inputs: LayerInputs, dtype: torch.dtype) -> LayerOutputs:
+        """Compute one layer with products in bfloat16, if there are kernels for them; else in float32.
+
+        Raises:
+            UnavailableError: if the kernels cannot be used; `available` gives the reason.
+            ShapeError: if a tensor does not fit the others in shape, or is not on the CPU.
+        """
+        if not load_kernels(self.instruction_set).computes(dtype):
+            return super().run_low_layer(inputs, dtype)
+        own = inputs.weights[0][1].dtype
+        # Only factors of products are rounded, not biases and states. Their gradients are rounded likewise.
+        weights = [
+            (w_ih.to(dtype), w_hh.to(dtype), *(None if bias is None else bias.float() for bias in biases))
+            for w_ih, w_hh, *biases in inputs.weights
+        ]
+        with switch_off_autocast("cpu"):
+            initial = tuple(state.float() for state in inputs.initial_or_zeros())
+            low = inputs._replace(
+                steps=inputs.steps.to(dtype), weights=cast("Sequence[Weights]", weights), initial=initial
+            )
+            output, ended = self._compute(low, dtype, own)
+        return output, tuple(state.to(own) for state in ended)
+
+    def _compute(self, inputs: LayerInputs, dtype: torch.dtype, output_dtype: torch.dtype) -> LayerOutputs:
+        """Compute one layer with operands of a dtype."""
         inputs = inputs._replace(initial=inputs.initial_or_zeros())
-        tensors = inputs.tensors
-        layout = Layout(inputs, load_kernels(self.instruction_set), train=needs_grad(tensors))
+        tensors, kernels = inputs.tensors, load_kernels(self.instruction_set)
+        layout = Layout(inputs, kernels, train=needs_grad(tensors), dtype=dtype, output_dtype=output_dtype)
         _check(layout, inputs)
         output, *ended = _apply(layout, inputs, *tensors) if layout.train else _run(layout, inputs)[0]
         return output, tuple(ended)
@@ -106,16 +138,24 @@ class Layout:
         train: whether a backward pass may follow.
         gates: number of gates in torch's weights.
         wide: the hidden size, rounded up.
-        columns: floats per step in the buffer of gates.
+        columns: numbers per step in the buffer of gates.
+        dtype: of the operands of products: weights, input, states and gates. Biases and cells are float32.
+        low: whether that is bfloat16.
+        output_dtype: of the output: float32, or that of the operands.
     """
 
-    def __init__(self, inputs: LayerInputs, kernels: Kernels, *, train: bool) -> None:
+    def __init__(
+        self, inputs: LayerInputs, kernels: Kernels, *, train: bool, dtype: torch.dtype, output_dtype: torch.dtype
+    ) -> None:
         self.cell: Cell = inputs.cell
         self.order: PackingOrder = inputs.order
         self.directions: int = len(inputs.weights)
         self.hidden: int = inputs.weights[0][1].shape[1]
         self.kernels: Kernels = kernels
         self.train: bool = train
+        self.dtype: torch.dtype = dtype
+        self.low: bool = dtype is not torch.float32
+        self.output_dtype: torch.dtype = output_dtype
         self.gates: int = {"lstm": 4, "gru": 3}.get(inputs.cell, 1)
         # Rounded up, so that a kernel's loop over hidden units needs no code for a rest.
         self.wide: int = -(-self.hidden // kernels.lanes) * kernels.lanes
@@ -185,30 +225,32 @@ class Layout:
         # Directions run side by side, and the rows of each are shared out in chunks. A chunk has two rows at least:
         # each one reads all recurrent weights at every step, and a lone row would only wait for memory.
         chunks = max(1, min(-(-threads // self.directions), order.nonempty_count // 2))
-        self.kernels.run(jobs, backward=backward, chunks=chunks, threads=min(threads, chunks * self.directions))
+        threads = min(threads, chunks * self.directions)
+        self.kernels.run(jobs, backward=backward, chunks=chunks, threads=threads, dtype=self.dtype)
 
 
 def _check(layout: Layout, inputs: LayerInputs) -> None:
     """Reject tensors that do not fit: the kernels get addresses, and would read whatever is there."""
     x, hidden, rows, steps = inputs.steps, layout.hidden, layout.gates * layout.hidden, layout.order.steps
-    expected: list[tuple[str, Tensor, tuple[int, ...]]] = []
+    factor, term = layout.dtype, torch.float32
+    expected: list[tuple[str, Tensor, tuple[int, ...], torch.dtype]] = []
     if x.is_floating_point():
         features = x.shape[-1]
-        expected.append(("x", x, (steps, features)))
+        expected.append(("x", x, (steps, features), factor))
     else:
         features = inputs.weights[0][0].shape[-1]
         if x.shape != (steps,):
             msg = f"x must be {steps} ids, one per step, got {tuple(x.shape)}."
             raise ShapeError(msg, argument="x")
     initial_shape = (layout.directions, layout.order.nonempty_count, hidden)
-    expected += [("initial", state, initial_shape) for state in inputs.initial]
+    expected += [("initial", state, initial_shape, term) for state in inputs.initial]
     for w_ih, w_hh, *biases in inputs.weights:
-        expected += [("weight_ih", w_ih, (rows, features)), ("weight_hh", w_hh, (rows, hidden))]
-        expected += [("bias", bias, (rows,)) for bias in biases if bias is not None]
-    for name, tensor, shape in expected:
-        if tensor.shape != shape or tensor.dtype is not torch.float32 or tensor.device.type != "cpu":
+        expected += [("weight_ih", w_ih, (rows, features), factor), ("weight_hh", w_hh, (rows, hidden), factor)]
+        expected += [("bias", bias, (rows,), term) for bias in biases if bias is not None]
+    for name, tensor, shape, dtype in expected:
+        if tensor.shape != shape or tensor.dtype is not dtype or tensor.device.type != "cpu":
             got = f"{tuple(tensor.shape)} in {tensor.dtype} on {tensor.device}"
-            msg = f"{name} must be {shape} in torch.float32 on the CPU, got {got}."
+            msg = f"{name} must be {shape} in {dtype} on the CPU, got {got}."
             raise ShapeError(msg, argument=name)
     if len(inputs.initial) != STATES[layout.cell]:
         msg = f"initial must be {STATES[layout.cell]} tensor(s) for {layout.cell}, got {len(inputs.initial)}."
@@ -257,18 +299,20 @@ def _run(layout: Layout, inputs: LayerInputs) -> tuple[list[Tensor], list[Tensor
     """Return output and final states; and the buffers of the backward pass: states, initial states, gates, cells."""
     initial = [layout.pad(state).contiguous() for state in inputs.initial]
     ended = [state.clone() for state in initial]
+    # The first step's operand, too.
+    initial[0] = initial[0].to(layout.dtype)
     like, steps = inputs.weights[0][1], layout.order.steps
     states = like.new_empty(steps, layout.directions * layout.wide)
-    by_direction = layout.split_directions(states, layout.wide)
+    wants_exact = layout.output_dtype is not layout.dtype
+    output = torch.empty_like(states, dtype=layout.output_dtype) if wants_exact else states
     gates = [_input_product(layout, inputs.steps, own) for own in inputs.weights]
-    cells = (
-        [like.new_empty(steps, layout.wide) for _ in inputs.weights] if layout.cell == "lstm" and layout.train else []
-    )
+    has_cells = layout.cell == "lstm" and layout.train
+    cells = [like.new_empty(steps, layout.wide, dtype=torch.float32) for _ in inputs.weights] if has_cells else []
     # Contiguous copies must outlive the call, so all tensors stay in this list.
     tensors: list[dict[str, Tensor]] = []
-    for direction, (_, w_hh, _, b_hh) in enumerate(inputs.weights):
+    for direction, (_, w_hh, b_ih, b_hh) in enumerate(inputs.weights):
         own = {
-            "states": by_direction[:, direction],
+            "states": layout.split_directions(states, layout.wide)[:, direction],
             "weight": w_hh.contiguous(),
             # Scratch: the kernels rearrange the weights here, so that they read them in order.
             "panels": like.new_empty(layout.gates * layout.wide * layout.wide),
@@ -276,7 +320,11 @@ def _run(layout: Layout, inputs: LayerInputs) -> tuple[list[Tensor], list[Tensor
             "h0": initial[0][direction],
             "h1": ended[0][direction],
         }
-        if layout.cell == "gru":
+        if wants_exact:
+            own["output"] = layout.split_directions(output, layout.wide)[:, direction]
+        if layout.low:
+            own["bias"] = _arrange_biases(layout, b_ih, b_hh)
+        elif layout.cell == "gru":
             bias = like.new_zeros(layout.hidden) if b_hh is None else b_hh[2 * layout.hidden :]
             own["bias"] = layout.pad(bias).contiguous()
         if layout.cell == "lstm":
@@ -285,31 +333,44 @@ def _run(layout: Layout, inputs: LayerInputs) -> tuple[list[Tensor], list[Tensor
             own["cells"] = cells[direction]
         tensors.append(own)
     layout.run(tensors, backward=False, keep=layout.train)
-    output = states
     if layout.wide != layout.hidden:
-        output = like.new_empty(steps, layout.directions * layout.hidden)
-        layout.split_directions(output, layout.hidden).copy_(by_direction[..., : layout.hidden])
+        real = layout.split_directions(output, layout.wide)[..., : layout.hidden]
+        output = output.new_empty(steps, layout.directions * layout.hidden)
+        layout.split_directions(output, layout.hidden).copy_(real)
     return [output, *map(layout.unpad, ended)], [states, *initial, *gates, *cells]
 
 
 def _input_product(layout: Layout, x: Tensor, weights: Weights) -> Tensor:
-    """Return a buffer of gates with the input's part of all steps: one product or look-up, or two for a GRU."""
+    """Return a buffer of gates with the input's part of all steps: one product or look-up, or two for a GRU.
+
+    Biases are in it, but not those of products in bfloat16, which would be rounded with it: the kernel adds them.
+    """
     w_ih, _, b_ih, b_hh = weights
     if not x.is_floating_point():
         return _look_up(layout, x, w_ih)
-    bias = x.new_zeros(layout.gates * layout.hidden) if b_ih is None else b_ih
-    if b_hh is not None and layout.cell == "gru":
-        # The new gate's recurrent bias is inside the product with the reset gate: the kernel adds it.
-        bias = torch.cat([bias[: 2 * layout.hidden] + b_hh[: 2 * layout.hidden], bias[2 * layout.hidden :]])
-    elif b_hh is not None:
-        bias = bias + b_hh
-    w_ih, bias = layout.pad_rows(w_ih), layout.pad_rows(bias.unsqueeze(1)).squeeze(1)
-    if layout.cell != "gru":
-        return torch.addmm(bias, x, w_ih.t())
+    w_ih, bias = layout.pad_rows(w_ih), None
+    if not layout.low:
+        bias = x.new_zeros(layout.gates * layout.hidden) if b_ih is None else b_ih
+        if b_hh is not None and layout.cell == "gru":
+            # The new gate's recurrent bias is inside the product with the reset gate: the kernel adds it.
+            bias = torch.cat([bias[: 2 * layout.hidden] + b_hh[: 2 * layout.hidden], bias[2 * layout.hidden :]])
+        elif b_hh is not None:
+            bias = bias + b_hh
+        bias = layout.pad_rows(bias.unsqueeze(1)).squeeze(1)
     gates = x.new_empty(len(x), layout.columns)
     for columns, rows in layout.slices(INPUT_GATES):
-        fill_input_product(gates[:, columns], x, w_ih[rows], bias[rows])
+        fill_input_product(gates[:, columns], x, w_ih[rows], None if bias is None else bias[rows])
     return gates
+
+
+def _arrange_biases(layout: Layout, *biases: Tensor | None) -> Tensor:
+    """Return the biases that the kernel adds, in the order of the gates in their buffer."""
+    zeros = torch.zeros(layout.gates * layout.hidden)
+    by_input, by_state = ((zeros if bias is None else bias).view(layout.gates, -1) for bias in biases)
+    total = by_input + by_state
+    if layout.cell == "gru":
+        total = torch.stack([by_input[2], total[0], total[1], by_state[2]])
+    return layout.pad(total).flatten()
 
 
 def _look_up(layout: Layout, ids: Tensor, table: Tensor) -> Tensor:
@@ -339,7 +400,7 @@ def _differentiate(
     first, count = 1 + len(inputs.initial), 4 * directions
     states, initial, gates, cells = buffers[0], buffers[1:first], buffers[first:][:directions], buffers[-directions:]
     overwrite = may_overwrite_saved()
-    by_states = layout.pad(layout.split_directions(gradients[0].contiguous(), layout.hidden)).view_as(states)
+    by_states = layout.pad(layout.split_directions(gradients[0].float().contiguous(), layout.hidden)).view(states.shape)
     by_carry = [layout.pad(grad).clone(memory_format=torch.contiguous_format) for grad in gradients[1:]]
     tensors: list[dict[str, Tensor]] = []
     for direction, own in enumerate(weights):
@@ -379,7 +440,7 @@ def _weight_gradients(
 ) -> list[Tensor | None]:
     """Return the gradients of one direction: products of the gates' gradients with the input or the previous states."""
     found: list[Tensor | None] = [None] * 4
-    total = by_gates.sum(0) if needed[2] or needed[3] else None
+    total = by_gates.sum(0, dtype=torch.float32) if needed[2] or needed[3] else None
     for kind, (ranges, factor) in enumerate(zip((INPUT_GATES, RECURRENT_GATES), factors, strict=True)):
         if needed[kind]:
             weight = factor.new_empty(layout.gates * layout.wide, factor.shape[1])

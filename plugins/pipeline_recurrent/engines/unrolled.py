@@ -73,10 +73,18 @@ def double_backward(inputs: LayerInputs, gradients: Sequence[Tensor], needed: Se
     with torch.enable_grad():
         # Views, each a node of its own in the graph: one tensor may be computed from another, or be given twice.
         tensors = [tensor if tensor is None else tensor.view_as(tensor) for tensor in inputs.tensors]
-        inputs = LayerInputs.from_tensors(inputs.cell, inputs.order, len(inputs.weights), tensors)
+        # Float32 at least: torch's packed kernel computes in one dtype, and second derivatives need more digits.
+        wide = [tensor if tensor is None else _widen(tensor) for tensor in tensors]
+        inputs = LayerInputs.from_tensors(inputs.cell, inputs.order, len(inputs.weights), wide)
         output, ended = unroll(inputs) if name_transform() else run_packed_layer(inputs)
     needed_tensors = [tensor for tensor, want in zip(tensors, needed, strict=True) if want and tensor is not None]
+    gradients = [_widen(gradient) for gradient in gradients]
     found = iter(
         torch.autograd.grad((output, *ended), needed_tensors, gradients, create_graph=create_graph, allow_unused=True)
     )
     return [next(found) if want else None for want in needed]
+
+
+def _widen(tensor: Tensor) -> Tensor:
+    """Return at least float32; ids stay ids."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32)) if tensor.is_floating_point() else tensor

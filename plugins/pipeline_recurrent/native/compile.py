@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -37,6 +38,8 @@ X86: dict[str, tuple[str, ...]] = {
 ARM: dict[str, tuple[str, ...]] = {"neon": ("-DLANES=4", "-DTILE=6")}
 SETS: dict[str, dict[str, tuple[str, ...]]] = {"x86_64": X86, "amd64": X86, "aarch64": ARM, "arm64": ARM}
 """For each kind of machine, its instruction sets, the narrowest first, with their compiler flags."""
+BFLOAT16_SETS = {"avx512bf16"}
+"""Instruction sets with products of bfloat16. The first source is compiled for these once more, with -DLOW."""
 
 
 class CompileError(Exception):
@@ -62,6 +65,8 @@ def find_compilers() -> Iterator[list[str]]:
 
 def compile_library(target: Path = LIBRARY, extra: tuple[str, ...] = ()) -> Path:
     """Compile for every instruction set of this kind of machine, with the first compiler that succeeds.
+
+    Sets whose flags the compiler does not know are left out, except the narrowest one. Then narrower ones are loaded.
 
     Args:
         target: the file to write.
@@ -89,18 +94,37 @@ def compile_library(target: Path = LIBRARY, extra: tuple[str, ...] = ()) -> Path
 def _compile(compiler: list[str], sets: dict[str, tuple[str, ...]], target: Path, extra: tuple[str, ...]) -> None:
     # Compiled in a temporary folder and moved when complete: another process reads the old library or the new one.
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        sets = {name: flags for at, (name, flags) in enumerate(sets.items()) if not at or _knows(compiler, flags)}
         parts = {
             f"{source.stem}-{name}": (source, f"-DSET={name}", *flags)
             for source in SOURCES
             for name, flags in sets.items()
         }
+        for name in BFLOAT16_SETS.intersection(sets):
+            parts[f"low-{name}"] = (SOURCES[0], f"-DSET={name}_low", "-DLOW", *sets[name])
         parts["main"] = (SOURCES[0], "-DMAIN", f"-DDIGEST={compute_digest()}")
         objects = [str(Path(folder, f"{name}.o")) for name in parts]
-        for output, (source, *flags) in zip(objects, parts.values(), strict=True):
-            _call([*compiler, *FLAGS, *flags, *extra, "-c", str(source), "-o", output])
+        commands = [
+            [*compiler, *FLAGS, *flags, *extra, "-c", str(source), "-o", output]
+            for output, (source, *flags) in zip(objects, parts.values(), strict=True)
+        ]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(_call, commands))
         linked = str(Path(folder, target.name))
         _call([*compiler, "-shared", "-pthread", *extra, *objects, "-o", linked])
         Path(linked).replace(target)
+
+
+def _knows(compiler: list[str], flags: tuple[str, ...]) -> bool:
+    """Return whether a compiler accepts flags: gcc before 10 and clang before 9 have no -mavx512bf16."""
+    with tempfile.TemporaryDirectory() as folder:
+        empty = Path(folder, "empty.c")
+        empty.touch()
+        try:
+            _call([*compiler, *flags, "-c", str(empty), "-o", str(empty.with_suffix(".o"))])
+        except subprocess.CalledProcessError:
+            return False
+    return True
 
 
 def _call(command: list[str]) -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple, final
 
 import torch
 
-from pipeline_recurrent.native.compile import LIBRARY, compute_digest
+from pipeline_recurrent.native.compile import LIBRARY, SETS, compute_digest
 
 SLOW_SETS = {"sse2"}
 """Instruction sets with which torch's own kernels, which find AVX at run time, are as fast."""
@@ -26,7 +26,7 @@ class Job(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("cell", "reverse", "depth", "wide", "times", "rows", "steps", "keep")),
         *((name, ctypes.c_int64) for name in ("gate_stride", "state_stride")),
         *((name, ctypes.c_void_p) for name in ("alive", "weight", "panels", "bias", "gates", "cells", "states")),
-        *((name, ctypes.c_void_p) for name in ("h0", "c0", "h1", "c1")),
+        *((name, ctypes.c_void_p) for name in ("output", "h0", "c0", "h1", "c1")),
         *((name, ctypes.c_void_p) for name in ("d_states", "d_gates", "d_h", "d_c", "before")),
     )
 
@@ -38,17 +38,27 @@ class Kernels(NamedTuple):
         name: the instruction set.
         lanes: floats per vector: hidden sizes are rounded up to a multiple.
         function: the C function of kernels.c.
+        low_function: the same for operands in bfloat16, if the set has products of these.
         team: address of a function that calls another one on several threads.
     """
 
     name: str
     lanes: int
     function: _Function
+    low_function: _Function | None
     team: int | None
 
-    def run(self, jobs: Sequence[Job], *, backward: bool, chunks: int, threads: int) -> None:
-        """Do all jobs. ctypes releases the interpreter lock meanwhile."""
-        self.function((Job * len(jobs))(*jobs), len(jobs), backward, chunks, threads, self.team)
+    def run(
+        self, jobs: Sequence[Job], *, backward: bool, chunks: int, threads: int, dtype: torch.dtype = torch.float32
+    ) -> None:
+        """Do all jobs, with operands of a dtype that `computes`. ctypes releases the interpreter lock meanwhile."""
+        function = self.function if dtype is torch.float32 else self.low_function
+        assert function is not None
+        function((Job * len(jobs))(*jobs), len(jobs), backward, chunks, threads, self.team)
+
+    def computes(self, dtype: torch.dtype) -> bool:
+        """Return whether there are kernels whose products have operands of a dtype."""
+        return dtype is torch.float32 or (dtype is torch.bfloat16 and self.low_function is not None)
 
 
 class UnavailableError(Exception):
@@ -86,21 +96,36 @@ def open_library() -> ctypes.CDLL:
 def load_kernels(instruction_set: str | None = None) -> Kernels:
     """Load the kernels of an instruction set: the best one of this machine, or one by name that it can run.
 
+    If the compiler did not know the best one, a narrower one is loaded.
+
     Raises:
         UnavailableError: if there is no library, or it has no kernels of that name.
     """
     library = open_library()
     name = instruction_set or str(library.pipeline_set(), "ascii")
-    try:
-        function, lanes = library[f"pipeline_run_{name}"], library[f"pipeline_lanes_{name}"]
-    except AttributeError as error:
+    wider_first = [each for sets in SETS.values() if name in sets for each in reversed(sets)]
+    names = [name] if instruction_set else list(dict.fromkeys(wider_first[wider_first.index(name) :]))
+    found = next((each for each in names if hasattr(library, f"pipeline_run_{each}")), None)
+    if found is None:
         msg = f"{LIBRARY} has no kernels for {name}"
-        raise UnavailableError(msg) from error
+        raise UnavailableError(msg)
+    lanes = library[f"pipeline_lanes_{found}"]
+    lanes.restype = ctypes.c_int64
+    function = _find_function(library, f"pipeline_run_{found}")
+    assert function is not None
+    low = _find_function(library, f"pipeline_run_{found}_low")
+    return Kernels(found, lanes(), function, low, _find_team(library))
+
+
+def _find_function(library: ctypes.CDLL, name: str) -> _Function | None:
+    try:
+        function = library[name]
+    except AttributeError:
+        return None
     # Without these, ctypes would pass Python integers as 32-bit ints, and cut addresses in half.
     function.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 4, ctypes.c_void_p]
     function.restype = None
-    lanes.restype = ctypes.c_int64
-    return Kernels(name, lanes(), function, _find_team(library))
+    return function
 
 
 def instructions() -> str:
@@ -128,14 +153,17 @@ def _find_team(library: ctypes.CDLL) -> int | None:
 
 
 def available(dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> str | None:
-    """Return None if the kernels can be used for tensors of this kind, else the reason why not."""
+    """Return None if the kernels can compute with tensors of this kind, else the reason why not."""
     if os.environ.get("PIPELINE_NATIVE") == "0":
         return "it is switched off by PIPELINE_NATIVE=0"
-    if dtype is not torch.float32:
-        return f"it computes in torch.float32, not in {dtype}"
+    if dtype not in {torch.float32, torch.bfloat16}:
+        return f"it computes in torch.float32 and torch.bfloat16, not in {dtype}"
     if torch.device(device).type != "cpu":
         return f"it runs on a CPU, not on {device}"
-    return explain_unavailable()
+    reason = explain_unavailable()
+    if reason is None and not load_kernels().computes(dtype):
+        return f"it computes {dtype} in torch.float32, because {load_kernels().name} has no products of {dtype}"
+    return reason
 
 
 @cache

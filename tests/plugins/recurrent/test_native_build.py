@@ -82,7 +82,7 @@ def test_the_environment_switches_it_off(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_other_dtypes_and_devices_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each by name."""
     monkeypatch.delenv("PIPELINE_NATIVE", raising=False)
-    assert native.available(torch.float64) == "it computes in torch.float32, not in torch.float64"
+    assert native.available(torch.float64) == "it computes in torch.float32 and torch.bfloat16, not in torch.float64"
     assert native.available(device="cuda:1") == "it runs on a CPU, not on cuda:1"
 
 

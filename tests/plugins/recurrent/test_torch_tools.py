@@ -26,6 +26,12 @@ from support.untyped import as_any, seed
 Kind = type[LSTM[MaybeCausal]] | type[GRU[MaybeCausal]] | type[RNN[MaybeCausal]]
 KINDS: tuple[Kind, ...] = (LSTM, GRU, RNN)
 ENGINES: tuple[EngineName, ...] = ("auto", "packed", "dense", "plain", *(() if available() else ("native",)))
+WIDENING: tuple[EngineName, ...] = (
+    "dense",
+    "plain",
+    *(("native",) if available(torch.bfloat16) and not available() else ()),
+)
+"""Engines that compute bfloat16 in float32 on this machine."""
 LENGTHS = {"ragged": torch.tensor([6, 3, 1, 0]), "even": torch.tensor([4, 4])}
 EVERY_ENGINE = pytest.mark.parametrize("engine", ENGINES)
 EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
@@ -292,7 +298,7 @@ def test_an_export_of_a_changed_module_is_an_error() -> None:
 
 
 @EVERY_KIND
-@pytest.mark.parametrize("engine", [name for name in ENGINES if name not in {"auto", "packed"}])
+@pytest.mark.parametrize("engine", WIDENING)
 def test_autocast_computes_in_float32(engine: EngineName, kind: Kind) -> None:
     """Gradients are those without autocast; of our own backward passes also if autocast is on in them.
 
@@ -348,7 +354,7 @@ def test_an_engine_is_found_under_autocast(kind: Kind, lengths: Tensor, dtype: t
 
 
 @EVERY_KIND
-@pytest.mark.parametrize("engine", [name for name in ENGINES if name not in {"auto", "packed"}])
+@pytest.mark.parametrize("engine", WIDENING)
 def test_half_precision_is_rounded_once_per_layer(engine: EngineName, kind: Kind) -> None:
     """Of 500 steps, the results and gradients are those of float32 with the same weights, rounded."""
     lengths = torch.tensor([500, 200])
