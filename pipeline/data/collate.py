@@ -16,11 +16,13 @@ from pipeline.data.batches import Packed, Padded, derive_padded
 from pipeline.data.kinds import Composite, Hidden, Ids, Kind, Nested, format_kind, get_inner_kind, get_kind_class
 from pipeline.data.metadata import BatchMetadata
 from pipeline.data.packing_order import PackingOrder
-from pipeline.data.tensors import find_positions, from_numpy, pad_tensors, to_tensor
+from pipeline.data.tensors import find_positions, from_numpy, pad_flat, pad_tensors, to_tensor
+from pipeline.data.trees import build_unchecked
 from pipeline.errors import ShapeError
 
-# attrgetter: `Pad` is called once per batch, and this runs once per row.
+# attrgetter: `Pad` is called once per batch, and these run once per row.
 _get_values: Final[Callable[[Kind], Tensor]] = attrgetter("values")
+_get_dtype: Final[Callable[[Tensor], torch.dtype]] = attrgetter("dtype")
 
 _HASH_SEED: Final = 0
 """Any seed is right: rows with equal hashes are compared afterwards."""
@@ -64,15 +66,20 @@ def collate(
         _check_inner(kind, sequences, metadata, field)
         numbers, inner = find_distinct(cast("Sequence[Nested[Kind]]", sequences), get_inner_kind(kind))
         values = pad_tensors(numbers, lengths, width, 0, positions)
+    elif base is Ids and (ids := _join_ids(sequences)) is not None:
+        values, inner = pad_flat(ids, lengths, width, int(value)), None
     else:
         check_sequences(kind, sequences, metadata, field)
         values, inner = pad_tensors(list(map(_get_values, sequences)), lengths, width, value, positions), None
         # The kind of the rows themselves: where Hidden are wanted, Vectors may come.
         found = type(sequences[0])
-    if like is None:
-        return Padded(found, values, to_tensor(lengths), metadata=metadata, inner=inner)
-    # Without checks: those of the sequences suffice, because the lengths and the metadata are those of a checked batch.
-    return derive_padded(found, values, like.batch, None, inner=inner)
+    # Without checks: those of the sequences suffice, because lengths and metadata are made of the same rows.
+    if like is not None:
+        return derive_padded(found, values, like.batch, None, inner=inner)
+    steps = to_tensor(lengths)
+    fields = {"kind": found, "values": values, "lengths": steps, "initial_carry": None, "fields": None, "inner": inner}
+    order = PackingOrder(steps, values.device)
+    return build_unchecked(cast("type[Padded[Kind]]", Padded), {**fields, "metadata": metadata, "order": order})
 
 
 @attrs.frozen
@@ -184,6 +191,20 @@ def check_sequences(kind: type[Kind], sequences: Sequence[Kind], metadata: Batch
                 f"rows, got {describe(values)}; row {int(metadata.row_ids[model])} is {describe(first)}."
             )
             raise ShapeError(msg, row=int(metadata.row_ids[row]))
+
+
+def _join_ids(sequences: Sequence[Kind]) -> NDArray[np.int64] | None:
+    """Fast path: join the ids of all rows; None if some row may be invalid, or the rows are not on the CPU."""
+    if set(map(type, sequences)) != {Ids}:
+        return None
+    tensors = list(map(_get_values, sequences))
+    if set(map(_get_dtype, tensors)) != {torch.int64}:
+        return None
+    try:
+        joined = torch.cat(tensors)
+    except RuntimeError:  # of several devices, or numbers of axes
+        return None
+    return joined.numpy() if joined.ndim == 1 and joined.is_cpu else None
 
 
 def _are_valid(kind: type[Kind], sequences: Sequence[Kind]) -> bool:

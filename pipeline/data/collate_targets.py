@@ -1,16 +1,18 @@
 """Collate the targets of rows: classes per row or per step, numbers, several classes, and several targets by name."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from types import NoneType
 from typing import Literal, TypeAlias, cast
 
 import attrs
+import numpy as np
 from torch import Tensor
 
 from pipeline.checks.hints import describe
 from pipeline.data.metadata import IGNORED
 from pipeline.data.rows import FILLER
-from pipeline.data.tensors import pad_tensors, to_tensor, to_tensors
+from pipeline.data.tensors import pad_flat, to_tensor
 from pipeline.errors import LabelError, TargetError
 from pipeline.labels import MAX_ID, Labels, get_scalar, is_missing, is_step_target, to_steps
 from pipeline.targets import MISSING, NamedTargets, Targets, TargetType
@@ -75,7 +77,8 @@ def collate_targets(rows: RowTargets, kind: Targets | None, missing: MissingTarg
     # One row with targets per step makes it a batch of such rows; the others are checked below.
     if not are_plain and any(map(is_step_target, targets)):
         steps = [_get_step_targets(rows, row, labels)[: rows.lengths[row]] for row in range(len(targets))]
-        return pad_tensors(to_tensors(steps), rows.lengths, rows.width, IGNORED)
+        flat = np.array(list(chain.from_iterable(steps)), np.int64)
+        return pad_flat(flat, rows.lengths, rows.width, IGNORED)
     # A missing target is allowed here, or was rejected above.
     ids = to_tensor(
         _get_plain_ids(rows, labels)

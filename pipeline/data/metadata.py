@@ -81,7 +81,7 @@ class BatchMetadata:
     @property
     def rows(self) -> int:
         """The number of rows that belong to the input; fillers are not counted."""
-        return int((self.row_ids != FILLER).sum())
+        return len(self.row_ids) - to_ints(self.row_ids).count(FILLER)
 
     @property
     def continues(self) -> Bool[Tensor, " batch"]:

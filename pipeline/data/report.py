@@ -53,7 +53,7 @@ class Report:
             self.rows + other.rows,
             self.steps + other.steps,
             self.padded + other.padded,
-            dict(Counter(self.engines) + Counter(other.engines)),
+            dict(Counter(self.engines) + Counter(other.engines)) if self.engines or other.engines else {},
         )
 
     def __str__(self) -> str:

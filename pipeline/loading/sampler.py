@@ -185,7 +185,7 @@ class PlannedBatches(Sampler[list[int]]):
 
     def _iterate(self, plan: Plan, position: "_Position", iteration: int) -> Iterator[list[int]]:
         for batch in range(position.skipped, len(plan)):
-            self._epochs.move(iteration, attrs.evolve(position, yielded=batch + 1))
+            self._epochs.move(iteration, _Position(position.start, position.skipped, yielded=batch + 1))
             yield plan[batch].tolist()
         self._epochs.end(iteration)
 

@@ -16,7 +16,7 @@ from pipeline.batching.arrays import SeededRandom
 from pipeline.batching.lengths import Lengths, RowSplits
 from pipeline.batching.plan import Plan
 from pipeline.checks.options import check_int
-from pipeline.data.kinds import Kind
+from pipeline.data.kinds import Kind, list_lengths
 from pipeline.data.rows import Row
 from pipeline.errors import LengthError, OptionError
 from pipeline.loading.progress import ProgressTable, WorkerPhase, report_phase
@@ -192,6 +192,11 @@ class MonitoredDataset(Dataset[R]):
 
     def _check_lengths(self, records: Sequence[int], rows: Sequence[R], lengths: Sequence[int]) -> None:
         """Reject rows longer than planned: their batch would exceed the budget, or the steps in excess be cut off."""
+        # Fast path: one length per row, and no row is longer.
+        if set(map(type, rows)) == {Row} and self._per_row == 1:
+            steps = list_lengths([row.sequence for row in cast("Sequence[Row[Kind]]", rows)])
+            if all(map(le, steps, lengths)):
+                return
         # Rows that are truncated at the limit of the policy may have any length beyond it.
         truncated_at = None if len(self._splits.extra_rows) else self._splits.limit
         for place, (record, row) in enumerate(zip(records, rows, strict=False) if self._per_row else ()):

@@ -1,12 +1,12 @@
 """Pad rows of unequal length to a rectangle, real steps first."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from operator import attrgetter
 from types import NoneType
 from typing import Final, Literal, TypedDict, cast, final, get_args, overload
 
 import numpy as np
-import torch
 from jaxtyping import Bool
 from torch import Tensor
 from typing_extensions import Unpack, override
@@ -20,7 +20,7 @@ from pipeline.data.collate_targets import MissingTarget, RowTargets, collate_nam
 from pipeline.data.kinds import Composite, Ids, K, Kind, count_steps, format_kind, get_kind_class, list_lengths
 from pipeline.data.metadata import BatchMetadata
 from pipeline.data.rows import Row, make_filler
-from pipeline.data.tensors import to_tensor
+from pipeline.data.tensors import pad_flat, to_tensor
 from pipeline.errors import EmptyBatchError, LengthError, OptionError
 from pipeline.labels import Labels, check_labels
 from pipeline.targets import MultiLabels, NamedTargets, Targets, TargetType
@@ -160,12 +160,12 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
         lengths, counts = lengths + [0] * missing, counts + [0] * missing
         row_ids = list(map(_get_row_id, rows))
         targets = RowTargets(list(map(_get_target, rows)), row_ids, counts, lengths, width)
-        kind = self.targets
-        kinds = kind if isinstance(kind, Mapping) else {"": kind}
+        one, named = (None, self.targets) if isinstance(self.targets, Mapping) else (self.targets, None)
+        kinds = {"": one} if named is None else named
         metadata = BatchMetadata(
             row_ids=to_tensor(row_ids),
-            targets=None if isinstance(kind, Mapping) else collate_targets(targets, kind, self.missing),
-            named_targets=collate_named_targets(targets, kind, self.missing) if isinstance(kind, Mapping) else None,
+            targets=collate_targets(targets, one, self.missing) if named is None else None,
+            named_targets=None if named is None else collate_named_targets(targets, named, self.missing),
             answer_mask=_pad_answer_mask(rows, width),
             start_steps=to_tensor(starts) if any(starts := list(map(_get_start, rows))) else None,
             label_sets=frozenset(name for name, each in kinds.items() if isinstance(each, MultiLabels)),
@@ -242,10 +242,8 @@ def _check_targets(targets: Targets | NamedTargets | None) -> None:
 
 
 def _pad_answer_mask(rows: Sequence[Row[Kind]], width: int) -> Bool[Tensor, "batch time"] | None:
-    if set(map(type, map(_get_answer_mask, rows))) == {NoneType}:
+    masks = list(map(_get_answer_mask, rows))
+    if set(map(type, masks)) == {NoneType}:
         return None
-    mask = torch.ones(len(rows), width, dtype=torch.bool)
-    for cells, row in zip(mask, rows, strict=True):
-        if row.answer_mask is not None:
-            cells[: len(row.answer_mask)] = torch.tensor(row.answer_mask, dtype=torch.bool)[:width]
-    return mask
+    given = [() if mask is None else mask[:width] for mask in masks]
+    return pad_flat(np.array(list(chain.from_iterable(given)), np.bool_), list(map(len, given)), width, value=True)
