@@ -11,6 +11,7 @@ from pipeline.data.batches import Batch, Padded, derive_packed, derive_padded, i
 from pipeline.data.kinds import Hidden
 from pipeline.data.states import MaybeCausal, Pooled, States
 from pipeline.errors import OptionError, ShapeError
+from pipeline.functional.dropout import draw_mask, drop
 
 A = TypeVar("A", bound=Batch[Hidden] | States[MaybeCausal] | Pooled)
 
@@ -82,15 +83,14 @@ class Dropout(nn.Module, TypePreserving[Batch[Hidden] | States[MaybeCausal] | Po
         if isinstance(value, States):
             return value.with_values(self._drop_steps(value.steps), stage="Dropout")
         if isinstance(value, Pooled):
-            return attrs.evolve(value, values=nn.functional.dropout(value.values, self.p))
+            return attrs.evolve(value, values=drop(value.values, self.p))
         return self._drop_steps(value)
 
     def _drop_steps(self, steps: Batch[Hidden]) -> Batch[Hidden]:
         values = steps.values
         if self.per == "step":
-            return _replace_values(steps, nn.functional.dropout(values, self.p))
-        # Dropout of ones gives a mask that is scaled already: 0 or 1 / (1 - p).
-        mask = nn.functional.dropout(values.new_ones(steps.lengths.shape[0], values.shape[-1]), self.p)
+            return _replace_values(steps, drop(values, self.p))
+        mask = draw_mask(values, (steps.lengths.shape[0], values.shape[-1]), self.p)
         by_step = (
             mask.unsqueeze(1)
             if isinstance(steps, Padded)
