@@ -419,19 +419,29 @@ static int run_task(const Task *task) {
     return 0;
 }
 
-/* Add the layer's input to its output, and normalize: both per step, in place. Sums are in float64, one after another. */
+/* The mean of x - shift, or of its squares; always in the same order. */
+INLINE float mean_of(const float *x, i64 size, float shift, const int squares) {
+    vec sums = {0};
+    float sum = 0;
+    i64 k = 0;
+    for (; k + LANES <= size; k += LANES) {
+        vec own = load(x + k) - shift;
+        sums = squares ? fma_(own, own, sums) : sums + own;
+    }
+    for (; k < size; k++) sum += squares ? (x[k] - shift) * (x[k] - shift) : x[k] - shift;
+    for (int v = 0; v < LANES; v++) sum += sums[v];
+    return sum / (float)size;
+}
+
+/* Add the layer's input to its output, and normalize: both per step, in place. */
 static void finish_layer(const Layer *layer, const float *x, float *output, i64 steps, i64 width) {
     for (i64 step = 0; step < steps; step++, output += width) {
         if (x)
             for (i64 k = 0; k < width; k++) output[k] += x[step * width + k];
         if (!layer->weight) continue;
-        double mean = 0, square = 0;
-        for (i64 k = 0; k < width; k++) mean += output[k];
-        mean /= (double)width;
-        for (i64 k = 0; k < width; k++) square += (output[k] - mean) * (output[k] - mean);
-        float scale = (float)(1.0 / __builtin_sqrt(square / (double)width + layer->epsilon));
-        for (i64 k = 0; k < width; k++)
-            output[k] = (float)(output[k] - mean) * scale * layer->weight[k] + layer->shift[k];
+        float mean = mean_of(output, width, 0.0f, 0), square = mean_of(output, width, mean, 1);
+        float scale = 1.0f / __builtin_sqrtf(square + (float)layer->epsilon);
+        for (i64 k = 0; k < width; k++) output[k] = (output[k] - mean) * scale * layer->weight[k] + layer->shift[k];
     }
 }
 
