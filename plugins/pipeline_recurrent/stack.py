@@ -147,7 +147,7 @@ def _get_autocast_dtype(stack: StackInputs) -> torch.dtype:
 
 
 def _check_values(module: TorchModule, values: Tensor, weight: Tensor) -> None:
-    """Reject values of another dtype or device than the weights."""
+    """Reject values of another dtype, device or number of features than the weights."""
     # Autocast chooses the dtype of the products itself.
     same_dtype = values.dtype is weight.dtype or torch.is_autocast_enabled(weight.device.type)
     if not same_dtype or values.device != weight.device:
@@ -156,6 +156,13 @@ def _check_values(module: TorchModule, values: Tensor, weight: Tensor) -> None:
             f"{weight.dtype} on {weight.device}; move one: batch.to(device), or encoder.to(dtype)."
         )
         raise ShapeError(msg)
+    # Torch's kernels, called directly, read beyond the values.
+    if values.shape[-1] != weight.shape[1]:
+        msg = (
+            f"values have {values.shape[-1]} features per step, but the encoder reads {weight.shape[1]}; make it with "
+            f"input_size={values.shape[-1]}."
+        )
+        raise ShapeError(msg, argument="values")
 
 
 def _run_empty(
