@@ -1,8 +1,8 @@
 """The cost model: the time of an engine as a weighted sum of a few sizes.
 
-`fit_costs.py` fits the weights to measured times, separately for each engine, kind of cell, training or inference, and
-number of threads; `costs.json` holds them. The model errs by several percent. That is enough to choose by: where the
-times of two engines are so close, either is a good choice.
+`fit_costs.py` fits the weights to measured times, separately for each engine, kind of cell, training or inference,
+precision, and number of threads; `costs.json` holds them. The model errs by several percent. That is enough to choose
+by: where the times of two engines are so close, either is a good choice. `check_costs.py` measures what choices cost.
 """
 
 import json
@@ -19,7 +19,23 @@ from pipeline_recurrent.engines.engine import Cell, StackInputs
 Family: TypeAlias = Literal["lstm", "gru", "rnn"]
 """Cells with costs of their own; the nonlinearity of a plain RNN hardly matters."""
 
-FEATURES: Final = ("call", "step", "direction_step", "input", "recurrent", "weights", "elements", "square")
+Precision: TypeAlias = Literal["float32", "bfloat16"]
+"""Precisions with costs of their own: bfloat16 weights and bfloat16 autocast share one, all other dtypes the other."""
+
+FEATURES: Final = (
+    "call",
+    "direction",
+    "step",
+    "direction_step",
+    "vectors",
+    "input",
+    "recurrent",
+    "packing",
+    "weights",
+    "spill",
+    "elements",
+    "square",
+)
 """The names of the terms, in the order of `compute_features`."""
 
 PACKED_EVEN: Final = "packed, even"
@@ -27,12 +43,14 @@ PACKED_EVEN: Final = "packed, even"
 
 _GATES: Final[Mapping[Family, int]] = {"lstm": 4, "gru": 3, "rnn": 1}
 
+# Floats of weights that stay in a core's second-level cache between two steps: half of its usual megabyte.
+_CACHED: Final = 2**17
+
+# The native engine rounds hidden sizes up to whole vectors: 16 floats with AVX-512.
+_LANES: Final = 16
+
 # Choices are remembered for this many sizes, then all are forgotten: nothing else bounds them in a long run.
 _MAX_REMEMBERED: Final = 4_096
-
-# An engine replaces torch's packed kernel only if it promises to take at most this share of its time. With 0.95 the
-# model's error made some batches slower than packed.
-_MARGIN: Final = 0.9
 
 
 @attrs.frozen
@@ -49,6 +67,7 @@ class Sizes:
         hidden: features of a state, per direction.
         layers: number of layers.
         directions: 1 or 2.
+        precision: the precision of the products that is asked for.
     """
 
     family: Family
@@ -60,6 +79,7 @@ class Sizes:
     hidden: int
     layers: int = 1
     directions: int = 1
+    precision: Precision = "float32"
 
     @classmethod
     def of(cls, stack: StackInputs) -> "Sizes":
@@ -75,12 +95,13 @@ class Sizes:
             stack.hidden,
             stack.layers,
             stack.directions,
+            "bfloat16" if stack.low_dtype is torch.bfloat16 else "float32",
         )
 
     @property
     def table_key(self) -> str:
         """The key of the engines' weights for these sizes in the file."""
-        return f"{self.family} {'training' if self.training else 'inference'}"
+        return f"{self.family} {'training' if self.training else 'inference'} {self.precision}"
 
     def entry_of(self, engine: str) -> str:
         """Return the entry with an engine's weights: torch's packed LSTM has two."""
@@ -94,28 +115,38 @@ _FAMILIES: Final[Mapping[Cell, Family]] = {"lstm": "lstm", "gru": "gru", "rnn_ta
 def compute_features(engine: str, sizes: Sizes) -> tuple[float, ...]:
     """Return the terms of an engine's time, in the order of `FEATURES`, in units near a microsecond each.
 
-    - call, step, direction_step: calls of a layer, time steps, and time steps of each direction: fixed overheads.
+    - call, direction, step, direction_step: calls of a layer and of its directions, time steps, and time steps of each
+      direction: fixed overheads.
+    - vectors: numbers in the input, which some engines copy, reverse or pad.
     - input, recurrent: operations of the two products, in millions.
+    - packing: numbers in the weights, once: they are rearranged before the first step, and get gradients at the end.
     - weights: reads of the recurrent weights, once per time step: the time of a lone row, which waits for memory.
+    - spill: those of them that do not fit into the cache.
     - elements: numbers in the gates: sigmoids and tanhs.
     - square: zeros that autograd fills in when it differentiates torch's packed loop. Each step's gradient is padded to
       the size of all steps, so this is quadratic in the length of the rows.
     """
     # The dense kernel also computes the padding.
     steps = sizes.rows * sizes.longest if engine == "dense" else sizes.steps
-    gates = _GATES[sizes.family] * sizes.hidden / 1e6
+    hidden = -(-sizes.hidden // _LANES) * _LANES if engine == "native" else sizes.hidden
     directions, layers, time = sizes.directions, sizes.layers, sizes.longest
+    gates = _GATES[sizes.family] * hidden / 1e6
     # All layers but the first read the output of the layer before, of both directions.
-    inputs = sizes.features + (layers - 1) * sizes.hidden * directions
+    inputs = sizes.features + (layers - 1) * hidden * directions
+    runs = layers * directions
     return (
         layers,
+        runs,
         layers * time,
-        layers * time * directions,
+        runs * time,
+        directions * steps * inputs / 1e6,
         directions * steps * gates * inputs,
-        directions * layers * steps * gates * sizes.hidden,
-        directions * layers * time * gates * sizes.hidden,
-        directions * layers * steps * gates,
-        directions * layers * time * steps * gates if engine == "packed" and sizes.training else 0.0,
+        runs * steps * gates * hidden,
+        directions * gates * (inputs + layers * hidden),
+        runs * time * gates * hidden,
+        runs * time * max(0.0, gates * hidden - _CACHED / 1e6),
+        runs * steps * gates,
+        runs * time * steps * gates if engine == "packed" and sizes.training else 0.0,
     )
 
 
@@ -158,7 +189,9 @@ class Costs:
         """Return the engines' weights, measured with the nearest number of threads."""
         # Not interpolated: no engine's time falls in proportion to the number of threads.
         nearest = min(self.by_threads, key=lambda known: (abs(known - threads), known))
-        return self.by_threads[nearest].get(sizes.table_key, {})
+        table = self.by_threads[nearest]
+        # A file without costs of bfloat16 is still better than none.
+        return table.get(sizes.table_key) or table.get(attrs.evolve(sizes, precision="float32").table_key, {})
 
     def microseconds(self, engine: str, sizes: Sizes, threads: int) -> float:
         """Return an estimate of an engine's time, with its backward pass in training. Only good for comparing."""
@@ -173,18 +206,18 @@ class Costs:
         if ranked is None:
             if len(self._remembered) >= _MAX_REMEMBERED:
                 self._remembered.clear()
-            ranked = self._remembered[sizes, threads, stack.dtype] = self._rank(sizes, threads, stack.dtype)
+            ranked = self.rank_sizes(sizes, threads)
+            # The dense engine's times are those of oneDNN, which has no float64.
+            if stack.dtype is torch.float64:
+                ranked = [engine for engine in ranked if engine != "dense"]
+            self._remembered[sizes, threads, stack.dtype] = ranked
         return ranked
 
-    def _rank(self, sizes: Sizes, threads: int, dtype: torch.dtype) -> Sequence[str]:
+    def rank_sizes(self, sizes: Sizes, threads: int) -> Sequence[str]:
+        """Return the engines with known costs for sizes, the cheapest first."""
         known = self.weights(sizes, threads)
         engines = [engine for engine in known if engine != PACKED_EVEN and sizes.entry_of(engine) in known]
         times = {engine: self.microseconds(engine, sizes, threads) for engine in engines}
-        if "packed" in times:
-            times["packed"] *= _MARGIN
-        # The measured times are of float32. The dense engine's are oneDNN's, which has no float64.
-        if dtype is torch.float64:
-            times.pop("dense", None)
         return sorted(times, key=lambda engine: times[engine])
 
 

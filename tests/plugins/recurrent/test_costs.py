@@ -1,6 +1,8 @@
 """The cost model, and the choice of an engine by it."""
 
 import json
+import random
+import statistics
 from itertools import product
 from pathlib import Path
 from typing import get_args
@@ -10,8 +12,9 @@ import pytest
 import torch
 
 from pipeline.extend import PackingOrder
-from pipeline_recurrent.engines import StackInputs, Weights, choose_engine, fit_costs
+from pipeline_recurrent.engines import StackInputs, Weights, check_costs, choose_engine, fit_costs, measured
 from pipeline_recurrent.engines.costs import FEATURES, Costs, Family, Sizes, compute_features, load_costs
+from pipeline_recurrent.engines.measured import Batch, Kind, Measured, draw_lengths
 
 
 def make_stack(*, training: bool = True, dtype: torch.dtype = torch.float32) -> StackInputs:
@@ -24,19 +27,17 @@ def make_costs(**weights: dict[str, float]) -> Costs:
     """Return costs with these weights of engines, in training and inference alike."""
     if "packed" in weights:
         weights["packed, even"] = weights["packed"]
-    table = {"lstm training": weights, "lstm inference": weights}
+    table = {"lstm training float32": weights, "lstm inference float32": weights}
     return Costs.read(json.dumps({"threads": {"1": table}}))
 
 
 def test_auto_chooses_the_cheapest_engine() -> None:
-    """By each of the features. Packed is kept unless another is clearly cheaper, and if nothing is known."""
+    """By each of the features. Packed is chosen if nothing is known."""
     stack = make_stack()
     for feature in FEATURES:
         for fast, slow in (("plain", "dense"), ("dense", "plain")):
             known = make_costs(packed={"call": 1e9}, **{fast: {feature: 1.0}, slow: {feature: 2.0}})
             assert choose_engine("auto", stack, known).name == fast
-    assert choose_engine("auto", stack, make_costs(packed={"call": 1.0}, plain={"call": 0.92})).name == "packed"
-    assert choose_engine("auto", stack, make_costs(packed={"call": 1.0}, plain={"call": 0.88})).name == "plain"
     assert choose_engine("auto", stack, make_costs()).name == "packed"
 
 
@@ -52,7 +53,7 @@ def test_auto_skips_engines_that_cannot_run() -> None:
 def test_torchs_packed_lstm_has_two_costs() -> None:
     """Rows of one length, and only these, go to torch's dense kernel."""
     table = {"packed": {"call": 9.0}, "packed, even": {"call": 1.0}, "plain": {"call": 2.0}}
-    known = Costs.read(json.dumps({"threads": {"1": {"lstm training": table}}}))
+    known = Costs.read(json.dumps({"threads": {"1": {"lstm training float32": table}}}))
     assert choose_engine("auto", make_stack(), known).name == "packed"
     ragged = attrs.evolve(make_stack(), order=PackingOrder(torch.tensor([9, 9, 9, 8])), steps=torch.zeros(35, 3))
     assert choose_engine("auto", ragged, known).name == "plain"
@@ -60,7 +61,7 @@ def test_torchs_packed_lstm_has_two_costs() -> None:
 
 def test_costs_of_the_nearest_number_of_threads_are_used() -> None:
     """So a machine with more or fewer threads than were measured has costs too."""
-    table = {threads: {"lstm training": {"plain": {"call": float(threads)}}} for threads in (1, 8)}
+    table = {threads: {"lstm training float32": {"plain": {"call": float(threads)}}} for threads in (1, 8)}
     known = Costs.read(json.dumps({"threads": table}))
     sizes = Sizes.of(make_stack())
     assert [known.microseconds("plain", sizes, threads) for threads in (1, 2, 7, 64)] == [1, 1, 8, 8]
@@ -77,37 +78,102 @@ def test_the_shipped_costs_prefer_plain_to_packed_for_long_rows() -> None:
             assert times["plain"] < times["packed"] / 2
 
 
+def test_bfloat16_has_its_own_costs() -> None:
+    """For bfloat16 values and under autocast; a file without them falls back to those of float32."""
+    tables = {"lstm training float32": {"plain": {"call": 1.0}}, "lstm training bfloat16": {"plain": {"call": 2.0}}}
+    known, old = (
+        Costs.read(json.dumps({"threads": {"1": table}}))
+        for table in (tables, {"lstm training float32": tables["lstm training float32"]})
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        autocast = Sizes.of(make_stack())
+    half = Sizes.of(make_stack(dtype=torch.bfloat16))
+    sizes = (Sizes.of(make_stack()), autocast, half, Sizes.of(make_stack(dtype=torch.float16)))
+    assert [known.microseconds("plain", each, 1) for each in sizes] == [1, 2, 2, 1]
+    assert [old.microseconds("plain", each, 1) for each in sizes] == [1, 1, 1, 1]
+
+
 def test_a_fit_reproduces_the_times() -> None:
-    """With weights that are not negative."""
-    truth = dict(zip(FEATURES, (50.0, 3.0, 0.0, 30.0, 40.0, 0.0, 900.0, 5.0), strict=True))
+    """With weights that are not negative, although one of the measurements was disturbed."""
+    truth = (50.0, 20.0, 0.0, 3.0, 100.0, 30.0, 40.0, 200.0, 0.0, 20.0, 900.0, 5.0)
     points: list[fit_costs.Point] = []
-    for rows, longest, read, hidden in product((1, 30), (3, 90), (9, 300), (16, 200, 512)):
-        sizes = Sizes(
-            "lstm", training=True, rows=rows, longest=longest, steps=rows * longest, features=read, hidden=hidden
-        )
+    for rows, longest, read, hidden, directions in product((1, 30), (3, 90), (9, 300), (16, 200, 512), (1, 2)):
+        sizes = Sizes("lstm", True, rows, longest, rows * longest, read, hidden, directions=directions)
         row = compute_features("packed", sizes)
-        points.append((row, sum(weight * number for weight, number in zip(truth.values(), row, strict=True))))
-    fitted = fit_costs.fit(points)
-    for row, taken in points:
+        points.append((row, sum(weight * number for weight, number in zip(truth, row, strict=True)), 1.0))
+    disturbed = [(points[0][0], 10 * points[0][1], 1.0), *points[1:]]
+    fitted = fit_costs.fit(disturbed)
+    for row, taken, _ in points:
         estimate = sum(fitted[name] * number for name, number in zip(FEATURES, row, strict=True))
-        assert estimate == pytest.approx(taken, rel=0.05)
+        assert estimate == pytest.approx(taken, rel=0.1)
     assert min(fitted.values()) >= 0
 
 
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_batches_are_drawn_as_their_kind_says(kind: Kind) -> None:
+    """Rows of one length, one row, or any; those that `Bucket` cuts have little padding."""
+    generator = random.Random(0)
+    drawn = [draw_lengths(kind, generator) for _ in range(20)]
+    shares = [sum(lengths) / (len(lengths) * max(lengths)) for lengths in drawn]
+    if kind == "lone":
+        assert {len(lengths) for lengths in drawn} == {1}
+    elif kind == "even":
+        assert set(shares) == {1.0}
+    elif kind == "bucketed":
+        assert statistics.median(shares) > 0.95
+        assert min(shares) < 1
+    else:
+        assert statistics.median(shares) < 0.8
+
+
+def make_measured(**seconds: list[float]) -> Measured:
+    """Return a batch with these times of engines."""
+    return Measured(Batch("even", [9] * 4, 3, 4, 1), Sizes.of(make_stack()), seconds)
+
+
+def test_the_check_compares_the_chosen_engine_with_the_best() -> None:
+    """Round by round, so that a slow phase of the machine does not count."""
+    measured = make_measured(packed=[1.1, 9.0, 1.1], plain=[1.0, 9.0, 1.0], native=[3.0, 3.0])
+    choices = [check_costs.Choice(1, measured, engine) for engine in ("plain", "packed", "native")]
+    assert [choice.ratio for choice in choices] == pytest.approx([1.0, 1.1, (3 / 1 + 3 / 9) / 2])
+    summary = check_costs.summarize(choices[:2])
+    assert "threads=1, float32, even: 2 batches, mean 1.050, 50% within 1.03, largest 1.100" in summary
+    assert summary.endswith("largest of all: 1.100")
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw the same small batch each time, and measure it once per engine."""
+
+    def draw(_: object) -> Batch:
+        return Batch("random", [3, 1], 2, 4, 2)
+
+    monkeypatch.setattr(measured, "draw_batch", draw)
+    monkeypatch.setattr(measured, "_SECONDS", 0)
+    monkeypatch.setattr(measured, "_MIN_ROUNDS", 2)
+    monkeypatch.setattr(fit_costs, "_ROUNDS", 9)
+
+
+@pytest.mark.usefixtures("small_batches")
 def test_the_command_measures_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file can be read, and keeps the costs of other numbers of threads."""
     path = tmp_path / "costs.json"
-    path.write_text(json.dumps({"threads": {"64": {"lstm training": {"packed": {"call": 5}}}}}))
+    path.write_text(json.dumps({"threads": {"64": {"lstm training float32": {"packed": {"call": 5}}}}}))
     monkeypatch.setattr("sys.argv", ["fit_costs", "--seconds", "0", "--to", str(path)])
-
-    def small(_: object) -> tuple[list[int], int, int, int]:
-        return [3, 1], 2, 4, 2
-
-    monkeypatch.setattr(fit_costs, "draw_batch", small)
-    monkeypatch.setattr(fit_costs, "_ROUNDS", 9)
     fit_costs.main()
     known = Costs.read(path.read_text())
     assert set(known.by_threads) == {64, torch.get_num_threads()}
-    assert {"packed", "dense", "plain"} <= known.weights(
-        attrs.evolve(Sizes.of(make_stack(training=False)), family="gru"), torch.get_num_threads()
-    ).keys()
+    sizes = attrs.evolve(Sizes.of(make_stack(training=False)), family="gru", precision="bfloat16")
+    assert {"packed", "dense", "plain"} <= known.weights(sizes, torch.get_num_threads()).keys()
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_the_check_measures_and_prints(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line per batch, the worst at the end, and the largest ratio of all."""
+    monkeypatch.setattr("sys.argv", ["check_costs", "--seconds", "0", "--threads", "1"])
+    check_costs.main()
+    *lines, _, last = capsys.readouterr().out.splitlines()
+    ratios = [float(line.split()[0]) for line in lines if "steps" in line]
+    assert len(ratios) == len(measured.SETTINGS)
+    assert ratios == sorted(ratios)
+    assert last == f"largest of all: {ratios[-1]:.3f}"
