@@ -1,7 +1,7 @@
 """One sequence at a time: examples and rows."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final, Generic
+from typing import Final, Generic, final
 
 import attrs
 from typing_extensions import TypeIs, TypeVar
@@ -88,12 +88,46 @@ def cut_row(row: Row[K], begin: int, end: int) -> Row[K]:
         >>> part.sequence.values.tolist(), part.target, part.row_id, part.start_step
         ([6, 7], [None, 1], 4, 1)
     """
-    if begin:
-        # The first part alone is the row, truncated.
-        reject_split(type(row.sequence))
-    window = slice(begin, end)
-    answer_mask = None if row.answer_mask is None else row.answer_mask[window]
-    return Row(row.sequence.cut(window), _cut_target(row, window), row.row_id, answer_mask, row.start_step + begin)
+    return RowCutter(row).cut(begin, end)
+
+
+@final
+class RowCutter(Generic[K]):
+    """Cuts one row into several parts, as `cut_row` does. Its targets are checked once, not for each part.
+
+    Args:
+        row: the row.
+
+    Raises:
+        TargetError: if the row has a list of targets, but not one per step.
+    """
+
+    def __init__(self, row: Row[K]) -> None:
+        self.row: Final = row
+        target = row.target
+        named = target if isinstance(target, Mapping) else {"": target}
+        self._by_step: Final = {
+            name: steps for name, each in named.items() if (steps := _find_step_target(row, each)) is not None
+        }
+
+    def cut(self, begin: int, end: int) -> Row[K]:
+        """Return the steps from `begin` to `end`, with the targets and the answer mask of these steps.
+
+        Raises:
+            OptionError: for a later part of a row with sides.
+        """
+        row = self.row
+        if begin:
+            # The first part alone is the row, truncated.
+            reject_split(type(row.sequence))
+        window = slice(begin, end)
+        answer_mask = None if row.answer_mask is None else row.answer_mask[window]
+        target = row.target
+        if isinstance(target, Mapping):
+            target = {**target, **{name: steps[window] for name, steps in self._by_step.items()}}
+        elif self._by_step:
+            target = self._by_step[""][window]
+        return Row(row.sequence.cut(window), target, row.row_id, answer_mask, row.start_step + begin)
 
 
 def reject_split(kind: type[Kind]) -> None:
@@ -125,19 +159,14 @@ def make_filler(row: Row[K]) -> Row[K]:
     return Row(row.sequence.cut(slice(0)), row_id=FILLER)
 
 
-def _cut_target(row: Row[K], window: slice) -> Target:
-    if isinstance(row.target, Mapping):
-        return {name: _cut_one(row, target, window) for name, target in row.target.items()}
-    return _cut_one(row, row.target, window)
-
-
-def _cut_one(row: Row[K], targets: OneTarget, window: slice) -> OneTarget:
-    if not is_step_target(targets):
-        return targets
-    if len(targets) != len(row):
+def _find_step_target(row: Row[K], target: OneTarget) -> Sequence[int | str | None] | None:
+    """Return a target that has one class per step of the row; None for one of the whole row."""
+    if not is_step_target(target):
+        return None
+    if len(target) != len(row):
         msg = (
-            f"target of row {row.row_id} must have one entry per step, got {len(targets)} for {len(row)} steps; "
+            f"target of row {row.row_id} must have one entry per step, got {len(target)} for {len(row)} steps; "
             "use None for steps without a target, and floats for a vector of numbers."
         )
         raise TargetError(msg, row=row.row_id)
-    return targets[window]
+    return target

@@ -12,7 +12,7 @@ from pipeline.checks.options import check_int
 from pipeline.core.stage import Spec
 from pipeline.data.iteration import iterate
 from pipeline.data.kinds import Ids, K, Kind
-from pipeline.data.rows import Row, cut_row, is_row, make_filler, reject_split
+from pipeline.data.rows import Row, RowCutter, is_row, make_filler, reject_split
 from pipeline.errors import LengthError, OptionError
 from pipeline.stages.resumable import Resumable, check_row
 
@@ -126,7 +126,7 @@ class BPTTWindows(Resumable[Row[K], list[Row[K]]]):
 class _Lane(Generic[K]):
     """A lane's row, its number in the source, and the step at which its next window begins."""
 
-    row: Row[K]
+    cutter: RowCutter[K]
     number: int
     start: int = 0
 
@@ -147,15 +147,15 @@ class _Lanes(Generic[K]):
             row = next(self.rows, None)
             if row is None:
                 break
-            self.lanes[index] = _Lane(row, self.read)
+            self.lanes[index] = _Lane(RowCutter(row), self.read)
             self.read += 1
         return any(lane is not None for lane in self.lanes)
 
     def cut_windows(self, steps: int) -> list[Row[K]]:
         """Return the next window of each lane, and advance the lanes."""
-        any_row = next(lane.row for lane in self.lanes if lane is not None)
+        any_row = next(lane.cutter.row for lane in self.lanes if lane is not None)
         windows = [
-            make_filler(any_row) if lane is None else cut_row(lane.row, lane.start, lane.start + steps)
+            make_filler(any_row) if lane is None else lane.cutter.cut(lane.start, lane.start + steps)
             for lane in self.lanes
         ]
         self.lanes = [_advance(lane, steps) for lane in self.lanes]
@@ -176,9 +176,9 @@ class _Lanes(Generic[K]):
 
 
 def _advance(lane: _Lane[K] | None, steps: int) -> _Lane[K] | None:
-    if lane is None or lane.start + steps >= len(lane.row):
+    if lane is None or lane.start + steps >= len(lane.cutter.row):
         return None
-    return attrs.evolve(lane, start=lane.start + steps)
+    return _Lane(lane.cutter, lane.number, lane.start + steps)
 
 
 def _resume_lanes(rows: Iterator[Row[K]], at: StreamCursor, count: int) -> _Lanes[K]:
@@ -199,5 +199,5 @@ def _resume_lanes(rows: Iterator[Row[K]], at: StreamCursor, count: int) -> _Lane
             raise OptionError(msg, row=at.rows + number)
         if number in lane_of_row:
             lane, start = lane_of_row[number]
-            lanes[lane] = _Lane(row, at.rows + number, start)
+            lanes[lane] = _Lane(RowCutter(row), at.rows + number, start)
     return _Lanes(rows, lanes, at.rows + read)

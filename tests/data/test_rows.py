@@ -9,12 +9,12 @@ import torch
 
 from pipeline import BPTTWindows, Bucket, Example, FromIds, Ids, Row, Tokenize, Vectors
 from pipeline.batching import Rows
-from pipeline.data.rows import FILLER, cut_row, make_filler
+from pipeline.data.rows import FILLER, RowCutter, cut_row, make_filler
 from pipeline.data.tensors import to_ints
 from pipeline.errors import OptionError, TargetError
 from pipeline.labels import Target
 from support.records import Pair
-from support.untyped import to_list, untyped
+from support.untyped import as_any, to_list, untyped
 
 
 def test_a_row_is_pickled_without_its_neighbors() -> None:
@@ -83,3 +83,15 @@ def test_rows_with_sides_are_truncated() -> None:
     row = Row(Pair(Ids(torch.arange(5)), Ids(torch.arange(1))), target="A")
     [[cut]] = Bucket(Pair, max_padded_steps=3, too_long="truncate")([row])
     assert [len(side) for side in cut.sequence.get_sequences().values()] == [2, 1]
+
+
+def test_windows_of_arrays_and_named_targets_are_cut_and_others_repeated() -> None:
+    """A cutter gives each part the targets of its steps; of an array, its entries; a target of the row stays."""
+    row = Row(Ids(torch.arange(3)), target={"tags": torch.tensor([7, 8, 9]), "label": 4, "size": [0.5, 1.0]})
+    cutter = RowCutter(row)
+    parts = [cutter.cut(0, 2), cutter.cut(2, 3)]
+    targets = [part.target for part in parts]
+    assert [as_any(target)["tags"].tolist() for target in targets] == [[7, 8], [9]]
+    assert [(as_any(target)["label"], as_any(target)["size"]) for target in targets] == [(4, [0.5, 1.0])] * 2
+    with pytest.raises(TargetError, match="must have one entry per step, got 2 for 3 steps"):
+        RowCutter(Row(Ids(torch.arange(3)), target=[1, 2]))
