@@ -20,9 +20,8 @@ from pipeline.data.tensors import find_positions, from_numpy, pad_flat, pad_tens
 from pipeline.data.trees import build_unchecked
 from pipeline.errors import ShapeError
 
-# attrgetter: `Pad` is called once per batch, and these run once per row.
+# attrgetter: `Pad` is called once per batch, and this runs once per row.
 _get_values: Final[Callable[[Kind], Tensor]] = attrgetter("values")
-_get_dtype: Final[Callable[[Tensor], torch.dtype]] = attrgetter("dtype")
 
 _HASH_SEED: Final = 0
 """Any seed is right: rows with equal hashes are compared afterwards."""
@@ -79,6 +78,8 @@ def collate(
     steps = to_tensor(lengths)
     fields = {"kind": found, "values": values, "lengths": steps, "initial_carry": None, "fields": None, "inner": inner}
     order = PackingOrder(steps, values.device)
+    # Known here, so that no later stage computes them from the tensor.
+    order.longest, order.shortest, order.steps = max(lengths), min(lengths), sum(lengths)
     return build_unchecked(cast("type[Padded[Kind]]", Padded), {**fields, "metadata": metadata, "order": order})
 
 
@@ -197,8 +198,8 @@ def _join_ids(sequences: Sequence[Kind]) -> NDArray[np.int64] | None:
     """Fast path: join the ids of all rows; None if some row may be invalid, or the rows are not on the CPU."""
     if set(map(type, sequences)) != {Ids}:
         return None
-    tensors = list(map(_get_values, sequences))
-    if set(map(_get_dtype, tensors)) != {torch.int64}:
+    tensors = [each.values for each in cast("Sequence[Ids]", sequences)]
+    if {tensor.dtype for tensor in tensors} != {torch.int64}:
         return None
     try:
         joined = torch.cat(tensors)

@@ -2,8 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from operator import attrgetter
-from typing import TYPE_CHECKING, ClassVar, Final, Generic, Self, cast, get_args, get_origin, get_type_hints, overload
+from typing import TYPE_CHECKING, ClassVar, Generic, Self, cast, get_args, get_origin, get_type_hints, overload
 
 import attrs
 import torch
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from pipeline.stages.fields import Field
 
 E = TypeVar("E", bound="Composite")
-
-_get_values: Final[Callable[["Ids"], Tensor]] = attrgetter("values")
 
 
 class Kind:
@@ -262,7 +259,7 @@ def list_lengths(sequences: Sequence[Kind]) -> list[int]:
     """
     if set(map(type, sequences)) == {Ids}:
         # Fast path: one call into C per row, where `len` calls a method in Python.
-        ids = list(map(_get_values, cast("Sequence[Ids]", sequences)))
+        ids = [each.values for each in cast("Sequence[Ids]", sequences)]
         if set(map(Tensor.dim, ids)) == {1}:
             return list(map(Tensor.numel, ids))
     return list(map(len, sequences))

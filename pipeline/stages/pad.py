@@ -1,8 +1,7 @@
 """Pad rows of unequal length to a rectangle, real steps first."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
-from operator import attrgetter
 from types import NoneType
 from typing import Final, Literal, TypedDict, cast, final, get_args, overload
 
@@ -26,14 +25,6 @@ from pipeline.labels import Labels, check_labels
 from pipeline.targets import MultiLabels, NamedTargets, Targets, TargetType
 
 TooLong = Literal["raise", "truncate"]
-
-# attrgetter: `Pad` is called once per batch, and these run once per row.
-_get_sequence: Final[Callable[[Row[Kind]], Kind]] = attrgetter("sequence")
-_get_target: Final[Callable[[Row[Kind]], object]] = attrgetter("target")
-_get_row_id: Final[Callable[[Row[Kind]], int]] = attrgetter("row_id")
-_get_answer_mask: Final[Callable[[Row[Kind]], Sequence[bool] | None]] = attrgetter("answer_mask")
-_get_start: Final[Callable[[Row[Kind]], int]] = attrgetter("start_step")
-
 
 _LARGEST_ID: Final = 2**63 - 1
 
@@ -148,7 +139,7 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
         if not value:
             msg = "rows is empty, but a batch needs at least one row; skip empty batches."
             raise EmptyBatchError(msg)
-        sequences: list[Kind] = list(map(_get_sequence, value))
+        sequences: list[Kind] = [row.sequence for row in value]
         counts = lengths = list_lengths(sequences)
         if self.max_length is not None and max(lengths) > self.max_length:
             sequences = [self._truncate(row, self.max_length) for row in value]
@@ -158,8 +149,9 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
         missing = count - len(value)
         rows = [*value, *(make_filler(value[0]) for _ in range(missing))] if missing else value
         lengths, counts = lengths + [0] * missing, counts + [0] * missing
-        row_ids = list(map(_get_row_id, rows))
-        targets = RowTargets(list(map(_get_target, rows)), row_ids, counts, lengths, width)
+        row_ids = [row.row_id for row in rows]
+        targets = RowTargets([row.target for row in rows], row_ids, counts, lengths, width)
+        starts = [row.start_step for row in rows]
         one, named = (None, self.targets) if isinstance(self.targets, Mapping) else (self.targets, None)
         kinds = {"": one} if named is None else named
         metadata = BatchMetadata(
@@ -167,7 +159,7 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
             targets=collate_targets(targets, one, self.missing) if named is None else None,
             named_targets=None if named is None else collate_named_targets(targets, named, self.missing),
             answer_mask=_pad_answer_mask(rows, width),
-            start_steps=to_tensor(starts) if any(starts := list(map(_get_start, rows))) else None,
+            start_steps=to_tensor(starts) if any(starts) else None,
             label_sets=frozenset(name for name, each in kinds.items() if isinstance(each, MultiLabels)),
         )
         batch = collate(
@@ -242,7 +234,7 @@ def _check_targets(targets: Targets | NamedTargets | None) -> None:
 
 
 def _pad_answer_mask(rows: Sequence[Row[Kind]], width: int) -> Bool[Tensor, "batch time"] | None:
-    masks = list(map(_get_answer_mask, rows))
+    masks = [row.answer_mask for row in rows]
     if set(map(type, masks)) == {NoneType}:
         return None
     given = [() if mask is None else mask[:width] for mask in masks]
