@@ -116,14 +116,17 @@ class Inference:
 
 def explain_unfit(encoder: Prepared) -> str | None:
     """Return why the kernels cannot compute an encoder, as a clause after "because"."""
-    weight = encoder.weights()[0][0][1] if encoder.explain_not_exportable() is None else None
-    if weight is None:
-        return f"its {encoder.explain_not_exportable()}"
+    reason = encoder.explain_not_exportable()
+    if reason is not None:
+        return f"its {reason}"
     if encoder.engine not in {"auto", "native"}:
         return f"engine={encoder.engine!r} was set"
     if not all(_is_plain_norm(norm) for norm in encoder.norms or ()):
         return "a norm between its layers is not an affine LayerNorm"
-    return available(weight.dtype, weight.device)
+    weight = encoder.weights()[0][0][1]
+    if weight.dtype is not torch.float32:
+        return f"its weights are {weight.dtype}, and the kernels read torch.float32"
+    return available(device=weight.device)
 
 
 def _is_plain_norm(norm: nn.Module) -> TypeIs[nn.LayerNorm]:
