@@ -193,8 +193,8 @@ def test_wrong_batches_are_rejected_as_by_the_engines() -> None:
         made(make_rows((torch.zeros(1, 5, 3),)))
 
 
-def test_embed_is_folded_into_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Equal to the pipe with Embed, from both layouts; larger tables are left alone."""
+def test_embed_is_folded_into_a_table() -> None:
+    """Equal to the pipe with Embed, from both layouts."""
     seed(6)
     ids = torch.randint(0, 7, (5, 6)).where(torch.arange(6) < LENGTHS.unsqueeze(1), 999)
     rows = Padded(Ids, ids, LENGTHS)
@@ -206,9 +206,15 @@ def test_embed_is_folded_into_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
             assert repr(made).startswith("Pack >> PrecomputeInputs >> Pool >> Classify")
             torch.testing.assert_close(made(rows).values, pipe(rows).values, rtol=0, atol=error)
             assert "native" in str(get_table_stage(made)(rows.packed()).engine)
+
+
+def test_ids_out_of_range_and_large_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such ids are rejected even if checks are off; a table above the limit is not made."""
+    pipe = Embed(7, 3) >> Encode(RNN(3, 70, bidirectional=True)) >> Pool("max") >> Classify(2)
     wrong = Packed(Ids, torch.tensor([1, 7]), torch.tensor([2]))
-    made = pipe.for_inference(deterministic=True)
     with set_checks(False), pytest.raises(IndexError, match="an id is out of range"):
-        get_table_stage(made)(wrong)
+        get_table_stage(pipe.for_inference(deterministic=True))(wrong)
+    monkeypatch.setattr(precompute, "MAX_TABLE_BYTES", 7 * 70 * 2 * 4)
+    assert "PrecomputeInputs" in repr(pipe.for_inference())
     monkeypatch.setattr(precompute, "MAX_TABLE_BYTES", 7 * 70 * 2 * 4 - 1)
     assert "Embed >> Encode" in repr(pipe.for_inference())
