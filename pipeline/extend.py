@@ -24,6 +24,7 @@ from pipeline.errors import (
     UnknownNameError,
     UnknownOptionError,
 )
+from pipeline.functional.products import multiply as multiply_exactly
 from pipeline.functional.segments import compact, max_by_row, softmax_by_row, sum_by_row
 from pipeline.functional.transforms import name_transform
 from pipeline.hooks import (
@@ -158,6 +159,7 @@ __all__ = [
     "last_by_row",
     "masked_softmax",
     "max_by_row",
+    "multiply_exactly",
     "name_transform",
     "registry",
     "softmax_by_row",

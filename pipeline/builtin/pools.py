@@ -6,6 +6,8 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
+from pipeline.data.batches import Batch
+from pipeline.data.kinds import Hidden
 from pipeline.data.states import MaybeCausal, States, first_by_row, last_by_row
 from pipeline.functional.segments import max_by_row, mean_by_row, sum_by_row
 from pipeline.parts.pooling import Pooling
@@ -59,7 +61,7 @@ class SumPool(Pooling):
 
     @override
     def forward(self, states: States[MaybeCausal]) -> Float[Tensor, "batch hidden"]:
-        return sum_by_row(states.steps)
+        return sum_by_row(_get_steps(self, states))
 
 
 @final
@@ -74,7 +76,7 @@ class MeanPool(Pooling):
 
     @override
     def forward(self, states: States[MaybeCausal]) -> Float[Tensor, "batch hidden"]:
-        return mean_by_row(states.steps)
+        return mean_by_row(_get_steps(self, states))
 
 
 @final
@@ -89,3 +91,8 @@ class MaxPool(Pooling):
     @override
     def forward(self, states: States[MaybeCausal]) -> Float[Tensor, "batch hidden"]:
         return max_by_row(states.steps)
+
+
+def _get_steps(pooling: Pooling, states: States[MaybeCausal]) -> Batch[Hidden]:
+    """Return the steps; packed, if the bits of a sum may not depend on whether other rows have the same length."""
+    return states.packed() if pooling.deterministic else states.steps

@@ -130,7 +130,8 @@ class MultiLabelScores(Collated, Predictions[list[N], MultiLabelPrediction[N]], 
     @property
     def probabilities(self) -> Float[Tensor, "batch classes"]:
         """The probability of each class."""
-        return self.values.sigmoid()
+        # Torch's sigmoid has other last bits at the end of a tensor. A threshold must not depend on the place of a row.
+        return torch.stack([self.values, torch.zeros_like(self.values)], -1).softmax(-1)[..., 0]
 
     @property
     def predicted(self) -> Bool[Tensor, "batch classes"]:

@@ -2,17 +2,17 @@
 
 import copy
 from collections.abc import Iterable
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast, final
 
 import attrs
 import torch
 from torch import Tensor, nn
-from typing_extensions import TypeIs
 
 from pipeline.core.chain_base import ChainBase
 from pipeline.core.inference import FusesForInference, InferenceOptions, Prepared, PreparesForInference
 from pipeline.core.stage import StageBase
 from pipeline.errors import CompositionError, OptionError
+from pipeline.functional.products import replace_linear
 from pipeline.inference.compare import Score, compare
 from pipeline.stages.dropout import Dropout
 
@@ -36,8 +36,11 @@ def prepare(pipe: C, options: InferenceOptions, examples: Iterable[Any] | None, 
     _check(source, options)
     original = copy.deepcopy(source)
     made = _copy_with_weights(original)
+    fuse = _Fuse(options)
     for chain in [each for each in made.modules() if isinstance(each, ChainBase)]:
-        _fuse(chain, options)
+        fuse.change(chain)
+    if options.deterministic:
+        replace_linear(made)
     for module in list(made.modules()):
         if isinstance(module, PreparesForInference):
             module.prepare_for_inference(options)
@@ -72,20 +75,30 @@ def _copy_with_weights(original: C) -> C:
     return made.eval()
 
 
-def _fuse(chain: ChainBase, options: InferenceOptions) -> None:
-    """Leave out the stages that do nothing in evaluation, and fuse those that offer it with the stage before."""
-    found: dict[str, StageBase] = {}
-    for name, each in chain.stages.items():
-        if isinstance(each, Dropout):
-            continue
-        before = next(reversed(found), None)
-        fused = each.fuse_for_inference(found[before], options) if before and _can_fuse(each) else None
-        if before and fused is not None:
-            del found[before]
-        found[name] = each if fused is None else fused
-    if found:
-        chain.set_stages(found)
+@final
+class _Fuse:
+    """Fuses stages of several chains. Two stages that are neighbors in two chains become one stage for both."""
 
+    def __init__(self, options: InferenceOptions) -> None:
+        self._options: Final = options
+        self._fused: Final[dict[tuple[StageBase, StageBase], StageBase | None]] = {}
 
-def _can_fuse(stage: object) -> TypeIs[FusesForInference]:
-    return isinstance(stage, FusesForInference)
+    def change(self, chain: ChainBase) -> None:
+        """Leave out the stages that do nothing in evaluation, and fuse those that offer it with the stage before."""
+        found: dict[str, StageBase] = {}
+        for name, stage in chain.stages.items():
+            if isinstance(stage, Dropout):
+                continue
+            before = next(reversed(found), None)
+            fused = None if before is None else self._fuse(found[before], stage)
+            if before is not None and fused is not None:
+                del found[before]
+            found[name] = stage if fused is None else fused
+        if found:
+            chain.set_stages(found)
+
+    def _fuse(self, before: StageBase, stage: StageBase) -> StageBase | None:
+        offer: object = stage
+        if (before, stage) not in self._fused and isinstance(offer, FusesForInference):
+            self._fused[before, stage] = offer.fuse_for_inference(before, self._options)
+        return self._fused.get((before, stage))

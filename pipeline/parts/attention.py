@@ -8,7 +8,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from pipeline.checks.shapes import checked
+from pipeline.core.inference import InferenceOptions
 from pipeline.functional.attention import dot_product_attention
+from pipeline.functional.products import mix, multiply
 
 
 @checked
@@ -48,6 +50,7 @@ class Attention(nn.Module, ABC):
         inner_product: whether `compare` is the inner product of the two results of `project`.
         projects_values: whether the contexts are computed from projections of the keys instead of the keys themselves.
         score_size: the number of values stored per pair of query and key; 0 if no scores are stored.
+        deterministic: whether contexts have the same bits in every batch; `for_inference` sets it.
     """
 
     input_size: int
@@ -55,6 +58,7 @@ class Attention(nn.Module, ABC):
     inner_product: bool = False
     projects_values: bool = False
     score_size: int = 1
+    deterministic: bool = False
 
     # nn.Module declares `__call__` as returning Any, which would hide every type error after a call.
     if TYPE_CHECKING:
@@ -85,7 +89,9 @@ class Attention(nn.Module, ABC):
         self, query: Float[Tensor, "batch query inner"], key: Float[Tensor, "batch key inner"]
     ) -> Float[Tensor, "batch query key"]:
         """Return the scores of projected queries and keys."""
-        return query @ key.transpose(1, 2) if self.inner_product else self.score(query, key)
+        if not self.inner_product:
+            return self.score(query, key)
+        return multiply(query, key.mT) if self.deterministic else query @ key.mT
 
     def weights(
         self,
@@ -104,6 +110,8 @@ class Attention(nn.Module, ABC):
         mask: Bool[Tensor, "#batch #query key"],
     ) -> Float[Tensor, "batch query hidden"]:
         """Return the context of each projected query: the weighted mean of the values."""
+        if self.deterministic:
+            return mix(self.compare(query, key), mask, values)
         if self.inner_product:
             return dot_product_attention(query, key, values, mask)
         return masked_softmax(self.compare(query, key), mask) @ values
@@ -116,7 +124,11 @@ class Attention(nn.Module, ABC):
     @property
     def uses_fused_attention(self) -> bool:
         """True if the contexts are computed without storing scores."""
-        return self.inner_product and not self.overrides_mixing
+        return self.inner_product and not self.overrides_mixing and not self.deterministic
+
+    def prepare_for_inference(self, options: InferenceOptions, /) -> None:
+        """Compute contexts whose bits do not depend on the batch, if the options say so."""
+        self.deterministic = options.deterministic
 
     def forward(
         self,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pipeline.core.inference import InferenceOptions
 from pipeline.data.batches import Layout
 from pipeline.data.states import MaybeCausal, States
 
@@ -16,12 +17,14 @@ class Pooling(nn.Module, ABC):
     Attributes:
         input_size: the required number of features per step; None if it accepts any number.
         layouts: the layouts that it reads without a copy.
+        deterministic: whether vectors have the same bits in every batch; `for_inference` sets it.
         exportable: whether `torch.export` and `torch.compile(fullgraph=True)` support it on padded states.
     """
 
     input_size: int | None = None
     layouts: tuple[Layout, ...] = ("packed", "padded")
     exportable: bool = False
+    deterministic: bool = False
 
     # nn.Module declares `__call__` as returning Any, which would hide every type error after a call.
     if TYPE_CHECKING:
@@ -40,6 +43,10 @@ class Pooling(nn.Module, ABC):
         A pooling by attention overrides it, so that `pipe.attention_weights` finds its weights.
         """
         return None
+
+    def prepare_for_inference(self, options: InferenceOptions, /) -> None:
+        """Compute vectors whose bits do not depend on the batch, if the options say so."""
+        self.deterministic = options.deterministic
 
     def output_size(self, input_size: int) -> int:
         """Return the number of features of the output; by default that of the input."""

@@ -54,10 +54,11 @@ def _read_report(value: Json) -> InferenceReport:
     counts = [fields[name] for name in ("rows", "predictions", "changed")]
     if not all(type(count) is int and count >= 0 for count in counts):
         _reject("the counts of the comparison must be integers")
-    differences = [
+    rows, predictions, changed = cast("list[int]", counts)
+    probabilities, numbers = (
         None if fields[name] is None else _read_difference(fields[name]) for name in ("probabilities", "numbers")
-    ]
-    return InferenceReport(*cast("list[int]", counts), *differences)
+    )
+    return InferenceReport(rows, predictions, changed, probabilities, numbers)
 
 
 def _read_difference(value: Json) -> Difference:

@@ -22,6 +22,7 @@ from pipeline.functional.attention import (
     causal_dot_product_attention,
     supports_blocks,
 )
+from pipeline.functional.products import round_factors
 from pipeline.functional.segments import restore_order, sort_by_length
 from pipeline.parts.attention import Attention
 from pipeline.parts.config import POSITIONAL
@@ -122,6 +123,9 @@ class AttentionStage(PartStage[Attention]):
         calls_forward = attention.overrides_mixing
         query, key = (values, values) if calls_forward else attention.project(values, values)
         chunks = self._get_chunks(attention, values)
+        if attention.deterministic and not calls_forward:
+            # All steps of a row together, because the division into chunks depends on the longest row.
+            values = round_factors(values, -2)
         found: list[Tensor] = []
         for q, k, v, real in chunks.split_rows(query, key, values, states.mask):
             contexts: list[Tensor] = []
@@ -359,7 +363,10 @@ class AttendEarlier(
         mask = earlier.mask(lengths, self.window)
         stored = mask.shape[2]
         values = earlier.values[:, :stored]
-        keys = values if earlier.keys is None else earlier.keys[:, :stored]
+        if attention.deterministic:
+            # Positions without a step hold any numbers, on which the rounding must not depend.
+            values = round_factors(values.masked_fill(~mask.any(1).unsqueeze(2), 0), -2)
+        keys = earlier.values[:, :stored] if earlier.keys is None else earlier.keys[:, :stored]
         chunks = QueryChunks.of(attention, query, keys=stored, block=None, memory=self.memory)
         found: list[Tensor] = []
         for some, k, v, allowed in chunks.split_rows(query, keys, values, mask):

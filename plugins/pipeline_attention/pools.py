@@ -7,7 +7,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
-from pipeline.extend import MaybeCausal, Packed, Pooling, States, compact, masked_softmax, softmax_by_row, sum_by_row
+from pipeline.extend import (
+    MaybeCausal,
+    Packed,
+    Pooling,
+    States,
+    compact,
+    masked_softmax,
+    multiply_exactly,
+    softmax_by_row,
+    sum_by_row,
+)
 
 
 @final
@@ -42,7 +52,7 @@ class AttentionPool(Pooling):
     @override
     def forward(self, states: States[MaybeCausal]) -> Float[Tensor, "batch hidden"]:
         # Padding is neither projected nor weighed. Only rows of one length, and traced graphs, stay rectangular.
-        steps = compact(states.steps)
+        steps = states.packed() if self.deterministic else compact(states.steps)
         if isinstance(steps, Packed):
             shares = softmax_by_row(steps, self._scores(steps.values)).unsqueeze(1)
             # The shares of half precision are in float32, and so is the sum.
@@ -56,4 +66,7 @@ class AttentionPool(Pooling):
         return masked_softmax(self._scores(values), states.mask)
 
     def _scores(self, values: Float[Tensor, "*axes hidden"]) -> Float[Tensor, "*axes"]:
-        return torch.tanh(self.projection(values)) @ self.query
+        projected = torch.tanh(self.projection(values))
+        if self.deterministic:
+            return multiply_exactly(projected, self.query.unsqueeze(1)).squeeze(-1)
+        return projected @ self.query
