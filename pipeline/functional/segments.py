@@ -71,6 +71,9 @@ def max_by_row(steps: Batch[Hidden]) -> Float[Tensor, "batch feature"]:
     """Return the maximum of each feature over a row's steps. Equal maxima share the gradient."""
     steps = compact(steps)
     if isinstance(steps, Packed):
+        # Packed rows of one length, such as a lone row, are a rectangle of time x batch: no index is needed.
+        if not torch.compiler.is_compiling() and steps.order.longest and steps.order.is_full(steps.order.longest):
+            return steps.values.reshape(steps.order.longest, -1, steps.values.shape[1]).amax(0)
         return segment_max(steps.values, steps.order.locate_steps(steps.values)[0], steps.lengths.shape[0])
     if steps.width == 0:
         return zeros_by_row(steps)
@@ -168,12 +171,14 @@ class _SegmentMax(torch.autograd.Function):
         saved: tuple[Tensor, Tensor, Tensor] = getattr(ctx, "saved_tensors")  # noqa: B009
         values, row, maximum = saved
         # Counted in float32 at least: bfloat16 cannot count beyond 256.
-        is_maximum = widen((values.detach() == maximum.detach().index_select(0, row)).to(values.dtype))
+        is_maximum = torch.empty_like(values, dtype=widen(maximum).dtype)
+        # Written as numbers: a comparison of its own, and then a conversion, take six times as long.
+        torch.eq(values.detach(), maximum.detach().index_select(0, row), out=is_maximum)
         count = torch.zeros_like(maximum, dtype=is_maximum.dtype).index_add_(0, row, is_maximum)
         # Empty rows have no step that reads their gradient, but 0 / 0 would give NaN in the second derivative. Rows
         # with a NaN, which equals nothing, keep the count 0: their gradient shall be NaN.
         count.masked_fill_((count == 0) & ~maximum.detach().isnan(), 1)
-        return (gradients[0] / count).index_select(0, row).mul(is_maximum).to(values.dtype), None, None
+        return (gradients[0] / count).index_select(0, row).mul_(is_maximum).to(values.dtype), None, None
 
 
 _segment_max: Final[Callable[[Tensor, Tensor, int], Tensor]] = getattr(_SegmentMax, "apply")  # noqa: B009
