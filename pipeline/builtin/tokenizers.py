@@ -6,7 +6,7 @@ Source: https://huggingface.co/docs/tokenizers
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, final
 
@@ -124,6 +124,14 @@ class HuggingFaceTokenizer(Tokenizer):
         return self._encode(list(texts), offsets=offsets, split=False)
 
     @override
+    def encode_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        ids = [encoding.ids for encoding in self._run(list(texts), offsets=False, split=False)]
+        # All rows at once: a text that holds a special token is rare.
+        if self._special_ids.isdisjoint(chain.from_iterable(ids)):
+            return ids
+        return [self._replace_special_ids(each) for each in ids]
+
+    @override
     def encode_words(self, rows: Sequence[Sequence[str]], *, offsets: bool = True) -> list[Tokens]:
         return self._encode([list(row) for row in rows], offsets=offsets, split=True)
 
@@ -137,14 +145,19 @@ class HuggingFaceTokenizer(Tokenizer):
     def decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode([i for i in ids if i not in self._special_ids], skip_special_tokens=False)
 
-    def _encode(self, inputs: list[str] | list[list[str]], *, offsets: bool, split: bool) -> list[Tokens]:
+    def _run(
+        self, inputs: list[str] | list[list[str]], *, offsets: bool, split: bool
+    ) -> "Sequence[tokenizers.Encoding]":
         # Set at each call: it does not survive pickling, and without it "<pad>" in a text would become padding.
         # Not set again if it is set: that fails while another thread encodes.
         if not self._tokenizer.encode_special_tokens:
             self._tokenizer.encode_special_tokens = True
         # encode_batch_fast skips the offsets, but also the word of each token.
         encode = self._tokenizer.encode_batch if offsets or split else self._tokenizer.encode_batch_fast
-        found = encode(inputs, is_pretokenized=split, add_special_tokens=False)
+        return encode(inputs, is_pretokenized=split, add_special_tokens=False)
+
+    def _encode(self, inputs: list[str] | list[list[str]], *, offsets: bool, split: bool) -> list[Tokens]:
+        found = self._run(inputs, offsets=offsets, split=split)
         has_none_of = self._special_ids.isdisjoint
         return [
             Tokens(

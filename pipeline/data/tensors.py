@@ -21,9 +21,9 @@ to_floats: Callable[[Tensor], list[float]] = methodcaller("tolist")
 """The same for floating-point tensors with one axis."""
 
 # Rows made from one chunk of lists are views of one tensor, because one allocation per short list costs more than the
-# copy itself. A kept row keeps its whole chunk alive, so a chunk is small: 16 lists and 512 integers (4 KiB).
-_CHUNK_LISTS: Final = 16
-_CHUNK_INTEGERS: Final = 512
+# copy itself. A kept row keeps its whole chunk alive, so a chunk is small: 64 lists and 4,096 integers (32 KiB).
+_CHUNK_LISTS: Final = 64
+_CHUNK_INTEGERS: Final = 4_096
 
 _LARGE_ROW: Final = 8_192
 """The average count of numbers per row above which rows are padded by a copy per row.
@@ -128,4 +128,4 @@ def find_positions(counts: Sequence[int], width: int) -> Int64[Tensor, " steps"]
     lengths = np.array(counts, np.int64)
     # The steps of a row follow each other. Between two rows, the padding of the first is skipped.
     skipped: NDArray[np.int64] = np.arange(len(lengths)) * width - lengths.cumsum() + lengths
-    return from_numpy(np.repeat(skipped, lengths) + np.arange(lengths.sum()))
+    return from_numpy(np.repeat(skipped, lengths) + np.arange(sum(counts), dtype=np.int64))

@@ -1,20 +1,20 @@
 """The base class of input stages with a tokenizer: special tokens, truncation, and targets aligned with tokens."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 from types import NoneType
-from typing import ClassVar, NoReturn, Self, TypeVar, cast
+from typing import ClassVar, Final, NoReturn, Self, TypeVar, cast
 
-import numpy as np
-import torch
+from torch import Tensor
 from typing_extensions import Unpack, override
 
 from pipeline.builtin.tokenizers import HuggingFaceTokenizer, SpecialTokens
 from pipeline.data.kinds import Ids
 from pipeline.data.rows import Example, Row, reject_single_text
-from pipeline.data.tensors import from_numpy, to_tensor, to_tensors
+from pipeline.data.tensors import to_tensors
 from pipeline.errors import OptionError, ShapeError, TextError
 from pipeline.labels import OneTarget, Target
 from pipeline.parts.tokenizer import Tokenizer, Tokens
@@ -23,6 +23,10 @@ from pipeline.stages.input_stage import InputStage
 from pipeline.stages.text_checks import check_surrogates
 
 X = TypeVar("X")
+A = TypeVar("A")
+
+_WHOLE: Final = {NoneType, int, str}
+"""The types of targets that are surely those of whole rows, and need no alignment with tokens."""
 
 
 class TextInputStage(InputStage[X, Ids]):
@@ -157,18 +161,12 @@ class TextInputStage(InputStage[X, Ids]):
             TextError: if an input is not text, or holds a lone surrogate.
             TargetError: if there are targets per step, but not one per token (or word).
         """
-        found = self.tokenize([example.input for example in examples], row_ids)
-        targets = [example.target for example in examples]
-        if self.offsets or self.bos or self.eos or self.max_length is not None:
-            return list(map(self.make_row, found, targets, row_ids))
-        # Fast path: without offsets, bos, eos and truncation, the tensors of all rows are made together.
-        ids = map(Ids, to_tensors([tokens.ids for tokens in found]))
-        if not self.by_words and set(map(type, targets)) == {NoneType}:
-            return list(map(Row, ids, targets, row_ids))
-        aligned = map(self._align_named, found, targets, row_ids)
-        return [
-            Row(values, target, row, mask) for values, row, (target, mask) in zip(ids, row_ids, aligned, strict=True)
-        ]
+        inputs, targets = [example.input for example in examples], [example.target for example in examples]
+        if self._keeps_tokens and set(map(type, targets)) <= _WHOLE:
+            # Fast path: the rows are the ids of the tokenizer, without offsets, and have no target per step.
+            ids = self._check_count(self._call(self._encode_ids, inputs, row_ids), len(inputs))
+            return list(map(Row, map(Ids, to_tensors(ids)), targets, row_ids))
+        return self._make_rows(self.tokenize(inputs, row_ids), targets, row_ids)
 
     def tokenize(self, inputs: list[X], row_ids: Sequence[int]) -> list[Tokens]:
         """Return the tokens of some inputs, without bos and eos and not truncated; errors name the row ids.
@@ -177,21 +175,28 @@ class TextInputStage(InputStage[X, Ids]):
             TextError: if an input is not text, or holds a lone surrogate.
             ShapeError: if the tokenizer does not return one result per input.
         """
+        return self._check_count(self._call(self._encode, inputs, row_ids), len(inputs))
+
+    def _call(self, encode: Callable[[list[X]], A], inputs: list[X], row_ids: Sequence[int]) -> A:
+        """Call the tokenizer, after checking the inputs; errors name the row ids."""
         # Fast path: if all types are str, no text is checked by itself, which takes ten times as long.
         if self.by_words or set(map(type, inputs)) != {str}:
             for value, row in zip(inputs, row_ids, strict=True):
                 self._check_input(value, row)
         try:
-            found = self._encode(inputs)
+            return encode(inputs)
         except (TypeError, UnicodeEncodeError) as error:
             self._explain(inputs, row_ids, error)
-        if len(found) != len(inputs):
+
+    def _check_count(self, found: list[A], inputs: int) -> list[A]:
+        """Return the results of the tokenizer, after checking that there is one per input."""
+        if len(found) != inputs:
             name = type(self.tokenizer).__name__
             msg = (
-                f"tokenizer {name!r} must return one result per input, got {len(found)} for {len(inputs)} inputs; "
+                f"tokenizer {name!r} must return one result per input, got {len(found)} for {inputs} inputs; "
                 f"fix {name}.encode and {name}.encode_words."
             )
-            raise ShapeError(msg, given=len(found), inputs=len(inputs))
+            raise ShapeError(msg, given=len(found), inputs=inputs)
         return found
 
     def count_steps(self, tokens: int) -> int:
@@ -217,6 +222,15 @@ class TextInputStage(InputStage[X, Ids]):
     def _encode(self, inputs: list[X]) -> list[Tokens]:
         """Return the tokens of inputs that are of this stage's type."""
 
+    def _encode_ids(self, inputs: list[X]) -> list[list[int]]:
+        """Return only the ids of inputs that are of this stage's type."""
+        return [list(tokens.ids) for tokens in self._encode(inputs)]
+
+    @property
+    def _keeps_tokens(self) -> bool:
+        """Whether rows are the tokens of their texts, with nothing added, cut off or masked, and without offsets."""
+        return not (self.by_words or self.offsets or self.bos or self.eos or self.max_length is not None)
+
     @abstractmethod
     def _align_targets(
         self, tokens: Tokens, target: Target, row: int
@@ -232,22 +246,44 @@ class TextInputStage(InputStage[X, Ids]):
         Raises:
             TargetError: if there are targets per step, but not one per token (or word).
         """
+        return self._make_rows([tokens], [target], [row])[0]
+
+    def _make_rows(self, found: Sequence[Tokens], targets: Sequence[Target], row_ids: Sequence[int]) -> list[Row[Ids]]:
+        if self.by_words or self.bos or self.eos or not set(map(type, targets)) <= _WHOLE:
+            aligned = [self._align(*each) for each in zip(found, targets, row_ids, strict=True)]
+        else:
+            aligned = [(target, None) for target in targets]
+        ids = to_tensors(list(map(self._add_ends, found)))
+        spans: Sequence[Tensor | None] = [None] * len(found)
+        if self.offsets:
+            spans = [flat.view(-1, 2) for flat in to_tensors(list(map(self._list_offsets, found)))]
+        # The tensors of all rows are made together, which takes less time than one by one.
+        return [
+            Row(Ids(values, offsets), target, row, mask)
+            for values, offsets, row, (target, mask) in zip(ids, spans, row_ids, aligned, strict=True)
+        ]
+
+    def _add_ends(self, tokens: Tokens) -> Sequence[int]:
+        """Return the ids of a row: truncated to `max_length`, with bos and eos."""
+        ids = tokens.ids
+        if self.max_length is not None:
+            ids = ids[: self._get_room(len(ids))]
+        if not (self.bos or self.eos):
+            return ids
+        vocabulary = self.tokenizer.vocabulary
+        bos = [vocabulary[cast("str", self.tokenizer.bos_token)]] if self.bos else []
+        eos = [vocabulary[cast("str", self.tokenizer.eos_token)]] if self.eos else []
+        return [*bos, *ids, *eos]
+
+    def _align(self, tokens: Tokens, target: Target, row: int) -> tuple[Target, Sequence[bool] | None]:
+        """Return the target and the answer mask of a row, with one entry per step of the row."""
         room = self._get_room(len(tokens.ids))
         target, mask = self._align_named(tokens, target, row, room)
-        ids = tokens.ids if room >= len(tokens.ids) else tokens.ids[:room]
         if self.bos or self.eos:
-            vocabulary = self.tokenizer.vocabulary
-            bos = [vocabulary[cast("str", self.tokenizer.bos_token)]] if self.bos else []
-            eos = [vocabulary[cast("str", self.tokenizer.eos_token)]] if self.eos else []
-            ids = [*bos, *ids, *eos]
             # bos and eos have no target, and no prediction is wanted for them.
             inner = mask if mask is not None else [True] * len(tokens.ids)
-            mask = [*(False for _ in bos), *inner[:room], *(False for _ in eos)]
-        elif room < len(tokens.ids):
-            mask = None if mask is None else mask[:room]
-        values = to_tensor(ids)
-        spans = self._get_spans(tokens, room) if self.offsets else None
-        return Row(Ids(values, spans), target, row, mask)
+            mask = [*[False] * self.bos, *inner[:room], *[False] * self.eos]
+        return target, None if mask is None else mask[: room + self.bos + self.eos]
 
     def _align_named(
         self, tokens: Tokens, target: Target, row: int, room: int | None = None
@@ -262,12 +298,17 @@ class TextInputStage(InputStage[X, Ids]):
             fitted[name] = each if steps is None else [*[None] * self.bos, *steps[:room], *[None] * self.eos]
         return (fitted if isinstance(target, Mapping) else fitted[""]), mask
 
-    def _get_spans(self, tokens: Tokens, room: int) -> torch.Tensor:
-        spans = list(tokens.offsets[:room])
-        end = spans[-1][1] if spans else 0
-        # bos and eos have empty spans, at the start and at the end of the text.
-        spans = [*([(0, 0)] * self.bos), *spans, *([(end, end)] * self.eos)]
-        return from_numpy(np.array(spans, np.int64).reshape(-1, 2))
+    def _list_offsets(self, tokens: Tokens) -> list[int]:
+        """Return the start and the end of each step of a row, one after the other."""
+        offsets = tokens.offsets
+        if self.max_length is not None:
+            offsets = offsets[: self._get_room(len(tokens.ids))]
+        flat = list(chain.from_iterable(offsets))
+        if self.bos or self.eos:
+            # bos and eos have empty spans, at the start and at the end of the text.
+            end = flat[-1] if flat else 0
+            flat = [*[0, 0] * self.bos, *flat, *[end, end] * self.eos]
+        return flat
 
     def _explain(self, inputs: Sequence[object], row_ids: Sequence[int], error: Exception) -> NoReturn:
         """Raise an error that names the row, which the tokenizer's own error does not."""

@@ -93,6 +93,10 @@ class Tokenize(TextInputStage[str]):
         return self.tokenizer.encode(inputs, offsets=self.offsets)
 
     @override
+    def _encode_ids(self, inputs: list[str]) -> list[list[int]]:
+        return self.tokenizer.encode_ids(inputs)
+
+    @override
     def locate_steps(self, value: str, row: Row[Ids]) -> Sequence[Span] | None:
         return None if row.sequence.offsets is None else locate_in_row(row)
 
