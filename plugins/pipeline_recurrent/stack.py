@@ -128,7 +128,7 @@ def _run(module: TorchModule, values: Steps, initial: Carry, call: StackCall) ->
     engine = choose_engine(call.engine, stack)
     call.used = engine.name
     output, ended = engine.run(stack)
-    if not stack.is_autocast or stack.dtype is not torch.float32:
+    if not stack.is_autocast or stack.dtype is torch.float64:
         return output, ended
     dtype = _get_autocast_dtype(stack)
     return output.to(dtype), tuple(state.to(dtype) for state in ended)
@@ -138,12 +138,13 @@ def _get_autocast_dtype(stack: StackInputs) -> torch.dtype:
     """Return the dtype in which torch's own module returns these rows under autocast, whatever the engine.
 
     On a CPU that depends on torch's kernel: its LSTM is oneDNN's for rows of one length only, and its GRU has none of
-    low precision.
+    low precision. From steps in float32 these compute states in float32.
     """
     device, order = stack.steps.device.type, stack.order
-    is_low = device != "cpu" or stack.cell in {"rnn_tanh", "rnn_relu"}
-    is_low = is_low or (stack.cell == "lstm" and order.is_full(order.longest))
-    return torch.get_autocast_dtype(device) if is_low else torch.float32
+    low = torch.get_autocast_dtype(device)
+    is_low = device != "cpu" or stack.cell in {"rnn_tanh", "rnn_relu"} or stack.dtype is low
+    is_low = is_low or (stack.cell == "lstm" and stack.dtype is torch.float32 and order.is_full(order.longest))
+    return low if is_low else torch.float32
 
 
 def _check_values(module: TorchModule, values: Tensor, weight: Tensor) -> None:

@@ -18,6 +18,8 @@ from pipeline_recurrent import native
 from pipeline_recurrent.native import compile as compiling
 from pipeline_recurrent.native import library
 
+FAST = ("-O0",)
+"""Compiling takes a tenth of the time without optimization."""
 HOOK = Path(__file__).parents[3] / "plugins" / "hatch_build.py"  # not part of the wheel
 
 
@@ -40,7 +42,7 @@ def library_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """Compile a library, or skip the test where nothing can be compiled."""
     try:
-        return compiling.compile_library(tmp_path_factory.mktemp("made") / compiling.LIBRARY.name).read_bytes()
+        return compiling.compile_library(tmp_path_factory.mktemp("made") / compiling.LIBRARY.name, FAST).read_bytes()
     except compiling.CompileError as error:
         (pytest.fail if os.environ.get("PIPELINE_TESTS_NATIVE") == "1" else pytest.skip)(str(error))
 
@@ -93,6 +95,23 @@ def test_a_compiler_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(compiling.CompileError, match="no such flag"):
         compiling.compile_library(tmp_path / "kernels.so")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_set_that_the_compiler_does_not_know_is_left_out(library_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then a narrower one is loaded. Flags of the narrowest set are not tried."""
+    compiler = next(compiling.find_compilers(), None)
+    sets = list(compiling.SETS.get(platform.machine().lower(), ()))
+    if compiler is None or len(sets) < 2:
+        pytest.skip("needs a compiler and a machine with several instruction sets")
+    old = library_path.with_name("old.py")
+    refuse = f"sys.exit('unknown flag') if {compiling.X86[sets[-1]][-1]!r} in sys.argv else None"
+    old.write_text(f"import subprocess, sys; {refuse}; sys.exit(subprocess.call({compiler!r} + sys.argv[1:]))")
+    monkeypatch.setenv("CC", shlex.join([sys.executable, str(old)]))
+    compiling.compile_library(library_path, FAST)
+    found = [name for name in sets if hasattr(library.open_library(), f"pipeline_run_{name}")]
+    assert found == sets[:-1]
+    assert library.load_kernels().name in found
+    assert not library.load_kernels().computes(torch.bfloat16)
 
 
 def test_a_missing_compiler_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
