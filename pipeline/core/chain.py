@@ -1,7 +1,7 @@
 """Stages joined by `>>` that take one value at a time."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Self, TypeVar, cast, final
+from typing import TYPE_CHECKING, NoReturn, Self, TypeVar, cast, final
 
 from torch import Tensor
 from typing_extensions import override
@@ -10,6 +10,7 @@ from pipeline.core.chain_base import ChainBase
 from pipeline.core.inference import InferenceOptions, Precision
 from pipeline.core.running import run_stages
 from pipeline.core.stage import I_contra, ModuleStage, O_co, TypePreserving
+from pipeline.errors import CompositionError
 
 if TYPE_CHECKING:
     from pipeline.inference.generation.step import StepCarry
@@ -35,6 +36,19 @@ class Chain(ChainBase, ModuleStage[I_contra, O_co], border=False):
     @override
     def forward(self, value: I_contra) -> O_co:
         return cast("O_co", run_stages(self._numbered(), value))
+
+    def fit(self, *examples: object, **options: object) -> NoReturn:
+        """Reject a call that is meant for a pipe: `fit` makes batches too.
+
+        Raises:
+            CompositionError: always.
+        """
+        del examples, options
+        msg = (
+            f"fit trains a pipe, which makes batches of examples, got `{self!r}`, which takes batches; join the stages "
+            "that make them before it: FromIds() >> Bucket(rows=32) >> Pad() >> model."
+        )
+        raise CompositionError(msg)
 
     def step(self, value: "I_contra | Tensor", carry: "StepCarry | None" = None) -> "tuple[O_co, StepCarry]":
         """Run the next steps of each row without running earlier ones again; return the output and a new carry.
