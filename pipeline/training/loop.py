@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pipeline.core.contexts import temporary_mode
-from pipeline.core.join import join
-from pipeline.core.stage import Stream
 from pipeline.core.stream_chain import StreamChain
 from pipeline.data.batches import Batch
 from pipeline.data.kinds import Kind
+from pipeline.data.metadata import BatchMetadata
 from pipeline.data.report import Report
 from pipeline.data.scores import Predictions
 from pipeline.data.tensors import to_ints
@@ -111,9 +110,7 @@ class Training:
             max_padded_steps=min(ranks.gather(limit_by_memory(split.model))),
             pin_memory=self._device.type == "cuda",
         )
-        self._windows: Final = (
-            None if split.windows is None else cast("Stream[Any, Any]", join(*(s for _, s in split.data)))
-        )
+        self._has_windows: Final = split.windows is not None
         self.batches = self._data.batches
         # The state of a planned loader describes its lengths, policy and seed.
         facts = {**settings.fingerprint(), "plan": str(self._data.epochs.state_dict())}
@@ -142,6 +139,8 @@ class Training:
         for note in notes:
             reporter.note(note)
         if valid is None:
+            # An unknown name is rejected as one, not for the lack of validation.
+            self._metrics.choose_monitor(settings.monitor)
             settings.reject_without_validation()
         # Without validation, there are no metrics.
         monitor = self._metrics.choose_monitor(LOSS if valid is None else settings.monitor)
@@ -306,9 +305,7 @@ class Training:
         if not self.optimizer_steps:
             warn_of_missing_gradients(self.pipe)
         if self.settings.max_grad_norm is not None:
-            norm = gather_shards(nn.utils.clip_grad_norm_(self._weights, self.settings.max_grad_norm))
-            if self._device.type == "cpu" and not math.isfinite(norm):
-                raise self._make_error("gradients", float(norm), group[-1])
+            self._clip_gradients(self.settings.max_grad_norm, group[-1])
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         if self._schedule is not None and not isinstance(self._schedule, ReduceLROnPlateau):
@@ -317,6 +314,19 @@ class Training:
             self.average.update()
         self.optimizer_steps += 1
         return self._last_loss
+
+    def _clip_gradients(self, max_norm: float, batch: Batch[Kind]) -> None:
+        """Clip as `nn.utils.clip_grad_norm_` does, and reject gradients that are not finite."""
+        total = nn.utils.get_total_norm([weight.grad for weight in self._weights if weight.grad is not None])
+        # On a GPU, reading the norm would wait for it.
+        if self._device.type == "cpu":
+            norm = gather_shards(total)
+            if not math.isfinite(norm):
+                raise self._make_error("gradients", float(norm), batch)
+            # The same formula as torch's, whose factor is 1 then: multiplying by it would read and write all gradients.
+            if bool(max_norm / (norm + 1e-6) >= 1):
+                return
+        nn.utils.clip_grads_with_norm_(self._weights, max_norm, total)
 
     _last_loss: float = math.nan
 
@@ -353,12 +363,13 @@ class Training:
         with modes[0], modes[1], torch.no_grad(), self._make_autocast():
             for scores in self._predict(self._valid):
                 _, losses = self._loss.compute(scores, plain=True)
-                found = self._loss.weigh(scores.metadata, plain=True)
+                metadata = cast("BatchMetadata", getattr(scores, "metadata"))  # noqa: B009 - of any predictions
+                found = self._loss.weigh(metadata, plain=True)
                 weights = {name: float(weight) for name, weight in found.items()}
                 mean.add({name: float(loss) * weights[name] for name, loss in losses.items()}, weights)
-                metrics.update(cast("Predictions[object, object]", scores))
+                metrics.update(scores)
         # Windows are not shared, since each continues the one before: every rank has them all.
-        if self._windows is None:
+        if not self._has_windows:
             states = self.ranks.gather(mean.state_dict())
             mean = MeanLoss(self._head_weights)
             for state in states:
@@ -369,19 +380,12 @@ class Training:
             raise TrainingError(msg)
         return mean.compute(), metrics.compute()
 
-    def _predict(self, examples: Iterable[object]) -> Iterator[Any]:
-        """Yield the predictions for examples; those in windows with carried states, as in training."""
-        if self._windows is None:
-            if self.ranks.world_size == 1:
-                yield from self._whole.predict_batches(examples)
-                return
-            share = (self.ranks.rank, self.ranks.world_size)
-            yield from (scores for _, _, scores in predict_with_targets(self._whole, examples, share))
-            return
-        if self.carried is not None:
-            self.carried.carry = None
-        for batch in self._windows(examples):
-            yield self._model(batch if self.carried is None else self.carried.start(batch))
+    def _predict(self, examples: Iterable[object]) -> Iterator[Predictions[object, object]]:
+        """Yield the predictions for examples, or for this rank's share of them."""
+        is_shared = self.ranks.world_size > 1 and not self._has_windows
+        share = (self.ranks.rank, self.ranks.world_size) if is_shared else (0, 1)
+        for _, _, scores in predict_with_targets(self._whole, examples, share):
+            yield scores
 
     def _finish_epoch(self, epoch: Epoch) -> None:
         """Add the epoch to the history, and keep its weights if it is the best one."""

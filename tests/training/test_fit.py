@@ -324,7 +324,8 @@ def read_once() -> Iterator[Example[list[int]]]:
             OptionError,
             "monitor must be one of loss, accuracy, macro_f1, got 'f1'",
         ),
-        ({"monitor": "acc"}, OptionError, "monitor='acc' needs validation, got no valid.*pass valid=examples"),
+        ({"monitor": "accuracy"}, OptionError, "monitor='accuracy' needs validation, got no valid.*pass valid="),
+        ({"monitor": "acc"}, OptionError, "monitor must be one of loss, accuracy, macro_f1, got 'acc'"),
         ({"patience": 2}, OptionError, "patience needs validation, got patience=2 without valid; pass valid=examples"),
         ({"device": "gpu"}, OptionError, "device must be one of torch's on this machine, got 'gpu'; pass one of cpu"),
         ({"device": "cuda:99"}, OptionError, "device must be one of torch's on this machine, got 'cuda:99'"),
@@ -353,3 +354,26 @@ def test_a_pipe_without_a_model_is_rejected() -> None:
     """The error says what to join."""
     with pytest.raises(CompositionError, match="fit and evaluate need a pipe with a model"):
         as_any(FromIds() >> Bucket(rows=2) >> Pad()).fit(EXAMPLES, progress=False)
+
+
+def test_a_model_without_batches_says_that_fit_is_for_pipes() -> None:
+    """A chain of stages that take one batch has no stream to make batches with."""
+    with pytest.raises(
+        CompositionError, match="fit trains a pipe, which makes batches of examples.*got `Pack >> Embed"
+    ):
+        as_any(classifier(9, 2)).fit(EXAMPLES)
+
+
+@pytest.mark.parametrize("norm", [1e-4, 0.5, 1e4])
+def test_gradients_are_clipped_as_by_torch(norm: float) -> None:
+    """Below, around and above the norm of the gradients, the weights are those of a plain loop to the last bit."""
+    trained, plain = make_pipe(dropout=0), make_pipe(dropout=0)
+    trained.fit(EXAMPLES, epochs=2, optimizer=make_sgd, **{**PLAIN, "max_grad_norm": norm})
+    data, model = split(plain)
+    optimizer = make_sgd(model.parameters())
+    for batch in [*data(EXAMPLES), *data(EXAMPLES)]:
+        optimizer.zero_grad()
+        torch.autograd.backward(model(batch).loss())
+        nn.utils.clip_grad_norm_(model.parameters(), norm)
+        optimizer.step()
+    assert are_equal(trained, plain)
