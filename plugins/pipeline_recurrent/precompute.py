@@ -27,6 +27,7 @@ from pipeline.extend import (
     join,
 )
 from pipeline_recurrent.engines.choose import EngineName
+from pipeline_recurrent.engines.engine import switch_off_autocast
 from pipeline_recurrent.frozen import explain_unfit
 from pipeline_recurrent.recurrent import Recurrent
 
@@ -135,10 +136,8 @@ class PrecomputeInputs(ModuleStage[Batch[Ids], States[S_co]], Generic[S_co]):
         # `index_select` is fast on contiguous rows, so the table is stored by id, and seen transposed: as weights.
         ids, table = self.embed.check_ids(packed).packed(), self.embed.weight
         tables = [one.t() for one in table.chunk(self.encoder.directions, dim=1)]
-        if not torch.amp.is_autocast_available(table.device.type):
-            return self.encoder.read(ids, tables)
         # Autocast chooses the dtypes of products, but the dtype of looked-up numbers is fixed.
-        with torch.autocast(table.device.type, enabled=False):
+        with switch_off_autocast(table.device.type):
             return self.encoder.read(ids, tables)
 
     def _reject_training(self, initial: Sequence[Tensor]) -> None:
