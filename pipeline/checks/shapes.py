@@ -111,10 +111,19 @@ def _check_calls(plain: Callable[P, R], owner: str, traceable: Callable[P, R] | 
 
 def _get_signature(values: tuple[object, ...]) -> Hashable:
     """Return all that an annotation can check of arguments: dtypes and shapes of tensors, types of other values."""
-    # `type(...) is Tensor` first: it is faster than `isinstance`, and this runs for every batch that is made.
+    # By exact type first: it is faster than `isinstance`, and this runs for every batch that is made.
     return tuple(
-        [(value.dtype, value.shape) if type(value) is Tensor else _get_other_signature(value) for value in values]
+        [
+            (value.dtype, value.shape)
+            if type(value) is Tensor
+            else (_OPAQUE[type(value)] if type(value) in _OPAQUE else _get_other_signature(value))
+            for value in values
+        ]
     )
+
+
+_OPAQUE: Final[dict[type, Hashable]] = {}
+"""Classes that occurred, of whose objects an annotation can check the class only; each is its own value."""
 
 
 def _get_other_signature(value: object) -> Hashable:
@@ -122,7 +131,10 @@ def _get_other_signature(value: object) -> Hashable:
         return value.dtype, value.shape
     if isinstance(value, tuple):
         return _get_signature(cast("tuple[object, ...]", value))
-    return value if isinstance(value, type) else type(value)
+    if isinstance(value, type):
+        return value
+    cls: type = type(value)
+    return _OPAQUE.setdefault(cls, cls)
 
 
 def _make_traceable_init(cls: type[attrs.AttrsInstance]) -> Callable[..., None]:

@@ -7,6 +7,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from pipeline.core.chain_base import ChainBase
+from pipeline.core.contexts import evaluating
 from pipeline.core.inference import InferenceOptions, Precision
 from pipeline.core.running import run_stages
 from pipeline.core.stage import I_contra, ModuleStage, O_co, TypePreserving
@@ -74,7 +75,7 @@ class Chain(ChainBase, ModuleStage[I_contra, O_co], border=False):
             >>> scores.values.shape, carry.steps.tolist()
             (torch.Size([2, 9]), [2, 2])
         """
-        from pipeline.inference.generation.step import evaluating, run_steps  # noqa: PLC0415 - as in `_summarize`
+        from pipeline.inference.generation.step import run_steps  # noqa: PLC0415 - as in `_summarize`
 
         with evaluating(self):
             return run_steps(self.stages, value, carry)

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, final, get_args, runtime_checkable
 
 import attrs
+import torch
 
 from pipeline.checks.options import check_bool, check_choice
 
@@ -139,11 +140,13 @@ class Prepared:
     Attributes:
         options: how it computes.
         original: a copy of the pipe that it was made of, with which it shares the weights.
+        device: the device of the weights; None without weights.
         report: its comparison with the original on examples; None without examples.
     """
 
     options: InferenceOptions
     original: "StageBase"
+    device: torch.device | None = None
     report: InferenceReport | None = None
 
     def __str__(self) -> str:

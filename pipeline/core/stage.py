@@ -157,6 +157,13 @@ class Stream(StageBase, ABC, Generic[I_contra, O_co]):
         """Yield the outputs for prediction: without shuffling, without dropping any, and buffering little."""
         return self(values)
 
+    def predict_alone(self, value: I_contra, /) -> O_co | None:  # noqa: ARG002 - for streams that override it
+        """Return the output for a prediction with one input; None, by default, to call `predict_batches` for it.
+
+        Override it if that is faster. `predict_batches` must yield exactly this output.
+        """
+        return None
+
     @overload
     def __rshift__(self, after: "TypePreserving[O_co]", /) -> "StreamChain[I_contra, O_co]": ...
     @overload

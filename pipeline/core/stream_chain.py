@@ -5,6 +5,7 @@ from itertools import groupby
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, cast, final, overload
 
+import torch
 from torch import Tensor
 from typing_extensions import Unpack, override
 
@@ -17,7 +18,9 @@ from pipeline.core.running import (
     locate_errors,
     map_stages,
     map_together,
+    naming_stage,
     read_inputs,
+    run_stages,
     run_stream,
     show_rows,
 )
@@ -78,6 +81,30 @@ class StreamChain(ChainBase, Stream[I_contra, O_co], border=False):
     def predict_batches(self, values: Iterable[I_contra], /) -> Iterator[O_co]:
         """Yield the outputs for prediction: without shuffling, and buffering little."""
         return self._predict(values)
+
+    @override
+    def predict_alone(self, value: Any, /, observer: Observer | None = None) -> Any:
+        """Return the output for a prediction with one input; None if that of a stream is not known without others."""
+        stages = list(enumerate(self.stages.values(), start=1))
+        streams = [index for index, (_, stage) in enumerate(stages) if is_stream(stage)]
+        if len(streams) != 1:
+            return None
+        at, device = streams[0], self._find_device()
+        number, stream = stages[at]
+        row = run_stages(stages[:at], value, device, predicts=True, observer=observer)
+        with naming_stage(number, stream):
+            alone = cast("Stream[Any, Any]", stream).predict_alone(row)
+        if alone is None:
+            return None
+        if observer is not None:
+            observer.see_row(row)
+        return run_stages(stages[at + 1 :], alone, device, predicts=True, observer=observer)
+
+    def _find_device(self) -> torch.device | None:
+        """Return the device of the weights; None without weights."""
+        if self.prepared is not None:
+            return self.prepared.device
+        return next((tensor.device for tensor in self.parameters()), None)
 
     def _predict(self, values: Iterable[Any], observer: Observer | None = None) -> Iterator[Any]:
         return self._run(values, predicts=True, observer=observer)
@@ -455,7 +482,7 @@ class StreamChain(ChainBase, Stream[I_contra, O_co], border=False):
 
     def _run(self, values: Iterable[Any], *, predicts: bool, observer: Observer | None = None) -> Iterator[Any]:
         reject_single_text(values)
-        device = next((tensor.device for tensor in self.parameters()), None)
+        device = self._find_device()
         check_ordered(values)
         flow: Iterable[Any] = read_inputs(iterate(values) if is_map_style(values) else values)
         has_length = not predicts

@@ -94,7 +94,8 @@ class PackingOrder:
     @cached_property
     def nonempty_count(self) -> int:
         """The number of rows with at least one step."""
-        return int((self.lengths > 0).sum())
+        # Usually the length of the shortest row is known, and then no tensor is read.
+        return len(self.lengths) if len(self.lengths) and self.shortest else int((self.lengths > 0).sum())
 
     @_cached
     def nonempty_rows(self) -> Int64[Tensor, " nonempty"]:

@@ -91,8 +91,8 @@ class ExactLinear(nn.Module):
     Example:
         >>> linear, inputs = nn.Linear(300, 4), torch.rand(5, 300)
         >>> exact = ExactLinear(linear)
-        >>> torch.equal(exact(inputs)[2:3], exact(inputs[2:3])), torch.allclose(exact(inputs), linear(inputs))
-        (True, True)
+        >>> torch.equal(exact(inputs)[2:3], exact(inputs[2:3]))
+        True
     """
 
     def __init__(self, linear: nn.Linear) -> None:

@@ -1,15 +1,13 @@
 """Run a pipe over inputs, and put what its batches give back into the order of the inputs."""
 
-from collections.abc import Callable, Iterable, Iterator
-from itertools import count
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, count
+from typing import Any, Protocol, TypeVar, cast
 
-import torch
-from torch import nn
-
-from pipeline.core.contexts import temporary_mode
+from pipeline.core.contexts import evaluating
 from pipeline.core.row_counts import count_values, number_rows
 from pipeline.core.running import Observer, locate_errors, show_inputs
+from pipeline.core.stream_chain import StreamChain
 from pipeline.data.iteration import iterate
 from pipeline.data.rows import reject_single_text
 from pipeline.errors import CompositionError
@@ -28,7 +26,7 @@ class Run(Protocol[C_co]):
 
 
 def run_in_order(
-    pipe: nn.Module,
+    pipe: StreamChain[Any, Any],
     run: Run[C],
     inputs: Iterable[object],
     unpack: Callable[[C], Iterable[tuple[int, R]]],
@@ -52,13 +50,23 @@ def run_in_order(
     numbered = count_values(number_rows(iterate(inputs)), number_inputs)
     if observer is not None:
         numbered = show_inputs(numbered, observer)
+    if isinstance(inputs, list | tuple) and len(cast("Sequence[object]", inputs)) == 1:
+        value = next(numbered)
+        # One request: the stages are called one after another, without iterators around them.
+        with evaluating(pipe):
+            alone = cast("C | None", pipe.predict_alone(value, observer))
+            predicted = [] if alone is None else list(unpack(alone))
+        if len(predicted) == 1 and predicted[0][0] == 0:
+            yield predicted[0][1]
+            return
+        numbered = chain([value], numbered)
     batches = locate_errors(run(numbered, observer), inputs)
     # Batches arrive sorted by length. A result waits until all rows before it are done.
     waiting: dict[int, R] = {}
     due = 0
     while True:
         # Not around the loop: between two results the caller must find the model in its own mode.
-        with temporary_mode(pipe, training=False), torch.no_grad():
+        with evaluating(pipe):
             batch = next(batches, None)
             found = () if batch is None else unpack(batch)
         if batch is None:

@@ -44,7 +44,8 @@ def prepare(pipe: C, options: InferenceOptions, examples: Iterable[Any] | None, 
     for module in list(made.modules()):
         if isinstance(module, PreparesForInference):
             module.prepare_for_inference(options)
-    made.prepared = Prepared(options, cast("StageBase", original))
+    device = next((each.device for each in original.parameters()), None)
+    made.prepared = Prepared(options, cast("StageBase", original), device)
     if examples is not None:
         made.prepared = attrs.evolve(made.prepared, report=compare(original, made, examples, score))
     return made

@@ -176,6 +176,17 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
         self._epochs.end(iteration)
 
     @override
+    def predict_alone(self, value: Row[K], /) -> list[Row[K]] | None:
+        """Return a batch of one row, unless the row is to be truncated.
+
+        Raises:
+            ShapeError: if it is not a row of the bucket's kind.
+        """
+        row = cast("Row[K]", check_row(value, self.kind, 0))
+        limit = self.policy.limit() if self.policy.too_long == "truncate" else None
+        return None if limit is not None and sum(count_steps(row.sequence)) > limit else [row]
+
+    @override
     def predict_batches(self, values: Iterable[Row[K]], /) -> Iterator[list[Row[K]]]:
         """Yield batches of similar length, pool after pool, not shuffled; the epoch is not counted.
 

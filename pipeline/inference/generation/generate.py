@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from typing_extensions import Unpack
 
+from pipeline.core.contexts import evaluating
 from pipeline.core.stream_chain import StreamChain
 from pipeline.data.iteration import iterate
 from pipeline.data.kinds import Ids
@@ -20,7 +21,6 @@ from pipeline.inference.generation.beam import Beams, search_beams, select_rows
 from pipeline.inference.generation.drawn_row import Drawn, reject_nan
 from pipeline.inference.generation.options import GenerateOptions, GenerateSettings
 from pipeline.inference.generation.sampling import LOWEST, draw_numbers, draw_tokens, restrict_scores, widen
-from pipeline.inference.generation.step import evaluating
 from pipeline.inference.generation.stepwise_pipe import StepwisePipe
 from pipeline.inference.generation.token_steps import TokenSteps
 from pipeline.stages.input_stage import to_examples

@@ -1,16 +1,14 @@
 """Run a causal model step by step: each call takes the next steps of the rows, and what is remembered of the others."""
 
-from collections.abc import Generator, Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from typing import Any, Self, TypeVar, cast, final
 
 import attrs
 import torch
 from jaxtyping import Int64
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.checks.hints import describe
-from pipeline.core.contexts import temporary_mode
 from pipeline.core.running import NumberedStage, naming_stage, run_stages
 from pipeline.core.stage import StageBase
 from pipeline.core.stepping import Memory, Stepping
@@ -101,17 +99,6 @@ def run_steps(
             output = run_stages([(number, stage)], output)
     steps = batch.lengths if carry is None else carry.steps + batch.lengths
     return output, StepCarry(memories, steps)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Generator[None]:
-    """Run in evaluation mode and without gradients; the mode is restored, if it is another one."""
-    with torch.no_grad():
-        if not any(module.training for module in model.modules()):
-            yield
-        else:
-            with temporary_mode(model, training=False):
-                yield
 
 
 def _check_stages(stages: Iterable[NumberedStage]) -> None:

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from pipeline.checks.hints import describe
+from pipeline.core.contexts import evaluating
 from pipeline.core.stream_chain import StreamChain
 from pipeline.data.kinds import Ids, Kind, Vectors
 from pipeline.data.predictions import StepPrediction
 from pipeline.data.scores import StepScores
 from pipeline.errors import CompositionError, ShapeError, ValuesError
-from pipeline.inference.generation.step import StepCarry, evaluating, run_steps
+from pipeline.inference.generation.step import StepCarry, run_steps
 from pipeline.inference.generation.stepwise_pipe import StepwisePipe
 from pipeline.stages.input_stage import FromFeatures
 
