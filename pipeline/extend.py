@@ -62,6 +62,7 @@ from pipeline.parts.encoder import Encoder
 from pipeline.parts.engine import Engine
 from pipeline.parts.metric import Metric
 from pipeline.parts.pooling import Pooling
+from pipeline.parts.stepping import EncoderCarry, step_encoder
 from pipeline.parts.tokenizer import Tokenizer, Tokens
 from pipeline.registry.catalogue import Plugin, PluginWarning
 from pipeline.registry.discovery import Registry
@@ -79,6 +80,7 @@ __all__ = [
     "Embedder",
     "EmbedderFactory",
     "Encoder",
+    "EncoderCarry",
     "EncoderFactory",
     "Engine",
     "EngineFactory",
@@ -163,5 +165,6 @@ __all__ = [
     "name_transform",
     "registry",
     "softmax_by_row",
+    "step_encoder",
     "sum_by_row",
 ]

@@ -39,6 +39,8 @@ def prepare(pipe: C, options: InferenceOptions, examples: Iterable[Any] | None, 
     fuse = _Fuse(options)
     for chain in [each for each in made.modules() if isinstance(each, ChainBase)]:
         fuse.change(chain)
+    # Fused stages are new.
+    made.eval().requires_grad_(requires_grad=False)
     if options.deterministic:
         replace_linear(made)
     for module in list(made.modules()):

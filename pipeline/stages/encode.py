@@ -19,9 +19,9 @@ from pipeline.data.states import Causal, MaybeCausal, S, S_co, States
 from pipeline.errors import CompositionError, LengthError, ShapeError
 from pipeline.parts.config import POSITIONAL
 from pipeline.parts.encoder import Encoder
+from pipeline.parts.stepping import EncoderCarry, step_encoder
 from pipeline.registry import registry
 from pipeline.registry.catalogue import Catalogue
-from pipeline.stages.memories import EncoderCarry
 from pipeline.stages.part_stage import PartStage
 
 H_contra = TypeVar("H_contra", bound=Hidden, contravariant=True, default=Vectors)
@@ -177,20 +177,7 @@ class Encode(
         Raises:
             CompositionError: if the encoder is not causal, or is not stateful.
         """
-        encoder = self.get_part(value.values.shape[-1])
-        lacks = "stateful" if encoder.causal else "causal"
-        if not getattr(encoder, lacks):
-            why = "its steps depend on later ones" if lacks == "causal" else "it does not start from a carry"
-            msg = (
-                f"encoder {self.part_name!r} must be {lacks} to run step by step, but {why}; choose one that declares "
-                f'{lacks}, such as "lstm".'
-            )
-            raise CompositionError(msg, encoder=self.part_name)
-        states = self(value if memory is None else attrs.evolve(value, initial_carry=memory.carry))
-        if states.carry is None:
-            msg = f"encoder {self.part_name!r} declares stateful, but returned no carry; return States(..., carry=...)."
-            raise CompositionError(msg, encoder=self.part_name)
-        return states, EncoderCarry(states.carry)
+        return step_encoder(self.get_part(value.values.shape[-1]), self.part_name, self, value, memory)
 
     def _check_input(self, encoder: Encoder[S_co], value: Batch[Vectors]) -> None:
         """Reject a batch that needs what the encoder declares it does not support."""

@@ -1,4 +1,4 @@
-"""What encoders and attentions remember of earlier steps, for running step by step."""
+"""What attentions remember of earlier steps, for running step by step."""
 
 from typing import Self, final
 
@@ -9,25 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from pipeline.core.stepping import Memory
-from pipeline.data.batches import Carry
 from pipeline.data.trees import ON_CPU, as_pytree
-
-
-@final
-@as_pytree
-@attrs.frozen(eq=False)
-class EncoderCarry(Memory):
-    """The recurrent state of each row.
-
-    Attributes:
-        carry: the final state that the encoder returned, from which it starts the next steps.
-    """
-
-    carry: Carry
-
-    @override
-    def select(self, rows: Int64[Tensor, " selected"]) -> Self:
-        return attrs.evolve(self, carry=tuple(state.index_select(1, rows.to(state.device)) for state in self.carry))
 
 
 @final

@@ -13,6 +13,7 @@ from pipeline.extend import (
     Batch,
     Chain,
     CompositionError,
+    EncoderCarry,
     Ids,
     MaybeCausal,
     ModuleStage,
@@ -21,10 +22,12 @@ from pipeline.extend import (
     Spec,
     StageBase,
     States,
+    Stepping,
     StreamChain,
     TypePreservingChain,
     Vectors,
     join,
+    step_encoder,
 )
 from pipeline_recurrent.engines.choose import EngineName
 from pipeline_recurrent.engines.engine import switch_off_autocast
@@ -94,7 +97,9 @@ def precompute_inputs(pipe: P) -> P:
 
 
 @final
-class PrecomputeInputs(ModuleStage[Batch[Ids], States[S_co]], Generic[S_co]):
+class PrecomputeInputs(
+    ModuleStage[Batch[Ids], States[S_co]], Stepping[Batch[Ids], States[S_co], EncoderCarry], Generic[S_co]
+):
     """Encode ids with a table of the first layer's input products; made by `precompute_inputs`.
 
     Args:
@@ -139,6 +144,15 @@ class PrecomputeInputs(ModuleStage[Batch[Ids], States[S_co]], Generic[S_co]):
         # Autocast chooses the dtypes of products, but the dtype of looked-up numbers is fixed.
         with switch_off_autocast(table.device.type):
             return self.encoder.read(ids, tables)
+
+    @override
+    def step(self, value: Batch[Ids], memory: EncoderCarry | None, /) -> tuple[States[S_co], EncoderCarry]:
+        """Return the states of the next steps of each row; the encoder starts from its carry.
+
+        Raises:
+            CompositionError: if the encoder is not causal.
+        """
+        return step_encoder(self.encoder, type(self.encoder).__name__, self, value, memory)
 
     def _reject_training(self, initial: Sequence[Tensor]) -> None:
         problem = "it is in training mode" if self.training else None
