@@ -82,6 +82,8 @@ def offsets_are_within_text(make: MakeTokenizer) -> None:
     ):
         if list(plain.ids) != list(found.ids) or list(plain.offsets):
             raise FaultError("with offsets=False, ids differ or offsets exist; leave out the offsets and nothing else.")
+    if [list(ids) for ids in tokenizer.encode_ids(TEXTS)] != [list(found.ids) for found in tokenizer.encode(TEXTS)]:
+        raise FaultError("encode_ids and encode return different ids; return the same, or leave out encode_ids.")
 
 
 def _check_offsets(found: Tokens, texts: Sequence[str], *, in_order: bool) -> None:

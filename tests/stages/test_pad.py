@@ -78,6 +78,34 @@ def test_long_rows_raise_or_are_truncated_with_their_targets() -> None:
     assert to_list(batch.metadata.answer_mask) == [[True, False, True]]
 
 
+@given(masks=st.lists(st.none() | st.lists(st.booleans(), min_size=1, max_size=6), min_size=1, max_size=6))
+def test_answer_masks_are_padded_with_true(masks: list[list[bool] | None]) -> None:
+    """A row without a mask wants all predictions; masks are truncated with their rows."""
+    rows = [Row(Ids(torch.ones(len(mask or [0]), dtype=torch.int64)), answer_mask=mask) for mask in masks]
+    found = Pad(max_length=4, too_long="truncate", multiple_of=3)(rows).metadata.answer_mask
+    if not any(masks):
+        assert found is None
+        return
+    width = -(-max(min(len(mask or [0]), 4) for mask in masks) // 3) * 3
+    assert found is not None
+    assert to_list(found) == [(mask or [])[:width] + [True] * (width - len((mask or [])[:width])) for mask in masks]
+
+
+def test_a_batch_shares_no_memory_with_its_rows() -> None:
+    """Also of one row, and without padding: a change in place must not reach the rows."""
+    rows = [Row(Ids(torch.tensor([5, 6])))]
+    batch = Pad()(rows)
+    batch.values.zero_()
+    assert to_list(rows[0].sequence.values) == [5, 6]
+
+
+def test_the_first_row_with_a_wrong_target_is_named() -> None:
+    """Equal targets are converted once."""
+    rows = [Row(Ids(torch.tensor([1])), target, row_id) for row_id, target in enumerate(["a", "x", "a", "y", "x"])]
+    with pytest.raises(LabelError, match="row 1 .*got 'x'"):
+        Pad(labels=Labels(["a", "b"]))(rows)
+
+
 def test_targets_become_class_ids() -> None:
     """Names are looked up in the labels; empty rows and the padding of step targets are ignored."""
     labels = Labels(["ham", "spam"])

@@ -48,6 +48,37 @@ def test_row_ids_are_positions_in_the_input() -> None:
     assert [len(row) for row in rows] == [place % 3 for place in range(600)]
 
 
+@pytest.mark.parametrize("offsets", [True, False])
+@pytest.mark.parametrize(("ends", "max_length"), [(False, None), (False, 3), (True, None), (True, 5)])
+def test_rows_of_many_texts_equal_their_tokens(offsets: bool, ends: bool, max_length: int | None) -> None:
+    """Rows that share memory have the ids and offsets of their own text, truncated and with bos and eos."""
+    texts = ["ab" * (place % 5) for place in range(150)]
+    tokenize = Tokenize.train(texts, "characters", bos=ends, eos=ends, max_length=max_length, offsets=offsets)
+    room = None if max_length is None else max_length - 2 * ends
+    first, last = ([tokenize.tokenizer.vocabulary[token]] * ends for token in ("<bos>", "<eos>"))
+    examples = [Example(text, target="even" if len(text) % 4 else None) for text in texts]
+    for row, example, found in zip(tokenize.map(examples), examples, tokenize.tokenizer.encode(texts), strict=True):
+        ids, spans = list(found.ids)[:room], list(found.offsets)[:room]
+        assert to_list(row.sequence.values) == [*first, *ids, *last]
+        assert row.target == example.target
+        assert row.answer_mask == ([False, *[True] * len(ids), False] if ends else None)
+        if not offsets:
+            assert row.sequence.offsets is None
+            continue
+        assert row.sequence.offsets is not None
+        spans = [*[(0, 0)] * ends, *spans, *[(len(ids), len(ids))] * ends]
+        assert row.sequence.offsets.shape == (len(row), 2)
+        assert to_list(row.sequence.offsets) == [list(span) for span in spans]
+
+
+@pytest.mark.parametrize("offsets", [True, False])
+def test_a_special_token_in_a_text_is_unknown(offsets: bool) -> None:
+    """Also where the ids of many texts are checked at once."""
+    tokenize = Tokenize.train(["fox"], "whole", offsets=offsets)
+    rows = tokenize.map(["fox", "<pad>", "fox", "<eos>"])
+    assert [to_list(row.sequence.values) for row in rows] == [[4], [1], [4], [1]]
+
+
 def test_each_word_has_one_prediction() -> None:
     """At its first token, which has its target too; a word without tokens gets the unknown token."""
     tokenize = TokenizeWords.train([["low", "lower"]], "bytes", bos=True)
