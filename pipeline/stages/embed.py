@@ -23,6 +23,9 @@ class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
     Args:
         num_embeddings: the number of ids.
         embedding_dim: the number of features of a vector.
+        sparse: whether the weights get a sparse gradient, of the rows of a batch's ids alone, as in
+            `nn.Embedding(sparse=True)`. For a large vocabulary this saves most of the time of the optimizer, which
+            must support it; `fit` then uses a lazy Adam, see its documentation.
         name: the stage's name in its chain.
 
     Raises:
@@ -37,13 +40,16 @@ class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
 
     stepwise = True
 
-    def __init__(self, num_embeddings: int, embedding_dim: int, *, name: str | None = None) -> None:
+    def __init__(
+        self, num_embeddings: int, embedding_dim: int, *, sparse: bool = False, name: str | None = None
+    ) -> None:
         super().__init__()
         for option, number in (("num_embeddings", num_embeddings), ("embedding_dim", embedding_dim)):
             if number < 1:
                 msg = f"{option} must be 1 or more, got {number}; pass the number of ids, and of features per id."
                 raise OptionError(msg, **{option: number})
         self.name = name
+        self.sparse = sparse
         self.weight: nn.Parameter = nn.Parameter(torch.randn(num_embeddings, embedding_dim))
 
     @classmethod
@@ -67,7 +73,8 @@ class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
 
     def get_config(self) -> Mapping[str, object]:
         """Return the arguments with which this stage can be made again."""
-        return {"num_embeddings": self.weight.shape[0], "embedding_dim": self.weight.shape[1], "name": self.name}
+        rows, features = self.weight.shape
+        return {"num_embeddings": rows, "embedding_dim": features, "sparse": self.sparse, "name": self.name}
 
     @override
     def build(self, spec: Spec, /) -> Spec:
@@ -83,7 +90,9 @@ class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
         """
         batch = self.check_ids(value)
         # Not nn.Embedding's padding_idx: padding may hold any id, and id 0 may be a real one.
-        vectors = derive_vectors(nn.functional.embedding(batch.values, self.weight), batch, batch.initial_carry)
+        vectors = derive_vectors(
+            nn.functional.embedding(batch.values, self.weight, sparse=self.sparse), batch, batch.initial_carry
+        )
         return vectors if isinstance(vectors, Packed) else vectors.fill_padding(0)
 
     def check_ids(self, value: Batch[Ids]) -> Batch[Ids]:

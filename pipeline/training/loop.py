@@ -317,7 +317,8 @@ class Training:
 
     def _clip_gradients(self, max_norm: float, batch: Batch[Kind]) -> None:
         """Clip as `nn.utils.clip_grad_norm_` does, and reject gradients that are not finite."""
-        total = nn.utils.get_total_norm([weight.grad for weight in self._weights if weight.grad is not None])
+        gradients = [_get_values(weight) for weight in self._weights if weight.grad is not None]
+        total = nn.utils.get_total_norm(gradients)
         # On a GPU, reading the norm would wait for it.
         if self._device.type == "cpu":
             norm = gather_shards(total)
@@ -399,6 +400,15 @@ class Training:
         stops = patience is not None and history.count_since_best() >= patience
         self.history = self._whole.history = attrs.evolve(history, stopped_early=stops)
         self._reporter.end_epoch(epoch, self.settings.epochs)
+
+
+def _get_values(weight: Tensor) -> Tensor:
+    """Return the gradient of a weight; of a sparse one, the numbers in it, each row added up."""
+    assert weight.grad is not None
+    if not weight.grad.is_sparse:
+        return weight.grad
+    weight.grad = weight.grad.coalesce()
+    return weight.grad.values()
 
 
 def _make_carried(split: SplitPipe) -> CarriedStates | None:

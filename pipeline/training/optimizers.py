@@ -10,9 +10,12 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from pipeline.checks.hints import describe
 from pipeline.errors import OptionError
 from pipeline.stages.embed import Embed
+from pipeline.training.lazy_adam import LazyAdam
 from pipeline.training.options import MakeOptimizer, OptimizerName, ParameterGroups
 
 _MOMENTUM: Final = 0.9
+
+_EMBEDDINGS: Final = (Embed, nn.Embedding, nn.EmbeddingBag)
 
 
 def group_parameters(model: nn.Module, weight_decay: float) -> ParameterGroups:
@@ -37,7 +40,7 @@ def group_parameters(model: nn.Module, weight_decay: float) -> ParameterGroups:
     embedded = {
         id(weight)
         for module in model.modules()
-        if isinstance(module, Embed | nn.Embedding | nn.EmbeddingBag)
+        if isinstance(module, _EMBEDDINGS)
         for weight in module.parameters(recurse=False)
     }
     weights = [weight for weight in model.parameters() if weight.requires_grad]
@@ -63,7 +66,8 @@ def make_optimizer(
         weight_decay: the decay of the weights that have one.
 
     Raises:
-        OptionError: if no parameter is trainable, or the function returns something else.
+        OptionError: if no parameter is trainable, the function returns something else, or the optimizer does not
+            support the sparse gradients of an embedding.
 
     Example:
         >>> type(make_optimizer(nn.Linear(2, 3), "sgd", learning_rate=0.1, weight_decay=0)).__name__
@@ -81,6 +85,15 @@ def make_optimizer(
         return made
     is_fused = can_fuse(weight for group in groups for weight in group["params"])
     options: dict[str, Any] = {"lr": learning_rate, "fused": is_fused}
+    is_sparse = any(getattr(module, "sparse", False) for module in model.modules() if isinstance(module, _EMBEDDINGS))
+    if optimizer == "sgd" and is_sparse:
+        msg = (
+            "optimizer='sgd' has momentum, which moves all rows of an embedding, but the pipe has a sparse one; choose "
+            "'adamw' or 'adam', or make the embedding without sparse=True."
+        )
+        raise OptionError(msg, optimizer=optimizer)
+    if is_sparse:
+        return LazyAdam(groups, decoupled_weight_decay=optimizer == "adamw", **options)
     if optimizer == "sgd":
         return SGD(groups, momentum=_MOMENTUM, **options)
     return (AdamW if optimizer == "adamw" else Adam)(groups, **options)

@@ -6,10 +6,26 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline import Embed, language_model
+from pipeline import (
+    Bucket,
+    Classify,
+    Embed,
+    Encode,
+    Example,
+    FromIds,
+    Ids,
+    Pack,
+    Packed,
+    Pad,
+    Pool,
+    language_model,
+)
+from pipeline.core.contexts import seeded
+from pipeline.core.join import join
 from pipeline.errors import OptionError
+from pipeline.training.lazy_adam import LazyAdam
 from pipeline.training.optimizers import group_parameters, make_optimizer
-from support.untyped import as_any
+from support.untyped import as_any, to_list
 
 
 def test_tied_weights_count_as_embedding_and_frozen_ones_as_nothing() -> None:
@@ -50,3 +66,81 @@ def test_a_model_without_trainable_weights_is_rejected() -> None:
         make_optimizer(embed, "adamw", learning_rate=0.1, weight_decay=0)
     with pytest.raises(OptionError, match="optimizer must return an optimizer of torch's, got a list"):
         make_optimizer(nn.Linear(2, 3), as_any(list), learning_rate=0.1, weight_decay=0)
+
+
+def make_sparse() -> Any:
+    """Return a pipe with a sparse embedding of ten ids."""
+    with seeded(3):
+        model = Embed(10, 4, sparse=True) >> Encode("lstm", hidden_size=3) >> Pool("max") >> Classify(2)
+        return FromIds() >> Bucket(rows=4) >> Pad() >> Pack() >> model
+
+
+EXAMPLES = [Example([2 + row % 3, 3 + row % 4, 2], row % 2) for row in range(12)]
+"""Rows of the ids 2 to 6."""
+
+PRECISE: Any = {"lr": 0.1, "eps": 1e-15}
+"""Torch's SparseAdam and Adam add their `eps` at other places, so it is made to have no effect."""
+
+
+def make_lazy(groups: Any) -> LazyAdam:
+    """Make the optimizer for `fit`."""
+    return LazyAdam(groups, **PRECISE)
+
+
+def test_fit_moves_only_rows_of_a_sparse_embedding_that_occur() -> None:
+    """They move as with torch's SparseAdam, all other weights as with Adam, and gradients are clipped together."""
+    pipe, plain = make_sparse(), make_sparse()
+    before = pipe.state_dict()["embed.weight"].clone()
+    options: Any = {"epochs": 2, "max_grad_norm": 0.5, "progress": False}
+    pipe.fit(EXAMPLES, optimizer=make_lazy, weight_decay=0.0, **options)
+    moved = (pipe.state_dict()["embed.weight"] != before).any(1)
+    assert to_list(moved.nonzero().flatten()) == [2, 3, 4, 5, 6]
+    stages = list(plain.stages.values())
+    data: Any = join(*stages[:4])
+    model: Any = join(*stages[4:])
+    sparse, *others = model.parameters()
+    optimizers: Any = [torch.optim.SparseAdam([sparse], **PRECISE), torch.optim.Adam(others, **PRECISE)]
+    for batch in [*data(EXAMPLES), *data(EXAMPLES)]:
+        model.zero_grad()
+        torch.autograd.backward(model(batch).loss())
+        sparse.grad = sparse.grad.coalesce()
+        gradients = [sparse.grad.values(), *(weight.grad for weight in others)]
+        nn.utils.clip_grads_with_norm_([sparse, *others], 0.5, nn.utils.get_total_norm(gradients))
+        for optimizer in optimizers:
+            optimizer.step()
+    for one, other in zip(pipe.parameters(), [sparse, *others], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_where_all_rows_occur_lazy_adam_is_adam() -> None:
+    """By name it is chosen for a pipe with a sparse embedding, and its state continues as that of Adam."""
+    lazy, dense = Embed(3, 2, sparse=True), Embed(3, 2)
+    dense.load_state_dict(lazy.state_dict())
+    chosen: Any = make_optimizer(lazy, "adamw", learning_rate=0.1, weight_decay=0.1)
+    assert type(chosen) is LazyAdam
+    other: Any = make_optimizer(dense, "adamw", learning_rate=0.1, weight_decay=0.1)
+    for number in range(4):
+        for embed, optimizer in ((lazy, chosen), (dense, other)):
+            optimizer.zero_grad()
+            batch = Packed(Ids, torch.tensor([2, 0, 1, 0, number % 3]), torch.tensor([5]))
+            torch.autograd.backward(embed(batch).values.square().sum())
+            optimizer.step()
+        torch.testing.assert_close(lazy.weight, dense.weight)
+        chosen.load_state_dict(chosen.state_dict())
+
+
+def test_a_sparse_embedding_has_the_gradient_of_a_dense_one_and_rejects_momentum() -> None:
+    """And its option is saved with it."""
+    dense = Embed(5, 3)
+    sparse = Embed(**as_any(dense.get_config()) | {"sparse": True})
+    assert sparse.get_config()["sparse"]
+    sparse.load_state_dict(dense.state_dict())
+    batch = Packed(Ids, torch.tensor([4, 2, 4]), torch.tensor([2, 1]))
+    for embed in (dense, sparse):
+        torch.autograd.backward(embed(batch).values.square().sum())
+    assert sparse.weight.grad is not None
+    assert sparse.weight.grad.is_sparse
+    assert dense.weight.grad is not None
+    assert torch.equal(sparse.weight.grad.to_dense(), dense.weight.grad)
+    with pytest.raises(OptionError, match="optimizer='sgd' has momentum, which moves all rows"):
+        make_optimizer(sparse, "sgd", learning_rate=0.1, weight_decay=0)
