@@ -22,7 +22,7 @@ _get_parameters: Callable[[nn.Module], Mapping[str, Tensor]] = attrgetter("_para
 _get_hooks: Callable[[nn.Module], Sequence[Mapping[int, object]]] = attrgetter(*HOOKS)
 
 
-class Prepared(Protocol):
+class PreparedEncoder(Protocol):
     """What is read of an encoder."""
 
     rnn: TorchModule
@@ -61,7 +61,7 @@ class Inference:
         OptionError: if results must be deterministic, but the kernels cannot be used.
     """
 
-    def __init__(self, encoder: Prepared, options: InferenceOptions) -> None:
+    def __init__(self, encoder: PreparedEncoder, options: InferenceOptions) -> None:
         self.options: InferenceOptions = options
         self.reason: str | None = explain_unfit(encoder)
         self.engine: str = "native" if options.precision == "float32" else f"native {options.precision}"
@@ -74,7 +74,7 @@ class Inference:
         """Leave out the arranged weights, whose addresses are of this process and this object."""
         return {**vars(self), "_stack": None, "_sources": ()}
 
-    def compute(self, encoder: Prepared, packed: Packed[Kind], tables: Sequence[Tensor]) -> LayerOutputs | None:
+    def compute(self, encoder: PreparedEncoder, packed: Packed[Kind], tables: Sequence[Tensor]) -> LayerOutputs | None:
         """Return the output of the last layer and the carry; None if an ordinary engine must compute.
 
         Args:
@@ -98,7 +98,7 @@ class Inference:
             return None
         return stack.run(packed.values, packed.order, packed.initial_carry)
 
-    def _arrange(self, encoder: Prepared, tables: Sequence[Tensor]) -> FrozenStack:
+    def _arrange(self, encoder: PreparedEncoder, tables: Sequence[Tensor]) -> FrozenStack:
         sources = _identify([*_get_parameters(encoder.rnn).values(), *tables])
         if self._stack is None or sources != self._sources:
             norms = [norm for norm in encoder.norms or () if _is_plain_norm(norm)]
@@ -114,7 +114,7 @@ class Inference:
         return self._stack
 
 
-def explain_unfit(encoder: Prepared) -> str | None:
+def explain_unfit(encoder: PreparedEncoder) -> str | None:
     """Return why the kernels cannot compute an encoder, as a clause after "because"."""
     reason = encoder.explain_not_exportable()
     if reason is not None:
@@ -133,7 +133,7 @@ def _is_plain_norm(norm: nn.Module) -> TypeIs[nn.LayerNorm]:
     return type(norm) is nn.LayerNorm and norm.elementwise_affine and cast("object", norm.bias) is not None
 
 
-def _explain_unfit_now(encoder: Prepared, packed: Packed[Kind]) -> str | None:
+def _explain_unfit_now(encoder: PreparedEncoder, packed: Packed[Kind]) -> str | None:
     """Return why the kernels cannot compute a batch, as a clause after "because"."""
     if encoder.training:
         return "the pipe is in training mode"

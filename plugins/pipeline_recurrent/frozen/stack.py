@@ -105,35 +105,36 @@ class FrozenStack:
             order: the packed order.
             initial: tensors of (layers x directions) x batch x hidden, rows in reading order; None for zeros.
         """
-        batch, count = len(order.lengths), order.steps
+        batch, rows, count = len(order.lengths), order.nonempty_count, order.steps
         output = torch.empty(count, self.directions * self.hidden)
         shape = (STATES[self.cell], self.layers * self.directions, batch, self.hidden)
-        rows = order.nonempty_count
         # The kernels see no empty rows: these keep their initial states.
         kept = None if rows == batch else initial
-        ended = (torch.empty if rows == batch else torch.zeros)(shape) if kept is None else torch.stack(kept)
+        ended = ((torch.empty if rows == batch else torch.zeros)(shape) if kept is None else torch.stack(kept)).unbind()
         if not count:
-            return output, ended.unbind()
+            return output, ended
         steps = steps.contiguous()
         began = () if initial is None else tuple(state.contiguous() for state in initial)
-        given = Batch(batch=batch, rows=rows, times=order.longest, steps=count, output=output.data_ptr())
+        given = Batch(batch, rows, order.longest, count)
+        # Rows of one length are in packed order already.
+        if not order.is_full(order.longest):
+            given.alive, given.order = order.batch_sizes.data_ptr(), order.sorted_indices.data_ptr()
         if steps.is_floating_point():
             given.x = steps.data_ptr()
         else:
             given.ids = steps.data_ptr()
-        # Rows of one length are in packed order already.
-        if not order.is_full(order.longest):
-            given.alive, given.order = order.batch_sizes.data_ptr(), order.sorted_indices.data_ptr()
-        for name, first, last in zip(("h", "c"), began or (None, None), ended.unbind(), strict=False):
-            setattr(given, f"{name}0", None if first is None else first.data_ptr())
-            setattr(given, f"{name}1", last.data_ptr())
+        for name, state in zip(("h0", "c0"), began, strict=False):
+            setattr(given, name, state.data_ptr())
+        for name, state in zip(("h1", "c1"), ended, strict=False):
+            setattr(given, name, state.data_ptr())
+        given.output = output.data_ptr()
         threads = torch.get_num_threads()
         if threads > 1 and 2 * count * self._products < MIN_OPERATIONS_FOR_THREADS:
             threads = 1
         # As in engines/native.py.
         chunks = max(1, min(-(-threads // self.directions), rows // 2))
         self.kernels.run(self._stack, given, chunks=chunks, threads=min(threads, chunks * self.directions))
-        return output, ended.unbind()
+        return output, ended
 
     def _make_direction(self, weights: Weights, table: Tensor | None) -> Direction:
         by_input, by_state = arrange_direction(
