@@ -12,19 +12,26 @@ from rich.console import Console
 
 from bench.batching.data import Corpus
 from bench.errors import LengthsError, RecordError
+from bench.goals import tabulate_goals
 from bench.measurements import batch
 from bench.measurements.attend import ATTEND
 from bench.measurements.checks import CHECKS
+from bench.measurements.choices import CHOICES
 from bench.measurements.encode import ENCODE
 from bench.measurements.epoch import EPOCH
 from bench.measurements.export import EXPORT
 from bench.measurements.fields import FIELDS
 from bench.measurements.fit import FIT_MEASUREMENT
 from bench.measurements.generate import GENERATE
+from bench.measurements.inference import INFERENCE
+from bench.measurements.invariance import INVARIANCE
+from bench.measurements.latency import LATENCY
+from bench.measurements.low_precision import LOW_PRECISION
 from bench.measurements.packing import PACKING
 from bench.measurements.precompute import PRECOMPUTE
 from bench.measurements.saving import SAVING
 from bench.measurements.serve import SERVE
+from bench.measurements.users import USERS
 from bench.record import Record, Result, inspect_machine
 from bench.report import Extent, Measurement, ReportTable
 from bench.targets import tabulate_targets
@@ -33,6 +40,12 @@ MEASUREMENTS: Final[Mapping[str, Measurement]] = {
     measurement.name: measurement
     for measurement in (
         ENCODE,
+        INFERENCE,
+        LATENCY,
+        LOW_PRECISION,
+        USERS,
+        CHOICES,
+        INVARIANCE,
         PRECOMPUTE,
         EXPORT,
         ATTEND,
@@ -131,10 +144,10 @@ def run_measurements(chosen: Sequence[Measurement], extent: Extent, file: Path) 
 
 
 def make_tables(record: Record) -> list[ReportTable]:
-    """Make a table per measurement that was run, and the table of targets."""
+    """Make a table per measurement that was run, and the tables of targets and of goals."""
     measured = [(each, record.select(each.name)) for each in MEASUREMENTS.values()]
     tables = [measurement.tabulate(results) for measurement, results in measured if results]
-    return [table for table in (*tables, tabulate_targets(record)) if table.rows]
+    return [table for table in (*tables, tabulate_targets(record), tabulate_goals(record)) if table.rows]
 
 
 def _print_report(parser: argparse.ArgumentParser, files: Sequence[str]) -> int:

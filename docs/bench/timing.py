@@ -171,6 +171,15 @@ class Times:
         """The median and the quartiles, in seconds."""
         return Quartiles.of(self.seconds)
 
+    def quantile(self, share: float) -> float:
+        """Return the time within which a share of the rounds were over, such as 0.99, in seconds.
+
+        Example:
+            >>> Times([4.0, 1.0, 2.0, 3.0]).quantile(0.5)
+            3.0
+        """
+        return sorted(self.seconds)[min(int(share * len(self.seconds)), len(self.seconds) - 1)]
+
     def divide_by(self, other: "Times") -> Quartiles:
         """Divide by the times of another candidate, round by round, and return the quartiles of the ratios.
 

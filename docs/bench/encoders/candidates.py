@@ -1,10 +1,12 @@
 """The batch and the weights of a point, and its candidates: ours, and torch's packed and dense kernels."""
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from functools import partial
+from operator import attrgetter
 from typing import Self, cast
 
 import attrs
@@ -15,7 +17,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from bench.encoders.points import Point, draw_lengths
 from bench.timing import Step, make_step
-from pipeline import Encode, Pack, Padded, Vectors
+from pipeline import Chain, Encode, MaybeCausal, Pack, Padded, States, Vectors
+from pipeline.extend import Precision
 from pipeline_recurrent import GRU, LSTM, EngineName
 
 
@@ -112,13 +115,16 @@ def reorder_gates(
 def make_packed_step(problem: Problem) -> Step:
     """Pack, run and unpack, as torch's documentation does: padded batch in, padded batch out, rows in any order."""
     module = problem.copy_module()
+    return problem.make_step(_make_packed_forward(problem, module), module.parameters())
 
+
+def _make_packed_forward(problem: Problem, module: nn.Module) -> Callable[[Tensor], Tensor]:
     def forward(values: Tensor) -> Tensor:
         rows = pack_padded_sequence(values, problem.lengths, batch_first=True, enforce_sorted=False)
         states = cast("tuple[PackedSequence, object]", module(rows))[0]
         return pad_packed_sequence(states, batch_first=True)[0]
 
-    return problem.make_step(forward, module.parameters())
+    return forward
 
 
 def make_dense_step(problem: Problem) -> Step:
@@ -175,18 +181,8 @@ def make_our_step(problem: Problem, engine: EngineName, *, native: bool) -> tupl
         engine: the engine option of the encoder.
         native: whether the native engine may be chosen; if not, it is switched off during each step.
     """
-    point = problem.point
-    kind = LSTM if point.cell == "LSTM" else GRU
-    encoder = kind(
-        point.features, point.hidden, num_layers=point.layers, bidirectional=point.bidirectional, engine=engine
-    )
-    encoder.load_torch(problem.weights)
-    encode = Pack(Vectors) >> Encode(encoder)
-
-    def forward(values: Tensor) -> Tensor:
-        return encode(Padded(Vectors, values, problem.lengths)).packed().values
-
-    step = problem.make_step(forward, encoder.parameters())
+    encoder = make_encoder(problem, engine)
+    step = problem.make_step(_make_forward(problem, Pack(Vectors) >> Encode(encoder)), encoder.parameters())
 
     # Switched off per step, not per point: candidates with and without the native engine alternate in each round.
     def run_without_native() -> tuple[Tensor, ...]:
@@ -194,6 +190,37 @@ def make_our_step(problem: Problem, engine: EngineName, *, native: bool) -> tupl
             return step()
 
     return (step if native else run_without_native), encoder.engines
+
+
+def make_encoder(problem: Problem, engine: EngineName = "auto") -> LSTM | GRU:
+    """Return our encoder with the weights of a problem."""
+    point = problem.point
+    kind = LSTM if point.cell == "LSTM" else GRU
+    encoder = kind(
+        point.features, point.hidden, num_layers=point.layers, bidirectional=point.bidirectional, engine=engine
+    )
+    return encoder.load_torch(problem.weights)
+
+
+def _make_forward(problem: Problem, encode: Chain[Padded[Vectors], States[MaybeCausal]]) -> Callable[[Tensor], Tensor]:
+    """Return a function that runs a chain over the batch. Every call makes a new batch, as a loader does."""
+    return lambda values: encode(Padded(Vectors, values, problem.lengths)).packed().values
+
+
+def make_inference_step(problem: Problem, precision: Precision) -> Step:
+    """Return a step of ours after `for_inference`."""
+    encode = (Pack(Vectors) >> Encode(make_encoder(problem))).for_inference(precision=precision)
+    return problem.make_step(_make_forward(problem, encode), [])
+
+
+def make_torch_int8_step(problem: Problem) -> Step:
+    """Return a step of torch's dynamic quantization of the module, over packed rows."""
+    with warnings.catch_warnings():
+        # It is to move to another package, and its tensors' storages are of a deprecated class.
+        warnings.simplefilter("ignore")
+        quantize: Callable[..., nn.Module] = attrgetter("ao.quantization.quantize_dynamic")(torch)
+        module = quantize(nn.ModuleDict({"rnn": problem.copy_module()}), {type(problem.weights)}, dtype=torch.qint8)
+    return problem.make_step(_make_packed_forward(problem, cast("nn.ModuleDict", module)["rnn"]), [])
 
 
 @contextmanager

@@ -18,12 +18,28 @@ from bench.timing import Threads, describe_threads
 from pipeline.batching import Plan, Rows
 
 Lengths: TypeAlias = Literal[
-    "~20", "~230", "~20, bucketed", "~230, bucketed", "1-512", "2,000", "~20 and 2,000", "exactly 128", "exactly 1,024"
+    "~20",
+    "~230",
+    "~20, bucketed",
+    "~230, bucketed",
+    "1-512",
+    "2,000",
+    "~20 and 2,000",
+    "exactly 1",
+    "exactly 20",
+    "exactly 128",
+    "exactly 1,024",
 ]
 """The distributions: sentences and reviews, in random batches or in batches that `Bucket` makes of them; any length up
 to 512; one row of 2,000 steps, alone or among sentences; and rows of equal length."""
 
-_EQUAL: Final[Mapping[str, int]] = {"2,000": 2_000, "exactly 128": 128, "exactly 1,024": 1_024}
+_EQUAL: Final[Mapping[str, int]] = {
+    "2,000": 2_000,
+    "exactly 1": 1,
+    "exactly 20": 20,
+    "exactly 128": 128,
+    "exactly 1,024": 1_024,
+}
 """The length of every row, for distributions with one length."""
 
 # Deviation of the logarithm, and median: means of about 20 words per sentence and 230 words per review.

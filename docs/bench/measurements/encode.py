@@ -8,6 +8,7 @@ from typing import Final
 from torch import Tensor
 
 from bench.encoders.candidates import Problem, make_dense_step, make_our_step, make_packed_step
+from bench.encoders.jax_scan import make_jax_step
 from bench.encoders.other_runtimes import make_keras_step, make_onnx_step
 from bench.encoders.points import Point, list_points
 from bench.errors import MismatchError, MissingPackageError
@@ -22,13 +23,14 @@ _MEMORY_LIMIT: Final = 10.0
 
 OTHER_RUNTIMES: Final[Mapping[str, Callable[[Problem], Step]]] = {
     "onnxruntime": make_onnx_step,
+    "jax": make_jax_step,
     "keras": make_keras_step,
 }
 
 
 def measure(extent: Extent) -> Iterator[Result]:
     """Measure point by point."""
-    rounds = Rounds(most=5, seconds=4.0) if extent == "quick" else Rounds()
+    rounds = Rounds(most=5, seconds=2.5) if extent == "quick" else Rounds()
     for point in list_points(extent):
         with use_threads(point.threads) as threads:
             yield measure_point(point, threads, rounds)

@@ -1,0 +1,187 @@
+"""Goals on the batches, precisions and requests that users have, and what a run reached: the last table of a run."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, TypeAlias
+
+import attrs
+
+from bench.batching.metric import MEASUREMENT, Metric
+from bench.measurements import inference, latency, low_precision, users
+from bench.record import WITH_NATIVE, Parameter, Record, Result
+from bench.report import ReportTable
+from bench.targets import lowest, median
+from bench.timing import Threads
+
+Compute: TypeAlias = Callable[[Record], float | None]
+"""Computes a figure; None if it was not measured."""
+
+
+@attrs.frozen
+class Goal:
+    """A figure to reach.
+
+    Attributes:
+        name: a description.
+        goal: the figure.
+        compute: computes what a run reached.
+        lower_is_better: whether the goal is an upper bound.
+    """
+
+    name: str
+    goal: float
+    compute: Compute
+    lower_is_better: bool = False
+
+    def make_cells(self, record: Record) -> list[str]:
+        """Return the name, the goal, the figure, and whether it was met."""
+        found, goal = self.compute(record), f"{'<=' if self.lower_is_better else '>='} {self.goal:g}"
+        if found is None:
+            return [self.name, goal, "", "not measured"]
+        met = found <= self.goal if self.lower_is_better else found >= self.goal
+        return [self.name, goal, f"{found:.3g}", "met" if met else "missed"]
+
+
+def _select(record: Record, measurement: str, **parameters: Parameter) -> list[Result]:
+    """Return the results of a measurement that have these parameters."""
+    return [result for result in record.select(measurement) if parameters.items() <= result.parameters.items()]
+
+
+def _compute_ratio(slow: str, fast: str, result: Result) -> float | None:
+    found = result.time_ratio(slow, fast)
+    return None if found is None else found.median
+
+
+def _divide(
+    measurement: str,
+    slow: str,
+    fast: str,
+    *,
+    min_hidden: int = 0,
+    **parameters: Parameter,
+) -> Compute:
+    """Divide the times of two candidates at the points with these parameters, and return the median."""
+    return lambda record: median(
+        _compute_ratio(slow, fast, result)
+        for result in _select(record, measurement, **parameters)
+        if int(result.parameters.get("hidden", 0)) >= min_hidden
+    )
+
+
+def _train(lengths: str, rows: int, hidden: int) -> Compute:
+    """Divide packed's time by ours in training on bucketed batches, with one thread."""
+    return _divide(
+        "encode",
+        "packed",
+        WITH_NATIVE,
+        cell="LSTM",
+        training=True,
+        threads="one",
+        lengths=f"{lengths}, bucketed",
+        rows=rows,
+        hidden=hidden,
+    )
+
+
+def _infer(precision: str, lengths: str) -> Compute:
+    """Divide packed's time by ours in inference on bucketed batches, with one thread."""
+    return _divide("inference", "packed", precision, threads="one", lengths=f"{lengths}, bucketed")
+
+
+def _compare_int8(record: Record) -> float | None:
+    """Divide the time of torch's int8 by ours, at the worst point; 0 if our error is larger than torch's."""
+    return lowest(
+        _compute_ratio(inference.TORCH_INT8, "int8", result)
+        if result.counts["int8"] <= result.counts[inference.TORCH_INT8]
+        else 0.0
+        for result in record.select("inference")
+    )
+
+
+def _find_count(measurement: str, name: str, summarize: Callable[[Sequence[float]], float]) -> Compute:
+    """Summarize a count over the results of a measurement."""
+
+    def compute(record: Record) -> float | None:
+        found = [result.counts[name] for result in record.select(measurement) if name in result.counts]
+        return summarize(found) if found else None
+
+    return compute
+
+
+def _compare_rates(name: str, record: Record) -> float | None:
+    """Divide our rate by that of the fastest other implementation, at the worst point of a metric."""
+    results = _select(record, MEASUREMENT, name=name)
+    return lowest(Metric.of(result).compute_result(result) for result in results)
+
+
+def _divide_row(slow: str, threads: Threads) -> Compute:
+    """Divide another candidate's time by ours in float32, over one row of 20 steps."""
+    return _divide("inference", slow, "float32", threads=threads, lengths="exactly 20", hidden=128)
+
+
+def _epoch(precision: str) -> Compute:
+    """Divide the plain loop's time by that of `fit`, at the worse of the two tasks."""
+    return lambda record: lowest(
+        _compute_ratio(users.PLAIN, precision, result)
+        for task in ("classification", "tagging")
+        for result in _select(record, "users", name=task)
+    )
+
+
+GOALS: Final[Sequence[Goal]] = (
+    Goal("auto / the best engine, any batch", 1.03, _find_count("choices", "largest", max), lower_is_better=True),
+    Goal("training, bucketed, 32 rows of ~20, hidden 128, 1 thread / packed", 1.4, _train("~20", 32, 128)),
+    Goal("training, bucketed, 64 rows of ~20, hidden 256, 1 thread / packed", 1.75, _train("~20", 64, 256)),
+    Goal("training, bucketed, 32 rows of ~230, hidden 128, 1 thread / packed", 4.6, _train("~230", 32, 128)),
+    Goal("an epoch with fit, float32 / plain loop, lower of two tasks", 1.3, _epoch("float32")),
+    Goal("an epoch with fit, bfloat16 / plain loop, lower of two tasks", 1.8, _epoch("bfloat16")),
+    Goal(
+        "truncated back-propagation over even windows / plain loop",
+        1.1,
+        _divide("users", users.PLAIN, "float32", name="windows"),
+    ),
+    Goal(
+        "training in bfloat16 / ours in float32, hidden 256 and more",
+        1.6,
+        _divide("bfloat16", low_precision.OURS, low_precision.OURS_LOW, min_hidden=256),
+    ),
+    Goal(
+        "training in bfloat16 / ours in float32, hidden 128",
+        1.2,
+        _divide("bfloat16", low_precision.OURS, low_precision.OURS_LOW, hidden=128),
+    ),
+    *(
+        Goal(f"inference, bucketed rows of {lengths}, {precision}, 1 thread / packed", goal, _infer(precision, lengths))
+        for precision, goal in (("float32", 1.5), ("bfloat16", 2.5), ("int8", 4.0))
+        for lengths in ("~20", "~230")
+    ),
+    Goal("int8 / torch's int8 at equal or smaller error, every point", 1.5, _compare_int8),
+    Goal("one row of 20 steps, input 100, hidden 128, 1 thread / packed", 2.5, _divide_row("packed", "one")),
+    Goal("one row of 20 steps, input 100, hidden 128, all threads / JAX", 1.5, _divide_row("jax", "all")),
+    Goal(
+        "whole classifier, one row of 20, checks on / plain torch",
+        1.2,
+        _divide("latency", latency.PLAIN, "float32", steps=20),
+    ),
+    Goal("rows with the same bits in every batch", 1.0, _find_count("invariance", "deterministic, same bits", min)),
+    Goal(
+        "time of the same bits / without, inference",
+        1.05,
+        _divide("invariance", "deterministic", "for_inference"),
+        lower_is_better=True,
+    ),
+    Goal("rows out of sampler and collate / fastest other", 1.0, partial(_compare_rates, "rows sampled and collated")),
+    Goal("texts tokenized / raw tokenizers", 0.8, partial(_compare_rates, "texts tokenized")),
+)
+
+_NOTE: Final = (
+    "Speedups: the time of what is named after the slash, divided by ours; above 1, ours is faster. Medians over the "
+    "measured points, unless it says otherwise. Nothing is done for the same bits in training, so it costs nothing."
+)
+
+
+def tabulate_goals(record: Record) -> ReportTable:
+    """Make the table of goals; it has no rows if nothing was measured."""
+    rows = [goal.make_cells(record) for goal in GOALS]
+    measured = any(cells[-1] != "not measured" for cells in rows)
+    return ReportTable("To reach", ("figure", "goal", "reached", ""), rows if measured else [], [_NOTE])
