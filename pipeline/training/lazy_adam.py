@@ -1,7 +1,7 @@
 """Adam for embeddings with sparse gradients: only the rows of ids that occur in a batch are read and written."""
 
 from collections.abc import Callable
-from typing import Any, cast, final
+from typing import Any, cast, final, overload
 
 import torch
 from torch import Tensor
@@ -21,6 +21,10 @@ class LazyAdam(Adam):
     Source: Kingma and Ba 2015, "Adam: A Method for Stochastic Optimization", arXiv:1412.6980.
     """
 
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
     @override
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Make one optimizer step."""

@@ -87,7 +87,7 @@ def test_rows_with_sides_are_truncated() -> None:
 
 def test_windows_of_arrays_and_named_targets_are_cut_and_others_repeated() -> None:
     """A cutter gives each part the targets of its steps; of an array, its entries; a target of the row stays."""
-    row = Row(Ids(torch.arange(3)), target={"tags": torch.tensor([7, 8, 9]), "label": 4, "size": [0.5, 1.0]})
+    row = Row(Ids(torch.arange(3)), as_any({"tags": torch.tensor([7, 8, 9]), "label": 4, "size": [0.5, 1.0]}))
     cutter = RowCutter(row)
     parts = [cutter.cut(0, 2), cutter.cut(2, 3)]
     targets = [part.target for part in parts]
