@@ -3,6 +3,7 @@
 import copy
 import os
 import pickle
+import warnings
 from itertools import product
 
 import pytest
@@ -89,6 +90,20 @@ def test_all_options_give_the_results_of_the_ordinary_engines() -> None:
         assert_near(found, expected, error)
         assert torch.equal(made(rows.packed()).final, found.final)
         assert found.engine == ("native" if precision == "float32" else f"native {precision}")
+
+
+def test_int8_is_nearer_to_float32_than_torchs_quantization() -> None:
+    """Its weights have a scale per output channel, and its inputs one per row and step; torch's have one each."""
+    seed(7)
+    encoder, rows = LSTM(100, 64, bidirectional=True).eval(), torch.randn(240, 100)
+    batch = Packed(Vectors, rows, torch.full((12,), 20))
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch will replace this function
+        theirs = as_any(torch).ao.quantization.quantize_dynamic(encoder, {nn.LSTM}, dtype=torch.qint8)(batch)
+    with torch.no_grad():
+        expected, ours = encoder(batch), prepare(encoder, "int8")(batch)
+    errors = [(found.packed().values - expected.packed().values).abs().mean() for found in (ours, theirs)]
+    assert float(errors[0]) < 0.6 * float(errors[1])
 
 
 def test_the_carry_continues_a_row_with_the_same_bits() -> None:
