@@ -69,6 +69,7 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
             `labels` and `targets`, are given.
 
     Example:
+        >>> import torch
         >>> rows = [Row(Ids(torch.tensor([5, 6, 7])), target=1), Row(Ids(torch.tensor([8])), target=0)]
         >>> batch = Pad()(rows)
         >>> batch.values.tolist(), batch.lengths.tolist(), batch.metadata.targets.tolist()
