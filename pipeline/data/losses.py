@@ -155,7 +155,7 @@ def cross_entropy(
     values: Float[Tensor, "item classes"],
     targets: Int64[Tensor, " item"],
     row_ids: Int64[Tensor, " batch"],
-    rows: Int64[Tensor, " item"] | None = None,
+    locate: Callable[[], Int64[Tensor, " item"]] | None = None,
     **options: Unpack[ClassLossOptions],
 ) -> Float[Tensor, " *item"]:
     """Return the cross-entropy of scores.
@@ -164,7 +164,7 @@ def cross_entropy(
         values: the scores before softmax.
         targets: the classes; `IGNORED` for a missing one.
         row_ids: the row ids of the batch, for errors.
-        rows: the row of each item; by default each item is a row.
+        locate: returns the row of each item, for errors; by default each item is a row.
         options: see `ClassLossOptions`.
 
     Raises:
@@ -175,15 +175,7 @@ def cross_entropy(
     check_loss_options(options, ClassLossOptions, classes)
     # Only on the CPU: reading targets from a device would make the CPU wait. There, torch's own kernel asserts.
     if targets.device.type == "cpu" and not torch.compiler.is_compiling():
-        is_invalid = (targets != IGNORED) & ((targets < 0) | (targets >= classes))
-        if is_invalid.any():
-            item = int(is_invalid.nonzero()[0])
-            row_id = int(row_ids[item if rows is None else rows[item]])
-            msg = (
-                f"targets must be classes from 0 to {classes - 1}, got {int(targets[item])} in row {row_id}; "
-                "increase the number of classes of the head, or build Pad and the head from one Labels."
-            )
-            raise TargetError(msg, row=row_id, target=int(targets[item]), classes=classes)
+        _check_classes(targets, classes, row_ids, locate)
     weight, label_smoothing = options.get("weight"), options.get("label_smoothing", 0.0)
     has_class = targets != IGNORED
     losses = functional.cross_entropy(
@@ -200,6 +192,24 @@ def cross_entropy(
         weight = weight.to(values.device, torch.promote_types(weight.dtype, torch.float32))
         weights = weight[targets.masked_fill(~has_class, 0)].masked_fill(~has_class, 0)
     return reduce_losses(losses, weights, **select_reduction(options))
+
+
+def _check_classes(
+    targets: Tensor, classes: int, row_ids: Tensor, locate: Callable[[], Int64[Tensor, " item"]] | None
+) -> None:
+    """Reject targets that are no classes; see `cross_entropy`."""
+    # Fast path: the smallest and the largest one, in one operation.
+    if not len(targets) or all(0 <= int(end) < classes for end in torch.aminmax(targets)):
+        return
+    is_invalid = (targets != IGNORED) & ((targets < 0) | (targets >= classes))
+    if is_invalid.any():
+        item = int(is_invalid.nonzero()[0])
+        row_id = int(row_ids[item if locate is None else locate()[item]])
+        msg = (
+            f"targets must be classes from 0 to {classes - 1}, got {int(targets[item])} in row {row_id}; "
+            "increase the number of classes of the head, or build Pad and the head from one Labels."
+        )
+        raise TargetError(msg, row=row_id, target=int(targets[item]), classes=classes)
 
 
 def regression_loss(

@@ -13,6 +13,7 @@ from typing_extensions import TypeVar, Unpack, override
 from pipeline.checks.shapes import checked
 from pipeline.checks.switches import checks_enabled
 from pipeline.data.batch_checks import check_lengths, check_step_count
+from pipeline.data.batches import pack_values
 from pipeline.data.losses import ClassLossOptions, cross_entropy, describe_targets
 from pipeline.data.metadata import (
     IGNORED,
@@ -210,8 +211,9 @@ class StepScores(Collated, Predictions[list[N], list[StepPrediction[N]]], Generi
         targets = self.packed_targets
         if targets is None:
             raise make_missing_error("step", self.metadata)
-        row = self.order.locate_steps(self.values)[0]
-        return cross_entropy(self.values, targets, self.metadata.row_ids, row, **options)
+        return cross_entropy(
+            self.values, targets, self.metadata.row_ids, lambda: self.order.locate_steps(self.values)[0], **options
+        )
 
     @property
     def packed_targets(self) -> Int64[Tensor, " steps"] | None:
@@ -223,7 +225,7 @@ class StepScores(Collated, Predictions[list[N], list[StepPrediction[N]]], Generi
             # A batch in which no row has a target does not show whether targets are per row or per step.
             return None if bool(has_target(targets).any()) else targets.new_full(self.values.shape[:1], IGNORED)
         # Targets are padded in either layout; the scores are packed.
-        return targets.flatten().index_select(0, self.order.flat_indices(targets.shape[1], self.values))
+        return pack_values(targets, self.order, self.values)
 
 
 def _score_classes(
