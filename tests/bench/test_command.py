@@ -16,11 +16,30 @@ import bench
 from bench import command
 from bench.command import MEASUREMENTS
 from bench.encoders.points import Point
-from bench.measurements import attend, checks, encode, epoch, generate, packing, precompute, saving
+from bench.measurements import (
+    attend,
+    checks,
+    choices,
+    encode,
+    epoch,
+    generate,
+    inference,
+    invariance,
+    latency,
+    low_precision,
+    packing,
+    precompute,
+    saving,
+    users,
+)
 from bench.record import WITH_NATIVE, WITHOUT_NATIVE, Result
 from bench.report import Extent, Measurement
 from bench.timing import Rounds
 from pipeline_attention import General
+from pipeline_recurrent.engines.check_costs import Choice
+from pipeline_recurrent.engines.costs import Sizes
+from pipeline_recurrent.engines.measured import Batch, Measured
+from pipeline_recurrent.native import available
 
 ROOT = Path(__file__).parents[2]
 FEW = Rounds(most=2, fewest=2)
@@ -46,6 +65,52 @@ def test_measurements_with_small_sizes() -> None:
     assert result.times.keys() == {"ours", "whole past"}
     assert not result.notes
     assert saving.measure_loading(1, rounds=2).times.keys() == {"load", "safetensors"}
+
+
+def test_measurements_of_inference_with_small_sizes() -> None:
+    """Each compares its candidates first, and states the errors of low precisions."""
+    point = Point("LSTM", training=False, lengths="exactly 20", rows=1, features=4, hidden=16, threads="all")
+    result = inference.measure_point(point, 1, FEW)
+    assert {"packed", *inference.PRECISIONS, inference.TORCH_INT8} <= result.times.keys() <= result.counts.keys()
+    assert result.counts["float32"] < result.counts["bfloat16"] < 0.05
+    assert inference.tabulate([result]).rows[0][4].endswith("%")
+    result = latency.measure_case(latency.Case(4, 16, features=5, words=30), 1, FEW)
+    assert {latency.PLAIN, latency.OURS, *inference.PRECISIONS} <= result.times.keys()
+    assert len(latency.tabulate([result]).rows) == 1
+    result = invariance.measure_sizes(invariance.Sizes(3, hidden=16), FEW)
+    if available() is None:
+        assert result.counts["deterministic, same bits"] == 1.0
+    assert len(invariance.tabulate([result]).rows) == 3
+
+
+@pytest.mark.parametrize("task", users.TASKS, ids=lambda task: task.name)
+def test_epochs_as_users_run_them(task: users.Task) -> None:
+    """Loss and gradients of the plain model equal those of the stages; all are timed."""
+    small = attrs.evolve(task, rows=4, batch=3 if task.is_windows else 40, features=3, hidden=4, words=9)
+    result = users.measure_task(small, 1, FEW)
+    assert result.times.keys() == {users.PLAIN, "float32", "bfloat16"}
+    assert len(users.tabulate([result]).rows) == 1
+
+
+def test_training_in_bfloat16_with_small_sizes() -> None:
+    """The error is stated for ours and for packed."""
+    result = low_precision.measure_point(attrs.evolve(SMALL, hidden=16), 1, FEW)
+    assert result.counts[low_precision.OURS_LOW] < 0.05
+    assert 0 < result.counts[low_precision.PACKED_LOW] < 0.05
+    assert low_precision.tabulate([result]).rows[0][3].endswith("%")
+
+
+def test_choices_are_summarized_by_kind() -> None:
+    """With the mean and the largest ratio, and the worst batch."""
+    sizes = Sizes("lstm", False, 1, 9, 9, 3, 4)
+    measured = [
+        Measured(Batch("lone", [9], 3, 4, 1), sizes, {"packed": [1.0] * 3, "native": [ratio] * 3})
+        for ratio in (1.5, 1.25, 0.5)
+    ]
+    (result,) = choices.summarize(Choice(2, each, "native") for each in measured)
+    assert result.counts == {"batches": 3, "mean": 1.25, "within 1.03": 1 / 3, "largest": 1.5}
+    assert result.threads == 2
+    assert "1.500 native" in choices.tabulate([result]).rows[0][-1]
 
 
 @pytest.mark.parametrize("words", [["quick", "--json"], ["--quick", "--json"]])

@@ -129,17 +129,19 @@ def test_the_native_engine_is_switched_off_and_on_again(monkeypatch: pytest.Monk
     assert available() == before
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "keras"])
+@pytest.mark.parametrize("name", ["onnxruntime", "jax", "keras"])
 def test_missing_runtimes_are_noted(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the command that installs them; the point is measured without them."""
-    for module in ("onnxruntime", "onnx.helper", "keras.layers"):
+    for module in ("onnxruntime", "onnx.helper", "jax", "keras.layers"):
         monkeypatch.setitem(sys.modules, module, None)
     found = encode.measure_point(attrs.evolve(SMALL[2], training=False, other_runtimes=True, layers=1), 1, FEW)
     assert name not in found.times
     assert any(note.startswith(f"{name}: not installed") and "pip install" in note for note in found.notes)
 
 
-@pytest.mark.parametrize(("name", "library"), [("onnxruntime", "onnxruntime"), ("keras", "keras.layers")])
+@pytest.mark.parametrize(
+    ("name", "library"), [("onnxruntime", "onnxruntime"), ("jax", "jax"), ("keras", "keras.layers")]
+)
 @pytest.mark.parametrize("point", [point for point in SMALL if not point.training and point.layers == 1], ids=str)
 def test_other_runtimes_compute_the_same(name: str, library: str, point: Point) -> None:
     """In one direction and in both, with torch's weights."""

@@ -10,6 +10,7 @@ import torch
 
 from bench.encoders.points import Point
 from bench.errors import RecordError
+from bench.goals import tabulate_goals
 from bench.record import WITH_NATIVE, WITHOUT_NATIVE, Record, Result, inspect_machine
 from bench.report import ReportTable
 from bench.targets import TARGETS, Target, tabulate_targets
@@ -121,6 +122,40 @@ def test_targets_use_the_points_in_their_names() -> None:
     assert results["time per step, rows of 1,024 steps vs. rows of 128"] == (1.0, 1.5)
     assert results["an epoch from texts vs. random batches and packed"] == (1.5, 3.0)
     assert results["inference vs. packed, lowest"] == (None, None)
+
+
+def test_goals_use_the_points_in_their_names() -> None:
+    """Each takes its figure from its own measurement; what was not measured is said to be so."""
+    trained = {**Point("LSTM", True, "~20, bucketed", 32, 100, 128, threads="one").parameters}
+    bucketed = Result("encode", "", 1, trained, {"packed": Times([3.0]), WITH_NATIVE: Times([2.0])})
+    # Other threads, lengths and sizes do not count.
+    others = [
+        attrs.evolve(bucketed, parameters={**trained, name: value}, times={"packed": Times([9.0])})
+        for name, value in (("threads", "all"), ("lengths", "~20"), ("hidden", 256))
+    ]
+    row = {**trained, "training": False, "lengths": "exactly 20", "rows": 1}
+    times = {"packed": [2.0], "float32": [1.0], "int8": [1.0], "torch int8": [1.75]}
+    infer = Result("inference", "", 1, row, {name: Times(each) for name, each in times.items()})
+    precise = attrs.evolve(infer, counts={"int8": 0.01, "torch int8": 0.02})
+    epochs = [
+        Result("users", "", 1, {"name": name}, {"plain loop": Times([ratio]), "float32": Times([1.0])})
+        for name, ratio in (("classification", 1.4), ("tagging", 1.2), ("windows", 1.1))
+    ]
+    choices = [Result("choices", "", 1, {}, {}, counts={"largest": largest}) for largest in (1.02, 1.2)]
+    record = Record(inspect_machine(), [bucketed, *others, precise, *epochs, *choices])
+    found = {name: cells for name, *cells in tabulate_goals(record).rows}
+    assert found["training, bucketed, 32 rows of ~20, hidden 128, 1 thread / packed"] == [">= 1.4", "1.5", "met"]
+    assert found["auto / the best engine, any batch"] == ["<= 1.03", "1.2", "missed"]
+    assert found["an epoch with fit, float32 / plain loop, lower of two tasks"] == [">= 1.3", "1.2", "missed"]
+    assert found["truncated back-propagation over even windows / plain loop"] == [">= 1.1", "1.1", "met"]
+    assert found["one row of 20 steps, input 100, hidden 128, 1 thread / packed"] == [">= 2.5", "2", "missed"]
+    int8 = "int8 / torch's int8 at equal or smaller error, every point"
+    assert found[int8] == [">= 1.5", "1.75", "met"]
+    assert found["texts tokenized / raw tokenizers"] == [">= 0.8", "", "not measured"]
+    coarse = attrs.evolve(infer, counts={"int8": 0.03, "torch int8": 0.02})
+    found = {name: cells for name, *cells in tabulate_goals(attrs.evolve(record, results=[coarse])).rows}
+    assert found[int8] == [">= 1.5", "0", "missed"]
+    assert not tabulate_goals(attrs.evolve(record, results=[])).rows
 
 
 def test_a_table_in_markdown() -> None:
