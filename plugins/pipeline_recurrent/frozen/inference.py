@@ -28,6 +28,7 @@ class PreparedEncoder(Protocol):
     rnn: TorchModule
     cell: Cell
     engine: EngineName
+    input_size: int
     norms: nn.ModuleList | None
     residual: bool
     training: bool
@@ -85,32 +86,34 @@ class Inference:
         Raises:
             OptionError: if results must be deterministic, but an ordinary engine would have to compute.
         """
-        if self.reason is not None:
-            return None
-        reason = _explain_unfit_now(encoder, packed)
-        if reason is not None:
-            if self.options.deterministic:
-                raise _make_error(reason)
-            return None
-        stack = self._arrange(encoder, tables)
+        stack, reason = self._arrange(encoder, tables), self.reason or _explain_unfit_now(encoder, packed)
+        if reason is not None and self.options.deterministic:
+            raise _make_error(reason)
         # Vectors of another size or dtype: an ordinary engine rejects them, and explains what is wrong.
-        if not tables and (packed.values.shape[-1] != stack.features or packed.values.dtype is not torch.float32):
+        is_wrong = not tables and (
+            packed.values.shape[-1] != encoder.input_size or packed.values.dtype is not torch.float32
+        )
+        if stack is None or reason is not None or is_wrong:
             return None
         return stack.run(packed.values, packed.order, packed.initial_carry)
 
-    def _arrange(self, encoder: PreparedEncoder, tables: Sequence[Tensor]) -> FrozenStack:
-        sources = _identify([*_get_parameters(encoder.rnn).values(), *tables])
-        if self._stack is None or sources != self._sources:
-            norms = [norm for norm in encoder.norms or () if _is_plain_norm(norm)]
+    def _arrange(self, encoder: PreparedEncoder, tables: Sequence[Tensor]) -> FrozenStack | None:
+        """Return the arranged weights, which are new if those of the encoder were changed; None if they do not fit."""
+        norms = [weight for norm in encoder.norms or () for weight in norm.parameters()]
+        sources = _identify([*_get_parameters(encoder.rnn).values(), *norms, *tables])
+        if sources == self._sources:
+            return self._stack
+        self.reason, self._stack = explain_unfit(encoder), None
+        if self.reason is None:
             self._stack = FrozenStack(
                 encoder.cell,
                 encoder.weights(),
                 self.options.precision,
-                norms=norms,
+                norms=[norm for norm in encoder.norms or () if _is_plain_norm(norm)],
                 residual=encoder.residual,
                 tables=tables,
             )
-            self._sources = sources
+        self._sources = sources
         return self._stack
 
 
@@ -162,4 +165,4 @@ def _identify(tensors: Sequence[Tensor]) -> list[int]:
     """Return numbers that change if one of the tensors is replaced, moved or changed in place."""
     found = [tensor.data_ptr() for tensor in tensors]
     # Torch counts no changes of tensors that were made in inference mode.
-    return found if tensors[0].is_inference() else [*found, *map(_get_version, tensors)]
+    return found if any(tensor.is_inference() for tensor in tensors) else [*found, *map(_get_version, tensors)]

@@ -131,7 +131,9 @@ def test_no_rows_with_steps() -> None:
 def test_changed_weights_are_arranged_again(precision: Precision) -> None:
     """After load_state_dict, an in-place change, a new parameter; in copies and pickles of an encoder too."""
     seed(3)
-    one, other = LSTM(4, 6, bidirectional=True), LSTM(4, 6, bidirectional=True)
+    one, other = (LSTM(4, 6, bidirectional=True, num_layers=2, layer_norm=True) for _ in range(2))
+    assert other.norms is not None
+    nn.init.normal_(next(other.norms.parameters()))
     made, expected = prepare(one, precision), prepare(other, precision)(make_rows())
     before = made(make_rows())
     for copied in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
@@ -139,6 +141,7 @@ def test_changed_weights_are_arranged_again(precision: Precision) -> None:
         copied.load_state_dict(other.state_dict())
         assert_near(copied(make_rows()), expected, 0)
     assert_near(made(make_rows()), before, 0)
+    made.load_state_dict({**made.state_dict(), **{f"norms.{k}": v for k, v in other.norms.state_dict().items()}})
     for name, weight in other.rnn.named_parameters():
         made.rnn.register_parameter(name, nn.Parameter(weight.detach().clone(), requires_grad=False))
     assert_near(made(make_rows()), expected, 0)
@@ -146,6 +149,17 @@ def test_changed_weights_are_arranged_again(precision: Precision) -> None:
     assert not torch.equal(made(make_rows()).final, expected.final)
     with torch.inference_mode():
         assert_near(prepare(other, precision)(make_rows()), expected, 0)
+
+
+def test_an_encoder_that_is_moved_to_another_dtype_is_left_to_the_engines() -> None:
+    """And computed by the kernels again when it comes back."""
+    made = prepare(LSTM(4, 6), "int8")
+    before = made(make_rows())
+    wide = made.double()(Packed(Vectors, make_rows().packed().values.double(), LENGTHS))
+    assert (wide.final.dtype, wide.engine != "native int8") == (torch.float64, True)
+    with pytest.raises(ShapeError, match="values are torch.float32"):
+        made(make_rows())
+    assert_near(made.float()(make_rows()), before, 0)
 
 
 def test_an_encoder_that_the_kernels_cannot_compute_is_left_to_the_engines(monkeypatch: pytest.MonkeyPatch) -> None:
