@@ -33,7 +33,7 @@ def prepare_again(pipe: StreamChain[Any, Any], described: Json) -> StreamChain[A
     """Make a loaded pipe one for inference again, as `describe_inference` has described it.
 
     Raises:
-        LoadError: if the description is not valid.
+        LoadError: if the description is not valid, or a part cannot compute so on this machine.
     """
     if not isinstance(described, dict) or described.keys() != {"precision", "deterministic", "report"}:
         _reject("it must have precision, deterministic and report")
@@ -43,7 +43,11 @@ def prepare_again(pipe: StreamChain[Any, Any], described: Json) -> StreamChain[A
         found = InferenceOptions(cast("Any", precision), cast("Any", deterministic))
     except OptionError as error:
         _reject(str(error))
-    made = pipe.for_inference(precision=found.precision, deterministic=found.deterministic)
+    try:
+        made = pipe.for_inference(precision=found.precision, deterministic=found.deterministic)
+    except OptionError as error:
+        msg = f"the pipe was saved for inference, which is not possible on this machine: {error}"
+        raise LoadError(msg, **error.details) from error
     if made.prepared is not None:
         made.prepared = attrs.evolve(made.prepared, report=report)
     return made

@@ -38,6 +38,7 @@ from pipeline import (
 )
 from pipeline.extend import Batch, Causal, Predictions, Vectors, last_by_row
 from pipeline.stages.attend import AttendEarlier
+from support.needs import KERNELS
 from support.records import make_ids, make_nested
 from support.untyped import seed
 
@@ -86,6 +87,8 @@ def make_model(name: str) -> Any:
 
 def make_joined_model(part: str, states: Any) -> Any:
     """Return a model with branches, or with inner rows."""
+    if part in {"bilstm", "gru"}:
+        return Pack() >> Embed(50, 20) >> Encode(part, hidden_size=19) >> Pool("max") >> Classify(3)
     if part == "heads":
         return states >> Pool("mean") >> Heads(Classify(3), Regress(2), ClassifyMultiLabel(9), names=["a", "b", "c"])
     if part == "join":
@@ -104,6 +107,8 @@ MODELS = [
     "join",
     "matcher",
     "words",
+    pytest.param("bilstm", marks=KERNELS),
+    pytest.param("gru", marks=KERNELS),
 ]
 
 

@@ -40,6 +40,7 @@ from pipeline.core.inference import Difference, InferenceReport
 from pipeline.errors import CompositionError, ExportError, InferenceError, OptionError
 from pipeline.extend import Batch, InferenceOptions, ModuleStage, Pooled, StageBase
 from pipeline_recurrent import LSTM
+from support.needs import KERNELS
 from support.records import make_ids
 from support.untyped import seed
 
@@ -56,6 +57,7 @@ def score(pipe: Any, rows: Any = ROWS) -> list[torch.Tensor]:
     return [prediction.scores for prediction in pipe.predict(rows, scores=True)]
 
 
+@KERNELS
 def test_predictions_are_those_of_the_original() -> None:
     """Whole models, in both settings, with a report of the differences; dropout and padding of rows change nothing."""
     seed(1)
@@ -108,6 +110,7 @@ class Lost(Stream[Any, Any]):
         return iter([] if list(values) else [])
 
 
+@KERNELS
 def test_weights_are_fixed() -> None:
     """Everything that would change them, or move them, is rejected; the original can still be trained."""
     pipe = make_pipe(classifier(9, 2, embedding_dim=4, hidden_size=5))
@@ -136,6 +139,7 @@ def test_weights_are_fixed() -> None:
     torch.testing.assert_close(score(again), before, rtol=1e-4, atol=1e-5)
 
 
+@KERNELS
 def test_copies_and_pickles_predict_the_same_bits() -> None:
     """They are for inference too, and know the original."""
     fast = make_pipe(classifier(9, 2, embedding_dim=4, hidden_size=5)).for_inference(deterministic=True, examples=ROWS)
@@ -147,7 +151,7 @@ def test_copies_and_pickles_predict_the_same_bits() -> None:
         assert other.for_inference().prepared is not None
 
 
-@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("deterministic", [False, pytest.param(True, marks=KERNELS)])
 def test_it_steps_and_generates(*, deterministic: bool) -> None:
     """As the original does, from the embedding to tied weights."""
     seed(3)

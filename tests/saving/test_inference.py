@@ -11,6 +11,7 @@ import torch
 from pipeline import Bucket, Labels, Pad, StreamChain, Tokenize, classifier, load
 from pipeline.errors import InferenceError, LoadError
 from pipeline.saving.inference import prepare_again
+from support.needs import KERNELS
 from support.untyped import seed
 
 TEXTS = ["a fine film", "dull", "", "far from dull, and fine"]
@@ -28,7 +29,7 @@ def score(pipe: StreamChain[Any, Any]) -> torch.Tensor:
     return torch.stack([prediction.scores for prediction in pipe.predict(TEXTS, scores=True)])
 
 
-@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("deterministic", [False, pytest.param(True, marks=KERNELS)])
 def test_a_loaded_pipe_answers_with_the_same_bits(tmp_path: Path, *, deterministic: bool) -> None:
     """It has the options, the report, fixed weights; saved once more, the files are the same."""
     fast = make_pipe().for_inference(deterministic=deterministic, examples=TEXTS)
@@ -82,3 +83,11 @@ def test_other_descriptions_are_rejected(described: Any) -> None:
     """The file may hold anything."""
     with pytest.raises(LoadError, match="the options for inference of the saved pipe are not valid"):
         prepare_again(make_pipe(), described)
+
+
+def test_a_machine_that_cannot_compute_so_is_named() -> None:
+    """For example without the compiled kernels."""
+    pipe = make_pipe()
+    described: Any = {"precision": "int8", "deterministic": False, "report": None}
+    with pytest.raises(LoadError, match="the pipe was saved for inference, which is not possible on this machine: pre"):
+        prepare_again(pipe.double(), described)

@@ -5,10 +5,15 @@ from importlib.util import find_spec
 
 import pytest
 
+from pipeline_recurrent.native import available
+
 SLOW = pytest.mark.skipif(
     os.environ.get("PIPELINE_TESTS_EXTRAS") != "1", reason="takes many seconds; `nox -s extras` runs it"
 )
 """Marks a test whose faster relatives show nearly the same."""
+
+KERNELS = pytest.mark.skipif(available() is not None, reason=f"needs the compiled kernels: {available()}")
+"""Marks a test of recurrent encoders that must give the same bits in every batch."""
 
 
 def needs(*packages: str) -> pytest.MarkDecorator:
