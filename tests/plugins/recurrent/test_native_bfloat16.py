@@ -283,13 +283,13 @@ def test_autocast_gives_the_dtype_of_torch(
     values = torch.randn(len(lengths), max(lengths), 3).to(steps_dtype)
     packed = pack_padded_sequence(values, torch.tensor(lengths).clamp(min=1), True, enforce_sorted=False)
     found: list[list[Tensor]] = []
+    weights = list(encoder.rnn.parameters())
     with torch.autocast("cpu", torch.bfloat16):
+        states = encoder(Padded(Vectors, values, torch.tensor(lengths)))
+        loss = states.final.float().square().sum()
         for inside in (True, False):
-            states = encoder(Padded(Vectors, values, torch.tensor(lengths)))
             with torch.autocast("cpu", torch.bfloat16, enabled=inside):
-                found.append(
-                    list(torch.autograd.grad(states.final.float().square().sum(), list(encoder.rnn.parameters())))
-                )
+                found.append(list(torch.autograd.grad(loss, weights, retain_graph=True)))
         theirs = as_any(encoder.rnn)(packed)
     ended = theirs[1] if isinstance(theirs[1], tuple) else (theirs[1],)
     assert states.carry is not None
