@@ -34,6 +34,7 @@ from bench.measurements.serve import SERVE
 from bench.measurements.users import USERS
 from bench.record import Record, Result, inspect_machine
 from bench.report import Extent, Measurement, ReportTable
+from bench.summary import tabulate_summary
 from bench.targets import tabulate_targets
 
 MEASUREMENTS: Final[Mapping[str, Measurement]] = {
@@ -144,10 +145,14 @@ def run_measurements(chosen: Sequence[Measurement], extent: Extent, file: Path) 
 
 
 def make_tables(record: Record) -> list[ReportTable]:
-    """Make a table per measurement that was run, and the tables of targets and of goals."""
+    """Make a table per measurement that was run, and those of targets, of the summary and of goals."""
     measured = [(each, record.select(each.name)) for each in MEASUREMENTS.values()]
     tables = [measurement.tabulate(results) for measurement, results in measured if results]
-    return [table for table in (*tables, tabulate_targets(record), tabulate_goals(record)) if table.rows]
+    return [
+        table
+        for table in (*tables, tabulate_targets(record), tabulate_summary(record), tabulate_goals(record))
+        if table.rows
+    ]
 
 
 def _print_report(parser: argparse.ArgumentParser, files: Sequence[str]) -> int:

@@ -8,11 +8,12 @@ import attrs
 import pytest
 import torch
 
-from bench.encoders.points import Point
+from bench.encoders.points import Lengths, Point
 from bench.errors import RecordError
 from bench.goals import tabulate_goals
 from bench.record import WITH_NATIVE, WITHOUT_NATIVE, Record, Result, inspect_machine
 from bench.report import ReportTable
+from bench.summary import tabulate_summary
 from bench.targets import TARGETS, Target, tabulate_targets
 from bench.timing import MATMUL, MATMUL_OPERATIONS, Times
 
@@ -156,6 +157,25 @@ def test_goals_use_the_points_in_their_names() -> None:
     found = {name: cells for name, *cells in tabulate_goals(attrs.evolve(record, results=[coarse])).rows}
     assert found[int8] == [">= 1.5", "0", "missed"]
     assert not tabulate_goals(attrs.evolve(record, results=[])).rows
+
+
+def test_the_summary_has_the_range_of_each_cell() -> None:
+    """Bucketed batches first; other cells and sizes do not mix."""
+    points: Mapping[Lengths, tuple[float, ...]] = {"~20, bucketed": (3.0, 1.5), "~20": (12.0,)}
+    results = [
+        Result(
+            "encode",
+            "",
+            1,
+            Point("LSTM", True, lengths, 32, 100, 128).parameters,
+            {"packed": Times([ratio]), WITH_NATIVE: Times([1.0])},
+        )
+        for lengths, ratios in points.items()
+        for ratio in ratios
+    ]
+    gru = attrs.evolve(results[0], parameters={**results[0].parameters, "cell": "GRU"}, times={"packed": Times([99.0])})
+    table = tabulate_summary(Record(inspect_machine(), [*results, gru]))
+    assert table.rows == [["training, float32", "1.5 to 3", "", "12", ""]]
 
 
 def test_a_table_in_markdown() -> None:
