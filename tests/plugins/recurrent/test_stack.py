@@ -352,3 +352,16 @@ def test_parametrizations_can_be_removed() -> None:
     wanted = run(encoder, values)
     UTILS.parametrize.remove_parametrizations(encoder.rnn, "weight_hh_l0")
     torch.testing.assert_close(run(encoder, values), wanted)
+
+
+@pytest.mark.parametrize("engine", ["auto", "plain", "dense"])
+@pytest.mark.parametrize("kind", [LSTM, GRU, RNN])
+def test_steps_in_the_dtype_of_autocast_give_that_dtype(kind: type[LSTM] | type[GRU] | type[RNN], engine: str) -> None:
+    """As torch's own modules do, though those give float32 for the same steps in float32."""
+    encoder = as_any(kind)(3, 4, engine=engine)
+    values = torch.randn(2, 3, 3, dtype=torch.bfloat16)
+    packed = nn.utils.rnn.pack_padded_sequence(values, torch.tensor([3, 2]), batch_first=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        states = encoder(Padded(Vectors, values, torch.tensor([3, 2])))
+        theirs = as_any(encoder.rnn)(packed)[0].data
+    assert states.packed().values.dtype is theirs.dtype is torch.bfloat16
