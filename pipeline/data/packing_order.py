@@ -111,6 +111,8 @@ class PackingOrder:
     @_cached
     def batch_sizes(self) -> Int64[Tensor, " time"]:
         """The number of rows longer than t, for each time t; on the CPU, as torch's packed kernels need it."""
+        if len(self.lengths) and self.is_full(self.longest):
+            return torch.full((self.longest,), len(self.lengths), device=self.lengths.device)
         # `ended[t]` rows have the length t. At time t those that are still running are all but the ones with length <=
         # t.
         ended = torch.bincount(self.lengths)
@@ -268,6 +270,8 @@ class PackingOrder:
     @_cached
     def reading_order(self) -> Int64[Tensor, " steps"]:
         """The packed indices in reading order: all steps of the first row, then of the second, and so on."""
+        if len(self.lengths) == 1:
+            return self._send(torch.arange(self.steps, device=self.lengths.device))
         # In reading order the row is known by repetition, and its time by subtracting the steps of all earlier rows.
         row = torch.repeat_interleave(self.lengths)
         time = torch.arange(self.steps, device=row.device) - (self.lengths.cumsum(0) - self.lengths)[row]

@@ -57,3 +57,11 @@ chain = Pack() >> Embed(9, 4) >> Encode(LSTM(4, 3)) >> NextToken(9)
 scores, carry = chain.step(torch.tensor([1, 2]))
 assert_type(scores, StepScores[int])
 scores, carry = chain.step(Pad()([FromIds()([3]), FromIds()([])]), carry.select(torch.tensor([1, 0])))
+
+# For inference: of the same type
+fast = of_texts.for_inference(precision="float32", examples=texts)
+assert_type(fast.generate(texts, max_new_tokens=2), Iterator[str])
+token, carry = fast.step(2)
+assert_type(token, StepPrediction[int])
+scores, carry = chain.for_inference().step(torch.tensor([1, 2]))
+assert_type(scores, StepScores[int])
