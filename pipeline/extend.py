@@ -1,6 +1,7 @@
 """Everything that authors of plugins and stages import. Modules deeper in the package are private."""
 
 from pipeline.batching.policies import Policy
+from pipeline.checks.module_hooks import has_forward_hooks
 from pipeline.checks.shapes import checked
 from pipeline.core.chain import Chain, TypePreservingChain
 from pipeline.core.inference import FusesForInference, InferenceOptions, Precision, PreparesForInference
@@ -156,6 +157,7 @@ __all__ = [
     "compact",
     "defer",
     "first_by_row",
+    "has_forward_hooks",
     "hookimpl",
     "join",
     "last_by_row",

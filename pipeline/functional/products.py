@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from typing_extensions import override
 
+from pipeline.checks.module_hooks import has_forward_hooks
 from pipeline.errors import OptionError
 
 _BITS: Final = 25
@@ -26,8 +27,6 @@ all integers up to 2^53. The error relative to both norms is about 2^-26, less t
 _SHIFT: Final = 1.5 * 2.0 ** (52 - _BITS)
 _compute_norm: Final[Callable[..., Tensor]] = getattr(torch.linalg, "vector_norm")  # noqa: B009
 """Typed by hand: torch leaves its type open."""
-
-_HOOKS: Final = ("_forward_hooks", "_forward_pre_hooks")
 
 _EXPONENT: Final = 0x7FF0_0000_0000_0000
 """The bits of the exponent in a float64."""
@@ -121,10 +120,12 @@ def replace_linear(module: nn.Module) -> None:
     """
     made: dict[nn.Module, ExactLinear] = {}
     for parent in list(module.modules()):
-        for name, child in parent.named_children():
+        # Not `named_children`, which leaves out the second name of a layer.
+        children: Mapping[str, nn.Module | None] = vars(parent)["_modules"]
+        for name, child in list(children.items()):
             if not isinstance(child, nn.Linear):
                 continue
-            if type(child) is not nn.Linear or any(getattr(child, hooks) for hooks in _HOOKS):
+            if type(child) is not nn.Linear or has_forward_hooks(child):
                 msg = (
                     f"deterministic=True needs plain linear layers, but {name!r} of {type(parent).__name__} is a "
                     f"{type(child).__name__}, or has hooks (pruning, weight norm); remove parametrizations and hooks."

@@ -10,6 +10,7 @@ from pipeline.core.chain_base import ChainBase
 from pipeline.core.contexts import temporary_mode
 from pipeline.core.inference import Difference, InferenceReport
 from pipeline.data.predictions import ClassPrediction, JointPrediction, MultiLabelPrediction, compute_probabilities
+from pipeline.data.rows import reject_single_text
 from pipeline.data.scores import Predictions
 from pipeline.errors import OptionError
 
@@ -21,8 +22,10 @@ def compare(original: ChainBase, made: ChainBase, examples: Iterable[Any], score
     """Return the differences between the predictions of two pipes on the same inputs.
 
     Raises:
+        TextError: if `examples` is one text.
         OptionError: if there are no examples, or a prediction has neither classes nor numbers.
     """
+    reject_single_text(examples)
     inputs = list(examples)
     probabilities, numbers = _Differences(), _Differences()
     rows = predictions = changed = 0

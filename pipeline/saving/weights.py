@@ -6,6 +6,7 @@ from typing import Final, NoReturn, cast
 import torch
 from torch import Tensor, nn
 
+from pipeline.checks.module_hooks import FORWARD_HOOKS
 from pipeline.errors import LoadError, SaveError
 
 _SCALARS: Final = (bool, int, float, str, type(None))
@@ -138,7 +139,7 @@ def _compare_attributes(name: str, one: nn.Module, other: nn.Module) -> None:
     """Reject a module with settings or hooks that the configuration does not reproduce."""
     if type(one).get_extra_state is not nn.Module.get_extra_state:
         _reject(f"module {name!r} has an extra state, which is no tensor; make it a buffer, or an option")
-    for hooks in ("_forward_hooks", "_forward_pre_hooks"):
+    for hooks in FORWARD_HOOKS:
         if len(vars(one)[hooks]) > len(vars(other)[hooks]):
             _reject(f"module {name!r} has a forward hook, which is code; remove it before")
     values, others = _get_settings(one), _get_settings(other)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter, is_lazy
 
+from pipeline.checks.module_hooks import FORWARD_HOOKS
 from pipeline.core.contexts import preserve_random_state
 from pipeline.summary.samples import META
 
@@ -49,7 +50,7 @@ def copy_to_meta(module: M, memo: dict[int, Any]) -> M:
             memo[id(tensor)] = _make_empty(tensor)
     copied = copy.deepcopy(module, memo)
     for child in copied.modules():
-        for hooks in ("_forward_hooks", "_forward_pre_hooks"):
+        for hooks in FORWARD_HOOKS:
             held: dict[int, object] = vars(child)[hooks]
             for key in [key for key, hook in held.items() if not _is_torch_hook(hook)]:
                 del held[key]

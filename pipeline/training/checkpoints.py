@@ -22,6 +22,7 @@ from pipeline.saving.json_files import read_json, write_json
 from pipeline.saving.tensors import MAX_FILE, parse_tensors, write_tensors
 from pipeline.training.batches import SplitPipe
 from pipeline.training.loop import Training, Watcher
+from pipeline.training.optimizers import list_sparse
 from pipeline.training.state import get_tensors, join_tensors, split_tensors
 
 FORMAT: Final = 1
@@ -56,6 +57,8 @@ class Fingerprint:
     ) -> "Fingerprint":
         """Compute the fingerprint of a training. Reads the examples once, unless their source knows its digest."""
         model = {name: f"{tensor.dtype} {tuple(tensor.shape)}" for name, tensor in get_tensors(pipe).items()}
+        # They are trained by another optimizer.
+        model |= {f"{name}.sparse": "True" for name in list_sparse(pipe)}
         given = {"train": train, "valid": valid}
         data = {name: "None" if examples is None else digest_examples(examples) for name, examples in given.items()}
         return cls(options, model, data)

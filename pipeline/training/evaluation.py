@@ -1,7 +1,7 @@
 """The result of an evaluation: loss, metrics, and precision and recall of each class."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import final
 
@@ -67,6 +67,10 @@ class Evaluation(ShownAsTable):
             msg = f"the evaluation has {', '.join(known)}, got {name!r}.{suggest_name(name, known)}"
             raise OptionError(msg, metric=name)
         return known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names of the loss and the metrics."""
+        yield from (LOSS, *self.metrics)
 
     @property
     def confusion(self) -> Confusion:

@@ -1,6 +1,6 @@
 """Make an optimizer: parameter groups with and without weight decay, and torch's fused versions."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, cast
 
 import torch
@@ -85,7 +85,7 @@ def make_optimizer(
         return made
     is_fused = can_fuse(weight for group in groups for weight in group["params"])
     options: dict[str, Any] = {"lr": learning_rate, "fused": is_fused}
-    is_sparse = any(getattr(module, "sparse", False) for module in model.modules() if isinstance(module, _EMBEDDINGS))
+    is_sparse = any(True for _ in list_sparse(model))
     if optimizer == "sgd" and is_sparse:
         msg = (
             "optimizer='sgd' has momentum, which moves all rows of an embedding, but the pipe has a sparse one; choose "
@@ -97,6 +97,13 @@ def make_optimizer(
     if optimizer == "sgd":
         return SGD(groups, momentum=_MOMENTUM, **options)
     return (AdamW if optimizer == "adamw" else Adam)(groups, **options)
+
+
+def list_sparse(model: nn.Module) -> Iterator[str]:
+    """Yield the names of the embeddings with sparse gradients that are trained."""
+    for name, module in model.named_modules():
+        if isinstance(module, _EMBEDDINGS) and getattr(module, "sparse", False) and module.weight.requires_grad:
+            yield name
 
 
 def can_fuse(weights: Iterable[torch.Tensor]) -> bool:

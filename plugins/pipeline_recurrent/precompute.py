@@ -26,6 +26,7 @@ from pipeline.extend import (
     StreamChain,
     TypePreservingChain,
     Vectors,
+    has_forward_hooks,
     join,
     step_encoder,
 )
@@ -74,10 +75,11 @@ def precompute_inputs(pipe: P) -> P:
         True
     """
     # Copied in one call, so that stages that share tensors, such as tied weights, share them in the copy too.
-    for start, embed in enumerate(_list_stages(pipe)):
-        _, encoder = _find_reader(_list_stages(pipe), start)
+    stages = _list_stages(pipe)
+    for start, embed in enumerate(stages):
+        end, encoder = _find_reader(stages, start)
         if isinstance(embed, Embed) and encoder is not None:
-            _reject_hooks(encoder)
+            _reject_hooks(stages[start : end + 1], encoder)
             break
     stages = _list_stages(copy.deepcopy(pipe))
     for start, embed in enumerate(stages):
@@ -166,15 +168,15 @@ class PrecomputeInputs(
             raise OptionError(msg)
 
 
-def _reject_hooks(encoder: Recurrent[S_co]) -> None:
-    """Reject weights that something computes at each forward pass, or that are quantized: a table would ignore it."""
+def _reject_hooks(replaced: Sequence[StageBase], encoder: Recurrent[S_co]) -> None:
+    """Reject hooks, and weights that something computes at each pass or that are quantized: a table would ignore it."""
     rnn = cast("nn.Module", encoder.rnn)
-    hooks: object = getattr(rnn, "_forward_pre_hooks")  # noqa: B009 - private
+    hooks = any(isinstance(stage, nn.Module) and has_forward_hooks(stage) for stage in replaced)
     if not isinstance(rnn, nn.RNNBase) or hooks or getattr(rnn, "parametrizations", None):
         msg = (
-            "precompute_inputs needs plain weights, but the encoder's rnn has parametrizations or forward pre-hooks "
-            "(pruning, weight norm, weight drop), is wrapped or quantized; remove them first, for example with "
-            "prune.remove or remove_parametrizations."
+            "precompute_inputs needs plain weights and stages, but Embed, Encode or the encoder's rnn has "
+            "parametrizations or forward hooks (pruning, weight norm, weight drop), is wrapped or quantized; remove "
+            "them first, for example with prune.remove or remove_parametrizations."
         )
         raise OptionError(msg)
 

@@ -75,8 +75,9 @@ def test_means_do_not_depend_on_masked_keys() -> None:
 def test_layers_with_hooks_are_rejected() -> None:
     """A layer that something computes at each pass cannot be replaced; a shared layer stays shared."""
     shared = nn.Linear(2, 2)
-    model = nn.Sequential(nn.Sequential(shared), nn.Sequential(shared, nn.Tanh()))
+    model = nn.Sequential(nn.Sequential(shared), nn.Sequential(shared, nn.Tanh(), shared))
     replace_linear(model)
+    assert model.get_submodule("0.0") is model.get_submodule("1.2")
     assert model.get_submodule("0.0") is model.get_submodule("1.0")
     assert isinstance(model.get_submodule("0.0"), ExactLinear)
     for wrong in (parametrizations.weight_norm(nn.Linear(2, 2)), nn.Linear(2, 2)):

@@ -24,12 +24,14 @@ from pipeline import (
     Ids,
     Labels,
     Pad,
+    Padded,
     Pool,
     Regress,
     Row,
     Shift,
     Stream,
     StreamChain,
+    Tag,
     Tokenize,
     classifier,
     language_model,
@@ -37,7 +39,7 @@ from pipeline import (
     tagger,
 )
 from pipeline.core.inference import Difference, InferenceReport
-from pipeline.errors import CompositionError, ExportError, InferenceError, OptionError
+from pipeline.errors import CompositionError, ExportError, InferenceError, OptionError, ShapeError, TextError
 from pipeline.extend import Batch, InferenceOptions, ModuleStage, Pooled, StageBase
 from pipeline_recurrent import LSTM
 from support.needs import KERNELS
@@ -151,6 +153,35 @@ def test_copies_and_pickles_predict_the_same_bits() -> None:
         assert other.for_inference().prepared is not None
 
 
+@pytest.mark.parametrize("name", ["embed", "dropout", "encode", "encode.encoder"])
+@pytest.mark.parametrize("before", [False, True])
+def test_hooks_of_stages_that_would_be_replaced_run(name: str, *, before: bool) -> None:
+    """They might change the answers."""
+    pipe = make_pipe(Embed(9, 4) >> Dropout(0.5) >> Encode(LSTM(4, 5)) >> Pool("max") >> Classify(Labels(["a", "b"])))
+    module, called = pipe.get_submodule(name), list[nn.Module]()
+
+    def see(owner: nn.Module, *given: object) -> None:
+        assert given
+        called.append(owner)
+
+    (module.register_forward_pre_hook if before else module.register_forward_hook)(see)
+    made = pipe.for_inference()
+    list(made.predict(ROWS))
+    assert called
+    assert all(owner is made.get_submodule(name) for owner in called)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_the_kernels_read_no_initial_states_of_another_dtype(dtype: torch.dtype) -> None:
+    """The engines reject them, as those of the original do."""
+    model = (Embed(9, 4) >> Encode(LSTM(4, 5)) >> Tag(Labels(["a", "b"]))).eval()
+    batch = Padded(Ids, torch.tensor([[1, 2], [0, 0], [3, 0]]), torch.tensor([2, 0, 1]))
+    states = tuple(torch.randn(1, 3, 5, dtype=dtype) for _ in range(2))
+    for each in (model, model.for_inference()):
+        with pytest.raises((RuntimeError, ShapeError), match="dtype|same|float32"):
+            each(attrs.evolve(batch, initial_carry=states))
+
+
 @pytest.mark.parametrize("deterministic", [False, pytest.param(True, marks=KERNELS)])
 def test_it_steps_and_generates(*, deterministic: bool) -> None:
     """As the original does, from the embedding to tied weights."""
@@ -252,6 +283,8 @@ def test_wrong_options_are_rejected() -> None:
         pipe.for_inference(deterministic=cast("Any", 1))
     with pytest.raises(OptionError, match="needs weights of float32 or less, but 'embed.weight' is float64"):
         copy.deepcopy(pipe).double().for_inference(deterministic=True)
+    with pytest.raises(TextError, match="one text"):
+        pipe.for_inference(examples=cast("Any", "a text"))
     with pytest.raises(CompositionError, match="stage 'classify' does not know its input size yet"):
         (Pool("max") >> Classify(2)).for_inference()
     assert attrs.asdict(InferenceOptions()) == {"precision": "float32", "deterministic": False}

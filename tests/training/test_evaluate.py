@@ -213,6 +213,7 @@ def test_the_result_is_shown_as_a_table() -> None:
     assert lines[4:] == ["4 rows, 4 steps", "2 rows without a target or without steps do not count"]
     state = json.loads(json.dumps(found.to_dict()))
     assert (state["rows"], state["without_target"], state["confusions"][""]["names"]) == (4, 2, ["ham", "spam"])
+    assert list(found) == ["loss", "accuracy", "macro_f1"]
     with pytest.raises(OptionError, match="the evaluation has loss, accuracy, macro_f1, got 'acuracy'. Did you mean"):
         found["acuracy"]
 

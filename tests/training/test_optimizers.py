@@ -1,5 +1,6 @@
 """Parameter groups, and optimizers by name or of one's own."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -144,3 +145,16 @@ def test_a_sparse_embedding_has_the_gradient_of_a_dense_one_and_rejects_momentum
     assert torch.equal(sparse.weight.grad.to_dense(), dense.weight.grad)
     with pytest.raises(OptionError, match="optimizer='sgd' has momentum, which moves all rows"):
         make_optimizer(sparse, "sgd", learning_rate=0.1, weight_decay=0)
+    sparse.requires_grad_(requires_grad=False)
+    model = nn.Sequential(sparse, nn.Linear(3, 2))
+    assert isinstance(make_optimizer(model, "sgd", learning_rate=0.1, weight_decay=0), torch.optim.SGD)
+
+
+def test_a_dense_embedding_does_not_continue_a_sparse_one(tmp_path: Path) -> None:
+    """Its optimizer is another one."""
+    options: Any = {"checkpoints": tmp_path, "progress": False}
+    pipe = make_sparse()
+    pipe.fit(EXAMPLES, epochs=1, **options)
+    pipe.get_submodule("embed").sparse = False
+    with pytest.raises(OptionError, match=r"embed\.sparse"):
+        pipe.fit(EXAMPLES, epochs=2, resume=True, **options)

@@ -140,10 +140,13 @@ def _explain_unfit_now(encoder: PreparedEncoder, packed: Packed[Kind]) -> str | 
     """Return why the kernels cannot compute a batch, as a clause after "because"."""
     if encoder.training:
         return "the pipe is in training mode"
-    if torch.is_grad_enabled() and any(each.requires_grad for each in (packed.values, *(packed.initial_carry or ()))):
+    given = (packed.values, *(packed.initial_carry or ()))
+    if torch.is_grad_enabled() and any(each.requires_grad for each in given):
         return "gradients are needed"
-    if packed.values.device.type != "cpu":
-        return f"the values are on {packed.values.device}"
+    for number, each in enumerate(given):
+        # The kernels get addresses, and would read whatever is there.
+        if each.device.type != "cpu" or (number and each.dtype is not torch.float32):
+            return f"the {'initial states' if number else 'values'} are {each.dtype} on {each.device}"
     if transform := name_transform(packed.values):
         return f"{transform} is active"
     # A parametrized module is of another class.
