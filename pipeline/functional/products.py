@@ -5,7 +5,7 @@ row has other last bits alone than in a batch. Here factors are rounded such tha
 its order does not matter.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, cast, final
 
 import torch
