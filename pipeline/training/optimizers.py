@@ -101,7 +101,8 @@ def make_optimizer(
 
 def list_sparse(model: nn.Module) -> Iterator[str]:
     """Yield the names of the embeddings with sparse gradients that are trained."""
-    for name, module in model.named_modules():
+    modules = cast("Iterable[tuple[str, nn.Module]]", model.named_modules())
+    for name, module in modules:
         if isinstance(module, _EMBEDDINGS) and getattr(module, "sparse", False) and module.weight.requires_grad:
             yield name
 
