@@ -54,7 +54,7 @@ def decode_pipe(
         LoadError: if the configuration is not valid.
         PipelineError: if a part cannot be made with its options.
     """
-    if not isinstance(config, dict) or set(config) - {INFERENCE} != _KEYS:
+    if not isinstance(config, dict) or frozenset(config) - {INFERENCE} != _KEYS:
         _reject(f"it must have {', '.join(sorted(_KEYS))}")
     reader = _Reader(config, tokenizers, records, largest)
     # The random state is kept, since parts draw their first weights, on this device too.
