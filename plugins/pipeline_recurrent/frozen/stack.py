@@ -64,7 +64,8 @@ class FrozenStack:
         self.cell: Cell = cell
         self.features: int = weights[0][0][0].shape[1]
         self.hidden: int = weights[0][0][1].shape[1]
-        self.layers, self.directions = len(weights), len(weights[0])
+        self.layers: int = len(weights)
+        self.directions: int = len(weights[0])
         self._shape = Shape.fit(cell, self.hidden, self.kernels.lanes)
         self._products = sum(weight.numel() for layer in weights for own in layer for weight in own[:2])
         self._products = self._products // NUMBERS_PER_WORD[precision]
