@@ -175,7 +175,7 @@ GOALS: Final[Sequence[Goal]] = (
 )
 
 _NOTE: Final = (
-    "Speedups: the time of what is named after the slash, divided by ours; above 1, ours is faster. Medians over the "
+    "Speedups: the time of the candidate after the slash, divided by ours; above 1, ours is faster. Medians over the "
     "measured points, unless it says otherwise. Nothing is done for the same bits in training, so it costs nothing."
 )
 

@@ -72,7 +72,7 @@ def encode(*, pack: bool) -> Any:
 
 
 def make_model(name: str) -> Any:
-    """Return a model by the name of what is tested in it."""
+    """Return a model by the name of the part that is tested."""
     part, _, layout = name.partition(" ")
     states = encode(pack=layout != "padded")
     if part in POOLINGS:

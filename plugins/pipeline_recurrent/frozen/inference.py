@@ -23,7 +23,7 @@ _get_hooks: Callable[[nn.Module], Sequence[Mapping[int, object]]] = attrgetter(*
 
 
 class PreparedEncoder(Protocol):
-    """What is read of an encoder."""
+    """The attributes of an encoder that are read here."""
 
     rnn: TorchModule
     cell: Cell

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pipeline.extend import Carry, PackingOrder, Precision
 from pipeline_recurrent.engines.engine import STATES, Cell, LayerOutputs, Steps, Weights
-from pipeline_recurrent.engines.native import CELLS
+from pipeline_recurrent.engines.native_layout import CELLS
 from pipeline_recurrent.frozen.arrange import NUMBERS_PER_WORD, Arranged, Shape, arrange_direction
 from pipeline_recurrent.frozen.kernels import (
     Batch,
@@ -21,13 +21,10 @@ from pipeline_recurrent.frozen.kernels import (
     load_inference_kernels,
     make_array,
 )
+from pipeline_recurrent.native.threads import share_out
 
 _PRECISIONS: Final[tuple[Precision, ...]] = ("float32", "bfloat16", "int8")
 """In the order of the enum in inference.c."""
-
-# One thread is used for fewer multiplications and additions than this: see the constant of the same name in
-# engines/native.py. Those in low precision take a half and a quarter of the time.
-MIN_OPERATIONS_FOR_THREADS: Final = 4_000_000
 
 
 @final
@@ -129,12 +126,9 @@ class FrozenStack:
         for name, state in zip(("h1", "c1"), ended, strict=False):
             setattr(given, name, state.data_ptr())
         given.output = output.data_ptr()
-        threads = torch.get_num_threads()
-        if threads > 1 and 2 * count * self._products < MIN_OPERATIONS_FOR_THREADS:
-            threads = 1
-        # As in engines/native.py.
-        chunks = max(1, min(-(-threads // self.directions), rows // 2))
-        self.kernels.run(self._stack, given, chunks=chunks, threads=min(threads, chunks * self.directions))
+        # Products in low precision take a half and a quarter of the time.
+        chunks, threads = share_out(2 * count * self._products, rows=rows, directions=self.directions)
+        self.kernels.run(self._stack, given, chunks=chunks, threads=threads)
         return output, ended
 
     def _make_direction(self, weights: Weights, table: Tensor | None) -> Direction:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.extend import Carry, PackingOrder, Precision
 from pipeline_recurrent.engines.engine import STATES, Cell
-from pipeline_recurrent.engines.native import CELLS
+from pipeline_recurrent.engines.native_layout import CELLS
 from pipeline_recurrent.frozen import FrozenStack
 from pipeline_recurrent.native.compile import SETS
 from pipeline_recurrent.native.library import available, load_kernels

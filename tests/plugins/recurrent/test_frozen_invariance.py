@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from pipeline.extend import Carry, PackingOrder, Precision
 from pipeline_recurrent.engines.engine import STATES, Cell, Weights
-from pipeline_recurrent.engines.native import CELLS
-from pipeline_recurrent.frozen import FrozenStack, stack
+from pipeline_recurrent.engines.native_layout import CELLS
+from pipeline_recurrent.frozen import FrozenStack
+from pipeline_recurrent.native import threads
 from pipeline_recurrent.native.library import available
 from support.untyped import seed, to_list
 
@@ -65,7 +66,7 @@ def test_a_row_keeps_its_bits_in_every_batch(cell: Cell, precision: Precision, m
     rows = [torch.randint(0, 9, (n,)) if looks_up else torch.randn(n, SIZE) for n in to_list(lengths)]
     initial = tuple(torch.randn(LAYERS * 2, ROWS, hidden) for _ in range(STATES[cell]))
     # Threads even for little work, as for large batches.
-    monkeypatch.setattr(stack, "MIN_OPERATIONS_FOR_THREADS", 0)
+    monkeypatch.setattr(threads, "MIN_OPERATIONS_FOR_THREADS", 0)
     alone = [run(frozen, [row], tuple(state[:, at : at + 1] for state in initial))[0] for at, row in enumerate(rows)]
     for batch in range(BATCHES):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=1 + batch % 4: threads)

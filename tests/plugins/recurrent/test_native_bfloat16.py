@@ -18,7 +18,8 @@ from pipeline.laws.graphs import compiled_part_is_equal, exported_part_is_equal
 from pipeline.testing import ENCODER_LAWS, Law
 from pipeline_recurrent import GRU, LSTM, RNN
 from pipeline_recurrent.engines import Cell, LayerInputs, StackInputs, Weights, choose, native
-from pipeline_recurrent.engines.native import CELLS, Native
+from pipeline_recurrent.engines.native import Native
+from pipeline_recurrent.engines.native_layout import CELLS
 from pipeline_recurrent.engines.torch_kernels import has_low_precision
 from pipeline_recurrent.native.library import Kernels, available, load_kernels, open_library
 from pipeline_recurrent.recurrent import Recurrent
