@@ -12,7 +12,16 @@ nox.options.sessions = ["tests", "demo", "extras", "types", "lint", "docs"]
 nox.options.reuse_venv = "yes"
 
 PROJECT = nox.project.load_toml("pyproject.toml")
-PACKAGES = ["pipeline", "pipeline_attention", "pipeline_recurrent"]
+PACKAGES = [
+    "pipeline",
+    "pipeline_attention",
+    "pipeline_convolutional",
+    "pipeline_decoders",
+    "pipeline_embeddings",
+    "pipeline_heads",
+    "pipeline_recurrent",
+    "pipeline_transformer",
+]
 OUTSIDE = ("./tests/outside/pipeline-mingru", "./tests/outside/pipeline-highway")
 DEMO = "docs/examples/highlight"
 EXAMPLES = (

@@ -35,7 +35,12 @@ PUBLIC = [
     "pipeline.training.lightning",
     "pipeline.training.scikit_learn",
     "pipeline_attention",
+    "pipeline_convolutional",
+    "pipeline_decoders",
+    "pipeline_embeddings",
+    "pipeline_heads",
     "pipeline_recurrent",
+    "pipeline_transformer",
 ]
 
 

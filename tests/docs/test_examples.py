@@ -20,7 +20,12 @@ PUBLIC = {
     "pipeline.sources",
     "pipeline.training",
     "pipeline_attention",
+    "pipeline_convolutional",
+    "pipeline_decoders",
+    "pipeline_embeddings",
+    "pipeline_heads",
     "pipeline_recurrent",
+    "pipeline_transformer",
 }
 
 

@@ -19,7 +19,16 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 CHECKERS = ["mypy", "pyright"]
 RIGHT, WRONG = sorted(HERE.glob("right*.py")), sorted(HERE.glob("wrong*.py"))
-PACKAGES = ["pipeline", "pipeline_attention", "pipeline_recurrent"]
+PACKAGES = [
+    "pipeline",
+    "pipeline_attention",
+    "pipeline_convolutional",
+    "pipeline_decoders",
+    "pipeline_embeddings",
+    "pipeline_heads",
+    "pipeline_recurrent",
+    "pipeline_transformer",
+]
 CODES = {
     "order": "a stage after one whose output it does not take",
     "kind": "ids where vectors are needed, or vectors where ids are",

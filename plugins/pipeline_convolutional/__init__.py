@@ -1,0 +1,1 @@
+"""Convolutional encoders on packed rows."""

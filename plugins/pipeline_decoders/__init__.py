@@ -1,0 +1,1 @@
+"""Decoders: recurrent and transformer, with cross-attention."""

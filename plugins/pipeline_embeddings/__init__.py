@@ -1,0 +1,1 @@
+"""Embedders: vectors from files, characters, numbers and times, positions."""

@@ -1,0 +1,1 @@
+"""Transformer encoders on packed rows."""
