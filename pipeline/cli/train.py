@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
@@ -28,9 +29,27 @@ _VOCABULARY: Final = 20_000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
+    add_example_arguments(parser)
+    parser.add_argument(
+        "--output", type=Path, metavar="FOLDER", required=True, help="folder for the model; an older model is replaced"
+    )
+    model = parser.add_argument_group("model").add_argument
+    model("--encoder", metavar="NAME", help="registered encoder (default: bilstm; lstm for a language model)")
+    model("--pooling", metavar="NAME", help="registered pooling of a classifier (default: max)")
+    add_size_arguments(model)
+    training = parser.add_argument_group("training").add_argument
+    add_training_arguments(training)
+    training("--seed", type=int, metavar="N", default=0, help="fixes everything random (default: 0)")
+    training("--checkpoints", type=Path, metavar="FOLDER", help="folder for checkpoints")
+    training("--resume", action="store_true", help="continue from the newest checkpoint, if there is one")
+    training("--log-csv", type=Path, metavar="PATH", help="write a line per epoch to this file")
+    training("--quiet", action="store_true", help="show no progress")
+
+
+def add_example_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say which examples a model is trained on, and of which kind it is."""
     add = parser.add_argument
     add("file", type=Path, metavar="FILE", help="examples: .csv, .tsv, .jsonl, .parquet, .arrow, .conllu or .txt")
-    add("--output", type=Path, metavar="FOLDER", required=True, help="folder for the model; an older model is replaced")
     add_data_arguments(parser, target=True)
     add(
         "--model",
@@ -46,17 +65,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--valid", type=Path, metavar="FILE", help="examples for validation (default: a part of FILE)")
     add("--split", type=float, metavar="SHARE", default=0.9, help="share of FILE to train on, without --valid (0.9)")
 
-    model = parser.add_argument_group("model").add_argument
+
+def add_size_arguments(model: Callable[..., object]) -> None:
+    """Add the arguments of a model's tokenizer and sizes to a group, by its `add_argument`."""
     model("--tokenizer", metavar="NAME", help="registered tokenizer (default: words; whole for lists of words)")
     model("--vocab-size", type=int, metavar="N", help=f"largest number of tokens (default: {_VOCABULARY})")
     model("--max-length", type=int, metavar="N", help="cut texts after this number of tokens (default: no limit)")
-    model("--encoder", metavar="NAME", help="registered encoder (default: bilstm; lstm for a language model)")
     model("--embedding-dim", type=int, metavar="N", default=100, help="features per token (default: 100)")
     model("--hidden-size", type=int, metavar="N", default=128, help="features of the encoder (default: 128)")
-    model("--pooling", metavar="NAME", help="registered pooling of a classifier (default: max)")
     model("--dropout", type=float, metavar="P", default=0.0, help="dropout probability (default: 0)")
 
-    training = parser.add_argument_group("training").add_argument
+
+def add_training_arguments(training: Callable[..., object]) -> None:
+    """Add the arguments of `fit` to a group, by its `add_argument`."""
     training("--epochs", type=int, metavar="N", default=10, help="number of epochs (default: 10)")
     training("--learning-rate", type=float, metavar="R", help="default: 0.001")
     training("--schedule", choices=["constant", "linear", "cosine"], default="constant", help="default: constant")
@@ -65,11 +86,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     training("--max-padded-steps", type=int, metavar="N", help="largest batch (default: chosen from the lengths)")
     training("--precision", choices=["float32", "bfloat16"], default="float32", help="default: float32")
     training("--device", metavar="NAME", help="such as cuda (default: cpu)")
-    training("--seed", type=int, metavar="N", default=0, help="fixes everything random (default: 0)")
-    training("--checkpoints", type=Path, metavar="FOLDER", help="folder for checkpoints")
-    training("--resume", action="store_true", help="continue from the newest checkpoint, if there is one")
-    training("--log-csv", type=Path, metavar="PATH", help="write a line per epoch to this file")
-    training("--quiet", action="store_true", help="show no progress")
+
+
+def read_fit_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of `fit` that `add_training_arguments` reads, without the number of epochs."""
+    names = ("learning_rate", "schedule", "warmup", "patience", "precision", "device")
+    return {name: getattr(options, name) for name in names}
 
 
 def train_model(options: argparse.Namespace) -> None:
@@ -91,17 +113,12 @@ def train_model(options: argparse.Namespace) -> None:
         train,
         valid=valid,
         epochs=options.epochs,
-        learning_rate=options.learning_rate,
-        schedule=options.schedule,
-        warmup=options.warmup,
-        patience=options.patience,
-        precision=options.precision,
-        device=options.device,
         seed=options.seed,
         checkpoints=options.checkpoints,
         resume=options.resume,
         log_csv=options.log_csv,
         progress=False if options.quiet else None,
+        **read_fit_options(options),
     )
     pipe.save(output)
     best = history.best
