@@ -1,24 +1,29 @@
-"""Whole models, composed of stages: a classifier, a matcher of pairs, a tagger and a language model."""
+"""Whole models, composed of stages: a classifier, a matcher of pairs, two taggers and a language model."""
 
-from typing import TypedDict, overload
+from typing import TypedDict, cast, overload
 
 from typing_extensions import Unpack
 
 from pipeline.core.chain import Chain
+from pipeline.core.stage import Stage
 from pipeline.data.batches import Batch, Padded
-from pipeline.data.kinds import Ids
+from pipeline.data.kinds import Ids, Nested, Vectors
 from pipeline.data.scores import Scores, StepScores
 from pipeline.data.states import MaybeCausal, Pooled, States
 from pipeline.labels import Labels
-from pipeline.stages.attend import AttendEarlier
+from pipeline.registry import registry
+from pipeline.stages.attend import Attend, AttendEarlier
 from pipeline.stages.dropout import Dropout
 from pipeline.stages.embed import Embed
+from pipeline.stages.embed_fields import EmbedFields, through
 from pipeline.stages.encode import Encode
 from pipeline.stages.heads import Classify, NextToken, Tag
 from pipeline.stages.join import Join
 from pipeline.stages.pack import Pack
 from pipeline.stages.pool import Pool
+from pipeline.stages.spell_words import SpelledWord
 from pipeline.stages.tokenize_pair import TextPair
+from pipeline.stages.word_dropout import WordDropout
 
 
 class TaggerOptions(TypedDict, total=False):
@@ -27,6 +32,7 @@ class TaggerOptions(TypedDict, total=False):
     embedding_dim: int
     hidden_size: int
     encoder: str
+    attention: str | None
     dropout: float
 
 
@@ -51,6 +57,7 @@ def classifier(
     embedding_dim: int = 100,
     hidden_size: int = 128,
     encoder: str = "bilstm",
+    attention: str | None = None,
     pooling: str = "max",
     dropout: float = 0.0,
 ) -> Chain[Padded[Ids], Scores[int]] | Chain[Padded[Ids], Scores[str]]:
@@ -62,6 +69,7 @@ def classifier(
         embedding_dim: the number of features of an embedded id.
         hidden_size: the number of features of an encoder's state, in each direction.
         encoder: the registered name of an encoder.
+        attention: the registered name of an attention, by which each state attends to all states; None for none.
         pooling: the registered name of a pooling.
         dropout: the dropout probability of embeddings and pooled vectors.
 
@@ -69,7 +77,7 @@ def classifier(
         >>> classifier(1_000, Labels(["ham", "spam"]))
         Pack >> Embed >> Dropout >> Encode >> Pool >> Dropout >> Classify
     """
-    states = _make_encoder(num_embeddings, embedding_dim, hidden_size, encoder, dropout)
+    states = _make_encoder(num_embeddings, embedding_dim, hidden_size, encoder, attention, dropout)
     pooled = states >> Pool(pooling) >> Dropout(dropout)
     # Two equal calls: each selects another overload of Classify, and so another type of prediction.
     return pooled >> Classify(classes) if isinstance(classes, int) else pooled >> Classify(classes)
@@ -96,6 +104,7 @@ def matcher(
     embedding_dim: int = 100,
     hidden_size: int = 128,
     encoder: str = "bilstm",
+    attention: str | None = None,
     pooling: str = "max",
     dropout: float = 0.0,
     shared: bool = True,
@@ -110,6 +119,7 @@ def matcher(
         embedding_dim: as in `classifier`.
         hidden_size: as in `classifier`.
         encoder: as in `classifier`.
+        attention: as in `classifier`.
         pooling: as in `classifier`.
         dropout: the dropout probability of embeddings and compared vectors.
         shared: whether both texts are read with the same weights.
@@ -121,8 +131,9 @@ def matcher(
         >>> matcher(1_000, Labels(["no", "yes"]))
         Pack >> Join >> Dropout >> Classify
     """
-    first = _make_reader(num_embeddings, embedding_dim, hidden_size, encoder, pooling, dropout)
-    second = first if shared else _make_reader(num_embeddings, embedding_dim, hidden_size, encoder, pooling, dropout)
+    sizes = (num_embeddings, embedding_dim, hidden_size)
+    first = _make_reader(*sizes, encoder, attention, pooling, dropout)
+    second = first if shared else _make_reader(*sizes, encoder, attention, pooling, dropout)
     compared = Pack(TextPair) >> Join(TextPair.first >> first, TextPair.second >> second, how="compare")
     pairs = compared >> Dropout(dropout)
     return pairs >> Classify(classes) if isinstance(classes, int) else pairs >> Classify(classes)
@@ -143,6 +154,7 @@ def tagger(
     embedding_dim: int = 100,
     hidden_size: int = 128,
     encoder: str = "bilstm",
+    attention: str | None = None,
     dropout: float = 0.0,
 ) -> Chain[Padded[Ids], StepScores[int]] | Chain[Padded[Ids], StepScores[str]]:
     """Make a model that predicts one class per step.
@@ -153,7 +165,79 @@ def tagger(
         >>> tagger(1_000, 17)
         Pack >> Embed >> Dropout >> Encode >> Dropout >> Tag
     """
-    states = _make_encoder(num_embeddings, embedding_dim, hidden_size, encoder, dropout) >> Dropout(dropout)
+    states = _make_encoder(num_embeddings, embedding_dim, hidden_size, encoder, attention, dropout) >> Dropout(dropout)
+    return states >> Tag(classes) if isinstance(classes, int) else states >> Tag(classes)
+
+
+class CharacterTaggerOptions(TypedDict, total=False):
+    """The options of `character_tagger`, which describes them."""
+
+    embedding_dim: int
+    hidden_size: int
+    encoder: str
+    num_layers: int
+    characters: str
+    dropout: float
+    word_dropout: float
+
+
+@overload
+def character_tagger(
+    num_embeddings: int, num_characters: int, classes: int, **options: Unpack[CharacterTaggerOptions]
+) -> Chain[Padded[SpelledWord], StepScores[int]]: ...
+@overload
+def character_tagger(
+    num_embeddings: int, num_characters: int, classes: Labels, **options: Unpack[CharacterTaggerOptions]
+) -> Chain[Padded[SpelledWord], StepScores[str]]: ...
+def character_tagger(
+    num_embeddings: int,
+    num_characters: int,
+    classes: int | Labels,
+    *,
+    embedding_dim: int = 100,
+    hidden_size: int = 200,
+    encoder: str = "bilstm",
+    num_layers: int = 1,
+    characters: str = "character_lstm",
+    dropout: float = 0.5,
+    word_dropout: float = 0.25,
+) -> Chain[Padded[SpelledWord], StepScores[int]] | Chain[Padded[SpelledWord], StepScores[str]]:
+    """Make a model that predicts one class per word, from the words and their characters; `SpellWords` reads them.
+
+    Args:
+        num_embeddings: the number of ids of words, such as `spell.vocab_size`.
+        num_characters: the number of ids of characters, such as `spell.num_characters`.
+        classes: the number of classes, or the labels; with labels, predictions are class names.
+        embedding_dim: the number of features of an embedded word.
+        hidden_size: the number of features of an encoder's state, in each direction.
+        encoder: the registered name of an encoder.
+        num_layers: the number of layers of the encoder.
+        characters: the registered name of an embedder of characters: `character_lstm`, `character_cnn`, or a plugin's.
+            It has the sizes of its paper; for others, compose the stages, as on the page about rows with several
+            fields.
+        dropout: the dropout probability of embeddings and states.
+        word_dropout: the probability with which a word is replaced by the unknown one in training. Its characters stay.
+
+    Raises:
+        UnknownNameError: if no plugin offers the encoder, or the embedder of characters.
+
+    Source: Lample et al. 2016, "Neural Architectures for Named Entity Recognition", arXiv:1603.01360, without the CRF.
+
+    Example:
+        >>> character_tagger(1_000, 80, 17)
+        Pack >> EmbedFields >> Dropout >> Encode >> Dropout >> Tag
+    """
+    word = WordDropout(word_dropout) >> Embed(num_embeddings, embedding_dim, init="uniform")
+    spelling = registry().embedders.make(characters, num_embeddings=num_characters)
+    letters = through(cast("Stage[Batch[Nested[Ids]], Batch[Vectors]]", spelling))
+    fields = EmbedFields(SpelledWord, word=through(word), characters=letters)
+    states = (
+        Pack(SpelledWord)
+        >> fields
+        >> Dropout(dropout)
+        >> Encode(encoder, hidden_size=hidden_size, num_layers=num_layers)
+        >> Dropout(dropout)
+    )
     return states >> Tag(classes) if isinstance(classes, int) else states >> Tag(classes)
 
 
@@ -192,14 +276,21 @@ def language_model(
 
 
 def _make_encoder(
-    num_embeddings: int, embedding_dim: int, hidden_size: int, encoder: str, dropout: float
+    num_embeddings: int, embedding_dim: int, hidden_size: int, encoder: str, attention: str | None, dropout: float
 ) -> Chain[Padded[Ids], States[MaybeCausal]]:
     embedded = Pack() >> Embed(num_embeddings, embedding_dim) >> Dropout(dropout)
-    return embedded >> Encode(encoder, hidden_size=hidden_size)
+    states = embedded >> Encode(encoder, hidden_size=hidden_size)
+    return states if attention is None else states >> Attend(attention)
 
 
 def _make_reader(
-    num_embeddings: int, embedding_dim: int, hidden_size: int, encoder: str, pooling: str, dropout: float
+    num_embeddings: int,
+    embedding_dim: int,
+    hidden_size: int,
+    encoder: str,
+    attention: str | None,
+    pooling: str,
+    dropout: float,
 ) -> Chain[Batch[Ids], Pooled]:
-    embedded = Embed(num_embeddings, embedding_dim) >> Dropout(dropout)
-    return embedded >> Encode(encoder, hidden_size=hidden_size) >> Pool(pooling)
+    states = Embed(num_embeddings, embedding_dim) >> Dropout(dropout) >> Encode(encoder, hidden_size=hidden_size)
+    return (states if attention is None else states >> Attend(attention)) >> Pool(pooling)

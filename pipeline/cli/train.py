@@ -24,6 +24,9 @@ from pipeline.text import escape_control_characters
 Model: TypeAlias = Literal["classifier", "tagger", "language_model"]
 Pipe: TypeAlias = StreamChain[Any, Any]
 
+NONE: Final = "none"
+"""Stands for a model without attention."""
+
 _VOCABULARY: Final = 20_000
 
 
@@ -35,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     model = parser.add_argument_group("model").add_argument
     model("--encoder", metavar="NAME", help="registered encoder (default: bilstm; lstm for a language model)")
+    model("--attention", metavar="NAME", help="registered attention, or none (default: that of the model)")
     model("--pooling", metavar="NAME", help="registered pooling of a classifier (default: max)")
     add_size_arguments(model)
     training = parser.add_argument_group("training").add_argument
@@ -203,6 +207,8 @@ def make_pipe(options: argparse.Namespace, model: Model, train: AnySource, valid
         "dropout": options.dropout,
         **({} if options.encoder is None else {"encoder": options.encoder}),
     }
+    if options.attention is not None:
+        shape["attention"] = None if options.attention == NONE else options.attention
     if options.pooling is not None:
         if model != "classifier":
             msg = f"--pooling is for classifiers, got --model {model}; leave it out."
