@@ -23,7 +23,7 @@ from pipeline.inference.column_tokenizer import ColumnTokenizer
 from pipeline.inference.generation.generate import Generation
 from pipeline.inference.generation.step import StepCarry
 from pipeline.labels import Labels, Target
-from pipeline.models import classifier, language_model, matcher, tagger
+from pipeline.models import character_tagger, classifier, language_model, matcher, tagger
 from pipeline.parts.attention import Attention
 from pipeline.parts.encoder import Encoder
 from pipeline.parts.pooling import Pooling
@@ -51,9 +51,11 @@ from pipeline.stages.pool import Pool
 from pipeline.stages.regress import Regress
 from pipeline.stages.several_heads import Heads
 from pipeline.stages.shift import Shift
+from pipeline.stages.spell_words import SpelledWord, SpellWords
 from pipeline.stages.tokenize import Tokenize
 from pipeline.stages.tokenize_pair import TextPair, TokenizePair
 from pipeline.stages.tokenize_words import TokenizeWords
+from pipeline.stages.word_dropout import WordDropout
 from pipeline.targets import MultiLabels, Numbers
 
 __version__ = version("ragged-pipeline")
@@ -118,6 +120,8 @@ __all__ = [
     "Scores",
     "Shift",
     "Sides",
+    "SpellWords",
+    "SpelledWord",
     "Stage",
     "States",
     "StepCarry",
@@ -136,7 +140,9 @@ __all__ = [
     "Unpack",
     "Values",
     "Vectors",
+    "WordDropout",
     "__version__",
+    "character_tagger",
     "choose_plugins",
     "classifier",
     "errors",

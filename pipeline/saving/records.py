@@ -12,6 +12,7 @@ from pipeline.data.kinds import Composite, Hidden, Ids, Kind, Nested, Vectors, g
 from pipeline.errors import LoadError, SaveError
 from pipeline.saving.json_files import Json
 from pipeline.stages.fields import Fields, Sides
+from pipeline.stages.spell_words import SpelledWord
 from pipeline.stages.tokenize_pair import TextPair
 
 _KINDS: Final[Mapping[str, type[Kind]]] = {"Ids": Ids, "Vectors": Vectors, "Hidden": Hidden}
@@ -82,7 +83,8 @@ class Records:
     """
 
     def __init__(self, given: Iterable[type]) -> None:
-        self._given = {TextPair.__name__: cast("type", TextPair)} | {each.__name__: each for each in given}
+        ours: tuple[type, ...] = (TextPair, SpelledWord)
+        self._given = {each.__name__: each for each in ours} | {each.__name__: each for each in given}
         self._made: dict[str, type] = {}
 
     def get_record(self, name: str, described: Json) -> type[Composite]:

@@ -1,7 +1,8 @@
 """Embed ids: a vector for each id."""
 
+import math
 from collections.abc import Mapping
-from typing import final
+from typing import Final, Literal, TypeAlias, final, get_args
 
 import attrs
 import torch
@@ -9,11 +10,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
+from pipeline.checks.options import check_bool, check_choice
 from pipeline.checks.switches import checks_enabled
 from pipeline.core.stage import ModuleStage, Spec
 from pipeline.data.batches import Batch, Packed, derive_vectors
 from pipeline.data.kinds import Ids, Vectors
 from pipeline.errors import OptionError, ShapeError, ValuesError
+
+Initialization: TypeAlias = Literal["normal", "uniform", "xavier"]
+"""How the vectors of `Embed` start."""
 
 
 @final
@@ -26,10 +31,17 @@ class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
         sparse: whether the weights get a sparse gradient, of the rows of a batch's ids alone, as in
             `nn.Embedding(sparse=True)`. For a large vocabulary this saves most of the time of the optimizer, which
             must support it; `fit` then uses a lazy Adam, see its documentation.
+        init: how the vectors start: `normal`; `uniform`, on both sides of 0; or `xavier`, uniform with the bound
+            sqrt(6 / (num_embeddings + embedding_dim)), as in `nn.init.xavier_uniform_`.
+        std: the standard deviation of the initial numbers, for `normal` and `uniform`. By default 1 for `normal`, as in
+            `nn.Embedding`, and sqrt(1 / embedding_dim) for `uniform`, whose bound is then sqrt(3 / embedding_dim).
         name: the stage's name in its chain.
 
     Raises:
-        OptionError: if a size is below 1.
+        OptionError: if a size is below 1, or an option of the initialization is invalid.
+
+    Source: Glorot and Bengio 2010, "Understanding the difficulty of training deep feedforward neural networks"
+    (`xavier`); Ma and Hovy 2016, arXiv:1603.01354, section 3.1 (the bound of `uniform`).
 
     Example:
         >>> from pipeline import Padded
@@ -41,25 +53,63 @@ class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
     stepwise = True
 
     def __init__(
-        self, num_embeddings: int, embedding_dim: int, *, sparse: bool = False, name: str | None = None
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        *,
+        sparse: bool = False,
+        init: Initialization = "normal",
+        std: float | None = None,
+        name: str | None = None,
     ) -> None:
         super().__init__()
         for option, number in (("num_embeddings", num_embeddings), ("embedding_dim", embedding_dim)):
             if number < 1:
                 msg = f"{option} must be 1 or more, got {number}; pass the number of ids, and of features per id."
                 raise OptionError(msg, **{option: number})
+        check_choice("init", init, get_args(Initialization))
+        if std is not None and (init == "xavier" or not 0 < std < math.inf):
+            msg = (
+                f"std must be a positive number, for init='normal' or 'uniform', got {std} with {init!r}; leave it out."
+            )
+            raise OptionError(msg, std=std, init=init)
         self.name = name
         self.sparse = sparse
-        self.weight: nn.Parameter = nn.Parameter(torch.randn(num_embeddings, embedding_dim))
+        self.init: Final[Initialization] = init
+        self.std: Final = std
+        self.weight: nn.Parameter = nn.Parameter(torch.empty(num_embeddings, embedding_dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all vectors again, as at the beginning."""
+        if self.init == "normal":
+            nn.init.normal_(self.weight, std=1.0 if self.std is None else self.std)
+        elif self.init == "uniform":
+            std = self.weight.shape[1] ** -0.5 if self.std is None else self.std
+            nn.init.uniform_(self.weight, -math.sqrt(3) * std, math.sqrt(3) * std)
+        else:
+            nn.init.xavier_uniform_(self.weight)
 
     @classmethod
-    def from_vectors(
-        cls, vectors: Float[Tensor, "id feature"], *, trained: bool = False, name: str | None = None
+    def from_pretrained(
+        cls,
+        vectors: Float[Tensor, "id feature"],
+        *,
+        freeze: bool = True,
+        sparse: bool = False,
+        name: str | None = None,
     ) -> "Embed":
-        """Make an embedding from given vectors, one per id; it is frozen unless `trained`.
+        """Make an embedding from given vectors, one per id, such as the `weight` of `pipeline_embeddings.read_vectors`.
+
+        Args:
+            vectors: the vectors; they are copied.
+            freeze: whether the vectors stay as they are in training, as in `nn.Embedding.from_pretrained`.
+            sparse: as in `Embed`.
+            name: as in `Embed`.
 
         Raises:
             ShapeError: if the vectors are not a floating-point matrix.
+            OptionError: if `freeze` is neither True nor False, or the matrix is empty.
         """
         if vectors.ndim != 2 or not vectors.is_floating_point():
             msg = (
@@ -67,14 +117,23 @@ class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
                 "stack one vector per id."
             )
             raise ShapeError(msg, argument="vectors")
-        embed = cls(*vectors.shape, name=name)
-        embed.weight = nn.Parameter(vectors.detach().clone(), requires_grad=trained)
+        check_bool("freeze", freeze)
+        with torch.device("meta"):  # without drawing vectors
+            embed = cls(*vectors.shape, sparse=sparse, name=name)
+        embed.weight = nn.Parameter(vectors.detach().clone(), requires_grad=not freeze)
         return embed
 
     def get_config(self) -> Mapping[str, object]:
         """Return the arguments with which this stage can be made again."""
         rows, features = self.weight.shape
-        return {"num_embeddings": rows, "embedding_dim": features, "sparse": self.sparse, "name": self.name}
+        return {
+            "num_embeddings": rows,
+            "embedding_dim": features,
+            "sparse": self.sparse,
+            "init": self.init,
+            "std": self.std,
+            "name": self.name,
+        }
 
     @override
     def build(self, spec: Spec, /) -> Spec:

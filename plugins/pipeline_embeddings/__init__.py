@@ -1,1 +1,33 @@
 """Embedders: vectors from files, characters, numbers and times, positions."""
+
+from collections.abc import Mapping
+
+try:
+    from pipeline.extend import EmbedderFactory, hookimpl
+except ModuleNotFoundError as _error:
+    if _error.name != "pipeline.extend":
+        raise
+    import pipeline
+
+    _found = pipeline.__file__ or pipeline.__path__
+    _message = f"`pipeline` must be the library ragged-pipeline, got {_found}; rename that file or folder."
+    raise ImportError(_message) from _error
+from pipeline_embeddings.characters import CharacterCNN, CharacterLSTM
+from pipeline_embeddings.coverage import Coverage
+from pipeline_embeddings.pretrained import WordVectors, list_vector_words, read_vectors
+
+__all__ = [
+    "CharacterCNN",
+    "CharacterLSTM",
+    "Coverage",
+    "WordVectors",
+    "list_vector_words",
+    "pipeline_embedders",
+    "read_vectors",
+]
+
+
+@hookimpl
+def pipeline_embedders() -> Mapping[str, EmbedderFactory]:
+    """Offer the embedders of this package, by name."""
+    return {"character_cnn": CharacterCNN, "character_lstm": CharacterLSTM}

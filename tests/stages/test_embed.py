@@ -1,5 +1,7 @@
 """Tests of `Embed`."""
 
+from typing import Literal, cast
+
 import pytest
 import torch
 
@@ -43,13 +45,13 @@ def test_layout_and_metadata_are_kept() -> None:
 def test_given_vectors_are_frozen_unless_trained() -> None:
     """They are a copy."""
     vectors = torch.eye(5)
-    frozen, trained = Embed.from_vectors(vectors), Embed.from_vectors(vectors, trained=True)
+    frozen, trained = Embed.from_pretrained(vectors), Embed.from_pretrained(vectors, freeze=False)
     assert not frozen.weight.requires_grad
     assert trained.weight.requires_grad
     vectors.zero_()
     assert torch.equal(frozen.weight, torch.eye(5))
     with pytest.raises(ShapeError, match=r"vectors must be floating-point, of id x feature, got torch.int64 of \(2,\)"):
-        Embed.from_vectors(torch.tensor([1, 2]))
+        Embed.from_pretrained(torch.tensor([1, 2]))
 
 
 @pytest.mark.parametrize("bad", [5, -1])
@@ -70,3 +72,34 @@ def test_other_devices_and_sizes_raise() -> None:
         Embed(5, 3)(ids().to("meta"))
     with pytest.raises(OptionError, match="num_embeddings must be 1 or more, got 0"):
         Embed(0, 3)
+
+
+@pytest.mark.parametrize(
+    ("init", "std", "wanted"),
+    [("normal", None, 1.0), ("normal", 0.1, 0.1), ("uniform", None, 0.1), ("uniform", 0.3, 0.3)],
+)
+def test_initial_vectors_have_the_stated_deviation(
+    init: Literal["normal", "uniform"], std: float | None, wanted: float
+) -> None:
+    """A uniform distribution ends at sqrt(3) deviations."""
+    weight = Embed(300, 100, init=init, std=std).weight
+    assert float(weight.std()) == pytest.approx(wanted, rel=0.03)
+    assert float(weight.mean()) == pytest.approx(0, abs=wanted / 20)
+    assert (float(weight.abs().max()) <= 3**0.5 * wanted) == (init == "uniform")
+
+
+def test_xavier_is_that_of_torch() -> None:
+    """It depends on both sizes."""
+    torch.default_generator.manual_seed(0)
+    weight = Embed(20, 3, init="xavier").weight
+    torch.default_generator.manual_seed(0)
+    assert torch.equal(weight, torch.nn.init.xavier_uniform_(torch.empty(20, 3)))
+
+
+def test_invalid_initialization_raises() -> None:
+    """With what was given."""
+    with pytest.raises(OptionError, match=r"init must be one of normal, uniform, xavier, got 'zeros'"):
+        Embed(3, 2, init=cast("Literal['normal']", "zeros"))
+    for init, std in (("xavier", 1.0), ("normal", 0.0), ("uniform", float("inf"))):
+        with pytest.raises(OptionError, match=r"std must be a positive number, for init='normal' or 'uniform', got"):
+            Embed(3, 2, init=cast("Literal['normal']", init), std=std)

@@ -83,7 +83,7 @@ def test_a_whole_pipe_as_text() -> None:
 
 def test_frozen_weights_are_counted_separately() -> None:
     """Their number is shown per stage and in total."""
-    model = Embed.from_vectors(torch.ones(9, 4)) >> Encode(LSTM(4, 6)) >> Pool("max") >> Classify(2)
+    model = Embed.from_pretrained(torch.ones(9, 4)) >> Encode(LSTM(4, 6)) >> Pool("max") >> Classify(2)
     for weight in cast("nn.Linear", model.get_submodule("classify.linear")).parameters():
         weight.requires_grad_(weight.ndim == 2)
     summary = model.check()

@@ -155,7 +155,7 @@ def make_sensors() -> StreamChain[Any, Any]:
 
 def make_numbered() -> StreamChain[Any, Any]:
     """Return a classifier of ids, with classes that have no names and an embedding that is frozen."""
-    embed = Embed.from_vectors(torch.arange(27.0).view(9, 3) / 10)
+    embed = Embed.from_pretrained(torch.arange(27.0).view(9, 3) / 10)
     tuple_heads = Heads(Classify(2), ClassifyMultiLabel(3, 0.4), names=["one", "two"])
     return (
         FromIds()

@@ -62,7 +62,7 @@ def test_named_optimizers_are_fused(name: Any, kind: str) -> None:
 
 def test_a_model_without_trainable_weights_is_rejected() -> None:
     """And a function that returns no optimizer."""
-    embed = Embed.from_vectors(torch.ones(3, 2))
+    embed = Embed.from_pretrained(torch.ones(3, 2))
     with pytest.raises(OptionError, match="must have weights to train"):
         make_optimizer(embed, "adamw", learning_rate=0.1, weight_decay=0)
     with pytest.raises(OptionError, match="optimizer must return an optimizer of torch's, got a list"):

@@ -462,7 +462,7 @@ e = Embed(9, 9) >> Encode(LSTM(9, 9)) >> Blurs() >> NextToken(9)  # E future: a 
 # Calls
 e = Embed(9)  # E call: the size of a vector is missing
 e = Embed("nine", 9)  # E call: a word where a number is needed
-e = Embed.from_vectors([[1.0]])  # E call: a list where a tensor is needed
+e = Embed.from_pretrained([[1.0]])  # E call: a list where a tensor is needed
 e = Bucket(size=3)  # E call: no such option
 e = Bucket(rows=8, too_long="cut")  # E call: not a rule for long rows
 e = Bucket(Tensor, rows=8)  # E call: Tensor is not a kind of sequence

@@ -127,7 +127,7 @@ def test_a_table_equals_the_loop(case: Case) -> None:
         if engine == "native" and dtype is torch.float64:
             continue
         encoder.engine = engine
-        fast = precompute_inputs(Embed.from_vectors(embed.weight) >> Encode(encoder)).to(dtype)
+        fast = precompute_inputs(Embed.from_pretrained(embed.weight) >> Encode(encoder)).to(dtype)
         begun = initial and tuple(state.to(dtype) for state in initial)
         states = fast(make_ids(padded=case.padded, initial=begun))
         assert states.engine in {"plain", "native"}

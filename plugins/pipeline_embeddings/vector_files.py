@@ -1,0 +1,201 @@
+"""Read files of word vectors as a stream: word2vec's and fastText's text, GloVe's text, and safetensors."""
+
+import gzip
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Final, TypeAlias, cast, final
+
+import attrs
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from pipeline.errors import OptionError, RecordError, SourceError
+
+Wanted: TypeAlias = Callable[[str], bool]
+"""Return whether the vector of a word is needed."""
+
+_SPACES: Final = b" \t\r\n"
+
+
+@final
+@attrs.frozen
+class Line:
+    """A line of a file of vectors.
+
+    Attributes:
+        number: its number, from 1; for safetensors, the number of the row, from 1.
+        word: the word; None if the line has none, because it is malformed.
+        vector: the numbers as text, or as a tensor; None for a word that is not needed, or a malformed line.
+        problem: what is wrong with it, if something is.
+    """
+
+    number: int
+    word: str | None
+    vector: "Sequence[bytes] | Tensor | None" = None
+    problem: str | None = None
+
+
+@contextmanager
+def open_vectors(file: Path) -> Generator[IO[bytes]]:
+    """Open a file of vectors, also one compressed by gzip.
+
+    Raises:
+        SourceError: if it cannot be read.
+    """
+    try:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+            yield cast("IO[bytes]", stream)
+    except OSError as error:
+        msg = f"{file} cannot be read: {error}; pass the path of a file of vectors."
+        raise SourceError(msg, file=str(file)) from error
+
+
+@final
+class TextVectors:
+    """The lines of a text file of vectors: a word and its numbers, separated by spaces or tabs.
+
+    The first line may state the number of words and of features, as in files of word2vec and fastText. A word may hold
+    spaces, as some of GloVe do: the numbers are the last ones of the line.
+
+    Args:
+        file: the path.
+
+    Raises:
+        SourceError: if it cannot be read.
+        RecordError: if it is empty, or its first line is neither a header nor a word with numbers.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file: Final = file
+        with open_vectors(file) as stream:
+            first = stream.readline()
+            fields = first.split()
+            self.count: Final = int(fields[0]) if len(fields) == 2 and fields[0].isdigit() else None
+            # A header is two integers. A vector of one feature is not one if it is no integer: `the 0.25`.
+            self.has_header: Final = self.count is not None and fields[1].isdigit()
+            self.size: Final = int(fields[1]) if self.has_header else _count_numbers(fields)
+        if self.size < 1:
+            msg = (
+                f"{file}, line 1 must be `word number number ...`, or the number of words and of features, got "
+                f"{first[:60]!r}; a binary file of word2vec must be converted to text first."
+            )
+            raise RecordError(msg, file=str(file), line=1)
+
+    def read(self, wanted: Wanted) -> Iterator[Line]:
+        """Yield all lines but the header. Only the numbers of wanted words are separated; none is converted.
+
+        Raises:
+            RecordError: if the file ends before the number of words in its header.
+        """
+        number = int(self.has_header)
+        with open_vectors(self.file) as stream:
+            if self.has_header:
+                stream.readline()
+            for raw in stream:
+                number += 1
+                line = raw.rstrip(_SPACES)
+                # Fast path: most lines have a word without spaces, and most words are not needed.
+                if line.count(b" ") == self.size and b"\t" not in line:
+                    name, _, rest = line.partition(b" ")
+                    numbers: Sequence[bytes] | None = None
+                else:
+                    parts = line.rsplit(None, self.size)
+                    if len(parts) != self.size + 1:
+                        yield Line(number, None, None, self._describe(line))
+                        continue
+                    name, rest, numbers = parts[0], b"", parts[1:]
+                    if _count_numbers([b"", *numbers]) != self.size or (b" " not in name and _is_number(name)):
+                        yield Line(number, None, None, self._describe(line))
+                        continue
+                try:
+                    word = name.decode()
+                except UnicodeDecodeError:
+                    yield Line(number, None, None, f"its word, {name[:40]!r}, is not UTF-8")
+                    continue
+                yield Line(number, word, (numbers or rest.split(b" ")) if wanted(word) else None)
+        if self.has_header and self.count is not None and number - 1 < self.count:
+            msg = (
+                f"{self.file} ends after {number - 1:,} words, but its first line says {self.count:,}; "
+                "copy or download the file again."
+            )
+            raise RecordError(msg, file=str(self.file), line=number)
+
+    def _describe(self, line: bytes) -> str:
+        return f"it has {_count_numbers(line.split())} numbers, not {self.size}"
+
+
+@final
+class TensorVectors:
+    """The rows of a matrix in a file of safetensors.
+
+    Args:
+        file: the path.
+        words: the word of each row.
+        tensor: the name of the matrix; by default the only matrix.
+
+    Raises:
+        SourceError: if the file cannot be read.
+        OptionError: if the file does not have this matrix, or has several and `tensor` is None.
+        RecordError: if it is not a file of safetensors, or there is not one word per row.
+    """
+
+    def __init__(self, file: Path, words: Sequence[str], tensor: str | None = None) -> None:
+        self.file: Final = file
+        self.words: Final = words
+        with _open_tensors(file) as tensors:
+            shapes = {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118 - no mapping
+        matrices = [name for name, shape in shapes.items() if len(shape) == 2]
+        if (len(matrices) != 1) if tensor is None else (tensor not in matrices):
+            msg = (
+                f"tensor must be the name of a matrix in {file}, which has {', '.join(matrices) or 'none'}, got "
+                f"{tensor!r}; pass one of them."
+            )
+            raise OptionError(msg, tensor=tensor)
+        self.tensor: Final[str] = matrices[0] if tensor is None else tensor
+        rows, self.size = shapes[self.tensor]
+        if rows != len(words):
+            msg = (
+                f"{file} must have one row per word, got {rows:,} rows of {self.tensor!r} for {len(words):,} words; "
+                "pass the words of this file in the order of its rows."
+            )
+            raise RecordError(msg, file=str(file))
+
+    def read(self, wanted: Wanted) -> Iterator[Line]:
+        """Yield all rows; only those of wanted words are read."""
+        with _open_tensors(self.file) as tensors:
+            matrix = tensors.get_slice(self.tensor)
+            for row, word in enumerate(self.words):
+                yield Line(row + 1, word, matrix[row] if wanted(word) else None)
+
+
+@contextmanager
+def _open_tensors(file: Path) -> Generator[safe_open]:
+    if not file.is_file():
+        msg = f"{file} is not a file; pass the path of a file of safetensors."
+        raise SourceError(msg, file=str(file))
+    try:
+        opened = safe_open(str(file), framework="pt")
+    except SafetensorError as error:
+        msg = f"{file} is not a file of safetensors: {error}."
+        raise RecordError(msg, file=str(file)) from error
+    with opened as tensors:
+        yield tensors
+
+
+def _is_number(text: bytes) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _count_numbers(fields: Sequence[bytes]) -> int:
+    """Return how many fields at the end are numbers; the first field is never one, but a word."""
+    count = 0
+    for field in reversed(fields[1:]):
+        if not _is_number(field):
+            break
+        count += 1
+    return count
