@@ -18,12 +18,13 @@ from typing import Any, final
 from hatchling.builders.config import BuilderConfig
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-_COMPILE = Path(__file__).parent / "pipeline_recurrent" / "native" / "compile.py"
+_PLUGINS = Path(__file__).parent
+_COMPILE = _PLUGINS.parent / "pipeline" / "native" / "compile.py"
 
 
 @final
 class CompileHook(BuildHookInterface[BuilderConfig]):
-    """Compile the kernels into their package, and add the library to the wheel."""
+    """Compile the kernels of every plugin that has some into its package, and add the libraries to the wheel."""
 
     PLUGIN_NAME = "custom"
 
@@ -31,14 +32,19 @@ class CompileHook(BuildHookInterface[BuilderConfig]):
         """Compile if possible; otherwise print the reason, and build without the kernels."""
         if os.environ.get("PIPELINE_NATIVE") == "0":
             return
-        try:
-            # By path: importing the package would import torch, which may be absent where wheels are built.
-            library = Path(runpy.run_path(str(_COMPILE))["compile_library"]())
-        except Exception as error:  # noqa: BLE001 - no failure of any kind may stop an installation
-            self.app.display_warning(f"The native engine was not compiled; other engines replace it. {error}")
-            return
-        if version != "editable":
-            build_data["artifacts"].append(library.relative_to(self.root).as_posix())
+        # By path: importing the package would import torch, which may be absent where wheels are built.
+        compile_folder = runpy.run_path(str(_COMPILE))["compile_folder"]
+        libraries: list[Path] = []
+        for description in sorted(_PLUGINS.glob("*/native/native.toml")):
+            try:
+                libraries.append(Path(compile_folder(description.parent)))
+            except Exception as error:  # noqa: BLE001 - no failure of any kind may stop an installation
+                plugin = description.parents[1].name
+                self.app.display_warning(
+                    f"The kernels of {plugin} were not compiled; torch's operations replace them. {error}"
+                )
+        if libraries and version != "editable":
+            build_data["artifacts"].extend(library.relative_to(self.root).as_posix() for library in libraries)
             build_data["pure_python"] = False
             build_data["tag"] = f"py3-none-{get_platform_tag()}"
 

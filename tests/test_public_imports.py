@@ -18,6 +18,7 @@ PUBLIC = {
     "pipeline.extend",
     "pipeline.forecast",
     "pipeline.loading",
+    "pipeline.native",
     "pipeline.serving",
     "pipeline.sources",
     "pipeline.testing",

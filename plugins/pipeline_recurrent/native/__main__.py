@@ -1,7 +1,8 @@
 """Compile the kernels in place, for a checkout: `python -m pipeline_recurrent.native`."""
 
 import sys
+from pathlib import Path
 
-from pipeline_recurrent.native.compile import main
+from pipeline.native import compile_in_place
 
-sys.exit(main())
+sys.exit(compile_in_place(Path(__file__).parent, sys.argv[1:]))

@@ -12,7 +12,7 @@
  *   INT8   vpdpbusd: four products of a byte and a signed byte, exact in int32; elsewhere the same sums by other
  *          instructions. Weights are scaled per row of the matrix (output channel), inputs and states per packed step.
  *
- * compile.py compiles this file once per instruction set, and explains LANES and TILE. The order of rows and steps is
+ * It is compiled once per instruction set; native.toml explains TILE. The order of rows and steps is
  * that of kernels.c. `vecs` vectors of columns lie side by side in a panel, and panel after panel in buffers of gates:
  *   LSTM  input, forget, cell, output of LANES units                (torch's order)
  *   GRU   reset, update, new of LANES units                         (torch's order)
@@ -20,7 +20,7 @@
  * Recurrent columns are scaled so that gates are exponents of 2: by -log2(e) before a sigmoid, by 2 log2(e) before a
  * tanh. Input products are scaled when they are added.                                                             */
 #ifdef SET
-#include <stdint.h>
+#include "kernels.h"
 #include <stdlib.h>
 #include <string.h>
 #if defined(__x86_64__) || defined(__i386__)
@@ -29,7 +29,6 @@
 #include <arm_neon.h>
 #endif
 
-typedef int64_t i64;
 enum { LSTM, GRU, TANH, RELU };
 enum { FLOAT, BF16, INT8 };
 
@@ -74,10 +73,7 @@ typedef struct { /* one batch; initial and final states are (layers x directions
 static i64 count_alive(const Batch *batch, i64 time) { return batch->alive ? batch->alive[time] : batch->rows; }
 static i64 row_id(const Batch *batch, i64 row) { return batch->order ? batch->order[row] : row; }
 
-typedef void Worker(void *);
-typedef void Team(Worker *, void *, unsigned threads, unsigned flags); /* GOMP_parallel, or our own */
 
-#define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 8")
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t ints __attribute__((vector_size(4 * LANES)));
@@ -484,8 +480,6 @@ static void run_tasks(void *given) {
     }
 }
 
-#define NAME_(a, b) a##b
-#define NAME(a, b) NAME_(a, b)
 /* Compute a batch. Return 0; or 1 if there was no memory, 2 if an id is out of range. Chunks change which thread does the
  * work, no bit. */
 int NAME(pipeline_infer_, SET)(const Stack *stack, const Batch *batch, i64 chunks, i64 threads, Team *team) {

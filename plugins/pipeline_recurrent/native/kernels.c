@@ -5,11 +5,11 @@
  * of hidden units stay in registers: the recurrent product is added to them, the gates are computed from them, and only
  * the results are written. The weights are rearranged once per call (panels), so that the product reads them in order.
  *
- * GNU vector extensions (gcc, clang, zig); libc only: nothing of torch, no BLAS. compile.py compiles this file once per
- * instruction set, with -DSET=<its name> -DLANES=<floats per vector> -DTILE=<rows per tile>, and once with -DMAIN for
- * the parts that depend on none. It explains LANES and TILE. Sets with products of bfloat16 are compiled once more, with
- * -DLOW: operands of products are bfloat16 then, and everything that is added up or carried from step to step is float.
- * A row's state is rounded only as an operand of the next step's product.
+ * GNU vector extensions (gcc, clang, zig); libc only: nothing of torch, no BLAS. This file is compiled once per
+ * instruction set, with -DSET=<its name> -DLANES=<floats per vector> -DTILE=<rows per tile>; native.toml explains TILE.
+ * Sets with products of bfloat16 are compiled once more, with -DLOW: operands of products are bfloat16 then, and
+ * everything that is added up or carried from step to step is float. A row's state is rounded only as an operand of the
+ * next step's product.
  *
  * No -ffast-math: a NaN must survive. No contraction (-ffp-contract=off): where a product and a sum are one operation,
  * the source says so, so that a row's bits do not depend on the tile, the chunk or the number of threads.
@@ -22,10 +22,9 @@
  *   GRU   new, reset, update, and in training the new gate's recurrent part: what meets the input weights (the first
  *         three) is contiguous, and so is what meets the recurrent weights (the last three)
  *   RNN   the only one                                                                                      */
-#include <stdint.h>
+#include "kernels.h"
 #include <string.h>
 
-typedef int64_t i64;
 enum { LSTM, GRU, TANH, RELU };
 #ifdef LOW
 typedef uint16_t num; /* a bfloat16 */
@@ -55,61 +54,8 @@ typedef struct { /* one direction of one layer; library.py has the same list */
     num *before;             /* backward: steps x depth: the state before each step, for the weight gradients */
 } Job;
 
-typedef void Worker(void *);
-typedef void Team(Worker *, void *, unsigned threads, unsigned flags); /* GOMP_parallel, or our own */
-
-#ifdef MAIN
-#ifndef _WIN32
-#include <pthread.h>
-static void *start_worker(void *order) {
-    void **pair = order;
-    (*(Worker **)pair[0])(pair[1]);
-    return 0;
-}
-/* Used where torch has no GOMP_parallel, with at most 65 threads. If one cannot be started, others take its tasks. */
-void pipeline_team(Worker *worker, void *work, unsigned threads, unsigned flags) {
-    pthread_t started[64];
-    void *order[] = {&worker, work};
-    unsigned n = 0;
-    (void)flags;
-    while (n + 1 < threads && n < 64 && !pthread_create(&started[n], 0, start_worker, order)) n++;
-    worker(work);
-    while (n) pthread_join(started[--n], 0);
-}
-#else
-void pipeline_team(Worker *worker, void *work, unsigned threads, unsigned flags) {
-    (void)threads, (void)flags;
-    worker(work);
-}
-#endif
-#define TEXT_(x) #x
-#define TEXT(x) TEXT_(x)
-/* A hash of the source: library.py rejects a library of another source. */
-const char *pipeline_digest(void) { return TEXT(DIGEST); }
-#if defined(__x86_64__) || defined(__i386__)
-#include <cpuid.h>
-/* Without __builtin_cpu_supports, which under zig reports no feature. Both are needed: the processor has the
- * instructions (cpuid), and the system saves their registers at a task switch (xgetbv). */
-static const char *widest(void) {
-    unsigned a, b, c, d, saved, high;
-    if (!__get_cpuid(1, &a, &b, &c, &d) || (c & (1u << 27 | 1u << 12)) != (1u << 27 | 1u << 12)) return "sse2";
-    __asm__("xgetbv" : "=a"(saved), "=d"(high) : "c"(0));
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & 1u << 5) || (saved & 6) != 6) return "sse2";
-    const unsigned all = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31; /* f, dq, bw, vl */
-    if ((b & all) != all || (saved & 0xe6) != 0xe6) return "avx2";
-    if (!(c & 1u << 11) || !__get_cpuid_count(7, 1, &a, &b, &c, &d)) return "avx512"; /* vnni */
-    return a & 1u << 5 ? "avx512bf16" : "avx512";
-}
-#elif defined(__aarch64__)
-static const char *widest(void) { return "neon"; }
-#endif
-/* The widest instruction set of this machine. */
-const char *pipeline_set(void) { return widest(); }
-#endif
-
 #ifdef SET
 static const i64 GATES[] = {4, 3, 1, 1};
-#define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 8")
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t ints __attribute__((vector_size(4 * LANES)));
@@ -558,8 +504,6 @@ static void run_tasks(void *given) {
     }
 }
 
-#define NAME_(a, b) a##b
-#define NAME(a, b) NAME_(a, b)
 /* All directions of one layer: first all panels, then all rows. Chunks change which thread does the work, no bit. */
 void NAME(pipeline_run_, SET)(const Job *jobs, i64 count, i64 back, i64 chunks, i64 threads, Team *team) {
     for (int packing = 1; packing >= 0; packing--) {

@@ -1,18 +1,26 @@
 """Find, check and load the compiled kernels; or give the reason why they cannot be used."""
 
 import ctypes
-import os
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple, final
+from typing import Final, NamedTuple, final
 
 import torch
 
-from pipeline_recurrent.native.compile import LIBRARY, SETS, compute_digest
+from pipeline import native
+from pipeline.native import (
+    SLOW_SETS,
+    UnavailableError,
+    find_kernels,
+    find_team,
+    is_switched_off,
+    read_sources,
+)
 
-SLOW_SETS = {"sse2"}
-"""Instruction sets with which torch's own kernels, which find AVX at run time, are as fast."""
+SOURCES: Final = read_sources(Path(__file__).parent)
+LIBRARY = SOURCES.library
+COMMAND: Final = "python -m pipeline_recurrent.native"
 
 _Function = Callable[[ctypes.Array["Job"], int, int, int, int, int | None], None]
 
@@ -61,10 +69,6 @@ class Kernels(NamedTuple):
         return dtype is torch.float32 or (dtype is torch.bfloat16 and self.low_function is not None)
 
 
-class UnavailableError(Exception):
-    """The kernels cannot be used; the message is the reason."""
-
-
 @cache
 def open_library() -> ctypes.CDLL:
     """Load the library next to its source.
@@ -72,24 +76,7 @@ def open_library() -> ctypes.CDLL:
     Raises:
         UnavailableError: if there is no library, it does not load, or it was compiled from another source.
     """
-    if not LIBRARY.exists():
-        msg = f"it is not compiled: there is no {LIBRARY}; python -m pipeline_recurrent.native makes it"
-        raise UnavailableError(msg)
-    try:
-        library = ctypes.CDLL(str(LIBRARY))
-        library.pipeline_digest.restype = library.pipeline_set.restype = ctypes.c_char_p
-        digest = str(library.pipeline_digest(), "ascii")
-    except (OSError, AttributeError) as error:
-        msg = f"it does not load: {error}"
-        raise UnavailableError(msg) from error
-    # A library of another source may expect another struct, and would read wild addresses.
-    if digest != compute_digest():
-        msg = (
-            f"{LIBRARY} was compiled from another source ({digest}, not {compute_digest()}); "
-            "run python -m pipeline_recurrent.native again"
-        )
-        raise UnavailableError(msg)
-    return library
+    return native.open_library(SOURCES, COMMAND, path=LIBRARY)
 
 
 @cache
@@ -102,19 +89,13 @@ def load_kernels(instruction_set: str | None = None) -> Kernels:
         UnavailableError: if there is no library, or it has no kernels of that name.
     """
     library = open_library()
-    name = instruction_set or str(library.pipeline_set(), "ascii")
-    wider_first = [each for sets in SETS.values() if name in sets for each in reversed(sets)]
-    names = [name] if instruction_set else list(dict.fromkeys(wider_first[wider_first.index(name) :]))
-    found = next((each for each in names if hasattr(library, f"pipeline_run_{each}")), None)
-    if found is None:
-        msg = f"{LIBRARY} has no kernels for {name}"
-        raise UnavailableError(msg)
+    found = find_kernels(library, "pipeline_run", instruction_set)
     lanes = library[f"pipeline_lanes_{found}"]
     lanes.restype = ctypes.c_int64
     function = _find_function(library, f"pipeline_run_{found}")
     assert function is not None
     low = _find_function(library, f"pipeline_run_{found}_low")
-    return Kernels(found, lanes(), function, low, _find_team(library))
+    return Kernels(found, lanes(), function, low, find_team(library))
 
 
 def _find_function(library: ctypes.CDLL, name: str) -> _Function | None:
@@ -137,24 +118,9 @@ def instructions() -> str:
     return load_kernels().name
 
 
-def _find_team(library: ctypes.CDLL) -> int | None:
-    """Return the address of OpenMP's `GOMP_parallel` in torch, or else of our own, which starts threads at each call.
-
-    Torch's threads spin for a while after their work. Threads of another runtime would have to share the cores with
-    them.
-    """
-    for name in ("libtorch_cpu.so", "libtorch_cpu.dylib"):
-        try:
-            parallel = ctypes.CDLL(str(Path(torch.__file__).with_name("lib") / name)).GOMP_parallel
-        except (OSError, AttributeError):
-            continue
-        return ctypes.cast(parallel, ctypes.c_void_p).value
-    return ctypes.cast(library.pipeline_team, ctypes.c_void_p).value
-
-
 def available(dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> str | None:
     """Return None if the kernels can compute with tensors of this kind, else the reason why not."""
-    if os.environ.get("PIPELINE_NATIVE") == "0":
+    if is_switched_off():
         return "it is switched off by PIPELINE_NATIVE=0"
     if dtype not in {torch.float32, torch.bfloat16}:
         return f"it computes in torch.float32 and torch.bfloat16, not in {dtype}"

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.extend import Carry, PackingOrder, Precision
+from pipeline.native import SETS
 from pipeline_recurrent.engines.engine import STATES, Cell
 from pipeline_recurrent.engines.native_layout import CELLS
 from pipeline_recurrent.frozen import FrozenStack
-from pipeline_recurrent.native.compile import SETS
 from pipeline_recurrent.native.library import available, load_kernels
 from pipeline_recurrent.stack import read_weights
 from pipeline_recurrent.torch_modules import TorchModule

@@ -14,8 +14,9 @@ import pytest
 import torch
 from hatchling.builders.wheel import WheelBuilder
 
+from pipeline.native import SETS, SLOW_SETS
+from pipeline.native import compile as compiling
 from pipeline_recurrent import native
-from pipeline_recurrent.native import compile as compiling
 from pipeline_recurrent.native import library
 
 FAST = ("-O0",)
@@ -32,17 +33,18 @@ def library_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
             cached.cache_clear()
 
     monkeypatch.delenv("PIPELINE_NATIVE", raising=False)
-    monkeypatch.setattr(library, "LIBRARY", tmp_path / compiling.LIBRARY.name)
+    monkeypatch.setattr(library, "LIBRARY", tmp_path / library.LIBRARY.name)
     clear_caches()
-    yield tmp_path / compiling.LIBRARY.name
+    yield tmp_path / library.LIBRARY.name
     clear_caches()
 
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """Compile a library, or skip the test where nothing can be compiled."""
+    target = tmp_path_factory.mktemp("made") / library.LIBRARY.name
     try:
-        return compiling.compile_library(tmp_path_factory.mktemp("made") / compiling.LIBRARY.name, FAST).read_bytes()
+        return compiling.compile_library(library.SOURCES, target, FAST).read_bytes()
     except compiling.CompileError as error:
         (pytest.fail if os.environ.get("PIPELINE_TESTS_NATIVE") == "1" else pytest.skip)(str(error))
 
@@ -62,8 +64,12 @@ def test_a_file_that_is_not_a_library_gives_the_loaders_error(library_path: Path
 def test_a_stale_library_is_rejected(library_path: Path, compiled: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that was compiled from another source may expect other arguments."""
     library_path.write_bytes(compiled)
-    digest = compiling.compute_digest()
-    monkeypatch.setattr(library, "compute_digest", lambda: "another")
+    digest = library.SOURCES.compute_digest()
+
+    def compute_another(_: compiling.KernelSources) -> str:
+        return "another"
+
+    monkeypatch.setattr(compiling.KernelSources, "compute_digest", compute_another)
     assert f"was compiled from another source ({digest}, not another)" in str(native.available())
 
 
@@ -71,8 +77,8 @@ def test_a_compiled_library_is_used(library_path: Path, compiled: bytes) -> None
     """Unless this machine has too few instructions for it to pay."""
     library_path.write_bytes(compiled)
     name = library.load_kernels().name
-    assert name in compiling.SETS[platform.machine().lower()]
-    assert (native.available() is None) == (name not in library.SLOW_SETS)
+    assert name in SETS[platform.machine().lower()]
+    assert (native.available() is None) == (name not in SLOW_SETS)
 
 
 def test_the_environment_switches_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,21 +99,21 @@ def test_a_compiler_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytest.Mon
     complaint = "import sys; sys.exit('no such flag')"
     monkeypatch.setenv("CC", f"'{sys.executable}' -c \"{complaint}\"")
     with pytest.raises(compiling.CompileError, match="no such flag"):
-        compiling.compile_library(tmp_path / "kernels.so")
+        compiling.compile_library(library.SOURCES, tmp_path / "kernels.so")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_set_that_the_compiler_does_not_know_is_left_out(library_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then a narrower one is loaded. Flags of the narrowest set are not tried."""
     compiler = next(compiling.find_compilers(), None)
-    sets = list(compiling.SETS.get(platform.machine().lower(), ()))
+    sets = list(SETS.get(platform.machine().lower(), ()))
     if compiler is None or len(sets) < 2:
         pytest.skip("needs a compiler and a machine with several instruction sets")
     old = library_path.with_name("old.py")
     refuse = f"sys.exit('unknown flag') if {compiling.X86[sets[-1]][-1]!r} in sys.argv else None"
     old.write_text(f"import subprocess, sys; {refuse}; sys.exit(subprocess.call({compiler!r} + sys.argv[1:]))")
     monkeypatch.setenv("CC", shlex.join([sys.executable, str(old)]))
-    compiling.compile_library(library_path, FAST)
+    compiling.compile_library(library.SOURCES, library_path, FAST)
     found = [name for name in sets if hasattr(library.open_library(), f"pipeline_run_{name}")]
     assert found == sets[:-1]
     assert library.load_kernels().name in found
@@ -124,14 +130,14 @@ def test_a_missing_compiler_is_an_error(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(compiling, "find_spec", nowhere)
     with pytest.raises(compiling.CompileError, match="install gcc, clang or ziglang"):
-        compiling.compile_library(tmp_path / "kernels.so")
+        compiling.compile_library(library.SOURCES, tmp_path / "kernels.so")
 
 
 def test_an_unknown_machine_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Together with the supported ones."""
     monkeypatch.setattr(platform, "machine", lambda: "s390x")
     with pytest.raises(compiling.CompileError, match="'s390x', only for x86_64"):
-        compiling.compile_library()
+        compiling.compile_library(library.SOURCES)
 
 
 @pytest.fixture
@@ -139,8 +145,12 @@ def project(tmp_path: Path) -> Path:
     """Copy the files that the hook needs, so that it compiles next to the copy; return the folder of its library."""
     folder = tmp_path / "plugins/pipeline_recurrent/native"
     folder.mkdir(parents=True)
-    for file in (Path(compiling.__file__), *compiling.SOURCES):
+    for file in library.LIBRARY.parent.glob("*.[ct]*"):
         shutil.copy(file, folder)
+    shared = tmp_path / "pipeline/native"
+    shared.mkdir(parents=True)
+    for file in Path(compiling.__file__).parent.glob("*.*"):
+        shutil.copy(file, shared)
     shutil.copy(HOOK, folder.parents[1])
     return folder
 
@@ -166,7 +176,10 @@ def test_a_failed_compilation_stops_no_installation(
     assert not data["artifacts"]
     assert "tag" not in data
     printed = capsys.readouterr()
-    assert "was not compiled; other engines replace it. no-such-compiler" in printed.out + printed.err
+    assert (
+        "pipeline_recurrent were not compiled; torch's operations replace them. no-such-compiler"
+        in printed.out + printed.err
+    )
 
 
 def test_a_wheel_with_kernels_is_for_one_platform_and_any_python(
@@ -181,8 +194,8 @@ def test_a_wheel_with_kernels_is_for_one_platform_and_any_python(
     data = run_hook(project)
     assert data["tag"] == "py3-none-manylinux_2_17_riscv"
     assert not data["pure_python"]
-    assert data["artifacts"] == [f"plugins/pipeline_recurrent/native/{compiling.LIBRARY.name}"]
-    assert (project / compiling.LIBRARY.name).read_text() == "made"
+    assert data["artifacts"] == [f"plugins/pipeline_recurrent/native/{library.LIBRARY.name}"]
+    assert (project / library.LIBRARY.name).read_text() == "made"
     assert not run_hook(project, "editable")["artifacts"]
     monkeypatch.setenv("PIPELINE_NATIVE", "0")
     assert not run_hook(project)["artifacts"]
