@@ -72,9 +72,10 @@ class StepModule(nn.Module):
                         sizes = (state.shape[0], "batch", state.shape[2])
                         self._add_state(f"{name}_{suffix}", ("", "batch"), sizes, state)
                 elif isinstance(stage, AttendEarlier):
-                    steps = cast("States[MaybeCausal]", values).steps.values
-                    past = f"{name}_past"
-                    self._add_state(f"{name}_memory", ("batch", past), ("batch", 1, steps.shape[-1]), steps)
+                    # Its output may have more features than the states that it remembers.
+                    past, size = f"{name}_past", _count_features(stage)
+                    like = cast("States[MaybeCausal]", values).steps.values
+                    self._add_state(f"{name}_memory", ("batch", past), ("batch", 1, size), like)
         scores = describe_outputs(values)
         self.outputs: list[Output] = [attrs.evolve(each, axes=("batch",)) for each in scores]
         for each in self.inputs[1:]:
@@ -141,7 +142,13 @@ def _attend(stage: AttendEarlier, states: States[MaybeCausal], memory: Tensor) -
     mask = earlier | ((key >= 1) & (key + now == 2))
     attention = stage.get_part(rows.values.shape[-1])
     contexts = attention(rows.values, memory, mask.view(1, 1, -1))
-    return states.with_values(rows.with_values(contexts), stage="AttendEarlier"), memory
+    return stage.finish(states, rows.with_values(contexts)), memory
+
+
+def _count_features(stage: AttendEarlier) -> int:
+    """Return the number of features of a remembered state."""
+    assert stage.part is not None, "the stage has run"
+    return stage.part.input_size
 
 
 def _reject_other_stages(stages: Mapping[str, StageBase]) -> None:

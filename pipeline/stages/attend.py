@@ -2,19 +2,21 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple, final, overload
+from typing import TYPE_CHECKING, Final, NamedTuple, final, get_args, overload
 
 import attrs
 import torch
 from jaxtyping import Bool, Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import override
 
 from pipeline.checks.hints import describe
+from pipeline.checks.options import check_choice
 from pipeline.checks.switches import checks_enabled
 from pipeline.core.stage import ModuleStage, Spec, TypePreserving
 from pipeline.core.stepping import Stepping
-from pipeline.data.batches import Layout
+from pipeline.data.batches import Batch, Layout
+from pipeline.data.kinds import Hidden
 from pipeline.data.states import MaybeCausal, S, States
 from pipeline.errors import OptionError, ShapeError
 from pipeline.functional.attention import (
@@ -28,6 +30,7 @@ from pipeline.parts.attention import Attention
 from pipeline.parts.config import POSITIONAL
 from pipeline.registry import registry
 from pipeline.registry.catalogue import Catalogue
+from pipeline.stages.attend_output import Output, combine, count_features, make_output_layer
 from pipeline.stages.memories import EarlierSteps
 from pipeline.stages.part_stage import PartStage
 from pipeline.stages.query_chunks import MEMORY, QueryChunks, check_memory, concatenate
@@ -48,19 +51,43 @@ class AttentionStage(PartStage[Attention]):
     """The base class of both stages: it processes queries in chunks. Subclasses say which steps may be attended."""
 
     attention: Attention | None
+    combine: nn.Linear | None
     layouts: tuple[Layout, ...] = ("padded",)
     """The layouts that it reads without a copy."""
 
     def __init__(
-        self, attention: Attention | str, memory: int, name: str | None, options: Mapping[str, object]
+        self,
+        attention: Attention | str,
+        output: Output,
+        memory: int,
+        name: str | None,
+        options: Mapping[str, object],
     ) -> None:
+        check_choice("output", output, get_args(Output))
         super().__init__(attention, "attention", name, options)
+        self.output: Output = output
         self.memory: int = check_memory(memory)
+        self.combine = make_output_layer(output, None if self.part is None else self.part.input_size)
 
     def get_config(self) -> Mapping[str, object]:
         """Return the arguments with which this stage can be made again."""
         attention, options = self.get_part_config()
-        return {POSITIONAL: [attention], "memory": self.memory, "name": self.name, **options}
+        return {POSITIONAL: [attention], "output": self.output, "memory": self.memory, "name": self.name, **options}
+
+    @override
+    def make_part(self, spec: Spec) -> Attention | None:
+        attention = super().make_part(spec)
+        if self.combine is None:
+            self.combine = make_output_layer(self.output, None if attention is None else attention.input_size)
+        return attention
+
+    def count_features(self, spec: Spec, attention: Attention | None) -> int | None:
+        """Return the number of features of the output; None if it is not known yet."""
+        return count_features(self.output, spec.size if attention is None else attention.input_size)
+
+    def finish(self, states: States[S], contexts: Batch[Hidden]) -> States[S]:
+        """Return the output of each step, from its state and its context."""
+        return combine(self.output, self.combine, states, contexts, type(self).__name__)
 
     @override
     def get_catalogue(self) -> Catalogue[Attention]:
@@ -97,7 +124,7 @@ class AttentionStage(PartStage[Attention]):
         return concatenate(rows, 0).masked_fill(~states.mask.unsqueeze(-1), 0)
 
     def _attend(self, states: States[S]) -> States[S]:
-        """Replace each step by its context; final states are not changed."""
+        """Return the output of each step; final states are not changed."""
         rows = states.padded()
         values = rows.values
         attention = self.get_part(values.shape[-1])
@@ -110,7 +137,7 @@ class AttentionStage(PartStage[Attention]):
                 f"{tuple(values.shape)}, got {describe(contexts)}; fix its forward."
             )
             raise ShapeError(msg, part=self.part_name)
-        return states.with_values(rows.with_values(contexts), stage=type(self).__name__)
+        return self.finish(states, rows.with_values(contexts))
 
     def _attend_at_once(
         self, attention: Attention, values: Float[Tensor, "batch time hidden"], states: States[MaybeCausal]
@@ -146,6 +173,8 @@ class Attend(AttentionStage, ModuleStage[States[MaybeCausal], States[MaybeCausal
 
     Args:
         attention: an attention, or the name of a registered one.
+        output: what a step becomes: its `context`; the context and the state side by side, with twice the features
+            (`concat`); or Luong's attentional state (`tanh`), tanh(W [context; state]), a layer with weights.
         memory: the memory budget of scores, in bytes. If all scores need more, queries are processed in chunks, whose
             scores are recomputed in the backward pass. An attention whose score is an inner product stores no scores
             here, and those of one block at a time in `AttendEarlier`.
@@ -156,7 +185,10 @@ class Attend(AttentionStage, ModuleStage[States[MaybeCausal], States[MaybeCausal
     Raises:
         UnknownNameError: if no plugin offers the name.
         UnknownOptionError: if the attention does not take an option.
-        OptionError: if `memory` is below 1.
+        OptionError: if `output` is another word, or `memory` is below 1.
+
+    Source: Luong, Pham and Manning 2015, "Effective Approaches to Attention-based Neural Machine Translation",
+    arXiv:1508.04025, equation 5 (`tanh`). Their decoder also reads it as a part of its next input; ours does not.
 
     Example:
         >>> states = States.from_padded(torch.ones(1, 3, 2), torch.tensor([2]))
@@ -165,20 +197,34 @@ class Attend(AttentionStage, ModuleStage[States[MaybeCausal], States[MaybeCausal
     """
 
     @overload
-    def __init__(self, attention: Attention, *, memory: int = MEMORY, name: str | None = None) -> None: ...
+    def __init__(
+        self, attention: Attention, *, output: Output = "context", memory: int = MEMORY, name: str | None = None
+    ) -> None: ...
     @overload
     def __init__(
-        self, attention: str = "dot", *, memory: int = MEMORY, name: str | None = None, **options: object
+        self,
+        attention: str = "dot",
+        *,
+        output: Output = "context",
+        memory: int = MEMORY,
+        name: str | None = None,
+        **options: object,
     ) -> None: ...
     def __init__(
-        self, attention: Attention | str = "dot", *, memory: int = MEMORY, name: str | None = None, **options: object
+        self,
+        attention: Attention | str = "dot",
+        *,
+        output: Output = "context",
+        memory: int = MEMORY,
+        name: str | None = None,
+        **options: object,
     ) -> None:
-        super().__init__(attention, memory, name, options)
+        super().__init__(attention, output, memory, name, options)
 
     @override
     def build(self, spec: Spec, /) -> Spec:
         attention = self.make_part(spec)
-        size = spec.size if attention is None else attention.input_size
+        size = self.count_features(spec, attention)
         return Spec(size, causal=False, outdated=type(self).__name__)
 
     @override
@@ -195,7 +241,7 @@ class Attend(AttentionStage, ModuleStage[States[MaybeCausal], States[MaybeCausal
 
     @override
     def forward(self, value: States[MaybeCausal]) -> States[MaybeCausal]:
-        """Return each step's context, from all steps of its row.
+        """Return each step's output, whose context is from all steps of its row.
 
         Raises:
             CompositionError: if the attention's input size is not known yet.
@@ -216,6 +262,7 @@ class AttendEarlier(
 
     Args:
         attention: an attention, or the name of a registered one.
+        output: what a step becomes, as for `Attend`.
         window: the number of earlier steps that a step may attend to; None for all.
         memory: the memory budget of scores, as for `Attend`.
         name: the stage's name in its chain.
@@ -225,7 +272,7 @@ class AttendEarlier(
     Raises:
         UnknownNameError: if no plugin offers the name.
         UnknownOptionError: if the attention does not take an option.
-        OptionError: if `window` or `memory` is below 1.
+        OptionError: if `output` is another word, or `window` or `memory` is below 1.
 
     Example:
         >>> states = States.from_padded(torch.ones(1, 3, 2), torch.tensor([3]))
@@ -235,13 +282,20 @@ class AttendEarlier(
 
     @overload
     def __init__(
-        self, attention: Attention, *, window: int | None = None, memory: int = MEMORY, name: str | None = None
+        self,
+        attention: Attention,
+        *,
+        output: Output = "context",
+        window: int | None = None,
+        memory: int = MEMORY,
+        name: str | None = None,
     ) -> None: ...
     @overload
     def __init__(
         self,
         attention: str = "dot",
         *,
+        output: Output = "context",
         window: int | None = None,
         memory: int = MEMORY,
         name: str | None = None,
@@ -251,12 +305,13 @@ class AttendEarlier(
         self,
         attention: Attention | str = "dot",
         *,
+        output: Output = "context",
         window: int | None = None,
         memory: int = MEMORY,
         name: str | None = None,
         **options: object,
     ) -> None:
-        super().__init__(attention, memory, name, options)
+        super().__init__(attention, output, memory, name, options)
         if window is not None and window < 1:
             msg = f"window must be 1 or more, got {window}; pass None to attend to all earlier steps."
             raise OptionError(msg, window=window)
@@ -269,7 +324,7 @@ class AttendEarlier(
     @override
     def build(self, spec: Spec, /) -> Spec:
         attention = self.make_part(spec)
-        size = spec.size if attention is None else attention.input_size
+        size = self.count_features(spec, attention)
         return attrs.evolve(spec, size=size, outdated=type(self).__name__)
 
     @override
@@ -308,7 +363,7 @@ class AttendEarlier(
         query, key = attention.project(rows, rows)
         sizes = states.order.batch_size_list
         found = attend_earlier_in_blocks(query, key, rows, sizes, window=self.window, memory=self.memory)
-        return restore_order(found, states)
+        return self.finish(states, restore_order(found, states).steps)
 
     @override
     def _attend_in_chunks(
@@ -325,7 +380,7 @@ class AttendEarlier(
         def __call__(self, value: States[S], /) -> States[S]: ...
 
     def forward(self, value: States[S]) -> States[S]:
-        """Return each step's context, from the earlier steps of its row.
+        """Return each step's output, whose context is from the earlier steps of its row.
 
         Raises:
             CompositionError: if the attention's input size is not known yet.
@@ -337,7 +392,7 @@ class AttendEarlier(
     def step(
         self, value: States[MaybeCausal], memory: EarlierSteps | None, /
     ) -> tuple[States[MaybeCausal], EarlierSteps]:
-        """Return the contexts of the next steps of each row, and the memory of the steps that later ones may attend to.
+        """Return the outputs of the next steps of each row, and the memory of the steps that later ones may attend to.
 
         Without a `window` the memory grows with each step, and so does the time that a step takes.
 
@@ -354,7 +409,7 @@ class AttendEarlier(
         if memory is None or not value.order.steps:
             return self(value), earlier
         contexts = self._attend_to(attention, query, earlier, value.lengths)
-        return value.with_values(rows.with_values(contexts), stage=type(self).__name__), earlier
+        return self.finish(value, rows.with_values(contexts)), earlier
 
     def _attend_to(
         self, attention: Attention, query: Float[Tensor, "batch time inner"], earlier: EarlierSteps, lengths: Tensor

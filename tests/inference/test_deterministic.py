@@ -79,6 +79,10 @@ def make_model(name: str) -> Any:
         return states >> Pool(part) >> Classify(7)
     if part in ATTENTIONS:
         return states >> Attend(part, memory=9_000) >> Tag(5)
+    if part.startswith("output_"):
+        return (
+            states >> AttendEarlier("general", output="concat" if part == "output_concat" else "tanh") >> NextToken(50)
+        )
     if part.endswith("_earlier"):
         attention, window = ("general", None) if part == "all_earlier" else (part.removesuffix("_earlier"), 4)
         return states >> AttendEarlier(attention, window=window, memory=9_000) >> NextToken(50)
@@ -103,6 +107,7 @@ def make_joined_model(part: str, states: Any) -> Any:
 MODELS = [
     *(f"{part}{layout}" for part in (*POOLINGS, *ATTENTIONS) for layout in ("", " padded")),
     *(f"{part}_earlier{layout}" for part in (*ATTENTIONS, "all") for layout in ("", " padded")),
+    *(f"output_{output}{layout}" for output in ("concat", "tanh") for layout in ("", " padded")),
     "heads",
     "join",
     "matcher",

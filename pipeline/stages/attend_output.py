@@ -1,0 +1,68 @@
+"""How an attention stage combines each step's context with its state."""
+
+from typing import Literal, TypeAlias
+
+import attrs
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pipeline.data.batches import Batch, Packed
+from pipeline.data.kinds import Hidden
+from pipeline.data.states import S, States
+from pipeline.functional.segments import compact
+
+Output: TypeAlias = Literal["context", "concat", "tanh"]
+"""What an attention stage returns per step: its context, its context and its state side by side, or both combined."""
+
+
+def make_output_layer(output: Output, size: int | None) -> nn.Linear | None:
+    """Return the layer of `output="tanh"` for states of this size; None for others, or if the size is not known yet."""
+    return nn.Linear(2 * size, size, bias=False) if output == "tanh" and size is not None else None
+
+
+def count_features(output: Output, size: int | None) -> int | None:
+    """Return the number of features of an output, for states of this size.
+
+    Example:
+        >>> count_features("context", 8), count_features("concat", 8)
+        (8, 16)
+    """
+    return 2 * size if output == "concat" and size is not None else size
+
+
+def combine(
+    output: Output, layer: nn.Linear | None, states: States[S], contexts: Batch[Hidden], stage: str
+) -> States[S]:
+    """Return states with the output of each step, in their own layout.
+
+    Args:
+        output: what to return per step.
+        layer: the layer of `output="tanh"`.
+        states: the states that attended.
+        contexts: the context of each of their steps.
+        stage: the name of the stage, for errors of `Pool("final")`.
+    """
+    if output == "context":
+        return states.with_values(contexts, stage=stage)
+    # Padding is neither joined nor multiplied, unless there is no other layout.
+    steps = compact(states.steps)
+    if isinstance(steps, Packed):
+        both = torch.cat([contexts.packed().values, steps.values], -1)
+    else:
+        steps = states.padded()
+        both = torch.cat([contexts.padded().values, steps.values], -1)
+    if layer is not None:
+        return states.with_values(_restore(steps.with_values(torch.tanh(layer(both))), states), stage=stage)
+    joined = _restore(steps.with_values(both), states)
+    final = _join_zeros(states.final)
+    return attrs.evolve(states, steps=joined, final=final, outdated=f"{stage} changed the steps after the encoder")
+
+
+def _restore(steps: Batch[Hidden], states: States[S]) -> Batch[Hidden]:
+    return steps.packed() if isinstance(states.steps, Packed) else steps.padded()
+
+
+def _join_zeros(final: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch both"]:
+    """Return the final states in the place of states: the final state of a row has no context."""
+    return torch.cat([torch.zeros_like(final), final], -1)
