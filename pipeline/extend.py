@@ -9,13 +9,14 @@ from pipeline.core.join import join
 from pipeline.core.stage import ModuleStage, Spec, Stage, StageBase, Stream, TypePreserving
 from pipeline.core.stepping import Memory, Stepping
 from pipeline.core.stream_chain import StreamChain
-from pipeline.data.batches import Batch, Carry, Layout, Packed, Padded
+from pipeline.data.batches import Batch, Carry, Layout, Packed, Padded, derive_vectors
 from pipeline.data.kinds import Hidden, Ids, K, Kind, Vectors
 from pipeline.data.metadata import BatchMetadata
 from pipeline.data.packing_order import PackingOrder
 from pipeline.data.rows import Example, Row
 from pipeline.data.scores import Predictions, Scores, StepScores
 from pipeline.data.states import Causal, MaybeCausal, Pooled, S, S_co, States, first_by_row, last_by_row
+from pipeline.data.trees import ON_CPU, as_pytree
 from pipeline.errors import (
     CompositionError,
     OptionError,
@@ -70,6 +71,7 @@ from pipeline.registry.discovery import Registry
 from pipeline.registry.shared import registry
 
 __all__ = [
+    "ON_CPU",
     "Attention",
     "AttentionFactory",
     "Batch",
@@ -153,9 +155,11 @@ __all__ = [
     "UnknownNameError",
     "UnknownOptionError",
     "Vectors",
+    "as_pytree",
     "checked",
     "compact",
     "defer",
+    "derive_vectors",
     "first_by_row",
     "has_forward_hooks",
     "hookimpl",
