@@ -1,5 +1,7 @@
 """Tests of the composed models."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -46,6 +48,19 @@ def test_a_language_model_is_causal() -> None:
     one, other = (model(Padded(Ids, torch.tensor([[1, 2, last]]), torch.tensor([3]))).values for last in (3, 4))
     assert torch.equal(one[:2], other[:2])
     assert not torch.equal(one[2], other[2])
+
+
+def test_a_language_model_may_have_no_attention_or_use_contexts_alone() -> None:
+    """By default context and state predict together."""
+    make = partial(language_model, 9, embedding_dim=4, hidden_size=4)
+    stages = [list(make(attention=attention).stages) for attention in ("dot", None)]
+    assert stages[0] == ["pack", "embed", "dropout", "encode", "attend_earlier", "dropout_2", "next_token"]
+    assert stages[1] == ["pack", "embed", "dropout", "encode", "dropout_2", "next_token"]
+    assert as_any(make().stages["attend_earlier"]).output == "tanh"
+    alone = make(output="context")
+    assert "attend_earlier.combine.weight" not in alone.state_dict()
+    joined = make(output="concat")
+    assert joined.state_dict()["next_token.linear.weight"].shape == (9, 8)
 
 
 def test_invalid_names_raise() -> None:
