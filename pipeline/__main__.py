@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from pipeline.cli import compare as comparing
 from pipeline.cli import plan as planning
 from pipeline.cli import saved
 from pipeline.cli import train as training
@@ -53,6 +54,15 @@ def _make_parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train a model on a file, and save it", description=about)
     train.set_defaults(command=training.train_model)
     training.add_arguments(train)
+
+    about = (
+        "Train a model with every combination of some encoders, attentions and poolings on the examples of a file, "
+        "with several seeds each, and print their scores, the seconds per epoch and the number of weights. A linear "
+        "model of n-grams stands beside them; it needs the extra sklearn."
+    )
+    compare = commands.add_parser("compare", help="compare encoders, attentions and poolings", description=about)
+    compare.set_defaults(command=_compare)
+    comparing.add_arguments(compare)
 
     about = "Print the loss, the metrics and the confusion matrix of a saved model on a file with targets."
     evaluate = commands.add_parser("evaluate", help="evaluate a saved model on a file", description=about)
@@ -141,6 +151,10 @@ def _new_plugin(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     saved.evaluate(_make_console(), options)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    comparing.compare_models(_make_console(), options)
 
 
 def _plan(options: argparse.Namespace) -> None:

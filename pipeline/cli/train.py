@@ -194,8 +194,8 @@ def _check_targets(source: AnySource, file: Path, target: str, treatment: str) -
     return source.select(kept)
 
 
-def make_pipe(options: argparse.Namespace, model: Model, train: AnySource, valid: AnySource) -> Pipe:
-    """Return the pipe with random weights, which follow from the seed.
+def make_pipe(options: argparse.Namespace, model: Model, train: AnySource, *held_out: AnySource) -> Pipe:
+    """Return the pipe with random weights, which follow from the seed. Its classes are those of all examples.
 
     Raises:
         PipelineError: if an option is out of range, or the examples have no targets.
@@ -219,7 +219,7 @@ def make_pipe(options: argparse.Namespace, model: Model, train: AnySource, valid
         if model == "language_model":
             texts = Tokenize.train(train.inputs(), options.tokenizer, bos=True, eos=True, **chosen)
             return texts >> Shift() >> bucket >> Pad() >> language_model(texts.vocab_size, **shape)
-        classes = collect_classes(train, valid)
+        classes = collect_classes(train, *held_out)
         pad = Pad() if isinstance(classes, int) else Pad(labels=classes)
         if model == "tagger":
             words = TokenizeWords.train(train.inputs(), options.tokenizer, **chosen)
