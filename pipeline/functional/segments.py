@@ -34,7 +34,7 @@ def sum_by_row(steps: Batch[Hidden]) -> Float[Tensor, "batch feature"]:
         >>> sum_by_row(Padded(Hidden, torch.ones(2, 3, 1), torch.tensor([2, 0]))).tolist()
         [[2.0], [0.0]]
     """
-    return _sum_wide(steps).to(steps.values.dtype)
+    return sum_wide_by_row(steps).to(steps.values.dtype)
 
 
 def mean_by_row(steps: Batch[Hidden]) -> Float[Tensor, "batch feature"]:
@@ -47,7 +47,7 @@ def mean_by_row(steps: Batch[Hidden]) -> Float[Tensor, "batch feature"]:
         >>> mean_by_row(Padded(Hidden, torch.tensor([[[1.0], [3.0]], [[9.0], [9.0]]]), torch.tensor([2, 0]))).tolist()
         [[2.0], [0.0]]
     """
-    mean = _sum_wide(steps) / steps.order.lengths_on_device.clamp(min=1).unsqueeze(-1)
+    mean = sum_wide_by_row(steps) / steps.order.lengths_on_device.clamp(min=1).unsqueeze(-1)
     return mean.to(steps.values.dtype)
 
 
@@ -59,8 +59,8 @@ def widen(values: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
     return values.float() if values.dtype.itemsize < 4 else values
 
 
-def _sum_wide(steps: Batch[Hidden]) -> Float[Tensor, "batch feature"]:
-    """Return the sum of each row's steps in the dtype of `widen`."""
+def sum_wide_by_row(steps: Batch[Hidden]) -> Float[Tensor, "batch feature"]:
+    """Return the sum of each row's steps in the dtype of `widen`, in which it does not overflow."""
     steps = compact(steps)
     if isinstance(steps, Packed):
         return widen(zeros_by_row(steps)).index_add(0, steps.order.locate_steps(steps.values)[0], widen(steps.values))
@@ -81,8 +81,10 @@ def max_by_row(steps: Batch[Hidden]) -> Float[Tensor, "batch feature"]:
     return steps.fill_padding(-math.inf).values.amax(1).masked_fill(empty_rows_mask(steps), 0)
 
 
-def softmax_by_row(steps: Packed[Hidden], scores: Float[Tensor, " steps"]) -> Float[Tensor, " steps"]:
+def softmax_by_row(steps: Packed[Hidden], scores: Float[Tensor, "steps *heads"]) -> Float[Tensor, "steps *heads"]:
     """Return the softmax of each step's score over the steps of its row; in float32 for scores in half precision.
+
+    A step may have several scores, each with a softmax of its own.
 
     Example:
         >>> steps = Packed(Hidden, torch.ones(3, 1), torch.tensor([1, 2]))
@@ -90,9 +92,10 @@ def softmax_by_row(steps: Packed[Hidden], scores: Float[Tensor, " steps"]) -> Fl
         [0.5, 1.0, 0.5]
     """
     scores = widen(scores)
-    row, zeros = steps.order.locate_steps(scores)[0], scores.new_zeros(steps.lengths.shape[0])
+    row, zeros = steps.order.locate_steps(scores)[0], scores.new_zeros(steps.lengths.shape[0], *scores.shape[1:])
     # The maximum is subtracted so that `exp` cannot overflow. The result does not depend on it, hence no gradient.
-    maximum = zeros.scatter_reduce(0, row, scores.detach(), reduce="amax", include_self=False)
+    rows = row.reshape(-1, *[1] * (scores.ndim - 1)).expand_as(scores)
+    maximum = zeros.scatter_reduce(0, rows, scores.detach(), reduce="amax", include_self=False)
     powers = (scores - maximum.index_select(0, row)).exp()
     return powers / zeros.index_add(0, row, powers).index_select(0, row)
 

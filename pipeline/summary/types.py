@@ -28,6 +28,7 @@ from pipeline.stages.embed_fields import EmbedFields
 from pipeline.stages.fields import Field
 from pipeline.stages.input_stage import InputStage
 from pipeline.stages.join import Join
+from pipeline.stages.pool import Pool
 
 _BASES: Final = cast("Sequence[type]", (Stage, Stream, TypePreserving))
 
@@ -120,7 +121,7 @@ def explain_misfit(before: Sequence[StageBase], after: Sequence[StageBase]) -> s
 
     Example:
         >>> from pipeline import Embed, Pool
-        >>> explain_misfit([Embed(9, 4)], [Pool("max")])
+        >>> explain_misfit([Embed(9, 4)], [Pool("final")])
         'Embed returns Padded[Vectors] or Packed[Vectors], but Pool takes States; join Encode between them.'
     """
     *between, source = _take_until_typed(reversed(before))
@@ -130,11 +131,16 @@ def explain_misfit(before: Sequence[StageBase], after: Sequence[StageBase]) -> s
     gives = get_types(source)[1]
     for stage in (*between, *_take_until_typed(after)):
         takes = get_types(stage)[0]
-        if not may_fit(gives, takes):
+        if not may_fit(gives, takes) and not (_pools_steps(stage) and may_fit(gives, _make_batch_type(Hidden))):
             names = (type(source).__name__, type(stage).__name__)
             fix = suggest_fix(gives, takes, names[1], "between them")
             return f"{names[0]} returns {format_type(gives)}, but {names[1]} takes {format_type(takes)}; {fix}."
     return None
+
+
+def _pools_steps(stage: StageBase) -> bool:
+    """Return whether a stage is a pooling that also takes vectors which were not encoded."""
+    return isinstance(stage, Pool) and not stage.reads_final_states
 
 
 def _take_until_typed(stages: Iterable[StageBase]) -> list[StageBase]:

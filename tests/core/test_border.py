@@ -117,7 +117,7 @@ STAGES: Mapping[type[StageBase], tuple[Callable[[], Any], object, str]] = {
     ),
     EachStep: (lambda: EachStep(Embed(3, 3) >> Encode(LSTM(3, 2)) >> Pool("max")), ROWS, "EachStep must be Nested"),
     Identity: (lambda: Identity(2), ROWS, "Identity has size 2, got vectors of 3 features"),
-    Join: (lambda: Join(Pool("max"), Pool("mean")), ROWS, r"Pool takes States\[MaybeCausal\], got a Padded"),
+    Join: (lambda: Join(Pool("max"), Pool("mean")), CUBE, r"Pool takes States\[MaybeCausal\] or Padded\[Hidden\] or P"),
     Embed: (
         lambda: Embed(3, 3),
         STATES,
@@ -135,7 +135,7 @@ STAGES: Mapping[type[StageBase], tuple[Callable[[], Any], object, str]] = {
         ROWS,
         r"AttendEarlier takes States\[MaybeCausal\], got a Padded; join Encode before it",
     ),
-    Pool: (lambda: Pool("max"), STEPS, r"Pool takes States\[MaybeCausal\], got a Packed; join Encode before it"),
+    Pool: (lambda: Pool("max"), Pooled(PLANE), r"Pool takes States\[MaybeCausal\] or Padded\[Hidden\] or Packed"),
     Classify: (lambda: Classify(2, input_size=3), STATES, "Classify takes Pooled, got a States; join Pool before it"),
     ClassifyMultiLabel: (lambda: ClassifyMultiLabel(2, input_size=3), STATES, "ClassifyMultiLabel takes Pooled"),
     Regress: (lambda: Regress(input_size=3), STATES, "Regress takes Pooled, got a States"),

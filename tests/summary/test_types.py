@@ -41,9 +41,9 @@ MISFITS: dict[str, tuple[Callable[[], list[Any]], str]] = {
         lambda: [TOKENIZE, TOKENIZE],
         "Tokenize returns Row[Ids], but Tokenize takes str; join it after",
     ),
-    "no encoder": (lambda: [Embed(9, 4), Pool("max")], "but Pool takes States; join Encode between them"),
+    "no encoder": (lambda: [Embed(9, 4), Pool("final")], "but Pool takes States; join Encode between them"),
     "neither embedding nor encoder": (lambda: [Pad(), Pool("max")], "but Pool takes States; join Embed >> Encode betw"),
-    "no encoder, with dropout between": (lambda: [Embed(9, 4), Dropout(), Pool("max")], "join Encode between them"),
+    "no encoder, with dropout between": (lambda: [Embed(9, 4), Dropout(), Pool("final")], "join Encode between them"),
     "no pooling": (lambda: [Encode(GRU(4, 4)), Classify(3)], "but Classify takes Pooled; join Pool between them"),
     "no pooling, in chains": (
         lambda: [as_any(Embed(9, 4)) >> Encode(GRU(4, 4)), as_any(Dropout()) >> Classify(3)],

@@ -196,6 +196,12 @@ assert_type(AttendEarlier() >> Dropout(), TypePreserving[States[MaybeCausal]])
 assert_type(AttendEarlier() >> Dropout() >> NextToken(9), Chain[States[Causal], StepScores])
 assert_type(Encode(LSTM(9, 9)) >> (Dropout() >> AttendEarlier()), Chain[Batch[Vectors], States[Causal]])
 
+# A pooling takes vectors too, from a stage or a stream
+assert_type(Embed(9, 9) >> Pool("mean"), Chain[Batch[Ids], Pooled])
+assert_type(Pack(Vectors) >> Pool("mean"), Chain[Padded[Vectors], Pooled])
+assert_type(Embed(9, 9) >> Dropout() >> Pool("mean") >> Classify(3), Chain[Batch[Ids], Scores])
+assert_type(data >> Embed(9, 9) >> Pool("mean") >> Classify(labels), StreamChain[str | Example[str], Scores[str]])
+
 # Parts without a stage
 pool = Pool(AttentionPool(3))
 attend = Attend(General(3))
