@@ -10,9 +10,10 @@ from typing import Final
 
 import torch
 
+from scores import characters
 from scores.task import Task
 
-_ALL: Final[Sequence[Task]] = ()
+_ALL: Final[Sequence[Task]] = (characters.TASK,)
 TASKS: Final[Mapping[str, Task]] = {task.name: task for task in _ALL}
 
 
