@@ -11,7 +11,7 @@ from pipeline.checks.hints import describe, get_classes, is_unconstrained, resol
 from pipeline.core.contexts import seeded
 from pipeline.core.stage import ModuleStage, Spec, StageBase
 from pipeline.data.batches import Batch, Packed, Padded
-from pipeline.data.kinds import Hidden, Ids, Kind, Vectors
+from pipeline.data.kinds import Hidden, Ids, Kind, Nested, Vectors
 from pipeline.data.metadata import IGNORED, BatchMetadata, Collated, check_same_metadata
 from pipeline.data.rows import FILLER
 from pipeline.data.scores import Predictions, StepScores
@@ -28,7 +28,7 @@ from pipeline.text import format_error
 MakeStage: TypeAlias = Callable[[], StageBase]
 MakeHead: TypeAlias = Callable[[], ModuleStage[Never, Predictions[object, object]]]
 
-_Input: TypeAlias = Padded[Vectors] | Packed[Vectors] | Padded[Ids] | Packed[Ids] | States | Pooled
+_Input: TypeAlias = Padded[Vectors] | Packed[Vectors] | Padded[Kind] | Packed[Kind] | States | Pooled
 
 LENGTHS: Final = (4, 0, 1, 6, 4)
 
@@ -57,12 +57,17 @@ class _Runner:
             return States(batch, sum_by_row(clean) / 2)
         if self.form is Pooled:
             return Pooled(sum_by_row(batch.fill_padding(0)), metadata=batch.metadata)
-        if self.kind is Ids:
-            # Two ids, which every embedding has; in the padding, one that none has.
+        if self.kind in {Ids, Nested}:
+            # Two ids, which every embedding has; in the padding, one that none has. Of nested rows, those of two inner
+            # rows, one of three steps and one of a single step.
             numbers = (batch.fill_padding(0).values[..., 0] > 0).long()
             padding = 0 if filling == 0 else 2**40
             numbers = numbers.where(batch.order.mask(batch.width), padding)
-            ids = Padded(Ids, numbers, batch.lengths, metadata=batch.metadata)
+            inner = None
+            if self.kind is Nested:
+                inner = Padded(Ids, torch.tensor([[1, 0, 1], [0, padding, padding]]), torch.tensor([3, 1])).packed()
+            kind = cast("type[Kind]", self.kind)
+            ids: Padded[Kind] = Padded(kind, numbers, batch.lengths, metadata=batch.metadata, inner=inner)
             return ids if self.form is Padded else ids.packed()
         return batch if self.form is Padded else batch.packed()
 
@@ -119,7 +124,7 @@ def _prepare(make: Callable[[], object]) -> _Runner | None:
     failure: Exception | None = None
     for size in [_SIZE, *sorted(declared - {_SIZE})]:
         for form in forms:
-            for kind in (Vectors, Ids) if form in {Packed, Padded} else (Vectors,):
+            for kind in (Vectors, Ids, Nested) if form in {Packed, Padded} else (Vectors,):
                 runner = _Runner(stage, form, kind, size)
                 try:
                     stage.build(Spec(size=size, causal=True))

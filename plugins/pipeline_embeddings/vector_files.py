@@ -2,12 +2,13 @@
 
 import gzip
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import IO, Final, TypeAlias, cast, final
+from typing import IO, Final, Protocol, TypeAlias, cast, final
 
 import attrs
-from safetensors import SafetensorError, safe_open
+import safetensors
+from safetensors import SafetensorError
 from torch import Tensor
 
 from pipeline.errors import OptionError, RecordError, SourceError
@@ -125,6 +126,24 @@ class TextVectors:
         return f"it has {_count_numbers(line.split())} numbers, not {self.size}"
 
 
+class _Slice(Protocol):
+    """A tensor of a file, of which nothing is read before it is indexed."""
+
+    def get_shape(self) -> list[int]: ...
+    def __getitem__(self, index: int, /) -> Tensor: ...
+
+
+class _Tensors(Protocol):
+    """An open file of safetensors."""
+
+    def keys(self) -> list[str]: ...
+    def get_slice(self, name: str, /) -> _Slice: ...
+
+
+_open_file: Callable[..., AbstractContextManager[_Tensors]] = getattr(safetensors, "safe_open")  # noqa: B009
+"""Typed by hand: the library leaves its types open."""
+
+
 @final
 class TensorVectors:
     """The rows of a matrix in a file of safetensors.
@@ -170,12 +189,12 @@ class TensorVectors:
 
 
 @contextmanager
-def _open_tensors(file: Path) -> Generator[safe_open]:
+def _open_tensors(file: Path) -> Generator[_Tensors]:
     if not file.is_file():
         msg = f"{file} is not a file; pass the path of a file of safetensors."
         raise SourceError(msg, file=str(file))
     try:
-        opened = safe_open(str(file), framework="pt")
+        opened = _open_file(str(file), framework="pt")
     except SafetensorError as error:
         msg = f"{file} is not a file of safetensors: {error}."
         raise RecordError(msg, file=str(file)) from error

@@ -82,7 +82,7 @@ def test_initial_vectors_have_the_stated_deviation(
     init: Literal["normal", "uniform"], std: float | None, wanted: float
 ) -> None:
     """A uniform distribution ends at sqrt(3) deviations."""
-    weight = Embed(300, 100, init=init, std=std).weight
+    weight = Embed(300, 100, init=init, std=std).weight.detach()
     assert float(weight.std()) == pytest.approx(wanted, rel=0.03)
     assert float(weight.mean()) == pytest.approx(0, abs=wanted / 20)
     assert (float(weight.abs().max()) <= 3**0.5 * wanted) == (init == "uniform")
