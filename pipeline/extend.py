@@ -11,7 +11,7 @@ from pipeline.core.stepping import Memory, Stepping
 from pipeline.core.stream_chain import StreamChain
 from pipeline.data.batches import Batch, Carry, Layout, Packed, Padded, derive_vectors
 from pipeline.data.kinds import Hidden, Ids, K, Kind, Vectors
-from pipeline.data.metadata import BatchMetadata
+from pipeline.data.metadata import IGNORED, BatchMetadata
 from pipeline.data.packing_order import PackingOrder
 from pipeline.data.rows import Example, Row
 from pipeline.data.scores import Predictions, Scores, StepScores
@@ -71,6 +71,7 @@ from pipeline.registry.discovery import Registry
 from pipeline.registry.shared import registry
 
 __all__ = [
+    "IGNORED",
     "ON_CPU",
     "Attention",
     "AttentionFactory",

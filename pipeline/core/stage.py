@@ -68,6 +68,8 @@ class StageBase:
     """The stage's name in a chain and in its state-dict; the snake-case name of its class if None."""
     stepwise: bool = False
     """Whether each step of its output depends on the same step of its input only, so that `Chain.step` may call it."""
+    makes_targets: bool = False
+    """Whether it makes the targets of a batch. `fit` calls it before it counts targets; it must have no weights."""
 
     def __init_subclass__(cls, *, border: bool = True, **options: object) -> None:
         """Add checks around `forward` and `__call__`. Chains opt out with `border=False`: their stages have them."""

@@ -131,6 +131,8 @@ class StepScores(Collated, Predictions[list[N], list[StepPrediction[N]]], Generi
         names: the predicted value of each class: its name, or its id if no labels were given.
         metadata: row ids, targets and masks.
         order: the positions of the steps; computed from the lengths by default.
+        step_numbers: the number of each step in its row, where only some steps of the rows have scores; None for all
+            steps; on the CPU.
 
     Example:
         >>> import torch
@@ -144,6 +146,7 @@ class StepScores(Collated, Predictions[list[N], list[StepPrediction[N]]], Generi
     names: Sequence[N]
     metadata: BatchMetadata = attrs.field(default=attrs.Factory(make_metadata, takes_self=True), kw_only=True)
     order: PackingOrder = attrs.field(default=attrs.Factory(make_order, takes_self=True), kw_only=True, repr=False)
+    step_numbers: Int64[Tensor, "batch time"] | None = attrs.field(default=None, kw_only=True, metadata=ON_CPU)
 
     def __attrs_post_init__(self) -> None:
         if checks_enabled():
@@ -180,14 +183,16 @@ class StepScores(Collated, Predictions[list[N], list[StepPrediction[N]]], Generi
             needed: Sequence[int] = range(length)
             if metadata.answer_mask is not None:
                 needed = to_ints(metadata.answer_mask[row, :length].nonzero().flatten())
+            places = range(length) if self.step_numbers is None else to_ints(self.step_numbers[row, :length])
             spans = None if locate is None else locate(row_id)
-            if spans is not None and len(spans) < start + length:
+            if spans is not None and length and len(spans) <= start + places[-1]:
                 spans = None  # a stage of the user's own added steps
+            found_steps = [(steps[step], start + places[step]) for step in needed]
             yield (
                 row_id,
                 [
-                    StepPrediction(*steps[step], step=start + step, span=None if spans is None else spans[start + step])
-                    for step in needed
+                    StepPrediction(*each, step=place, span=None if spans is None else spans[place])
+                    for each, place in found_steps
                 ],
             )
 

@@ -109,6 +109,21 @@ class SplitPipe:
             raise CompositionError(msg, stage_number=number)
         return cls(numbered[: first - 1], numbered[first - 1 :])
 
+    def split_model(self) -> tuple[Sequence[NumberedStage], Sequence[NumberedStage]]:
+        """Return the stages of the model up to the last one that makes targets, and the others.
+
+        Raises:
+            CompositionError: if the first ones have weights.
+        """
+        made = [at for at, (_, stage) in enumerate(self.model, start=1) if getattr(stage, "makes_targets", False)]
+        first, others = self.model[: max(made, default=0)], self.model[max(made, default=0) :]
+        for number, stage in first:
+            if isinstance(stage, nn.Module) and next(stage.parameters(), None) is not None:
+                name, maker = type(stage).__name__, type(first[-1][1]).__name__
+                msg = f"stage {number} `{name}` has weights, but {maker} makes targets after it; put {maker} after Pad."
+                raise CompositionError(msg, stage_number=number)
+        return first, others
+
     @property
     def windows(self) -> BPTTWindows[Kind] | None:
         """The stage that cuts rows into windows, if there is one."""

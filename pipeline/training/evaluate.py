@@ -127,7 +127,11 @@ class Totals:
         self.metrics: Final[MetricGroup] = choose_metrics(pipe, metrics)
         heads: Mapping[str, StageBase] = find_heads(pipe.stages) or {}
         # Of a vocabulary, a confusion matrix would be huge.
-        self._without_confusion: Final = {name for name, head in heads.items() if isinstance(head, NextToken)}
+        self._without_confusion: Final = {
+            name
+            for name, head in heads.items()
+            if isinstance(head, NextToken) or "perplexity" in getattr(head, "default_metrics", ())
+        }
         self.rows: int = 0
         self.steps: int = 0
         self.rows_with_target: Tensor | int = 0

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pipeline.core.contexts import temporary_mode
+from pipeline.core.running import run_stages
 from pipeline.core.stream_chain import StreamChain
 from pipeline.data.batches import Batch
 from pipeline.data.kinds import Kind
@@ -96,7 +97,8 @@ class Training:
         self._reporter: Final = reporter
         split = SplitPipe.of(pipe)
         self.carried: Final = _make_carried(split)
-        self._model: Final = Model(split.model, self.carried)
+        self._target_makers, rest = split.split_model()
+        self._model: Final = Model(rest, self.carried)
         # Before anything copies the weights: all ranks get those of rank 0 here.
         self._wrapped: Final = ranks.wrap(self._model, settings.strategy)
         self._weights: Final = [weight for weight in pipe.parameters() if weight.requires_grad]
@@ -288,6 +290,7 @@ class Training:
 
     def _train_on(self, group: Sequence[Batch[Kind]]) -> float:
         """Make one optimizer step for a group of batches; return the loss of the last one that was read."""
+        group = [self._make_targets(batch) for batch in group]
         weights = [self._loss.weigh(batch.metadata) for batch in group]
         # The gradient of the mean over all targets of the group. A batch by itself is divided by its own weight.
         is_own = len(group) == 1 and self.ranks.world_size == 1
@@ -314,6 +317,13 @@ class Training:
             self.average.update()
         self.optimizer_steps += 1
         return self._last_loss
+
+    def _make_targets(self, batch: Batch[Kind]) -> Batch[Kind]:
+        """Return the batch after the stages that make its targets, such as tokens that were masked at random."""
+        if not self._target_makers:
+            return batch
+        found: Batch[Kind] = run_stages(self._target_makers, batch, self._device)
+        return found
 
     def _clip_gradients(self, max_norm: float, batch: Batch[Kind]) -> None:
         """Clip as `nn.utils.clip_grad_norm_` does, and reject gradients that are not finite."""

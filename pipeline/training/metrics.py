@@ -213,6 +213,7 @@ def choose_metrics(pipe: HasStages, metrics: MetricsOption | None = None) -> Met
     | `ClassifyMultiLabel` | multi_label_f1 |
     | `Regress` | mae |
     | `Heads` | those of each head, as `head.metric` |
+    | one of a plugin | those of its attribute `default_metrics`; without it, those of its predictions |
 
     The first one is monitored by default, and the loss if there are several heads.
 
@@ -282,13 +283,21 @@ def find_heads(stages: Mapping[str, StageBase]) -> Mapping[str, StageBase] | Non
             inner = find_heads(stage.stages)
             if inner is not None:
                 return inner
-        if isinstance(stage, Classify | Tag | NextToken | ClassifyMultiLabel | Regress):
+        if isinstance(stage, Classify | Tag | NextToken | ClassifyMultiLabel | Regress) or _list_declared(stage):
             return {"": cast("StageBase", stage)}
     return None
 
 
+def _list_declared(head: object) -> Sequence[str]:
+    """Return the names of the metrics that a head of a plugin declares in `default_metrics`."""
+    names: object = getattr(head, "default_metrics", ())
+    return [str(name) for name in cast("Sequence[object]", names)] if isinstance(names, list | tuple) else []
+
+
 def _choose_by_head(head: object) -> Sequence[str]:
     """Return the names of the metrics of a head, the one to monitor first."""
+    if declared := _list_declared(head):
+        return declared
     if isinstance(head, NextToken):
         return ["perplexity"]
     if isinstance(head, ClassifyMultiLabel):
