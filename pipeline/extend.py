@@ -1,6 +1,7 @@
 """Everything that authors of plugins and stages import. Modules deeper in the package are private."""
 
 from pipeline.batching.policies import Policy
+from pipeline.builtin.span_f1 import SpanTags, has_span_tags
 from pipeline.checks.module_hooks import has_forward_hooks
 from pipeline.checks.shapes import checked
 from pipeline.core.chain import Chain, TypePreservingChain
@@ -11,6 +12,7 @@ from pipeline.core.stepping import Memory, Stepping
 from pipeline.core.stream_chain import StreamChain
 from pipeline.data.batches import Batch, Carry, Layout, Packed, Padded, derive_vectors
 from pipeline.data.kinds import Hidden, Ids, K, Kind, Vectors
+from pipeline.data.losses import ClassLossOptions, ReductionOptions, check_classes, check_loss_options, reduce_losses
 from pipeline.data.metadata import IGNORED, BatchMetadata
 from pipeline.data.packing_order import PackingOrder
 from pipeline.data.rows import Example, Row
@@ -26,8 +28,10 @@ from pipeline.errors import (
     UnknownNameError,
     UnknownOptionError,
 )
+from pipeline.functional.dropout import drop
 from pipeline.functional.products import multiply as multiply_exactly
 from pipeline.functional.segments import compact, max_by_row, softmax_by_row, sum_by_row
+from pipeline.functional.sparse_softmax import Normalize
 from pipeline.functional.transforms import name_transform
 from pipeline.hooks import (
     AttentionFactory,
@@ -58,7 +62,8 @@ from pipeline.hooks import (
     TokenizerFactory,
     hookimpl,
 )
-from pipeline.parts.attention import Attention, masked_softmax
+from pipeline.parts.added_loss import add_to_loss, collect_added_losses
+from pipeline.parts.attention import Attention, check_normalize, masked_softmax, normalize_scores
 from pipeline.parts.deferred import defer
 from pipeline.parts.encoder import Encoder
 from pipeline.parts.engine import Engine
@@ -69,6 +74,7 @@ from pipeline.parts.tokenizer import Tokenizer, Tokens
 from pipeline.registry.catalogue import Plugin, PluginWarning
 from pipeline.registry.discovery import Registry
 from pipeline.registry.shared import registry
+from pipeline.stages.heads import ClassHead
 
 __all__ = [
     "IGNORED",
@@ -80,6 +86,8 @@ __all__ = [
     "Carry",
     "Causal",
     "Chain",
+    "ClassHead",
+    "ClassLossOptions",
     "CompositionError",
     "Embedder",
     "EmbedderFactory",
@@ -103,6 +111,7 @@ __all__ = [
     "Metric",
     "MetricFactory",
     "ModuleStage",
+    "Normalize",
     "OffersAttentions",
     "OffersEmbedders",
     "OffersEncoders",
@@ -131,6 +140,7 @@ __all__ = [
     "Precision",
     "Predictions",
     "PreparesForInference",
+    "ReductionOptions",
     "Registry",
     "Row",
     "S",
@@ -138,6 +148,7 @@ __all__ = [
     "Scores",
     "ShapeError",
     "SourceFactory",
+    "SpanTags",
     "Spec",
     "Stage",
     "StageBase",
@@ -156,13 +167,20 @@ __all__ = [
     "UnknownNameError",
     "UnknownOptionError",
     "Vectors",
+    "add_to_loss",
     "as_pytree",
+    "check_classes",
+    "check_loss_options",
+    "check_normalize",
     "checked",
+    "collect_added_losses",
     "compact",
     "defer",
     "derive_vectors",
+    "drop",
     "first_by_row",
     "has_forward_hooks",
+    "has_span_tags",
     "hookimpl",
     "join",
     "last_by_row",
@@ -170,6 +188,8 @@ __all__ = [
     "max_by_row",
     "multiply_exactly",
     "name_transform",
+    "normalize_scores",
+    "reduce_losses",
     "registry",
     "softmax_by_row",
     "step_encoder",

@@ -1,16 +1,19 @@
 """Base class of attentions, and the masked softmax that they share."""
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from pipeline.checks.options import check_choice
 from pipeline.checks.shapes import checked
 from pipeline.core.inference import InferenceOptions
+from pipeline.errors import OptionError
 from pipeline.functional.attention import dot_product_attention
 from pipeline.functional.products import mix, multiply
+from pipeline.functional.sparse_softmax import Normalize, entmax15, sparsemax
 
 
 @checked
@@ -29,6 +32,30 @@ def masked_softmax(scores: Float[Tensor, "*axes key"], mask: Bool[Tensor, "*#axe
     return scores.masked_fill(~mask, lowest).softmax(-1).masked_fill(~mask, 0)
 
 
+def check_normalize(normalize: Normalize) -> Normalize:
+    """Return how an attention turns scores into weights.
+
+    Raises:
+        OptionError: if it is another word.
+    """
+    check_choice("normalize", normalize, get_args(Normalize))
+    return normalize
+
+
+def normalize_scores(
+    scores: Float[Tensor, "*axes key"], mask: Bool[Tensor, "*#axes key"], normalize: Normalize
+) -> Float[Tensor, "*axes key"]:
+    """Return weights that sum to 1, or are all 0 if all keys are masked.
+
+    Example:
+        >>> normalize_scores(torch.tensor([2.0, 0.0, 1.0]), torch.tensor([True, True, False]), "sparsemax").tolist()
+        [1.0, 0.0, 0.0]
+    """
+    if normalize == "softmax":
+        return masked_softmax(scores, mask)
+    return (sparsemax if normalize == "sparsemax" else entmax15)(scores, mask)
+
+
 class Attention(nn.Module, ABC):
     """Scores queries against keys, and returns the mean of the keys weighted by the softmax of the scores.
 
@@ -41,11 +68,17 @@ class Attention(nn.Module, ABC):
       per step, `compare` for every pair.
     - `score_size`, if a score takes more than one number per pair. Then fewer pairs are processed at a time.
 
+    Contexts may be means of something else than the keys: see `project_values` and `project_contexts`. With several
+    heads (`num_heads`), the results of `project` and `project_values` are cut into equal parts, one per head; each head
+    has its own scores and contexts, which are put side by side.
+
     An attention without scores, or with another way to mix, overrides `forward`. Then only `forward` is called. If its
-    contexts are not means of the keys, as in multi-head attention, it declares `projects_values`.
+    contexts are not means of the keys, it declares `projects_values`.
 
     Attributes:
         input_size: the number of features of queries and keys, and of the output.
+        normalize: how scores become weights.
+        num_heads: the number of heads.
         exportable: whether `torch.export` and `torch.compile(fullgraph=True)` support it.
         inner_product: whether `compare` is the inner product of the two results of `project`.
         projects_values: whether the contexts are computed from projections of the keys instead of the keys themselves.
@@ -54,6 +87,8 @@ class Attention(nn.Module, ABC):
     """
 
     input_size: int
+    normalize: Normalize = "softmax"
+    num_heads: int = 1
     exportable: bool = False
     inner_product: bool = False
     projects_values: bool = False
@@ -85,6 +120,14 @@ class Attention(nn.Module, ABC):
         """Transform each query and each key by itself, before `compare`; by default return both unchanged."""
         return query, key
 
+    def project_values(self, key: Float[Tensor, "batch key hidden"]) -> Float[Tensor, "batch key inner"]:
+        """Return what contexts are means of; by default the keys. If it is overridden, declare `projects_values`."""
+        return key
+
+    def project_contexts(self, contexts: Float[Tensor, "*step inner"]) -> Float[Tensor, "*step hidden"]:
+        """Transform each mean by itself; zeros must stay zeros. By default return them unchanged."""
+        return contexts
+
     def compare(
         self, query: Float[Tensor, "batch query inner"], key: Float[Tensor, "batch key inner"]
     ) -> Float[Tensor, "batch query key"]:
@@ -99,8 +142,16 @@ class Attention(nn.Module, ABC):
         key: Float[Tensor, "batch key hidden"],
         mask: Bool[Tensor, "#batch #query key"],
     ) -> Float[Tensor, "batch query key"]:
-        """Return the weight of each key in each context: they sum to 1, or are all 0 if all keys are masked."""
-        return masked_softmax(self.score(query, key), mask)
+        """Return the weight of each key in each context, the mean over the heads.
+
+        They sum to 1, or are all 0 if all keys are masked.
+        """
+        if self.num_heads == 1:
+            return normalize_scores(self.score(query, key), mask, self.normalize)
+        projected = self.project(query, key)
+        scores = self.compare(*map(self.split_heads, projected))
+        weights = normalize_scores(scores, self.repeat_mask(mask), self.normalize)
+        return weights.unflatten(0, (query.shape[0], self.num_heads)).mean(1)
 
     def mix(
         self,
@@ -109,12 +160,37 @@ class Attention(nn.Module, ABC):
         values: Float[Tensor, "batch key hidden"],
         mask: Bool[Tensor, "#batch #query key"],
     ) -> Float[Tensor, "batch query hidden"]:
-        """Return the context of each projected query: the weighted mean of the values."""
+        """Return the mean of each projected query: that of the values, weighted, before `project_contexts`."""
+        if self.num_heads == 1:
+            return self._mix_head(query, key, values, mask)
+        split = self.split_heads
+        return self.join_heads(self._mix_head(split(query), split(key), split(values), self.repeat_mask(mask)))
+
+    def _mix_head(self, query: Tensor, key: Tensor, values: Tensor, mask: Tensor) -> Tensor:
         if self.deterministic:
             return mix(self.compare(query, key), mask, values)
-        if self.inner_product:
+        if self.inner_product and self.normalize == "softmax":
             return dot_product_attention(query, key, values, mask)
-        return masked_softmax(self.compare(query, key), mask) @ values
+        return normalize_scores(self.compare(query, key), mask, self.normalize) @ values
+
+    def split_heads(self, steps: Float[Tensor, "batch time inner"]) -> Float[Tensor, "split time part"]:
+        """Return the part of each head as a row of its own: the heads of the first row, then those of the second."""
+        if self.num_heads == 1:
+            return steps
+        return steps.unflatten(-1, (self.num_heads, -1)).transpose(1, 2).flatten(0, 1)
+
+    def join_heads(self, steps: Float[Tensor, "split time part"]) -> Float[Tensor, "batch time inner"]:
+        """Undo `split_heads`."""
+        if self.num_heads == 1:
+            return steps
+        heads = self.num_heads
+        return steps.unflatten(0, (steps.shape[0] // heads, heads)).transpose(1, 2).flatten(2)
+
+    def repeat_mask(self, mask: Bool[Tensor, "#batch #query key"]) -> Bool[Tensor, "#split #query key"]:
+        """Return the mask of the rows of `split_heads`."""
+        if mask.shape[0] == 1:
+            return mask
+        return mask.unsqueeze(1).expand(-1, self.num_heads, -1, -1).flatten(0, 1)
 
     @property
     def overrides_mixing(self) -> bool:
@@ -124,10 +200,21 @@ class Attention(nn.Module, ABC):
     @property
     def uses_fused_attention(self) -> bool:
         """True if the contexts are computed without storing scores."""
-        return self.inner_product and not self.overrides_mixing and not self.deterministic
+        is_softmax = self.inner_product and self.normalize == "softmax"
+        return is_softmax and not self.overrides_mixing and not self.deterministic
 
     def prepare_for_inference(self, options: InferenceOptions, /) -> None:
-        """Compute contexts whose bits do not depend on the batch, if the options say so."""
+        """Compute contexts whose bits do not depend on the batch, if the options say so.
+
+        Raises:
+            OptionError: if they do, and weights are not computed by a softmax.
+        """
+        if options.deterministic and self.normalize != "softmax":
+            msg = (
+                f"deterministic=True needs attention with a softmax, but {type(self).__name__} has "
+                f"normalize={self.normalize!r}; leave deterministic out, or train with normalize='softmax'."
+            )
+            raise OptionError(msg, normalize=self.normalize)
         self.deterministic = options.deterministic
 
     def forward(
@@ -136,9 +223,9 @@ class Attention(nn.Module, ABC):
         key: Float[Tensor, "batch key hidden"],
         mask: Bool[Tensor, "#batch #query key"],
     ) -> Float[Tensor, "batch query hidden"]:
-        """Return one context per query: the weighted mean of the keys."""
+        """Return one context per query: the weighted mean of the keys, or of their projections."""
         if self.overrides_mixing:
             return self.weights(query, key, mask) @ key
         # Keys masked for every query may hold anything. Torch's kernels give NaN if such a score overflows.
         filled = key.masked_fill(~mask.any(1).unsqueeze(-1), 0)
-        return self.mix(*self.project(query, filled), filled, mask)
+        return self.project_contexts(self.mix(*self.project(query, filled), self.project_values(filled), mask))

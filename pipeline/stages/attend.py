@@ -150,6 +150,7 @@ class AttentionStage(PartStage[Attention]):
         calls_forward = attention.overrides_mixing
         query, key = (values, values) if calls_forward else attention.project(values, values)
         chunks = self._get_chunks(attention, values)
+        values = values if calls_forward else attention.project_values(values)
         if attention.deterministic and not calls_forward:
             # All steps of a row together, because the division into chunks depends on the longest row.
             values = round_factors(values, -2)
@@ -164,7 +165,8 @@ class AttentionStage(PartStage[Attention]):
                 else:
                     contexts.append(chunks.run(attention.mix, q[:, queries], k[:, keys], v[:, keys], mask))
             found.append(concatenate(contexts, 1))
-        return concatenate(found, 0)
+        means = concatenate(found, 0)
+        return means if calls_forward else attention.project_contexts(means)
 
 
 @final
@@ -359,11 +361,16 @@ class AttendEarlier(
         attention = self.get_part(states.steps.values.shape[-1])
         if not (attention.uses_fused_attention and supports_blocks(states.steps.values) and states.order.steps):
             return super()._attend(states)
-        rows = sort_by_length(states)
+        rows, sizes = sort_by_length(states), states.order.batch_size_list
         query, key = attention.project(rows, rows)
-        sizes = states.order.batch_size_list
-        found = attend_earlier_in_blocks(query, key, rows, sizes, window=self.window, memory=self.memory)
-        return self.finish(states, restore_order(found, states).steps)
+        values = attention.project_values(rows)
+        if attention.num_heads > 1:
+            # The heads of a row are rows of its length.
+            query, key, values = (attention.split_heads(each) for each in (query, key, values))
+            sizes = [attention.num_heads * size for size in sizes]
+        found = attend_earlier_in_blocks(query, key, values, sizes, window=self.window, memory=self.memory)
+        contexts = restore_order(attention.join_heads(found), states).steps
+        return self.finish(states, contexts.with_values(attention.project_contexts(contexts.values)))
 
     @override
     def _attend_in_chunks(
@@ -371,7 +378,9 @@ class AttendEarlier(
     ) -> Float[Tensor, "batch time hidden"]:
         # On a GPU few calls matter more than skipped scores, and torch's fused kernel supports the causal mask.
         if self.window is None and attention.uses_fused_attention and values.device.type != "cpu":
-            return causal_dot_product_attention(*attention.project(values, values), values)
+            parts = (*attention.project(values, values), attention.project_values(values))
+            query, key, mixed = (attention.split_heads(each) for each in parts)
+            return attention.project_contexts(attention.join_heads(causal_dot_product_attention(query, key, mixed)))
         return super()._attend_in_chunks(attention, values, states)
 
     if TYPE_CHECKING:
@@ -402,10 +411,13 @@ class AttendEarlier(
         """
         rows = value.padded()
         values, attention = rows.values, self.get_part(rows.values.shape[-1])
-        query, key = (values, values) if attention.overrides_mixing else attention.project(values, values)
-        keys = None if key is values else key
-        before = EarlierSteps.make_empty(values, keys) if memory is None else memory
-        earlier = before.append(values, keys, value.lengths, self.window)
+        query, key, mixed = values, values, values
+        if not attention.overrides_mixing:
+            query, key = attention.project(values, values)
+            mixed = attention.project_values(values)
+        keys = None if key is mixed else key
+        before = EarlierSteps.make_empty(mixed, keys) if memory is None else memory
+        earlier = before.append(mixed, keys, value.lengths, self.window)
         if memory is None or not value.order.steps:
             return self(value), earlier
         contexts = self._attend_to(attention, query, earlier, value.lengths)
@@ -431,4 +443,5 @@ class AttendEarlier(
                 for part, only in parts
             ]
             found.append(concatenate(contexts, 1))
-        return concatenate(found, 0)
+        means = concatenate(found, 0)
+        return means if attention.overrides_mixing else attention.project_contexts(means)

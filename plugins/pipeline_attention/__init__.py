@@ -12,19 +12,43 @@ except ModuleNotFoundError as _error:
     _found = pipeline.__file__ or pipeline.__path__
     _message = f"`pipeline` must be the library ragged-pipeline, got {_found}; rename that file or folder."
     raise ImportError(_message) from _error
-from pipeline_attention.attentions import Additive, Dot, General, ScaledDot
-from pipeline_attention.pools import AttentionPool
+from pipeline_attention.attentions import Additive, Concat, Dot, General, ScaledDot
+from pipeline_attention.multi_head import MultiHead
+from pipeline_attention.pools import AttentionPool, StructuredAttentionPool, VectorAttentionPool
 
-__all__ = ["Additive", "AttentionPool", "Dot", "General", "ScaledDot", "pipeline_attentions", "pipeline_pools"]
+__all__ = [
+    "Additive",
+    "AttentionPool",
+    "Concat",
+    "Dot",
+    "General",
+    "MultiHead",
+    "ScaledDot",
+    "StructuredAttentionPool",
+    "VectorAttentionPool",
+    "pipeline_attentions",
+    "pipeline_pools",
+]
 
 
 @hookimpl
 def pipeline_attentions() -> Mapping[str, AttentionFactory]:
     """Offer the attentions of this package, by name."""
-    return {"dot": Dot, "scaled_dot": ScaledDot, "general": General, "additive": Additive}
+    return {
+        "dot": Dot,
+        "scaled_dot": ScaledDot,
+        "general": General,
+        "additive": Additive,
+        "concat": Concat,
+        "multi_head": MultiHead,
+    }
 
 
 @hookimpl
 def pipeline_pools() -> Mapping[str, PoolingFactory]:
-    """Offer the pooling of this package, by name."""
-    return {"attention": AttentionPool}
+    """Offer the poolings of this package, by name."""
+    return {
+        "attention": AttentionPool,
+        "structured_attention": StructuredAttentionPool,
+        "vector_attention": VectorAttentionPool,
+    }

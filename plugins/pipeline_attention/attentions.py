@@ -1,7 +1,10 @@
-"""Four ways to score a query against a key.
+"""Five ways to score a query against a key.
 
 `project` transforms each query and each key once, `compare` scores every pair, and `score` is both in a row. Where
 `compare` is an inner product (`inner_product`), the stages use torch's fused attention kernel, which stores no scores.
+
+Each turns its scores into weights by a softmax, or by another function (`normalize`): `sparsemax` and `entmax15` give
+many keys no weight at all. They store all scores of a chunk.
 """
 
 import math
@@ -12,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
-from pipeline.extend import Attention
+from pipeline.extend import Attention, Normalize, check_normalize, multiply_exactly
 
 
 @final
@@ -30,9 +33,10 @@ class Dot(Attention):
     exportable = True
     inner_product = True
 
-    def __init__(self, input_size: int) -> None:
+    def __init__(self, input_size: int, *, normalize: Normalize = "softmax") -> None:
         super().__init__()
         self.input_size = input_size
+        self.normalize = check_normalize(normalize)
 
     @override
     def score(
@@ -56,9 +60,10 @@ class ScaledDot(Attention):
     exportable = True
     inner_product = True
 
-    def __init__(self, input_size: int) -> None:
+    def __init__(self, input_size: int, *, normalize: Normalize = "softmax") -> None:
         super().__init__()
         self.input_size = input_size
+        self.normalize = check_normalize(normalize)
 
     @override
     def project(
@@ -87,14 +92,19 @@ class General(Attention):
     exportable = True
     inner_product = True
 
-    def __init__(self, input_size: int, *, bias: bool = True) -> None:
+    def __init__(self, input_size: int, *, bias: bool = True, normalize: Normalize = "softmax") -> None:
         super().__init__()
         self.input_size = input_size
+        self.normalize = check_normalize(normalize)
         self.linear: nn.Linear = nn.Linear(input_size, input_size, bias=bias)
 
     def get_config(self) -> Mapping[str, object]:
         """Return the options with which this attention can be made again."""
-        return {"input_size": self.input_size, "bias": "bias" in dict(self.linear.named_parameters())}
+        return {
+            "input_size": self.input_size,
+            "bias": "bias" in dict(self.linear.named_parameters()),
+            "normalize": self.normalize,
+        }
 
     @override
     def project(
@@ -119,6 +129,7 @@ class Additive(Attention):
     Args:
         input_size: features of a query, and of a key.
         hidden_size: features inside the network; `input_size` by default.
+        normalize: how scores become weights.
 
     Source: Bahdanau, Cho and Bengio 2015, arXiv:1409.0473, appendix A.1.2; their `s` is our query, their
     `h` our key; the bias b is ours.
@@ -131,9 +142,10 @@ class Additive(Attention):
 
     exportable = True
 
-    def __init__(self, input_size: int, *, hidden_size: int | None = None) -> None:
+    def __init__(self, input_size: int, *, hidden_size: int | None = None, normalize: Normalize = "softmax") -> None:
         super().__init__()
         self.input_size = input_size
+        self.normalize = check_normalize(normalize)
         self.score_size: int = input_size if hidden_size is None else hidden_size
         self.query: nn.Linear = nn.Linear(input_size, self.score_size)
         self.key: nn.Linear = nn.Linear(input_size, self.score_size, bias=False)
@@ -141,13 +153,71 @@ class Additive(Attention):
 
     def get_config(self) -> Mapping[str, object]:
         """Return the options with which this attention can be made again."""
-        return {"input_size": self.input_size, "hidden_size": self.score_size}
+        return {"input_size": self.input_size, "hidden_size": self.score_size, "normalize": self.normalize}
 
     @override
     def project(
         self, query: Float[Tensor, "batch query hidden"], key: Float[Tensor, "batch key hidden"]
     ) -> tuple[Float[Tensor, "batch query inner"], Float[Tensor, "batch key inner"]]:
         return self.query(query), self.key(key)
+
+    @override
+    def compare(
+        self, query: Float[Tensor, "batch query inner"], key: Float[Tensor, "batch key inner"]
+    ) -> Float[Tensor, "batch query key"]:
+        scores: Tensor = self.value((query.unsqueeze(2) + key.unsqueeze(1)).tanh_())
+        return scores.squeeze(-1)
+
+    @override
+    def score(
+        self, query: Float[Tensor, "batch query hidden"], key: Float[Tensor, "batch key hidden"]
+    ) -> Float[Tensor, "batch query key"]:
+        return self.compare(*self.project(query, key))
+
+
+@final
+class Concat(Attention):
+    """A layer of query and key side by side: v . tanh(W [query; key]).
+
+    It differs from `Additive` in its parameters only: one matrix instead of two, and no bias.
+
+    Args:
+        input_size: features of a query, and of a key.
+        hidden_size: features inside the layer; `input_size` by default.
+        normalize: how scores become weights.
+
+    Source: Luong, Pham and Manning 2015, arXiv:1508.04025, equation 8 (`concat`).
+
+    Example:
+        >>> import torch
+        >>> Concat(2, hidden_size=3).score(torch.ones(1, 4, 2), torch.ones(1, 5, 2)).shape
+        torch.Size([1, 4, 5])
+    """
+
+    exportable = True
+
+    def __init__(self, input_size: int, *, hidden_size: int | None = None, normalize: Normalize = "softmax") -> None:
+        super().__init__()
+        self.input_size = input_size
+        self.normalize = check_normalize(normalize)
+        self.score_size: int = input_size if hidden_size is None else hidden_size
+        self.linear: nn.Linear = nn.Linear(2 * input_size, self.score_size, bias=False)
+        self.value: nn.Linear = nn.Linear(self.score_size, 1, bias=False)
+
+    def get_config(self) -> Mapping[str, object]:
+        """Return the options with which this attention can be made again."""
+        return {"input_size": self.input_size, "hidden_size": self.score_size, "normalize": self.normalize}
+
+    @override
+    def project(
+        self, query: Float[Tensor, "batch query hidden"], key: Float[Tensor, "batch key hidden"]
+    ) -> tuple[Float[Tensor, "batch query inner"], Float[Tensor, "batch key inner"]]:
+        # The product with both side by side is the sum of the products with each, which are computed once per step.
+        weight: Tensor = self.linear.weight
+        of_query, of_key = weight.T.split(self.input_size)
+        if self.deterministic:
+            return multiply_exactly(query, of_query), multiply_exactly(key, of_key)
+        return query @ of_query, key @ of_key
 
     @override
     def compare(

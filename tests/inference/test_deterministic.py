@@ -45,9 +45,9 @@ from support.untyped import seed
 BATCHES: Final = 10_000 if os.environ.get("PIPELINE_TESTS_LONG") == "1" else 100
 """The number of random batches, of all models together."""
 
-SIZE: Final = 37
+SIZE: Final = 39
 POOLINGS = ("final", "last", "first", "mean", "max", "sum", "attention")
-ATTENTIONS = ("dot", "scaled_dot", "general", "additive")
+ATTENTIONS = ("dot", "scaled_dot", "general", "additive", "concat", "multi_head")
 
 
 class Pointwise(Encoder[Causal]):
@@ -77,15 +77,16 @@ def make_model(name: str) -> Any:
     states = encode(pack=layout != "padded")
     if part in POOLINGS:
         return states >> Pool(part) >> Classify(7)
+    options = {"num_heads": 3} if part.startswith("multi_head") else {}
     if part in ATTENTIONS:
-        return states >> Attend(part, memory=9_000) >> Tag(5)
+        return states >> Attend(part, memory=9_000, **options) >> Tag(5)
     if part.startswith("output_"):
         return (
             states >> AttendEarlier("general", output="concat" if part == "output_concat" else "tanh") >> NextToken(50)
         )
     if part.endswith("_earlier"):
         attention, window = ("general", None) if part == "all_earlier" else (part.removesuffix("_earlier"), 4)
-        return states >> AttendEarlier(attention, window=window, memory=9_000) >> NextToken(50)
+        return states >> AttendEarlier(attention, window=window, memory=9_000, **options) >> NextToken(50)
     return make_joined_model(part, states)
 
 

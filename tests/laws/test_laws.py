@@ -53,7 +53,7 @@ from pipeline.testing import (
     check_pool,
     check_tokenizer,
 )
-from pipeline_attention import Additive, Dot, General, ScaledDot
+from pipeline_attention import Additive, Concat, Dot, General, MultiHead, ScaledDot
 from pipeline_recurrent import GRU, LSTM
 from support.untyped import seed, untyped
 
@@ -85,6 +85,11 @@ ATTENTIONS: dict[str, Callable[[], Attention]] = {
     "general": lambda: General(3),
     "general, no bias": lambda: General(3, bias=False),
     "additive": lambda: Additive(3, hidden_size=2),
+    "concat": lambda: Concat(3, hidden_size=2),
+    "multi-head": lambda: MultiHead(6, num_heads=3),
+    "dot, sparsemax": lambda: Dot(3, normalize="sparsemax"),
+    "general, entmax15": lambda: General(3, normalize="entmax15"),
+    "multi-head, sparsemax": lambda: MultiHead(4, num_heads=2, normalize="sparsemax"),
 }
 POOLS = ("final", "first", "last", "max", "sum", "attention")
 LAWS: tuple[Sequence[Callable[..., None]], ...] = (

@@ -14,13 +14,13 @@ from pipeline.core.contexts import seeded
 from pipeline.errors import CompositionError, OptionError, ShapeError, UnknownOptionError
 from pipeline.parts.attention import masked_softmax
 from pipeline.testing import MODULE_LAWS, Law, PlainModule, adapt_attend, check_against_oracle
-from pipeline_attention import Additive, Dot, General, ScaledDot
+from pipeline_attention import Additive, Concat, Dot, General, ScaledDot
 from pipeline_recurrent import LSTM
 from support.oracles import attend_by_softmax
 from support.strategies import ragged_rows
 from support.untyped import as_any
 
-NAMES = ("dot", "scaled_dot", "general", "additive")
+NAMES = ("dot", "scaled_dot", "general", "additive", "concat")
 
 
 def make_attention(name: str) -> Attention:
@@ -30,6 +30,7 @@ def make_attention(name: str) -> Attention:
         "scaled_dot": lambda: ScaledDot(3),
         "general": lambda: General(3),
         "additive": lambda: Additive(3, hidden_size=2),
+        "concat": lambda: Concat(3, hidden_size=2),
     }
     # The program's own generator stays as it was: a part whose creation changes it would break a law.
     with seeded(3):
@@ -46,6 +47,8 @@ def compute_score(attention: Attention, query: Tensor, key: Tensor) -> Tensor:
         case Additive():
             inside = attention.query.weight @ query + attention.query.bias + attention.key.weight @ key
             return attention.value.weight[0] @ torch.tanh(inside)
+        case Concat():
+            return attention.value.weight[0] @ torch.tanh(attention.linear.weight @ torch.cat([query, key]))
         case _:
             return query @ key
 

@@ -60,7 +60,7 @@ from support.untyped import as_any, to_list
 
 EXACT: Any = {"rtol": 0.0, "atol": 1e-12}
 ENCODERS = ("lstm", "gru", "rnn")
-ATTENTIONS = ("dot", "scaled_dot", "general", "additive", None)
+ATTENTIONS = ("dot", "scaled_dot", "general", "additive", "multi_head", None)
 
 
 @st.composite

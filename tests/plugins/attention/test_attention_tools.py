@@ -16,7 +16,7 @@ from pipeline_attention import Additive, AttentionPool
 from support.untyped import as_any, seed, to_list
 
 LENGTHS = {"ragged": torch.tensor([6, 3, 1, 0]), "even": torch.tensor([4, 4])}
-ATTENTIONS = ("dot", "scaled_dot", "general", "additive")
+ATTENTIONS = ("dot", "scaled_dot", "general", "additive", "concat", "multi_head")
 STAGES: dict[str, Callable[[], nn.Module]] = {
     **{f"attend {name}": partial(Attend, name, input_size=4) for name in ATTENTIONS},
     **{f"earlier {name}": partial(AttendEarlier, name, input_size=4) for name in ATTENTIONS},
