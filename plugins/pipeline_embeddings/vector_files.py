@@ -106,7 +106,9 @@ class TextVectors:
                         yield Line(number, None, None, self._describe(line))
                         continue
                     name, rest, numbers = parts[0], b"", parts[1:]
-                    if _count_numbers([b"", *numbers]) != self.size or (b" " not in name and _is_number(name)):
+                    # A word of several parts that ends in a number is a word before too many numbers.
+                    ending = name.split()[1:][-1:]
+                    if _count_numbers([b"", *numbers]) != self.size or any(map(_is_number, ending)):
                         yield Line(number, None, None, self._describe(line))
                         continue
                 try:
