@@ -53,6 +53,7 @@ from pipeline.stages.several_heads import Heads
 from pipeline.stages.shift import Shift
 from pipeline.stages.spell_words import SpelledWord, SpellWords
 from pipeline.stages.tokenize import Tokenize
+from pipeline.stages.tokenize_joined import JoinedPair, TokenizeJoined
 from pipeline.stages.tokenize_pair import TextPair, TokenizePair
 from pipeline.stages.tokenize_words import TokenizeWords
 from pipeline.stages.word_dropout import WordDropout
@@ -95,6 +96,7 @@ __all__ = [
     "Identity",
     "Ids",
     "Join",
+    "JoinedPair",
     "Joint",
     "JointPrediction",
     "Labels",
@@ -133,6 +135,7 @@ __all__ = [
     "Target",
     "TextPair",
     "Tokenize",
+    "TokenizeJoined",
     "TokenizePair",
     "TokenizeWords",
     "Tokenizer",

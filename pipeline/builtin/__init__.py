@@ -7,9 +7,22 @@ from pipeline.builtin.class_metrics import Accuracy, MacroF1, WeightedF1
 from pipeline.builtin.multi_label_f1 import MultiLabelF1
 from pipeline.builtin.number_metrics import R2, MeanAbsoluteError, MeanSquaredError, RootMeanSquaredError
 from pipeline.builtin.perplexity import Perplexity
-from pipeline.builtin.pools import FinalPool, FirstPool, LastPool, MaxPool, MeanPool, SumPool
+from pipeline.builtin.pools import (
+    FinalPool,
+    FirstPool,
+    KMaxPool,
+    LastPool,
+    LogSumExpPool,
+    MaxPool,
+    MeanPool,
+    MeanSqrtPool,
+    MeanStdPool,
+    MinPool,
+    QuantilePool,
+    SumPool,
+)
 from pipeline.builtin.span_f1 import SpanF1
-from pipeline.builtin.tokenizers import bpe, byte_level, characters, whole, words
+from pipeline.builtin.tokenizer_training import bpe, byte_level, characters, unigram, whole, wordpiece, words
 from pipeline.hooks import (
     EmbedderFactory,
     HeadFactory,
@@ -30,9 +43,15 @@ def pipeline_pools() -> Mapping[str, PoolingFactory]:
     return {
         "final": FinalPool,
         "first": FirstPool,
+        "kmax": KMaxPool,
         "last": LastPool,
+        "logsumexp": LogSumExpPool,
         "max": MaxPool,
         "mean": MeanPool,
+        "mean_sqrt": MeanSqrtPool,
+        "mean_std": MeanStdPool,
+        "min": MinPool,
+        "quantiles": QuantilePool,
         "sum": SumPool,
     }
 
@@ -40,7 +59,15 @@ def pipeline_pools() -> Mapping[str, PoolingFactory]:
 @hookimpl
 def pipeline_tokenizers() -> Mapping[str, TokenizerFactory]:
     """Return the tokenizers, by name."""
-    return {"words": words, "characters": characters, "bytes": byte_level, "bpe": bpe, "whole": whole}
+    return {
+        "words": words,
+        "characters": characters,
+        "bytes": byte_level,
+        "bpe": bpe,
+        "unigram": unigram,
+        "whole": whole,
+        "wordpiece": wordpiece,
+    }
 
 
 # Stages and sources are in folders above this one, and sources are not imported by `import pipeline`.
@@ -69,10 +96,13 @@ def pipeline_stages() -> Mapping[str, StageFactory]:
         "pad": defer("pipeline.stages.pad:Pad"),
         "pool": defer("pipeline.stages.pool:Pool"),
         "shift": defer("pipeline.stages.shift:Shift"),
+        "spell_words": defer("pipeline.stages.spell_words:SpellWords"),
         "tokenize": defer("pipeline.stages.tokenize:Tokenize"),
+        "tokenize_joined": defer("pipeline.stages.tokenize_joined:TokenizeJoined"),
         "tokenize_pair": defer("pipeline.stages.tokenize_pair:TokenizePair"),
         "tokenize_words": defer("pipeline.stages.tokenize_words:TokenizeWords"),
         "unpack": defer("pipeline.stages.pack:Unpack"),
+        "word_dropout": defer("pipeline.stages.word_dropout:WordDropout"),
     }
 
 

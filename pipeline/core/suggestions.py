@@ -52,7 +52,8 @@ def suggest_fix(gives: object, takes: object, stage: str, place: str) -> str:
     record, left, right = _get_kind(takes), _get_names(gives), _get_names(takes)
     if isinstance(record, type) and issubclass(record, Composite) and _get_kind(gives) is not record and left <= _ROWS:
         name = record.__name__
-        first = "TokenizePair(...)" if name == "TextPair" else f"FromColumns({name}, ...)"
+        pairs = {"TextPair": "TokenizePair(...)", "JoinedPair": "TokenizeJoined(...)"}
+        first = pairs.get(name, f"FromColumns({name}, ...)")
         return f"read rows of {name}: {first} >> Bucket({name}, ...) >> Pad({name}, ...)"
     missing = _find_missing(gives, takes)
     if missing:

@@ -196,7 +196,8 @@ class _Tokenizer:
         first, last = options["first_ids"], options["last_ids"]
         if options["max_length"] is not None:
             room = options["max_length"] - len(first) - len(last)
-            ids, answers = ids[:room], answers[:room]
+            kept = slice(room) if options["truncation_side"] == "right" else slice(max(len(ids) - room, 0), len(ids))
+            ids, answers = ids[kept], answers[kept]
         return [*first, *ids, *last], [*(False for _ in first), *answers, *(False for _ in last)]
 
 

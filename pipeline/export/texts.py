@@ -53,16 +53,17 @@ class TextInput:
             file = f"{stem}{infix}.tokenizer.json"
             tokenizer.save(folder / file)
             ids = tokenizer.vocabulary
-            special = [tokenizer.pad_token, tokenizer.bos_token, tokenizer.eos_token]
+            special = [token for name, token in tokenizer.special_tokens.items() if name != "unk_token"]
             described.append(
                 {
                     "file": file,
                     "by_words": stage.by_words,
                     "special_ids": _look_up(ids, special),
                     "unknown_id": next(iter(_look_up(ids, [tokenizer.unk_token])), None),
-                    "first_ids": _look_up(ids, [tokenizer.bos_token if stage.bos else None]),
-                    "last_ids": _look_up(ids, [tokenizer.eos_token if stage.eos else None]),
+                    "first_ids": list(stage.first_ids),
+                    "last_ids": list(stage.last_ids),
                     "max_length": stage.max_length,
+                    "truncation_side": stage.truncation_side,
                 }
             )
         return described

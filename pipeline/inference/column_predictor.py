@@ -13,6 +13,7 @@ from pipeline.data.scores import Predictions
 from pipeline.errors import OptionError, PipelineError
 from pipeline.inference.columns import add_columns, read_column
 from pipeline.inference.plain import find_heads, to_columns
+from pipeline.stages.tokenize_joined import TokenizeJoined
 from pipeline.stages.tokenize_pair import TokenizePair
 
 T = TypeVar("T")
@@ -102,7 +103,8 @@ class ColumnPredictor:
         values = {name: read_column(columns, name) for name in self.column}
         rows = list(zip(*values.values(), strict=True))
         first: object = next(iter(pipe.stages.values()))
-        return rows if isinstance(first, TokenizePair) else [dict(zip(values, row, strict=True)) for row in rows]
+        is_pair = isinstance(first, TokenizePair | TokenizeJoined)
+        return rows if is_pair else [dict(zip(values, row, strict=True)) for row in rows]
 
     def _rename(self, name: str) -> str | None:
         """Return the chosen name of a column; None for a probability that is left out."""

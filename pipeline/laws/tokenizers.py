@@ -429,7 +429,7 @@ def check_tokenizer(make: MakeTokenizer) -> None:
         OptionError: if `make` is a tokenizer instead of a function that creates one.
 
     Example:
-        >>> from pipeline.builtin.tokenizers import bpe
+        >>> from pipeline.builtin.tokenizer_training import bpe
         >>> check_tokenizer(lambda: bpe(["the quick brown fox"], vocab_size=300))
     """
     check_laws(TOKENIZER_LAWS, make, "tokenizers", "TOKENIZER_LAWS")

@@ -6,6 +6,8 @@ from typing import Final
 
 import attrs
 
+from pipeline.parts.template import NO_PAIR_TEMPLATE, NO_TEMPLATE, Template
+
 # The default special tokens. Tokenizers trained here give them the ids 0 to 3, in this order.
 PAD: Final = "<pad>"
 UNKNOWN: Final = "<unk>"
@@ -33,7 +35,7 @@ class Tokenizer(ABC):
 
     Attributes:
         vocabulary: the id of every token, special tokens included.
-        pad_token, unk_token, bos_token, eos_token: the special tokens; None for those that it does not have.
+        pad_token, unk_token, bos_token, eos_token, mask_token: the special tokens; None for those that it lacks.
     """
 
     vocabulary: Mapping[str, int]
@@ -41,6 +43,7 @@ class Tokenizer(ABC):
     unk_token: str | None
     bos_token: str | None
     eos_token: str | None
+    mask_token: str | None = None
 
     @abstractmethod
     def encode(self, texts: Sequence[str], *, offsets: bool = True) -> list[Tokens]:
@@ -53,6 +56,13 @@ class Tokenizer(ABC):
     @abstractmethod
     def encode_words(self, rows: Sequence[Sequence[str]], *, offsets: bool = True) -> list[Tokens]:
         """Return the tokens of each list of words; offsets count from the beginning of the word."""
+
+    def get_template(self, texts: int = 1) -> Template:
+        """Return what belongs around a text, or around two, such as `[CLS]` and `[SEP]`; nothing by default.
+
+        `Tokenize(..., post_process=True)` puts it there.
+        """
+        return NO_TEMPLATE if texts == 1 else NO_PAIR_TEMPLATE
 
     def cache_key(self) -> str | None:
         """Return a text that is equal for two tokenizers only if they tokenize equally; a cache of tokens compares it.

@@ -13,6 +13,7 @@ from pipeline.errors import LoadError, SaveError
 from pipeline.saving.json_files import Json
 from pipeline.stages.fields import Fields, Sides
 from pipeline.stages.spell_words import SpelledWord
+from pipeline.stages.tokenize_joined import JoinedPair
 from pipeline.stages.tokenize_pair import TextPair
 
 _KINDS: Final[Mapping[str, type[Kind]]] = {"Ids": Ids, "Vectors": Vectors, "Hidden": Hidden}
@@ -83,7 +84,7 @@ class Records:
     """
 
     def __init__(self, given: Iterable[type]) -> None:
-        ours: tuple[type, ...] = (TextPair, SpelledWord)
+        ours: tuple[type, ...] = (TextPair, JoinedPair, SpelledWord)
         self._given = {each.__name__: each for each in ours} | {each.__name__: each for each in given}
         self._made: dict[str, type] = {}
 

@@ -14,6 +14,7 @@ from pipeline.stages.input_stage import FromFeatures, FromIds
 from pipeline.stages.regress import Regress
 from pipeline.stages.several_heads import Heads
 from pipeline.stages.tokenize import Tokenize
+from pipeline.stages.tokenize_joined import TokenizeJoined
 from pipeline.stages.tokenize_pair import TokenizePair
 from pipeline.stages.tokenize_words import TokenizeWords
 
@@ -53,6 +54,9 @@ def describe_inputs(stage: object) -> list[str]:
     if cls is TokenizePair:
         sides = product(*(describe_inputs(getattr(stage, side)) for side in ("first", "second")))
         return [f"tuple[{first}, {second}]" for first, second in sides]
+    if cls is TokenizeJoined:
+        (side,) = describe_inputs(getattr(stage, "tokenize", None))
+        return [f"tuple[{side}, {side}]"]
     if cls is FromNested:
         return [f"list[{each}]" for each in describe_inputs(getattr(stage, "stage", None))]
     record: object = getattr(stage, "record", None)

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import Final, cast
 
-from pipeline.builtin.tokenizers import HuggingFaceTokenizer, SpecialTokens
+from pipeline.builtin.special_tokens import DEFAULTS, NAMES, SpecialTokens
+from pipeline.builtin.tokenizers import HuggingFaceTokenizer
 from pipeline.errors import LoadError, OptionError, SaveError
 from pipeline.parts.tokenizer import Tokenizer
 from pipeline.registry import registry
 from pipeline.saving.json_files import Json, parse_json
 from pipeline.text import to_one_line
-
-_TOKENS: Final = ("pad_token", "unk_token", "bos_token", "eos_token")
 
 _MAX_PATTERN: Final = 2_000
 """Limit of the length of a regular expression. That of GPT-4's tokenizer has about 200 characters."""
@@ -42,7 +41,7 @@ def describe_tokenizer(tokenizer: Tokenizer, file: str) -> tuple[dict[str, Json]
     if not isinstance(tokenizer, HuggingFaceTokenizer):
         get_config = cast("Callable[[], Json]", getattr(tokenizer, "get_config", None))
         return {"name": _find_name(tokenizer), "config": get_config()}, None
-    tokens: dict[str, Json] = {name: getattr(tokenizer, name) for name in _TOKENS}
+    tokens: dict[str, Json] = dict(tokenizer.special_tokens)
     text = tokenizer.to_json()
     again = make_tokenizer({"file": file, "tokens": tokens}, {file: text.encode()})
     if again.cache_key() != tokenizer.cache_key():
@@ -79,8 +78,10 @@ def make_tokenizer(described: Json, files: Mapping[str, bytes | memoryview]) -> 
 
 def _check_tokens(tokens: Json, file: str) -> SpecialTokens:
     named = tokens if isinstance(tokens, dict) else {}
-    if named.keys() != set(_TOKENS) or not all(token is None or isinstance(token, str) for token in named.values()):
-        raise _make_error(file, f"it must have the tokens {', '.join(_TOKENS)}, texts or null")
+    # Pipes saved by earlier versions have the first four only.
+    is_complete = set(DEFAULTS) <= named.keys() <= set(NAMES)
+    if not is_complete or not all(token is None or isinstance(token, str) for token in named.values()):
+        raise _make_error(file, f"it must have the tokens {', '.join(DEFAULTS)}, texts or null")
     return cast("SpecialTokens", named)
 
 

@@ -12,6 +12,7 @@ from pipeline.serving.limits import Limits
 from pipeline.stages.from_columns import FromColumns
 from pipeline.stages.input_stage import FromFeatures, FromIds
 from pipeline.stages.tokenize import Tokenize
+from pipeline.stages.tokenize_joined import TokenizeJoined
 from pipeline.stages.tokenize_pair import TokenizePair
 from pipeline.stages.tokenize_words import TokenizeWords
 
@@ -85,6 +86,7 @@ _KINDS: Final = (
     (Tokenize, InputKind("text", "text", _is_text)),
     (TokenizeWords, InputKind("words", "a list of words", _is_words)),
     (TokenizePair, InputKind("pair", "a list of two inputs", _is_pair)),
+    (TokenizeJoined, InputKind("pair", "a list of two inputs", _is_pair)),
     (FromIds, InputKind("ids", "a list of ids", _is_list)),
     (FromFeatures, InputKind("features", "a list of numbers, or of lists of numbers", _is_list)),
     (FromColumns, InputKind("columns", "an object with the columns of the input", _is_object)),

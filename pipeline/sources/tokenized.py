@@ -340,7 +340,7 @@ def _get_tokens(arrays: Mapping[str, Array], record: int) -> Tokens:
 
 def _count_steps(counts: Lengths, tokenize: TextInputStage[X]) -> Lengths:
     """Return the lengths of rows of some numbers of tokens, with bos and eos, and truncated."""
-    added = int(tokenize.bos) + int(tokenize.eos)
+    added = tokenize.count_added()
     if tokenize.max_length is None:
         return np.minimum(counts, np.int32(2**31 - 1 - added)) + np.int32(added) if added else counts
     return np.minimum(counts, np.int32(tokenize.max_length - added)) + np.int32(added)

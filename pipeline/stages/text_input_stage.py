@@ -6,17 +6,21 @@ from itertools import chain
 from os import PathLike
 from pathlib import Path
 from types import NoneType
-from typing import ClassVar, Final, NoReturn, Self, TypeVar, cast
+from typing import ClassVar, Final, Literal, NoReturn, Self, TypeVar, cast
 
 from torch import Tensor
 from typing_extensions import Unpack, override
 
-from pipeline.builtin.tokenizers import HuggingFaceTokenizer, SpecialTokens
+from pipeline.builtin.special_tokens import SpecialTokens
+from pipeline.builtin.tokenizer_training import VocabularyOptions, make_from_vocabulary
+from pipeline.builtin.tokenizers import HuggingFaceTokenizer, Side
+from pipeline.checks.options import check_choice
 from pipeline.data.kinds import Ids
 from pipeline.data.rows import Example, Row, reject_single_text
 from pipeline.data.tensors import to_tensors
 from pipeline.errors import OptionError, ShapeError, TextError
 from pipeline.labels import OneTarget, Target
+from pipeline.parts.template import Part, Template
 from pipeline.parts.tokenizer import Tokenizer, Tokens
 from pipeline.registry import registry
 from pipeline.stages.input_stage import InputStage
@@ -24,6 +28,8 @@ from pipeline.stages.text_checks import check_surrogates
 
 X = TypeVar("X")
 A = TypeVar("A")
+
+_ALL: Final = slice(None)
 
 _WHOLE: Final = {NoneType, int, str}
 """The types of targets that are surely those of whole rows, and need no alignment with tokens."""
@@ -46,24 +52,46 @@ class TextInputStage(InputStage[X, Ids]):
         *,
         bos: bool = False,
         eos: bool = False,
+        post_process: bool = False,
         max_length: int | None = None,
+        truncation_side: Side = "right",
         offsets: bool = True,
     ) -> None:
         self.tokenizer = tokenizer
         self.bos = bos
         self.eos = eos
+        self.post_process = post_process
         self.max_length = max_length
+        self.truncation_side: Side = truncation_side
         self.offsets = offsets
         for option, is_added, token in (("bos", bos, tokenizer.bos_token), ("eos", eos, tokenizer.eos_token)):
             if is_added and token is None:
                 msg = f"{option} is True, but the tokenizer has no {option}_token; pass {option}_token=... to read."
                 raise OptionError(msg)
-        if max_length is not None and max_length < bos + eos:
+        if post_process and (bos or eos):
+            msg = "post_process adds what the tokenizer's file states; leave it out, or bos and eos."
+            raise OptionError(msg)
+        check_choice("truncation_side", truncation_side, ("right", "left"))
+        template = self.get_template()
+        self.first_ids: Final[Sequence[int]] = template.parts[0].ids
+        self.last_ids: Final[Sequence[int]] = template.parts[1].ids
+        added = template.count()
+        if max_length is not None and max_length < added:
             msg = (
-                f"max_length must be {bos + eos} or more, to leave room for bos and eos, got {max_length}; raise it, "
+                f"max_length must be {added} or more, to leave room for bos and eos, got {max_length}; raise it, "
                 "or leave bos and eos out."
             )
             raise OptionError(msg, max_length=max_length)
+
+    def get_template(self, texts: int = 1) -> Template:
+        """Return the special tokens around a text, or around two in one row."""
+        if self.post_process:
+            return self.tokenizer.get_template(texts)
+        ids = self.tokenizer.vocabulary
+        bos = [ids[cast("str", self.tokenizer.bos_token)]] if self.bos else []
+        eos = [ids[cast("str", self.tokenizer.eos_token)]] if self.eos else []
+        ends = [Part(eos, [text] * len(eos)) for text in range(texts)]
+        return Template([Part(bos, [0] * len(bos)), *ends], list(range(texts)))
 
     @classmethod
     def train(
@@ -82,7 +110,7 @@ class TextInputStage(InputStage[X, Ids]):
         Args:
             inputs: texts, or rows of words for `TokenizeWords`.
             kind: the registered name of a tokenizer: `words` (by default, for texts), `whole` (one token per word, by
-                default for rows of words), `characters`, `bytes`, `bpe`, or a plugin's.
+                default for rows of words), `characters`, `bytes`, `bpe`, `wordpiece`, `unigram`, or a plugin's.
             bos: as in `Tokenize`.
             eos: as in `Tokenize`.
             max_length: as in `Tokenize`.
@@ -101,32 +129,82 @@ class TextInputStage(InputStage[X, Ids]):
         return cls(tokenizer, bos=bos, eos=eos, max_length=max_length, offsets=offsets)
 
     @classmethod
-    def read(
+    def from_vocabulary(
         cls,
-        file: str | PathLike[str],
+        vocabulary: Iterable[str],
+        kind: str | None = None,
         *,
         bos: bool = False,
         eos: bool = False,
         max_length: int | None = None,
         offsets: bool = True,
-        **tokens: Unpack[SpecialTokens],
+        **options: Unpack[VocabularyOptions],
     ) -> Self:
-        """Read a tokenizer from a `tokenizer.json`, and make the stage for it.
+        """Make the stage for a given vocabulary; nothing is learned.
 
         Args:
-            file: the path.
+            vocabulary: the tokens in the order of their ids, such as the words of a file of vectors. Special tokens
+                that are not among them come first.
+            kind: how texts become tokens: `words` (by default, for texts), `whole` (by default for rows of words),
+                `characters` or `wordpiece`, as in `train`.
             bos: as in `Tokenize`.
             eos: as in `Tokenize`.
             max_length: as in `Tokenize`.
             offsets: as in `Tokenize`.
-            tokens: `pad_token`, `unk_token`, `bos_token`, `eos_token`: tokens of the file, or None for no such token.
-                Those left out are taken from the file, where it states them.
+            options: `lowercase`, `normalization` and the special tokens, as in `train`.
+
+        Raises:
+            OptionError: if a token occurs twice, or the kind is none of these.
+
+        Example:
+            >>> from pipeline import TokenizeWords
+            >>> tokenize = TokenizeWords.from_vocabulary(["the", "of", "<unk>"], bos_token=None, eos_token=None)
+            >>> tokenize(["of", "course", "the"]).sequence.values.tolist()
+            [2, 3, 1]
+        """
+        tokenizer = make_from_vocabulary(vocabulary, kind or cls.default_kind, **options)
+        return cls(tokenizer, bos=bos, eos=eos, max_length=max_length, offsets=offsets)
+
+    @classmethod
+    def read(
+        cls,
+        file: str | PathLike[str],
+        *,
+        bos: bool | None = None,
+        eos: bool | None = None,
+        max_length: int | Literal["file"] | None = "file",
+        offsets: bool = True,
+        **tokens: Unpack[SpecialTokens],
+    ) -> Self:
+        """Read a tokenizer from a `tokenizer.json`, such as one of the Hugging Face Hub, and make the stage for it.
+
+        Rows have the special tokens that the file's post-processor puts around a text, and are truncated as the file
+        states. So their ids are those of the `tokenizers` and `transformers` libraries, unless a special token occurs
+        in a text: here it is text.
+
+        Args:
+            file: the path. A `tokenizer_config.json` or `special_tokens_map.json` beside it names the special tokens.
+            bos: whether rows begin with bos; if `bos` or `eos` is given, the post-processor is not applied.
+            eos: whether rows end with eos.
+            max_length: truncate rows to this number of tokens instead; None does not truncate.
+            offsets: as in `Tokenize`.
+            tokens: `pad_token`, `unk_token`, `bos_token`, `eos_token`, `mask_token`, `cls_token`, `sep_token`: tokens
+                of the file, or None for no such token. Those left out are taken from the files, where they state them.
 
         Raises:
             OptionError: if the file is not a tokenizer, or lacks one of the tokens.
         """
         tokenizer = HuggingFaceTokenizer.read(Path(file), **tokens)
-        return cls(tokenizer, bos=bos, eos=eos, max_length=max_length, offsets=offsets)
+        truncation = tokenizer.truncation
+        return cls(
+            tokenizer,
+            bos=bool(bos),
+            eos=bool(eos),
+            post_process=bos is None and eos is None,
+            max_length=truncation.max_length if max_length == "file" else max_length,
+            truncation_side=truncation.side,
+            offsets=offsets,
+        )
 
     def describe_part(self) -> str:
         """Return the tokenizer's class and module, for errors that it raises."""
@@ -136,6 +214,18 @@ class TextInputStage(InputStage[X, Ids]):
     def vocab_size(self) -> int:
         """The number of ids: `num_embeddings` of `Embed`."""
         return max(self.tokenizer.vocabulary.values()) + 1
+
+    @property
+    def unk_id(self) -> int:
+        """The id of the unknown token, for `WordDropout`.
+
+        Raises:
+            OptionError: if the tokenizer has none.
+        """
+        if self.tokenizer.unk_token is None:
+            msg = "the tokenizer has no unknown token; choose another, such as words, or read it with unk_token=..."
+            raise OptionError(msg)
+        return self.tokenizer.vocabulary[self.tokenizer.unk_token]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of ids, without special tokens. Exact for characters, bytes and BPE.
@@ -207,7 +297,11 @@ class TextInputStage(InputStage[X, Ids]):
             >>> Tokenize.train(["to be"], eos=True, max_length=4).count_steps(7)
             4
         """
-        return min(tokens, self._get_room(tokens)) + self.bos + self.eos
+        return min(tokens, self._get_room(tokens)) + self.count_added()
+
+    def count_added(self) -> int:
+        """Return the number of special tokens that are added to each row."""
+        return len(self.first_ids) + len(self.last_ids)
 
     @classmethod
     @abstractmethod
@@ -229,7 +323,7 @@ class TextInputStage(InputStage[X, Ids]):
     @property
     def _keeps_tokens(self) -> bool:
         """Whether rows are the tokens of their texts, with nothing added, cut off or masked, and without offsets."""
-        return not (self.by_words or self.offsets or self.bos or self.eos or self.max_length is not None)
+        return not (self.by_words or self.offsets or self.count_added() or self.max_length is not None)
 
     @abstractmethod
     def _align_targets(
@@ -238,7 +332,12 @@ class TextInputStage(InputStage[X, Ids]):
         """Return one target per token (None unless targets are per step), and the answer mask (None: all tokens)."""
 
     def _get_room(self, tokens: int) -> int:
-        return tokens if self.max_length is None else self.max_length - self.bos - self.eos
+        return tokens if self.max_length is None else self.max_length - self.count_added()
+
+    def _get_window(self, tokens: int) -> slice:
+        """Return which of some tokens are kept."""
+        room = self._get_room(tokens)
+        return slice(room) if self.truncation_side == "right" else slice(max(tokens - room, 0), tokens)
 
     def make_row(self, tokens: Tokens, target: Target, row: int) -> Row[Ids]:
         """Return the row of an input's tokens, with this row id.
@@ -249,7 +348,7 @@ class TextInputStage(InputStage[X, Ids]):
         return self._make_rows([tokens], [target], [row])[0]
 
     def _make_rows(self, found: Sequence[Tokens], targets: Sequence[Target], row_ids: Sequence[int]) -> list[Row[Ids]]:
-        if self.by_words or self.bos or self.eos or not set(map(type, targets)) <= _WHOLE:
+        if self.by_words or self.count_added() or not set(map(type, targets)) <= _WHOLE:
             aligned = [self._align(*each) for each in zip(found, targets, row_ids, strict=True)]
         else:
             aligned = [(target, None) for target in targets]
@@ -267,47 +366,43 @@ class TextInputStage(InputStage[X, Ids]):
         """Return the ids of a row: truncated to `max_length`, with bos and eos."""
         ids = tokens.ids
         if self.max_length is not None:
-            ids = ids[: self._get_room(len(ids))]
-        if not (self.bos or self.eos):
-            return ids
-        vocabulary = self.tokenizer.vocabulary
-        bos = [vocabulary[cast("str", self.tokenizer.bos_token)]] if self.bos else []
-        eos = [vocabulary[cast("str", self.tokenizer.eos_token)]] if self.eos else []
-        return [*bos, *ids, *eos]
+            ids = ids[self._get_window(len(ids))]
+        return [*self.first_ids, *ids, *self.last_ids] if self.first_ids or self.last_ids else ids
 
     def _align(self, tokens: Tokens, target: Target, row: int) -> tuple[Target, Sequence[bool] | None]:
         """Return the target and the answer mask of a row, with one entry per step of the row."""
-        room = self._get_room(len(tokens.ids))
-        target, mask = self._align_named(tokens, target, row, room)
-        if self.bos or self.eos:
-            # bos and eos have no target, and no prediction is wanted for them.
+        window = self._get_window(len(tokens.ids))
+        target, mask = self._align_named(tokens, target, row, window)
+        if self.first_ids or self.last_ids:
+            # Special tokens have no target, and no prediction is wanted for them.
             inner = mask if mask is not None else [True] * len(tokens.ids)
-            mask = [*[False] * self.bos, *inner[:room], *[False] * self.eos]
-        return target, None if mask is None else mask[: room + self.bos + self.eos]
+            return target, [*[False] * len(self.first_ids), *inner[window], *[False] * len(self.last_ids)]
+        return target, None if mask is None else mask[window]
 
     def _align_named(
-        self, tokens: Tokens, target: Target, row: int, room: int | None = None
+        self, tokens: Tokens, target: Target, row: int, window: slice = _ALL
     ) -> tuple[Target, list[bool] | None]:
         """Return the target and the answer mask; a target per token or word gets one entry per step of the row."""
         named = target if isinstance(target, Mapping) else {"": target}
         # The mask does not depend on the targets, and is needed without any.
         _, mask = self._align_targets(tokens, None, row)
+        first, last = [None] * len(self.first_ids), [None] * len(self.last_ids)
         fitted: dict[str, OneTarget] = {}
         for name, each in named.items():
             steps, _ = self._align_targets(tokens, each, row)
-            fitted[name] = each if steps is None else [*[None] * self.bos, *steps[:room], *[None] * self.eos]
+            fitted[name] = each if steps is None else [*first, *steps[window], *last]
         return (fitted if isinstance(target, Mapping) else fitted[""]), mask
 
     def _list_offsets(self, tokens: Tokens) -> list[int]:
         """Return the start and the end of each step of a row, one after the other."""
         offsets = tokens.offsets
         if self.max_length is not None:
-            offsets = offsets[: self._get_room(len(tokens.ids))]
+            offsets = offsets[self._get_window(len(tokens.ids))]
         flat = list(chain.from_iterable(offsets))
-        if self.bos or self.eos:
-            # bos and eos have empty spans, at the start and at the end of the text.
+        if self.first_ids or self.last_ids:
+            # Special tokens have empty spans, at the start and at the end of the text.
             end = flat[-1] if flat else 0
-            flat = [*[0, 0] * self.bos, *flat, *[end, end] * self.eos]
+            flat = [*[0, 0] * len(self.first_ids), *flat, *[end, end] * len(self.last_ids)]
         return flat
 
     def _explain(self, inputs: Sequence[object], row_ids: Sequence[int], error: Exception) -> NoReturn:

@@ -6,6 +6,7 @@ from typing import ClassVar, cast, final
 
 from typing_extensions import override
 
+from pipeline.builtin.tokenizers import Side
 from pipeline.data.kinds import Ids
 from pipeline.data.predictions import Span
 from pipeline.data.rows import Row
@@ -25,10 +26,12 @@ class Tokenize(TextInputStage[str]):
     or a list of floats. For one target per token, use `with_token_targets`; bos and eos then have none.
 
     Args:
-        tokenizer: splits the text; see `train` and `read`.
+        tokenizer: splits the text; see `train`, `read` and `from_vocabulary`.
         bos: begin each row with the tokenizer's bos token.
         eos: end each row with the tokenizer's eos token.
-        max_length: truncate rows to this number of tokens, bos and eos included and kept; None does not truncate.
+        post_process: put the special tokens around each row that the tokenizer's file states, as `read` does.
+        max_length: truncate rows to this number of tokens, special tokens included and kept; None does not truncate.
+        truncation_side: the side at which tokens are left out, "right" or "left".
         offsets: keep each token's start and end in the text, in characters.
         has_token_targets: whether a list as target has one entry per token; see `with_token_targets`.
 
@@ -53,11 +56,21 @@ class Tokenize(TextInputStage[str]):
         *,
         bos: bool = False,
         eos: bool = False,
+        post_process: bool = False,
         max_length: int | None = None,
+        truncation_side: Side = "right",
         offsets: bool = True,
         has_token_targets: bool = False,
     ) -> None:
-        super().__init__(tokenizer, bos=bos, eos=eos, max_length=max_length, offsets=offsets)
+        super().__init__(
+            tokenizer,
+            bos=bos,
+            eos=eos,
+            post_process=post_process,
+            max_length=max_length,
+            truncation_side=truncation_side,
+            offsets=offsets,
+        )
         self.has_token_targets = has_token_targets
 
     def with_token_targets(self) -> "Tokenize":

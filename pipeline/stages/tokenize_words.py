@@ -82,9 +82,10 @@ class TokenizeWords(TextInputStage[Sequence[str]]):
         spans: list[Span] = []
         word = -1
         for step, (first, last) in enumerate(tokens):
-            is_added = (self.bos and step == 0) or (self.eos and step == len(tokens) - 1)
-            if is_added:
-                spans.append((0, 0) if step == 0 and self.bos else (end, end))
+            if step < len(self.first_ids):
+                spans.append((0, 0))
+            elif step >= len(tokens) - len(self.last_ids):
+                spans.append((end, end))
             elif row.answer_mask is None or row.answer_mask[step]:
                 word += 1
                 spans.append(words[word])

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from pipeline import Tokenize, TokenizeWords
-from pipeline.builtin.tokenizers import HuggingFaceTokenizer, bpe, byte_level, characters, words
+from pipeline.builtin.tokenizer_training import bpe, byte_level, characters, words
+from pipeline.builtin.tokenizers import HuggingFaceTokenizer
 from pipeline.parts.tokenizer import Tokenizer as Part
 
 Make = Callable[..., Part]

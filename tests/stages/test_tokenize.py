@@ -127,10 +127,10 @@ def save_tokenizer(file: Path, **changes: object) -> None:
 
 
 def test_a_tokenizer_is_read_from_its_file(tmp_path: Path) -> None:
-    """Its truncation is switched off; special tokens may be given."""
+    """Its truncation may be switched off, and special tokens given."""
     file = tmp_path / "tokenizer.json"
     save_tokenizer(file, truncation={"max_length": 1, "stride": 0, "strategy": "LongestFirst", "direction": "Right"})
-    tokenize = Tokenize.read(file, pad_token="[PAD]", bos_token="[CLS]", bos=True)
+    tokenize = Tokenize.read(file, pad_token="[PAD]", bos_token="[CLS]", bos=True, max_length=None)
     assert ids_of(tokenize, "a a") == [2, 4, 4]
     assert tokenize.vocab_size == 5
     with pytest.raises(OptionError, match=r"eos_token must be in the vocabulary, which begins with \[PAD\], .*'<s>'"):

@@ -101,10 +101,7 @@ class _Generator:
 
     def _find_eos(self) -> frozenset[int]:
         # Without eos at the end of its rows, a model has never seen it.
-        if self._tokenize is None or not self._tokenize.eos:
-            return frozenset()
-        tokenizer = self._tokenize.tokenizer
-        return frozenset({tokenizer.vocabulary[cast("str", tokenizer.eos_token)]})
+        return frozenset() if self._tokenize is None else frozenset(self._tokenize.last_ids[:1])
 
     def _encode(self, prompts: Sequence[object], first: int) -> list[list[int]]:
         """Return the ids of prompts, with bos and without eos; they are not truncated.
@@ -116,8 +113,7 @@ class _Generator:
         numbers = range(first, first + len(inputs))
         stage = self._tokenize
         if stage is not None:
-            bos = [stage.tokenizer.vocabulary[cast("str", stage.tokenizer.bos_token)]] if stage.bos else []
-            rows = [[*bos, *tokens.ids] for tokens in stage.tokenize(inputs, numbers)]
+            rows = [[*stage.first_ids, *tokens.ids] for tokens in stage.tokenize(inputs, numbers)]
         elif self._input_stage is not None:
             made = self._input_stage.make_rows(to_examples(inputs), numbers)
             rows = [to_ints(cast("Ids", row.sequence).values) for row in made]
