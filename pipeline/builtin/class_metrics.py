@@ -1,6 +1,6 @@
 """Metrics of classes: accuracy, macro F1 and weighted F1."""
 
-from typing import final
+from typing import cast, final
 
 import torch
 from jaxtyping import Int64
@@ -8,6 +8,7 @@ from torch import Tensor
 from typing_extensions import TypeIs, override
 
 from pipeline.builtin.sums import Counted, SumMetric, make_kind_error, make_missing_error
+from pipeline.data.decoded import Decoded
 from pipeline.data.metadata import IGNORED
 from pipeline.data.scores import Predictions, Scores, StepScores
 from pipeline.errors import TargetError
@@ -21,7 +22,7 @@ class ClassMetric(SumMetric):
         scores, targets = get_class_targets(predictions, type(self).__name__)
         classes = scores.values.shape[1]
         is_known = targets != IGNORED
-        best = scores.values.argmax(1)
+        best = scores.best
         # Items that do not count become class 0 of one class more, which is dropped: selecting the others would wait
         # for the device.
         correct = (is_known & (best == targets), targets)
@@ -41,6 +42,7 @@ def get_class_targets(
     Raises:
         TargetError: if they are no scores of classes, have no such targets, or a target is not a class.
     """
+    predictions = get_token_scores(predictions)
     if not has_class_scores(predictions):
         raise make_kind_error(metric, "scores of classes, Scores or StepScores", predictions)
     targets = predictions.packed_targets if has_step_scores(predictions) else predictions.targets
@@ -65,6 +67,17 @@ def has_class_scores(
 def has_step_scores(predictions: Predictions[object, object]) -> TypeIs[StepScores[object]]:
     """Return whether predictions are scores of steps."""
     return isinstance(predictions, StepScores)
+
+
+def get_token_scores(predictions: Predictions[object, object]) -> Predictions[object, object]:
+    """Return the scores of target tokens of generated texts; other predictions as they are.
+
+    Raises:
+        TargetError: if there are none, because the batch has no target texts.
+    """
+    if not isinstance(predictions, Decoded):
+        return predictions
+    return cast("Decoded[object]", predictions).get_scores()
 
 
 def count_ids(ids: Int64[Tensor, " item"], number: int) -> Int64[Tensor, " id"]:

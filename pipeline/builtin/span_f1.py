@@ -122,10 +122,10 @@ class SpanF1(SumMetric):
             raise make_kind_error(name, "scores of steps, StepScores", predictions)
         # Kept on the device, so that only the first update moves them there.
         tags = self.tags = self._get_tags(predictions.names).to(predictions.values.device)
-        scores, targets = get_class_targets(predictions, name)
+        _, targets = get_class_targets(predictions, name)
         order = predictions.order.reading_order
         targets = targets.index_select(0, order)
-        best = scores.values.argmax(1).index_select(0, order)
+        best = predictions.best.index_select(0, order)
         rows = predictions.order.row_of_step.index_select(0, order)
         is_known = targets != IGNORED
         # Steps with a target first, in their order. Sorting does not wait for the device, as selecting them would.

@@ -173,9 +173,8 @@ def cross_entropy(
     """
     classes = values.shape[1]
     check_loss_options(options, ClassLossOptions, classes)
-    # Only on the CPU: reading targets from a device would make the CPU wait. There, torch's own kernel asserts.
-    if targets.device.type == "cpu" and not torch.compiler.is_compiling():
-        _check_classes(targets, classes, row_ids, locate)
+    # On a device, torch's own kernel asserts.
+    check_classes(targets, classes, row_ids, locate)
     weight, label_smoothing = options.get("weight"), options.get("label_smoothing", 0.0)
     has_class = targets != IGNORED
     losses = functional.cross_entropy(
@@ -194,10 +193,25 @@ def cross_entropy(
     return reduce_losses(losses, weights, **select_reduction(options))
 
 
-def _check_classes(
-    targets: Tensor, classes: int, row_ids: Tensor, locate: Callable[[], Int64[Tensor, " item"]] | None
+def check_classes(
+    targets: Int64[Tensor, " item"],
+    classes: int,
+    row_ids: Int64[Tensor, " batch"],
+    locate: Callable[[], Int64[Tensor, " item"]] | None = None,
 ) -> None:
-    """Reject targets that are no classes; see `cross_entropy`."""
+    """Reject targets that are no classes. They are read on the CPU only: elsewhere the CPU would wait for the device.
+
+    Args:
+        targets: the targets.
+        classes: the number of classes.
+        row_ids: as in `cross_entropy`.
+        locate: as in `cross_entropy`.
+
+    Raises:
+        TargetError: naming the row.
+    """
+    if targets.device.type != "cpu" or torch.compiler.is_compiling():
+        return
     # Fast path: the smallest and the largest one, in one operation.
     if not len(targets) or all(0 <= int(end) < classes for end in torch.aminmax(targets)):
         return

@@ -83,15 +83,20 @@ class Scores(Collated, Predictions[N, ClassPrediction[N]], Generic[N]):
             check_names(self.names, self.values.shape[1])
             check_metadata(self.metadata, self.values.shape[0])
 
+    @property
+    def best(self) -> Int64[Tensor, " batch"]:
+        """The number of the predicted class of each row: the one with the highest score."""
+        return self.values.argmax(1)
+
     def rows(self) -> Iterator[tuple[int, N]]:
         """Yield the row id and the best class of each row."""
-        best, row_ids = to_ints(self.values.argmax(1)), to_ints(self.metadata.row_ids)
+        best, row_ids = to_ints(self.best), to_ints(self.metadata.row_ids)
         return ((row_id, self.names[index]) for row_id, index in zip(row_ids, best, strict=True) if row_id != FILLER)
 
     @override
     def scored_rows(self, locate: LocateSteps | None = None, /) -> Iterator[tuple[int, ClassPrediction[N]]]:
         """Yield the row id and the best class of each row, with the scores of all classes."""
-        found = _score_classes(self.values, self.names)
+        found = _score_classes(self.values, self.best, self.names)
         for row_id, each in zip(to_ints(self.metadata.row_ids), found, strict=True):
             if row_id != FILLER:
                 yield row_id, ClassPrediction(*each)
@@ -155,9 +160,19 @@ class StepScores(Collated, Predictions[list[N], list[StepPrediction[N]]], Generi
             check_names(self.names, self.values.shape[1])
             check_metadata(self.metadata, self.lengths.shape[0])
 
+    @property
+    def best(self) -> Int64[Tensor, " steps"]:
+        """The number of the predicted class of each step in the order of `values`: the one with the highest score."""
+        return self.values.argmax(1)
+
+    @property
+    def class_scores(self) -> Float[Tensor, "steps classes"]:
+        """The scores to show beside predictions: their softmax is the probability of each class."""
+        return self.values
+
     def rows(self) -> Iterator[tuple[int, list[N]]]:
         """Yield the row id of each row, and the best class of each of its steps that needs a prediction."""
-        best = self.values.argmax(1).index_select(0, self.order.reading_order).cpu()
+        best = self.best.index_select(0, self.order.reading_order).cpu()
         answer_mask = self.metadata.answer_mask
         # One transfer from the device for the whole batch; the steps of row r are then `best[ends[r] - lengths[r] :
         # ends[r]]`.
@@ -173,7 +188,8 @@ class StepScores(Collated, Predictions[list[N], list[StepPrediction[N]]], Generi
     @override
     def scored_rows(self, locate: LocateSteps | None = None, /) -> Iterator[tuple[int, list[StepPrediction[N]]]]:
         """Yield the row id of each row, and the best class of each step that needs a prediction, with all scores."""
-        found = _score_classes(self.values.index_select(0, self.order.reading_order), self.names)
+        order = self.order.reading_order
+        found = _score_classes(self.class_scores.index_select(0, order), self.best.index_select(0, order), self.names)
         metadata, lengths = self.metadata, to_ints(self.lengths)
         starts = [0] * len(lengths) if metadata.start_steps is None else to_ints(metadata.start_steps)
         for row, (row_id, length, start) in enumerate(zip(to_ints(metadata.row_ids), lengths, starts, strict=True)):
@@ -234,12 +250,12 @@ class StepScores(Collated, Predictions[list[N], list[StepPrediction[N]]], Generi
 
 
 def _score_classes(
-    values: Float[Tensor, "item classes"], names: Sequence[N]
+    values: Float[Tensor, "item classes"], best: Int64[Tensor, " item"], names: Sequence[N]
 ) -> Iterator[tuple[N, float, Float[Tensor, " classes"], Sequence[N]]]:
-    """Yield the best class of each item, its probability, the scores of the item, and the names of all classes."""
+    """Yield the predicted class of each item, its probability, the item's scores, and the names of all classes."""
     # One transfer from the device for the whole batch.
     values = values.detach().cpu()
-    best = values.argmax(1, keepdim=True)
+    best = best.cpu().unsqueeze(1)
     probabilities = compute_probabilities(values).gather(1, best).flatten()
     for index, probability, scores in zip(to_ints(best.flatten()), to_floats(probabilities), values, strict=True):
         yield names[index], probability, scores, names

@@ -37,8 +37,12 @@ _PYTREE_CHILDREN: Final = (
     "fields",
     "inner",
     "parts",
+    "scores",
     "keys",
     "memories",
+    "transitions",
+    "start",
+    "end",
 )
 """The fields with tensors that move and are differentiated. All other fields go into the pytree's context."""
 

@@ -205,7 +205,8 @@ def _get_vocab_size(module: nn.Module) -> int:
 def _compute_loss(output: object) -> Tensor:
     """Return the cross-entropy of scores; for any other output, the sum of all tensors that have a gradient."""
     if isinstance(output, Scores | StepScores):
-        output = -cast("Scores[object] | StepScores[object]", output).log_softmax().mean()
+        probabilities = cast("Scores[object] | StepScores[object]", output).log_softmax()
+        output = -probabilities.mean() if probabilities.requires_grad else output
     leaves: Sequence[object] = pytree.tree_leaves(output)
     sums = [leaf.sum() for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad]
     if not sums:

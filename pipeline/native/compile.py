@@ -11,7 +11,7 @@ The sources are described by a file `native.toml` in their folder:
     sets = ["avx512bf16"]
     flags = ["-DLOW"]
 
-`kernels.h` beside this file can be included. Name exported functions with `NAME(prefix_, SET)` of it, so that
+`kernels.h` and `vectors.h` beside this file can be included. Name exported functions with `NAME(prefix_, SET)` of it, so that
 `find_kernels` finds the best one of the machine.
 
 Only the standard library is imported: a build hook runs this file by path, where torch may be absent:
@@ -35,7 +35,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 _SHARED = Path(__file__).parent
-_MAIN, _HEADER = _SHARED / "main.c", _SHARED / "kernels.h"
+_MAIN, _HEADERS = _SHARED / "main.c", (_SHARED / "kernels.h", _SHARED / "vectors.h")
 
 # -ffp-contract=off: the source says itself where a product and a sum are rounded once. No -ffast-math: with it the
 # compiler may assume that there are no NaNs, but a NaN in a batch must survive.
@@ -83,7 +83,7 @@ class KernelSources:
 
     def compute_digest(self) -> str:
         """Return a hash of the sources. A library contains that of its own sources, and is rejected with any other."""
-        parts = b"".join(source.read_bytes() for source in (_MAIN, _HEADER, *self.sources))
+        parts = b"".join(source.read_bytes() for source in (_MAIN, *_HEADERS, *self.sources))
         return hashlib.sha256(parts).hexdigest()[:16]
 
 

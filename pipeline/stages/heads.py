@@ -111,8 +111,17 @@ class Head(nn.Module, StageBase):
         return scores
 
 
-class _ClassHead(Head):
-    """A head with one output per class."""
+class ClassHead(Head):
+    """The base class of heads with one output per class.
+
+    Args:
+        classes: the number of classes, or the labels.
+        input_size: the number of features; None for that of the stage before.
+        name: the stage's name in its chain.
+
+    Raises:
+        OptionError: if there are no classes.
+    """
 
     def __init__(self, classes: int | Labels, input_size: int | None, name: str | None) -> None:
         names = make_names(classes, type(self).__name__)
@@ -124,10 +133,11 @@ class _ClassHead(Head):
     def get_config(self) -> Mapping[str, object]:
         return {**super().get_config(), "classes": self.names if isinstance(self.names, Labels) else self.classes}
 
-    def score_steps(self, steps: Batch[Hidden]) -> Float[Tensor, "*step classes"]:
-        """Return the scores of the steps in their layout, with zeros in the padding."""
+    def score_states(self, states: States[MaybeCausal]) -> tuple[Batch[Hidden], Float[Tensor, "*step classes"]]:
+        """Return the steps packed, and their scores; in a graph whose rows stay padded, both padded with zeros."""
+        steps = _get_steps(states)
         scores = self.compute_outputs(steps.values)
-        return scores.masked_fill(~steps.mask.unsqueeze(-1), 0) if isinstance(steps, Padded) else scores
+        return steps, scores.masked_fill(~steps.mask.unsqueeze(-1), 0) if isinstance(steps, Padded) else scores
 
 
 def _get_steps(value: States[MaybeCausal]) -> Batch[Hidden]:
@@ -136,7 +146,7 @@ def _get_steps(value: States[MaybeCausal]) -> Batch[Hidden]:
 
 
 @final
-class Classify(_ClassHead, ModuleStage[Pooled, Scores[N]]):
+class Classify(ClassHead, ModuleStage[Pooled, Scores[N]]):
     """Score every class for each row.
 
     Args:
@@ -173,7 +183,7 @@ class Classify(_ClassHead, ModuleStage[Pooled, Scores[N]]):
 
 
 @final
-class Tag(_ClassHead, ModuleStage[States[MaybeCausal], StepScores[N]]):
+class Tag(ClassHead, ModuleStage[States[MaybeCausal], StepScores[N]]):
     """Score every class for each real step.
 
     Args:
@@ -211,9 +221,9 @@ class Tag(_ClassHead, ModuleStage[States[MaybeCausal], StepScores[N]]):
             CompositionError: if the input size is not known yet.
             ShapeError: if the states have another size than the input size.
         """
-        steps = _get_steps(value)
+        steps, scores = self.score_states(value)
         return StepScores(
-            self.score_steps(steps),
+            scores,
             steps.lengths,
             cast("Sequence[N]", self.names),
             metadata=steps.metadata,
@@ -222,7 +232,7 @@ class Tag(_ClassHead, ModuleStage[States[MaybeCausal], StepScores[N]]):
 
 
 @final
-class NextToken(_ClassHead, ModuleStage[States[Causal], StepScores[int]]):
+class NextToken(ClassHead, ModuleStage[States[Causal], StepScores[int]]):
     """Score every token as the successor of each real step. Takes causal states only.
 
     Args:
@@ -283,11 +293,11 @@ class NextToken(_ClassHead, ModuleStage[States[Causal], StepScores[int]]):
             ShapeError: if the states have another size than the input size.
         """
         # All steps have a prediction, bos too: its prediction is the first token.
-        steps = _get_steps(value)
+        steps, scores = self.score_states(value)
         mask = steps.metadata.answer_mask
         metadata = attrs.evolve(steps.metadata, answer_mask=None if mask is None else torch.ones_like(mask))
         return StepScores(
-            self.score_steps(steps),
+            scores,
             steps.lengths,
             cast("Sequence[int]", self.names),
             metadata=metadata,

@@ -165,7 +165,7 @@ class ConfusionCounter:
         """
         scores, targets = get_class_targets(predictions, "a confusion matrix")
         classes = len(self.names)
-        cell = torch.where(targets != IGNORED, targets * classes + scores.values.argmax(1), classes**2)
+        cell = torch.where(targets != IGNORED, targets * classes + scores.best, classes**2)
         self.cells = self.cells.to(cell.device)
         self.cells.index_add_(0, cell, torch.ones_like(cell))
 

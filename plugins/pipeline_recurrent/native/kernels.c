@@ -55,31 +55,8 @@ typedef struct { /* one direction of one layer; library.py has the same list */
 } Job;
 
 #ifdef SET
+#include "vectors.h"
 static const i64 GATES[] = {4, 3, 1, 1};
-#define UNROLL _Pragma("GCC unroll 8")
-typedef float vec __attribute__((vector_size(4 * LANES)));
-typedef int32_t ints __attribute__((vector_size(4 * LANES)));
-typedef float loose __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-
-INLINE vec load(const float *p) { return (vec)*(const loose *)p; }
-INLINE void store(float *p, vec v) { *(loose *)p = (loose)v; }
-INLINE vec splat(float x) { return x - (vec){0}; }
-INLINE vec pick(ints yes, vec a, vec b) { return (vec)((yes & (ints)a) | (~yes & (ints)b)); }
-
-/* a * b + c, rounded once where the machine can. */
-#if defined(__AVX512F__) && LANES == 16
-#include <immintrin.h>
-INLINE vec fma_(vec a, vec b, vec c) { return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
-#elif defined(__FMA__) && LANES == 8
-#include <immintrin.h>
-INLINE vec fma_(vec a, vec b, vec c) { return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
-#elif defined(__aarch64__)
-#include <arm_neon.h>
-INLINE vec fma_(vec a, vec b, vec c) { return (vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
-#else
-INLINE vec fma_(vec a, vec b, vec c) { return a * b + c; }
-#endif
-
 /* Operands of products, `PAIR` of which a product multiplies and adds to each sum; and the gates that are kept for the
  * backward pass. With LOW these are in float16: gates are in -1 .. 1, where it has 8 times the precision of bfloat16,
  * which would spoil differences such as 1 - gate. */
@@ -108,26 +85,6 @@ INLINE vec multiply_add(vec a, vec b, vec c) { return fma_(a, b, c); }
 /* `depth` rounded up to whole pairs: with LOW a zero is added to an odd one. */
 INLINE i64 round_up(i64 depth) { return (depth + PAIR - 1) / PAIR * PAIR; }
 
-/* Cephes' expf, relative error about 1e-7: exp(x) = 2^n exp(r) with n = round(x / ln 2) and |r| <= ln(2) / 2, for which
- * exp(r) is a polynomial. ln 2 is subtracted in two parts, 0.693359375 (few bits, so n times it is exact) and -2.12e-4,
- * so that r keeps its digits. Clamped to +-87, so that 2^n stays a normal number. Clamping by comparison keeps a NaN,
- * which min would drop. */
-INLINE vec exp_(vec x) {
-    x = pick(x < -87.0f, splat(-87.0f), x);
-    x = pick(x > 87.0f, splat(87.0f), x);
-    vec n = fma_(x, splat(1.44269504088896341f), splat(12582912.0f)) - 12582912.0f; /* +1.5 2^23 rounds to whole */
-    vec r = fma_(n, splat(2.12194440e-4f), fma_(n, splat(-0.693359375f), x));
-    vec p = splat(1.9875691500e-4f);
-    p = fma_(p, r, splat(1.3981999507e-3f));
-    p = fma_(p, r, splat(8.3334519073e-3f));
-    p = fma_(p, r, splat(4.1665795894e-2f));
-    p = fma_(p, r, splat(1.6666665459e-1f));
-    p = fma_(p, r, splat(5.0000001201e-1f));
-    p = fma_(p, r * r, r + 1.0f);
-    /* Converting a NaN to an integer is undefined. p is NaN then, and stays NaN whatever it is scaled by. */
-    ints e = (__builtin_convertvector(pick(n == n, n, splat(0.0f)), ints) + 127) << 23;
-    return p * (vec)e;
-}
 INLINE vec sigmoid(vec x) { return 1.0f / (1.0f + exp_(-x)); }
 
 /* Cephes' tanhf, in two ranges. Below 0.625 an odd polynomial: 1 - 2 / (exp(2x) + 1) would cancel to nothing for small x.
