@@ -17,6 +17,9 @@ from pipeline_embeddings.features import check_features, check_input_size, check
 Numbers: TypeAlias = Sequence[float] | Sequence[Sequence[float]] | Tensor
 """The numbers of a row: one per step, or several per step."""
 
+_NOTHING: Final = 1e-7
+"""A deviation relative to the mean below the resolution of float32."""
+
 
 @final
 class Standardize(ModuleStage[Batch[Vectors], Batch[Vectors]]):
@@ -86,7 +89,8 @@ class Standardize(ModuleStage[Batch[Vectors], Batch[Vectors]]):
         made = cls(len(mean), log=log, name=name)
         std = (squares / count).sqrt()
         made.mean.copy_(mean)
-        made.std.copy_(torch.where(std > 0, std, 1.0))
+        # A constant feature has a deviation of rounding errors only.
+        made.std.copy_(torch.where(std > _NOTHING * mean.abs(), std, 1.0))
         return made
 
     def get_config(self) -> Mapping[str, object]:

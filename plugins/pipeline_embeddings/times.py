@@ -136,12 +136,13 @@ class TimeSinceLast(ModuleStage[Batch[Vectors], Batch[Vectors]], Stepping[Batch[
     def step(self, value: Batch[Vectors], memory: LastTimes | None, /) -> tuple[Batch[Vectors], LastTimes]:
         """Return the differences of the next steps of each row, the first to the last step before."""
         rows = value.padded().fill_padding(0)
-        before, seen = (rows.values[:, 0], None) if memory is None else (memory.times, memory.seen)
-        last = (rows.order.lengths_on_device - 1).clamp(min=0).reshape(-1, 1, 1).expand(-1, 1, rows.values.shape[2])
-        has_steps = (rows.lengths > 0).to(rows.values.device)
-        times = rows.values.gather(1, last).squeeze(1).where(has_steps.unsqueeze(1), before)
-        now = rows.lengths > 0 if seen is None else (rows.lengths > 0) | seen
-        return self._subtract(value, memory), LastTimes(times, now)
+        shape = (rows.values.shape[0], rows.values.shape[2])
+        before = rows.values.new_zeros(shape) if memory is None else memory.times
+        # Before the steps, so that a row without any keeps its last times.
+        last = rows.order.lengths_on_device.reshape(-1, 1, 1).expand(-1, 1, shape[1])
+        times = torch.cat([before.unsqueeze(1), rows.values], dim=1).gather(1, last).squeeze(1)
+        seen = rows.lengths > 0 if memory is None else (rows.lengths > 0) | memory.seen
+        return self._subtract(value, memory), LastTimes(times, seen)
 
     @staticmethod
     def _subtract(value: Batch[Vectors], memory: LastTimes | None) -> Batch[Vectors]:
