@@ -177,7 +177,7 @@ class CharacterTaggerOptions(TypedDict, total=False):
     hidden_size: int
     encoder: str
     num_layers: int
-    characters: str
+    characters: "str | Stage[Batch[Nested[Ids]], Batch[Vectors]]"
     dropout: float
     word_dropout: float
 
@@ -199,7 +199,7 @@ def character_tagger(
     hidden_size: int = 200,
     encoder: str = "bilstm",
     num_layers: int = 1,
-    characters: str = "character_lstm",
+    characters: str | Stage[Batch[Nested[Ids]], Batch[Vectors]] = "character_lstm",
     dropout: float = 0.5,
     word_dropout: float = 0.25,
 ) -> Chain[Padded[SpelledWord], StepScores[int]] | Chain[Padded[SpelledWord], StepScores[str]]:
@@ -213,9 +213,9 @@ def character_tagger(
         hidden_size: the number of features of an encoder's state, in each direction.
         encoder: the registered name of an encoder.
         num_layers: the number of layers of the encoder.
-        characters: the registered name of an embedder of characters: `character_lstm`, `character_cnn`, or a plugin's.
-            It has the sizes of its paper; for others, compose the stages, as on the page about rows with several
-            fields.
+        characters: an embedder of characters, such as `CharacterLSTM(num_characters, hidden_size=100)`, or the
+            registered name of one, which then has the sizes of its paper: `character_lstm`, `character_cnn`, or a
+            plugin's.
         dropout: the dropout probability of embeddings and states.
         word_dropout: the probability with which a word is replaced by the unknown one in training. Its characters stay.
 
@@ -229,9 +229,10 @@ def character_tagger(
         Pack >> EmbedFields >> Dropout >> Encode >> Dropout >> Tag
     """
     word = WordDropout(word_dropout) >> Embed(num_embeddings, embedding_dim, init="uniform")
-    spelling = registry().embedders.make(characters, num_embeddings=num_characters)
-    letters = through(cast("Stage[Batch[Nested[Ids]], Batch[Vectors]]", spelling))
-    fields = EmbedFields(SpelledWord, word=through(word), characters=letters)
+    if isinstance(characters, str):
+        made = registry().embedders.make(characters, num_embeddings=num_characters)
+        characters = cast("Stage[Batch[Nested[Ids]], Batch[Vectors]]", made)
+    fields = EmbedFields(SpelledWord, word=through(word), characters=through(characters))
     states = (
         Pack(SpelledWord)
         >> fields

@@ -10,10 +10,10 @@ from typing import Final
 
 import torch
 
-from scores import characters
+from scores import characters, tagging
 from scores.task import Task
 
-_ALL: Final[Sequence[Task]] = (characters.TASK,)
+_ALL: Final[Sequence[Task]] = (characters.TASK, tagging.TASK)
 TASKS: Final[Mapping[str, Task]] = {task.name: task for task in _ALL}
 
 
