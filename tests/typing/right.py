@@ -44,6 +44,7 @@ from pipeline import (
     Row,
     Scores,
     Shift,
+    SpelledWord,
     Stage,
     States,
     StepScores,
@@ -54,6 +55,7 @@ from pipeline import (
     TypePreserving,
     Unpack,
     Vectors,
+    character_tagger,
     classifier,
     language_model,
     plan,
@@ -220,6 +222,8 @@ assert_type(classifier(9, 3), Chain[Padded[Ids], Scores])
 assert_type(classifier(9, labels), Chain[Padded[Ids], Scores[str]])
 assert_type(tagger(9, 3), Chain[Padded[Ids], StepScores])
 assert_type(tagger(9, labels), Chain[Padded[Ids], StepScores[str]])
+assert_type(character_tagger(9, 5, 3), Chain[Padded[SpelledWord], StepScores])
+assert_type(character_tagger(9, 5, labels, word_dropout=0.1), Chain[Padded[SpelledWord], StepScores[str]])
 assert_type(language_model(9), Chain[Padded[Ids], StepScores])
 
 
