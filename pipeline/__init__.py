@@ -8,6 +8,8 @@ from pipeline.core.chain import Chain
 from pipeline.core.stage import ModuleStage, Stage, Stream, TypePreserving
 from pipeline.core.stream_chain import StreamChain
 from pipeline.data.batches import Batch, Packed, Padded
+from pipeline.data.decoded import Decoded
+from pipeline.data.generation import Generation
 from pipeline.data.kinds import Hidden, Ids, Nested, Vectors
 from pipeline.data.losses import sum_over_ranks
 from pipeline.data.predictions import ClassPrediction, JointPrediction, MultiLabelPrediction, StepPrediction
@@ -20,7 +22,6 @@ from pipeline.forecast.forecast import plan
 from pipeline.inference.attention_weights import AttentionWeights
 from pipeline.inference.column_predictor import ColumnPredictor
 from pipeline.inference.column_tokenizer import ColumnTokenizer
-from pipeline.inference.generation.generate import Generation
 from pipeline.inference.generation.step import StepCarry
 from pipeline.labels import Labels, Target
 from pipeline.models import character_tagger, classifier, language_model, matcher, tagger
@@ -34,6 +35,7 @@ from pipeline.stages.attend import Attend, AttendEarlier
 from pipeline.stages.bptt_windows import BPTTWindows
 from pipeline.stages.bucket import Bucket
 from pipeline.stages.classify_multi_label import ClassifyMultiLabel
+from pipeline.stages.cross_attend import CrossAttend
 from pipeline.stages.dropout import Dropout
 from pipeline.stages.each_step import EachStep
 from pipeline.stages.embed import Embed
@@ -52,6 +54,7 @@ from pipeline.stages.regress import Regress
 from pipeline.stages.several_heads import Heads
 from pipeline.stages.shift import Shift
 from pipeline.stages.spell_words import SpelledWord, SpellWords
+from pipeline.stages.texts import Texts
 from pipeline.stages.tokenize import Tokenize
 from pipeline.stages.tokenize_joined import JoinedPair, TokenizeJoined
 from pipeline.stages.tokenize_pair import TextPair, TokenizePair
@@ -76,6 +79,8 @@ __all__ = [
     "ClassifyMultiLabel",
     "ColumnPredictor",
     "ColumnTokenizer",
+    "CrossAttend",
+    "Decoded",
     "Dropout",
     "EachStep",
     "Embed",
@@ -134,6 +139,7 @@ __all__ = [
     "Tag",
     "Target",
     "TextPair",
+    "Texts",
     "Tokenize",
     "TokenizeJoined",
     "TokenizePair",

@@ -11,6 +11,8 @@ from pipeline.core.stage import ModuleStage, Spec, Stage, StageBase, Stream, Typ
 from pipeline.core.stepping import Memory, Stepping
 from pipeline.core.stream_chain import StreamChain
 from pipeline.data.batches import Batch, Carry, Layout, Packed, Padded, derive_vectors
+from pipeline.data.decoded import Decoded
+from pipeline.data.generation import Generation
 from pipeline.data.kinds import Hidden, Ids, K, Kind, Vectors
 from pipeline.data.losses import ClassLossOptions, ReductionOptions, check_classes, check_loss_options, reduce_losses
 from pipeline.data.metadata import IGNORED, BatchMetadata
@@ -29,6 +31,9 @@ from pipeline.errors import (
     UnknownOptionError,
 )
 from pipeline.functional.dropout import drop
+from pipeline.functional.generation.drawn_row import Drawn
+from pipeline.functional.generation.options import GenerateSettings
+from pipeline.functional.generation.search import find_continuations
 from pipeline.functional.products import multiply as multiply_exactly
 from pipeline.functional.segments import compact, max_by_row, softmax_by_row, sum_by_row
 from pipeline.functional.sparse_softmax import Normalize
@@ -74,11 +79,13 @@ from pipeline.parts.tokenizer import Tokenizer, Tokens
 from pipeline.registry.catalogue import Plugin, PluginWarning
 from pipeline.registry.discovery import Registry
 from pipeline.registry.shared import registry
+from pipeline.stages.attend_across import AttendedSteps, attend_across
 from pipeline.stages.heads import ClassHead
 
 __all__ = [
     "IGNORED",
     "ON_CPU",
+    "AttendedSteps",
     "Attention",
     "AttentionFactory",
     "Batch",
@@ -89,6 +96,8 @@ __all__ = [
     "ClassHead",
     "ClassLossOptions",
     "CompositionError",
+    "Decoded",
+    "Drawn",
     "Embedder",
     "EmbedderFactory",
     "Encoder",
@@ -98,6 +107,8 @@ __all__ = [
     "EngineFactory",
     "Example",
     "FusesForInference",
+    "GenerateSettings",
+    "Generation",
     "Head",
     "HeadFactory",
     "Hidden",
@@ -169,6 +180,7 @@ __all__ = [
     "Vectors",
     "add_to_loss",
     "as_pytree",
+    "attend_across",
     "check_classes",
     "check_loss_options",
     "check_normalize",
@@ -178,6 +190,7 @@ __all__ = [
     "defer",
     "derive_vectors",
     "drop",
+    "find_continuations",
     "first_by_row",
     "has_forward_hooks",
     "has_span_tags",

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from pipeline.batching.policies import Boundaries, Budget, Rows, Shapes
 from pipeline.builtin.class_metrics import Accuracy, MacroF1, WeightedF1
+from pipeline.builtin.exact_match import ExactMatch
 from pipeline.builtin.multi_label_f1 import MultiLabelF1
 from pipeline.builtin.number_metrics import R2, MeanAbsoluteError, MeanSquaredError, RootMeanSquaredError
 from pipeline.builtin.perplexity import Perplexity
@@ -79,6 +80,7 @@ def pipeline_stages() -> Mapping[str, StageFactory]:
     return {
         "attend": defer("pipeline.stages.attend:Attend"),
         "attend_earlier": defer("pipeline.stages.attend:AttendEarlier"),
+        "cross_attend": defer("pipeline.stages.cross_attend:CrossAttend"),
         "bptt_windows": defer("pipeline.stages.bptt_windows:BPTTWindows"),
         "bucket": defer("pipeline.stages.bucket:Bucket"),
         "dropout": defer("pipeline.stages.dropout:Dropout"),
@@ -161,6 +163,7 @@ def pipeline_metrics() -> Mapping[str, MetricFactory]:
         "mae": MeanAbsoluteError,
         "mse": MeanSquaredError,
         "multi_label_f1": MultiLabelF1,
+        "exact_match": ExactMatch,
         "perplexity": Perplexity,
         "r2": R2,
         "rmse": RootMeanSquaredError,

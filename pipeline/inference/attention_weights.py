@@ -26,6 +26,7 @@ from pipeline.parts.attention import Attention
 from pipeline.parts.pooling import Pooling
 from pipeline.stages.attend import AttentionStage
 from pipeline.stages.branches import Branching
+from pipeline.stages.cross_attend import CrossAttend
 from pipeline.stages.pool import Pool
 
 A = TypeVar("A")
@@ -127,6 +128,8 @@ class _Weigher(Locator):
 
     def weigh(self, name: str, stage: object, value: object) -> None:
         """Compute the weights of a stage, or of those inside its branches, from its input."""
+        if isinstance(stage, CrossAttend):
+            self._keep_cross(name, stage, value)
         if isinstance(stage, Branching):
             # What a branch computes inside is not seen from outside: those with weights run again.
             for branch, inner in stage.branches.items():
@@ -138,6 +141,14 @@ class _Weigher(Locator):
             run_stages(enumerate(stages.values(), start=1), value, observer=inside)
         elif isinstance(value, States):
             self._keep(name, stage, cast("States[MaybeCausal]", value))
+
+    def _keep_cross(self, name: str, stage: "CrossAttend[object, object]", value: object) -> None:
+        weights, query, key = stage.weigh(value)
+        row_ids = to_ints(query.metadata.row_ids)
+        sizes = zip(to_ints(query.lengths), to_ints(key.lengths), strict=True)
+        for row_id, (steps, attended), row in zip(row_ids, sizes, weights.cpu(), strict=True):
+            if row_id != FILLER:
+                self.found.setdefault(row_id, {})[name] = row[:steps, :attended].clone()
 
     def _keep(self, name: str, stage: object, states: States[MaybeCausal]) -> None:
         weights = None
@@ -171,7 +182,10 @@ class _Inside(Observer):
 def compute_attention_weights(pipe: StreamChain[A, C], run: Run[C], inputs: Iterable[A]) -> Iterator[AttentionWeights]:
     """Yield the weights for each input; see `StreamChain.attention_weights`."""
     if not _has_weights(pipe):
-        msg = f"attention_weights needs Attend, AttendEarlier or Pool('attention'), but {pipe!r} has none of them."
+        msg = (
+            f"attention_weights needs Attend, AttendEarlier, CrossAttend or Pool('attention'), but {pipe!r} has none "
+            "of them."
+        )
         raise CompositionError(msg)
     weigher = _Weigher(pipe)
 
@@ -194,7 +208,7 @@ def _has_weights(stage: object) -> bool:
         inner = stage.branches
     elif isinstance(stage, Chain | StreamChain):
         inner = cast("Mapping[str, object]", stage.stages)
-    return isinstance(stage, AttentionStage) or any(map(_has_weights, inner.values()))
+    return isinstance(stage, AttentionStage | CrossAttend) or any(map(_has_weights, inner.values()))
 
 
 def _check_weights(attention: Attention) -> None:

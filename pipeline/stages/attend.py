@@ -2,21 +2,19 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple, final, get_args, overload
+from typing import TYPE_CHECKING, Final, NamedTuple, final, overload
 
 import attrs
 import torch
 from jaxtyping import Bool, Float, Int64
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import override
 
 from pipeline.checks.hints import describe
-from pipeline.checks.options import check_choice
 from pipeline.checks.switches import checks_enabled
 from pipeline.core.stage import ModuleStage, Spec, TypePreserving
 from pipeline.core.stepping import Stepping
-from pipeline.data.batches import Batch, Layout
-from pipeline.data.kinds import Hidden
+from pipeline.data.batches import Layout
 from pipeline.data.states import MaybeCausal, S, States
 from pipeline.errors import OptionError, ShapeError
 from pipeline.functional.attention import (
@@ -27,13 +25,10 @@ from pipeline.functional.attention import (
 from pipeline.functional.products import round_factors
 from pipeline.functional.segments import restore_order, sort_by_length
 from pipeline.parts.attention import Attention
-from pipeline.parts.config import POSITIONAL
-from pipeline.registry import registry
-from pipeline.registry.catalogue import Catalogue
-from pipeline.stages.attend_output import Output, combine, count_features, make_output_layer
+from pipeline.stages.attend_output import Output
+from pipeline.stages.attention_holder import AttentionHolder
 from pipeline.stages.memories import EarlierSteps
-from pipeline.stages.part_stage import PartStage
-from pipeline.stages.query_chunks import MEMORY, QueryChunks, check_memory, concatenate
+from pipeline.stages.query_chunks import MEMORY, QueryChunks, concatenate
 
 # In AttendEarlier, a block of queries shares its keys, so about half of the scores within the block are masked and
 # wasted. Fewer queries per block waste less, but make more and smaller matrix products.
@@ -47,51 +42,14 @@ class _Keys(NamedTuple):
     mask: Bool[Tensor, "#batch #query key"]
 
 
-class AttentionStage(PartStage[Attention]):
-    """The base class of both stages: it processes queries in chunks. Subclasses say which steps may be attended."""
+class AttentionStage(AttentionHolder):
+    """The base class of `Attend` and `AttendEarlier`: it processes queries in chunks.
 
-    attention: Attention | None
-    combine: nn.Linear | None
+    Subclasses say which steps may be attended.
+    """
+
     layouts: tuple[Layout, ...] = ("padded",)
     """The layouts that it reads without a copy."""
-
-    def __init__(
-        self,
-        attention: Attention | str,
-        output: Output,
-        memory: int,
-        name: str | None,
-        options: Mapping[str, object],
-    ) -> None:
-        check_choice("output", output, get_args(Output))
-        super().__init__(attention, "attention", name, options)
-        self.output: Output = output
-        self.memory: int = check_memory(memory)
-        self.combine = make_output_layer(output, None if self.part is None else self.part.input_size)
-
-    def get_config(self) -> Mapping[str, object]:
-        """Return the arguments with which this stage can be made again."""
-        attention, options = self.get_part_config()
-        return {POSITIONAL: [attention], "output": self.output, "memory": self.memory, "name": self.name, **options}
-
-    @override
-    def make_part(self, spec: Spec) -> Attention | None:
-        attention = super().make_part(spec)
-        if self.combine is None:
-            self.combine = make_output_layer(self.output, None if attention is None else attention.input_size)
-        return attention
-
-    def count_features(self, spec: Spec, attention: Attention | None) -> int | None:
-        """Return the number of features of the output; None if it is not known yet."""
-        return count_features(self.output, spec.size if attention is None else attention.input_size)
-
-    def finish(self, states: States[S], contexts: Batch[Hidden]) -> States[S]:
-        """Return the output of each step, from its state and its context."""
-        return combine(self.output, self.combine, states, contexts, type(self).__name__)
-
-    @override
-    def get_catalogue(self) -> Catalogue[Attention]:
-        return registry().attentions
 
     @abstractmethod
     def make_mask(self, states: States[MaybeCausal]) -> Bool[Tensor, "#batch #query key"]:

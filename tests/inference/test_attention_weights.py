@@ -156,7 +156,7 @@ def test_a_pipe_without_attention_has_no_weights() -> None:
     nested = nested >> Encode("gru", hidden_size=3) >> Pool("max") >> Classify(2)
     for pipe, inputs in ((make_pipe(Pool("max"), Classify(2)), ROWS), (nested, [[[1, 2]]])):
         with pytest.raises(
-            CompositionError, match=r"attention_weights needs Attend, AttendEarlier or Pool\('attention"
+            CompositionError, match=r"attention_weights needs Attend, AttendEarlier, CrossAttend or Pool\('attention"
         ):
             next(pipe.attention_weights(inputs))
 
