@@ -1,4 +1,4 @@
-"""Recurrent encoders: LSTM, GRU and the plain RNN over packed rows, in one direction or both."""
+"""Recurrent encoders over packed rows: LSTM, GRU, plain RNN; and minGRU, minLSTM and LRU by a parallel scan."""
 
 from collections.abc import Mapping
 
@@ -14,15 +14,22 @@ except ModuleNotFoundError as _error:
     raise ImportError(_message) from _error
 from pipeline_recurrent.encoders import GRU, LSTM, RNN, bigru, bilstm
 from pipeline_recurrent.engines import ENGINES, EngineName, describe_engines
+from pipeline_recurrent.lru import LRU, Mix
 from pipeline_recurrent.merge import Merge
+from pipeline_recurrent.min_rnn import Candidate, MinGRU, MinLSTM
 from pipeline_recurrent.precompute import precompute_inputs
 
 __all__ = [
     "GRU",
+    "LRU",
     "LSTM",
     "RNN",
+    "Candidate",
     "EngineName",
     "Merge",
+    "MinGRU",
+    "MinLSTM",
+    "Mix",
     "bigru",
     "bilstm",
     "pipeline_encoders",
@@ -35,7 +42,8 @@ __all__ = [
 @hookimpl
 def pipeline_encoders() -> Mapping[str, EncoderFactory]:
     """Offer the encoders of this package, by name."""
-    return {"lstm": LSTM, "gru": GRU, "bilstm": bilstm, "bigru": bigru, "rnn": RNN}
+    gated: dict[str, EncoderFactory] = {"lstm": LSTM, "gru": GRU, "bilstm": bilstm, "bigru": bigru, "rnn": RNN}
+    return {**gated, "min_gru": MinGRU, "min_lstm": MinLSTM, "lru": LRU}
 
 
 @hookimpl

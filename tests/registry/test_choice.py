@@ -94,7 +94,10 @@ def test_own_plugins_are_chosen_like_others() -> None:
         "bigru",
         "bilstm",
         "gru",
+        "lru",
         "lstm",
+        "min_gru",
+        "min_lstm",
         "rnn",
     ]
     assert discover_plugins(ours, Choice(only=["recurrent"])).pools.names() == []
