@@ -18,8 +18,9 @@ from pipeline.laws.data import (
     check_source,
 )
 from pipeline.laws.encoders import ENCODER_LAWS, check_encoder
+from pipeline.laws.fault_report import FaultReport, report_fault
 from pipeline.laws.law import Law, LawBrokenError
-from pipeline.laws.modules import MODULE_LAWS, check_module
+from pipeline.laws.modules import MODULE_LAWS, RAGGED_LAWS, ModuleOptions, check_module, ragged
 from pipeline.laws.oracle import check_against_oracle, check_decoding_round_trip, check_packing_round_trip
 from pipeline.laws.parts import (
     BatchFunction,
@@ -42,12 +43,15 @@ __all__ = [
     "MODULE_LAWS",
     "POLICY_LAWS",
     "POOL_LAWS",
+    "RAGGED_LAWS",
     "SOURCE_LAWS",
     "STAGE_LAWS",
     "TOKENIZER_LAWS",
     "BatchFunction",
+    "FaultReport",
     "Law",
     "LawBrokenError",
+    "ModuleOptions",
     "PlainModule",
     "RowTensors",
     "adapt_attend",
@@ -67,4 +71,6 @@ __all__ = [
     "check_stage",
     "check_tokenizer",
     "make_batch",
+    "ragged",
+    "report_fault",
 ]
