@@ -3,14 +3,13 @@
 import random
 import sys
 import tempfile
-from operator import methodcaller
 from pathlib import Path
 
-import attrs
 import torch
 
-import pipeline as pl
+from pipeline import Bucket, Labels, Pad, SpelledWord, SpellWords, character_tagger
 from pipeline.sources import Conllu
+from pipeline_embeddings import CharacterLSTM
 
 
 def write_sentences(file: Path, rows: int = 200) -> str:
@@ -23,38 +22,19 @@ def write_sentences(file: Path, rows: int = 200) -> str:
     return str(file)
 
 
-@attrs.frozen(eq=False)
-class Token(pl.Fields):
-    """The fields of a step."""
-
-    word: pl.Ids
-    letters: pl.Nested[pl.Ids]
-
+files = sys.argv[1:] or [write_sentences(Path(tempfile.mkdtemp()) / f"{name}.conllu") for name in ("train", "test")]
+train, test = (Conllu(file, target="upos") for file in files)
+torch.default_generator.manual_seed(0)
 
 # Data: each word as an id, unknown if it occurs once, and as a sequence of characters.
-files = sys.argv[1:] or [write_sentences(Path(tempfile.mkdtemp()) / "words.conllu") for _ in range(2)]
-train, test = (Conllu(file, inputs=["form", "upos"], target="upos") for file in files)
-forms = [one["form"] for one in train.inputs()]
-words = pl.TokenizeWords.train(forms, lowercase=True, min_frequency=2)
-letters = pl.Tokenize.train((word for form in forms for word in form), "characters")
-labels = pl.Labels.from_targets(train.targets())
-rows = pl.FromColumns(Token, word=pl.read(words, "form"), letters=pl.read(pl.FromNested(letters), "form"))
-data = rows >> pl.Bucket(Token, max_padded_steps=800, seed=0) >> pl.Pad(Token, labels=labels)
+spell, labels = SpellWords.train(train.inputs()), Labels.from_targets(train.targets())
+data = spell >> Bucket(SpelledWord, max_padded_steps=800, seed=0) >> Pad(SpelledWord, labels=labels)
 
 # Model: the characters of each distinct word of a batch are encoded once.
-torch.default_generator.manual_seed(0)
-spell = pl.EachStep(pl.Embed(letters.vocab_size, 32) >> pl.Encode("bilstm", hidden_size=64) >> pl.Pool("final"))
-fields = pl.EmbedFields(Token, word=pl.through(pl.Embed(words.vocab_size, 100)), letters=pl.through(spell))
-encode = pl.Dropout(0.5) >> pl.Encode("bilstm", hidden_size=200) >> pl.Dropout(0.5)
-model = pl.Pack(Token) >> fields >> encode >> pl.Tag(labels)
+characters = CharacterLSTM(spell.num_characters, embedding_dim=32, hidden_size=64)
+pipe = data >> character_tagger(spell.vocab_size, spell.num_characters, labels, characters=characters)
 
-optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
-for _ in range(12):
-    for batch in data(train):
-        optimizer.zero_grad()
-        torch.autograd.backward(model(batch).loss())
-        methodcaller("step")(optimizer)
-    optimizer.param_groups[0]["lr"] *= 0.8
-pairs = zip((data >> model).predict(test.inputs()), test.inputs(), strict=True)
-right = [found == tag for tags, one in pairs for found, tag in zip(tags, one["upos"], strict=True)]
-print(f"accuracy on {len(right)} held-out words: {sum(right) / len(right):.1%}")
+pipe.fit(train, epochs=12, learning_rate=2e-3, schedule="cosine")
+evaluation = pipe.evaluate(test)
+words = int(evaluation.confusion.counts.sum())
+print(f"accuracy on {words} held-out words: {evaluation['accuracy']:.1%}")

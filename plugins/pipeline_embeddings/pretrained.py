@@ -223,7 +223,8 @@ class _Collector:
         for form in self._vectors:
             for preference, word in self.forms[form]:
                 chosen[word] = min(chosen.get(word, (preference, form)), (preference, form))
-        plain = [word for word in ids if word not in special]
+        # By their ids: a vocabulary of the tokenizers library has no fixed order.
+        plain = [word for word in sorted(ids, key=ids.__getitem__) if word not in special]
         if plain and not any(word in chosen for word in plain):
             msg = (
                 f"{self._file} has a vector for none of the {len(plain):,} words of the vocabulary, which begins with "
