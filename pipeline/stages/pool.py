@@ -57,7 +57,7 @@ class Pool(PartStage[Pooling], ModuleStage[States[MaybeCausal], Pooled]):
 
         >>> from pipeline import Classify, Embed
         >>> sorted((Embed(9, 4) >> Pool("mean") >> Classify(3)).state_dict())
-        ['classify.linear.bias', 'classify.linear.weight', 'embed.embedding.weight']
+        ['classify.linear.bias', 'classify.linear.weight', 'embed.weight']
     """
 
     pooling: Pooling | None

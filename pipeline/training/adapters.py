@@ -14,6 +14,7 @@ from pipeline.data.losses import sum_over_ranks
 from pipeline.data.scores import Predictions
 from pipeline.data.values import Joint
 from pipeline.errors import OptionError
+from pipeline.parts.added_loss import add_terms, collect_added_losses, compute_share
 from pipeline.stages.several_heads import Heads
 from pipeline.training.batches import Epochs, SplitPipe, make_training_data
 from pipeline.training.carry import CarriedStates, find_carrying_stage
@@ -85,15 +86,18 @@ class ModelWithLoss(nn.Module):
 
     def forward(self, batch: Batch[Kind]) -> dict[str, Any]:
         """Return the loss and the scores before softmax; of several heads, the scores by head."""
-        scores = self.predict(batch)
-        over = None
+        with collect_added_losses() as terms:
+            scores = self.predict(batch)
+        over, share = None, 1.0
         if self.training and distributed.is_available() and distributed.is_initialized():
             # DDP averages the gradients of the ranks. Divided by the mean weight of a rank, they are those of one
             # process with the rows of all ranks.
-            total = sum_over_ranks(self.loss.weigh(scores.metadata))
+            weights = self.loss.weigh(scores.metadata)
             world_size = distributed.get_world_size()
-            over = self.loss.to_over({name: weight / world_size for name, weight in total.items()})
+            means = {name: weight / world_size for name, weight in sum_over_ranks(weights).items()}
+            over, share = self.loss.to_over(means), compute_share(weights, means)
         loss, _ = self.loss.compute(scores, over, plain=not self.training)
+        loss = add_terms(loss, terms if self.training else [], share)
         if isinstance(scores, Joint):
             return {"loss": loss, "logits": {name: cast("Any", part).values for name, part in scores.parts.items()}}
         return {"loss": loss, "logits": scores.values}

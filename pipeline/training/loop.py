@@ -23,6 +23,7 @@ from pipeline.data.scores import Predictions
 from pipeline.data.tensors import to_ints
 from pipeline.errors import OptionError, TrainingError
 from pipeline.loading.records import describe_records
+from pipeline.parts.added_loss import add_terms, collect_added_losses, compute_share
 from pipeline.stages.several_heads import Heads
 from pipeline.training.advice import advise_precision, advise_threads, warn_of_missing_gradients
 from pipeline.training.averaging import WeightAverage
@@ -298,13 +299,13 @@ class Training:
         over = None if is_own else self._loss.to_over(divisor)
         for number, (batch, weight) in enumerate(zip(group, weights, strict=True), start=1):
             synchronized = delay_synchronization(self._wrapped, until_last=number == len(group))
-            with synchronized, self._make_autocast():
+            with synchronized, self._make_autocast(), collect_added_losses() as terms:
                 scores = self._wrapped(batch if self.carried is None else self.carried.start(batch))
                 loss, losses = self._loss.compute(scores, over)
             self._unread.append(({name: each.detach() for name, each in losses.items()}, divisor, weight, batch))
             if self._device.type == "cpu" or len(self._unread) >= _LAG:
                 self._read_losses()
-            torch.autograd.backward([loss])
+            torch.autograd.backward([add_terms(loss, terms, 1.0 if is_own else compute_share(weight, divisor))])
         if not self.optimizer_steps:
             warn_of_missing_gradients(self.pipe)
         if self.settings.max_grad_norm is not None:
