@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Final, TypeAlias, cast, final
+from typing import ClassVar, Final, TypeAlias, cast, final
 
 import numpy as np
 import torch
@@ -21,11 +21,17 @@ MISSING: Final = torch.nan
 
 
 class TargetType(ABC):
-    """Converts the targets of a batch's rows to one tensor with one entry per row."""
+    """Converts the targets of a batch's rows to one tensor with one entry per row.
+
+    Attributes:
+        is_sequence: whether targets are sequences of ids with lengths of their own, `IGNORED` (-100) in the padding.
+    """
+
+    is_sequence: ClassVar[bool] = False
 
     @abstractmethod
     def convert(self, targets: Sequence[object], row_ids: Sequence[int]) -> Shaped[Tensor, "batch *size"]:
-        """Return the targets as floating-point numbers, NaN for rows without a target.
+        """Return the targets as floating-point numbers, NaN for rows without a target; or as sequences of ids.
 
         Args:
             targets: the target of each row; None if it has none.

@@ -197,7 +197,7 @@ def test_several_targets_that_do_not_fit_raise(targets: list[Target], message: s
 def test_types_of_targets_that_are_none_raise(targets: object) -> None:
     """They would be ignored."""
     with pytest.raises(
-        OptionError, match="targets must be Labels, Numbers, MultiLabels, or one of these for each name"
+        OptionError, match="targets must be Labels, Numbers, MultiLabels, Texts, or one of these for each name"
     ):
         Pad(targets=as_any(targets))
 

@@ -80,6 +80,15 @@ def get_token_scores(predictions: Predictions[object, object]) -> Predictions[ob
     return cast("Decoded[object]", predictions).get_scores()
 
 
+def get_token_scores(predictions: Predictions[object, object]) -> Predictions[object, object]:
+    """Return the scores of target tokens of generated texts; other predictions as they are.
+
+    Raises:
+        TargetError: if there are none, because the batch has no target texts.
+    """
+    return predictions.get_scores() if isinstance(predictions, Decoded) else predictions
+
+
 def count_ids(ids: Int64[Tensor, " item"], number: int) -> Int64[Tensor, " id"]:
     """Return how often each id from 0 to `number - 1` occurs."""
     # Not bincount, which waits for the device.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from pipeline.builtin.class_metrics import get_class_targets, has_step_scores
+from pipeline.builtin.class_metrics import get_class_targets, get_token_scores, has_step_scores
 from pipeline.builtin.sums import Counted, SumMetric, make_kind_error
 from pipeline.data.metadata import IGNORED
 from pipeline.data.scores import Predictions
@@ -28,6 +28,7 @@ class Perplexity(SumMetric):
     @override
     def count(self, predictions: Predictions[object, object], /) -> Counted:
         name = type(self).__name__
+        predictions = get_token_scores(predictions)
         if not has_step_scores(predictions):
             raise make_kind_error(name, "scores of steps, StepScores", predictions)
         scores, targets = get_class_targets(predictions, name)

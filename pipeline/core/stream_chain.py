@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pipeline.inference.attention_weights import AttentionWeights
     from pipeline.inference.files import FileOutputOptions, WrittenFile
     from pipeline.inference.generation.generate import Generation
-    from pipeline.inference.generation.options import GenerateOptions
+    from pipeline.functional.generation.options import GenerateOptions
     from pipeline.inference.generation.step import StepCarry
     from pipeline.summary.inspection import Inspection
     from pipeline.training.evaluation import Evaluation

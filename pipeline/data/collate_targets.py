@@ -73,7 +73,9 @@ def collate_targets(rows: RowTargets, kind: Targets | None, missing: MissingTarg
     if isinstance(kind, TargetType):
         values = kind.convert(targets, rows.row_ids)
         empty = to_tensor(rows.lengths) == 0
-        return values.masked_fill(empty.reshape(-1, *[1] * (values.ndim - 1)), MISSING) if bool(empty.any()) else values
+        missing_value = MISSING if values.is_floating_point() else IGNORED
+        by_row = empty.reshape(-1, *[1] * (values.ndim - 1))
+        return values.masked_fill(by_row, missing_value) if bool(empty.any()) else values
     # One row with targets per step makes it a batch of such rows; the others are checked below.
     if not are_plain and any(map(is_step_target, targets)):
         steps = [_get_step_targets(rows, row, labels)[: rows.lengths[row]] for row in range(len(targets))]

@@ -18,9 +18,9 @@ IGNORED = -100
 """The target of a row or step without one: the default `ignore_index` of torch's losses."""
 
 TargetTensor: TypeAlias = (
-    Int64[Tensor, " batch"] | Int64[Tensor, "batch time"] | Float[Tensor, " batch"] | Float[Tensor, "batch size"]
+    Int64[Tensor, " batch"] | Int64[Tensor, "batch _"] | Float[Tensor, " batch"] | Float[Tensor, "batch size"]
 )
-"""Targets: classes per row or per step, or numbers, one or several per row."""
+"""Targets: classes per row or per step, numbers, one or several per row, or sequences with lengths of their own."""
 
 
 @as_pytree
@@ -32,11 +32,14 @@ class BatchMetadata:
     Attributes:
         row_ids: the position of each row in the input; `FILLER` for rows that belong to no input; on the CPU.
         targets: one class per row, or one class per step in a padded rectangle (in either layout of the values);
-            `IGNORED` for a missing one. Or numbers, one or several per row, NaN for missing ones.
+            `IGNORED` for a missing one. Or numbers, one or several per row, NaN for missing ones. Or sequences of ids
+            with lengths of their own, `IGNORED` in the padding; see `target_lengths`.
         named_targets: several targets by their names, each like `targets`; None if there is one target, or none.
         answer_mask: True at the steps that need a prediction; None means every real step; on the CPU.
         label_sets: the names of the targets whose numbers stand for sets of classes, 1 for each class of a row; an
             empty name stands for `targets`.
+        target_lengths: for each target that is a sequence with lengths of its own, such as a text to generate, the
+            lengths, 0 for a missing one; an empty name stands for `targets`; on the CPU.
         start_steps: the step of the original row at which each row begins, where rows were cut; None means 0; on the
             CPU.
 
@@ -52,6 +55,9 @@ class BatchMetadata:
     start_steps: Int64[Tensor, " batch"] | None = attrs.field(default=None, metadata=ON_CPU)
     named_targets: Mapping[str, TargetTensor] | None = attrs.field(default=None, kw_only=True)
     label_sets: frozenset[str] = attrs.field(default=frozenset(), kw_only=True)
+    target_lengths: Mapping[str, Int64[Tensor, " batch"]] | None = attrs.field(
+        default=None, kw_only=True, metadata=ON_CPU
+    )
 
     @property
     def weight(self) -> Int64[Tensor, ""]:
@@ -76,7 +82,14 @@ class BatchMetadata:
             msg = f"the batch must have a target {name!r}, got {got}; pass Pad(targets={{{name!r}: ...}})."
             raise TargetError(msg, name=name)
         label_sets = frozenset({""} if name in self.label_sets else ())
-        return attrs.evolve(self, targets=self.named_targets[name], named_targets=None, label_sets=label_sets)
+        lengths = (self.target_lengths or {}).get(name)
+        return attrs.evolve(
+            self,
+            targets=self.named_targets[name],
+            named_targets=None,
+            label_sets=label_sets,
+            target_lengths=None if lengths is None else {"": lengths},
+        )
 
     @property
     def rows(self) -> int:
@@ -118,8 +131,9 @@ def check_metadata(metadata: BatchMetadata, batch: int, width: int | None = None
         return
     named = (metadata.named_targets or {}).items()
     per_step = [("targets", metadata.targets), ("answer_mask", metadata.answer_mask), *named]
+    own_lengths = metadata.target_lengths or {}
     for field, steps in per_step:
-        if steps is None or steps.is_floating_point():
+        if steps is None or steps.is_floating_point() or ("" if field == "targets" else field) in own_lengths:
             continue
         if steps.ndim == 2 and steps.shape[1] != width:
             msg = (

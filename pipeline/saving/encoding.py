@@ -39,13 +39,14 @@ from pipeline.saving.records import describe_record, encode_kind, list_outcome_f
 from pipeline.saving.weights import list_frozen
 from pipeline.stages.embed_fields import Through, Unused
 from pipeline.stages.from_columns import Reader
+from pipeline.stages.texts import Texts
 from pipeline.targets import MultiLabels, Numbers, TargetType
 from pipeline.text import format_error
 
 PART_KINDS: Final = ("stage", "head", "embedder", "encoder", "attention", "pool", "policy")
 """The kinds of parts that a configuration may name. Sources, for example, are not among them: they read files."""
 
-TARGETS: Final[Mapping[str, type[TargetType]]] = {"numbers": Numbers, "multi_labels": MultiLabels}
+TARGETS: Final[Mapping[str, type[TargetType]]] = {"numbers": Numbers, "multi_labels": MultiLabels, "texts": Texts}
 """The types of targets by name, other than labels."""
 
 _CHAINS: Final[tuple[object, ...]] = (Chain, StreamChain, TypePreservingChain)

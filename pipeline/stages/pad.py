@@ -17,7 +17,7 @@ from pipeline.data.batches import Padded
 from pipeline.data.collate import collate
 from pipeline.data.collate_targets import MissingTarget, RowTargets, collate_named_targets, collate_targets
 from pipeline.data.kinds import Composite, Ids, K, Kind, count_steps, format_kind, get_kind_class, list_lengths
-from pipeline.data.metadata import BatchMetadata
+from pipeline.data.metadata import IGNORED, BatchMetadata
 from pipeline.data.rows import Row, make_filler
 from pipeline.data.tensors import pad_flat, to_tensor
 from pipeline.errors import EmptyBatchError, LengthError, OptionError
@@ -57,7 +57,7 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
         max_length: the maximum number of steps of a row.
         too_long: what to do with a longer row: `raise` an error, or `truncate` it and its targets.
         labels: the classes, if targets are class names.
-        targets: instead of labels, the type of the targets: `Numbers`, `MultiLabels`, or a mapping with the types of
+        targets: instead of labels, the type of the targets: `Numbers`, `MultiLabels`, `Texts`, or a mapping with the types of
             several targets by their names. Each target of a row is then a mapping with these names.
         missing: what to do with a row without a target, if others of its batch have one: `raise` an error, or `ignore`
             it, which means that it has no weight in the loss; nor has a batch without any target then. Of several
@@ -155,10 +155,13 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
         starts = [row.start_step for row in rows]
         one, named = (None, self.targets) if isinstance(self.targets, Mapping) else (self.targets, None)
         kinds = {"": one} if named is None else named
+        found = collate_targets(targets, one, self.missing) if named is None else None
+        found_by_name = None if named is None else collate_named_targets(targets, named, self.missing)
         metadata = BatchMetadata(
             row_ids=to_tensor(row_ids),
-            targets=collate_targets(targets, one, self.missing) if named is None else None,
-            named_targets=None if named is None else collate_named_targets(targets, named, self.missing),
+            targets=found,
+            named_targets=found_by_name,
+            target_lengths=_measure_sequences(kinds, {"": found} if found_by_name is None else found_by_name),
             answer_mask=_pad_answer_mask(rows, width),
             start_steps=to_tensor(starts) if any(starts) else None,
             label_sets=frozenset(name for name, each in kinds.items() if isinstance(each, MultiLabels)),
@@ -222,6 +225,18 @@ def _check_value(kind: type[Kind], value: float) -> None:
         raise OptionError(msg, value=value)
 
 
+def _measure_sequences(
+    kinds: Mapping[str, Targets | None], found: Mapping[str, Tensor | None]
+) -> Mapping[str, Tensor] | None:
+    """Return the lengths of targets that are sequences, by name; None without any."""
+    lengths = {
+        name: (targets != IGNORED).sum(1)
+        for name, targets in found.items()
+        if targets is not None and isinstance(kind := kinds[name], TargetType) and kind.is_sequence
+    }
+    return lengths or None
+
+
 def _check_targets(targets: Targets | NamedTargets | None) -> None:
     """Reject objects that are not types of targets.
 
@@ -230,7 +245,9 @@ def _check_targets(targets: Targets | NamedTargets | None) -> None:
     """
     kinds: list[object] = list(targets.values()) if isinstance(targets, Mapping) else [targets]
     if targets is not None and (not kinds or not all(isinstance(kind, Labels | TargetType) for kind in kinds)):
-        msg = f"targets must be Labels, Numbers, MultiLabels, or one of these for each name, got {targets!r:.60}."
+        msg = (
+            f"targets must be Labels, Numbers, MultiLabels, Texts, or one of these for each name, got {targets!r:.60}."
+        )
         raise OptionError(msg, targets=targets)
 
 

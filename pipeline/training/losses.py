@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pipeline.checks.hints import describe
 from pipeline.checks.options import check_choice
+from pipeline.data.decoded import Decoded
 from pipeline.data.iteration import iterate
 from pipeline.data.metadata import IGNORED, BatchMetadata, has_target
 from pipeline.data.scores import Scores, StepScores
@@ -90,7 +91,7 @@ class Loss:
         options: dict[str, Any] = {**self._options.get(name, {})}
         if over is not None:
             options["over"] = over
-        if not plain and isinstance(scores, Scores | StepScores | MultiLabelScores):
+        if not plain and isinstance(scores, Scores | StepScores | MultiLabelScores | Decoded):
             if (weight := self._weights.get(name)) is not None:
                 options["weight"] = weight
             if self._smoothing:

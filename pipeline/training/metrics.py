@@ -14,6 +14,7 @@ from pipeline.checks.hints import describe
 from pipeline.core.chain import Chain
 from pipeline.core.naming import make_default_name
 from pipeline.core.stage import StageBase
+from pipeline.data.decoded import Decoded
 from pipeline.data.scores import Predictions
 from pipeline.data.values import Joint, MultiLabelScores, Values
 from pipeline.errors import OptionError, TargetError
@@ -283,7 +284,9 @@ def find_heads(stages: Mapping[str, StageBase]) -> Mapping[str, StageBase] | Non
             inner = find_heads(stage.stages)
             if inner is not None:
                 return inner
-        if isinstance(stage, Classify | Tag | NextToken | ClassifyMultiLabel | Regress) or _list_declared(stage):
+        if isinstance(stage, Classify | Tag | NextToken | ClassifyMultiLabel | Regress) or _list_declared(
+            cast("object", stage)
+        ):
             return {"": cast("StageBase", stage)}
     return None
 
@@ -322,6 +325,8 @@ def _choose_by_predictions(predictions: Predictions[object, object]) -> dict[str
         return {"multi_label_f1": "multi_label_f1"}
     if isinstance(predictions, Values):
         return {"mae": "mae"}
+    if isinstance(predictions, Decoded):
+        return {name: name for name in ("perplexity", "accuracy", "exact_match")}
     if has_step_scores(predictions) and has_span_tags(predictions.names):
         return {"span_f1": "span_f1", "accuracy": "accuracy"}
     if has_class_scores(predictions):

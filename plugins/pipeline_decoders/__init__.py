@@ -5,8 +5,20 @@ from collections.abc import Mapping
 from pipeline.extend import HeadFactory, StageFactory, hookimpl
 from pipeline_decoders.mask_tokens import MaskTokens
 from pipeline_decoders.masked_token import MaskedToken
+from pipeline_decoders.recurrent_decoder import RecurrentDecoder
+from pipeline_decoders.text_decoder import SearchOptions, TextDecoder
+from pipeline_decoders.transformer_decoder import TransformerDecoder
 
-__all__ = ["MaskTokens", "MaskedToken", "pipeline_heads", "pipeline_stages"]
+__all__ = [
+    "MaskTokens",
+    "MaskedToken",
+    "RecurrentDecoder",
+    "SearchOptions",
+    "TextDecoder",
+    "TransformerDecoder",
+    "pipeline_heads",
+    "pipeline_stages",
+]
 
 
 @hookimpl
@@ -18,4 +30,8 @@ def pipeline_stages() -> Mapping[str, StageFactory]:
 @hookimpl
 def pipeline_heads() -> Mapping[str, HeadFactory]:
     """Offer the heads of this package, by name."""
-    return {"masked_token": MaskedToken}
+    return {
+        "masked_token": MaskedToken,
+        "recurrent_decoder": RecurrentDecoder,
+        "transformer_decoder": TransformerDecoder,
+    }

@@ -2,57 +2,29 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, Generic, TypeVar, cast, final
+from typing import Any, cast, final
 
-import attrs
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 from typing_extensions import Unpack
 
 from pipeline.core.contexts import evaluating
 from pipeline.core.stream_chain import StreamChain
+from pipeline.data.generation import Generation
 from pipeline.data.iteration import iterate
 from pipeline.data.kinds import Ids
 from pipeline.data.rows import reject_single_text
-from pipeline.data.tensors import to_floats, to_ints
+from pipeline.data.tensors import to_ints
 from pipeline.errors import OptionError, TextError
-from pipeline.inference.generation.beam import Beams, search_beams, select_rows
-from pipeline.inference.generation.drawn_row import Drawn, reject_nan
-from pipeline.inference.generation.options import GenerateOptions, GenerateSettings
-from pipeline.inference.generation.sampling import LOWEST, draw_numbers, draw_tokens, restrict_scores, widen
+from pipeline.functional.generation.drawn_row import Drawn
+from pipeline.functional.generation.options import GenerateOptions, GenerateSettings
+from pipeline.functional.generation.search import find_continuations
 from pipeline.inference.generation.stepwise_pipe import StepwisePipe
 from pipeline.inference.generation.token_steps import TokenSteps
 from pipeline.stages.input_stage import to_examples
 from pipeline.stages.tokenize import Tokenize
 from pipeline.stages.tokenize_words import TokenizeWords
-
-A = TypeVar("A")
-X_co = TypeVar("X_co", covariant=True)
-
-
-@final
-@attrs.frozen
-class Generation(Generic[X_co]):
-    """A generated continuation, with the log-probability of each token.
-
-    Attributes:
-        output: the text; or the ids, if the pipe takes ids.
-        ids: the tokens of the continuation, eos included.
-        log_probabilities: the log-probability of each of them, as the model gives it: at temperature 1, with all
-            tokens.
-        ended: whether the continuation ended in eos, not at the maximum number of tokens.
-    """
-
-    output: X_co
-    ids: Sequence[int]
-    log_probabilities: Sequence[float]
-    ended: bool
-
-    @property
-    def log_probability(self) -> float:
-        """The log-probability of the continuation: the sum over its tokens."""
-        return sum(self.log_probabilities)
 
 
 def generate(
@@ -94,7 +66,8 @@ class _Generator:
         while chunk := list(islice(prompts, self._settings.batch_size)):
             with evaluating(self._pipe):
                 rows = self._encode(chunk, first)
-                found = self._search(rows, first) if self._settings.num_beams > 1 else self._draw(rows, first)
+                numbers = range(first, first + len(rows))
+                found = find_continuations(self._steps, rows, self._settings, self._eos, self._find_blocked, numbers)
             for row, drawn in zip(rows, found, strict=True):
                 yield from (self._decode(row, each) for each in drawn)
             first += len(chunk)
@@ -155,45 +128,3 @@ class _Generator:
             msg = f"suppress_tokens must leave a token, got all {tokens}; leave some out."
             raise OptionError(msg, suppress_tokens=settings.suppress_tokens)
         return blocked.to(scores.device) if bool(blocked.any()) else None
-
-    def _search(self, rows: list[list[int]], first: int) -> Iterator[list[Drawn]]:
-        settings = self._settings
-        limits = (settings.num_beams, settings.max_new_tokens, settings.length_penalty)
-        beams = Beams(*limits, self._eos, self._find_blocked)
-        return (found[: settings.num_return_sequences] for found in search_beams(self._steps, rows, beams, first))
-
-    def _draw(self, rows: list[list[int]], first: int) -> list[list[Drawn]]:
-        """Return the continuations of prompts, drawn or the most probable token each."""
-        settings, copies = self._settings, self._settings.num_return_sequences
-        found = [Drawn() for _ in rows for _ in range(copies)]
-        names = [(first + row, copy) for row in range(len(rows)) for copy in range(copies)]
-        numbers = draw_numbers(settings.seed, names, settings.max_new_tokens) if settings.do_sample else None
-        scores, carry = self._steps.read(rows)
-        blocked = self._find_blocked(scores)
-        active = list(range(len(found)))
-        kept = [row for row in range(len(rows)) for _ in range(copies)]
-        # Each prompt is read once, and its copies begin with the same scores and carry.
-        scores, carry = scores[kept], select_rows(carry, kept)
-        for number in range(settings.max_new_tokens):
-            drawn_by = None if numbers is None else numbers[active, number]
-            tokens = self._choose(scores if blocked is None else scores.masked_fill(blocked, LOWEST), drawn_by)
-            own = widen(scores).log_softmax(-1).gather(1, tokens.unsqueeze(1)).squeeze(1)
-            for row, token, log_probability in zip(active, to_ints(tokens), to_floats(own), strict=True):
-                reject_nan(log_probability != log_probability, first + row // copies)  # noqa: PLR0124 - only NaN differs
-                found[row] = found[row].extend(token, log_probability, ended=token in self._eos)
-            # Rows that ended are left out, so that no step of them is computed.
-            kept = [index for index, row in enumerate(active) if not found[row].ended]
-            if not kept or number == settings.max_new_tokens - 1:
-                break
-            active = [active[index] for index in kept]
-            scores, carry = self._steps.step(tokens[kept], select_rows(carry, kept))
-        return [found[row * copies : (row + 1) * copies] for row in range(len(rows))]
-
-    def _choose(self, scores: Float[Tensor, "row token"], numbers: Float[Tensor, " row"] | None) -> Tensor:
-        if numbers is None:
-            return scores.argmax(-1)
-        settings = self._settings
-        restricted = restrict_scores(
-            scores, temperature=settings.temperature, top_k=settings.top_k, top_p=settings.top_p
-        )
-        return draw_tokens(restricted, numbers.to(scores.device))

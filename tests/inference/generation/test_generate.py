@@ -9,7 +9,7 @@ from torch import Tensor
 from pipeline import Bucket, FromIds, Generation, Pad, Row, Shift, Stage, Tag, Tokenize, TokenizeWords
 from pipeline.data.kinds import Ids
 from pipeline.errors import CompositionError, OptionError, TextError, ValuesError
-from pipeline.inference.generation.sampling import draw_numbers, draw_tokens, restrict_scores
+from pipeline.functional.generation.sampling import draw_numbers, draw_tokens, restrict_scores
 from support.stepping import TOKENS, count_encoder_steps, make_language_model, run_whole
 from support.untyped import to_list
 

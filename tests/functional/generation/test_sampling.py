@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from pipeline.inference.generation.sampling import draw_numbers, draw_tokens, restrict_scores
+from pipeline.functional.generation.sampling import draw_numbers, draw_tokens, restrict_scores
 from support.untyped import to_list
 
 SCORES = st.lists(st.sampled_from([-2.0, -1.0, 0.0, 0.5, 1.0, 3.0]), min_size=1, max_size=8)

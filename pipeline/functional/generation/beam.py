@@ -9,10 +9,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from pipeline.data.tensors import to_floats, to_ints
-from pipeline.inference.generation.drawn_row import Drawn, reject_nan
-from pipeline.inference.generation.sampling import LOWEST, widen
-from pipeline.inference.generation.step import StepCarry
-from pipeline.inference.generation.token_steps import TokenSteps
+from pipeline.functional.generation.drawn_row import Drawn, reject_nan
+from pipeline.functional.generation.sampling import LOWEST, widen
+from pipeline.functional.generation.token_model import C, TokenModel, select_rows
 
 
 @final
@@ -67,7 +66,7 @@ class _Search:
 
 
 def search_beams(
-    steps: TokenSteps, prompts: Sequence[Sequence[int]], beams: Beams, first: int = 0
+    steps: TokenModel[C], prompts: Sequence[Sequence[int]], beams: Beams, first: int = 0
 ) -> list[list[Drawn]]:
     """Return the best continuations of each prompt, best first: at most `num_beams`.
 
@@ -115,14 +114,9 @@ def search_beams(
         active = kept
         rows_kept = [parent for parent, is_kept in zip(parents, keep, strict=True) if is_kept]
         tokens = [token for token, is_kept in zip(chosen, keep, strict=True) if is_kept]
-        carry = select_rows(carry, rows_kept)
+        carry = select_rows(carry, rows_kept, scores.shape[0])
         scores, carry = steps.step(torch.tensor(tokens, device=scores.device), carry)
     return [list(_rank(search, beams)) for search in searches]
-
-
-def select_rows(carry: StepCarry, rows: list[int]) -> StepCarry:
-    """Return the carry of some rows; the same one if these are all rows in order."""
-    return carry if rows == list(range(len(carry.steps))) else carry.select(torch.tensor(rows, dtype=torch.int64))
 
 
 def _extend(search: _Search, log_probabilities: Float[Tensor, "live token"], beams: Beams) -> Iterator[tuple[int, int]]:

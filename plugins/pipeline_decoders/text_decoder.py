@@ -1,0 +1,228 @@
+"""The base class of heads that generate a text from the states of another."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Generic, Protocol, Self, TypedDict, TypeVar, final
+
+import attrs
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+from typing_extensions import Unpack, override
+
+from pipeline import Texts, Tokenize
+from pipeline.extend import (
+    IGNORED,
+    BatchMetadata,
+    CompositionError,
+    Decoded,
+    Drawn,
+    GenerateSettings,
+    Generation,
+    Ids,
+    MaybeCausal,
+    ModuleStage,
+    Packed,
+    Padded,
+    ShapeError,
+    Spec,
+    States,
+    StepScores,
+    find_continuations,
+)
+
+
+class SearchOptions(TypedDict, total=False):
+    """How a decoder searches for a text when it predicts; as in `StreamChain.generate`.
+
+    Attributes:
+        max_new_tokens: the maximum number of tokens of a text, eos included; 100 by default.
+        num_beams: the number of texts that a beam search keeps; 1, the default, takes the most probable token each
+            time.
+        length_penalty: in a beam search, the power of the length by which log-probabilities are divided; 1 by default.
+        do_sample: draw each token at random; False by default.
+        temperature: divides the scores before a draw.
+        top_k: draw from the k most probable tokens only.
+        top_p: draw from the fewest most probable tokens whose probabilities sum up to p.
+        num_return_sequences: the number of texts per row, for `predict(scores=True)`.
+        seed: with the number of the row, it determines what is drawn; 0 by default.
+    """
+
+    max_new_tokens: int
+    num_beams: int
+    length_penalty: float
+    do_sample: bool
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    num_return_sequences: int
+    seed: int
+
+
+class DecoderMemory(Protocol):
+    """What a decoder remembers of each row: of its source, and of the tokens so far."""
+
+    def select(self, rows: Int64[Tensor, " selected"]) -> Self:
+        """Return the memory of some rows, by their indices on the CPU."""
+        ...
+
+
+M = TypeVar("M", bound=DecoderMemory)
+
+
+class TextDecoder(ModuleStage[States[MaybeCausal], Decoded[str]], Generic[M]):
+    """A head that learns to generate target texts, and generates texts: encode the source, decode the target.
+
+    In training it scores each token of the target, given the true tokens before it (teacher forcing), in one pass. In
+    evaluation it also generates. A row without steps is a source too: the decoder then has nothing to attend to.
+
+    Args:
+        target: the tokenizer of the targets, with bos and eos, as in `Pad(targets=Texts(target))`.
+        input_size: the number of features of the states; None until the stage is joined.
+        name: the stage's name in its chain.
+        search: see `SearchOptions`.
+
+    Raises:
+        OptionError: if the tokenizer has no bos or eos, or an option is out of its range.
+    """
+
+    default_metrics: ClassVar[list[str]] = ["perplexity", "accuracy", "exact_match"]
+    exportable = False
+
+    def __init__(
+        self, target: Tokenize, input_size: int | None, name: str | None, search: SearchOptions | None
+    ) -> None:
+        super().__init__()
+        Texts(target)  # rejects a tokenizer without bos or eos
+        self.target = target
+        self.tokens: int = target.vocab_size
+        self.name = name
+        self.input_size = input_size
+        self.search: SearchOptions = {"max_new_tokens": 100, "do_sample": False, "seed": 0}
+        self.settings: GenerateSettings = GenerateSettings.of(**self.search)
+        self.set_search(**(search or {}))
+
+    def set_search(self, **search: Unpack[SearchOptions]) -> None:
+        """Change how texts are generated from now on; options that are left out stay as they are.
+
+        Raises:
+            OptionError: if an option is out of its range, or two exclude each other.
+        """
+        changed: SearchOptions = {**self.search, **search}
+        self.settings = GenerateSettings.of(**changed)
+        self.search = changed
+
+    @abstractmethod
+    def make_weights(self, size: int) -> None:
+        """Create the weights that depend on the size of the states."""
+
+    @abstractmethod
+    def read_source(self, states: States[MaybeCausal]) -> M:
+        """Return the memory of each row before its first token."""
+
+    @abstractmethod
+    def teach(self, inputs: Packed[Ids], memory: M) -> Float[Tensor, "steps token"]:
+        """Return the scores of the token after each input token, given all those before it in its row."""
+
+    @abstractmethod
+    def step(self, tokens: Int64[Tensor, " batch"], memory: M) -> tuple[Float[Tensor, "batch token"], M]:
+        """Return the scores of the token after the next one of each row, and the new memory."""
+
+    @property
+    def is_lazy(self) -> bool:
+        """True if weights are not made yet, because the size of the states is not known."""
+        return self.input_size is None
+
+    @override
+    def build(self, spec: Spec, /) -> Spec:
+        name = type(self).__name__
+        if self.input_size is None:
+            spec.reject_unsized(name)
+        if self.input_size is None and spec.size is not None:
+            self.input_size = spec.size
+            self.make_weights(spec.size)
+        if spec.size not in {None, self.input_size}:
+            msg = (
+                f"the input has size {spec.size} along the axis 'hidden', but {name} has input_size={self.input_size}; "
+                "leave input_size out, or make the two equal."
+            )
+            raise CompositionError(msg, axis="hidden", size=spec.size, input_size=self.input_size)
+        return Spec()
+
+    def explain_not_exportable(self) -> str:
+        """Return why it is not part of an exported model."""
+        return "texts are generated by a search, which no graph holds; export the encoder: a chain that ends before it"
+
+    @override
+    def forward(self, value: States[MaybeCausal]) -> Decoded[str]:
+        """Return the scores of the target texts, and, in evaluation mode, generated texts.
+
+        Raises:
+            CompositionError: if the size of the states is not known yet.
+            ShapeError: if the states have another size.
+            TargetError: if the batch has targets, but no texts.
+        """
+        name, size = type(self).__name__, value.steps.values.shape[-1]
+        if self.input_size is None:
+            msg = f"{name} does not know its input size yet; join it after an encoder, or pass input_size=..."
+            raise CompositionError(msg)
+        if size != self.input_size:
+            msg = f"{name} has input_size={self.input_size}, got states of {size} features; make the two equal."
+            raise ShapeError(msg, size=size, input_size=self.input_size)
+        memory = self.read_source(value)
+        is_known = value.metadata.targets is not None and "" in (value.metadata.target_lengths or {})
+        scores = self._score_targets(value.metadata, memory) if is_known else None
+        generated = None if self.training or value.final.is_meta else self._generate(value.metadata, memory)
+        return Decoded(scores, generated, metadata=value.metadata)
+
+    def _score_targets(self, metadata: BatchMetadata, memory: M) -> StepScores[int]:
+        targets, lengths = metadata.targets, (metadata.target_lengths or {})[""]
+        assert targets is not None
+        first = torch.full_like(targets[:, :1], self.target.first_ids[0])
+        # The input at each step is the target before it.
+        inputs = torch.cat([first, targets], 1)[:, : targets.shape[1]]
+        inputs = inputs.masked_fill(inputs == IGNORED, 0)
+        batch: Packed[Ids] = Padded(Ids, inputs, lengths, metadata=BatchMetadata(metadata.row_ids)).packed()
+        scores = self.teach(batch, memory)
+        made = BatchMetadata(metadata.row_ids, targets)
+        return StepScores(scores, lengths, range(self.tokens), metadata=made, order=batch.order)
+
+    def _generate(self, metadata: BatchMetadata, memory: M) -> Sequence[Sequence[Generation[str]]]:
+        prompts = [self.target.first_ids] * len(metadata.row_ids)
+        numbers = [max(int(row_id), 0) for row_id in metadata.row_ids]
+        eos = frozenset(self.target.last_ids)
+        found = find_continuations(_Stepper(self, memory), prompts, self.settings, eos, self._find_blocked, numbers)
+        return [[self._decode(each) for each in row] for row in found]
+
+    def _find_blocked(self, scores: Tensor) -> Bool[Tensor, " token"]:
+        """Return the tokens that never occur within a text: bos and the padding."""
+        vocabulary, blocked = self.target.tokenizer.vocabulary, torch.zeros(self.tokens, dtype=torch.bool)
+        blocked[self.target.first_ids[0]] = self.target.first_ids[0] not in self.target.last_ids
+        pad = self.target.tokenizer.pad_token
+        if pad is not None and vocabulary[pad] not in self.target.last_ids:
+            blocked[vocabulary[pad]] = True
+        return blocked.to(scores.device)
+
+    def _decode(self, drawn: Drawn) -> Generation[str]:
+        text = self.target.decode(list(drawn.ids[:-1] if drawn.ended else drawn.ids))
+        return Generation(text, list(drawn.ids), list(drawn.log_probabilities), drawn.ended)
+
+    def get_config(self) -> Mapping[str, object]:
+        """Return the arguments with which this stage can be made again."""
+        return {"target": self.target, "input_size": self.input_size, "name": self.name, "search": dict(self.search)}
+
+
+@final
+@attrs.frozen(eq=False)
+class _Stepper(Generic[M]):
+    """A decoder with the memory of its rows, in the form that a search takes."""
+
+    decoder: TextDecoder[M]
+    memory: M
+
+    def read(self, prompts: Sequence[Sequence[int]]) -> tuple[Float[Tensor, "row token"], M]:
+        device = next(self.decoder.parameters()).device
+        return self.decoder.step(torch.tensor([prompt[0] for prompt in prompts], device=device), self.memory)
+
+    def step(self, tokens: Int64[Tensor, " row"], carry: M) -> tuple[Float[Tensor, "row token"], M]:
+        return self.decoder.step(tokens, carry)
