@@ -1,11 +1,11 @@
 """Whole models, composed of stages: a classifier, a matcher of pairs, two taggers and a language model."""
 
-from typing import TypedDict, cast, overload
+from typing import Literal, TypeAlias, TypedDict, cast, overload
 
 from typing_extensions import Unpack
 
 from pipeline.core.chain import Chain
-from pipeline.core.stage import Stage
+from pipeline.core.stage import ModuleStage, Stage
 from pipeline.data.batches import Batch, Padded
 from pipeline.data.kinds import Ids, Nested, Vectors
 from pipeline.data.scores import Scores, StepScores
@@ -18,7 +18,7 @@ from pipeline.stages.dropout import Dropout
 from pipeline.stages.embed import Embed
 from pipeline.stages.embed_fields import EmbedFields, through
 from pipeline.stages.encode import Encode
-from pipeline.stages.heads import Classify, NextToken, Tag
+from pipeline.stages.heads import Classify, NextToken
 from pipeline.stages.join import Join
 from pipeline.stages.pack import Pack
 from pipeline.stages.pool import Pool
@@ -26,9 +26,12 @@ from pipeline.stages.spell_words import SpelledWord
 from pipeline.stages.tokenize_pair import TextPair
 from pipeline.stages.word_dropout import WordDropout
 
+Constraints: TypeAlias = Literal["bio", "bioes"]
+"""The rules of spans that a head may keep: of BIO, or of BIOES and BILOU."""
 
-class TaggerOptions(TypedDict, total=False):
-    """The options of `tagger`, which describes them."""
+
+class EncoderOptions(TypedDict, total=False):
+    """The options of `classifier` and `tagger`, which describe them."""
 
     embedding_dim: int
     hidden_size: int
@@ -37,7 +40,14 @@ class TaggerOptions(TypedDict, total=False):
     dropout: float
 
 
-class ClassifierOptions(TaggerOptions, total=False):
+class TaggerOptions(EncoderOptions, total=False):
+    """The options of `tagger`, which describes them."""
+
+    head: str
+    constraints: Constraints | None
+
+
+class ClassifierOptions(EncoderOptions, total=False):
     """The options of `classifier`, which describes them."""
 
     pooling: str
@@ -157,17 +167,37 @@ def tagger(
     encoder: str = "bilstm",
     attention: str | None = None,
     dropout: float = 0.0,
+    head: str = "tag",
+    constraints: Constraints | None = None,
 ) -> Chain[Padded[Ids], StepScores[int]] | Chain[Padded[Ids], StepScores[str]]:
     """Make a model that predicts one class per step.
 
-    The arguments are those of `classifier`; `dropout` is the probability for embeddings and states.
+    Args:
+        num_embeddings: the number of ids, such as `tokenize.vocab_size`.
+        classes: the number of classes, or the labels; with labels, predictions are class names.
+        embedding_dim: as in `classifier`.
+        hidden_size: as in `classifier`.
+        encoder: as in `classifier`.
+        attention: as in `classifier`.
+        dropout: the dropout probability of embeddings and states.
+        head: the registered name of a head that scores steps: `tag` chooses the class of each step by itself, `crf`
+            those of a row together.
+        constraints: the rules of spans for a head that has such an option, as `crf` has.
+
+    Raises:
+        UnknownNameError: if no plugin offers the encoder, the attention or the head.
+        UnknownOptionError: if the head has no constraints.
 
     Example:
         >>> tagger(1_000, 17)
         Pack >> Embed >> Dropout >> Encode >> Dropout >> Tag
+        >>> tagger(1_000, Labels(["O", "B-per", "I-per"]), head="crf", constraints="bio")
+        Pack >> Embed >> Dropout >> Encode >> Dropout >> CRF
     """
     states = _make_encoder(num_embeddings, embedding_dim, hidden_size, encoder, attention, dropout) >> Dropout(dropout)
-    return states >> Tag(classes) if isinstance(classes, int) else states >> Tag(classes)
+    if isinstance(classes, int):
+        return states >> _make_number_head(head, classes, constraints)
+    return states >> _make_name_head(head, classes, constraints)
 
 
 class CharacterTaggerOptions(TypedDict, total=False):
@@ -180,6 +210,8 @@ class CharacterTaggerOptions(TypedDict, total=False):
     characters: "str | Stage[Batch[Nested[Ids]], Batch[Vectors]]"
     dropout: float
     word_dropout: float
+    head: str
+    constraints: Constraints | None
 
 
 @overload
@@ -202,6 +234,8 @@ def character_tagger(
     characters: str | Stage[Batch[Nested[Ids]], Batch[Vectors]] = "character_lstm",
     dropout: float = 0.5,
     word_dropout: float = 0.25,
+    head: str = "tag",
+    constraints: Constraints | None = None,
 ) -> Chain[Padded[SpelledWord], StepScores[int]] | Chain[Padded[SpelledWord], StepScores[str]]:
     """Make a model that predicts one class per word, from the words and their characters; `SpellWords` reads them.
 
@@ -218,11 +252,15 @@ def character_tagger(
             plugin's.
         dropout: the dropout probability of embeddings and states.
         word_dropout: the probability with which a word is replaced by the unknown one in training. Its characters stay.
+        head: as in `tagger`.
+        constraints: as in `tagger`.
 
     Raises:
-        UnknownNameError: if no plugin offers the encoder, or the embedder of characters.
+        UnknownNameError: if no plugin offers the encoder, the embedder of characters, or the head.
+        UnknownOptionError: if the head has no constraints.
 
-    Source: Lample et al. 2016, "Neural Architectures for Named Entity Recognition", arXiv:1603.01360, without the CRF.
+    Source: Lample et al. 2016, "Neural Architectures for Named Entity Recognition", arXiv:1603.01360; with `head="crf"`
+    their model.
 
     Example:
         >>> character_tagger(1_000, 80, 17)
@@ -240,7 +278,9 @@ def character_tagger(
         >> Encode(encoder, hidden_size=hidden_size, num_layers=num_layers)
         >> Dropout(dropout)
     )
-    return states >> Tag(classes) if isinstance(classes, int) else states >> Tag(classes)
+    if isinstance(classes, int):
+        return states >> _make_number_head(head, classes, constraints)
+    return states >> _make_name_head(head, classes, constraints)
 
 
 def language_model(
@@ -305,3 +345,25 @@ def _make_reader(
 ) -> Chain[Batch[Ids], Pooled]:
     states = Embed(num_embeddings, embedding_dim) >> Dropout(dropout) >> Encode(encoder, hidden_size=hidden_size)
     return (states if attention is None else states >> Attend(attention)) >> Pool(pooling)
+
+
+# Of a registered head, a checker does not know what it returns: the stage before it checks that it takes states, and a
+# head of other predictions is wrong here.
+
+
+def _make_number_head(
+    head: str, classes: int, constraints: Constraints | None
+) -> ModuleStage[States[MaybeCausal], StepScores[int]]:
+    made: object = registry().heads.make(head, classes=classes, **_get_options(constraints))
+    return cast("ModuleStage[States[MaybeCausal], StepScores[int]]", made)
+
+
+def _make_name_head(
+    head: str, classes: Labels, constraints: Constraints | None
+) -> ModuleStage[States[MaybeCausal], StepScores[str]]:
+    made: object = registry().heads.make(head, classes=classes, **_get_options(constraints))
+    return cast("ModuleStage[States[MaybeCausal], StepScores[str]]", made)
+
+
+def _get_options(constraints: Constraints | None) -> dict[str, object]:
+    return {} if constraints is None else {"constraints": constraints}

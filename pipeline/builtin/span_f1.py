@@ -70,7 +70,7 @@ class SpanTags:
             prefixes.append(_PREFIXES.index(prefix))
             # A tag without a type, such as "B", is of the type "".
             types.append(0 if match["outside"] else known.setdefault(match["type"] or "", len(known) + 1))
-        return cls(torch.tensor(prefixes), torch.tensor(types), list(known))
+        return cls(torch.tensor(prefixes, device="cpu"), torch.tensor(types, device="cpu"), list(known))
 
     def to(self, device: torch.device) -> "SpanTags":
         """Return the same on a device."""

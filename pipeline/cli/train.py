@@ -40,6 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model("--encoder", metavar="NAME", help="registered encoder (default: bilstm; lstm for a language model)")
     model("--attention", metavar="NAME", help="registered attention, or none (default: that of the model)")
     model("--pooling", metavar="NAME", help="registered pooling of a classifier (default: max)")
+    model("--head", metavar="NAME", help="registered head of a tagger, such as crf (default: tag)")
+    model("--constraints", choices=["bio", "bioes"], help="rules of spans that a tagger's head keeps, as crf can")
     add_size_arguments(model)
     training = parser.add_argument_group("training").add_argument
     add_training_arguments(training)
@@ -214,6 +216,13 @@ def make_pipe(options: argparse.Namespace, model: Model, train: AnySource, *held
             msg = f"--pooling is for classifiers, got --model {model}; leave it out."
             raise OptionError(msg, pooling=options.pooling)
         shape["pooling"] = options.pooling
+    # `compare` has no such arguments.
+    head, constraints = getattr(options, "head", None), getattr(options, "constraints", None)
+    if model == "tagger":
+        shape |= {"head": head or "tag", "constraints": constraints}
+    elif head is not None or constraints is not None:
+        msg = f"--head and --constraints are for taggers, got --model {model}; leave them out."
+        raise OptionError(msg, head=head, constraints=constraints)
     bucket = Bucket() if options.max_padded_steps is None else Bucket(max_padded_steps=options.max_padded_steps)
     with seeded(options.seed):
         if model == "language_model":

@@ -9,7 +9,7 @@ from pipeline.errors import LoadError, OptionError
 from pipeline.labels import Labels
 from pipeline.stages.classify_multi_label import ClassifyMultiLabel
 from pipeline.stages.from_columns import FromColumns, FromFields, FromNested
-from pipeline.stages.heads import Classify, NextToken, Tag
+from pipeline.stages.heads import ClassHead, Classify, NextToken, Tag
 from pipeline.stages.input_stage import FromFeatures, FromIds
 from pipeline.stages.regress import Regress
 from pipeline.stages.several_heads import Heads
@@ -80,7 +80,8 @@ def describe_predictions(stage: object) -> str:
     if isinstance(stage, Regress):
         return "float" if stage.size is None else "list[float]"
     name = "str" if isinstance(getattr(stage, "names", None), Labels) else "int"
-    form = next((form for cls, form in _PREDICTIONS.items() if isinstance(stage, cls)), ANY)
+    by_step = isinstance(stage, ClassHead) and getattr(stage, "stepwise", False)
+    form = next((form for cls, form in _PREDICTIONS.items() if isinstance(stage, cls)), "list[{}]" if by_step else ANY)
     return form.format(name)
 
 

@@ -120,6 +120,7 @@ WRONG = {
     "words in CSV": (["train.csv", "--words", "w"], "--words needs lists of words, which .csv has none of"),
     "no such encoder": (["train.csv", "--encoder", "bilstn"], "Did you mean 'bilstm'?"),
     "pooling of a tagger": (["train.conllu", "--pooling", "mean"], "--pooling is for classifiers, got --model tagger"),
+    "head of a classifier": (["train.csv", "--head", "crf"], "--head and --constraints are for taggers, got --model"),
     "wrong epochs": (["train.csv", "--epochs", "0"], "epochs must be an integer of at least 1, got 0."),
     "wrong split": (["train.csv", "--split", "2"], "fraction must be between 0 and 1, got 2.0"),
 }

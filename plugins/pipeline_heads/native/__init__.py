@@ -1,0 +1,1 @@
+"""Compiled kernels for linear chains. `native_chains.py` calls them."""
