@@ -47,6 +47,7 @@ WITH_EXTRAS = (
     "tests/demo/test_run.py",
     "tests/docs/test_csv_page.py",
     "tests/docs/test_examples.py",
+    "tests/docs/test_hugging_face.py",
     "tests/docs/test_pictures.py",
     "tests/test_extras.py",
 )

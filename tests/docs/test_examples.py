@@ -17,6 +17,7 @@ SCRIPTS = sorted(EXAMPLES.glob("*.py"))
 PUBLIC = {
     "pipeline",
     "pipeline.errors",
+    "pipeline.extend",
     "pipeline.sources",
     "pipeline.training",
     "pipeline_attention",
