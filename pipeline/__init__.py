@@ -55,7 +55,6 @@ from pipeline.stages.several_heads import Heads
 from pipeline.stages.shift import Shift
 from pipeline.stages.spell_words import SpelledWord, SpellWords
 from pipeline.stages.texts import Texts
-from pipeline.stages.texts import Texts
 from pipeline.stages.tokenize import Tokenize
 from pipeline.stages.tokenize_joined import JoinedPair, TokenizeJoined
 from pipeline.stages.tokenize_pair import TextPair, TokenizePair

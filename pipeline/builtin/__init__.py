@@ -7,7 +7,6 @@ from pipeline.builtin.class_metrics import Accuracy, MacroF1, WeightedF1
 from pipeline.builtin.exact_match import ExactMatch
 from pipeline.builtin.multi_label_f1 import MultiLabelF1
 from pipeline.builtin.number_metrics import R2, MeanAbsoluteError, MeanSquaredError, RootMeanSquaredError
-from pipeline.builtin.exact_match import ExactMatch
 from pipeline.builtin.perplexity import Perplexity
 from pipeline.builtin.pools import (
     FinalPool,

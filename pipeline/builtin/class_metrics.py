@@ -1,6 +1,6 @@
 """Metrics of classes: accuracy, macro F1 and weighted F1."""
 
-from typing import cast, final
+from typing import final
 
 import torch
 from jaxtyping import Int64
@@ -67,17 +67,6 @@ def has_class_scores(
 def has_step_scores(predictions: Predictions[object, object]) -> TypeIs[StepScores[object]]:
     """Return whether predictions are scores of steps."""
     return isinstance(predictions, StepScores)
-
-
-def get_token_scores(predictions: Predictions[object, object]) -> Predictions[object, object]:
-    """Return the scores of target tokens of generated texts; other predictions as they are.
-
-    Raises:
-        TargetError: if there are none, because the batch has no target texts.
-    """
-    if not isinstance(predictions, Decoded):
-        return predictions
-    return cast("Decoded[object]", predictions).get_scores()
 
 
 def get_token_scores(predictions: Predictions[object, object]) -> Predictions[object, object]:

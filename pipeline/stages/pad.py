@@ -57,8 +57,8 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
         max_length: the maximum number of steps of a row.
         too_long: what to do with a longer row: `raise` an error, or `truncate` it and its targets.
         labels: the classes, if targets are class names.
-        targets: instead of labels, the type of the targets: `Numbers`, `MultiLabels`, `Texts`, or a mapping with the types of
-            several targets by their names. Each target of a row is then a mapping with these names.
+        targets: instead of labels, the type of the targets: `Numbers`, `MultiLabels`, `Texts`, or a mapping with the
+            types of several targets by their names. Each target of a row is then a mapping with these names.
         missing: what to do with a row without a target, if others of its batch have one: `raise` an error, or `ignore`
             it, which means that it has no weight in the loss; nor has a batch without any target then. Of several
             targets by name, each may be missing in either case.
@@ -245,9 +245,8 @@ def _check_targets(targets: Targets | NamedTargets | None) -> None:
     """
     kinds: list[object] = list(targets.values()) if isinstance(targets, Mapping) else [targets]
     if targets is not None and (not kinds or not all(isinstance(kind, Labels | TargetType) for kind in kinds)):
-        msg = (
-            f"targets must be Labels, Numbers, MultiLabels, Texts, or one of these for each name, got {targets!r:.60}."
-        )
+        known = "Labels, Numbers, MultiLabels, Texts"
+        msg = f"targets must be {known}, or one of these for each name, got {targets!r:.60}."
         raise OptionError(msg, targets=targets)
 
 

@@ -284,10 +284,9 @@ def find_heads(stages: Mapping[str, StageBase]) -> Mapping[str, StageBase] | Non
             inner = find_heads(stage.stages)
             if inner is not None:
                 return inner
-        if isinstance(stage, Classify | Tag | NextToken | ClassifyMultiLabel | Regress) or _list_declared(
-            cast("object", stage)
-        ):
-            return {"": cast("StageBase", stage)}
+        head = cast("StageBase", stage)
+        if isinstance(stage, Classify | Tag | NextToken | ClassifyMultiLabel | Regress) or _list_declared(head):
+            return {"": head}
     return None
 
 
@@ -321,12 +320,14 @@ def _choose_by_predictions(predictions: Predictions[object, object]) -> dict[str
             for head, part in parts.items()
             for name, each in _choose_by_predictions(part).items()
         }
-    if isinstance(predictions, MultiLabelScores):
-        return {"multi_label_f1": "multi_label_f1"}
-    if isinstance(predictions, Values):
-        return {"mae": "mae"}
-    if isinstance(predictions, Decoded):
-        return {name: name for name in ("perplexity", "accuracy", "exact_match")}
+    simple: Mapping[type, Sequence[str]] = {
+        MultiLabelScores: ["multi_label_f1"],
+        Values: ["mae"],
+        Decoded: ["perplexity", "accuracy", "exact_match"],
+    }
+    found = next((names for cls, names in simple.items() if isinstance(predictions, cls)), None)
+    if found is not None:
+        return {name: name for name in found}
     if has_step_scores(predictions) and has_span_tags(predictions.names):
         return {"span_f1": "span_f1", "accuracy": "accuracy"}
     if has_class_scores(predictions):
