@@ -15,6 +15,7 @@ from bench.errors import LengthsError, RecordError
 from bench.goals import tabulate_goals
 from bench.measurements import batch
 from bench.measurements.attend import ATTEND
+from bench.measurements.characters import CHARACTERS
 from bench.measurements.checks import CHECKS
 from bench.measurements.choices import CHOICES
 from bench.measurements.encode import ENCODE
@@ -52,6 +53,7 @@ MEASUREMENTS: Final[Mapping[str, Measurement]] = {
         ATTEND,
         EPOCH,
         FIELDS,
+        CHARACTERS,
         FIT_MEASUREMENT,
         GENERATE,
         PACKING,

@@ -170,6 +170,11 @@ GOALS: Final[Sequence[Goal]] = (
         _divide("invariance", "deterministic", "for_inference"),
         lower_is_better=True,
     ),
+    Goal(
+        "an epoch of the tagger of words and characters, 1 thread / plain torch",
+        1.5,
+        _divide("characters", "by hand", "ours", threads="one"),
+    ),
     Goal("rows out of sampler and collate / fastest other", 1.0, partial(_compare_rates, "rows sampled and collated")),
     Goal("texts tokenized / raw tokenizers", 0.8, partial(_compare_rates, "texts tokenized")),
 )
