@@ -6,7 +6,7 @@ as `sort_by_length` returns them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Final, NamedTuple, TypeAlias
 
 import attrs
@@ -192,7 +192,9 @@ def attend_earlier_in_blocks(
     tensors = (query, key) if values is key else (query, key, values)
     blocks = _Blocks(tuple(batch_sizes), window, query.element_size())
     needs_grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-    saves = needs_grad and blocks.count_scores() * query.element_size() * _SAVED_FRACTION <= memory
+    if not needs_grad:
+        return _compute_contexts(blocks, query, key, values, saved=None)
+    saves = blocks.count_scores() * query.element_size() * _SAVED_FRACTION <= memory
     return _apply(blocks, saves, *tensors)
 
 
@@ -238,6 +240,11 @@ class _Blocks:
         width = len(self.batch_sizes)
         return width <= self.block_steps and self.block_rows >= self.batch_sizes[0] == self.batch_sizes[-1]
 
+    @property
+    def is_full(self) -> bool:
+        """True if the blocks cover the whole batch, without padding."""
+        return self.batch_sizes[0] == self.batch_sizes[-1]
+
     def count_scores(self) -> int:
         """Return the number of scores in all blocks."""
         return sum(
@@ -265,13 +272,33 @@ class _Blocks:
         # the first `steps` columns are another square, in which keys before the window are a lower triangle.
         _, queries, keys = block
         steps, offset = queries.stop - queries.start, queries.start - keys.start
-        square = torch.ones(steps, steps, dtype=torch.bool, device=scores.device)
-        is_later = square.triu()
-        if queries.start == 0:
-            is_later[0, 0] = False
+        # A mode may replace all new tensors by others; those are not kept.
+        get_mask = _get_later_mask if type(scores) is Tensor else _make_later_mask
+        is_later = get_mask(steps, queries.start == 0)
         scores[:, :, offset:].masked_fill_(is_later, -torch.inf)
         if self.window is not None:
+            square = torch.ones(steps, steps, dtype=torch.bool)
             scores[:, :, :steps].masked_fill_(square.tril(offset - self.window - 1), -torch.inf)
+
+
+def _make_later_mask(steps: int, is_first: bool) -> Bool[Tensor, "steps steps"]:
+    """Return which keys of a square are not earlier than a query; in the first square, step 0 attends to itself."""
+    # It is kept for later calls, which may need gradients; a tensor of inference mode could not be saved for them.
+    with torch.inference_mode(mode=False):
+        is_later = torch.ones(steps, steps, dtype=torch.bool, device="cpu").triu()
+        if is_first:
+            is_later[0, 0] = False
+    return is_later
+
+
+_get_later_mask: Final = lru_cache(maxsize=64)(_make_later_mask)
+
+
+def _softmax_in_place(scores: Tensor) -> Tensor:
+    """Return the softmax over the keys, written into the scores unless a graph records them."""
+    if scores.requires_grad:
+        return scores.softmax(-1)
+    return torch.softmax(scores, -1, out=scores)
 
 
 def _compute_weights(blocks: _Blocks, block: _Block, query: Tensor, key: Tensor) -> Float[Tensor, "rows query key"]:
@@ -279,7 +306,28 @@ def _compute_weights(blocks: _Blocks, block: _Block, query: Tensor, key: Tensor)
     scores = torch.bmm(query[rows, queries], key[rows, keys].mT)
     blocks.mask_scores(scores, block)
     # Every query keeps at least one key, so no softmax is over minus infinity alone, which would give NaN.
-    return scores.softmax(-1)
+    return _softmax_in_place(scores)
+
+
+def _compute_contexts(
+    blocks: _Blocks, query: Tensor, key: Tensor, values: Tensor, saved: list[Tensor] | None
+) -> Float[Tensor, "batch time hidden"]:
+    """Return the contexts, without a graph, and append the weights of each block to `saved`."""
+    if blocks.is_single:
+        # Its result is returned without a copy into zeros.
+        (block,) = blocks
+        weights = _compute_weights(blocks, block, query, key)
+        if saved is not None:
+            saved.append(weights)
+        return torch.bmm(weights, values)
+    contexts = torch.empty_like(values) if blocks.is_full else torch.zeros_like(values)
+    for block in blocks:
+        weights = _compute_weights(blocks, block, query, key)
+        if saved is not None:
+            saved.append(weights)
+        # Written where they belong, instead of copied: that took as long as the product.
+        torch.bmm(weights, values[block.rows, block.keys], out=contexts[block.rows, block.queries])
+    return contexts
 
 
 class _AttendEarlier(torch.autograd.Function):
@@ -288,19 +336,8 @@ class _AttendEarlier(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, blocks: _Blocks, saves: bool, *tensors: Tensor) -> Tensor:
         """Return the contexts of queries, keys and, if they differ from the keys, values."""
-        query, key, values = tensors[0], tensors[1], tensors[-1]
-        # A single block covers the batch, so its result is returned without a copy into zeros.
-        contexts = values if blocks.is_single else torch.zeros_like(values)
         saved: list[Tensor] = []
-        for block in blocks:
-            weights = _compute_weights(blocks, block, query, key)
-            if saves:
-                saved.append(weights)
-            context = torch.bmm(weights, values[block.rows, block.keys])
-            if blocks.is_single:
-                contexts = context
-            else:
-                contexts[block.rows, block.queries] = context
+        contexts = _compute_contexts(blocks, tensors[0], tensors[1], tensors[-1], saved=saved if saves else None)
         save: Callable[..., None] = ctx.save_for_backward
         save(*tensors, *saved)
         setattr(ctx, "blocks", blocks)  # noqa: B010 - torch does not declare the attributes of a context

@@ -11,7 +11,7 @@ from torch.autograd.function import FunctionCtx
 
 from pipeline.data.batches import Batch, Packed, Padded
 from pipeline.data.kinds import Hidden
-from pipeline.data.states import MaybeCausal, S, States, empty_rows_mask, zeros_by_row
+from pipeline.data.states import MaybeCausal, States, empty_rows_mask, zeros_by_row
 from pipeline.functional.transforms import name_transform
 
 
@@ -119,16 +119,16 @@ def sort_by_length(states: States[MaybeCausal]) -> Float[Tensor, "nonempty time 
     return values.reshape(order.longest, order.nonempty_count, values.shape[1]).transpose(0, 1)
 
 
-def restore_order(values: Float[Tensor, "nonempty time hidden"], states: States[S]) -> States[S]:
-    """Return the states with the vectors of a rectangle in the order of `sort_by_length`."""
+def restore_order(values: Float[Tensor, "nonempty time hidden"], states: States[MaybeCausal]) -> Batch[Hidden]:
+    """Return the vectors of a rectangle in the order of `sort_by_length` as steps in the layout of the states."""
     order, steps = states.order, states.steps
     if isinstance(steps, Padded) and order.is_full(steps.width):
-        return states.with_values(steps.with_values(values))
+        return steps.with_values(values)
     flat = values.transpose(0, 1).flatten(0, 1)
     if order.steps < len(flat):
         flat = flat.index_select(0, order.sorted_flat_indices)
     packed = steps.packed().with_values(flat)
-    return states.with_values(packed.padded() if isinstance(steps, Padded) else packed)
+    return packed.padded() if isinstance(steps, Padded) else packed
 
 
 def segment_max(

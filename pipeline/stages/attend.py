@@ -327,8 +327,10 @@ class AttendEarlier(
             query, key, values = (attention.split_heads(each) for each in (query, key, values))
             sizes = [attention.num_heads * size for size in sizes]
         found = attend_earlier_in_blocks(query, key, values, sizes, window=self.window, memory=self.memory)
-        contexts = restore_order(attention.join_heads(found), states).steps
-        return self.finish(states, contexts.with_values(attention.project_contexts(contexts.values)))
+        contexts = restore_order(attention.join_heads(found), states)
+        if attention.projects_values:
+            contexts = contexts.with_values(attention.project_contexts(contexts.values))
+        return self.finish(states, contexts)
 
     @override
     def _attend_in_chunks(
