@@ -18,6 +18,7 @@ from bench.measurements.attend import ATTEND
 from bench.measurements.characters import CHARACTERS
 from bench.measurements.checks import CHECKS
 from bench.measurements.choices import CHOICES
+from bench.measurements.crf import CRF
 from bench.measurements.encode import ENCODE
 from bench.measurements.epoch import EPOCH
 from bench.measurements.export import EXPORT
@@ -51,6 +52,7 @@ MEASUREMENTS: Final[Mapping[str, Measurement]] = {
         PRECOMPUTE,
         EXPORT,
         ATTEND,
+        CRF,
         EPOCH,
         FIELDS,
         CHARACTERS,

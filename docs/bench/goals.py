@@ -88,6 +88,11 @@ def _infer(precision: str, lengths: str) -> Compute:
     return _divide("inference", "packed", precision, threads="one", lengths=f"{lengths}, bucketed")
 
 
+def _compare_paths(fast: str, *, training: bool) -> Compute:
+    """Divide the time of padded paths of a CRF by ours."""
+    return _divide("crf", "padded", fast, training=training, mean_length=20)
+
+
 def _compare_int8(record: Record) -> float | None:
     """Divide the time of torch's int8 by ours, at the worst point; 0 if our error is larger than torch's."""
     return lowest(
@@ -175,6 +180,10 @@ GOALS: Final[Sequence[Goal]] = (
         1.5,
         _divide("characters", "by hand", "ours", threads="one"),
     ),
+    Goal("CRF, loss and gradients, 64 rows x ~20: padded / compiled", 3.0, _compare_paths("compiled", training=True)),
+    Goal("CRF, loss and gradients, 64 rows x ~20: padded / plain", 1.0, _compare_paths("plain", training=True)),
+    Goal("CRF, best paths, 64 rows x ~20: padded / compiled", 3.0, _compare_paths("compiled", training=False)),
+    Goal("CRF, best paths, 64 rows x ~20: padded / plain", 1.0, _compare_paths("plain", training=False)),
     Goal("rows out of sampler and collate / fastest other", 1.0, partial(_compare_rates, "rows sampled and collated")),
     Goal("texts tokenized / raw tokenizers", 0.8, partial(_compare_rates, "texts tokenized")),
 )

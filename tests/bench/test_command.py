@@ -20,6 +20,7 @@ from bench.measurements import (
     attend,
     checks,
     choices,
+    crf,
     encode,
     epoch,
     generate,
@@ -53,6 +54,8 @@ def test_measurements_with_small_sizes() -> None:
     assert {"packed", "auto", WITHOUT_NATIVE} <= precompute.measure_case(
         precompute.Case(3, 4, 5, words=9), 1, FEW
     ).times.keys()
+    paths = crf.measure_case(crf.Case(training=False, rows=3, mean_length=3, classes=2), 1, FEW)
+    assert paths.times.keys() >= {"padded", "plain"}
     sizes = epoch.Sizes(rows=12, words=9, batch=4, embedding=3, hidden=5)
     result = epoch.measure_epoch(sizes, 1, FEW)
     assert {"by hand", WITHOUT_NATIVE, f"{WITHOUT_NATIVE}{epoch.BY_ROWS}"} <= result.times.keys()
