@@ -141,14 +141,14 @@ def _attend(stage: AttendEarlier, states: States[MaybeCausal], memory: Tensor) -
     )
     mask = earlier | ((key >= 1) & (key + now == 2))
     attention = stage.get_part(rows.values.shape[-1])
-    contexts = attention(rows.values, memory, mask.view(1, 1, -1))
+    contexts = stage.compute_contexts(attention, rows.values, memory, mask.view(1, 1, -1))
     return stage.finish(states, rows.with_values(contexts)), memory
 
 
 def _count_features(stage: AttendEarlier) -> int:
     """Return the number of features of a remembered state."""
     assert stage.part is not None, "the stage has run"
-    return stage.part.input_size
+    return stage.part.input_size * (3 if stage.output == "key_value_predict" else 1)
 
 
 def _reject_other_stages(stages: Mapping[str, StageBase]) -> None:

@@ -73,6 +73,7 @@ class AttentionStage(AttentionHolder):
         values = states.padded().values
         attention = self.get_part(values.shape[-1])
         mask = self.make_mask(states).expand(values.shape[0], values.shape[1], -1)
+        values, _ = self.split(values)
         chunks = self._get_chunks(attention, values)
         queries = chunks.split_queries(values.shape[1])
         rows = [
@@ -89,10 +90,11 @@ class AttentionStage(AttentionHolder):
         # In a compiled graph the sizes are symbolic, so Python cannot loop over chunks.
         attend = self._attend_at_once if torch.compiler.is_compiling() else self._attend_in_chunks
         contexts = attend(attention, values, states)
-        if checks_enabled() and contexts.shape != values.shape:
+        wanted = (*values.shape[:2], attention.input_size)
+        if checks_enabled() and contexts.shape != wanted:
             msg = (
                 f"attention {self.part_name!r} must return one context per query, batch x query x hidden of "
-                f"{tuple(values.shape)}, got {describe(contexts)}; fix its forward."
+                f"{wanted}, got {describe(contexts)}; fix its forward."
             )
             raise ShapeError(msg, part=self.part_name)
         return self.finish(states, rows.with_values(contexts))
@@ -100,14 +102,15 @@ class AttentionStage(AttentionHolder):
     def _attend_at_once(
         self, attention: Attention, values: Float[Tensor, "batch time hidden"], states: States[MaybeCausal]
     ) -> Float[Tensor, "batch time hidden"]:
-        return attention(values, values, self.make_mask(states))
+        return self.compute_contexts(attention, values, values, self.make_mask(states))
 
     def _attend_in_chunks(
         self, attention: Attention, values: Float[Tensor, "batch time hidden"], states: States[MaybeCausal]
     ) -> Float[Tensor, "batch time hidden"]:
         calls_forward = attention.overrides_mixing
-        query, key = (values, values) if calls_forward else attention.project(values, values)
-        chunks = self._get_chunks(attention, values)
+        steps, values = self.split(values)
+        query, key = (steps, steps) if calls_forward else attention.project(steps, steps)
+        chunks = self._get_chunks(attention, steps)
         values = values if calls_forward else attention.project_values(values)
         if attention.deterministic and not calls_forward:
             # All steps of a row together, because the division into chunks depends on the longest row.
@@ -134,7 +137,9 @@ class Attend(AttentionStage, ModuleStage[States[MaybeCausal], States[MaybeCausal
     Args:
         attention: an attention, or the name of a registered one.
         output: what a step becomes: its `context`; the context and the state side by side, with twice the features
-            (`concat`); or Luong's attentional state (`tanh`), tanh(W [context; state]), a layer with weights.
+            (`concat`); or Luong's attentional state (`tanh`), tanh(W [context; state]), a layer with weights. With
+            `key_value_predict`, a third of each state is compared, contexts are means of the second third, and the
+            output is tanh(W [context; last third]), of a third of the size.
         memory: the memory budget of scores, in bytes. If all scores need more, queries are processed in chunks, whose
             scores are recomputed in the backward pass. An attention whose score is an inner product stores no scores
             here, and those of one block at a time in `AttendEarlier`.
@@ -149,6 +154,8 @@ class Attend(AttentionStage, ModuleStage[States[MaybeCausal], States[MaybeCausal
 
     Source: Luong, Pham and Manning 2015, "Effective Approaches to Attention-based Neural Machine Translation",
     arXiv:1508.04025, equation 5 (`tanh`). Their decoder also reads it as a part of its next input; ours does not.
+    Daniluk et al. 2017, "Frustratingly Short Attention Spans in Neural Language Modeling", arXiv:1702.04521
+    (`key_value_predict`, with `additive` scores in `AttendEarlier`).
 
     Example:
         >>> states = States.from_padded(torch.ones(1, 3, 2), torch.tensor([2]))
@@ -320,8 +327,9 @@ class AttendEarlier(
         if not (attention.uses_fused_attention and supports_blocks(states.steps.values) and states.order.steps):
             return super()._attend(states)
         rows, sizes = sort_by_length(states), states.order.batch_size_list
-        query, key = attention.project(rows, rows)
-        values = attention.project_values(rows)
+        compared, mixed = self.split(rows)
+        query, key = attention.project(compared, compared)
+        values = attention.project_values(mixed)
         if attention.num_heads > 1:
             # The heads of a row are rows of its length.
             query, key, values = (attention.split_heads(each) for each in (query, key, values))
@@ -338,7 +346,8 @@ class AttendEarlier(
     ) -> Float[Tensor, "batch time hidden"]:
         # On a GPU few calls matter more than skipped scores, and torch's fused kernel supports the causal mask.
         if self.window is None and attention.uses_fused_attention and values.device.type != "cpu":
-            parts = (*attention.project(values, values), attention.project_values(values))
+            compared, values = self.split(values)
+            parts = (*attention.project(compared, compared), attention.project_values(values))
             query, key, mixed = (attention.split_heads(each) for each in parts)
             return attention.project_contexts(attention.join_heads(causal_dot_product_attention(query, key, mixed)))
         return super()._attend_in_chunks(attention, values, states)
@@ -371,10 +380,11 @@ class AttendEarlier(
         """
         rows = value.padded()
         values, attention = rows.values, self.get_part(rows.values.shape[-1])
-        query, key, mixed = values, values, values
+        compared, mixed = self.split(values)
+        query, key = compared, compared
         if not attention.overrides_mixing:
-            query, key = attention.project(values, values)
-            mixed = attention.project_values(values)
+            query, key = attention.project(compared, compared)
+            mixed = attention.project_values(mixed)
         keys = None if key is mixed else key
         before = EarlierSteps.make_empty(mixed, keys) if memory is None else memory
         earlier = before.append(mixed, keys, value.lengths, self.window)

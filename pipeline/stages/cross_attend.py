@@ -11,7 +11,7 @@ from typing_extensions import TypeVar, override
 
 from pipeline.core.stage import I_contra, ModuleStage, O_co, Spec, Stage, StageBase
 from pipeline.data.states import MaybeCausal, S, States
-from pipeline.errors import CompositionError, ShapeError
+from pipeline.errors import CompositionError, OptionError, ShapeError
 from pipeline.parts.attention import Attention
 from pipeline.parts.config import POSITIONAL
 from pipeline.stages.attend_across import AttendedSteps, attend_across
@@ -96,6 +96,9 @@ class CrossAttend(Branching, ModuleStage[I_contra, O_co]):
         name: str | None = None,
         **options: object,
     ) -> None:
+        if output == "key_value_predict":
+            msg = "output='key_value_predict' is for the steps of one row; choose context, concat or tanh."
+            raise OptionError(msg, output=output)
         super().__init__({"query": cast("StageBase", query), "key": cast("StageBase", key)})
         self.stepwise: bool = False
         self.name = name
