@@ -4,7 +4,7 @@ The padded one is written like pytorch-crf: a loop over time in which all rows t
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Final
@@ -59,9 +59,10 @@ class Inputs:
         lengths = torch.randint(1, 2 * case.mean_length, (case.rows,), generator=generator)
         width, classes = int(lengths.max()), case.classes
         shapes = ((case.rows, width, classes), (classes, classes), (classes,), (classes,))
-        scores = (torch.randn(shape, generator=generator).requires_grad_() for shape in shapes)
+        emissions, *weights = (torch.randn(shape, generator=generator).requires_grad_() for shape in shapes)
         targets = torch.randint(classes, (case.rows, width), generator=generator)
-        return cls(*scores, targets, lengths)
+        transitions, start, end = weights
+        return cls(emissions, transitions, start, end, targets, lengths)
 
     @property
     def weights(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -157,7 +158,7 @@ def make_steps(case: Case) -> dict[str, Step]:
 
 
 @contextmanager
-def switch_off() -> Iterator[None]:
+def switch_off() -> Generator[None]:
     """Switch compiled kernels off."""
     before = os.environ.get(_SWITCH)
     os.environ[_SWITCH] = "0"

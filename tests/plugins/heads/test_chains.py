@@ -14,6 +14,7 @@ from pipeline.extend import PackingOrder
 from pipeline.native import SETS
 from pipeline_heads import chains, native_chains, torch_chains
 from pipeline_heads.torch_chains import Chain
+from support.untyped import seed, to_list
 
 LENGTHS = (3, 0, 1, 5, 2, 3)
 
@@ -22,7 +23,7 @@ def make(
     classes: int = 3, lengths: Sequence[int] = LENGTHS, *, scale: float = 1.0, forbidden: float = 0.0
 ) -> tuple[Chain, PackingOrder]:
     """Draw the scores of a batch in float64; a share of the transitions is forbidden."""
-    torch.manual_seed(0)
+    seed(0)
     order = PackingOrder(torch.tensor(lengths))
     shapes = ((order.steps, classes), (classes, classes), (classes,), (classes,))
     emissions, moves, start, end = (torch.randn(shape, dtype=torch.float64) * scale for shape in shapes)
@@ -119,10 +120,10 @@ def test_rows_without_an_allowed_path_have_zero_gradients(dtype: torch.dtype) ->
     chain, order = make(2, [2, 1])
     chain = to(chain._replace(transitions=torch.full((2, 2), -torch.inf)), dtype)
     totals = chains.sum_paths(chain, order.batch_size_list)
-    assert totals.isinf().tolist() == [True, False]
+    assert to_list(totals.isinf()) == [True, False]
     emissions, moves, *_ = torch.autograd.grad(totals, chain, torch.ones(2, dtype=dtype))
     assert not moves.any()
-    assert emissions.any(1).tolist() == [False, True, False]
+    assert to_list(emissions.any(1)) == [False, True, False]
 
 
 def test_probabilities_equal_an_enumeration() -> None:
@@ -148,7 +149,7 @@ def test_best_paths_equal_an_enumeration(classes: int) -> None:
     rank = torch.argsort(order.sorted_indices)[order.row_of_step]
     for place, row in enumerate(list_rows(chain, order)):
         paths, scores = score_paths(chain, row)
-        assert tuple(found[rank == place].tolist()) == paths[int(scores.argmax())]
+        assert tuple(to_list(found[rank == place])) == paths[int(scores.argmax())]
 
 
 @pytest.mark.parametrize("lengths", [[0], [0, 0]])

@@ -15,7 +15,7 @@ from pipeline.extend import IGNORED, BatchMetadata, MaybeCausal, registry
 from pipeline.testing import HEAD_LAWS, Law
 from pipeline_heads import CRF, PathScores
 from pipeline_recurrent import LSTM
-from support.untyped import as_any
+from support.untyped import as_any, seed, to_list
 
 TAGS = ["O", "B-x", "I-x"]
 LABELS = Labels(TAGS)
@@ -31,7 +31,7 @@ def make_paths(
     targets: Tensor | None = None, *, constraints: bool = True, dtype: torch.dtype = torch.float64
 ) -> PathScores[str]:
     """Return the scores of drawn states."""
-    torch.manual_seed(0)
+    seed(0)
     crf = CRF(LABELS, constraints="bio" if constraints else None, input_size=2).to(dtype)
     metadata = BatchMetadata(torch.tensor([7, 8, 9, 10]), targets=targets)
     states = States.from_padded(torch.randn(4, 4, 2, dtype=dtype), LENGTHS)
@@ -89,7 +89,7 @@ def test_the_loss_of_complete_targets_equals_that_of_the_same_targets_one_by_one
     for targets in (complete, partial):
         paths = make_paths(targets)
         losses = paths.loss(reduction="none")
-        expected = [compute_loss(paths, row, targets[row].tolist()) for row in (0, 2, 3)]
+        expected = [compute_loss(paths, row, to_list(targets[row])) for row in (0, 2, 3)]
         torch.testing.assert_close(losses[torch.tensor([0, 2, 3])], torch.stack(expected))
         leaves = (paths.values, paths.transitions, paths.start, paths.end)
         grads.append(torch.autograd.grad(losses[0], leaves))
