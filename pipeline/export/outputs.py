@@ -1,9 +1,11 @@
 """The outputs of an exported model: plain tensors, read from the model's predictions."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias, cast, final
 
 import attrs
+import torch
 from torch import Tensor
 
 from pipeline.data.batches import is_batch, unpack_values
@@ -14,8 +16,9 @@ from pipeline.data.values import Joint, MultiLabelScores, Values
 from pipeline.errors import ExportError
 from pipeline.labels import ClassIds
 
-Meaning: TypeAlias = Literal["classes", "labels", "numbers", "vectors", "state"]
-"""What an output holds: scores of one class, scores of several classes, numbers, vectors, or a state."""
+Meaning: TypeAlias = Literal["classes", "paths", "labels", "numbers", "vectors", "state"]
+"""What an output holds: scores of one class, scores of one class per step that are chosen together, scores of several
+classes, numbers, vectors, or a state."""
 
 
 @final
@@ -29,6 +32,8 @@ class Output:
         axes: the names of its first axes; empty for one of fixed size.
         names: the class names, if it has any.
         thresholds: for several classes, the probability from which each is predicted.
+        transitions: for paths, the score of each class (column) after each class (row). The last row is the start of a
+            row of steps, and the last column its end; None is forbidden.
     """
 
     name: str
@@ -36,6 +41,7 @@ class Output:
     axes: tuple[str, ...]
     names: Sequence[str] | None = None
     thresholds: Sequence[float] | None = None
+    transitions: Sequence[Sequence[float | None]] | None = None
 
 
 def read_outputs(result: object) -> dict[str, Tensor]:
@@ -87,6 +93,18 @@ def describe_outputs(result: object) -> list[Output]:
         found = cast("MultiLabelScores[object]", result).thresholds
         thresholds = to_floats(found)
         return [Output(name, "labels", axes, names, thresholds)]
+    # Of predictions of a plugin, such as a CRF: their graph has the scores of steps, and paths are found outside of it.
+    transitions: object = getattr(result, "transitions", None)
+    if isinstance(transitions, Tensor):
+        return [Output(name, "paths", axes, names, transitions=_join_transitions(transitions, result))]
     if isinstance(result, Scores | StepScores):
         return [Output(name, "classes", axes, names)]
     return [Output(name, "numbers" if isinstance(result, Values) else "vectors", axes)]
+
+
+def _join_transitions(transitions: Tensor, result: object) -> list[list[float | None]]:
+    """Return the scores of transitions, of starts and of ends as one square."""
+    start, end = cast("Tensor", getattr(result, "start")), cast("Tensor", getattr(result, "end"))  # noqa: B009
+    rows = torch.cat([transitions, start.unsqueeze(0)]).detach()
+    square = torch.cat([rows, torch.cat([end, end.new_zeros(1)]).unsqueeze(1).detach()], dim=1)
+    return [[None if score == -math.inf else score for score in to_floats(row)] for row in square]

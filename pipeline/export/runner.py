@@ -117,7 +117,11 @@ class Model:
                 answers = row.get("answers", [True] * len(row[first]))
                 if each["every_step"]:
                     answers = [True] * len(answers)
-                found[each["name"]] = [_name(values[step], each) for step, counts in enumerate(answers) if counts]
+                steps = [step for step, counts in enumerate(answers) if counts]
+                if each["meaning"] == "paths":
+                    found[each["name"]] = _decode(values[steps], each)
+                    continue
+                found[each["name"]] = [_name(values[step], each) for step in steps]
             yield found if len(described) > 1 else next(iter(found.values()))
 
 
@@ -159,6 +163,33 @@ def _name(values: Array, output: Mapping[str, Any]) -> object:
         labels = [int(place) if names is None else names[place] for place in chosen]
         return {"labels": labels, "probabilities": probabilities.tolist()}
     found: object = values.tolist()
+    return found
+
+
+def _decode(values: Array, output: Mapping[str, Any]) -> list[object]:
+    """Return the classes of the best path, each with its probability over all paths."""
+    if not len(values):
+        return []
+    scores = np.array([[-np.inf if score is None else score for score in row] for row in output["transitions"]])
+    moves, start, end = scores[:-1, :-1], scores[-1, :-1], scores[:-1, -1]
+    values = values.astype(np.float64)
+    best, origins, forward = start + values[0], [], [start + values[0]]
+    backward = [end]
+    for step in range(1, len(values)):
+        paths = best[:, None] + moves
+        origins.append(paths.argmax(0))
+        best = paths.max(0) + values[step]
+        forward.append(np.logaddexp.reduce(forward[-1][:, None] + moves, axis=0) + values[step])
+        backward.append(np.logaddexp.reduce(moves + values[-step] + backward[-1], axis=1))
+    path = [int((best + end).argmax())]
+    for origin in reversed(origins):
+        path.append(int(origin[path[-1]]))
+    names = output["names"]
+    found: list[object] = []
+    for place, before, after in zip(reversed(path), forward, reversed(backward), strict=True):
+        sums = before + after
+        probability = float(np.exp(sums[place] - np.logaddexp.reduce(sums)))
+        found.append({"label": place if names is None else names[place], "probability": probability})
     return found
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from pipeline import (
     Bucket,
@@ -44,6 +45,24 @@ sys.meta_path.insert(0, Blocked())
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
+
+
+def test_the_script_finds_the_best_paths_of_a_crf(tmp_path: Path) -> None:
+    """And the probability of each tag over all paths: of one step, many, none, and with steps that need none."""
+    seed(0)
+    labels = Labels(["O", "B-x", "I-x"])
+    words = [["a", "fine", "film"], [], ["dull"], ["a", "fine", "fine", "film", "b"]]
+    tokenize = TokenizeWords.train(words, bos=True, eos=True)
+    model = tagger(tokenize.vocab_size, labels, embedding_dim=3, hidden_size=2, head="crf", constraints="bio")
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight)
+    pipe = tokenize >> Bucket(rows=2) >> Pad(labels=labels) >> model
+    pipe.export(tmp_path / "tagger.onnx", batches=5)
+    found: Any = Model(tmp_path / "tagger.onnx").predict(words)
+    wanted = list(pipe.predict(words, scores=True))
+    assert [[step["label"] for step in row] for row in found] == [[step.label for step in row] for row in wanted]
+    for one, other in zip(found, wanted, strict=True):
+        assert [step["probability"] for step in one] == pytest.approx([step.probability for step in other], rel=1e-4)
 
 
 def test_the_script_prints_the_predictions_of_the_pipe(tmp_path: Path) -> None:
