@@ -1,0 +1,51 @@
+"""The feed-forward part of a layer."""
+
+from typing import Final, Literal, TypeAlias, final
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import gelu, relu, silu
+from typing_extensions import override
+
+from pipeline.extend import drop
+
+Activation: TypeAlias = Literal["gelu", "relu", "swiglu"]
+"""The activations."""
+
+
+@final
+class FeedForward(nn.Module):
+    """Two linear layers with an activation between them.
+
+    With "swiglu" the first one is twice as large: one half is multiplied by the other, after its activation.
+
+    Args:
+        hidden_size: the number of features of input and output.
+        feedforward_size: the number of features between the layers.
+        activation: "gelu", "relu" or "swiglu".
+        dropout: the probability on the features between the layers.
+        bias: whether the layers have biases.
+
+    Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.3; Shazeer 2020, "GLU Variants Improve Transformer",
+    arXiv:2002.05202.
+    """
+
+    def __init__(
+        self, hidden_size: int, feedforward_size: int, activation: Activation, dropout: float, *, bias: bool
+    ) -> None:
+        super().__init__()
+        self.activation: Final = activation
+        self.dropout = dropout
+        self.expand = nn.Linear(hidden_size, feedforward_size * (2 if activation == "swiglu" else 1), bias=bias)
+        self.contract = nn.Linear(feedforward_size, hidden_size, bias=bias)
+
+    @override
+    def forward(self, steps: Float[Tensor, "*axes hidden"]) -> Float[Tensor, "*axes hidden"]:
+        expanded: Tensor = self.expand(steps)
+        if self.activation == "swiglu":
+            values, gate = expanded.chunk(2, dim=-1)
+            active = silu(gate) * values
+        else:
+            active = gelu(expanded) if self.activation == "gelu" else relu(expanded)
+        result: Tensor = self.contract(drop(active, self.dropout) if self.training and self.dropout else active)
+        return result

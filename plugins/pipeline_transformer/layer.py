@@ -1,0 +1,82 @@
+"""A layer of a transformer: attention within the row, then a feed-forward part, each with a residual and a norm."""
+
+from collections.abc import Callable
+from typing import Final, Literal, TypeAlias, final
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from typing_extensions import override
+
+from pipeline.extend import drop
+from pipeline_transformer.feed_forward import Activation, FeedForward
+from pipeline_transformer.spec import AttentionForm
+
+Norm: TypeAlias = Literal["pre", "post"]
+"""Where a layer normalizes: the input of each part, or the sum of its input and its output."""
+
+AttendSteps: TypeAlias = Callable[[Tensor, float], Tensor]
+"""Returns the contexts of projected steps; the second argument is the dropout of weights."""
+
+
+@final
+class Layer(nn.Module):
+    """A layer over steps in any layout; how steps attend to each other is given by the caller.
+
+    Args:
+        form: the form of the attention.
+        hidden_size: the number of features of a step.
+        feedforward_size: the number of features within the feed-forward part.
+        activation: its activation.
+        norm: "pre" or "post".
+        dropout: the probability on the output of both parts, and within the feed-forward part.
+        attention_dropout: the probability on the weights of the attention.
+        bias: whether linear layers and norms have biases.
+        layer_norm_eps: the number that is added to a variance.
+
+    Source: Vaswani et al. 2017, arXiv:1706.03762; pre-norm: Xiong et al. 2020, "On Layer Normalization in the
+    Transformer Architecture", arXiv:2002.04745.
+    """
+
+    def __init__(
+        self,
+        form: AttentionForm,
+        hidden_size: int,
+        feedforward_size: int,
+        *,
+        activation: Activation,
+        norm: Norm,
+        dropout: float,
+        attention_dropout: float,
+        bias: bool,
+        layer_norm_eps: float,
+    ) -> None:
+        super().__init__()
+        self.norm: Final = norm
+        self.dropout = dropout
+        self.attention_dropout = attention_dropout
+        # Queries, keys and values of all heads in one product.
+        self.projection = nn.Linear(hidden_size, form.features, bias=bias)
+        self.output = nn.Linear(form.heads * form.size, hidden_size, bias=bias)
+        self.feed_forward = FeedForward(hidden_size, feedforward_size, activation, dropout, bias=bias)
+        self.attention_norm = nn.LayerNorm(hidden_size, layer_norm_eps, bias=bias)
+        self.feed_forward_norm = nn.LayerNorm(hidden_size, layer_norm_eps, bias=bias)
+        for module in (self.projection, self.output, self.feed_forward.expand, self.feed_forward.contract):
+            nn.init.xavier_uniform_(module.weight)
+            if bias:
+                nn.init.zeros_(module.bias)
+
+    @override
+    def forward(self, steps: Float[Tensor, "*axes hidden"], attend: AttendSteps) -> Float[Tensor, "*axes hidden"]:
+        if self.norm == "pre":
+            steps = steps + self._drop(self._attend(self.attention_norm(steps), attend))
+            return steps + self._drop(self.feed_forward(self.feed_forward_norm(steps)))
+        attended: Tensor = self.attention_norm(steps + self._drop(self._attend(steps, attend)))
+        result: Tensor = self.feed_forward_norm(attended + self._drop(self.feed_forward(attended)))
+        return result
+
+    def _attend(self, steps: Tensor, attend: AttendSteps) -> Tensor:
+        contexts: Tensor = self.output(attend(self.projection(steps), self.attention_dropout if self.training else 0.0))
+        return contexts
+
+    def _drop(self, values: Tensor) -> Tensor:
+        return drop(values, self.dropout) if self.training and self.dropout else values
