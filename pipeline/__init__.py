@@ -24,7 +24,7 @@ from pipeline.inference.column_predictor import ColumnPredictor
 from pipeline.inference.column_tokenizer import ColumnTokenizer
 from pipeline.inference.generation.step import StepCarry
 from pipeline.labels import Labels, Target
-from pipeline.models import character_tagger, classifier, language_model, matcher, tagger
+from pipeline.models import character_tagger, classifier, document_classifier, language_model, matcher, tagger
 from pipeline.parts.attention import Attention
 from pipeline.parts.encoder import Encoder
 from pipeline.parts.pooling import Pooling
@@ -32,6 +32,7 @@ from pipeline.parts.tokenizer import Tokenizer
 from pipeline.registry import choose_plugins
 from pipeline.saving.load import load
 from pipeline.stages.attend import Attend, AttendEarlier
+from pipeline.stages.attend_local import AttendLocal
 from pipeline.stages.bptt_windows import BPTTWindows
 from pipeline.stages.bucket import Bucket
 from pipeline.stages.classify_multi_label import ClassifyMultiLabel
@@ -56,6 +57,7 @@ from pipeline.stages.shift import Shift
 from pipeline.stages.spell_words import SpelledWord, SpellWords
 from pipeline.stages.texts import Texts
 from pipeline.stages.tokenize import Tokenize
+from pipeline.stages.tokenize_document import TokenizeDocument
 from pipeline.stages.tokenize_joined import JoinedPair, TokenizeJoined
 from pipeline.stages.tokenize_pair import TextPair, TokenizePair
 from pipeline.stages.tokenize_words import TokenizeWords
@@ -67,6 +69,7 @@ __version__ = version("ragged-pipeline")
 __all__ = [
     "Attend",
     "AttendEarlier",
+    "AttendLocal",
     "Attention",
     "AttentionWeights",
     "BPTTWindows",
@@ -141,6 +144,7 @@ __all__ = [
     "TextPair",
     "Texts",
     "Tokenize",
+    "TokenizeDocument",
     "TokenizeJoined",
     "TokenizePair",
     "TokenizeWords",
@@ -154,6 +158,7 @@ __all__ = [
     "character_tagger",
     "choose_plugins",
     "classifier",
+    "document_classifier",
     "errors",
     "language_model",
     "load",

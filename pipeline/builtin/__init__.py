@@ -80,6 +80,7 @@ def pipeline_stages() -> Mapping[str, StageFactory]:
     return {
         "attend": defer("pipeline.stages.attend:Attend"),
         "attend_earlier": defer("pipeline.stages.attend:AttendEarlier"),
+        "attend_local": defer("pipeline.stages.attend_local:AttendLocal"),
         "cross_attend": defer("pipeline.stages.cross_attend:CrossAttend"),
         "bptt_windows": defer("pipeline.stages.bptt_windows:BPTTWindows"),
         "bucket": defer("pipeline.stages.bucket:Bucket"),
@@ -100,6 +101,7 @@ def pipeline_stages() -> Mapping[str, StageFactory]:
         "shift": defer("pipeline.stages.shift:Shift"),
         "spell_words": defer("pipeline.stages.spell_words:SpellWords"),
         "tokenize": defer("pipeline.stages.tokenize:Tokenize"),
+        "tokenize_document": defer("pipeline.stages.tokenize_document:TokenizeDocument"),
         "tokenize_joined": defer("pipeline.stages.tokenize_joined:TokenizeJoined"),
         "tokenize_pair": defer("pipeline.stages.tokenize_pair:TokenizePair"),
         "tokenize_words": defer("pipeline.stages.tokenize_words:TokenizeWords"),

@@ -3,18 +3,20 @@
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import attrs
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
-from typing_extensions import override
+from typing_extensions import TypeIs, override
 
 from pipeline.core.chain import Chain
 from pipeline.core.running import Observer, run_stages
 from pipeline.core.stage import Stage
 from pipeline.core.stream_chain import StreamChain
+from pipeline.data.batches import Batch
+from pipeline.data.kinds import Kind, Nested
 from pipeline.data.predictions import Span
 from pipeline.data.rows import FILLER
 from pipeline.data.states import MaybeCausal, States
@@ -25,8 +27,10 @@ from pipeline.inference.locator import Locator
 from pipeline.parts.attention import Attention
 from pipeline.parts.pooling import Pooling
 from pipeline.stages.attend import AttentionStage
+from pipeline.stages.attend_local import AttendLocal
 from pipeline.stages.branches import Branching
 from pipeline.stages.cross_attend import CrossAttend
+from pipeline.stages.each_step import EachStep
 from pipeline.stages.pool import Pool
 
 A = TypeVar("A")
@@ -45,10 +49,15 @@ class AttentionWeights:
             pooling, the weight of each step in the row's vector. Within a branch the name is `join.branch.stage`. The
             weights of a context sum to 1. On the CPU.
         spans: the start and the end of each step in the input, as in `StepPrediction`; None if they are not known.
+        inner_weights: for rows whose steps are sequences themselves, the weights of the attentions in `EachStep`: by
+            the name of the stage, such as `each_step.pool`, one tensor per step, like those of `weights`.
     """
 
     weights: Mapping[str, Float[Tensor, "*query key"]]
     spans: Sequence[Span] | None
+    inner_weights: Mapping[str, Sequence[Float[Tensor, "*query key"]]] = attrs.field(
+        factory=dict[str, Sequence[Tensor]]
+    )
 
     def plot(self, file: str | os.PathLike[str], tokens: Sequence[str], *, names: Sequence[str] | None = None) -> Path:
         """Draw the weights as heat maps, one per stage: a row per query and a column per key. Needs the extra `plots`.
@@ -121,6 +130,7 @@ class _Weigher(Locator):
         super().__init__(pipe.stages)
         self._names = list(pipe.stages)
         self.found: dict[int, dict[str, Tensor]] = {}
+        self.found_inside: dict[int, dict[str, list[Tensor]]] = {}
 
     @override
     def see_output(self, number: int, stage: object, value: object, output: object) -> None:
@@ -128,9 +138,12 @@ class _Weigher(Locator):
 
     def weigh(self, name: str, stage: object, value: object) -> None:
         """Compute the weights of a stage, or of those inside its branches, from its input."""
-        if isinstance(stage, CrossAttend):
+        if _is_cross(stage):
             self._keep_cross(name, stage, value)
-        if isinstance(stage, Branching):
+        if _is_each_step(stage):
+            if _has_weights(stage.inner):
+                self._keep_inside(name, stage, cast("Batch[Nested[Kind]]", value))
+        elif isinstance(stage, Branching):
             # What a branch computes inside is not seen from outside: those with weights run again.
             for branch, inner in stage.branches.items():
                 if _has_weights(inner):
@@ -142,7 +155,7 @@ class _Weigher(Locator):
         elif isinstance(value, States):
             self._keep(name, stage, cast("States[MaybeCausal]", value))
 
-    def _keep_cross(self, name: str, stage: "CrossAttend[object, object]", value: object) -> None:
+    def _keep_cross(self, name: str, stage: "CrossAttend[Any, Any]", value: object) -> None:
         weights, query, key = stage.weigh(value)
         row_ids = to_ints(query.metadata.row_ids)
         sizes = zip(to_ints(query.lengths), to_ints(key.lengths), strict=True)
@@ -150,9 +163,25 @@ class _Weigher(Locator):
             if row_id != FILLER:
                 self.found.setdefault(row_id, {})[name] = row[:steps, :attended].clone()
 
+    def _keep_inside(self, name: str, stage: "EachStep[Any]", batch: Batch[Nested[Kind]]) -> None:
+        """Compute the weights of each distinct inner row once, and keep them for each step that has it."""
+        outer, self.found = self.found, {}
+        self.weigh(name, stage.inner, batch.inner)
+        # The rows of the inner batch are numbered from 0, as the steps name them.
+        found, self.found = [self.found[number] for number in sorted(self.found)], outer
+        padded = batch.padded()
+        row_ids, lengths = to_ints(batch.metadata.row_ids), to_ints(batch.lengths)
+        for row, (row_id, length) in enumerate(zip(row_ids, lengths, strict=True)):
+            if row_id != FILLER:
+                inner = [found[number] for number in to_ints(padded.values[row, :length])]
+                names = found[0] if found else ()
+                kept = {each: [weights[each] for weights in inner] for each in names}
+                self.found_inside.setdefault(row_id, {}).update(kept)
+                self.found.setdefault(row_id, {})
+
     def _keep(self, name: str, stage: object, states: States[MaybeCausal]) -> None:
         weights = None
-        if isinstance(stage, AttentionStage):
+        if isinstance(stage, AttentionStage | AttendLocal):
             _check_weights(stage.get_part(states.steps.values.shape[-1]))
             weights = stage.weights(states)
         elif isinstance(stage, Pool):
@@ -191,10 +220,11 @@ def compute_attention_weights(pipe: StreamChain[A, C], run: Run[C], inputs: Iter
 
     def unpack(_: C) -> Iterator[tuple[int, AttentionWeights]]:
         found, weigher.found = weigher.found, {}
+        inside, weigher.found_inside = weigher.found_inside, {}
         for row_id, weights in found.items():
             spans = weigher.locate(row_id)
             weigher.forget(row_id)
-            yield row_id, AttentionWeights(weights, spans)
+            yield row_id, AttentionWeights(weights, spans, inside.get(row_id, {}))
 
     return run_in_order(pipe, run, inputs, unpack, weigher)
 
@@ -204,11 +234,21 @@ def _has_weights(stage: object) -> bool:
     if isinstance(stage, Pool):
         return stage.pooling is None or type(stage.pooling).weights is not Pooling.weights
     inner: Mapping[str, object] = {}
+    if _is_each_step(stage):
+        return _has_weights(stage.inner)
     if isinstance(stage, Branching):
         inner = stage.branches
     elif isinstance(stage, Chain | StreamChain):
         inner = cast("Mapping[str, object]", stage.stages)
-    return isinstance(stage, AttentionStage | CrossAttend) or any(map(_has_weights, inner.values()))
+    return isinstance(stage, AttentionStage | AttendLocal | CrossAttend) or any(map(_has_weights, inner.values()))
+
+
+def _is_cross(stage: object) -> TypeIs[CrossAttend[Any, Any]]:
+    return isinstance(stage, CrossAttend)
+
+
+def _is_each_step(stage: object) -> TypeIs[EachStep[Any]]:
+    return isinstance(stage, EachStep)
 
 
 def _check_weights(attention: Attention) -> None:

@@ -151,7 +151,7 @@ class Attention(nn.Module, ABC):
         projected = self.project(query, key)
         scores = self.compare(*map(self.split_heads, projected))
         weights = normalize_scores(scores, self.repeat_mask(mask), self.normalize)
-        return weights.unflatten(0, (query.shape[0], self.num_heads)).mean(1)
+        return weights.view(query.shape[0], self.num_heads, query.shape[1], key.shape[1]).mean(1)
 
     def mix(
         self,
@@ -177,14 +177,15 @@ class Attention(nn.Module, ABC):
         """Return the part of each head as a row of its own: the heads of the first row, then those of the second."""
         if self.num_heads == 1:
             return steps
-        return steps.unflatten(-1, (self.num_heads, -1)).transpose(1, 2).flatten(0, 1)
+        rows, time, size = steps.shape
+        return steps.reshape(rows, time, self.num_heads, size // self.num_heads).transpose(1, 2).flatten(0, 1)
 
     def join_heads(self, steps: Float[Tensor, "split time part"]) -> Float[Tensor, "batch time inner"]:
         """Undo `split_heads`."""
         if self.num_heads == 1:
             return steps
-        heads = self.num_heads
-        return steps.unflatten(0, (steps.shape[0] // heads, heads)).transpose(1, 2).flatten(2)
+        rows, time, size = steps.shape
+        return steps.reshape(rows // self.num_heads, self.num_heads, time, size).transpose(1, 2).flatten(2)
 
     def repeat_mask(self, mask: Bool[Tensor, "#batch #query key"]) -> Bool[Tensor, "#split #query key"]:
         """Return the mask of the rows of `split_heads`."""

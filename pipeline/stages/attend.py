@@ -42,6 +42,18 @@ class _Keys(NamedTuple):
     mask: Bool[Tensor, "#batch #query key"]
 
 
+def check_window(window: int | None) -> int | None:
+    """Return the number of steps that a step may attend to; None for all.
+
+    Raises:
+        OptionError: if it is below 1.
+    """
+    if window is not None and window < 1:
+        msg = f"window must be 1 or more, got {window}; pass None to attend to all of them."
+        raise OptionError(msg, window=window)
+    return window
+
+
 class AttentionStage(AttentionHolder):
     """The base class of `Attend` and `AttendEarlier`: it processes queries in chunks.
 
@@ -132,10 +144,11 @@ class AttentionStage(AttentionHolder):
 
 @final
 class Attend(AttentionStage, ModuleStage[States[MaybeCausal], States[MaybeCausal]]):
-    """Let every step attend to all steps of its row. The output is not causal.
+    """Let every step attend to all steps of its row, or to those near it. The output is not causal.
 
     Args:
         attention: an attention, or the name of a registered one.
+        window: the number of steps on either side that a step may attend to, besides itself; None for all steps.
         output: what a step becomes: its `context`; the context and the state side by side, with twice the features
             (`concat`); or Luong's attentional state (`tanh`), tanh(W [context; state]), a layer with weights. With
             `key_value_predict`, a third of each state is compared, contexts are means of the second third, and the
@@ -150,12 +163,12 @@ class Attend(AttentionStage, ModuleStage[States[MaybeCausal], States[MaybeCausal
     Raises:
         UnknownNameError: if no plugin offers the name.
         UnknownOptionError: if the attention does not take an option.
-        OptionError: if `output` is another word, or `memory` is below 1.
+        OptionError: if `output` is another word, or `window` or `memory` is below 1.
 
     Source: Luong, Pham and Manning 2015, "Effective Approaches to Attention-based Neural Machine Translation",
-    arXiv:1508.04025, equation 5 (`tanh`). Their decoder also reads it as a part of its next input; ours does not.
-    Daniluk et al. 2017, "Frustratingly Short Attention Spans in Neural Language Modeling", arXiv:1702.04521
-    (`key_value_predict`, with `additive` scores in `AttendEarlier`).
+    arXiv:1508.04025, equation 5 (`tanh`) and section 3.2 (`window`: their local-m). Their decoder also reads the output
+    as a part of its next input; ours does not. Daniluk et al. 2017, "Frustratingly Short Attention Spans in Neural
+    Language Modeling", arXiv:1702.04521 (`key_value_predict`, with `additive` scores in `AttendEarlier`).
 
     Example:
         >>> states = States.from_padded(torch.ones(1, 3, 2), torch.tensor([2]))
@@ -165,7 +178,13 @@ class Attend(AttentionStage, ModuleStage[States[MaybeCausal], States[MaybeCausal
 
     @overload
     def __init__(
-        self, attention: Attention, *, output: Output = "context", memory: int = MEMORY, name: str | None = None
+        self,
+        attention: Attention,
+        *,
+        output: Output = "context",
+        window: int | None = None,
+        memory: int = MEMORY,
+        name: str | None = None,
     ) -> None: ...
     @overload
     def __init__(
@@ -173,6 +192,7 @@ class Attend(AttentionStage, ModuleStage[States[MaybeCausal], States[MaybeCausal
         attention: str = "dot",
         *,
         output: Output = "context",
+        window: int | None = None,
         memory: int = MEMORY,
         name: str | None = None,
         **options: object,
@@ -182,11 +202,17 @@ class Attend(AttentionStage, ModuleStage[States[MaybeCausal], States[MaybeCausal
         attention: Attention | str = "dot",
         *,
         output: Output = "context",
+        window: int | None = None,
         memory: int = MEMORY,
         name: str | None = None,
         **options: object,
     ) -> None:
         super().__init__(attention, output, memory, name, options)
+        self.window = check_window(window)
+
+    @override
+    def get_config(self) -> Mapping[str, object]:
+        return {**super().get_config(), "window": self.window}
 
     @override
     def build(self, spec: Spec, /) -> Spec:
@@ -196,15 +222,28 @@ class Attend(AttentionStage, ModuleStage[States[MaybeCausal], States[MaybeCausal
 
     @override
     def make_mask(self, states: States[MaybeCausal]) -> Bool[Tensor, "#batch #query key"]:
-        return states.mask.unsqueeze(1)
+        mask = states.mask.unsqueeze(1)
+        if self.window is None:
+            return mask
+        time = torch.arange(states.width, device=mask.device)
+        return mask & ((time.unsqueeze(1) - time).abs() <= self.window)
 
     @override
     def _get_keys(self, real: Bool[Tensor, "batch time"], queries: slice) -> _Keys:
-        return _Keys(slice(0, real.shape[1]), real.unsqueeze(1))
+        if self.window is None:
+            return _Keys(slice(0, real.shape[1]), real.unsqueeze(1))
+        first, last = max(0, queries.start - self.window), min(real.shape[1], queries.stop + self.window)
+        query = torch.arange(queries.start, queries.stop, device=real.device).unsqueeze(1)
+        is_near = (query - torch.arange(first, last, device=real.device)).abs() <= self.window
+        return _Keys(slice(first, last), real[:, first:last].unsqueeze(1) & is_near)
 
     @override
     def _get_chunks(self, attention: Attention, values: Float[Tensor, "batch time hidden"]) -> QueryChunks:
-        return QueryChunks.of(attention, values, keys=values.shape[1], block=None, memory=self.memory)
+        keys, block = values.shape[1], None
+        if self.window is not None:
+            # As in AttendEarlier: the queries of a block share their keys.
+            keys, block = min(keys, _BLOCK + 2 * self.window), _BLOCK
+        return QueryChunks.of(attention, values, keys=keys, block=block, memory=self.memory)
 
     @override
     def forward(self, value: States[MaybeCausal]) -> States[MaybeCausal]:
@@ -279,10 +318,7 @@ class AttendEarlier(
         **options: object,
     ) -> None:
         super().__init__(attention, output, memory, name, options)
-        if window is not None and window < 1:
-            msg = f"window must be 1 or more, got {window}; pass None to attend to all earlier steps."
-            raise OptionError(msg, window=window)
-        self.window = window
+        self.window = check_window(window)
 
     @override
     def get_config(self) -> Mapping[str, object]:

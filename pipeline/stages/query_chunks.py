@@ -61,6 +61,7 @@ class QueryChunks:
         keys: int,
         block: int | None,
         memory: int,
+        stores_scores: bool = False,
     ) -> Self:
         """Return the largest chunks that fit the memory; at least one query of one row.
 
@@ -70,8 +71,9 @@ class QueryChunks:
             keys: the maximum number of keys per query.
             block: the maximum number of queries per row; None for all.
             memory: the budget in bytes.
+            stores_scores: whether the caller computes all scores, even if the attention does not need to.
         """
-        if attention.score_size == 0 or attention.uses_fused_attention:
+        if attention.score_size == 0 or (attention.uses_fused_attention and not stores_scores):
             return cls(None, block, recompute=False)
         rows, width = values.shape[:2]
         pairs = memory // (values.element_size() * (_COPIES * attention.score_size + _FIXED))

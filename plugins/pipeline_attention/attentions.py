@@ -213,8 +213,8 @@ class Concat(Attention):
         self, query: Float[Tensor, "batch query hidden"], key: Float[Tensor, "batch key hidden"]
     ) -> tuple[Float[Tensor, "batch query inner"], Float[Tensor, "batch key inner"]]:
         # The product with both side by side is the sum of the products with each, which are computed once per step.
-        weight: Tensor = self.linear.weight
-        of_query, of_key = weight.T.split(self.input_size)
+        weight: Tensor = self.linear.weight.T
+        of_query, of_key = weight[: self.input_size], weight[self.input_size :]
         if self.deterministic:
             return multiply_exactly(query, of_query), multiply_exactly(key, of_key)
         return query @ of_query, key @ of_key

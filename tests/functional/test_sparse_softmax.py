@@ -65,7 +65,8 @@ def test_transforms_give_the_same_derivative(name: str) -> None:
     """`torch.func` uses torch's own derivatives."""
     scores = torch.tensor([0.3, -0.2, 0.1, -4.0], dtype=torch.float64)
     mask = torch.ones(4, dtype=torch.bool)
-    wanted = torch.autograd.functional.jacobian(lambda values: FUNCTIONS[name](values, mask), scores)
+    leaf = scores.clone().requires_grad_()
+    wanted = torch.stack([torch.autograd.grad(FUNCTIONS[name](leaf, mask)[key], leaf)[0] for key in range(4)])
     torch.testing.assert_close(torch.func.jacrev(lambda values: FUNCTIONS[name](values, mask))(scores), wanted)
 
 
@@ -74,7 +75,7 @@ def test_half_precision_is_computed_in_float32(name: str) -> None:
     """Many small weights still sum to 1."""
     weights = FUNCTIONS[name](torch.zeros(512, dtype=torch.bfloat16), torch.ones(512, dtype=torch.bool))
     assert weights.dtype is torch.bfloat16
-    assert to_list(weights.unique()) == [1 / 512]
+    assert set(to_list(weights)) == {1 / 512}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
