@@ -28,6 +28,7 @@ from pipeline.extend import (
     Spec,
     States,
     StepScores,
+    UnknownOptionError,
     find_continuations,
 )
 
@@ -106,8 +107,14 @@ class TextDecoder(ModuleStage[States[MaybeCausal], Decoded[str]], Generic[M]):
         """Change how texts are generated from now on; options that are left out stay as they are.
 
         Raises:
+            UnknownOptionError: for an option that does not exist.
             OptionError: if an option is out of its range, or two exclude each other.
         """
+        known = SearchOptions.__annotations__
+        unknown = next((option for option in search if option not in known), None)
+        if unknown is not None:
+            msg = f"a search has no option {unknown!r}; its options are {', '.join(known)}."
+            raise UnknownOptionError(msg, option=unknown)
         changed: SearchOptions = {**self.search, **search}
         self.settings = GenerateSettings.of(**changed)
         self.search = changed
