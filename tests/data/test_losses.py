@@ -44,6 +44,45 @@ def make_values(values: Tensor, targets: Tensor) -> Values:
 WEIGHT = torch.tensor([0.2, 3.0, 1.5], dtype=torch.float64)
 
 
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+@pytest.mark.parametrize("weight", [None, WEIGHT])
+def test_the_focal_loss_is_its_formula(weight: Tensor | None, gamma: float) -> None:
+    """(1 - p)^gamma times the cross-entropy; rows without a target have neither loss nor gradient."""
+    values = draw(5, 3).requires_grad_()
+    known = CLASSES != IGNORED
+    chosen = values.softmax(1)[known].gather(1, CLASSES[known].unsqueeze(1)).squeeze(1)
+    factors = torch.ones_like(chosen) if weight is None else weight[CLASSES[known]]
+    expected = (-factors * (1 - chosen) ** gamma * chosen.log()).sum() / factors.sum()
+    found = make_scores(values, CLASSES).loss(weight=weight, focal_gamma=gamma)
+    torch.testing.assert_close(found, expected)
+    both = (torch.autograd.grad(each, values, retain_graph=True)[0] for each in (found, expected))
+    torch.testing.assert_close(*both)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_the_focal_loss_of_several_classes_is_its_formula(gamma: float) -> None:
+    """Each class is right or wrong by itself."""
+    values = draw(4, 3).requires_grad_()
+    targets = torch.tensor([[1.0, 0.0, 1.0], [0.0] * 3, [NAN] * 3, [1.0] * 3], dtype=torch.float64)
+    known = ~targets.isnan()
+    right = torch.where(targets == 1, values.sigmoid(), 1 - values.sigmoid())[known]
+    expected = -((1 - right) ** gamma * right.log()).mean()
+    found = make_several(values, targets).loss(focal_gamma=gamma)
+    torch.testing.assert_close(found, expected)
+    both = (torch.autograd.grad(each, values, retain_graph=True)[0] for each in (found, expected))
+    torch.testing.assert_close(*both)
+
+
+def test_the_focal_loss_of_certain_predictions_has_finite_gradients() -> None:
+    """Also for a power below 1, whose derivative at 0 is infinite."""
+    values = torch.tensor([[200.0, -200.0], [-200.0, 200.0]], requires_grad=True)
+    (grad,) = torch.autograd.grad(make_scores(values, torch.tensor([0, 0])).loss(focal_gamma=0.5), values)
+    assert grad.isfinite().all()
+    assert grad[1].any()
+    with pytest.raises(OptionError, match="focal_gamma must be a number of 0 or more, got -1"):
+        make_scores(values, torch.tensor([0, 0])).loss(focal_gamma=-1)
+
+
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("weight", [None, WEIGHT])
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.3])
