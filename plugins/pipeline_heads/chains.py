@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.errors import OptionError
 from pipeline_heads import native_chains, torch_chains
-from pipeline_heads.torch_chains import Chain
+from pipeline_heads.torch_chains import Chain, Counts
 
 __all__ = ["Chain", "compute_marginals", "find_best_paths", "sum_paths"]
 
@@ -77,7 +77,8 @@ def compute_marginals(chain: Chain, sizes: Sequence[int]) -> Float[Tensor, "step
     chain = _make_contiguous(chain)
     engine = native_chains if native_chains.computes(chain) else torch_chains
     alphas, totals = engine.compute_alphas(chain, sizes)
-    return engine.count_expected(chain, alphas, totals, torch.ones_like(totals), sizes).emissions
+    counts: Counts = engine.count_expected(chain, alphas, totals, torch.ones_like(totals), sizes)
+    return counts.emissions
 
 
 @torch.no_grad()
@@ -85,4 +86,5 @@ def find_best_paths(chain: Chain, sizes: Sequence[int]) -> Int64[Tensor, " steps
     """Return the class of each step on the best path of its row."""
     chain = _make_contiguous(chain)
     engine = native_chains if native_chains.computes(chain) else torch_chains
-    return engine.find_best_paths(chain, sizes)
+    best: Tensor = engine.find_best_paths(chain, sizes)
+    return best

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.errors import OptionError
 from pipeline.extend import PackingOrder
-from pipeline.native import SETS
+from pipeline.native import SETS, open_library
 from pipeline_heads import chains, native_chains, torch_chains
 from pipeline_heads.torch_chains import Chain
 from support.untyped import seed, to_list
@@ -203,7 +203,7 @@ def test_kernels_equal_torch_in_float64(kernels: ModuleType, classes: int, forbi
 def test_every_instruction_set_gives_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that this machine can run, including those that are too slow to be used."""
     order_of_sets = next(list(sets) for sets in SETS.values() if name in sets)
-    library = native_chains.open_library(native_chains.SOURCES, native_chains.COMMAND)
+    library = open_library(native_chains.SOURCES, native_chains.COMMAND)
     best = str(library.pipeline_set(), "ascii")
     if best not in order_of_sets or order_of_sets.index(name) > order_of_sets.index(best):
         pytest.skip(f"this machine does not run {name}")

@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader, Dataset
 from typing_extensions import override
 
 from pipeline.errors import ShapeError
-from pipeline.native import SETS
+from pipeline.native import SETS, UnavailableError
 from pipeline_recurrent.engines import Cell, LayerInputs, Weights, native
 from pipeline_recurrent.engines.native import Native
 from pipeline_recurrent.engines.native_layout import CELLS
-from pipeline_recurrent.native.library import Kernels, UnavailableError, available, load_kernels, open_library
+from pipeline_recurrent.native.library import Kernels, available, load_kernels, open_library
 from support.layers import RAGGED, Case, case, run_loop, run_packed, with_gradients
 
 LENGTHS = [RAGGED, [1], [3], [4, 4], [1, 1, 0, 1], list(range(1, 20))]
