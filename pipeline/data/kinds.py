@@ -237,13 +237,19 @@ def _check_is_kind(cls: type, name: str, hint: object) -> type[Kind]:
 
 
 def count_steps(sequence: Kind) -> tuple[int, ...]:
-    """Return the number of steps of a sequence, or of each side.
+    """Return the number of steps of a sequence, or of each side, by which batches are planned.
+
+    For a nested sequence, such as a document of sentences, it is the number of inner steps, since they take the memory;
+    a step without inner steps counts as one.
 
     Example:
         >>> import torch
-        >>> count_steps(Ids(torch.tensor([5, 6])))
-        (2,)
+        >>> count_steps(Ids(torch.tensor([5, 6]))), count_steps(Nested(Ids(torch.tensor([5, 6])), torch.tensor([2, 0])))
+        ((2,), (3,))
     """
+    if isinstance(sequence, Nested):
+        counts = cast("Nested[Kind]", sequence).counts
+        return (int(counts.clamp(min=1).sum()),)
     if isinstance(sequence, Composite) and sequence.has_sides():
         return tuple(map(len, sequence.get_sequences().values()))
     return (len(sequence),)

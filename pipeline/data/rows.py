@@ -6,7 +6,7 @@ from typing import Final, Generic, final
 import attrs
 from typing_extensions import TypeIs, TypeVar
 
-from pipeline.data.kinds import Composite, K, K_co, Kind, get_kind_class
+from pipeline.data.kinds import Composite, K, K_co, Kind, Nested, get_kind_class
 from pipeline.errors import OptionError, TargetError, TextError
 from pipeline.labels import OneTarget, Target, is_step_target
 
@@ -144,6 +144,20 @@ def reject_split(kind: type[Kind]) -> None:
             'use Bucket(..., too_long="truncate") or too_long="alone", or shorten the sides before.'
         )
         raise OptionError(msg, kind=found.__name__)
+
+
+def reject_cut(kind: type[Kind]) -> None:
+    """Reject a kind whose rows cannot be cut where a policy says, since it counts other steps.
+
+    Raises:
+        OptionError: for nested rows, which are planned by the number of their inner steps.
+    """
+    if get_kind_class(kind) is Nested:
+        msg = (
+            "rows of Nested cannot be truncated or split by a number of inner steps; use too_long='alone', or limit "
+            "them in the input stage: TokenizeDocument(..., max_sentences=...)."
+        )
+        raise OptionError(msg, kind="Nested")
 
 
 def make_filler(row: Row[K]) -> Row[K]:

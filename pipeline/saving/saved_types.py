@@ -14,6 +14,7 @@ from pipeline.stages.input_stage import FromFeatures, FromIds
 from pipeline.stages.regress import Regress
 from pipeline.stages.several_heads import Heads
 from pipeline.stages.tokenize import Tokenize
+from pipeline.stages.tokenize_document import TokenizeDocument
 from pipeline.stages.tokenize_joined import TokenizeJoined
 from pipeline.stages.tokenize_pair import TokenizePair
 from pipeline.stages.tokenize_words import TokenizeWords
@@ -24,6 +25,7 @@ ANY: Final = "object"
 
 _INPUTS: Final[Mapping[type, list[str]]] = {
     Tokenize: ["str"],
+    TokenizeDocument: ["str"],
     TokenizeWords: ["list[str]"],
     FromIds: ["list[int]", "Tensor"],
     FromFeatures: ["Tensor", "list[list[float]]", "list[float]"],

@@ -12,6 +12,7 @@ from pipeline.serving.limits import Limits
 from pipeline.stages.from_columns import FromColumns
 from pipeline.stages.input_stage import FromFeatures, FromIds
 from pipeline.stages.tokenize import Tokenize
+from pipeline.stages.tokenize_document import TokenizeDocument
 from pipeline.stages.tokenize_joined import TokenizeJoined
 from pipeline.stages.tokenize_pair import TokenizePair
 from pipeline.stages.tokenize_words import TokenizeWords
@@ -84,6 +85,7 @@ def _is_anything(_: object) -> bool:
 
 _KINDS: Final = (
     (Tokenize, InputKind("text", "text", _is_text)),
+    (TokenizeDocument, InputKind("text", "text", _is_text)),
     (TokenizeWords, InputKind("words", "a list of words", _is_words)),
     (TokenizePair, InputKind("pair", "a list of two inputs", _is_pair)),
     (TokenizeJoined, InputKind("pair", "a list of two inputs", _is_pair)),

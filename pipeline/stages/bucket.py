@@ -18,7 +18,7 @@ from pipeline.checks.options import check_choice, check_int
 from pipeline.core.stage import Spec
 from pipeline.data.iteration import find_length, iterate
 from pipeline.data.kinds import Ids, K, Kind, check_fields, count_steps
-from pipeline.data.rows import Row, cut_row, reject_split
+from pipeline.data.rows import Row, cut_row, reject_cut, reject_split
 from pipeline.errors import LengthError, OptionError
 from pipeline.stages.resumable import Resumable, check_row
 
@@ -48,7 +48,8 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
     Rows are sorted by length and cut into batches, and the batches are shuffled: sorting saves padding, but should not
     decide the order of training.
 
-    Rows with two sides (`Sides`) are planned by both lengths: a budget counts the padded steps of both.
+    Rows with two sides (`Sides`) are planned by both lengths: a budget counts the padded steps of both. Nested rows,
+    such as documents of sentences, are planned by the number of their inner steps: a budget counts padded words.
 
     If the input has a length, as a list or a file has, all rows are read before the first batch. The batches are those
     of `pipeline.batching.Plan` for their lengths: each is drawn from all rows, so rows that are ordered by class train
@@ -81,7 +82,7 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
 
     Raises:
         OptionError: if a policy and one of its limits are given, `too_long` is given without a limit, a number is too
-            small, or rows with `Sides` are to be split.
+            small, rows with `Sides` are to be split, or nested rows are to be split or truncated.
 
     Example:
         >>> import torch
@@ -117,6 +118,8 @@ class Bucket(Resumable[Row[K], list[Row[K]]]):
         self.policy: Final = _make_policy(policy, max_padded_steps, rows, too_long)
         if self.policy.too_long == "split":
             reject_split(kind)
+        if self.policy.too_long in {"split", "truncate"}:
+            reject_cut(kind)
         self.buffer_size: Final = None if buffer_size is None else check_int("buffer_size", buffer_size, minimum=1)
         self.seed: Final = None if seed is None else check_int("seed", seed, minimum=0)
         check_choice("uneven", uneven, get_args(Uneven))

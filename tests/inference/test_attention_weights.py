@@ -149,9 +149,9 @@ def test_both_sides_of_a_pair_have_weights() -> None:
 
 
 def test_a_pipe_without_attention_has_no_weights() -> None:
-    """The same for a pipe with attention only within steps."""
+    """Neither among its steps nor within them."""
     kind = Nested[Ids]
-    spell = EachStep(Embed(9, 3) >> Encode("gru", hidden_size=3) >> Pool("attention"))
+    spell = EachStep(Embed(9, 3) >> Encode("gru", hidden_size=3) >> Pool("mean"))
     nested: Any = FromNested(FromIds()) >> Bucket(kind, rows=2) >> Pad(kind) >> spell
     nested = nested >> Encode("gru", hidden_size=3) >> Pool("max") >> Classify(2)
     for pipe, inputs in ((make_pipe(Pool("max"), Classify(2)), ROWS), (nested, [[[1, 2]]])):
@@ -250,3 +250,25 @@ def test_wrong_tokens_and_names_are_rejected(tmp_path: Path) -> None:
         attrs.evolve(weights, spans=None).plot(file, "a fine film")
     with pytest.raises(OptionError, match="the row has no steps, so that there are no weights to draw"):
         AttentionWeights({"pool": torch.zeros(0)}, None).plot(file, [])
+
+
+def test_documents_have_weights_of_words_and_of_sentences() -> None:
+    """Those of a sentence's words are those of the sentence alone, however often it occurs; documents may be empty."""
+    documents = [[[1, 2, 3], [4]], [], [[4], [], [1, 2, 3]]]
+    words = Embed(9, 3) >> Encode("gru", hidden_size=3) >> Pool("attention")
+    sentences = Encode("gru", hidden_size=4) >> Pool("attention") >> Classify(2)
+    data = FromNested(FromIds()) >> Bucket(Nested[Ids], rows=4) >> Pad(Nested[Ids])
+    pipe: Any = data >> EachStep(words) >> sentences
+    found = list(pipe.attention_weights(documents))
+    assert [len(each.weights["pool"]) for each in found] == [2, 0, 3]
+    alone: Any = FromIds() >> Bucket(rows=4) >> Pad() >> words
+    for document, each in zip(documents, found, strict=True):
+        inner = each.inner_weights["each_step.pool"]
+        assert len(inner) == len(document)
+        for sentence, weights in zip(document, inner, strict=True):
+            (own,) = alone.attention_weights([sentence])
+            assert_close(weights, own.weights["pool"])
+    plain: Any = data >> EachStep(Embed(9, 3) >> Encode("gru", hidden_size=3) >> Pool("mean")) >> sentences
+    assert next(plain.attention_weights(documents)).inner_weights == {}
+    only_inside: Any = data >> EachStep(words) >> Encode("gru", hidden_size=4) >> Pool("mean") >> Classify(2)
+    assert [list(each.weights) for each in only_inside.attention_weights(documents)] == [[], [], []]
