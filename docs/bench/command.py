@@ -32,6 +32,7 @@ from bench.measurements.low_precision import LOW_PRECISION
 from bench.measurements.packing import PACKING
 from bench.measurements.precompute import PRECOMPUTE
 from bench.measurements.saving import SAVING
+from bench.measurements.scan import SCAN
 from bench.measurements.serve import SERVE
 from bench.measurements.users import USERS
 from bench.record import Record, Result, inspect_machine
@@ -54,6 +55,7 @@ MEASUREMENTS: Final[Mapping[str, Measurement]] = {
         ATTEND,
         CRF,
         EPOCH,
+        SCAN,
         FIELDS,
         CHARACTERS,
         FIT_MEASUREMENT,

@@ -36,12 +36,24 @@ class LSTM(Recurrent[S_co]):
         engine: "packed" (torch's kernel), "dense" (torch's kernel on padded rows), "plain" (torch operations with a
             backward pass of our own), "native" (compiled), "cudnn" (on a GPU), or "auto": the fastest for each batch.
             All compute the same numbers, up to rounding.
+        highway: between layers, weigh a layer's output and its input by a gate that reads the input; instead of
+            `residual`.
+        dropout_per: "step" draws a mask for every step, "row" one per row for all of its steps.
+        weight_dropout: probability on the recurrent weights: in training, some are zero, the same at all steps of the
+            batch.
+        zoneout: probability that a number of h stays what it was a step before; in evaluation the mean of both. It is
+            computed by the engine "plain" one step after another, which takes two to three times as long; it is not
+            exported.
+        zoneout_cell: the same for the cells of an LSTM.
 
     Raises:
         OptionError: if an option is out of its range.
 
     Source: Hochreiter and Schmidhuber 1997, "Long Short-Term Memory", Neural Computation 9(8), with the forget
-    gate of Gers et al. 2000; gates and weight names as in torch's `nn.LSTM`.
+    gate of Gers et al. 2000; gates and weight names as in torch's `nn.LSTM`. `highway`: Srivastava et al. 2015,
+    arXiv:1505.00387. `dropout_per="row"`: Gal and Ghahramani 2016, arXiv:1512.05287. `weight_dropout`: Merity et al.
+    2018, "Regularizing and Optimizing LSTM Language Models", arXiv:1708.02182. `zoneout`: Krueger et al. 2017,
+    arXiv:1606.01305.
 
     Example:
         >>> import torch

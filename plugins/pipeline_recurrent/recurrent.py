@@ -3,7 +3,7 @@
 import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Self, TypedDict, TypeVar, cast, get_args
+from typing import Literal, Self, TypeAlias, TypedDict, TypeVar, cast
 
 import torch
 from jaxtyping import Float
@@ -29,15 +29,19 @@ from pipeline.extend import (
     last_by_row,
 )
 from pipeline_recurrent.engines.choose import EngineName, check_engine_name
-from pipeline_recurrent.engines.engine import STATES, Cell, Steps, Weights, make_zeros
+from pipeline_recurrent.engines.engine import STATES, Cell, Steps, Weights, Zoneout, blend, make_zeros
 from pipeline_recurrent.frozen import Inference
 from pipeline_recurrent.merge import Merge, merge_directions
 from pipeline_recurrent.operator import LAYER, run_layer
-from pipeline_recurrent.stack import StackCall, call_stack, install_forward, read_weights
+from pipeline_recurrent.options import check_merge, check_regularization, check_stack, make_highway
+from pipeline_recurrent.stack import StackCall, call_stack, drop_recurrent, install_forward, read_weights
 from pipeline_recurrent.torch_modules import HOOKS, TORCH_FORWARDS, TorchModule, explain_not_loadable, is_parametrized
 from pipeline_recurrent.tracing import allow_access, exclude_from_compile, read_graph_weights
 
 F = TypeVar("F", bound=Callable[..., object])
+
+DropoutPer: TypeAlias = Literal["step", "row"]
+"""Whether dropout between layers draws a mask for each step, or one per row for all of its steps."""
 
 
 class Options(TypedDict, total=False):
@@ -50,6 +54,11 @@ class Options(TypedDict, total=False):
     residual: bool
     merge: Merge
     engine: EngineName
+    highway: bool
+    dropout_per: DropoutPer
+    weight_dropout: float
+    zoneout: float
+    zoneout_cell: float
 
 
 class Recurrent(Encoder[S_co]):
@@ -92,31 +101,18 @@ class Recurrent(Encoder[S_co]):
         residual: bool = False,
         merge: Merge = "concat",
         engine: EngineName = "auto",
+        highway: bool = False,
+        dropout_per: DropoutPer = "step",
+        weight_dropout: float = 0.0,
+        zoneout: float = 0.0,
+        zoneout_cell: float = 0.0,
     ) -> None:
         super().__init__()
-        for option, number in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
-            if number < 1:
-                msg = f"{option} must be 1 or more, got {number}."
-                raise OptionError(msg, **{option: number})
-        if not 0 <= dropout < 1:
-            msg = f"dropout must be a probability, 0 <= dropout < 1, got {dropout}."
-            raise OptionError(msg, dropout=dropout)
-        if dropout and num_layers == 1:
-            msg = f"dropout={dropout} acts between layers, but num_layers is 1; use the Dropout stage around Encode."
-            raise OptionError(msg, dropout=dropout)
-        for option, given in (("layer_norm", layer_norm), ("residual", residual)):
-            if given and num_layers == 1:
-                msg = f"{option}=True acts between layers, but num_layers is 1; add a stage of its kind after Encode."
-                raise OptionError(msg, **{option: given})
-        if merge not in get_args(Merge):
-            msg = f"merge must be concat, mean, sum, max or mul, got {merge!r}."
-            raise OptionError(msg, merge=merge)
-        if merge != "concat" and not bidirectional:
-            msg = (
-                f"merge={merge!r} joins two directions, but bidirectional is False; leave merge out, or set "
-                "bidirectional=True."
-            )
-            raise OptionError(msg, merge=merge)
+        check_stack(
+            input_size, hidden_size, num_layers, dropout, layer_norm=layer_norm, residual=residual, highway=highway
+        )
+        check_merge(merge, bidirectional=bidirectional)
+        check_regularization(dropout_per, weight_dropout, zoneout, zoneout_cell)
         check_engine_name(engine)
         self.input_size: int = input_size
         self.hidden_size: int = hidden_size
@@ -126,6 +122,10 @@ class Recurrent(Encoder[S_co]):
         self.dropout: float = dropout
         self.merge: Merge = merge
         self.residual: bool = residual
+        self.dropout_per: DropoutPer = dropout_per
+        self.weight_dropout: float = weight_dropout
+        self.zoneout: float = zoneout
+        self.zoneout_cell: float = zoneout_cell
         self.engine: EngineName = engine
         self.engines: Counter[str] = Counter()
         self.inference: Inference | None = None
@@ -143,13 +143,25 @@ class Recurrent(Encoder[S_co]):
             if layer_norm
             else None
         )
+        self.highways: nn.ModuleList | None = (
+            nn.ModuleList(make_highway(hidden_size * self.directions) for _ in range(num_layers - 1))
+            if highway
+            else None
+        )
+        if zoneout_cell and self.cell != "lstm":
+            msg = f"zoneout_cell={zoneout_cell} keeps cells, which only an LSTM has; use zoneout."
+            raise OptionError(msg, zoneout_cell=zoneout_cell)
+        # A graph holds a layer as one operator, which has no zoneout.
+        self.exportable = not (zoneout or zoneout_cell)
 
     def get_config(self) -> Mapping[str, object]:
         """Return the options with which this encoder can be made again."""
         names = ("input_size", "hidden_size", "num_layers", "bidirectional", "residual", "merge", "engine")
-        shown = {name: cast("object", getattr(self, name)) for name in names}
+        regularization = ("dropout_per", "weight_dropout", "zoneout", "zoneout_cell")
+        shown = {name: cast("object", getattr(self, name)) for name in (*names, *regularization)}
+        given = {"layer_norm": self.norms is not None, "highway": self.highways is not None}
         # Of torch's module, since these two may be changed there.
-        return {**shown, "bias": self.rnn.bias, "dropout": self.rnn.dropout, "layer_norm": self.norms is not None}
+        return {**shown, "bias": self.rnn.bias, "dropout": self.rnn.dropout, **given}
 
     def load_torch(self, module: TorchModule) -> Self:
         """Copy the weights of a torch module, with their `requires_grad`, dtype, device, and the training mode.
@@ -183,8 +195,12 @@ class Recurrent(Encoder[S_co]):
                 have changed `rnn`: hooks, parametrizations, quantization.
         """
         reason = self.explain_not_exportable()
-        if self.residual or self.norms is not None:
-            reason = "layers have norms or residuals, which torch's module lacks; train it without these options"
+        if self.residual or self.norms is not None or self.highways is not None:
+            reason = (
+                "layers have norms, residuals or highways, which torch's module lacks; train it without these options"
+            )
+        if self.weight_dropout or self.dropout_per == "row":
+            reason = "weight_dropout or dropout per row is lacking in torch's module; set weight_dropout to 0 before"
         if reason is not None:
             msg = f"{type(self).__name__} cannot become torch's module, because its {reason}."
             raise OptionError(msg)
@@ -215,7 +231,7 @@ class Recurrent(Encoder[S_co]):
         if weights is not None:
             steps, carry = self._compute_in_graph(batch, weights)
             final = carry[0][-self.directions :]
-            if self.residual:
+            if self.residual or self.highways is not None:
                 final = self._replace_final_in_graph(batch.with_values(steps), final)
             return self._make_states(batch.with_values, steps, final, carry, None)
         # Inside a traced graph, torch 2.11 answers that it exports whenever it compiles.
@@ -241,6 +257,8 @@ class Recurrent(Encoder[S_co]):
 
     def explain_not_exportable(self) -> str | None:
         """Return why a graph cannot contain this encoder, as a clause after "its"; None if it can."""
+        if self.zoneout or self.zoneout_cell:
+            return "zoneout is computed one step after another; set zoneout and zoneout_cell to 0"
         rnn = cast("nn.Module", self.rnn)
         # Not by exact type: torch.export wraps modules in a subclass of theirs.
         if not isinstance(rnn, nn.RNNBase) or type(rnn).forward not in TORCH_FORWARDS or is_parametrized(rnn):
@@ -293,7 +311,7 @@ class Recurrent(Encoder[S_co]):
     def _finish(self, packed: Packed[Kind], steps: Tensor, carry: Carry, engine: str | None) -> States[S_co]:
         """Return the states of a batch, from the output of the last layer and the carry."""
         final = carry[0][-self.directions :]
-        if self.residual:
+        if self.residual or self.highways is not None:
             final = self._replace_final(steps, packed.order, final)
         return self._make_states(packed.with_values, steps, final, carry, engine)
 
@@ -326,15 +344,27 @@ class Recurrent(Encoder[S_co]):
         for number, weights in enumerate(layers):
             first = number * self.directions
             began = tuple(state[first : first + self.directions] for state in initial)
+            if self.weight_dropout and self.training:
+                weights = [drop_recurrent(own, self.weight_dropout) for own in weights]  # noqa: PLW2901
             output, states = run_layer(x, batch.lengths, weights, began, self.cell, self.engine)
             # As in LayeredEngine.run, but every operation is a part of the graph.
-            x = output + x if self.residual and number else output
+            if self.highways is not None and number:
+                x = blend(self.highways[number - 1], output, x)
+            else:
+                x = output + x if self.residual and number else output
             if number < self.num_layers - 1:
                 if self.norms is not None:
                     x = self.norms[number](x)
-                x = torch.dropout(x, self.dropout, train=self.training)
+                x = self._drop_in_graph(batch, x)
             ended.append(states)
         return x, tuple(torch.cat(states) for states in zip(*ended, strict=True))
+
+    def _drop_in_graph(self, batch: Batch[Vectors], x: Tensor) -> Tensor:
+        """Return the output of a layer after dropout, with one mask per step or per row."""
+        if not self.training or not self.dropout or self.dropout_per == "step":
+            return torch.dropout(x, self.dropout, train=self.training)
+        mask = torch.dropout(x.new_ones(batch.lengths.shape[0], x.shape[-1]), self.dropout, train=True)
+        return x * (mask.unsqueeze(1) if x.ndim == 3 else mask.index_select(0, batch.order.locate_steps(x)[0]))
 
     def _replace_final_in_graph(
         self, steps: Batch[Hidden], final: Float[Tensor, "directions batch hidden"]
@@ -366,7 +396,19 @@ class Recurrent(Encoder[S_co]):
         if initial is not None:
             # Copies: engines save them for the backward pass, and callers may change theirs in place before it.
             initial = tuple(state.clone() if is_full else state.index_select(1, rows) for state in initial)
-        call = StackCall(order, self.engine, tables, tuple(self.norms or ()), residual=self.residual)
+        call = StackCall(
+            order,
+            self.engine,
+            tables,
+            tuple(self.norms or ()),
+            residual=self.residual,
+            highways=tuple(self.highways or ()),
+            per_row=self.dropout_per == "row",
+            weight_dropout=self.weight_dropout if self.training else 0.0,
+            zoneout=Zoneout(self.zoneout, self.zoneout_cell, self.training)
+            if self.zoneout or self.zoneout_cell
+            else None,
+        )
         steps, ended = call_stack(self.rnn, values, initial, call)
         if call.used is not None:
             self.engines[call.used] += 1

@@ -3,7 +3,7 @@
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypedDict, TypeVar, cast, get_args
+from typing import TypedDict, TypeVar, cast
 
 import torch
 from jaxtyping import Float
@@ -25,6 +25,7 @@ from pipeline.extend import (
     name_transform,
 )
 from pipeline_recurrent.merge import Merge, merge_directions
+from pipeline_recurrent.options import check_merge, check_stack
 from pipeline_recurrent.scan import scan
 from pipeline_recurrent.scan_operator import SCAN, scan_padded
 
@@ -317,47 +318,6 @@ def _multiply(keep: Tensor, start: Sequence[Tensor]) -> Tensor:
     if len(wide) == 1:
         return keep * wide[0]
     return torch.stack([keep[0] * wide[0] - keep[1] * wide[1], keep[0] * wide[1] + keep[1] * wide[0]])
-
-
-def check_stack(
-    input_size: int, hidden_size: int, num_layers: int, dropout: float, *, layer_norm: bool, residual: bool
-) -> None:
-    """Reject sizes and options that a stack of layers cannot have.
-
-    Raises:
-        OptionError: naming the option.
-    """
-    for option, number in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
-        if number < 1:
-            msg = f"{option} must be 1 or more, got {number}."
-            raise OptionError(msg, **{option: number})
-    if not 0 <= dropout < 1:
-        msg = f"dropout must be a probability, 0 <= dropout < 1, got {dropout}."
-        raise OptionError(msg, dropout=dropout)
-    if dropout and num_layers == 1:
-        msg = f"dropout={dropout} acts between layers, but num_layers is 1; use the Dropout stage around Encode."
-        raise OptionError(msg, dropout=dropout)
-    for option, given in (("layer_norm", layer_norm), ("residual", residual)):
-        if given and num_layers == 1:
-            msg = f"{option}=True acts between layers, but num_layers is 1; add a stage of its kind after Encode."
-            raise OptionError(msg, **{option: given})
-
-
-def check_merge(merge: str, *, bidirectional: bool) -> None:
-    """Reject a merge of directions that does not exist, or without a second direction.
-
-    Raises:
-        OptionError: naming the choices.
-    """
-    if merge not in get_args(Merge):
-        msg = f"merge must be concat, mean, sum, max or mul, got {merge!r}."
-        raise OptionError(msg, merge=merge)
-    if merge != "concat" and not bidirectional:
-        msg = (
-            f"merge={merge!r} joins two directions, but bidirectional is False; leave merge out, or set "
-            "bidirectional=True."
-        )
-        raise OptionError(msg, merge=merge)
 
 
 def expand_scan_options(function: F) -> F:

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from pipeline.extend import Carry, OptionError, PackingOrder, ShapeError
 from pipeline_recurrent.engines.choose import EngineName, choose_engine
-from pipeline_recurrent.engines.engine import Cell, LayerOutputs, StackInputs, Steps, Weights, make_zeros
+from pipeline_recurrent.engines.engine import Cell, LayerOutputs, StackInputs, Steps, Weights, Zoneout, make_zeros
 from pipeline_recurrent.torch_modules import TORCH_FORWARDS, TorchModule
 
 _Forward: TypeAlias = Callable[..., tuple[Tensor | PackedSequence, Tensor | Carry]]
@@ -36,6 +36,10 @@ class StackCall:
         tables: for ids, the input products of each direction of the first layer.
         norms: normalizations between layers.
         residual: whether layers add their input to their output.
+        highways: gates between the outputs and the inputs of layers.
+        per_row: whether dropout draws one mask per row.
+        weight_dropout: probability on recurrent weights; 0 in evaluation.
+        zoneout: how states are kept at random, or None.
         used: set by the call: the name of the engine that computed the batch, if there was anything to compute.
     """
 
@@ -44,6 +48,10 @@ class StackCall:
     tables: Sequence[Tensor] = ()
     norms: Sequence[nn.Module] = ()
     residual: bool = attrs.field(default=False, kw_only=True)
+    highways: Sequence[nn.Module] = attrs.field(default=(), kw_only=True)
+    per_row: bool = attrs.field(default=False, kw_only=True)
+    weight_dropout: float = attrs.field(default=0.0, kw_only=True)
+    zoneout: Zoneout | None = attrs.field(default=None, kw_only=True)
     used: str | None = attrs.field(default=None, init=False)
 
 
@@ -114,7 +122,9 @@ def _run(module: TorchModule, values: Steps, initial: Carry, call: StackCall) ->
     else:
         _check_values(module, values, weights[0][0][0])
     if not call.order.nonempty_count:
-        return _run_empty(cell, values, weights, call.norms)
+        return _run_empty(cell, values, weights, [*call.norms, *call.highways])
+    if call.weight_dropout:
+        weights = [[drop_recurrent(own, call.weight_dropout) for own in layer] for layer in weights]
     stack = StackInputs(
         cell,
         values,
@@ -124,6 +134,9 @@ def _run(module: TorchModule, values: Steps, initial: Carry, call: StackCall) ->
         dropout=module.dropout if module.training else 0.0,
         norms=call.norms,
         residual=call.residual,
+        highways=call.highways,
+        per_row=call.per_row,
+        zoneout=call.zoneout,
     )
     engine = choose_engine(call.engine, stack)
     call.used = engine.name
@@ -132,6 +145,12 @@ def _run(module: TorchModule, values: Steps, initial: Carry, call: StackCall) ->
         return output, ended
     dtype = _get_autocast_dtype(stack)
     return output.to(dtype), tuple(state.to(dtype) for state in ended)
+
+
+def drop_recurrent(weights: Weights, p: float) -> Weights:
+    """Return weights of which some recurrent ones are zero, the same at all steps of the batch."""
+    w_in, w_state, *biases = weights
+    return (w_in, torch.dropout(w_state, p, train=True), biases[0], biases[1])
 
 
 def _get_autocast_dtype(stack: StackInputs) -> torch.dtype:
@@ -213,7 +232,14 @@ def _is_quantized(module: nn.Module) -> bool:
 
 def _call_quantized(module: nn.Module, values: Steps, hx: _Initial, call: StackCall) -> LayerOutputs:
     """Compute with torch's dynamically quantized module, as `quantize_dynamic` puts it in the place of `rnn`."""
-    for option, given in (("layer_norm", call.norms), ("residual", call.residual), ("precompute_inputs", call.tables)):
+    options = {
+        "layer_norm": call.norms,
+        "residual": call.residual,
+        "highway": call.highways,
+        "zoneout": call.zoneout,
+        "precompute_inputs": call.tables,
+    }
+    for option, given in options.items():
         if given:
             msg = f"a quantized {type(module).__name__} has no {option}; leave out the option, or do not quantize it."
             raise OptionError(msg)

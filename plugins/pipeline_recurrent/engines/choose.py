@@ -35,6 +35,8 @@ def choose_engine(name: EngineName, stack: StackInputs, costs: Costs | None = No
         OptionError: if the named engine cannot compute the stack, or none can.
     """
     device = stack.steps.device.type
+    if stack.zoneout is not None:
+        return _require("plain" if name == "auto" or device == "meta" else name, stack)
     # Tensors on the meta device have shapes only; a summary asks for these and counts operations, whichever the engine.
     if name != "auto" and device != "meta":
         return _require(name, stack)
@@ -52,7 +54,8 @@ def choose_engine(name: EngineName, stack: StackInputs, costs: Costs | None = No
 def _require(name: str, stack: StackInputs) -> Engine:
     """Return an engine by name if it can compute a stack."""
     engine = ENGINES.get(name) or _make_offered(name)
-    reason = engine.unsupported_reason(stack)
+    lacks_zoneout = stack.zoneout is not None and not engine.zoneout
+    reason = "it has no zoneout" if lacks_zoneout else engine.unsupported_reason(stack)
     if reason is not None:
         msg = f"engine={name!r} cannot run this batch, because {reason}; choose another, or engine='auto'."
         raise OptionError(msg, engine=name, reason=reason)

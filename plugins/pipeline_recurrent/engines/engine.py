@@ -32,6 +32,20 @@ LayerOutputs: TypeAlias = tuple[Float[Tensor, "steps hidden"], Carry]
 """Hidden vectors in packed order, the directions side by side; and each row's final states, rows in packed order."""
 
 
+class Zoneout(NamedTuple):
+    """How parts of the state before are kept instead of the new ones.
+
+    Attributes:
+        hidden: the probability for each number of h.
+        cell: the same for c of an LSTM.
+        train: whether they are kept at random; else each state is the mean over both choices.
+    """
+
+    hidden: float
+    cell: float
+    train: bool
+
+
 class LayerInputs(NamedTuple):
     """One layer over one batch.
 
@@ -45,6 +59,7 @@ class LayerInputs(NamedTuple):
         weights: those of each direction. The second direction reads each row backward from its own last step.
         initial: tensors of directions x rows x hidden: one, or two for an LSTM. Only rows with steps, the longest
             first. Empty for zeros.
+        zoneout: how states are kept at random; only for an engine that has it.
     """
 
     cell: Cell
@@ -52,6 +67,7 @@ class LayerInputs(NamedTuple):
     steps: Steps
     weights: Sequence[Weights]
     initial: Carry = ()
+    zoneout: Zoneout | None = None
 
     @property
     def tensors(self) -> list[Tensor | None]:
@@ -86,6 +102,9 @@ class StackInputs:
         dropout: probability between layers; 0 in evaluation.
         norms: a normalization of the output of every layer but the last; or empty.
         residual: whether every layer but the first adds its input to its output.
+        highways: for every layer but the first, the linear layer of a gate between its output and its input; or empty.
+        per_row: whether dropout draws one mask per row, for all of its steps.
+        zoneout: how states are kept at random, or None.
         layers: number of layers.
         directions: 1 or 2.
         hidden: features of a state, per direction.
@@ -106,6 +125,9 @@ class StackInputs:
     dropout: float = 0.0
     norms: Sequence[nn.Module] = ()
     residual: bool = False
+    highways: Sequence[nn.Module] = ()
+    per_row: bool = False
+    zoneout: Zoneout | None = None
     layers: int = attrs.field(init=False)
     directions: int = attrs.field(init=False)
     hidden: int = attrs.field(init=False)
@@ -132,15 +154,36 @@ class StackInputs:
         self.low_dtype = torch.get_autocast_dtype(device) if self.is_autocast else half
         self.transform = name_transform()
 
+    def join(self, number: int, output: Tensor, x: Tensor) -> Tensor:
+        """Return the input of the layer after one, or the result of the last one, from a layer's output and input."""
+        if number and self.highways:
+            x = blend(self.highways[number - 1], output, x)
+        else:
+            x = output + x if self.residual and number else output
+        if number < self.layers - 1:
+            if self.norms:
+                normalized: Tensor = self.norms[number](x)
+                x = normalized
+            if self.dropout and self.per_row:
+                rows = len(self.order.lengths)
+                mask = torch.dropout(x.new_ones(rows, x.shape[-1]), self.dropout, train=True)
+                x = x * mask.index_select(0, self.order.row_of_step)
+            elif self.dropout:
+                x = torch.dropout(x, self.dropout, train=True)
+        return x
+
 
 class Engine(extend.Engine):
     """A way to compute a stack of recurrent layers.
 
     Attributes:
         name: its name in options, reports and errors.
+        zoneout: whether it computes zoneout; else it is never asked for it.
     """
 
     computes = "pipeline_recurrent"
+
+    zoneout: ClassVar[bool] = False
 
     @abstractmethod
     def unsupported_reason(self, stack: StackInputs) -> str | None:
@@ -175,16 +218,10 @@ class LayeredEngine(Engine):
             first = number * stack.directions
             initial = tuple(state[first : first + stack.directions] for state in stack.initial)
             # Residuals start at the second layer: the input of the first one may have another size.
-            inputs = LayerInputs(stack.cell, stack.order, x, weights, initial)
+            inputs = LayerInputs(stack.cell, stack.order, x, weights, initial, stack.zoneout)
             low = stack.low_dtype if self.widens else None
             output, states = self.run_layer(inputs) if low is None else self.run_low_layer(inputs, low)
-            x = output + x if stack.residual and number else output
-            if number < stack.layers - 1:
-                if stack.norms:
-                    normalized: Tensor = stack.norms[number](x)
-                    x = normalized
-                if stack.dropout:
-                    x = torch.dropout(x, stack.dropout, train=True)
+            x = stack.join(number, output, x)
             ended.append(states)
         return x, ended[0] if stack.layers == 1 else tuple(torch.cat(states) for states in zip(*ended, strict=True))
 
@@ -203,10 +240,15 @@ class LayeredEngine(Engine):
         wide = torch.promote_types(own, torch.float32)
         tensors = [tensor if tensor is None else tensor.to(wide) for tensor in inputs.tensors]
         with switch_off_autocast(inputs.steps.device.type):
-            output, ended = self.run_layer(
-                LayerInputs.from_tensors(inputs.cell, inputs.order, len(inputs.weights), tensors)
-            )
+            wide_inputs = LayerInputs.from_tensors(inputs.cell, inputs.order, len(inputs.weights), tensors)
+            output, ended = self.run_layer(wide_inputs._replace(zoneout=inputs.zoneout))
         return output.to(own), tuple(state.to(own) for state in ended)
+
+
+def blend(highway: nn.Module, output: Tensor, x: Tensor) -> Tensor:
+    """Return a layer's output and its input, weighed by a gate that reads the input: a highway connection."""
+    gate: Tensor = highway(x).sigmoid()
+    return x + gate * (output - x)
 
 
 def make_zeros(cell: Cell, like: Tensor, *shape: int) -> Carry:

@@ -42,6 +42,7 @@ class Plain(LayeredEngine):
     """
 
     name = "plain"
+    zoneout = True
 
     @override
     def unsupported_reason(self, stack: StackInputs) -> str | None:
@@ -49,7 +50,8 @@ class Plain(LayeredEngine):
 
     @override
     def run_layer(self, inputs: LayerInputs) -> LayerOutputs:
-        if name_transform():
+        # With zoneout a step depends on the state before in one more way, which the fused gates do not have.
+        if name_transform() or inputs.zoneout is not None:
             return unroll(inputs)
         tensors = inputs.tensors
         if needs_grad(tensors):

@@ -37,7 +37,7 @@ class _PackedKernels(LayeredEngine):
 
     @override
     def run(self, stack: StackInputs) -> LayerOutputs:
-        if stack.norms or stack.residual:
+        if stack.norms or stack.residual or stack.highways or (stack.dropout and stack.per_row):
             return super().run(stack)
         shape = (stack.layers * stack.directions, stack.order.nonempty_count, stack.hidden)
         return _call_packed(
@@ -106,7 +106,7 @@ class CuDNN(_PackedKernels):
 
 def run_packed_layer(inputs: LayerInputs) -> LayerOutputs:
     """Compute one layer with torch's packed kernel."""
-    cell, order, steps, weights, _ = inputs
+    cell, order, steps, weights = inputs[:4]
     return _call_packed(cell, steps, order, weights, inputs.initial_or_zeros(), train=torch.is_grad_enabled())
 
 
@@ -150,7 +150,7 @@ class Dense(LayeredEngine):
 
     @override
     def run_layer(self, inputs: LayerInputs) -> LayerOutputs:
-        cell, order, steps, weights, initial = inputs
+        cell, order, steps, weights, initial = inputs[:5]
         outputs, carries = list[Tensor](), list[Carry]()
         # Torch's own backward direction would start in the padding, so each direction is a forward layer by itself.
         for direction, own in enumerate(weights):

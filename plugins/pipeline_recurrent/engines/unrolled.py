@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from pipeline.extend import Carry, PackingOrder, name_transform
-from pipeline_recurrent.engines.engine import Cell, LayerInputs, LayerOutputs, Weights
+from pipeline_recurrent.engines.engine import Cell, LayerInputs, LayerOutputs, Weights, Zoneout
 from pipeline_recurrent.engines.torch_kernels import run_packed_layer
 
 
@@ -21,7 +21,7 @@ def unroll(inputs: LayerInputs) -> LayerOutputs:
     for direction, weights in enumerate(inputs.weights):
         steps = inputs.steps.index_select(0, order.reversal) if direction else inputs.steps
         hidden, cells = _unroll_direction(
-            inputs.cell, steps, weights, tuple(state[direction] for state in initial), order
+            inputs.cell, steps, weights, tuple(state[direction] for state in initial), order, inputs.zoneout
         )
         carries.append(tuple(states.index_select(0, order.sorted_last_steps) for states in (hidden, *cells)))
         outputs.append(hidden.index_select(0, order.reversal) if direction else hidden)
@@ -29,9 +29,12 @@ def unroll(inputs: LayerInputs) -> LayerOutputs:
 
 
 def _unroll_direction(
-    cell: Cell, steps: Tensor, weights: Weights, initial: Carry, order: PackingOrder
+    cell: Cell, steps: Tensor, weights: Weights, initial: Carry, order: PackingOrder, zoneout: Zoneout | None
 ) -> tuple[Tensor, Carry]:
-    """Return the hidden vectors of one direction, and the cells of an LSTM, in its reading order."""
+    """Return the hidden vectors of one direction, and the cells of an LSTM, in its reading order.
+
+    Zoneout is that of Krueger et al. 2017: the new h is computed from the new c, before any of c is kept.
+    """
     w_in, w_state, b_in, b_state = weights
     if steps.is_floating_point():
         by_input = linear(steps, w_in, b_in)
@@ -42,12 +45,18 @@ def _unroll_direction(
         b_state = None if b_state is None or cell != "gru" else b_state.masked_fill(shared, 0)
     every_h, every_c = list[Tensor](), list[Tensor]()
     h, *rest = initial
-    for rows, x in zip(order.batch_size_list, by_input.split_with_sizes(order.batch_size_list), strict=True):
+    sizes = order.batch_size_list
+    kept_h, kept_c = _draw_kept(by_input, w_state.shape[1], sizes, zoneout)
+    for time, (rows, x) in enumerate(zip(sizes, by_input.split_with_sizes(sizes), strict=True)):
         h, by_state = h[:rows], linear(h[:rows], w_state, b_state)
+        before = h
         if cell == "lstm":
             i, f, g, o = (x + by_state).chunk(4, -1)
-            rest = [f.sigmoid() * rest[0][:rows] + i.sigmoid() * g.tanh()]
+            before_c = rest[0][:rows]
+            rest = [f.sigmoid() * before_c + i.sigmoid() * g.tanh()]
             h = o.sigmoid() * rest[0].tanh()
+            if zoneout is not None:
+                rest = [torch.lerp(rest[0], before_c, kept_c[time])]
             every_c.append(rest[0])
         elif cell == "gru":
             (xr, xz, xn), (hr, hz, hn) = x.chunk(3, -1), by_state.chunk(3, -1)
@@ -55,8 +64,24 @@ def _unroll_direction(
             h = n + (xz + hz).sigmoid() * (h - n)
         else:
             h = (x + by_state).tanh() if cell == "rnn_tanh" else (x + by_state).relu()
+        if zoneout is not None:
+            h = torch.lerp(h, before, kept_h[time])
         every_h.append(h)
     return torch.cat(every_h), (torch.cat(every_c),) if every_c else ()
+
+
+def _draw_kept(
+    like: Tensor, hidden: int, sizes: Sequence[int], zoneout: Zoneout | None
+) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """Return for each time how much of h and of c is kept: 0 or 1 at random in training, else the probability."""
+    if zoneout is None:
+        return (), ()
+    if not zoneout.train:
+        h, c = (like.new_full((), share) for share in (zoneout.hidden, zoneout.cell))
+        return [h] * len(sizes), [c] * len(sizes)
+    shape = (len(like), hidden)
+    h, c = (torch.bernoulli(like.new_full(shape, share)) for share in (zoneout.hidden, zoneout.cell))
+    return h.split_with_sizes(list(sizes)), c.split_with_sizes(list(sizes))
 
 
 def double_backward(inputs: LayerInputs, gradients: Sequence[Tensor], needed: Sequence[bool]) -> list[Tensor | None]:

@@ -30,6 +30,7 @@ class PreparedEncoder(Protocol):
     engine: EngineName
     input_size: int
     norms: nn.ModuleList | None
+    highways: nn.ModuleList | None
     residual: bool
     training: bool
 
@@ -124,6 +125,8 @@ def explain_unfit(encoder: PreparedEncoder) -> str | None:
         return f"its {reason}"
     if encoder.engine not in {"auto", "native"}:
         return f"engine={encoder.engine!r} was set"
+    if encoder.highways is not None:
+        return "it has highway connections between its layers"
     if not all(_is_plain_norm(norm) for norm in encoder.norms or ()):
         return "a norm between its layers is not an affine LayerNorm"
     weight = encoder.weights()[0][0][1]
