@@ -34,7 +34,7 @@ def _train(name: str, train: Sequence[Sequence[str]], test: Sequence[Sequence[st
     tokenize = TokenizeWords.train(train, vocab_size=_WORDS, lowercase=True, bos=True, eos=True)
     size = _SIZES[name]
     attention = "general" if name == "attention" else None
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     model = language_model(
         tokenize.vocab_size, embedding_dim=size, hidden_size=size, attention=attention, dropout=0.3, tied=True
     )

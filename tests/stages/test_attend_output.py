@@ -123,7 +123,7 @@ def test_sizes_follow_from_the_output() -> None:
     for output, size in zip(OUTPUTS, (6, 12, 6, 2), strict=True):
         encode = Encode("lstm", causal=True, hidden_size=6)
         model = Pack() >> Embed(9, 4) >> encode >> AttendEarlier("dot", output=output) >> NextToken(9)
-        assert model.stages["next_token"].state_dict()["linear.weight"].shape == (9, size)
+        assert model.state_dict()["next_token.linear.weight"].shape == (9, size)
         names = [name for name in model.state_dict() if name.startswith("attend_earlier")]
         assert names == (["attend_earlier.combine.weight"] if output in {"tanh", "key_value_predict"} else [])
 

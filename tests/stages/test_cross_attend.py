@@ -103,7 +103,7 @@ def make_pipe(**options: Any) -> Any:
     return as_any(data >> Pack(TextPair) >> attend >> Pool("mean") >> Classify(Labels(["no", "yes"])))
 
 
-PAIRS = [([1, 2, 3], [4, 5]), ([6], []), ([], [7, 8])]
+PAIRS: list[tuple[list[int], list[int]]] = [([1, 2, 3], [4, 5]), ([6], []), ([], [7, 8])]
 
 
 @pytest.mark.parametrize(

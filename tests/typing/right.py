@@ -13,6 +13,7 @@ import pipeline_recurrent
 from pipeline import (
     Attend,
     AttendEarlier,
+    AttendLocal,
     Attention,
     Batch,
     BPTTWindows,
@@ -20,6 +21,7 @@ from pipeline import (
     Causal,
     Chain,
     Classify,
+    CrossAttend,
     Dropout,
     Embed,
     Encode,
@@ -50,6 +52,7 @@ from pipeline import (
     StepScores,
     StreamChain,
     Tag,
+    TextPair,
     Tokenize,
     TokenizeWords,
     TypePreserving,
@@ -74,7 +77,7 @@ from pipeline.hooks import (
 from pipeline.loading import PlannedBatches, StreamDataset, StreamLoader
 from pipeline.stages.input_stage import FeatureSequence
 from pipeline.testing import check_encoder
-from pipeline_attention import AttentionPool, General
+from pipeline_attention import AttentionPool, General, MultiHead
 from pipeline_recurrent import GRU, LSTM
 
 texts = ["to be", "or not"]
@@ -466,6 +469,28 @@ check_encoder(partial(LSTM, 3, 4, num_layers=2))
 by_options = [Pool("attention", input_size=3), Pool(AttentionPool(3)), Pool(AttentionPool(3), name="pooled")]
 attending = [Attend(), Attend("general", input_size=3), Attend(General(3), memory=1_000)]
 windowed = [AttendEarlier("general", window=3, input_size=3), AttendEarlier(General(3), window=3)]
+sparse = [
+    Attend("multi_head", num_heads=2, normalize="sparsemax"),
+    Attend(MultiHead(4, normalize="entmax15"), window=2),
+]
+combined = Embed(9, 9) >> Encode(LSTM(9, 9)) >> AttendEarlier("concat", output="tanh")
+assert_type(combined, Chain[Batch[Ids], States[Causal]])
+assert_type(combined >> NextToken(9), Chain[Batch[Ids], StepScores])
+assert_type(AttendEarlier(output="concat") >> Dropout(), TypePreserving[States[MaybeCausal]])
+assert_type(Encode(LSTM(9, 9)) >> AttendLocal(window=2), Chain[Batch[Vectors], States[MaybeCausal]])
+assert_type(language_model(9, attention=None), Chain[Padded[Ids], StepScores])
+assert_type(language_model(9, output="context"), Chain[Padded[Ids], StepScores])
+
+# Two sides of a row, one of which attends to the other: causal if that side is
+one_way = Embed(9, 9) >> Encode(LSTM(9, 9))
+two_ways = Embed(9, 9) >> Encode(bi)
+across = Pack(TextPair) >> CrossAttend(TextPair.first >> one_way, TextPair.second >> two_ways, "general", output="tanh")
+assert_type(across, Chain[Padded[TextPair], States[Causal]])
+assert_type(across >> NextToken(9), Chain[Padded[TextPair], StepScores])
+around = Pack(TextPair) >> CrossAttend(
+    TextPair.first >> two_ways, TextPair.second >> one_way, MultiHead(9, num_heads=3)
+)
+assert_type(around, Chain[Padded[TextPair], States[MaybeCausal]])
 
 
 def change_values(pooled: Pooled, scores: Scores[str], states: States[Causal], steps: Padded[Vectors]) -> None:

@@ -28,6 +28,7 @@ import pipeline_recurrent
 from pipeline import (
     Attend,
     AttendEarlier,
+    AttendLocal,
     Attention,
     Batch,
     BPTTWindows,
@@ -35,6 +36,7 @@ from pipeline import (
     Causal,
     Chain,
     Classify,
+    CrossAttend,
     Dropout,
     Embed,
     Encode,
@@ -63,6 +65,7 @@ from pipeline import (
     StepScores,
     StreamChain,
     Tag,
+    TextPair,
     Tokenize,
     TokenizeWords,
     TypePreserving,
@@ -86,7 +89,7 @@ from pipeline.hooks import (
     OffersStages,
     OffersTokenizers,
 )
-from pipeline_attention import AttentionPool, Dot
+from pipeline_attention import AttentionPool, Dot, MultiHead
 from pipeline_recurrent import GRU, LSTM
 
 A = TypeVar("A")
@@ -481,6 +484,13 @@ e = LSTM(9, 9, True)  # E call: options are named
 e = Dropout("half")  # E call: a word where a number is needed
 e = Dropout(0.5, per="batch")  # E call: no such mask
 e = AttendEarlier(window="all")  # E call: a word where a number is needed
+e = AttendEarlier(output="sum")  # E call: no such output
+e = AttendLocal("general")  # E call: the window is missing
+e = Dot(3, normalize="max")  # E call: no such function of scores
+e = MultiHead(9, heads=3)  # E call: the option is num_heads
+e = CrossAttend(
+    TextPair.first, TextPair.second >> Embed(9, 9) >> Encode(bi), "dot"
+)  # E call: a branch of ids, not of states
 e = Pool()  # E call: the pooling is missing
 e = Pool(AttentionPool(3), input_size=3)  # E call: an option beside a pooling that is made already
 e = Attend(Dot(3), input_size=3)  # E call: an option beside an attention that is made already

@@ -81,12 +81,12 @@ def test_sparse_heads_equal_the_dense_path_of_each_head() -> None:
     ]
     wanted = [
         Dot(2, normalize="sparsemax").weights(q, k, heads[0])
-        for q, k in zip(query.split(2, -1), key.split(2, -1), strict=True)
+        for q, k in zip(query.chunk(2, -1), key.chunk(2, -1), strict=True)
     ]
     found = Attend(attention).weights(states)
     torch.testing.assert_close(found, torch.stack(wanted).mean(0).masked_fill(~states.mask.unsqueeze(-1), 0))
     contexts = torch.cat(
-        [w @ v for w, v in zip(wanted, attention.project_values(states.padded().values).split(2, -1), strict=True)], -1
+        [w @ v for w, v in zip(wanted, attention.project_values(states.padded().values).chunk(2, -1), strict=True)], -1
     )
     torch.testing.assert_close(
         Attend(attention)(states).padded().values,
