@@ -1,8 +1,8 @@
 """Poolings without weights. Each uses real steps only; an empty row gives zeros."""
 
 import math
-from collections.abc import Sequence
-from typing import SupportsFloat, final
+from collections.abc import Iterable, Sequence
+from typing import SupportsFloat, cast, final
 
 import torch
 from jaxtyping import Float
@@ -157,8 +157,7 @@ class LogSumExpPool(Pooling):
 
     def __init__(self, temperature: float = 1.0, *, mean: bool = False) -> None:
         super().__init__()
-        given: object = temperature
-        if not isinstance(given, SupportsFloat) or not 0 < float(given) < math.inf:
+        if not isinstance(cast("object", temperature), SupportsFloat) or not 0 < float(temperature) < math.inf:
             msg = f"temperature must be a number above 0, got {temperature!r}; near 0 it is the maximum."
             raise OptionError(msg, temperature=temperature)
         check_bool("mean", mean)
@@ -228,8 +227,7 @@ class QuantilePool(Pooling):
 
     def __init__(self, quantiles: Sequence[float] = (0.25, 0.5, 0.75)) -> None:
         super().__init__()
-        given: object = quantiles
-        listed: Sequence[object] = given if isinstance(given, Sequence) and not isinstance(given, str) else []
+        listed = tuple(cast("Sequence[object]", quantiles)) if isinstance(cast("object", quantiles), Iterable) else ()
         if not listed or not all(isinstance(each, int | float) and 0 <= each <= 1 for each in listed):
             msg = f"quantiles must be a sequence of numbers from 0 to 1, got {quantiles!r}; (0.5,) is the median."
             raise OptionError(msg, quantiles=quantiles)

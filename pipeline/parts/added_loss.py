@@ -1,6 +1,6 @@
 """Terms that parts add to the loss in training, such as the penalty of an attention."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
@@ -34,7 +34,7 @@ def add_to_loss(term: Float[Tensor, ""]) -> None:
 
 
 @contextmanager
-def collect_added_losses() -> Iterator[list[Tensor]]:
+def collect_added_losses() -> Generator[list[Tensor], None, None]:
     """Collect the terms that modules add to the loss, for a training loop written by hand.
 
     Example:

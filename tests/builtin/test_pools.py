@@ -17,6 +17,7 @@ from pipeline import (
     Example,
     FromIds,
     Ids,
+    Pack,
     Pad,
     Padded,
     Pool,
@@ -145,7 +146,7 @@ def test_a_smooth_maximum_of_large_values_does_not_overflow() -> None:
 def test_wrong_options_raise(name: str, options: dict[str, object], message: str) -> None:
     """Each error names the option and what it may be."""
     with pytest.raises(OptionError, match=message):
-        Pool(name, **options)
+        as_any(Pool)(name, **options)
 
 
 def test_bags_of_embeddings_are_trained_saved_and_predicted(tmp_path: Path) -> None:
@@ -169,7 +170,7 @@ def test_vectors_equal_states_of_the_same_steps() -> None:
         pool = Pool(name, k=2) if name == "kmax" else Pool(name)
         wanted = pool(States.from_padded(batch.values, batch.lengths)).values
         assert torch.equal(pool.forward(batch).values, wanted)
-        assert torch.equal((Dropout(0.0) >> pool).forward(batch.packed()).values, wanted)
+        assert torch.equal((Pack(Vectors) >> Dropout(0.0) >> pool)(batch).values, wanted)
 
 
 def test_final_states_need_an_encoder() -> None:

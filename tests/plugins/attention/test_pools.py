@@ -16,7 +16,7 @@ from pipeline.testing import adapt_pool, check_against_oracle, check_pool
 from pipeline.training.adapters import ModelWithLoss, make_loader
 from pipeline_attention import StructuredAttentionPool, VectorAttentionPool
 from support.strategies import ragged_rows
-from support.untyped import seed, to_list
+from support.untyped import as_any, seed, to_list
 
 POOLS: dict[str, Callable[[], Pooling]] = {
     "structured_attention": lambda: StructuredAttentionPool(3, hops=2, hidden_size=5),
@@ -174,4 +174,4 @@ def test_pipes_are_trained_saved_and_loaded(name: str, tmp_path: Path) -> None:
 def test_wrong_options_raise(name: str, options: dict[str, object], message: str) -> None:
     """Each error names the option and what it may be."""
     with pytest.raises(OptionError, match=message):
-        Pool(name, input_size=3, **options)
+        as_any(Pool)(name, input_size=3, **options)
