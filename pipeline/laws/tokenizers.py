@@ -48,7 +48,7 @@ def vocabulary_is_valid(make: MakeTokenizer) -> None:
         shared = sorted(number for number in set(ids) if ids.count(number) > 1)
         msg = f"ids must be unique, but several tokens have the ids {shared[:5]}; give each its own."
         raise FaultError(msg)
-    for attribute in ("pad_token", "unk_token", "bos_token", "eos_token"):
+    for attribute in ("pad_token", "unk_token", "bos_token", "eos_token", "mask_token"):
         token: object = getattr(tokenizer, attribute, "")
         if token is not None and token not in tokenizer.vocabulary:
             msg = f"{attribute} must be a token of the vocabulary, or None, got {token!r}."
@@ -177,7 +177,7 @@ def _make_known_texts(tokenizer: Tokenizer) -> list[str]:
 
 def _find_special_tokens(tokenizer: Tokenizer) -> dict[str, int]:
     """Return the tokens that no text contains, with their ids. The unknown token may be anywhere."""
-    tokens = (tokenizer.pad_token, tokenizer.bos_token, tokenizer.eos_token)
+    tokens = (tokenizer.pad_token, tokenizer.bos_token, tokenizer.eos_token, tokenizer.mask_token)
     return {token: tokenizer.vocabulary[token] for token in tokens if token is not None}
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer as HubTokenizer
+from tokenizers import models, pre_tokenizers, processors
 
 from pipeline import (
     Bucket,
@@ -79,6 +81,24 @@ def test_the_script_prints_the_predictions_of_the_pipe(tmp_path: Path) -> None:
     wanted = list(pipe.predict(TEXTS, scores=True))
     assert [each["label"] for each in found] == [each.label for each in wanted]
     assert [each["probability"] for each in found] == pytest.approx([each.probability for each in wanted], abs=1e-5)
+
+
+def test_the_script_applies_what_a_tokenizer_of_the_hub_states(tmp_path: Path) -> None:
+    """Special tokens around a text, and truncation at the left."""
+    seed(0)
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "fine", "film", "dull"]
+    library: Any = HubTokenizer(models.WordLevel({token: place for place, token in enumerate(tokens)}, "[UNK]"))
+    library.pre_tokenizer = pre_tokenizers.Whitespace()
+    library.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    library.enable_truncation(5, direction="left")
+    library.save(str(tmp_path / "tokenizer.json"))
+    tokenize = Tokenize.read(tmp_path / "tokenizer.json")
+    pipe = tokenize >> Bucket(rows=2) >> Pad() >> classifier(8, Labels(["good", "bad"]), embedding_dim=3, hidden_size=2)
+    pipe.export(tmp_path / "film.onnx", batches=5)
+    texts = [*TEXTS, "a dull a fine film", "fine film dull"]
+    found: Any = Model(tmp_path / "film.onnx").predict(texts)
+    wanted = [each.probability for each in pipe.predict(texts, scores=True)]
+    assert [each["probability"] for each in found] == pytest.approx(wanted, abs=1e-5)
 
 
 def test_tags_are_those_of_words(tmp_path: Path) -> None:
