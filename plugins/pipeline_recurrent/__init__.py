@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 try:
-    from pipeline.extend import EncoderFactory, EngineFactory, Status, hookimpl
+    from pipeline.extend import EmbedderFactory, EncoderFactory, EngineFactory, Status, hookimpl
 except ModuleNotFoundError as _error:
     if _error.name != "pipeline.extend":
         raise
@@ -18,6 +18,7 @@ from pipeline_recurrent.lru import LRU, Mix
 from pipeline_recurrent.merge import Merge
 from pipeline_recurrent.min_rnn import Candidate, MinGRU, MinLSTM
 from pipeline_recurrent.precompute import precompute_inputs
+from pipeline_recurrent.restarts import MarkRestarts, Restarting
 
 __all__ = [
     "GRU",
@@ -26,12 +27,15 @@ __all__ = [
     "RNN",
     "Candidate",
     "EngineName",
+    "MarkRestarts",
     "Merge",
     "MinGRU",
     "MinLSTM",
     "Mix",
+    "Restarting",
     "bigru",
     "bilstm",
+    "pipeline_embedders",
     "pipeline_encoders",
     "pipeline_engines",
     "pipeline_status",
@@ -43,7 +47,13 @@ __all__ = [
 def pipeline_encoders() -> Mapping[str, EncoderFactory]:
     """Offer the encoders of this package, by name."""
     gated: dict[str, EncoderFactory] = {"lstm": LSTM, "gru": GRU, "bilstm": bilstm, "bigru": bigru, "rnn": RNN}
-    return {**gated, "min_gru": MinGRU, "min_lstm": MinLSTM, "lru": LRU}
+    return {**gated, "min_gru": MinGRU, "min_lstm": MinLSTM, "lru": LRU, "restarting": Restarting}
+
+
+@hookimpl
+def pipeline_embedders() -> Mapping[str, EmbedderFactory]:
+    """Offer the embedders of this package, by name."""
+    return {"mark_restarts": MarkRestarts}
 
 
 @hookimpl

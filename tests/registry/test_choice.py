@@ -98,6 +98,7 @@ def test_own_plugins_are_chosen_like_others() -> None:
         "lstm",
         "min_gru",
         "min_lstm",
+        "restarting",
         "rnn",
     ]
     assert discover_plugins(ours, Choice(only=["recurrent"])).pools.names() == []

@@ -1,0 +1,200 @@
+"""Restart the state of an encoder inside rows, such as at the documents of which a row was joined."""
+
+from collections.abc import Mapping, Sequence
+from typing import final
+
+import attrs
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from pipeline import Embed
+from pipeline.extend import (
+    Batch,
+    Encoder,
+    Ids,
+    ModuleStage,
+    OptionError,
+    Packed,
+    PackingOrder,
+    S_co,
+    ShapeError,
+    Spec,
+    States,
+    Vectors,
+    derive_vectors,
+)
+
+
+@final
+class Restarting(Encoder[S_co]):
+    """An encoder whose state restarts at marked steps, so that no document of a row sees the ones before it.
+
+    The last feature of the input is the mark: above 0.5 it says that a document begins at this step. The encoder reads
+    the other features. Each document becomes a row by itself, so every encoder and every engine computes it, at the
+    usual speed; the states then go back to their places. The final state and the carry of a row are those of its last
+    document. On a GPU the marks are read back, which waits for it.
+
+    Args:
+        encoder: the encoder of a document.
+        input_size: features of the input, with the mark: one more than the encoder reads. It may be left out.
+
+    Raises:
+        OptionError: if the input size is another one.
+
+    Example:
+        >>> from pipeline import Padded
+        >>> from pipeline_recurrent import LSTM
+        >>> values = torch.randn(1, 5, 3)
+        >>> values[0, :, -1] = torch.tensor([1.0, 0, 0, 1, 0])
+        >>> lstm = LSTM(2, 4)
+        >>> both = Restarting(lstm)(Padded(Vectors, values, torch.tensor([5])))
+        >>> second = lstm(Padded(Vectors, values[:, 3:, :2], torch.tensor([2])))
+        >>> torch.allclose(both.final, second.final, atol=1e-6)
+        True
+    """
+
+    def __init__(self, encoder: Encoder[S_co], *, input_size: int | None = None) -> None:
+        super().__init__()
+        wanted = encoder.input_size + 1
+        if input_size not in (None, wanted):
+            msg = f"input_size must be {wanted}, those of the encoder and the mark, got {input_size}; leave it out."
+            raise OptionError(msg, input_size=input_size)
+        self.encoder: Encoder[S_co] = encoder
+        self.input_size: int = wanted
+        self.output_size: int = encoder.output_size
+        self.causal: bool = encoder.causal
+        self.bidirectional: bool = encoder.bidirectional
+        self.stateful: bool = encoder.stateful
+
+    def get_config(self) -> Mapping[str, object]:
+        """Return the options with which this encoder can be made again."""
+        return {"encoder": self.encoder}
+
+    @override
+    def forward(self, batch: Batch[Vectors]) -> States[S_co]:
+        """Return the states of a batch.
+
+        Raises:
+            ShapeError: if the values have another number of features.
+        """
+        packed = batch.packed()
+        if packed.values.shape[-1] != self.input_size:
+            msg = (
+                f"values have {packed.values.shape[-1]} features per step, but the encoder reads {self.input_size}: "
+                "its own and the mark; join the stage MarkRestarts before."
+            )
+            raise ShapeError(msg, argument="values")
+        order, began = packed.order, packed.initial_carry
+        if not order.steps or packed.values.is_meta:
+            # Without steps, or without their values, there are no marks.
+            return self.encoder(derive_vectors(packed.values[:, :-1], packed, began))
+        marks = packed.values[:, -1].detach().index_select(0, order.reading_order) > 0.5
+        documents = _Documents(order, marks)
+        inner = self.encoder(documents.split(packed))
+        values = inner.packed().values
+        steps = values.new_empty(values.shape).index_copy(0, documents.places, values)
+        # Empty rows have no document: the encoder itself says what their states are.
+        no_steps = packed.values[:0, :-1]
+        none = self.encoder(Packed(Vectors, no_steps, torch.zeros_like(order.lengths), initial_carry=began))
+        final = none.final.to(values.dtype).index_copy(0, documents.rows, inner.final.index_select(0, documents.last))
+        carry = None
+        if inner.carry is not None and none.carry is not None:
+            carry = tuple(
+                start.to(state.dtype).index_copy(1, documents.rows, state.index_select(1, documents.last))
+                for start, state in zip(none.carry, inner.carry, strict=True)
+            )
+        return self.make_states(packed.with_values(steps), final, carry=carry, engine=inner.engine)
+
+
+@final
+class _Documents:
+    """The documents of a batch's rows, in reading order.
+
+    Attributes:
+        lengths: the number of steps of each document.
+        places: for each step in the packed order of documents, its packed index among the rows.
+        rows: the rows with steps.
+        last: the last document of each of these rows.
+    """
+
+    def __init__(self, order: PackingOrder, marks: Tensor) -> None:
+        device, counts = marks.device, order.lengths[order.lengths > 0]
+        ends = counts.cumsum(0)
+        firsts = (ends - counts).to(device)
+        begins = marks.index_fill(0, firsts, value=True)
+        starts = begins.nonzero().squeeze(1)
+        self.lengths: Tensor = torch.diff(starts, append=starts.new_tensor([order.steps])).cpu()
+        self._order = PackingOrder(self.lengths, device)
+        reading = order.reading_order
+        self.places: Tensor = torch.empty_like(reading).index_copy_(0, self._order.reading_order, reading)
+        self.rows: Tensor = order.nonempty_rows
+        number = begins.cumsum(0) - 1
+        self.last: Tensor = number.index_select(0, (ends - 1).to(device))
+        first = number.index_select(0, firsts)
+        # A row continues from its initial state unless it begins with a mark.
+        continues = ~marks.index_select(0, firsts)
+        self._continuing, self._continued = first[continues], self.rows[continues]
+
+    def split(self, packed: Packed[Vectors]) -> Packed[Vectors]:
+        """Return the documents as rows, without the mark."""
+        values = packed.values[:, :-1].index_select(0, self.places)
+        carry = None
+        if packed.initial_carry is not None:
+            carry = tuple(
+                state.new_zeros(state.shape[0], len(self.lengths), *state.shape[2:]).index_copy(
+                    1, self._continuing, state.index_select(1, self._continued)
+                )
+                for state in packed.initial_carry
+            )
+        return Packed(Vectors, values, self.lengths, initial_carry=carry, order=self._order)
+
+
+@final
+class MarkRestarts(ModuleStage[Batch[Ids], Batch[Vectors]]):
+    """Embed ids, and add a feature for `Restarting`: 1 at the ids that begin a document, such as `bos`, else 0.
+
+    Args:
+        embed: the embedding of the ids.
+        at: the ids that begin a document.
+        name: the stage's name in its chain.
+
+    Raises:
+        OptionError: if there are no ids.
+
+    Example:
+        >>> from pipeline import Padded
+        >>> batch = Padded(Ids, torch.tensor([[0, 3, 4, 0, 5]]), torch.tensor([5]))
+        >>> MarkRestarts(Embed(6, 2), at=[0])(batch).values[0, :, -1].tolist()
+        [1.0, 0.0, 0.0, 1.0, 0.0]
+    """
+
+    stepwise = True
+
+    def __init__(self, embed: Embed, *, at: Sequence[int], name: str | None = None) -> None:
+        super().__init__()
+        if not at:
+            msg = "at must be one id or more that begin a document, got none; pass [tokenize.bos] or the like."
+            raise OptionError(msg, at=at)
+        self.embed: Embed = embed
+        self.at: list[int] = list(at)
+        self.name = name
+
+    def get_config(self) -> Mapping[str, object]:
+        """Return the options with which this stage can be made again."""
+        return {"embed": self.embed, "at": self.at, "name": self.name}
+
+    @override
+    def build(self, spec: Spec, /) -> Spec:
+        built = self.embed.build(spec)
+        return attrs.evolve(built, size=None if built.size is None else built.size + 1)
+
+    @override
+    def forward(self, value: Batch[Ids]) -> Batch[Vectors]:
+        """Return the vectors of a batch's ids, with the mark."""
+        vectors = self.embed(value)
+        marks = torch.zeros_like(value.values, dtype=torch.bool)
+        for each in self.at:
+            marks = marks | (value.values == each)
+        joined = torch.cat([vectors.values, marks.unsqueeze(-1).to(vectors.values.dtype)], dim=-1)
+        return derive_vectors(joined, value, value.initial_carry)
