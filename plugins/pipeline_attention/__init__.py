@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 try:
-    from pipeline.extend import AttentionFactory, PoolingFactory, hookimpl
+    from pipeline.extend import AttentionFactory, PoolingFactory, StageFactory, hookimpl
 except ModuleNotFoundError as _error:
     if _error.name != "pipeline.extend":
         raise
@@ -14,6 +14,7 @@ except ModuleNotFoundError as _error:
     raise ImportError(_message) from _error
 from pipeline_attention.attentions import Additive, Concat, Dot, General, ScaledDot
 from pipeline_attention.multi_head import MultiHead
+from pipeline_attention.neural_cache import NeuralCache
 from pipeline_attention.pools import AttentionPool, StructuredAttentionPool, VectorAttentionPool
 
 __all__ = [
@@ -23,11 +24,13 @@ __all__ = [
     "Dot",
     "General",
     "MultiHead",
+    "NeuralCache",
     "ScaledDot",
     "StructuredAttentionPool",
     "VectorAttentionPool",
     "pipeline_attentions",
     "pipeline_pools",
+    "pipeline_stages",
 ]
 
 
@@ -52,3 +55,9 @@ def pipeline_pools() -> Mapping[str, PoolingFactory]:
         "structured_attention": StructuredAttentionPool,
         "vector_attention": VectorAttentionPool,
     }
+
+
+@hookimpl
+def pipeline_stages() -> Mapping[str, StageFactory]:
+    """Offer the stage of this package, by name."""
+    return {"neural_cache": NeuralCache}
