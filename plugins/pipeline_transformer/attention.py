@@ -163,8 +163,8 @@ def _differentiate_blocks(
 ) -> None:
     """Write the gradients block by block."""
     blocks = call.list_blocks()
-    weights = saved[: len(blocks)] if call.saved_weights else [None] * len(blocks)
-    keeps = saved[len(saved) - len(blocks) :] if call.dropout else [None] * len(blocks)
+    weights = _pad_with_none(saved[: len(blocks)] if call.saved_weights else [], blocks)
+    keeps = _pad_with_none(saved[len(saved) - len(blocks) :] if call.dropout else [], blocks)
     for block, own, keep in zip(blocks, weights, keeps, strict=True):
         differentiate_block(projected, block, call.form, bias, own, keep, call.dropout, gradient, of_projected, of_bias)
 
@@ -199,12 +199,17 @@ def _backward_with_graph(
             attend_block(rows, block, call.form, own_bias, keep, call.dropout)[0].reshape(
                 -1, call.form.heads * call.form.size
             )
-            for block, keep in zip(blocks, keeps or [None] * len(blocks), strict=True)
+            for block, keep in zip(blocks, _pad_with_none(keeps, blocks), strict=True)
         ]
         contexts = torch.cat(parts)
     wanted = [tensor for tensor, need in zip(inputs, needed, strict=True) if need and tensor is not None]
     found = iter(torch.autograd.grad(contexts, wanted, gradient, create_graph=create_graph))
     return [next(found) if need else None for need in needed]
+
+
+def _pad_with_none(saved: Sequence[Tensor], blocks: Sequence[Block]) -> Sequence[Tensor | None]:
+    """Return a tensor per block; None per block if none was saved."""
+    return saved or [None] * len(blocks)
 
 
 def attend_padded(

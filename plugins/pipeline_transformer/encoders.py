@@ -93,7 +93,8 @@ class Transformer(BaseTransformer[S_co]):
             OptionError: if the module has layers of another class, or an activation other than relu and gelu.
         """
         size, options = read_options(module)
-        return Transformer(size, size, **{**options, "positions": positions}).load_torch(module)
+        encoder: Transformer[MaybeCausal] = Transformer(size, size, **options, positions=positions)
+        return encoder.load_torch(module)
 
     def load_torch(self, module: nn.TransformerEncoder) -> Self:
         """Copy the weights of torch's encoder, with their dtype, device, and the training mode.

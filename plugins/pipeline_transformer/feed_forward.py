@@ -8,6 +8,7 @@ from torch.nn.functional import gelu, relu, silu
 from typing_extensions import override
 
 from pipeline.extend import drop
+from pipeline_transformer.products import apply_linear
 
 Activation: TypeAlias = Literal["gelu", "relu", "swiglu"]
 """The activations."""
@@ -41,11 +42,10 @@ class FeedForward(nn.Module):
 
     @override
     def forward(self, steps: Float[Tensor, "*axes hidden"]) -> Float[Tensor, "*axes hidden"]:
-        expanded: Tensor = self.expand(steps)
+        expanded = apply_linear(self.expand, steps)
         if self.activation == "swiglu":
             values, gate = expanded.chunk(2, dim=-1)
             active = silu(gate) * values
         else:
             active = gelu(expanded) if self.activation == "gelu" else relu(expanded)
-        result: Tensor = self.contract(drop(active, self.dropout) if self.training and self.dropout else active)
-        return result
+        return apply_linear(self.contract, drop(active, self.dropout) if self.training and self.dropout else active)

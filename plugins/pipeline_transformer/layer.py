@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from pipeline.extend import drop
 from pipeline_transformer.feed_forward import Activation, FeedForward
+from pipeline_transformer.products import apply_linear
 from pipeline_transformer.spec import AttentionForm
 
 Norm: TypeAlias = Literal["pre", "post"]
@@ -75,8 +76,8 @@ class Layer(nn.Module):
         return result
 
     def _attend(self, steps: Tensor, attend: AttendSteps) -> Tensor:
-        contexts: Tensor = self.output(attend(self.projection(steps), self.attention_dropout if self.training else 0.0))
-        return contexts
+        projected = apply_linear(self.projection, steps)
+        return apply_linear(self.output, attend(projected, self.attention_dropout if self.training else 0.0))
 
     def _drop(self, values: Tensor) -> Tensor:
         return drop(values, self.dropout) if self.training and self.dropout else values

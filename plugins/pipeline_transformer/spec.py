@@ -1,5 +1,6 @@
 """The form of an attention: its heads, and which steps a step attends to."""
 
+import math
 from typing import final
 
 import attrs
@@ -35,7 +36,7 @@ class AttentionForm:
     @property
     def scale(self) -> float:
         """The factor of the scores."""
-        return self.size**-0.5
+        return 1 / math.sqrt(self.size)
 
     @property
     def features(self) -> int:
