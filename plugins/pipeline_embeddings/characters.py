@@ -10,14 +10,17 @@ from typing_extensions import override
 from pipeline import Dropout, EachStep, Embed, Encode, Nested, Pool
 from pipeline.extend import (
     Batch,
+    Hidden,
     Ids,
     InferenceOptions,
     ModuleStage,
     OptionError,
     Packed,
+    Padded,
     Pooled,
     Spec,
     Vectors,
+    compact,
     max_by_row,
     multiply_exactly,
 )
@@ -175,19 +178,31 @@ class _ConvolveAndPool(ModuleStage[Batch[Vectors], Pooled]):
     @override
     def forward(self, value: Batch[Vectors]) -> Pooled:
         """Return one vector per row."""
-        steps = value.packed()
-        # A zero vector at the end stands for what is outside of a row.
-        padded = torch.cat([steps.values, steps.values.new_zeros(1, steps.values.shape[1])])
-        windows = nn.functional.embedding(_find_neighbors(steps, self.kernel_size), padded).flatten(1)
+        steps = compact(value)
+        windows = self._pack_windows(steps) if isinstance(steps, Packed) else self._pad_windows(steps)
         return Pooled(max_by_row(steps.with_values(self._project(windows))), metadata=value.metadata)
 
-    def _project(self, windows: Float[Tensor, "steps window"]) -> Float[Tensor, "steps filter"]:
+    def _pack_windows(self, steps: Packed[Hidden]) -> Float[Tensor, "steps window"]:
+        """Return the vectors around each step, joined."""
+        # A zero vector at the end stands for what is outside of a row.
+        padded = torch.cat([steps.values, steps.values.new_zeros(1, steps.values.shape[1])])
+        return nn.functional.embedding(_find_neighbors(steps, self.kernel_size), padded).flatten(1)
+
+    def _pad_windows(self, steps: Padded[Hidden]) -> Float[Tensor, "batch time window"]:
+        """Return the same for rows of one length, and for graphs, which keep the rectangle."""
+        half = self.kernel_size // 2
+        padded = nn.functional.pad(steps.fill_padding(0).values, (0, 0, half, half))
+        shifted = [padded[:, first : first + steps.values.shape[1]] for first in range(self.kernel_size)]
+        return torch.cat(shifted, dim=2)
+
+    def _project(self, windows: Float[Tensor, "*steps window"]) -> Float[Tensor, "*steps filter"]:
         if self.deterministic:
             return multiply_exactly(windows, self.linear.weight.t()) + self.linear.bias
-        return self.linear(windows)
+        projected: Tensor = self.linear(windows)
+        return projected
 
 
-def _find_neighbors(steps: Packed[Vectors], count: int) -> Int64[Tensor, "steps neighbor"]:
+def _find_neighbors(steps: Packed[Hidden], count: int) -> Int64[Tensor, "steps neighbor"]:
     """Return the packed indices of the steps around each step; the number of steps for those outside of its row."""
     row, time = steps.order.locate_steps(steps.values)
     total, half = steps.values.shape[0], count // 2
