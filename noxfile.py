@@ -34,6 +34,7 @@ EXAMPLES = (
     "two_heads",
     "generate_text",
     "text_and_numbers",
+    "spell_numbers",
 )
 WITH_EXTRAS = (
     "tests/sources",

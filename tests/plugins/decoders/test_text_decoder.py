@@ -25,7 +25,7 @@ from pipeline import (
 from pipeline.errors import CompositionError, ExportError, OptionError, PipelineError, ShapeError, TargetError
 from pipeline_decoders import RecurrentDecoder, TransformerDecoder
 from pipeline_decoders.transformer_layers import DecoderLayer, HeadsAttention, encode_positions
-from plugins.decoders.decoding import (
+from support.decoding import (
     KINDS,
     LENGTHS,
     SIZE,
