@@ -80,7 +80,7 @@ from pipeline.registry.catalogue import Plugin, PluginWarning
 from pipeline.registry.discovery import Registry
 from pipeline.registry.shared import registry
 from pipeline.stages.attend_across import AttendedSteps, attend_across
-from pipeline.stages.heads import ClassHead
+from pipeline.stages.heads import ClassHead, get_scored_steps
 
 __all__ = [
     "IGNORED",
@@ -192,6 +192,7 @@ __all__ = [
     "drop",
     "find_continuations",
     "first_by_row",
+    "get_scored_steps",
     "has_forward_hooks",
     "has_span_tags",
     "hookimpl",

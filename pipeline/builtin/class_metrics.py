@@ -20,7 +20,7 @@ class ClassMetric(SumMetric):
     @override
     def count(self, predictions: Predictions[object, object], /) -> Counted:
         scores, targets = get_class_targets(predictions, type(self).__name__)
-        classes = scores.values.shape[1]
+        classes = len(scores.names)
         is_known = targets != IGNORED
         best = scores.best
         # Items that do not count become class 0 of one class more, which is dropped: selecting the others would wait
@@ -49,7 +49,7 @@ def get_class_targets(
     if targets is None or targets.ndim != 1 or targets.is_floating_point():
         unit = "step" if has_step_scores(predictions) else "row"
         raise make_missing_error(metric, f"a class per {unit}", predictions.metadata)
-    classes = predictions.values.shape[1]
+    classes = len(predictions.names)
     # On the CPU only: elsewhere this would wait for the device.
     if targets.device.type == "cpu" and not bool(((targets < classes) & ((targets >= 0) | (targets == IGNORED))).all()):
         msg = f"targets must be classes, 0 to {classes - 1}, got {int(targets.max())}; use the labels of the model."

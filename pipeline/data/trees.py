@@ -43,6 +43,7 @@ _PYTREE_CHILDREN: Final = (
     "transitions",
     "start",
     "end",
+    "target_scores",
 )
 """The fields with tensors that move and are differentiated. All other fields go into the pytree's context."""
 

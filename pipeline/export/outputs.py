@@ -81,6 +81,8 @@ def _read_output(result: object) -> tuple[str, Tensor]:
 
 def describe_outputs(result: object) -> list[Output]:
     """Return a description of each tensor of `read_outputs`."""
+    # Read first: below, a checker knows only parts of the type.
+    weights: list[object] = [getattr(result, each, None) for each in ("transitions", "start", "end")]
     held: object = getattr(result, "names", None)
     if isinstance(result, Joint):
         parts = cast("Mapping[str, object]", result.parts)
@@ -94,17 +96,15 @@ def describe_outputs(result: object) -> list[Output]:
         thresholds = to_floats(found)
         return [Output(name, "labels", axes, names, thresholds)]
     # Of predictions of a plugin, such as a CRF: their graph has the scores of steps, and paths are found outside of it.
-    transitions: object = getattr(result, "transitions", None)
-    if isinstance(transitions, Tensor):
-        return [Output(name, "paths", axes, names, transitions=_join_transitions(transitions, result))]
+    if all(isinstance(weight, Tensor) for weight in weights):
+        return [Output(name, "paths", axes, names, transitions=_join_transitions(*cast("list[Tensor]", weights)))]
     if isinstance(result, Scores | StepScores):
         return [Output(name, "classes", axes, names)]
     return [Output(name, "numbers" if isinstance(result, Values) else "vectors", axes)]
 
 
-def _join_transitions(transitions: Tensor, result: object) -> list[list[float | None]]:
+def _join_transitions(transitions: Tensor, start: Tensor, end: Tensor) -> list[list[float | None]]:
     """Return the scores of transitions, of starts and of ends as one square."""
-    start, end = cast("Tensor", getattr(result, "start")), cast("Tensor", getattr(result, "end"))  # noqa: B009
     rows = torch.cat([transitions, start.unsqueeze(0)]).detach()
     square = torch.cat([rows, torch.cat([end, end.new_zeros(1)]).unsqueeze(1).detach()], dim=1)
     return [[None if score == -math.inf else score for score in to_floats(row)] for row in square]

@@ -173,8 +173,10 @@ def _decode(values: Array, output: Mapping[str, Any]) -> list[object]:
     scores = np.array([[-np.inf if score is None else score for score in row] for row in output["transitions"]])
     moves, start, end = scores[:-1, :-1], scores[-1, :-1], scores[:-1, -1]
     values = values.astype(np.float64)
-    best, origins, forward = start + values[0], [], [start + values[0]]
-    backward = [end]
+    best: Array = start + values[0]
+    origins: list[Array] = []
+    forward: list[Array] = [best]
+    backward: list[Array] = [end]
     for step in range(1, len(values)):
         paths = best[:, None] + moves
         origins.append(paths.argmax(0))

@@ -32,7 +32,6 @@ from pipeline.export.texts import TextInput
 from pipeline.extras import import_extra
 from pipeline.saving.files import explain_os_errors
 from pipeline.saving.json_files import write_json
-from pipeline.stages.heads import NextToken
 from pipeline.stages.pad import Pad
 
 FORMAT: Final = 1
@@ -220,7 +219,7 @@ def _describe(
     model: Mapping[str, StageBase],
 ) -> None:
     """Write what a program needs to know of the model, its tokenizers, and a script that uses them."""
-    every_step = isinstance(list(model.values())[-1], NextToken)
+    every_step = bool(getattr(list(model.values())[-1], "every_step", False))
     description = {
         "format": FORMAT,
         "form": form,

@@ -135,13 +135,13 @@ class ClassHead(Head):
 
     def score_states(self, states: States[MaybeCausal]) -> tuple[Batch[Hidden], Float[Tensor, "*step classes"]]:
         """Return the steps packed, and their scores; in a graph whose rows stay padded, both padded with zeros."""
-        steps = _get_steps(states)
+        steps = get_scored_steps(states)
         scores = self.compute_outputs(steps.values)
         return steps, scores.masked_fill(~steps.mask.unsqueeze(-1), 0) if isinstance(steps, Padded) else scores
 
 
-def _get_steps(value: States[MaybeCausal]) -> Batch[Hidden]:
-    """Return the steps packed; in a graph whose rows stay padded, padded."""
+def get_scored_steps(value: States[MaybeCausal]) -> Batch[Hidden]:
+    """Return the steps for a head to score: packed; in a graph whose rows stay padded, padded."""
     return value.padded() if keeps_rectangles() else value.packed()
 
 
@@ -253,6 +253,9 @@ class NextToken(ClassHead, ModuleStage[States[Causal], StepScores[int]]):
     """
 
     stepwise = True
+
+    every_step = True
+    """Steps that need no prediction, such as bos, have one too."""
 
     layouts: tuple[Layout, ...] = ("packed",)
     """The layouts that it reads without a copy."""

@@ -3,18 +3,28 @@
 from collections.abc import Mapping
 
 from pipeline.extend import HeadFactory, Status, hookimpl
+from pipeline_heads.adaptive import AdaptiveNextToken, AdaptiveScores
 from pipeline_heads.constraints import Pair, Scheme
 from pipeline_heads.crf import CRF
 from pipeline_heads.native_chains import describe
 from pipeline_heads.paths import PathScores
 
-__all__ = ["CRF", "Pair", "PathScores", "Scheme", "pipeline_heads", "pipeline_status"]
+__all__ = [
+    "CRF",
+    "AdaptiveNextToken",
+    "AdaptiveScores",
+    "Pair",
+    "PathScores",
+    "Scheme",
+    "pipeline_heads",
+    "pipeline_status",
+]
 
 
 @hookimpl
 def pipeline_heads() -> Mapping[str, HeadFactory]:
     """Offer the heads of this package, by name."""
-    return {"crf": CRF}
+    return {"crf": CRF, "adaptive_next_token": AdaptiveNextToken}
 
 
 @hookimpl

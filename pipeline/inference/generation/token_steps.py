@@ -20,7 +20,6 @@ from pipeline.data.tensors import to_tensor, to_tensors
 from pipeline.errors import CompositionError
 from pipeline.inference.generation.step import StepCarry, make_step_batch, run_steps
 from pipeline.inference.generation.stepwise_pipe import StepwisePipe
-from pipeline.stages.heads import NextToken
 
 
 @final
@@ -49,7 +48,7 @@ class TokenSteps:
             msg = f"generate continues rows of Ids, but the pipe has rows of {split.kind.__name__}; call step instead."
             raise CompositionError(msg)
         items, stages = list(split.model.items()), list(split.model.values())
-        at = next((at for at, stage in enumerate(stages) if isinstance(stage, NextToken)), len(stages))
+        at = next((at for at, stage in enumerate(stages) if getattr(stage, "every_step", False)), len(stages))
         if any(isinstance(stage, Stepping) for stage in stages[at:]):
             at = len(stages)
         return cls(split, dict(items[:at]), dict(items[at:]))
