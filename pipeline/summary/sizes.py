@@ -8,6 +8,7 @@ from torch import nn
 
 from pipeline.core.chain import Chain
 from pipeline.core.stage import Spec, StageBase, TypePreserving
+from pipeline.stages.cross_attend import CrossAttend
 from pipeline.stages.each_step import EachStep
 from pipeline.stages.embed_fields import EmbedFields
 from pipeline.stages.fields import Field
@@ -69,7 +70,7 @@ def find_field_sizes(stages: Iterable[StageBase]) -> Mapping[str, int | None]:
         return {first.field: _find_size(later)}
     if isinstance(first, EmbedFields):
         return {name: _find_size([branch]) for name, branch in first.branches.items()}
-    if isinstance(first, Join):
+    if isinstance(first, Join | CrossAttend):
         found: dict[str, int | None] = {}
         for branch in first.branches.values():
             for name, size in find_field_sizes([branch]).items():
@@ -92,7 +93,7 @@ def _find_size(stages: Iterable[StageBase]) -> int | None:
 
 def _get_branches(stage: StageBase) -> Sequence[StageBase]:
     """Return the stages that read the input of a stage in its place."""
-    if isinstance(stage, Join):
+    if isinstance(stage, Join | CrossAttend):
         return list(stage.branches.values())
     return [cast("StageBase", cast("Any", stage).inner)] if isinstance(stage, EachStep) else []
 

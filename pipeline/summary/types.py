@@ -23,6 +23,7 @@ from pipeline.data.batches import Packed, Padded, is_batch
 from pipeline.data.kinds import Composite, Hidden, Ids, Kind, Nested, Vectors, format_kind, get_kind_class
 from pipeline.data.rows import Example, Row
 from pipeline.data.states import Causal, MaybeCausal, States
+from pipeline.stages.cross_attend import CrossAttend
 from pipeline.stages.each_step import EachStep
 from pipeline.stages.embed_fields import EmbedFields
 from pipeline.stages.fields import Field
@@ -65,7 +66,7 @@ def get_types(part: StageBase) -> tuple[object, object]:
         >>> [format_type(hint) for hint in get_types(Bucket(Vectors, rows=2))]
         ['Row[Vectors]', 'list[Row[Vectors]]']
     """
-    if isinstance(part, Join):
+    if isinstance(part, Join | CrossAttend):
         branches = [get_types(branch) for branch in part.branches.values()]
         return branches[0][0], branches[0][1]
     if isinstance(part, Field | EmbedFields):

@@ -22,7 +22,6 @@ from pipeline import (
     Pool,
     Shift,
     States,
-    StreamChain,
     load,
 )
 from pipeline.core.contexts import seeded
@@ -149,7 +148,7 @@ def test_steps_equal_the_whole_pass(output: Output) -> None:
     torch.testing.assert_close(torch.cat(found), wanted)
 
 
-def make_pipe(output: Output) -> StreamChain[Any, Any]:
+def make_pipe(output: Output) -> Any:
     """Return a language model over rows of ids."""
     seed(0)
     encode = Encode("lstm", causal=True, hidden_size=3)

@@ -58,7 +58,8 @@ def test_steps_equal_the_whole_rows(size: int | None) -> None:
     """With chunks of different lengths per row, and rows that end."""
     model: Any = make_model(size=size)
     wanted = list_rows(model(make_ids(ROWS)))
-    carry, found = None, [list[Tensor]() for _ in ROWS]
+    carry: Any = None
+    found = [list[Tensor]() for _ in ROWS]
     for cuts in ([2, 1, 0, 1], [1, 2, 0, 0], [3, 0, 0, 0], [1, 0, 0, 0]):
         done = [sum(len(part) for part in parts) for parts in found]
         chunk = [ids[at : at + cut] for ids, at, cut in zip(ROWS, done, cuts, strict=True)]
