@@ -34,6 +34,7 @@ from bench.measurements.precompute import PRECOMPUTE
 from bench.measurements.saving import SAVING
 from bench.measurements.scan import SCAN
 from bench.measurements.serve import SERVE
+from bench.measurements.transformer import TRANSFORMER
 from bench.measurements.users import USERS
 from bench.record import Record, Result, inspect_machine
 from bench.report import Extent, Measurement, ReportTable
@@ -52,6 +53,7 @@ MEASUREMENTS: Final[Mapping[str, Measurement]] = {
         INVARIANCE,
         PRECOMPUTE,
         EXPORT,
+        TRANSFORMER,
         ATTEND,
         CRF,
         EPOCH,

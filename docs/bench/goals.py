@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import product
 from typing import Final, TypeAlias
 
 import attrs
 
 from bench.batching.metric import MEASUREMENT, Metric
-from bench.measurements import inference, latency, low_precision, users
+from bench.measurements import inference, latency, low_precision, transformer, users
 from bench.record import WITH_NATIVE, Parameter, Record, Result
 from bench.report import ReportTable
 from bench.targets import lowest, median
@@ -81,6 +82,11 @@ def _train(lengths: str, rows: int, hidden: int) -> Compute:
         rows=rows,
         hidden=hidden,
     )
+
+
+def _train_transformer(lengths: str, dropout: float) -> Compute:
+    """Divide the time of torch's transformer by ours, with one thread."""
+    return _divide("transformer", transformer.TORCH, transformer.OURS, lengths=lengths, dropout=dropout, threads="one")
 
 
 def _infer(precision: str, lengths: str) -> Compute:
@@ -184,6 +190,16 @@ GOALS: Final[Sequence[Goal]] = (
     Goal("CRF, loss and gradients, 64 rows x ~20: padded / plain", 1.0, _compare_paths("plain", training=True)),
     Goal("CRF, best paths, 64 rows x ~20: padded / compiled", 3.0, _compare_paths("compiled", training=False)),
     Goal("CRF, best paths, 64 rows x ~20: padded / plain", 1.0, _compare_paths("plain", training=False)),
+    *(
+        Goal(
+            f"transformer, training, {lengths}, dropout {dropout:g} / torch", goal, _train_transformer(lengths, dropout)
+        )
+        for (dropout, goal), lengths in product(((0.0, 1.15), (0.1, 1.4)), ("~20, bucketed", "~230, bucketed"))
+    ),
+    *(
+        Goal(f"transformer, training, random rows of {lengths} / torch", 2.5, _train_transformer(lengths, 0.0))
+        for lengths in ("~20", "~230")
+    ),
     Goal("rows out of sampler and collate / fastest other", 1.0, partial(_compare_rates, "rows sampled and collated")),
     Goal("texts tokenized / raw tokenizers", 0.8, partial(_compare_rates, "texts tokenized")),
 )

@@ -93,7 +93,8 @@ class Transformer(BaseTransformer[S_co]):
             OptionError: if the module has layers of another class, or an activation other than relu and gelu.
         """
         size, options = read_options(module)
-        encoder: Transformer[MaybeCausal] = Transformer(size, size, **options, positions=positions)
+        options["positions"] = positions
+        encoder: Transformer[MaybeCausal] = Transformer(size, size, **options)
         return encoder.load_torch(module)
 
     def load_torch(self, module: nn.TransformerEncoder) -> Self:

@@ -19,8 +19,6 @@ _LEAST_WORK: Final = 2**24
 
 def _find_product() -> _Product | None:
     """Return oneDNN's linear layer; None in a build of torch without it."""
-    if not torch.backends.mkldnn.is_available():
-        return None
     try:
         found: _Product = attrgetter("mkldnn._linear_pointwise.default")(torch.ops)
     except AttributeError:

@@ -31,6 +31,7 @@ from bench.measurements import (
     packing,
     precompute,
     saving,
+    transformer,
     users,
 )
 from bench.record import WITH_NATIVE, WITHOUT_NATIVE, Result
@@ -101,6 +102,14 @@ def test_training_in_bfloat16_with_small_sizes() -> None:
     assert result.counts[low_precision.OURS_LOW] < 0.05
     assert 0 < result.counts[low_precision.PACKED_LOW] < 0.05
     assert low_precision.tabulate([result]).rows[0][3].endswith("%")
+
+
+def test_a_transformer_with_small_sizes() -> None:
+    """Its states and gradients equal torch's; both are timed, with dropout too."""
+    point = transformer.Point("~20", rows=3, hidden=8, dropout=0.1)
+    result = transformer.measure_point(point, 1, FEW)
+    assert {transformer.TORCH, transformer.OURS} < result.times.keys()
+    assert transformer.tabulate([result]).rows[0][4].endswith("%")
 
 
 def test_choices_are_summarized_by_kind() -> None:
