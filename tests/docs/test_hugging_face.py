@@ -16,6 +16,7 @@ from pipeline import (
     Bucket,
     Classify,
     Example,
+    FromIds,
     Ids,
     JoinedPair,
     Labels,
@@ -233,6 +234,21 @@ def test_a_model_is_read_from_its_folder(tmp_path: Path) -> None:
     stage, rows = HuggingFaceEncoder.from_pretrained(tmp_path), make_rows()
     for found, wanted in zip(list_rows(stage.eval()(pad(rows))), run_rows(model, rows), strict=True):
         torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+
+
+def test_pipes_for_inference_give_the_same() -> None:
+    """Results cannot be deterministic; mixed precision is as near as in the model."""
+    config = {"model_type": "bert", **CONFIGS["bert"]}
+    pipe = FromIds() >> Bucket(rows=3) >> Pad() >> Pack() >> HuggingFaceEncoder(config) >> Pool("mean") >> Classify(2)
+    rows = [to_ints(row) for row in make_rows()]
+    wanted = [each.probability for each in pipe.predict(rows, scores=True)]
+    frozen = [each.probability for each in pipe.for_inference().predict(rows, scores=True)]
+    assert frozen == pytest.approx(wanted, abs=1e-6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = [each.probability for each in pipe.predict(rows, scores=True)]
+    assert half == pytest.approx(wanted, abs=0.02)
+    with pytest.raises(OptionError, match="deterministic=True is not supported by HuggingFaceEncoder"):
+        pipe.for_inference(deterministic=True)
 
 
 def test_wrong_uses_raise() -> None:

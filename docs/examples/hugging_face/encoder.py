@@ -14,7 +14,19 @@ from typing_extensions import override
 from hugging_face.attention import NAME, RowOrder, attend_groups
 from pipeline import JoinedPair
 from pipeline.errors import LengthError, OptionError, ShapeError, ValuesError
-from pipeline.extend import Batch, Ids, K, Kind, MaybeCausal, ModuleStage, Packed, Spec, States, first_by_row
+from pipeline.extend import (
+    Batch,
+    Ids,
+    InferenceOptions,
+    K,
+    Kind,
+    MaybeCausal,
+    ModuleStage,
+    Packed,
+    Spec,
+    States,
+    first_by_row,
+)
 
 transformers: Final[Any] = import_module("transformers")  # untyped for the most part
 transformers.AttentionInterface.register(NAME, attend_groups)
@@ -119,6 +131,16 @@ class HuggingFaceEncoder(ModuleStage[Batch[K], States[MaybeCausal]], Generic[K])
         hidden = self._run(batch, ids, segments) if ids.shape[0] else self._make_empty()
         steps = batch.with_values(hidden)
         return States(steps, first_by_row(steps), bidirectional=True)
+
+    def prepare_for_inference(self, options: InferenceOptions, /) -> None:
+        """Do nothing: the model is as it is.
+
+        Raises:
+            OptionError: if results must be deterministic, since the kernels of the model do not promise it.
+        """
+        if options.deterministic:
+            msg = "deterministic=True is not supported by HuggingFaceEncoder; leave it out, or use another encoder."
+            raise OptionError(msg, deterministic=True)
 
     def _run(self, batch: Packed[K], ids: Tensor, segments: Tensor | None) -> Tensor:
         rows = RowOrder.of(batch.order)
