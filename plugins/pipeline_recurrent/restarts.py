@@ -1,7 +1,7 @@
 """Restart the state of an encoder inside rows, such as at the documents of which a row was joined."""
 
 from collections.abc import Mapping, Sequence
-from typing import final
+from typing import cast, final, overload
 
 import attrs
 import torch
@@ -13,6 +13,7 @@ from pipeline.extend import (
     Batch,
     Encoder,
     Ids,
+    MaybeCausal,
     ModuleStage,
     OptionError,
     Packed,
@@ -23,6 +24,7 @@ from pipeline.extend import (
     States,
     Vectors,
     derive_vectors,
+    registry,
 )
 
 
@@ -36,11 +38,14 @@ class Restarting(Encoder[S_co]):
     document. On a GPU the marks are read back, which waits for it.
 
     Args:
-        encoder: the encoder of a document.
-        input_size: features of the input, with the mark: one more than the encoder reads. It may be left out.
+        encoder: the encoder of a document; or its registered name, which is then made with the next options.
+        input_size: features of the input, with the mark: one more than the encoder reads. With an encoder it may be
+            left out.
+        hidden_size: for an encoder by name, its `hidden_size`.
+        options: for an encoder by name, its other options.
 
     Raises:
-        OptionError: if the input size is another one.
+        OptionError: if the input size is another one, or is lacking, or options are given for an encoder.
 
     Example:
         >>> from pipeline import Padded
@@ -54,8 +59,37 @@ class Restarting(Encoder[S_co]):
         True
     """
 
-    def __init__(self, encoder: Encoder[S_co], *, input_size: int | None = None) -> None:
+    @overload
+    def __init__(self, encoder: Encoder[S_co], *, input_size: int | None = None) -> None: ...
+    @overload
+    def __init__(
+        self: "Restarting[MaybeCausal]",
+        encoder: str = "lstm",
+        *,
+        input_size: int | None = None,
+        hidden_size: int | None = None,
+        options: Mapping[str, object] | None = None,
+    ) -> None: ...
+    def __init__(
+        self,
+        encoder: Encoder[S_co] | str = "lstm",
+        *,
+        input_size: int | None = None,
+        hidden_size: int | None = None,
+        options: Mapping[str, object] | None = None,
+    ) -> None:
         super().__init__()
+        if isinstance(encoder, str):
+            if input_size is None or input_size < 2:
+                rule = f"2 or more for encoder={encoder!r}, one feature for the mark"
+                msg = f"input_size must be {rule}, got {input_size}."
+                raise OptionError(msg, input_size=input_size)
+            given = {} if hidden_size is None else {"hidden_size": hidden_size}
+            made = registry().encoders.make(encoder, input_size=input_size - 1, **given, **(options or {}))
+            encoder = cast("Encoder[S_co]", made)
+        elif hidden_size is not None or options is not None:
+            msg = "hidden_size and options are for an encoder by name, got an encoder; give them to the encoder."
+            raise OptionError(msg, hidden_size=hidden_size)
         wanted = encoder.input_size + 1
         if input_size not in (None, wanted):
             msg = f"input_size must be {wanted}, those of the encoder and the mark, got {input_size}; leave it out."

@@ -182,10 +182,11 @@ class Scanned(Encoder[S_co]):
                 outputs.append(layer.read(_split_parts(states) if layer.is_complex else states, x))
             x = self._join_layers(number, torch.cat(outputs, dim=-1) if self.bidirectional else outputs[0], x)
         carried = tuple(torch.stack(states) for states in zip(*carry, strict=True))
-        halves = x.chunk(self.directions, dim=-1)
         final = [
             start.to(x.dtype).index_copy(0, which, half.index_select(0, last))
-            for start, half, last in zip(self._start_final(began, x), halves, ends[::-1], strict=False)
+            for start, half, last in zip(
+                self._start_final(began, x), x.chunk(self.directions, dim=-1), ends[::-1], strict=False
+            )
         ]
         return self._make_states(batch.with_values, x, final, carried)
 

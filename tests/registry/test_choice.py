@@ -281,7 +281,7 @@ def test_plugin_must_not_look_up_parts_during_its_import(fakes: Fakes) -> None:
         "failed to load: OptionError: plugins must be chosen before they are loaded, got only pipeline-greedy" in greedy
     )
     assert registry() is found
-    assert found.encoders.names() == ["bigru", "bilstm", "gru", "lstm", "rnn"]
+    assert {"bigru", "bilstm", "gru", "lstm", "rnn"} <= set(found.encoders.names())
 
 
 def test_threads_share_one_registry(fakes: Fakes) -> None:

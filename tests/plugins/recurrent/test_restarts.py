@@ -1,5 +1,6 @@
 """Documents inside a row are encoded as if each were a row by itself."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import final
 
@@ -29,7 +30,7 @@ from pipeline import (
     load,
 )
 from pipeline.errors import OptionError, ShapeError
-from pipeline.extend import Batch, derive_vectors
+from pipeline.extend import Batch, derive_vectors, registry
 from pipeline.testing import check_encoder, make_batch
 from pipeline_recurrent import GRU, LRU, LSTM, MarkRestarts, Restarting
 from support.strategies import ragged_rows
@@ -58,6 +59,13 @@ def test_without_marks_it_obeys_the_laws() -> None:
     check_encoder(Unmarked)
 
 
+INNER: dict[str, Callable[[], Encoder[MaybeCausal]]] = {
+    "lstm": lambda: LSTM(3, 4, num_layers=2),
+    "gru in both directions": lambda: GRU(3, 4, bidirectional=True),
+    "lru": lambda: LRU(3, 4),
+}
+
+
 def mark(row: Tensor, generator: torch.Generator) -> Tensor:
     """Return a row with marks at random steps."""
     return torch.cat([row, (torch.rand(len(row), 1, generator=generator) < 0.4).double()], 1)
@@ -71,16 +79,12 @@ def cut(row: Tensor) -> list[Tensor]:
     return [row[start:end, :-1] for start, end in zip(starts, [*starts[1:], len(row)], strict=True)]
 
 
-@pytest.mark.parametrize("name", ["lstm", "gru in both directions", "lru"])
+@pytest.mark.parametrize("name", INNER)
 @given(rows=ragged_rows(), number=st.integers(0, 99))
 def test_it_equals_the_documents_as_rows(name: str, rows: list[Tensor], number: int) -> None:
     """Hidden vectors, final states and gradients."""
     seed(2)
-    inner: Encoder[MaybeCausal] = {
-        "lstm": lambda: LSTM(3, 4, num_layers=2),
-        "gru in both directions": lambda: GRU(3, 4, bidirectional=True),
-        "lru": lambda: LRU(3, 4),
-    }[name]().double()
+    inner = INNER[name]().double()
     generator = torch.Generator().manual_seed(number)
     marked = [mark(row, generator) for row in rows]
     states = Restarting(inner)(make_batch(marked, extra=1))
@@ -134,10 +138,22 @@ def test_a_language_model_restarts_at_ids(tmp_path: Path) -> None:
     assert len(list(pipe.generate(joined, max_new_tokens=4, seed=0))) == 1
 
 
+def test_it_is_made_by_name() -> None:
+    """With the name and the options of another encoder."""
+    encode = Encode("restarting", input_size=4, encoder="gru", hidden_size=6, options={"num_layers": 2})
+    assert isinstance(encode.encoder, Restarting)
+    assert isinstance(encode.encoder.encoder, GRU)
+    assert (encode.encoder.encoder.input_size, encode.encoder.encoder.num_layers) == (3, 2)
+
+
 def test_wrong_sizes_are_rejected() -> None:
     """The message says what to join, or to leave out."""
     with pytest.raises(OptionError, match="input_size must be 4, those of the encoder and the mark, got 3"):
         Restarting(LSTM(3, 4), input_size=3)
+    with pytest.raises(OptionError, match="input_size must be 2 or more for encoder='gru'"):
+        Restarting("gru", hidden_size=4)
+    with pytest.raises(OptionError, match="hidden_size and options are for an encoder by name"):
+        registry().encoders.make("restarting", input_size=4, encoder=LSTM(3, 4), hidden_size=4)
     with pytest.raises(ShapeError, match="values have 3 features per step, but the encoder reads 4"):
         Restarting(LSTM(3, 4))(Packed(Vectors, torch.zeros(1, 3), torch.tensor([1])))
     with pytest.raises(OptionError, match="at must be one id or more"):
