@@ -7,6 +7,7 @@ from typing import Any, Final
 import pytest
 
 from pipeline import (
+    Batch,
     Bucket,
     Classify,
     Embed,
@@ -20,6 +21,7 @@ from pipeline import (
     Pool,
     SpelledWord,
     SpellWords,
+    Stage,
     StreamChain,
     Vectors,
     character_tagger,
@@ -46,7 +48,7 @@ def make_reader(positions: Positions) -> StreamChain[Any, Any]:
     return FromIds() >> Bucket(rows=8) >> Pad() >> model
 
 
-def make_classifier(stage: Any) -> StreamChain[Any, Any]:
+def make_classifier(stage: Stage[Batch[Vectors], Batch[Vectors]]) -> StreamChain[Any, Any]:
     """Return a classifier of numbers."""
     data = FromFeatures() >> Bucket(Vectors, rows=8) >> Pad(Vectors)
     model = Pack(Vectors) >> Identity(2) >> stage >> Encode("lstm", hidden_size=3) >> Pool("max") >> Classify(2)
