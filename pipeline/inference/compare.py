@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from pipeline.core.chain_base import ChainBase
 from pipeline.core.contexts import temporary_mode
 from pipeline.core.inference import Difference, InferenceReport
+from pipeline.data.generation import Generation
 from pipeline.data.predictions import ClassPrediction, JointPrediction, MultiLabelPrediction, compute_probabilities
 from pipeline.data.rows import reject_single_text
 from pipeline.data.scores import Predictions
@@ -84,6 +85,9 @@ def _list_parts(prediction: object) -> Iterator[tuple[object, Tensor]]:
     elif isinstance(prediction, ClassPrediction):
         one = cast("ClassPrediction[object]", prediction)
         yield one.label, compute_probabilities(one.scores)
+    elif isinstance(prediction, Generation):
+        text = cast("Generation[object]", prediction)
+        yield text.output, torch.tensor([text.log_probability], dtype=torch.float64).exp()
     elif isinstance(prediction, list) and not all(isinstance(each, float) for each in cast("list[object]", prediction)):
         for step in cast("list[object]", prediction):
             yield from _list_parts(step)

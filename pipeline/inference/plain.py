@@ -11,6 +11,7 @@ from typing_extensions import TypeIs
 
 from pipeline.core.chain import Chain
 from pipeline.core.stream_chain import StreamChain
+from pipeline.data.generation import Generation
 from pipeline.data.predictions import ClassPrediction, JointPrediction, MultiLabelPrediction, StepPrediction
 from pipeline.data.tensors import to_floats
 from pipeline.errors import OptionError, ValuesError
@@ -74,6 +75,9 @@ def to_columns(prediction: object, heads: Sequence[str] = ()) -> dict[str, Plain
             _PREDICTION: check_plain(labels),
             _PROBABILITY: check_plain([probabilities[label] for label in labels]),
         }
+    texts = _get_generations(prediction)
+    if texts:
+        return {_PREDICTION: check_plain(texts[0].output), _PROBABILITY: math.exp(texts[0].log_probability)}
     steps = _get_steps(prediction)
     if steps is not None:
         return {
@@ -108,6 +112,10 @@ def to_json(prediction: object, top: int, heads: Sequence[str] = ()) -> Plain:
         return found
     if _is_multi_label(prediction):
         return {"labels": check_plain(list(prediction.labels)), "top": _list_top(prediction, top)}
+    texts = _get_generations(prediction)
+    if texts:
+        listed: list[Plain] = [_to_text(each) for each in texts[:top]]
+        return {**_to_text(texts[0]), "top": listed}
     steps = _get_steps(prediction)
     return [to_json(step, top) for step in steps] if steps is not None else check_plain(prediction)
 
@@ -123,6 +131,8 @@ def to_plain(prediction: object) -> Plain:
         >>> to_plain(ClassPrediction("yes", 0.5, torch.tensor([0.0, 0.0]), ["yes", "no"])), to_plain((2.5, "no"))
         ('yes', [2.5, 'no'])
     """
+    if texts := _get_generations(prediction):
+        prediction = texts[0].output
     if _is_class(prediction):
         return check_plain(prediction.label)
     if _is_multi_label(prediction):
@@ -188,6 +198,19 @@ def _get_steps(prediction: object) -> Sequence[StepPrediction[Any]] | None:
     steps = cast("list[object]", prediction)
     is_steps = all(isinstance(step, StepPrediction) for step in steps)
     return cast("list[StepPrediction[Any]]", steps) if is_steps else None
+
+
+def _get_generations(prediction: object) -> Sequence[Generation[object]]:
+    """Return the generated texts of a row, best first; none for another prediction."""
+    if not isinstance(prediction, list):
+        return []
+    texts = cast("list[object]", prediction)
+    is_text = all(isinstance(text, Generation) for text in texts)
+    return cast("list[Generation[object]]", texts) if is_text else []
+
+
+def _to_text(generation: Generation[object]) -> dict[str, Plain]:
+    return {"text": check_plain(generation.output), _PROBABILITY: math.exp(generation.log_probability)}
 
 
 def _list_probabilities(prediction: MultiLabelPrediction[Any]) -> list[float]:

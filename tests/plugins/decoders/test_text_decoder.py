@@ -9,13 +9,17 @@ from torch.testing import assert_close
 
 from pipeline import (
     Bucket,
+    Classify,
     Decoded,
     Embed,
     Encode,
     Example,
+    Heads,
+    Labels,
     ModuleStage,
     Pack,
     Pad,
+    Pool,
     States,
     StreamChain,
     Texts,
@@ -51,7 +55,8 @@ def attend(decoder: RecurrentDecoder, query: Tensor, keys: Tensor) -> Tensor:
     else:
         assert decoder.attention is not None
         scores = decoder.attention.score(query[None, None], keys[None])[0, 0]
-    return scores.softmax(0) @ keys
+    context: Tensor = scores.softmax(0) @ keys
+    return context
 
 
 def score_recurrent(decoder: RecurrentDecoder, source: Tensor, final: Tensor, ids: list[int]) -> Tensor:
@@ -125,7 +130,8 @@ def score_transformer(decoder: TransformerDecoder, source: Tensor, ids: list[int
         theirs.eval()
         mask = nn.Transformer.generate_square_subsequent_mask(len(ids), dtype=torch.float64)
         steps = theirs(steps, source[None], tgt_mask=mask, tgt_is_causal=True)
-    return decoder.linear(steps if decoder.norm is None else decoder.norm(steps))[0]
+    scores: Tensor = decoder.linear(steps if decoder.norm is None else decoder.norm(steps))
+    return scores[0]
 
 
 def score_row(decoder: AnyDecoder, states: States, row: int, ids: list[int]) -> Tensor:
@@ -400,6 +406,36 @@ def test_saves_and_loads_to_the_last_bit(kind: str, tmp_path: Path) -> None:
         assert as_any(one)[0].ids == other[0].ids
         assert as_any(one)[0].log_probabilities == other[0].log_probabilities
     assert loaded.evaluate(make_examples(20)).loss == pipe.evaluate(make_examples(20)).loss
+
+
+def test_a_pipe_for_inference_generates_the_same_texts() -> None:
+    """But does not promise equal bits in every batch."""
+    pipe = make_pipe("recurrent")
+    texts = [example.input for example in make_examples(10)]
+    fast = pipe.for_inference(examples=texts)
+    assert list(fast.predict(texts)) == list(pipe.predict(texts))
+    assert fast.inference_report is not None
+    assert fast.inference_report.changed == 0
+    with pytest.raises(OptionError, match="deterministic=True is not possible with RecurrentDecoder"):
+        pipe.for_inference(deterministic=True)
+
+
+def test_several_heads_have_a_decoder_among_them() -> None:
+    """With targets by name."""
+    source, labels = Tokenize.train(["a b c d"]), Labels(["a", "b", "c", "d"])
+    decoder = RecurrentDecoder(TARGET, embedding_size=4, hidden_size=4, name="text", search={"max_new_tokens": 3})
+    heads = Heads(decoder, Pool("max") >> Classify(labels, name="first"))
+    states = Pack() >> Embed(source.vocab_size, 4) >> Encode("gru", hidden_size=4)
+    pad = Pad(targets={"text": Texts(TARGET), "first": labels})
+    pipe = source >> Bucket(rows=8) >> pad >> states >> heads
+    examples = [
+        Example(each.input, target={"text": str(each.target), "first": each.input[0]}) for each in make_examples(16)
+    ]
+    history = pipe.fit(examples, valid=examples, epochs=1, progress=False)
+    assert [*history.best.metrics][:3] == ["text.perplexity", "text.accuracy", "text.exact_match"]
+    ((text, first),) = pipe.predict(["a b"])
+    assert isinstance(text, str)
+    assert first in labels.names
 
 
 def test_is_not_exported_but_its_encoder_is_named() -> None:
