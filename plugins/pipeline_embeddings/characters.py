@@ -184,7 +184,7 @@ class _ConvolveAndPool(ModuleStage[Batch[Vectors], Pooled]):
 
     def _pack_windows(self, steps: Packed[Hidden]) -> Float[Tensor, "steps window"]:
         """Return the vectors around each step, joined."""
-        # A zero vector at the end stands for what is outside of a row.
+        # A zero vector at the end stands for each place outside of a row.
         padded = torch.cat([steps.values, steps.values.new_zeros(1, steps.values.shape[1])])
         return nn.functional.embedding(_find_neighbors(steps, self.kernel_size), padded).flatten(1)
 

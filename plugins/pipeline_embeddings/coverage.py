@@ -21,7 +21,7 @@ class Coverage:
         file_words: the number of words in the file.
         doubled: the words of the vocabulary that the file has several times, with the line of each repetition. The
             first vector is taken.
-        problems: the malformed lines, with what is wrong; they are left out.
+        problems: the problem of each malformed line, which is left out, by its number.
 
     Example:
         >>> print(Coverage(4, ["the", "cat"], {"Paris": "paris"}, ["flurb"], 10, 9, 400_000, {}, {}))

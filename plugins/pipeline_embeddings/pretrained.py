@@ -178,7 +178,7 @@ def _list_forms(
 
 
 class _Collector:
-    """Collects the vectors of needed words, and what is to be reported."""
+    """Collects the vectors of needed words, and the problems of the file."""
 
     def __init__(self, file: Path, size: int, forms: Mapping[str, list[tuple[int, str]]], on_error: OnError) -> None:
         self.forms = forms
@@ -267,7 +267,7 @@ class _Collector:
 
 
 def _convert(vector: Sequence[bytes] | Tensor) -> tuple[Tensor | None, str | None]:
-    """Return a vector as a tensor; or None, and what is wrong with it."""
+    """Return a vector as a tensor and no problem, or no vector and its problem."""
     if isinstance(vector, Tensor):
         found = vector.float()
     else:

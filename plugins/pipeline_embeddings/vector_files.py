@@ -28,7 +28,7 @@ class Line:
         number: its number, from 1; for safetensors, the number of the row, from 1.
         word: the word; None if the line has none, because it is malformed.
         vector: the numbers as text, or as a tensor; None for a word that is not needed, or a malformed line.
-        problem: what is wrong with it, if something is.
+        problem: the problem of a malformed line.
     """
 
     number: int

@@ -12,14 +12,18 @@ from typing_extensions import override
 
 from pipeline import (
     Attend,
+    Batch,
     Classify,
     ClassifyMultiLabel,
     Dropout,
+    EachStep,
     Embed,
     Encode,
     Example,
+    Ids,
     Labels,
     ModuleStage,
+    Nested,
     NextToken,
     Pack,
     Pool,
@@ -30,10 +34,11 @@ from pipeline import (
     States,
     Tag,
     Values,
+    Vectors,
 )
 from pipeline.batching import Boundaries, Budget, Policy, Rows, Shapes
 from pipeline.core.stage import Spec, StageBase
-from pipeline.extend import Metric
+from pipeline.extend import Metric, derive_vectors
 from pipeline.registry import registry
 from pipeline.sources import Records
 from pipeline.testing import (
@@ -269,3 +274,20 @@ def test_random_state_is_restored() -> None:
     before = torch.get_rng_state()
     check_stage(lambda: Embed(5, 3))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+class CountsInner(ModuleStage[Batch[Nested[Ids]], Batch[Vectors]]):
+    """Compares the lengths of inner rows with those of the whole batch."""
+
+    def forward(self, value: Batch[Nested[Ids]]) -> Batch[Vectors]:
+        """Return a number per step."""
+        assert value.inner is not None
+        rows = value.padded().fill_padding(0)
+        counts = value.inner.lengths[rows.values].double().unsqueeze(2)
+        return derive_vectors(counts - counts.mean(), rows, None)
+
+
+def test_stages_on_nested_rows_are_tested() -> None:
+    """Embedders of characters obey; a stage that compares rows does not."""
+    check_stage(lambda: EachStep(Embed(5, 3) >> Encode(GRU(3, 2)) >> Pool("final")))
+    assert "rows_are_independent" in get_broken(lambda: check_stage(CountsInner))
