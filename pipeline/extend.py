@@ -15,9 +15,9 @@ from pipeline.data.decoded import Decoded
 from pipeline.data.generation import Generation
 from pipeline.data.kinds import Hidden, Ids, K, Kind, Vectors
 from pipeline.data.losses import ClassLossOptions, ReductionOptions, check_classes, check_loss_options, reduce_losses
-from pipeline.data.metadata import IGNORED, BatchMetadata
+from pipeline.data.metadata import IGNORED, BatchMetadata, Collated
 from pipeline.data.packing_order import PackingOrder
-from pipeline.data.rows import Example, Row
+from pipeline.data.rows import FILLER, Example, Row
 from pipeline.data.scores import Predictions, Scores, StepScores
 from pipeline.data.states import Causal, MaybeCausal, Pooled, S, S_co, States, first_by_row, last_by_row
 from pipeline.data.trees import ON_CPU, as_pytree
@@ -83,6 +83,7 @@ from pipeline.stages.attend_across import AttendedSteps, attend_across
 from pipeline.stages.heads import ClassHead, get_scored_steps
 
 __all__ = [
+    "FILLER",
     "IGNORED",
     "ON_CPU",
     "AttendedSteps",
@@ -95,6 +96,7 @@ __all__ = [
     "Chain",
     "ClassHead",
     "ClassLossOptions",
+    "Collated",
     "CompositionError",
     "Decoded",
     "Drawn",

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pipeline.extend import HeadFactory, Status, hookimpl
 from pipeline_heads.adaptive import AdaptiveNextToken, AdaptiveScores
 from pipeline_heads.constraints import Pair, Scheme
+from pipeline_heads.contrastive import Contrastive, PairScores
 from pipeline_heads.crf import CRF
 from pipeline_heads.native_chains import describe
 from pipeline_heads.paths import PathScores
@@ -13,7 +14,9 @@ __all__ = [
     "CRF",
     "AdaptiveNextToken",
     "AdaptiveScores",
+    "Contrastive",
     "Pair",
+    "PairScores",
     "PathScores",
     "Scheme",
     "pipeline_heads",
@@ -24,7 +27,7 @@ __all__ = [
 @hookimpl
 def pipeline_heads() -> Mapping[str, HeadFactory]:
     """Offer the heads of this package, by name."""
-    return {"crf": CRF, "adaptive_next_token": AdaptiveNextToken}
+    return {"crf": CRF, "adaptive_next_token": AdaptiveNextToken, "contrastive": Contrastive}
 
 
 @hookimpl
