@@ -109,7 +109,7 @@ class Positions(ModuleStage[Batch[Vectors], Batch[Vectors]], Stepping[Batch[Vect
 
     @override
     def build(self, spec: Spec, /) -> Spec:
-        if self.input_size is None and spec.size is not None:
+        if self.kind == "learned" and self.input_size is None and spec.size is not None:
             self._make_weight(spec.size)
         if None not in (self.input_size, spec.size) and spec.size != self.input_size:
             msg = (

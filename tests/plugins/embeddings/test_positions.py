@@ -98,6 +98,14 @@ def test_steps_equal_whole_rows(name: str) -> None:
     assert to_list(memory.counts) == [4, 3]
 
 
+def test_sinusoids_fit_any_size() -> None:
+    """One stage may stand in two chains; learned vectors have one size."""
+    for make, sizes in ((Positions, {4, 6}), (lambda: Positions("learned", max_length=3), {4})):
+        positions = make()
+        for size in sizes:
+            assert (Embed(9, size) >> positions)(Pad()(list(FromIds().map([[1, 2]])))).values.shape == (1, 2, size)
+
+
 def test_low_precision_keeps_its_dtype() -> None:
     """Large positions are exact before they are rounded."""
     batch = attrs.evolve(make_batch(torch.full((4,), 1_000_000), filling=0), values=torch.zeros(4, 5, 4).bfloat16())
