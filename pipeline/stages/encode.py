@@ -11,7 +11,7 @@ from typing_extensions import TypeVar, override
 from pipeline.checks.hints import describe
 from pipeline.checks.switches import checks_enabled
 from pipeline.core.stage import ModuleStage, Spec
-from pipeline.core.stepping import Stepping
+from pipeline.core.stepping import Memory, Stepping
 from pipeline.data.batches import Batch
 from pipeline.data.kinds import Hidden, Kind, Vectors
 from pipeline.data.rows import FILLER
@@ -34,7 +34,7 @@ _PROBE_SIZE: Final = 64
 class Encode(
     PartStage[Encoder[S_co]],
     ModuleStage[Batch[H_contra], States[S_co]],
-    Stepping[Batch[H_contra], States[S_co], EncoderCarry],
+    Stepping[Batch[H_contra], States[S_co], Memory],
     Generic[S_co, H_contra],
 ):
     """Encode packed or padded vectors: one hidden vector per step, and each row's final state.
@@ -171,13 +171,19 @@ class Encode(
         return states if states.outdated is None else attrs.evolve(states, outdated=None)
 
     @override
-    def step(self, value: Batch[H_contra], memory: EncoderCarry | None, /) -> tuple[States[S_co], EncoderCarry]:
-        """Return the states of the next steps of each row; the encoder starts from its carry.
+    def step(self, value: Batch[H_contra], memory: Memory | None, /) -> tuple[States[S_co], Memory]:
+        """Return the states of the next steps of each row.
+
+        The encoder starts from its carry; or from a memory of its own, if it is a `Stepping` itself.
 
         Raises:
             CompositionError: if the encoder is not causal, or is not stateful.
         """
-        return step_encoder(self.get_part(value.values.shape[-1]), self.part_name, self, value, memory)
+        encoder = self.get_part(value.values.shape[-1])
+        if isinstance(encoder, Stepping):
+            own = cast("Stepping[Batch[H_contra], States[S_co], Memory]", encoder)
+            return own.step(value, memory)
+        return step_encoder(encoder, self.part_name, self, value, cast("EncoderCarry | None", memory))
 
     def _check_input(self, encoder: Encoder[S_co], value: Batch[Vectors]) -> None:
         """Reject a batch that needs what the encoder declares it does not support."""

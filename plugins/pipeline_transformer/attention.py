@@ -106,8 +106,8 @@ class _AttendRows(torch.autograd.Function):
         needed: tuple[bool, ...] = getattr(ctx, "needs_input_grad")  # noqa: B009
         # With `create_graph=True` gradients are enabled here, and every operation must be differentiable.
         if torch.is_grad_enabled() or name_transform(*gradients):
-            keeps = [] if call.fused or not call.dropout else saved[-len(call.list_blocks()) :]
-            return None, *_backward_with_graph(call, projected, bias, keeps, gradients[0], needed[1:])
+            masks = [] if call.fused or not call.dropout else saved[-len(call.list_blocks()) :]
+            return None, *_backward_with_graph(call, projected, bias, masks, gradients[0], needed[1:])
         with _without_autocast():
             gradient = gradients[0].contiguous()
             if contexts is not None:
@@ -133,23 +133,24 @@ def _without_autocast() -> AbstractContextManager[object]:
 
 
 def _attend_in_blocks(call: _Call, projected: Tensor, bias: Tensor | None, contexts: Tensor) -> list[Tensor]:
-    """Write the contexts, and return what the backward pass needs: weights, if they are few, then kept weights."""
+    """Write the contexts, and return what the backward pass needs: weights, if they are few, then masks of dropout."""
     blocks = call.list_blocks()
     scores = sum(block.count_scores(call.form) for block in blocks)
     call.saved_weights = call.needs_gradient and scores * max(4, projected.element_size()) <= _SAVED_BYTES
     weights: list[Tensor] = []
-    keeps: list[Tensor] = []
+    masks: list[Tensor] = []
     for block in blocks:
-        keep = None
+        mask = None
         if call.dropout:
-            keep = draw_keep(block.shape_scores(call.form), call.dropout)
+            dtype = projected.dtype if projected.dtype.itemsize > 4 else torch.float32
+            mask = draw_mask(block.shape_scores(call.form), call.dropout, dtype)
             if call.needs_gradient:
-                keeps.append(keep)
-        found, own = attend_block(projected, block, call.form, bias, keep, call.dropout)
+                masks.append(mask)
+        found, own = attend_block(projected, block, call.form, bias, mask)
         block.select(contexts, block.queries).copy_(found)
         if call.saved_weights:
             weights.append(own)
-    return weights + keeps
+    return weights + masks
 
 
 def _differentiate_blocks(
@@ -164,26 +165,26 @@ def _differentiate_blocks(
     """Write the gradients block by block."""
     blocks = call.list_blocks()
     weights = _pad_with_none(saved[: len(blocks)] if call.saved_weights else [], blocks)
-    keeps = _pad_with_none(saved[len(saved) - len(blocks) :] if call.dropout else [], blocks)
-    for block, own, keep in zip(blocks, weights, keeps, strict=True):
-        differentiate_block(projected, block, call.form, bias, own, keep, call.dropout, gradient, of_projected, of_bias)
+    masks = _pad_with_none(saved[len(saved) - len(blocks) :] if call.dropout else [], blocks)
+    for block, own, mask in zip(blocks, weights, masks, strict=True):
+        differentiate_block(projected, block, call.form, bias, own, mask, gradient, of_projected, of_bias)
 
 
-def draw_keep(shape: Sequence[int], dropout: float) -> Bool[Tensor, "*shape"]:
-    """Draw which numbers are kept, with 16 random bits for each."""
-    count = 1
-    for size in shape:
-        count *= size
-    bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
+def draw_mask(shape: Sequence[int], dropout: float, dtype: torch.dtype) -> Float[Tensor, "*shape"]:
+    """Draw numbers of which each is 0 with a probability, else 1 / (1 - dropout); from 16 random bits for each."""
+    mask = torch.empty(*shape, dtype=dtype)
+    bits = torch.empty(-(-mask.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
     kept = max(1, round((1 - dropout) * 2**16))
-    return (bits.view(torch.int16)[:count] <= kept - 1 - 2**15).view(*shape)
+    # Written as numbers: a comparison of its own, and then a conversion, take several times as long.
+    torch.le(bits.view(torch.int16)[: mask.numel()].view(mask.shape), kept - 1 - 2**15, out=mask)
+    return mask.mul_(1 / (1 - dropout))
 
 
 def _backward_with_graph(
     call: _Call,
     projected: Tensor,
     bias: Tensor | None,
-    keeps: Sequence[Tensor],
+    masks: Sequence[Tensor],
     gradient: Tensor,
     needed: Sequence[bool],
 ) -> Sequence[Tensor | None]:
@@ -196,10 +197,8 @@ def _backward_with_graph(
         rows, own_bias = inputs
         assert rows is not None
         parts = [
-            attend_block(rows, block, call.form, own_bias, keep, call.dropout)[0].reshape(
-                -1, call.form.heads * call.form.size
-            )
-            for block, keep in zip(blocks, _pad_with_none(keeps, blocks), strict=True)
+            attend_block(rows, block, call.form, own_bias, mask)[0].reshape(-1, call.form.heads * call.form.size)
+            for block, mask in zip(blocks, _pad_with_none(masks, blocks), strict=True)
         ]
         contexts = torch.cat(parts)
     wanted = [tensor for tensor, need in zip(inputs, needed, strict=True) if need and tensor is not None]

@@ -5,7 +5,7 @@ from typing import Final, TypeAlias, final
 
 import attrs
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from pipeline_transformer.layout import Group
@@ -138,13 +138,12 @@ def attend_block(
     block: Block,
     form: AttentionForm,
     bias: Tensor | None,
-    keep: Bool[Tensor, "row heads query key"] | None,
-    dropout: float,
+    mask: Float[Tensor, "row heads query key"] | None,
 ) -> tuple[Float[Tensor, "row query hidden"], Float[Tensor, "row heads query key"]]:
     """Return the contexts of a block's queries, and the weights before dropout."""
     query, key, values = _split(projected, block, form)
     weights = _compute_weights(query, key, block, form, bias)
-    used = weights if keep is None else weights * keep * (1 / (1 - dropout))
+    used = weights if mask is None else weights * mask
     contexts = torch.bmm(used.view(len(key), -1, key.shape[1]), values)
     return _join_queries(contexts, block, form).to(projected.dtype), weights
 
@@ -160,8 +159,7 @@ def differentiate_block(
     form: AttentionForm,
     bias: Tensor | None,
     weights: Tensor | None,
-    keep: Tensor | None,
-    dropout: float,
+    mask: Tensor | None,
     gradient: Tensor,
     of_projected: Tensor,
     of_bias: Tensor | None,
@@ -174,8 +172,7 @@ def differentiate_block(
         form: the form of the attention.
         bias: the bias of scores.
         weights: the weights before dropout, if they were saved.
-        keep: which weights were kept.
-        dropout: the probability with which a weight became 0.
+        mask: the numbers by which weights were multiplied: 0, or 1 / (1 - dropout).
         gradient: the gradient of all contexts.
         of_projected: the gradient of all queries, keys and values.
         of_bias: the gradient of the bias; None if it needs none.
@@ -186,10 +183,9 @@ def differentiate_block(
     by_context = _split_queries(block.select(gradient, block.queries), form)
     by_used = torch.bmm(by_context, values.mT).view_as(weights)
     used = weights
-    if keep is not None:
-        factor = keep * (1 / (1 - dropout))
-        by_used.mul_(factor)
-        used = weights * factor
+    if mask is not None:
+        by_used.mul_(mask)
+        used = weights * mask
     by_scores = _softmax_backward(by_used, weights, -1, weights.dtype)
     if of_bias is not None:
         (first, last), (start, stop) = block.queries, block.keys

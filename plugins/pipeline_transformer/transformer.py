@@ -4,19 +4,21 @@ from collections.abc import Mapping
 from typing import Final, TypedDict, cast, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from typing_extensions import override
 
 from pipeline.errors import LengthError
 from pipeline.extend import (
     Batch,
+    CompositionError,
     Encoder,
     Hidden,
     InferenceOptions,
     OptionError,
     S_co,
     States,
+    Stepping,
     Vectors,
     last_by_row,
     name_transform,
@@ -37,6 +39,7 @@ from pipeline_transformer.positions import (
 )
 from pipeline_transformer.shapes import unfold_axis
 from pipeline_transformer.spec import AttentionForm
+from pipeline_transformer.stepping import KeysAndValues, NextSteps
 from pipeline_transformer.varlen import attend_varlen, supports_varlen
 
 
@@ -59,7 +62,7 @@ class Options(TypedDict, total=False):
     layer_norm_eps: float
 
 
-class BaseTransformer(Encoder[S_co]):
+class BaseTransformer(Encoder[S_co], Stepping[Batch[Vectors], States[S_co], KeysAndValues]):
     """The layers of a transformer over packed rows; `Transformer` adds the types of its constructor.
 
     Attributes:
@@ -246,6 +249,51 @@ class BaseTransformer(Encoder[S_co]):
         hidden: Batch[Hidden] = rows.with_values(self.norm_after(steps))
         return self.make_states(hidden, last_by_row(hidden) if self.causal else _average(hidden))
 
+    @override
+    def step(self, value: Batch[Vectors], memory: KeysAndValues | None, /) -> tuple[States[S_co], KeysAndValues]:
+        """Return the states of the next steps of each row, which attend to the kept keys and values of earlier ones.
+
+        Raises:
+            CompositionError: if the encoder is not causal.
+            LengthError: if a row becomes longer than the learned positions.
+        """
+        if not self.causal:
+            msg = (
+                "a Transformer must be causal to run step by step, but its steps depend on later ones; make it "
+                'Transformer(..., causal=True), or by name "causal_transformer".'
+            )
+            raise CompositionError(msg)
+        rows = value.padded().fill_padding(0)
+        batch, width, device = rows.values.shape[0], rows.values.shape[1], rows.values.device
+        following = NextSteps(memory, rows.lengths, width, self.form, device)
+        self._check_length(int(following.stored.max()))
+        times = following.times.flatten()
+        steps = self._begin(rows.values, times, torch.arange(batch * width, device=device).view(batch, width))
+        rotations = self._make_rotations(times, steps)
+        rotations = None if rotations is None else rotations.view(batch, width, -1)
+        bias = self._make_step_bias(following.distances, steps)
+
+        def attend(projected: Tensor, dropout: float) -> Tensor:
+            del dropout
+            return following.attend(self._rotate(projected, rotations), bias)
+
+        for layer in self.layers:
+            steps = layer(steps, attend)
+        hidden: Batch[Hidden] = rows.with_values(self.norm_after(steps))
+        return self.make_states(hidden, last_by_row(hidden)), following.make_memory()
+
+    def _make_step_bias(
+        self, distances: Int64[Tensor, "batch query key"], like: Tensor
+    ) -> Float[Tensor, "batch heads query key"] | None:
+        """Return the biases of scores for some distances of each row."""
+        if self.positions == "alibi":
+            found = make_linear_bias(distances.flatten(), self.num_heads).to(like.device, like.dtype)
+        elif self.relative_bias is not None:
+            found = self.relative_bias(distances.flatten().to(like.device))
+        else:
+            return None
+        return found.reshape(-1, *distances.shape).transpose(0, 1)
+
     def _begin(self, values: Tensor, times: Tensor, times_of_steps: Tensor | None) -> Tensor:
         """Return the input of the first layer: the projected values with their positions."""
         steps: Tensor = self.input(values)
@@ -256,7 +304,9 @@ class BaseTransformer(Encoder[S_co]):
             added = self.position_weight.index_select(0, times.clamp(max=self.max_length - 1).to(steps.device))
         else:
             return steps
-        return steps + (added if times_of_steps is None else added.index_select(0, times_of_steps))
+        if times_of_steps is None:
+            return steps + added
+        return steps + added.index_select(0, times_of_steps.flatten()).view_as(steps)
 
     def _make_rotations(self, times: Tensor, like: Tensor) -> Tensor | None:
         if self.positions != "rotary":

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pipeline_transformer import attention
-from pipeline_transformer.attention import attend_padded, attend_rows, draw_keep
+from pipeline_transformer.attention import attend_padded, attend_rows, draw_mask
 from pipeline_transformer.layout import Group
 from pipeline_transformer.spec import AttentionForm
 from support.attention_loop import attend_one
@@ -107,8 +107,8 @@ def test_weights_that_take_too_much_memory_are_computed_again(monkeypatch: pytes
 
 def test_dropout_keeps_the_mean_and_its_share() -> None:
     """Weights are dropped with the probability, and the others are divided by the rest."""
-    keep = draw_keep((50, 40, 50), 0.3)
-    assert abs(float(keep.double().mean()) - 0.7) < 0.01
+    mask = draw_mask((50, 40, 50), 0.3, torch.float64)
+    assert abs(float((mask != 0).double().mean()) - 0.7) < 0.01
     form = AttentionForm(1, 1, 1, causal=False, window=None)
     steps = torch.zeros(20_000, 3)
     steps[:, 2] = 1
