@@ -17,11 +17,13 @@ from pipeline import (
     Embed,
     EmbedFields,
     Encode,
+    Example,
     Field,
     Fields,
     Identity,
     Ids,
     Join,
+    JoinedPair,
     Labels,
     MaybeCausal,
     Nested,
@@ -36,9 +38,14 @@ from pipeline import (
     Sides,
     States,
     StepScores,
+    StreamChain,
     Tag,
+    Tokenize,
+    TokenizeDocument,
+    TokenizeJoined,
     Unpack,
     Vectors,
+    document_classifier,
     through,
     unused,
 )
@@ -134,6 +141,14 @@ tagger = Pack(Word) >> words >> Encode(LSTM(27, 9, bidirectional=True)) >> Tag(l
 assert_type(tagger, Chain[Padded[Word], StepScores[str]])
 documents = Pack(Nested[Ids]) >> spell >> Encode(LSTM(18, 3)) >> Pool("final") >> Classify(2)
 assert_type(documents, Chain[Padded[Nested[Ids]], Scores[int]])
+assert_type(document_classifier(9, labels), Chain[Padded[Nested[Ids]], Scores[str]])
+tokenize = Tokenize.train(["a b"])
+assert_type(TokenizeDocument(tokenize)("a b"), Row[Nested[Ids]])
+sentences = TokenizeDocument(tokenize) >> Bucket(Nested[Ids]) >> Pad(Nested[Ids]) >> document_classifier(9, 2)
+assert_type(sentences, StreamChain[str | Example[str], Scores[int]])
+assert_type(TokenizeJoined(tokenize)(("a", "b")), Row[JoinedPair])
+joined = TokenizeJoined(tokenize) >> Bucket(JoinedPair) >> Pad(JoinedPair) >> JoinedPair.token
+assert_type(joined, StreamChain[tuple[str, str] | Example[tuple[str, str]], Batch[Ids]])
 items = EachStep(events >> Encode("gru", hidden_size=3) >> Pool("mean"))
 assert_type(items, EachStep[Event])
 baskets = EmbedFields(Basket, items=through(items), total=through(Identity(1)))

@@ -14,6 +14,7 @@ from pipeline import (
     Identity,
     Ids,
     Join,
+    JoinedPair,
     Nested,
     NextToken,
     Pack,
@@ -22,6 +23,9 @@ from pipeline import (
     Row,
     Sides,
     Tag,
+    Tokenize,
+    TokenizeDocument,
+    TokenizeJoined,
     Vectors,
     through,
     unused,
@@ -105,7 +109,6 @@ o = EmbedFields(Entailment, premise=through(Embed(9, 9)), hypothesis=through(Emb
 o = EmbedFields(Ids, through(Embed(9, 9)))  # E field: a kind without fields
 o = Pack(Word) >> events  # E field: another class
 o = events >> Embed(9, 9)  # E kind: vectors into an id embedding
-o = events >> Pool("max")  # E order: a pool before an encoder
 o = through(Pool("max"))  # E part: not a stage from a batch to vectors
 
 # Inner rows
@@ -116,6 +119,15 @@ o = EachStep(Pad() >> Pack())  # E order: not a stage for packed rows
 o = Pack() >> spell  # E kind: ids are not inner rows
 o = Pack(Nested[Ids]) >> Embed(9, 9)  # E kind: inner rows into an id embedding
 o = Pack(Nested[Vectors]) >> spell  # E kind: inner rows of vectors
+
+# Documents, and pairs in one row
+tokenize = Tokenize.train(["a b"])
+o = TokenizeDocument(tokenize) >> Bucket()  # E kind: documents where rows of ids are needed
+o = TokenizeDocument(tokenize)(["a b"])  # E call: a list of sentences instead of a text
+o = TokenizeDocument(tokenize, split="words")  # E call: no such way to split
+o = TokenizeJoined(tokenize) >> Bucket()  # E kind: tokens with segments where rows of ids are needed
+o = TokenizeJoined(tokenize)("a b")  # E call: a text instead of a pair
+o = Pack(JoinedPair) >> Embed(9, 9)  # E kind: tokens with segments into an id embedding
 
 # Branches
 o = Join(Event.code >> Embed(9, 9), Word.word >> Embed(9, 9))  # E branch: inputs differ
@@ -130,7 +142,6 @@ o = Encode(forward) >> Join(Pool("max"), Identity())  # E branch: inputs differ
 o = Join(Pool("max"), Pool("mean"), how="concatenate")  # E call: no such way to combine
 o = Join(Pool("max"), "mean")  # E part: a name is no stage
 o = Join(Pool("max"), Pool("mean")) >> Tag(3)  # E order: a step head on pooled rows
-o = Join(Embed(9, 9), Embed(9, 9)) >> Pool("max")  # E order: a pool before an encoder
 o = Pack(Word) >> Join(Event.code >> Embed(9, 9), Event.amount)  # E field: fields of another class
 o = Join(Entailment.premise >> read, Event.code >> read)  # E branch: inputs differ
 o = Join(Tag(3), Tag(3))  # E branch: scores cannot be joined
