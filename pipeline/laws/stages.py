@@ -1,6 +1,7 @@
 """Laws about stages on batches, embedders and heads."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, Never, TypeAlias, cast
 
 import attrs
@@ -11,6 +12,7 @@ from pipeline.checks.hints import describe, get_classes, is_unconstrained, resol
 from pipeline.core.contexts import seeded
 from pipeline.core.stage import ModuleStage, Spec, StageBase
 from pipeline.data.batches import Batch, Packed, Padded
+from pipeline.data.decoded import Decoded
 from pipeline.data.kinds import Hidden, Ids, Kind, Nested, Vectors
 from pipeline.data.metadata import IGNORED, BatchMetadata, Collated, check_same_metadata
 from pipeline.data.rows import FILLER
@@ -92,6 +94,10 @@ def _split(output: object, count: int) -> list[Tensor]:
         return split_steps(cast("Batch[Hidden]", output))
     if isinstance(output, StepScores):
         return list(torch.split(output.values.index_select(0, output.order.reading_order), to_ints(output.lengths)))
+    if isinstance(output, Decoded):
+        # The ids of the best text of each row, with their log-probabilities; fillers have texts too.
+        best = [found[0] for found in cast("Decoded[object]", output).generated or ()]
+        return [torch.tensor([*each.ids, *each.log_probabilities], dtype=torch.float64) for each in best]
     values: object = getattr(output, "values", None)
     if not isinstance(values, Tensor) or len(values) != count:
         msg = f"for {count} rows the stage must return a batch, states, or values per row, got {describe(output)}."
@@ -274,9 +280,10 @@ def missing_targets_have_no_loss(make: MakeHead) -> None:
     predictions, _ = _predict(make, None)
     if not hasattr(predictions, "loss"):
         return
+    compute = partial(_compute_loss, make, are_texts=isinstance(predictions, Decoded))
     for targets, missing in _list_targets(predictions):
         try:
-            loss = _compute_loss(make, targets)
+            loss = compute(targets)
         except PipelineError:
             continue  # targets of another type
         partly, without = targets.clone(), targets.clone()
@@ -284,9 +291,9 @@ def missing_targets_have_no_loss(make: MakeHead) -> None:
         without[:] = missing
         # Another target of the row with none must not matter; a loss that counts it as a class would.
         kept = [0, 1, 2, 4]
-        wanted = _compute_loss(make, targets[kept], kept)
-        check_equal([_compute_loss(make, partly)], [wanted], "the loss of rows of which one has no target")
-        if not bool(_compute_loss(make, without).isfinite()) or not bool(loss.isfinite()):
+        wanted = compute(targets[kept], kept)
+        check_equal([compute(partly)], [wanted], "the loss of rows of which one has no target")
+        if not bool(compute(without).isfinite()) or not bool(loss.isfinite()):
             raise FaultError("the loss of a batch without targets is not finite; divide by at least 1.")
         return
     raise FaultError("its loss accepts no classes or numbers, per row or per step.")
@@ -306,7 +313,7 @@ def _list_targets(predictions: object) -> list[tuple[Tensor, float]]:
 
 
 def _predict(
-    make: MakeHead, targets: Tensor | None, rows: Sequence[int] = range(len(LENGTHS))
+    make: MakeHead, targets: Tensor | None, rows: Sequence[int] = range(len(LENGTHS)), *, are_texts: bool = False
 ) -> tuple[Predictions[object, object], BatchMetadata]:
     # The same weights each time: a law is seeded once, but makes several heads.
     with seeded(3):
@@ -319,6 +326,8 @@ def _predict(
     if targets is not None and targets.ndim == 2 and not targets.is_floating_point():
         targets = targets[:, : max(map(len, chosen))]
     metadata = BatchMetadata(row_ids, targets)
+    if are_texts and targets is not None and targets.ndim == 2:
+        metadata = attrs.evolve(metadata, target_lengths={"": (targets != IGNORED).sum(1)})
     found = runner.run(runner.make_input(chosen, metadata))
     if not isinstance(found, Predictions):
         msg = f"a head must return Predictions, got {describe(found)}."
@@ -326,8 +335,10 @@ def _predict(
     return cast("Predictions[object, object]", found), metadata
 
 
-def _compute_loss(make: MakeHead, targets: Tensor, rows: Sequence[int] = range(len(LENGTHS))) -> Tensor:
-    predictions, _ = _predict(make, targets, rows)
+def _compute_loss(
+    make: MakeHead, targets: Tensor, rows: Sequence[int] = range(len(LENGTHS)), *, are_texts: bool = False
+) -> Tensor:
+    predictions, _ = _predict(make, targets, rows, are_texts=are_texts)
     loss = cast("Callable[[], Tensor]", getattr(predictions, "loss"))  # noqa: B009 - predictions need no loss
     return loss()
 

@@ -28,6 +28,7 @@ from pipeline import (
 )
 from pipeline.errors import CompositionError, ExportError, OptionError
 from pipeline.extend import BatchMetadata, Spec
+from pipeline.testing import HEAD_LAWS
 from pipeline_decoders import MaskedToken, MaskTokens
 from pipeline_recurrent import GRU
 from support.untyped import seed, to_list
@@ -83,6 +84,14 @@ def test_equals_a_loop_over_rows(packed: bool, inner_size: int | None) -> None:
     theirs = torch.autograd.grad(torch.stack(losses).mean(), weights)
     for name, one, other in zip(names, ours, theirs, strict=True):
         torch.testing.assert_close(one, other, msg=name)
+
+
+def test_obeys_the_laws_of_heads() -> None:
+    """But for the lengths of its rows, which are the chosen steps."""
+    laws = [law for law in HEAD_LAWS if law.__name__ != "stages_pass_metadata_on"]
+    assert len(laws) == len(HEAD_LAWS) - 1
+    for law in laws:
+        law(lambda: MaskedToken(9, input_size=4))
 
 
 def test_predictions_name_their_steps() -> None:

@@ -27,6 +27,7 @@ from pipeline import (
     load,
 )
 from pipeline.errors import CompositionError, ExportError, OptionError, PipelineError, ShapeError, TargetError
+from pipeline.testing import check_head
 from pipeline_decoders import RecurrentDecoder, TransformerDecoder
 from pipeline_decoders.transformer_layers import DecoderLayer, HeadsAttention, encode_positions
 from support.decoding import (
@@ -366,6 +367,12 @@ def test_a_recurrent_decoder_rejects_other_cells(cell: str) -> None:
     """A decoder cannot read from the end."""
     with pytest.raises(OptionError, match="cell must be one of lstm, gru"):
         RecurrentDecoder(TARGET, cell=as_any(cell))
+
+
+@pytest.mark.parametrize("kind", ["lstm", "transformer"])
+def test_obeys_the_laws_of_heads(kind: str) -> None:
+    """Metadata, padding, batchmates, empty rows, missing targets, pickling, and its options."""
+    check_head(lambda: as_any(make_decoder(kind)))
 
 
 def make_pipe(kind: str) -> StreamChain[str | Example[str], Decoded[str]]:
