@@ -125,7 +125,8 @@ def largest_by_row(steps: Batch[Hidden], k: int) -> Float[Tensor, "batch k featu
         >>> largest_by_row(steps, 2).squeeze(2).tolist()
         [[3.0, 4.0], [7.0, 0.0]]
     """
-    # A stable sort, and not `topk`: relu gives many equal zeros, and their choice must not depend on other rows.
+    # A stable sort, and not `topk`: relu gives many equal zeros, and their choice must not depend on other rows. The
+    # sort of onnxruntime is not stable, so that a graph of it cannot be written.
     places = _widen_rectangle(steps, -math.inf, k).sort(dim=1, descending=True, stable=True).indices[:, :k]
     return _widen_rectangle(steps, 0, k).gather(1, places.sort(dim=1).values)
 
