@@ -56,7 +56,12 @@ WITH_EXTRAS = (
 )
 # 500 kills of a training instead of 5, 10,000 changes of a saved folder instead of 1,000, 100 kills while saving.
 LONG = ("tests/training/test_kill.py", "tests/saving/test_mutations.py", "tests/saving/test_hard_cases.py")
-NATIVE = ("tests/plugins/recurrent/test_native.py", "tests/plugins/recurrent/test_native_build.py")
+NATIVE = (
+    "tests/plugins/recurrent/test_native.py",
+    "tests/plugins/heads/test_chains.py",
+    "tests/plugins/recurrent/test_native_build.py",
+)
+COURT_WITHOUT_REQUIREMENTS = ("pytorch-forecasting", "pytorch-lifestream", "stanza")
 # Tensors are small in tests: threads that wait for each other cost more than they bring.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 # One process per core of CI. The tests of a file stay together, since they share what its fixtures compute.
@@ -159,7 +164,8 @@ def long(session: nox.Session) -> None:
     # Before the engine is compiled with sanitizers, without whose runtimes it cannot be loaded then.
     session.run("pytest", "--capture=no", *LONG, env={**ENVIRONMENT, "PIPELINE_TESTS_LONG": "1"})
     sanitize = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
-    session.run("python", "-m", "pipeline_recurrent.native", "-g", "-O1", *sanitize, env={"CC": "gcc"})
+    for plugin in ("pipeline_recurrent", "pipeline_heads"):
+        session.run("python", "-m", f"{plugin}.native", "-g", "-O1", *sanitize, env={"CC": "gcc"})
     # Python itself is not compiled with sanitizers: their runtimes have to be loaded before it starts.
     runtimes = [
         str(session.run("gcc", f"-print-file-name=lib{name}.so", external=True, silent=True)).strip()
@@ -168,7 +174,7 @@ def long(session: nox.Session) -> None:
     session.run(
         "pytest",
         "--capture=no",  # captured output, a sanitizer's last words included, is lost with the process
-        NATIVE[0],
+        *NATIVE[:2],
         *session.posargs,
         env={
             **ENVIRONMENT,
@@ -258,6 +264,15 @@ def bench(session: nox.Session) -> None:
     """Measure the library against alternatives; `-- encode` for that alone, `-- quick` for two minutes."""
     install(session, ".[text]", groups=("bench",))
     session.run("python", "docs/bench", *session.posargs)
+
+
+@nox.session(default=False)
+def court(session: nox.Session) -> None:
+    """Judge modules of public libraries by the laws about rows, and write docs/court.md; it takes about 20 minutes."""
+    install(session, ".", "torch", groups=("court",))
+    # Their requirements name other versions of packages that their recurrent layers do not use.
+    install(session, "--no-deps", *COURT_WITHOUT_REQUIREMENTS)
+    session.run("python", "docs/court", *session.posargs, env=ENVIRONMENT)
 
 
 @nox.session(default=False)

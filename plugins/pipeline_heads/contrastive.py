@@ -177,5 +177,6 @@ class Contrastive(ModuleStage[Pooled, PairScores]):
         if value.values.shape[1] % 2:
             msg = f"Contrastive takes two vectors of one size side by side, got {value.values.shape[1]} features."
             raise ShapeError(msg, size=value.values.shape[1])
-        parts = value.values.unflatten(1, (2, -1))
+        batch, size = value.values.shape
+        parts = value.values.reshape(batch, 2, size // 2)
         return PairScores(parts, self.temperature, self.symmetric, metadata=value.metadata)
