@@ -31,8 +31,8 @@ PUBLIC = {
 
 FOLDERS = ("docs", "plugins", "tests/outside", "pipeline/cli/template")
 
-# The bench compares internals, and the site's configuration reads them.
-EXCLUDED = re.compile(r"docs/(bench|_build|news|reference|conf\.py|drawings\.py)|/dist/|/\.")
+# The bench compares internals, the court judges by them, and the site's configuration reads them.
+EXCLUDED = re.compile(r"docs/(bench|court|_build|news|reference|conf\.py|drawings\.py)|/dist/|/\.")
 
 FILES = sorted(
     path

@@ -28,11 +28,11 @@ _INTRODUCTION: Final = """\
 # The laws, and who keeps them
 
 Modules of public libraries over rows of unequal length, and those of this library, judged by the same
-[laws](testing-modules.md#the-laws): does a row's result depend on its padding, its batchmates or its place? Each module is
-called as the documentation of its library says; the calls are below. `nox -s court` installs the libraries, judges them and
-writes this page.
+[laws](testing-modules.md#the-laws): does a row's result depend on its padding, its batchmates or its place? Each module
+is called as the documentation of its library says; the calls are below. `nox -s court` installs the libraries, judges
+them and writes this page.
 
-- **yes**: the law holds. **no**: it is broken, with the largest difference of two numbers that should be equal, if known.
+- **yes**: the law holds. **no**: it is broken, with the largest difference of numbers that should be equal, if known.
 - **·**: the library's documentation, or the form of the call, rules it out; the reason is below.
 - Padding holds ordinary numbers. The last column says whether NaN, infinity and 1e38 in it do no harm either, which no
   other library promises.

@@ -49,6 +49,6 @@ LIBRARY = Library(
     name="PyTorch Geometric",
     packages=["torch_geometric"],
     list_cases=list_cases,
-    better="Its flat layout has no padding at all, so most aggregations cannot break these laws, and it has about thirty "
-    "of them, learned ones included.",
+    better="Its flat layout has no padding at all, so most aggregations cannot break these laws, and it has about "
+    "thirty of them, learned ones included.",
 )

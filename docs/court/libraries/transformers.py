@@ -64,6 +64,6 @@ LIBRARY = Library(
     name="transformers",
     packages=["transformers"],
     list_cases=list_cases,
-    better="It has the pretrained weights of hundreds of architectures. This library runs its encoders on packed rows, as "
-    "a plugin: see [Hugging Face encoders](parts/hugging-face.md).",
+    better="It has the pretrained weights of hundreds of architectures. This library runs its encoders on packed rows, "
+    "as a plugin: see [Hugging Face encoders](parts/hugging-face.md).",
 )
