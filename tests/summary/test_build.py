@@ -100,7 +100,7 @@ def test_types_and_weights_of_a_language_model() -> None:
         "States[Causal] steps x 4",
         "StepScores steps x 9",
     ]
-    assert [entry.parameters for entry in summary.entries] == [0, 36, 0, 4 * 4 * (4 + 4 + 2), 20, 0, 9]
+    assert [entry.parameters for entry in summary.entries] == [0, 36, 0, 4 * 4 * (4 + 4 + 2), 20 + 8 * 4, 0, 9]
     assert notes(summary) == {
         "encode": "causal",
         "attend_earlier": "unpacks its input",
