@@ -31,12 +31,12 @@ from pipeline.data.scores import N, Predictions, StepScores
 from pipeline.errors import UnknownOptionError
 
 if TYPE_CHECKING:
+    from pipeline.data.generation import Generation
     from pipeline.data.kinds import Kind
     from pipeline.data.predictions import StepPrediction
+    from pipeline.functional.generation.options import GenerateOptions
     from pipeline.inference.attention_weights import AttentionWeights
     from pipeline.inference.files import FileOutputOptions, WrittenFile
-    from pipeline.inference.generation.generate import Generation
-    from pipeline.functional.generation.options import GenerateOptions
     from pipeline.inference.generation.step import StepCarry
     from pipeline.summary.inspection import Inspection
     from pipeline.training.evaluation import Evaluation

@@ -205,14 +205,18 @@ class TransformerDecoder(TextDecoder[TransformerMemory]):
         """
         vectors = self.embed(tokens) * math.sqrt(self.hidden_size)
         if self.places is None:
-            return self.drop(vectors + encode_positions(places, self.hidden_size, vectors.dtype))
+            return self._drop(vectors + encode_positions(places, self.hidden_size, vectors.dtype))
         if places.device.type == "cpu" and len(places) and int(places.max()) >= self.max_positions:
             msg = (
                 f"a target has {int(places.max()) + 1} tokens, but positions are learned up to "
                 f"max_positions={self.max_positions}; raise it, or truncate targets: Tokenize(..., max_length=...)."
             )
             raise ShapeError(msg, max_positions=self.max_positions)
-        return self.drop(vectors + self.places(places))
+        return self._drop(vectors + self.places(places))
+
+    def _drop(self, vectors: Float[Tensor, "step hidden"]) -> Float[Tensor, "step hidden"]:
+        dropped: Tensor = self.drop(vectors)
+        return dropped
 
     def _score(self, steps: Float[Tensor, "step hidden"]) -> Float[Tensor, "step token"]:
         scores: Tensor = self.linear(steps if self.norm is None else self.norm(steps))

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from pipeline import Ids, Labels, Numbers, Pad, Padded, Row, Target, Texts, Tokenize
 from pipeline.errors import OptionError, TargetError
+from pipeline.targets import TargetType
 from support.untyped import as_any, to_list
 
 TOKENIZE = Tokenize.train(["a b c"], bos=True, eos=True)
@@ -48,7 +49,7 @@ def test_a_batch_without_targets_has_none() -> None:
 
 def test_one_of_several_targets_by_name() -> None:
     """Others keep their types."""
-    kinds = {"text": Texts(TOKENIZE), "label": Labels(["x", "y"]), "number": Numbers()}
+    kinds: dict[str, Labels | TargetType] = {"text": Texts(TOKENIZE), "label": Labels(["x", "y"]), "number": Numbers()}
     batch = make_batch(
         [{"text": "a b", "label": "y", "number": 2.0}, {"text": "c", "label": "x", "number": 1.0}], Pad(targets=kinds)
     )
