@@ -45,6 +45,8 @@ class LSTM(Recurrent[S_co]):
             computed by the engine "plain" one step after another, which takes two to three times as long; it is not
             exported.
         zoneout_cell: the same for the cells of an LSTM.
+        proj_size: of an LSTM: project h to this number of features, as in `nn.LSTM`; 0 for no projection. It is
+            computed by torch's kernels ("packed", or "cudnn" on a GPU), and not exported.
 
     Raises:
         OptionError: if an option is out of its range.
@@ -53,7 +55,7 @@ class LSTM(Recurrent[S_co]):
     gate of Gers et al. 2000; gates and weight names as in torch's `nn.LSTM`. `highway`: Srivastava et al. 2015,
     arXiv:1505.00387. `dropout_per="row"`: Gal and Ghahramani 2016, arXiv:1512.05287. `weight_dropout`: Merity et al.
     2018, "Regularizing and Optimizing LSTM Language Models", arXiv:1708.02182. `zoneout`: Krueger et al. 2017,
-    arXiv:1606.01305.
+    arXiv:1606.01305. `proj_size`: Sak, Senior and Beaufays 2014, arXiv:1402.1128.
 
     Example:
         >>> import torch
@@ -98,8 +100,6 @@ class LSTM(Recurrent[S_co]):
 
         Its type does not say that it is causal. Where that is needed, construct the encoder and use `load_torch`.
 
-        Raises:
-            OptionError: if the module has projections (`proj_size`).
         """
         # Whether a module is bidirectional is known only at run time, hence MaybeCausal.
         sizes, options = (module.input_size, module.hidden_size), _read_options(module, merge, engine)
@@ -232,6 +232,7 @@ def _read_options(module: TorchModule, merge: Merge, engine: EngineName) -> Opti
         "bias": module.bias,
         # Torch accepts, and warns of, dropout in a single layer, where it does nothing.
         "dropout": module.dropout if module.num_layers > 1 else 0.0,
+        "proj_size": module.proj_size,
         "merge": merge,
         "engine": engine,
     }

@@ -207,7 +207,11 @@ def _find_reader(stages: Sequence[StageBase], start: int) -> tuple[int, Recurren
     for position in range(start + 1, len(stages)):
         stage = stages[position]
         if _is_encode(stage):
-            return position, stage.part if isinstance(stage.part, Recurrent) else None
+            part = stage.part
+            # Torch's kernels, which alone have projections, look nothing up.
+            if isinstance(part, Recurrent) and not part.proj_size:
+                return position, part
+            return position, None
         if not isinstance(stage, Dropout):
             break
     return start, None

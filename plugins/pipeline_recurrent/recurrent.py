@@ -59,6 +59,7 @@ class Options(TypedDict, total=False):
     weight_dropout: float
     zoneout: float
     zoneout_cell: float
+    proj_size: int
 
 
 class Recurrent(Encoder[S_co]):
@@ -106,6 +107,7 @@ class Recurrent(Encoder[S_co]):
         weight_dropout: float = 0.0,
         zoneout: float = 0.0,
         zoneout_cell: float = 0.0,
+        proj_size: int = 0,
     ) -> None:
         super().__init__()
         check_stack(
@@ -114,6 +116,15 @@ class Recurrent(Encoder[S_co]):
         check_merge(merge, bidirectional=bidirectional)
         check_regularization(dropout_per, weight_dropout, zoneout, zoneout_cell)
         check_engine_name(engine)
+        if not 0 <= proj_size < hidden_size:
+            msg = f"proj_size must be below hidden_size={hidden_size}, or 0 for no projection, got {proj_size}."
+            raise OptionError(msg, proj_size=proj_size)
+        if proj_size and make_module is not nn.LSTM:
+            msg = f"proj_size={proj_size} projects the h of an LSTM, which a GRU or RNN does not have; leave it out."
+            raise OptionError(msg, proj_size=proj_size)
+        if proj_size and (zoneout or zoneout_cell):
+            msg = "zoneout is computed without projections; leave out zoneout or proj_size."
+            raise OptionError(msg, proj_size=proj_size, zoneout=zoneout)
         self.input_size: int = input_size
         self.hidden_size: int = hidden_size
         self.num_layers: int = num_layers
@@ -129,22 +140,33 @@ class Recurrent(Encoder[S_co]):
         self.engine: EngineName = engine
         self.engines: Counter[str] = Counter()
         self.inference: Inference | None = None
-        self.output_size: int = hidden_size * (2 if bidirectional and merge == "concat" else 1)
+        self.proj_size: int = proj_size
+        # The size of h, which is what an encoder returns; that of an LSTM's c is `hidden_size`.
+        self.state_size: int = proj_size or hidden_size
+        self.output_size: int = self.state_size * (2 if bidirectional and merge == "concat" else 1)
         self.causal: bool = not bidirectional
         self.stateful = True
         self.rnn = install_forward(
-            make_module(input_size, hidden_size, num_layers, bias=bias, dropout=dropout, bidirectional=bidirectional)
+            make_module(
+                input_size,
+                hidden_size,
+                num_layers,
+                bias=bias,
+                dropout=dropout,
+                bidirectional=bidirectional,
+                **({"proj_size": proj_size} if proj_size else {}),
+            )
         )
         # The kind of cell, by torch's name; read at every batch.
         self.cell: Cell = cast("Cell", self.rnn.mode.lower())
         # None where not asked for, so that the state dict is that of torch's module alone.
         self.norms: nn.ModuleList | None = (
-            nn.ModuleList(nn.LayerNorm(hidden_size * self.directions) for _ in range(num_layers - 1))
+            nn.ModuleList(nn.LayerNorm(self.state_size * self.directions) for _ in range(num_layers - 1))
             if layer_norm
             else None
         )
         self.highways: nn.ModuleList | None = (
-            nn.ModuleList(make_highway(hidden_size * self.directions) for _ in range(num_layers - 1))
+            nn.ModuleList(make_highway(self.state_size * self.directions) for _ in range(num_layers - 1))
             if highway
             else None
         )
@@ -152,12 +174,12 @@ class Recurrent(Encoder[S_co]):
             msg = f"zoneout_cell={zoneout_cell} keeps cells, which only an LSTM has; use zoneout."
             raise OptionError(msg, zoneout_cell=zoneout_cell)
         # A graph holds a layer as one operator, which has no zoneout.
-        self.exportable = not (zoneout or zoneout_cell)
+        self.exportable = not (zoneout or zoneout_cell or proj_size)
 
     def get_config(self) -> Mapping[str, object]:
         """Return the options with which this encoder can be made again."""
         names = ("input_size", "hidden_size", "num_layers", "bidirectional", "residual", "merge", "engine")
-        regularization = ("dropout_per", "weight_dropout", "zoneout", "zoneout_cell")
+        regularization = ("dropout_per", "weight_dropout", "zoneout", "zoneout_cell", "proj_size")
         shown = {name: cast("object", getattr(self, name)) for name in (*names, *regularization)}
         given = {"layer_norm": self.norms is not None, "highway": self.highways is not None}
         # Of torch's module, since these two may be changed there.
@@ -167,7 +189,7 @@ class Recurrent(Encoder[S_co]):
         """Copy the weights of a torch module, with their `requires_grad`, dtype, device, and the training mode.
 
         Raises:
-            OptionError: if the module is of another kind or size, has projections (`proj_size`), or has something that
+            OptionError: if the module is of another kind or size, has another `proj_size`, or has something that
                 cannot be copied: hooks, parametrizations (pruning, weight norm, spectral norm), shared weights, or a
                 `forward` of its own.
         """
@@ -194,7 +216,7 @@ class Recurrent(Encoder[S_co]):
             OptionError: if the encoder has `layer_norm` or `residual`, which torch's modules lack; or if torch's tools
                 have changed `rnn`: hooks, parametrizations, quantization.
         """
-        reason = self.explain_not_exportable()
+        reason = self._explain_zoneout() or self._explain_changed()
         if self.residual or self.norms is not None or self.highways is not None:
             reason = (
                 "layers have norms, residuals or highways, which torch's module lacks; train it without these options"
@@ -206,6 +228,8 @@ class Recurrent(Encoder[S_co]):
             raise OptionError(msg)
         own = self.rnn
         options = {"bias": own.bias, "dropout": own.dropout, "bidirectional": own.bidirectional}
+        if own.proj_size:
+            options["proj_size"] = own.proj_size
         if isinstance(own, nn.RNN):
             options["nonlinearity"] = getattr(own, "nonlinearity")  # noqa: B009 - not on the type
         make: Callable[..., TorchModule] = type(own)
@@ -257,8 +281,17 @@ class Recurrent(Encoder[S_co]):
 
     def explain_not_exportable(self) -> str | None:
         """Return why a graph cannot contain this encoder, as a clause after "its"; None if it can."""
+        if self.proj_size:
+            return "rnn has projections, which a graph's operator lacks; make it without proj_size"
+        return self._explain_zoneout() or self._explain_changed()
+
+    def _explain_zoneout(self) -> str | None:
         if self.zoneout or self.zoneout_cell:
             return "zoneout is computed one step after another; set zoneout and zoneout_cell to 0"
+        return None
+
+    def _explain_changed(self) -> str | None:
+        """Return what torch's tools have changed in `rnn`, as a clause after "its"; None if it is as it was made."""
         rnn = cast("nn.Module", self.rnn)
         # Not by exact type: torch.export wraps modules in a subclass of theirs.
         if not isinstance(rnn, nn.RNNBase) or type(rnn).forward not in TORCH_FORWARDS or is_parametrized(rnn):
@@ -329,7 +362,7 @@ class Recurrent(Encoder[S_co]):
             return self.make_states(with_values(steps), final[0].clone(), carry=carry, engine=engine)
         # Engines return the directions side by side, which is concat already.
         if self.merge != "concat":
-            steps = merge_directions(steps[..., : self.hidden_size], steps[..., self.hidden_size :], self.merge)
+            steps = merge_directions(steps[..., : self.state_size], steps[..., self.state_size :], self.merge)
         merged = merge_directions(final[0], final[1], self.merge)
         return self.make_states(with_values(steps), merged, carry=carry, engine=engine)
 
@@ -386,10 +419,10 @@ class Recurrent(Encoder[S_co]):
         # Rows of one length are in packed order already, and the states of their rows need no reordering.
         is_full = order.nonempty_count > 0 and order.is_full(order.longest)
         like = values if values.is_floating_point() else tables[0]
-        if initial is None and (like.is_meta or not is_full):
+        if initial is None and (like.is_meta or not is_full or self.proj_size):
             # On the meta device a summary counts operations: with initial states every engine does the same ones.
-            zeros = make_zeros(self.cell, like, self.num_layers * self.directions, len(order.lengths), self.hidden_size)
-            began, initial = zeros, zeros if like.is_meta else None
+            zeros = self._make_zeros(like, len(order.lengths))
+            began, initial = zeros, zeros if like.is_meta or self.proj_size else None
         else:
             began = initial or ()
         rows = order.sorted_indices[: order.nonempty_count].to(values.device, non_blocking=True)
@@ -417,6 +450,13 @@ class Recurrent(Encoder[S_co]):
             ended = tuple(state.to(end.dtype).index_copy(1, rows, end) for state, end in zip(began, ended, strict=True))
         return steps, ended, call.used
 
+    def _make_zeros(self, like: Tensor, rows: int) -> Carry:
+        """Return initial states of zeros."""
+        layers = self.num_layers * self.directions
+        if self.proj_size:
+            return like.new_zeros(layers, rows, self.proj_size), like.new_zeros(layers, rows, self.hidden_size)
+        return make_zeros(self.cell, like, layers, rows, self.hidden_size)
+
     def _replace_final(
         self, steps: Tensor, order: PackingOrder, final: Tensor
     ) -> Float[Tensor, "directions batch hidden"]:
@@ -442,10 +482,12 @@ class Recurrent(Encoder[S_co]):
             raise OptionError(msg, bidirectional=True)
         shape = (self.num_layers * self.directions, len(batch.lengths), self.hidden_size)
         states = STATES[self.cell]
-        if [tuple(state.shape) for state in batch.initial_carry] != [shape] * states:
+        wanted = [(*shape[:2], self.state_size), shape][:states] if self.proj_size else [shape] * states
+        if [tuple(state.shape) for state in batch.initial_carry] != wanted:
             got = ", ".join(str(tuple(state.shape)) for state in batch.initial_carry)
+            shapes = " and ".join(map(str, dict.fromkeys(wanted)))
             msg = (
-                f"initial_carry must be {states} tensor(s) of {shape}, layers (x directions) x batch x hidden, "
+                f"initial_carry must be {states} tensor(s) of {shapes}, layers (x directions) x batch x hidden, "
                 f"got {got}; pass the `carry` that this encoder returned for the same rows."
             )
             raise ShapeError(msg, argument="initial_carry")

@@ -86,10 +86,20 @@ def read_weights(module: TorchModule) -> list[list[Weights]]:
     """Return the weights of each direction of each layer, as hooks and parametrizations have made them."""
     # `all_weights` reads the attributes; `_flat_weights`, which torch's own forward uses, may be out of date.
     flat: list[Weights] = []
-    for w_in, w_state, *biases in module.all_weights:
-        b_in, b_state = biases or (None, None)
+    for w_in, w_state, *others in module.all_weights:
+        # The weights of a projection come last.
+        b_in, b_state = others[:2] if module.bias else (None, None)
         flat.append((w_in, w_state, b_in, b_state))
     return [flat[at : at + 2] for at in range(0, len(flat), 2)] if module.bidirectional else [[own] for own in flat]
+
+
+def read_projections(module: TorchModule) -> list[list[Tensor]]:
+    """Return the weights that project h of each direction of each layer; or an empty list."""
+    if not module.proj_size:
+        return []
+    flat: list[Tensor] = [own[-1] for own in module.all_weights]
+    directions = 2 if module.bidirectional else 1
+    return [flat[at : at + directions] for at in range(0, len(flat), directions)]
 
 
 @final
@@ -122,7 +132,7 @@ def _run(module: TorchModule, values: Steps, initial: Carry, call: StackCall) ->
     else:
         _check_values(module, values, weights[0][0][0])
     if not call.order.nonempty_count:
-        return _run_empty(cell, values, weights, [*call.norms, *call.highways])
+        return _run_empty(cell, values, weights, [*call.norms, *call.highways], read_projections(module))
     if call.weight_dropout:
         weights = [[drop_recurrent(own, call.weight_dropout) for own in layer] for layer in weights]
     stack = StackInputs(
@@ -137,6 +147,7 @@ def _run(module: TorchModule, values: Steps, initial: Carry, call: StackCall) ->
         highways=call.highways,
         per_row=call.per_row,
         zoneout=call.zoneout,
+        projections=read_projections(module),
     )
     engine = choose_engine(call.engine, stack)
     call.used = engine.name
@@ -186,7 +197,11 @@ def _check_values(module: TorchModule, values: Tensor, weight: Tensor) -> None:
 
 
 def _run_empty(
-    cell: Cell, values: Steps, weights: Sequence[Sequence[Weights]], norms: Sequence[nn.Module]
+    cell: Cell,
+    values: Steps,
+    weights: Sequence[Sequence[Weights]],
+    norms: Sequence[nn.Module],
+    projections: Sequence[Sequence[Tensor]],
 ) -> LayerOutputs:
     """Return empty steps and states, with gradients of zero for all weights.
 
@@ -195,10 +210,13 @@ def _run_empty(
     hidden, directions = weights[0][0][1].shape[1], len(weights[0])
     used = [weight for layer in weights for own in layer for weight in own if weight is not None]
     used += [weight for norm in norms for weight in norm.parameters()]
+    used += [weight for layer in projections for weight in layer]
     like = values if values.is_floating_point() else used[1]
     # Sums of empty slices are 0 whatever the weights hold, and connect them to the graph.
     zero = sum((weight[:0].sum() for weight in (*used, like)), start=like.new_zeros(()))
     ended = make_zeros(cell, like, len(weights) * directions, 0, hidden)
+    if projections:
+        ended = (ended[0], like.new_zeros(len(weights) * directions, 0, projections[0][0].shape[1]))
     return like.new_zeros(0, hidden * directions) + zero, tuple(state + zero for state in ended)
 
 

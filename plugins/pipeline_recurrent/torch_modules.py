@@ -18,9 +18,10 @@ def is_parametrized(module: nn.Module) -> bool:
 
 def explain_not_loadable(module: TorchModule, own: TorchModule) -> str | None:
     """Return why a torch module cannot be copied into an encoder's own one, as a clause after "module"; or None."""
-    if own.mode != module.mode or module.proj_size:
+    if own.mode != module.mode or own.proj_size != module.proj_size:
         kind = own.mode.partition("_")[0] + (f" with {own.mode[4:].lower()}" if own.mode.startswith("RNN") else "")
-        return f"must be an nn.{kind} without projections"
+        projections = f"with proj_size={own.proj_size}" if own.proj_size else "without projections"
+        return f"must be an nn.{kind} {projections}"
     if getattr(module, "parametrizations", None) or any(getattr(module, hooks, None) for hooks in HOOKS):
         return (
             "must have no hooks and no parametrizations, which would be lost; remove them first (prune.remove, "

@@ -18,7 +18,7 @@ OURS = discover_plugins([distribution("ragged-pipeline")])
 RECURRENT = f"ragged-pipeline {version('ragged-pipeline')} (entry point 'recurrent')"
 LSTM_OPTIONS = (
     "input_size, hidden_size, bidirectional, num_layers, bias, dropout, layer_norm, residual, merge, engine, highway, "
-    "dropout_per, weight_dropout, zoneout, zoneout_cell"
+    "dropout_per, weight_dropout, zoneout, zoneout_cell, proj_size"
 )
 
 

@@ -37,6 +37,9 @@ def choose_engine(name: EngineName, stack: StackInputs, costs: Costs | None = No
     device = stack.steps.device.type
     if stack.zoneout is not None:
         return _require("plain" if name == "auto" or device == "meta" else name, stack)
+    if stack.projections and (name == "auto" or device == "meta"):
+        is_fast = ENGINES["cudnn"].unsupported_reason(stack) is None
+        return _require("cudnn" if is_fast else "packed", stack)
     # Tensors on the meta device have shapes only; a summary asks for these and counts operations, whichever the engine.
     if name != "auto" and device != "meta":
         return _require(name, stack)
@@ -55,7 +58,9 @@ def _require(name: str, stack: StackInputs) -> Engine:
     """Return an engine by name if it can compute a stack."""
     engine = ENGINES.get(name) or _make_offered(name)
     lacks_zoneout = stack.zoneout is not None and not engine.zoneout
-    reason = "it has no zoneout" if lacks_zoneout else engine.unsupported_reason(stack)
+    lacks_projections = bool(stack.projections) and not engine.projections
+    reason = "it has no zoneout" if lacks_zoneout else "it has no projections" if lacks_projections else None
+    reason = reason or engine.unsupported_reason(stack)
     if reason is not None:
         msg = f"engine={name!r} cannot run this batch, because {reason}; choose another, or engine='auto'."
         raise OptionError(msg, engine=name, reason=reason)

@@ -60,6 +60,7 @@ class LayerInputs(NamedTuple):
         initial: tensors of directions x rows x hidden: one, or two for an LSTM. Only rows with steps, the longest
             first. Empty for zeros.
         zoneout: how states are kept at random; only for an engine that has it.
+        projections: the weights that project h of each direction, or none; only for an engine that has them.
     """
 
     cell: Cell
@@ -68,6 +69,7 @@ class LayerInputs(NamedTuple):
     weights: Sequence[Weights]
     initial: Carry = ()
     zoneout: Zoneout | None = None
+    projections: Sequence[Tensor] = ()
 
     @property
     def tensors(self) -> list[Tensor | None]:
@@ -105,6 +107,8 @@ class StackInputs:
         highways: for every layer but the first, the linear layer of a gate between its output and its input; or empty.
         per_row: whether dropout draws one mask per row, for all of its steps.
         zoneout: how states are kept at random, or None.
+        projections: for each layer, the weights that project h of each direction; or empty. Initial states are given
+            then, since h is smaller than c.
         layers: number of layers.
         directions: 1 or 2.
         hidden: features of a state, per direction.
@@ -128,6 +132,7 @@ class StackInputs:
     highways: Sequence[nn.Module] = ()
     per_row: bool = False
     zoneout: Zoneout | None = None
+    projections: Sequence[Sequence[Tensor]] = ()
     layers: int = attrs.field(init=False)
     directions: int = attrs.field(init=False)
     hidden: int = attrs.field(init=False)
@@ -147,7 +152,8 @@ class StackInputs:
         self.looks_up = not self.steps.is_floating_point()
         self.features = 0 if self.looks_up else self.steps.shape[-1]
         self.dtype = recurrent.dtype if self.looks_up else self.steps.dtype
-        self.needs_grad = needs_grad([*chain.from_iterable(chain(*self.weights)), self.steps, *self.initial])
+        weights = [*chain.from_iterable(chain(*self.weights)), *chain(*self.projections)]
+        self.needs_grad = needs_grad([*weights, self.steps, *self.initial])
         device = self.steps.device.type
         self.is_autocast = is_autocast(device)
         half = self.dtype if self.dtype.itemsize < 4 else None
@@ -179,11 +185,13 @@ class Engine(extend.Engine):
     Attributes:
         name: its name in options, reports and errors.
         zoneout: whether it computes zoneout; else it is never asked for it.
+        projections: the same for projections of h.
     """
 
     computes = "pipeline_recurrent"
 
     zoneout: ClassVar[bool] = False
+    projections: ClassVar[bool] = False
 
     @abstractmethod
     def unsupported_reason(self, stack: StackInputs) -> str | None:
@@ -218,7 +226,8 @@ class LayeredEngine(Engine):
             first = number * stack.directions
             initial = tuple(state[first : first + stack.directions] for state in stack.initial)
             # Residuals start at the second layer: the input of the first one may have another size.
-            inputs = LayerInputs(stack.cell, stack.order, x, weights, initial, stack.zoneout)
+            projections = stack.projections[number] if stack.projections else ()
+            inputs = LayerInputs(stack.cell, stack.order, x, weights, initial, stack.zoneout, projections)
             low = stack.low_dtype if self.widens else None
             output, states = self.run_layer(inputs) if low is None else self.run_low_layer(inputs, low)
             x = stack.join(number, output, x)

@@ -34,6 +34,7 @@ class _PackedKernels(LayeredEngine):
     """Torch's kernels on packed rows: the whole stack in one call, unless norms or residuals go between layers."""
 
     widens = False
+    projections = True
 
     @override
     def run(self, stack: StackInputs) -> LayerOutputs:
@@ -49,6 +50,7 @@ class _PackedKernels(LayeredEngine):
             layers=stack.layers,
             dropout=stack.dropout,
             train=stack.needs_grad,
+            projections=[own for layer in stack.projections for own in layer],
         )
 
     @override
@@ -107,7 +109,8 @@ class CuDNN(_PackedKernels):
 def run_packed_layer(inputs: LayerInputs) -> LayerOutputs:
     """Compute one layer with torch's packed kernel."""
     cell, order, steps, weights = inputs[:4]
-    return _call_packed(cell, steps, order, weights, inputs.initial_or_zeros(), train=torch.is_grad_enabled())
+    initial, train = inputs.initial_or_zeros(), torch.is_grad_enabled()
+    return _call_packed(cell, steps, order, weights, initial, train=train, projections=inputs.projections)
 
 
 def _call_packed(
@@ -120,11 +123,13 @@ def _call_packed(
     train: bool,
     layers: int = 1,
     dropout: float = 0.0,
+    projections: Sequence[Tensor] = (),
 ) -> LayerOutputs:
     """Call torch's function of each cell; the states are two tensors for an LSTM and one for the others."""
     # Torch's functions, not its modules: these would build a PackedSequence, and check and sort what is sorted already.
     # `train` makes them keep buffers for the backward pass, and switches on dropout between layers.
-    flat = [weight for own in weights for weight in own if weight is not None]
+    each = [(*own, projections[at]) for at, own in enumerate(weights)] if projections else weights
+    flat = [weight for own in each for weight in own if weight is not None]
     bias, train, both = weights[0][2] is not None, train or dropout > 0, len(weights) == 2 * layers
     if cell == "lstm":
         output, *ended = torch.lstm(steps, order.batch_sizes, list(initial), flat, bias, layers, dropout, train, both)

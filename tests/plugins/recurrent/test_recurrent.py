@@ -124,12 +124,12 @@ def test_weights_come_from_a_torch_module(module: nn.LSTM | nn.GRU) -> None:
 
 
 def test_weights_of_another_module_are_rejected() -> None:
-    """Neither another kind of module nor one with projections is accepted."""
+    """Neither another kind of module nor one with other projections is accepted."""
     lstm: Recurrent[MaybeCausal] = LSTM(3, 4)
     with pytest.raises(OptionError, match=r"module must be an nn.LSTM without projections, got GRU\(3, 4\)"):
         lstm.load_torch(nn.GRU(3, 4))
     with pytest.raises(OptionError, match="without projections"):
-        LSTM.from_torch(nn.LSTM(3, 4, proj_size=2))
+        lstm.load_torch(nn.LSTM(3, 4, proj_size=2))
 
 
 @pytest.mark.parametrize(
