@@ -88,14 +88,16 @@ class ModelWithLoss(nn.Module):
         """Return the loss and the scores before softmax; of several heads, the scores by head."""
         with collect_added_losses() as terms:
             scores = self.predict(batch)
-        over, share = None, 1.0
+        over = None
+        share: Tensor | float = 1.0
         if self.training and distributed.is_available() and distributed.is_initialized():
             # DDP averages the gradients of the ranks. Divided by the mean weight of a rank, they are those of one
             # process with the rows of all ranks.
             weights = self.loss.weigh(scores.metadata)
             world_size = distributed.get_world_size()
             means = {name: weight / world_size for name, weight in sum_over_ranks(weights).items()}
-            over, share = self.loss.to_over(means), compute_share(weights, means)
+            over = self.loss.to_over(means)
+            share = compute_share(weights, means)
         loss, _ = self.loss.compute(scores, over, plain=not self.training)
         loss = add_terms(loss, terms if self.training else [], share)
         if isinstance(scores, Joint):

@@ -139,10 +139,10 @@ class StructuredAttentionPool(Pooling):
     @override
     def forward(self, states: States[MaybeCausal]) -> Float[Tensor, "batch hops"]:
         if self.deterministic:
-            steps = states.packed()
-            shares = softmax_by_row(steps, self._scores(steps.values))
-            weighted = shares.unsqueeze(2) * steps.values.unsqueeze(1)
-            return sum_by_row(steps.with_values(weighted.flatten(1))).to(steps.values.dtype)
+            packed = states.packed()
+            weights = softmax_by_row(packed, self._scores(packed.values))
+            weighted = weights.unsqueeze(2) * packed.values.unsqueeze(1)
+            return sum_by_row(packed.with_values(weighted.flatten(1))).to(packed.values.dtype)
         # The network reads real steps only. A product of matrices per row then takes less time than sums by row of
         # hops x hidden features per step, although it multiplies the padding.
         steps = compact(states.steps)
