@@ -78,7 +78,7 @@ from pipeline.loading import PlannedBatches, StreamDataset, StreamLoader
 from pipeline.stages.input_stage import FeatureSequence
 from pipeline.testing import check_encoder
 from pipeline_attention import AttentionPool, General, MultiHead
-from pipeline_recurrent import GRU, LSTM
+from pipeline_recurrent import GRU, LRU, LSTM, MarkRestarts, MinGRU, MinLSTM, Restarting
 
 texts = ["to be", "or not"]
 examples = [Example("to be", target="ham")]
@@ -106,6 +106,10 @@ assert_type(GRU(100, 128, bidirectional=True, merge="mul"), GRU[MaybeCausal])
 flag = bool(texts)
 assert_type(LSTM(1, 2, bidirectional=flag), LSTM[MaybeCausal])
 assert_type(LSTM.from_torch(nn.LSTM(1, 2)), LSTM[MaybeCausal])
+assert_type(MinGRU(9, 9), MinGRU[Causal])
+assert_type(MinLSTM(9, 9, bidirectional=flag), MinLSTM[MaybeCausal])
+assert_type(Restarting(LRU(9, 9)), Restarting[Causal])
+assert_type(Restarting("gru", input_size=4, hidden_size=3), Restarting[MaybeCausal])
 assert_type(LSTM(1, 2).load_torch(nn.LSTM(1, 2)), LSTM[Causal])
 model = Pack() >> Embed(9, 9) >> Encode(bi) >> Attend() >> Pool("max") >> Classify(6)
 assert_type(model, Chain[Padded[Ids], Scores])
@@ -129,6 +133,7 @@ assert_type(lm, StreamChain[str | Example[str], StepScores])
 assert_type(Encode(LSTM(9, 9)), Encode[Causal])
 assert_type(Encode("lstm", causal=True, hidden_size=4), Encode[Causal])
 assert_type(Encode("lstm", hidden_size=4), Encode[MaybeCausal])
+documents = Pack() >> MarkRestarts(Embed(9, 9), at=[0]) >> Encode(Restarting(MinGRU(9, 9))) >> NextToken(9)
 by_name = Embed(9, 9) >> Encode("lstm", causal=True, hidden_size=4) >> NextToken(9)
 assert_type(by_name, Chain[Batch[Ids], StepScores])
 dense = data >> Embed(9, 9) >> Encode(LSTM(9, 9)) >> Dropout() >> AttendEarlier() >> Dropout() >> NextToken(9)

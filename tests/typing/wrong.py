@@ -90,7 +90,7 @@ from pipeline.hooks import (
     OffersTokenizers,
 )
 from pipeline_attention import AttentionPool, Dot, MultiHead
-from pipeline_recurrent import GRU, LSTM
+from pipeline_recurrent import GRU, LRU, LSTM, MinGRU, Restarting
 
 A = TypeVar("A")
 S = TypeVar("S", bound=MaybeCausal)
@@ -212,6 +212,8 @@ streamed: StreamChain[Padded[Ids], Scores] = model  # E stream: a stage is not a
 
 # Next tokens need causal states
 e = Embed(9, 9) >> Encode(bi) >> NextToken(9)  # E future: a bidirectional encoder
+e = Embed(9, 9) >> Encode(MinGRU(9, 9, bidirectional=True)) >> NextToken(9)  # E future: a scan in both directions
+e = Embed(9, 9) >> Encode(Restarting(LRU(9, 9, bidirectional=flag))) >> NextToken(9)  # E future: documents, perhaps so
 e = Embed(9, 9) >> Encode(LSTM(9, 9)) >> Attend() >> NextToken(9)  # E future: attention over the whole row
 e = Embed(9, 9) >> Encode(bi) >> AttendEarlier() >> NextToken(9)  # E future: then attention
 e = Embed(9, 9) >> Encode("lstm", hidden_size=4) >> NextToken(9)  # E future: a name without causal=True
