@@ -239,7 +239,7 @@ def test_unknown_command_lists_the_commands(capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SystemExit):
         command_line.main(["plugin"])
     assert re.search(
-        r"invalid choice: 'plugin' \(choose from '?train'?, '?evaluate'?, '?predict'?, '?serve'?, '?plugins'?, '?new-plugin'?, '?plan'?\)",
+        r"invalid choice: 'plugin' \(choose from '?train'?, '?compare'?, '?evaluate'?, '?predict'?, '?serve'?, '?plugins'?, '?new-plugin'?, '?plan'?\)",
         capsys.readouterr().err,
     )
 

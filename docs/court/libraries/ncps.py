@@ -1,6 +1,7 @@
 """ncps: liquid networks over padded sequences."""
 
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -15,7 +16,7 @@ def list_cases() -> Sequence[Case]:
         Case(
             name=f"CfC, {what}",
             call=f"output, state = CfC(3, 4, return_sequences={each == 'step'})(values)",
-            make=lambda each=each: library.CfC(3, 4, return_sequences=each == "step"),
+            make=partial(library.CfC, 3, 4, return_sequences=each == "step"),
             options={
                 "input_size": 3,
                 "call": "values",

@@ -1,6 +1,7 @@
 """This library: every registered encoder and pooling, and whole models."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from torch import Tensor, nn
@@ -53,6 +54,11 @@ class Scored(nn.Module):
         return result
 
 
+def make_model(make: Callable[[], Any]) -> nn.Module:
+    """Return a model as a module of ids and lengths."""
+    return Scored(make())
+
+
 def list_cases() -> Sequence[Case]:
     """Return the parts that are installed with the library, and whole models."""
     found = registry()
@@ -94,7 +100,7 @@ def _make_models() -> Sequence[Case]:
         Case(
             name=name,
             call=f"{name.split()[0]}(9, 3, ...)(Padded(Ids, ids, lengths))",
-            make=lambda make=make: Scored(make()),
+            make=partial(make_model, make),
             options={"vocab_size": 9, "each": "row" if each == "row" else "step"},
         )
         for name, (make, each) in models.items()

@@ -1,6 +1,7 @@
 """PyTorch Forecasting: recurrent layers that accept rows of no steps."""
 
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -22,6 +23,11 @@ class Padded(nn.Module):
         return nn.functional.pad(output, (0, 0, 0, values.shape[1] - output.shape[1]))
 
 
+def make_layer(layer: Any) -> nn.Module:  # noqa: ANN401 - the library has no types here
+    """Return a small layer."""
+    return Padded(layer(3, 4, batch_first=True))
+
+
 def list_cases() -> Sequence[Case]:
     """Return the modules."""
     library: Any = import_module("pytorch_forecasting.models.nn.rnn")
@@ -29,7 +35,7 @@ def list_cases() -> Sequence[Case]:
         Case(
             name=name,
             call=f"{name}(3, 4, batch_first=True)(values, lengths=lengths, enforce_sorted=False)",
-            make=lambda name=name: Padded(getattr(library, name)(3, 4, batch_first=True)),
+            make=partial(make_layer, getattr(library, name)),
             options={"input_size": 3, "each": "step", "causal": True},
         )
         for name in ("LSTM", "GRU")

@@ -1,6 +1,7 @@
 """pytorch-lifestream: encoders of event sequences."""
 
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -24,10 +25,17 @@ class EventEncoder(nn.Module):
         return result
 
 
+def make_encoder(kind: str, *, bidirectional: bool, is_row: bool) -> nn.Module:
+    """Return a small encoder."""
+    make_batch: Any = import_module("ptls.data_load.padded_batch").PaddedBatch
+    layers: Any = import_module("ptls.nn")
+    return EventEncoder(
+        layers.RnnEncoder(3, 4, type=kind, bidir=bidirectional, is_reduce_sequence=is_row), make_batch
+    )
+
+
 def list_cases() -> Sequence[Case]:
     """Return the modules."""
-    make_batch: Any = import_module("ptls.data_load.padded_batch").PaddedBatch
-    nn_module: Any = import_module("ptls.nn")
     cases: list[Case] = []
     for kind, bidirectional, is_row in (("gru", False, True), ("gru", True, True), ("lstm", False, False)):
         options = f'3, 4, type="{kind}", bidir={bidirectional}, is_reduce_sequence={is_row}'
@@ -35,9 +43,7 @@ def list_cases() -> Sequence[Case]:
             Case(
                 name=f"RnnEncoder, {'bidirectional ' * bidirectional}{kind}, {'per row' if is_row else 'per step'}",
                 call=f"RnnEncoder({options})(PaddedBatch(values, lengths))",
-                make=lambda kind=kind, bidirectional=bidirectional, is_row=is_row: EventEncoder(
-                    nn_module.RnnEncoder(3, 4, type=kind, bidir=bidirectional, is_reduce_sequence=is_row), make_batch
-                ),
+                make=partial(make_encoder, kind, bidirectional=bidirectional, is_row=is_row),
                 options={
                     "input_size": 3,
                     "each": "row" if is_row else "step",

@@ -1,6 +1,7 @@
 """x-transformers: an encoder and a decoder with masks."""
 
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -14,7 +15,7 @@ def list_cases() -> Sequence[Case]:
         Case(
             name=name,
             call=f"{name}(dim=8, depth=1, heads=2)(values, mask=mask)",
-            make=lambda name=name: getattr(library, name)(dim=8, depth=1, heads=2, attn_dim_head=4),
+            make=partial(getattr(library, name), dim=8, depth=1, heads=2, attn_dim_head=4),
             options={
                 "input_size": 8,
                 "call": "mask",
