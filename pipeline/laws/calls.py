@@ -181,6 +181,7 @@ def to_token_ids(values: Float[Tensor, "batch time feature"], convention: Conven
 
 def _select(output: object, result: Result | None) -> object:
     """Return the part of an output that is checked."""
+    whole = output
     if result is None:
         return _find_first(output)
     if callable(result):
@@ -192,13 +193,13 @@ def _select(output: object, result: Result | None) -> object:
             return cast("Mapping[str, object]", output)[result]
         return cast("object", getattr(output, result))
     except (LookupError, AttributeError, TypeError) as error:
-        got = describe(cast("object", output))
-        msg = f"the output must have {result!r}, got {got}; pass result=, its attribute, key or index."
+        msg = f"the output must have {result!r}, got {describe(whole)}; pass result=, its attribute, key or index."
         raise FaultError(msg) from error
 
 
 def _find_first(output: object) -> object:
     """Return a tensor, a packed sequence or rows, or the first of them in a tuple, a mapping or a dataclass."""
+    whole = output
     if isinstance(output, Tensor | PackedSequence | str | nn.Module):
         return output
     if isinstance(output, Mapping):
@@ -209,7 +210,7 @@ def _find_first(output: object) -> object:
             return items
     else:
         items = [*cast("Mapping[str, object]", getattr(output, "__dict__", {})).values()]
-    return _find_first(items[0]) if items else cast("object", output)
+    return _find_first(items[0]) if items else whole
 
 
 def _to_tensor(output: object, width: int, *, batch_first: bool) -> Tensor:
@@ -218,6 +219,7 @@ def _to_tensor(output: object, width: int, *, batch_first: bool) -> Tensor:
     Raises:
         FaultError: if it is neither a tensor, a packed sequence, nor rows.
     """
+    whole = output
     if isinstance(output, PackedSequence):
         return pad_packed_sequence(output, batch_first=True, total_length=width)[0]
     if isinstance(output, Tensor) and output.is_nested:
@@ -230,7 +232,7 @@ def _to_tensor(output: object, width: int, *, batch_first: bool) -> Tensor:
     if not isinstance(output, Tensor):
         msg = (
             f"the module must return a tensor, a PackedSequence or a list of tensors, or result= must select one; got "
-            f"{describe(cast('object', output))}."
+            f"{describe(whole)}."
         )
         raise FaultError(msg)
     # Time first: only results per step have a time axis, which is then as long as that of the input.

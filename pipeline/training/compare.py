@@ -156,11 +156,11 @@ def _check(models: Mapping[str, MakeModel], seeds: Sequence[int], options: Mappi
 
 def _make(make: MakeModel, seed: int) -> StreamChain[Any, Any]:
     with seeded(seed):
-        pipe = cast("object", make())
-    if not isinstance(pipe, StreamChain):
+        pipe: StreamChain[Any, Any] = make()
+    if not isinstance(cast("object", pipe), StreamChain):
         msg = f"a model must be a function that makes a pipe, data >> model, got {type(pipe).__name__}."
         raise OptionError(msg)
-    return cast("StreamChain[Any, Any]", pipe)
+    return pipe
 
 
 def _count_weights(pipe: StreamChain[Any, Any]) -> int:

@@ -155,7 +155,7 @@ class Comparison(ShownAsTable):
         """Return a row per model, the best one first."""
         score = self.monitor.name.replace("_", " ")
         headings = (score, "lowest", "highest", "seconds per epoch", "weights")
-        columns = ["model", *(Column(heading, "right") for heading in headings)]
+        columns: list[Column | str] = ["model", *(Column(heading, "right") for heading in headings)]
         rows = [
             [
                 f"{model.name} (baseline)" if model.is_baseline else model.name,

@@ -280,11 +280,11 @@ def find_heads(stages: Mapping[str, StageBase]) -> Mapping[str, StageBase] | Non
             # A head may be a chain that ends with it.
             branches = {name: find_heads({"": branch}) for name, branch in stage.branches.items()}
             return {name: (found or {}).get("", stage.branches[name]) for name, found in branches.items()}
+        head = stage
         if isinstance(stage, Chain):
             inner = find_heads(stage.stages)
             if inner is not None:
                 return inner
-        head = cast("StageBase", stage)
         if isinstance(stage, Classify | Tag | NextToken | ClassifyMultiLabel | Regress) or _list_declared(head):
             return {"": head}
     return None

@@ -27,6 +27,7 @@ PUBLIC = [
     "pipeline.forecast",
     "pipeline.hooks",
     "pipeline.loading",
+    "pipeline.native",
     "pipeline.serving",
     "pipeline.sources",
     "pipeline.testing",

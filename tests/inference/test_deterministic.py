@@ -77,7 +77,7 @@ def make_model(name: str) -> Any:
     states = encode(pack=layout != "padded")
     if part in POOLINGS:
         return states >> Pool(part) >> Classify(7)
-    options = {"num_heads": 3} if part.startswith("multi_head") else {}
+    options: dict[str, Any] = {"num_heads": 3} if part.startswith("multi_head") else {}
     if part in ATTENTIONS:
         return states >> Attend(part, memory=9_000, **options) >> Tag(5)
     if part.startswith("output_"):

@@ -100,8 +100,7 @@ def test_steps_equal_whole_rows(name: str) -> None:
 
 def test_sinusoids_fit_any_size() -> None:
     """One stage may stand in two chains; learned vectors have one size."""
-    for make, sizes in ((Positions, {4, 6}), (lambda: Positions("learned", max_length=3), {4})):
-        positions = make()
+    for positions, sizes in ((Positions(), {4, 6}), (Positions("learned", max_length=3), {4})):
         for size in sizes:
             assert (Embed(9, size) >> positions)(Pad()(list(FromIds().map([[1, 2]])))).values.shape == (1, 2, size)
 
