@@ -1,7 +1,8 @@
 """Sums and maxima over all paths of linear chains, by torch's operations: one loop over time for all rows.
 
 Steps are packed: at time t the rows 0 .. sizes[t]-1 have a step. Everything is in logarithms, so that no score is too
-large or too small, and a forbidden transition is -inf.
+large or too small, and a forbidden transition is -inf. Sums are relative to the largest one of their row and step: sums
+that grew over a long row would leave no digits for the differences between classes, which are the probabilities.
 """
 
 from collections.abc import Iterator, Sequence
@@ -45,18 +46,28 @@ def _find_last_steps(sizes: Sequence[int], device: torch.device) -> Tensor:
 
 
 def compute_alphas(chain: Chain, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Return the log-sum of all paths up to each class of each step, and that of each row's paths."""
+    """Return the log-sums of all paths up to each step, relative to the largest one, and that of each row's paths."""
     emissions, transitions, start, end = chain
     parts: list[Tensor] = []
     alpha = start.unsqueeze(0)
+    wide = emissions.dtype if emissions.device.type == "mps" else torch.float64
+    offsets = emissions.new_zeros(sizes[0] if sizes else 0, dtype=wide)
     for time, (size, place) in enumerate(_slices(sizes)):
         if time:
             alpha = (alpha[:size].unsqueeze(2) + transitions).logsumexp(1)
-        alpha = alpha + emissions[place]
+        alpha, top = _subtract_largest(alpha + emissions[place])
+        offsets = torch.cat([offsets[:size] + top, offsets[size:]])
         parts.append(alpha)
     alphas = torch.cat(parts) if parts else emissions
     last = alphas.index_select(0, _find_last_steps(sizes, emissions.device))
-    return alphas, (last + end).logsumexp(1)
+    return alphas, (offsets + (last + end).logsumexp(1)).to(emissions)
+
+
+def _subtract_largest(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Return scores relative to the largest one of their row, and this one; 0 if it is infinite."""
+    top = scores.amax(1)
+    top = top.masked_fill(top.isinf(), 0)
+    return scores - top.unsqueeze(1), top
 
 
 class Counts(NamedTuple):
@@ -83,21 +94,21 @@ def count_expected(chain: Chain, alphas: Tensor, totals: Tensor, weights: Tensor
     found = torch.empty_like(emissions)
     moves = torch.zeros_like(transitions)
     # A row without any allowed path has no gradient.
-    weights = weights.masked_fill(totals.isinf(), 0)
-    totals = totals.masked_fill(totals.isinf(), 0)
+    is_impossible = totals.isinf().unsqueeze(1)
     beta = end.unsqueeze(0)[:0]
     following: Tensor | None = None
     for size, place in reversed([*_slices(sizes)]):
-        alpha, weight, total = alphas[place], weights[:size].unsqueeze(1), totals[:size].unsqueeze(1)
+        alpha = alphas[place]
         if following is not None:
             later = len(following)
             paths = transitions + following.unsqueeze(1)
             beta = paths.logsumexp(2)
-            shares = (alpha[:later].unsqueeze(2) + paths - total[:later].unsqueeze(2)).exp()
-            moves += (weights[:later] @ shares.flatten(1)).reshape(classes, classes)
+            shares = (alpha[:later].unsqueeze(2) + paths).flatten(1).softmax(1).masked_fill(is_impossible[:later], 0)
+            moves += (weights[:later] @ shares).reshape(classes, classes)
         beta = torch.cat([beta, end.expand(size - len(beta), -1)])
-        found[place] = weight * (alpha + beta - total).exp()
-        following = beta + emissions[place]
+        shares = (alpha + beta).softmax(1).masked_fill(is_impossible[:size], 0)
+        found[place] = weights[:size].unsqueeze(1) * shares
+        following, _ = _subtract_largest(beta + emissions[place])
     first = found[: sizes[0] if sizes else 0].sum(0)
     last = found.index_select(0, _find_last_steps(sizes, emissions.device)).sum(0)
     return Counts(found, moves, first, last)

@@ -114,6 +114,22 @@ def test_forbidden_transitions_have_finite_gradients() -> None:
     assert grads[1].any()
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_operations_of_torch_are_exact_for_long_rows(scale: float) -> None:
+    """In float32, sums over 500 steps leave enough digits for the probabilities of each."""
+    chain, order = make(5, [500, 3], scale=scale)
+    low, sizes = to(chain, torch.float32), order.batch_size_list
+    alphas, totals = torch_chains.compute_alphas(low, sizes)
+    counts = torch_chains.count_expected(low, alphas, totals, torch.ones(2), sizes)
+    exact = Chain(*(each.detach().double() for each in low))
+    expected = torch_chains.count_expected(
+        exact, *torch_chains.compute_alphas(exact, sizes), torch.ones(2, dtype=torch.float64), sizes
+    )
+    for one, other in zip(counts, expected, strict=True):
+        torch.testing.assert_close(one.double(), other, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(counts.emissions.sum(1), torch.ones(503))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_rows_without_an_allowed_path_have_zero_gradients(dtype: torch.dtype) -> None:
     """Other rows have theirs."""
