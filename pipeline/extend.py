@@ -34,6 +34,7 @@ from pipeline.functional.dropout import drop
 from pipeline.functional.generation.drawn_row import Drawn
 from pipeline.functional.generation.options import GenerateSettings
 from pipeline.functional.generation.search import find_continuations
+from pipeline.functional.nonlinear import compute_gelu, compute_sigmoid
 from pipeline.functional.products import multiply as multiply_exactly
 from pipeline.functional.segments import compact, max_by_row, softmax_by_row, sum_by_row
 from pipeline.functional.sparse_softmax import Normalize
@@ -189,6 +190,8 @@ __all__ = [
     "checked",
     "collect_added_losses",
     "compact",
+    "compute_gelu",
+    "compute_sigmoid",
     "defer",
     "derive_vectors",
     "drop",

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 from typing_extensions import Unpack, override
 
-from pipeline.extend import Causal, MaybeCausal, OptionError, S_co
+from pipeline.extend import Causal, MaybeCausal, OptionError, S_co, compute_gelu, compute_sigmoid
 from pipeline_convolutional.convolution import Convolutional
 
 Activation = Literal["relu", "gelu", "tanh"]
@@ -124,7 +124,7 @@ class CNN(Convolutional[S_co]):
     @override
     def activate(self, values: Float[Tensor, "line time output"]) -> Float[Tensor, "line time hidden"]:
         if self.activation == "gelu":
-            return functional.gelu(values)
+            return compute_gelu(values) if self.deterministic else functional.gelu(values)
         return torch.relu(values) if self.activation == "relu" else torch.tanh(values)
 
 
@@ -207,6 +207,9 @@ class GatedCNN(Convolutional[S_co]):
 
     @override
     def activate(self, values: Float[Tensor, "line time output"]) -> Float[Tensor, "line time hidden"]:
+        if self.deterministic:
+            steps, gates = values.chunk(2, dim=2)
+            return steps * compute_sigmoid(gates)
         return functional.glu(values, dim=2)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, glu
 from typing_extensions import Unpack, override
 
-from pipeline.extend import Causal, MaybeCausal, OptionError, S_co
+from pipeline.extend import Causal, MaybeCausal, OptionError, S_co, compute_gelu, compute_sigmoid
 from pipeline_recurrent.min_rnn import widen
 from pipeline_recurrent.scanned import ScanLayer, Scanned, ScanOptions, expand_scan_options
 
@@ -197,5 +197,11 @@ class LRULayer(ScanLayer):
         output = cast("Tensor", self.out(joined)) + cast("Tensor", self.skip(x))
         if self.mix == "none":
             return output
-        output = cast("Tensor", self.mixer[0](gelu(output) if self.mix == "glu" else output))
-        return glu(output, dim=-1) if self.mix == "glu" else cast("Tensor", self.mixer[1](gelu(output)))
+        rectify = compute_gelu if self.deterministic else gelu
+        output = cast("Tensor", self.mixer[0](rectify(output) if self.mix == "glu" else output))
+        if self.mix == "mlp":
+            return cast("Tensor", self.mixer[1](rectify(output)))
+        if self.deterministic:
+            values, gates = output.chunk(2, dim=-1)
+            return values * compute_sigmoid(gates)
+        return glu(output, dim=-1)

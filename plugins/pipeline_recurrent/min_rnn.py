@@ -1,5 +1,6 @@
 """minGRU and minLSTM: gated recurrences whose gates read the input only, so that all steps are scanned at once."""
 
+from collections.abc import Callable
 from typing import Literal, TypeAlias, cast, final, get_args, overload
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 from typing_extensions import Unpack, override
 
-from pipeline.extend import Causal, MaybeCausal, OptionError, S_co
+from pipeline.extend import Causal, MaybeCausal, OptionError, S_co, compute_sigmoid
 from pipeline_recurrent.scanned import ScanLayer, Scanned, ScanOptions, expand_scan_options
 
 Candidate: TypeAlias = Literal["linear", "positive"]
@@ -176,7 +177,8 @@ class _MinGRULayer(ScanLayer):
     def make_terms(self, x: Float[Tensor, "*axes feature"]) -> tuple[Tensor, Tensor]:
         gate, candidate = widen(cast("Tensor", self.linear(x))).chunk(2, dim=-1)
         # 1 - sigmoid(gate) would round to 0 where sigmoid(-gate) is still a number.
-        return torch.sigmoid(-gate), torch.sigmoid(gate) * activate(candidate, self.candidate)
+        sigmoid = compute_sigmoid if self.deterministic else torch.sigmoid
+        return sigmoid(-gate), sigmoid(gate) * activate(candidate, self.candidate, sigmoid)
 
 
 @final
@@ -194,12 +196,13 @@ class _MinLSTMLayer(ScanLayer):
         forget, take, candidate = widen(cast("Tensor", self.linear(x))).chunk(3, dim=-1)
         # f / (f + i) = sigmoid(log f - log i), which does not divide zero by zero where both gates are closed.
         ratio = logsigmoid(forget) - logsigmoid(take)
-        return torch.sigmoid(ratio), torch.sigmoid(-ratio) * activate(candidate, self.candidate)
+        sigmoid = compute_sigmoid if self.deterministic else torch.sigmoid
+        return sigmoid(ratio), sigmoid(-ratio) * activate(candidate, self.candidate, sigmoid)
 
 
-def activate(values: Tensor, candidate: Candidate) -> Tensor:
+def activate(values: Tensor, candidate: Candidate, sigmoid: Callable[[Tensor], Tensor] = torch.sigmoid) -> Tensor:
     """Return candidates after their activation."""
-    return values if candidate == "linear" else torch.where(values >= 0, values + 0.5, torch.sigmoid(values))
+    return values if candidate == "linear" else torch.where(values >= 0, values + 0.5, sigmoid(values))
 
 
 def widen(values: Tensor) -> Tensor:

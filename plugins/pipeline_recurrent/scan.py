@@ -134,7 +134,8 @@ def compute_scan(
     states = add.clone(memory_format=torch.contiguous_format)
     is_wide = add.device.type == "cpu" and add.numel() >= _WIDE * longest
     if longest <= BLOCK or is_wide or deterministic:
-        _scan_by_time(keep, states, order.batch_size_list, reverse=reverse)
+        add_product = _add_product_by_parts if deterministic else _add_product
+        _scan_by_time(keep, states, order.batch_size_list, add_product, reverse=reverse)
         return states
     if order.is_full(longest):
         # Steps of the same time are one wide step.
@@ -193,15 +194,36 @@ def _finish_blocks(factors: Tensor, own: Tensor, before: Tensor, *, reverse: boo
         before = own[:, step]
 
 
-def _scan_by_time(keep: Tensor, states: Tensor, sizes: Sequence[int], *, reverse: bool) -> None:
+def _add_product(own: Tensor, factors: Tensor, states: Tensor) -> None:
+    own.addcmul_(factors, states)
+
+
+def _add_product_by_parts(own: Tensor, factors: Tensor, states: Tensor) -> None:
+    """Add a product by operations that round a number alike, wherever it lies in its tensor; complex ones do not."""
+    if not own.is_complex():
+        own.add_(factors * states)
+        return
+    parts, (x, y), (u, v) = (torch.view_as_real(each).unbind(-1) for each in (own, factors, states))
+    parts[0].add_(x * u - y * v)
+    parts[1].add_(x * v + y * u)
+
+
+def _scan_by_time(
+    keep: Tensor,
+    states: Tensor,
+    sizes: Sequence[int],
+    add_product: Callable[[Tensor, Tensor, Tensor], None] = _add_product,
+    *,
+    reverse: bool,
+) -> None:
     """Scan packed steps one time after another; `states` holds the terms, and then the states."""
     factors, own = keep.split_with_sizes(list(sizes)), states.split_with_sizes(list(sizes))
     for time in reversed(range(len(own) - 1)) if reverse else range(1, len(own)):
         if reverse:
             rows = sizes[time + 1]
-            own[time][:rows].addcmul_(factors[time][:rows], own[time + 1])
+            add_product(own[time][:rows], factors[time][:rows], own[time + 1])
         else:
-            own[time].addcmul_(factors[time], own[time - 1][: sizes[time]])
+            add_product(own[time], factors[time], own[time - 1][: sizes[time]])
 
 
 def _scan_blocks(keep: Tensor, states: Tensor, *, reverse: bool) -> None:

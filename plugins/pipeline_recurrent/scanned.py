@@ -50,12 +50,14 @@ class ScanLayer(nn.Module, ABC):
         output_size: features of the output.
         is_complex: whether the state is complex. The carry holds its real and imaginary parts.
         output_is_state: whether the output is the state itself.
+        deterministic: whether no bit of a row may depend on other rows.
     """
 
     state_size: int
     output_size: int
     is_complex: bool = False
     output_is_state: bool = True
+    deterministic: bool = False
 
     @abstractmethod
     def make_terms(self, x: Float[Tensor, "*axes feature"]) -> tuple[Tensor, Tensor]:
@@ -131,6 +133,8 @@ class Scanned(Encoder[S_co]):
     def prepare_for_inference(self, options: InferenceOptions, /) -> None:
         """Scan one step after another if results must not depend on other rows."""
         self.deterministic = options.deterministic
+        for layer in self.layers:
+            cast("ScanLayer", layer).deterministic = options.deterministic
 
     def onnx_functions(self) -> Mapping[str, Callable[..., object]]:
         """Return the function that makes ONNX's operators of a scan, by the name of torch's operator."""

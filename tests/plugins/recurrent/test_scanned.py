@@ -227,6 +227,25 @@ def test_results_do_not_depend_on_batchmates_in_deterministic_pipes() -> None:
     assert str(together) == str(alone)
 
 
+@pytest.mark.parametrize("name", ["gru", "lstm", "positive", "glu", "mlp"])
+def test_states_have_the_same_bits_in_every_batch_of_deterministic_pipes(name: str) -> None:
+    """With every nonlinearity, in two layers and both directions, for rows of many lengths."""
+    seed(0)
+    encoder = {
+        "gru": lambda: MinGRU(5, 7, num_layers=2, bidirectional=True),
+        "lstm": lambda: MinLSTM(5, 7, num_layers=2, bidirectional=True),
+        "positive": lambda: MinLSTM(5, 7, num_layers=2, candidate="positive"),
+        "glu": lambda: LRU(5, 7, num_layers=2, bidirectional=True),
+        "mlp": lambda: LRU(5, 7, num_layers=2, mix="mlp"),
+    }[name]()
+    pipe = FromIds() >> Bucket(rows=40) >> Pad() >> Embed(9, 5) >> Encode(encoder) >> Pool("final") >> Classify(3)
+    fixed = pipe.for_inference(deterministic=True)
+    rows = [[(3 * at + number) % 9 for at in range(number)] for number in range(40)]
+    together, alone = list(fixed.vectors(rows)), [next(iter(fixed.vectors([row]))) for row in rows]
+    assert torch.equal(torch.stack(together), torch.stack(alone))
+    torch.testing.assert_close(torch.stack(together), torch.stack(list(pipe.vectors(rows))))
+
+
 def test_a_linear_recurrence_remembers_for_long() -> None:
     """The factors lie on the ring that was asked for, also after training that changed them without limits."""
     seed(0)
