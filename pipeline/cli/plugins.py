@@ -11,7 +11,7 @@ from pipeline.cli.welcome import format_versions
 from pipeline.data.batches import Layout
 from pipeline.errors import PluginError
 from pipeline.parts.encoder import get_capabilities
-from pipeline.registry import Catalogue, Offer, Plugin, Registry
+from pipeline.registry import Catalogue, Offer, Plugin, Registry, look_up_in
 from pipeline.registry.sampling import make_sample
 from pipeline.tables import Column, Table
 
@@ -98,7 +98,8 @@ def make_inventory(found: Registry) -> Inventory:
 
 def dump_inventory(found: Registry) -> str:
     """Return everything that is installed as JSON, in ASCII."""
-    return json.dumps(make_inventory(found), indent=2, allow_nan=False)
+    with look_up_in(found):
+        return json.dumps(make_inventory(found), indent=2, allow_nan=False)
 
 
 def make_table(found: Registry) -> Table:
@@ -111,7 +112,9 @@ def make_table(found: Registry) -> Table:
     """
     headings = ("name", "kind", "package", "version", "can")
     state = Column("state", style=lambda cell: _STYLES[cell.partition(":")[0]])
-    return Table([*headings, state], [*_make_part_rows(found), *_make_plugin_rows(found)])
+    # A part that is made to read its attributes may contain others by name.
+    with look_up_in(found):
+        return Table([*headings, state], [*_make_part_rows(found), *_make_plugin_rows(found)])
 
 
 def _make_part_rows(found: Registry) -> Iterator[list[str]]:

@@ -3,7 +3,7 @@
 from pipeline.registry.catalogue import Catalogue, Offer, Plugin, PluginWarning
 from pipeline.registry.choice import Choice
 from pipeline.registry.discovery import Registry, discover_plugins
-from pipeline.registry.shared import choose_plugins, current_choice, load_for_listing, registry
+from pipeline.registry.shared import choose_plugins, current_choice, load_for_listing, look_up_in, registry
 
 __all__ = [
     "Catalogue",
@@ -16,5 +16,6 @@ __all__ = [
     "current_choice",
     "discover_plugins",
     "load_for_listing",
+    "look_up_in",
     "registry",
 ]

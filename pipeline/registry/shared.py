@@ -1,7 +1,8 @@
 """The registry of the process, in which every stage looks up names, and the choice of its plugins."""
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import distributions
 from typing import Final, final
 
@@ -70,6 +71,17 @@ class SharedRegistry:
                     self._loading = False
             return self._loaded
 
+    @contextmanager
+    def replace(self, registry: Registry) -> Generator[None]:
+        """Look up names in another registry inside the block. The plugins of the process are not loaded for it."""
+        with self._lock:
+            before, self._loaded = self._loaded, registry
+            choice = self._choice
+            try:
+                yield
+            finally:
+                self._loaded, self._choice = before, choice
+
 
 _shared: Final = SharedRegistry()
 
@@ -91,6 +103,11 @@ def load_for_listing() -> Registry:
         OptionError: if the choice names a plugin that is not installed.
     """
     return discover_plugins(distributions(), attrs.evolve(current_choice(), strict=False))
+
+
+def look_up_in(listed: Registry) -> AbstractContextManager[None]:
+    """Let parts that are made inside the block look up other parts in this registry, instead of that of the process."""
+    return _shared.replace(listed)
 
 
 def current_choice() -> Choice:

@@ -71,7 +71,8 @@ def test_unknown_option_lists_the_options() -> None:
     )
     assert caught.value.details == {"option": "hiden", "known": LSTM_OPTIONS.split(", ")}
     with pytest.raises(
-        UnknownOptionError, match=r"^attention 'dot' .* does not take option 'bias'; its options: input_size\.$"
+        UnknownOptionError,
+        match=r"^attention 'dot' .* does not take option 'bias'; its options: input_size, normalize\.$",
     ):
         Attend("dot", bias=True)
     with pytest.raises(
@@ -126,7 +127,8 @@ def test_every_encoder_can_be_created(name: str) -> None:
     encode = Encode(name, input_size=3, hidden_size=4)
     assert encode.encoder is not None
     states = encode(Padded(Vectors, torch.ones(3, 5, 3), torch.tensor([3, 0, 1])))
-    assert (encode.encoder.input_size, encode.encoder.causal) == (3, not name.startswith("bi"))
+    sees_later_steps = name.startswith("bi") or name in {"cnn", "gated_cnn", "transformer"}
+    assert (encode.encoder.input_size, encode.encoder.causal) == (3, not sees_later_steps)
     assert states.packed().values.shape == (4, encode.encoder.output_size)
     assert states.final.shape == (3, encode.encoder.output_size)
     assert states.width == 5
@@ -135,9 +137,9 @@ def test_every_encoder_can_be_created(name: str) -> None:
 @pytest.mark.parametrize("name", OURS.attentions.names())
 def test_every_attention_can_be_created(name: str) -> None:
     """A name and a size are enough, for both stages."""
-    states = States.from_padded(torch.ones(3, 5, 2), torch.tensor([3, 0, 1]))
-    assert Attend(name, input_size=2)(states).packed().values.shape == (4, 2)
-    assert AttendEarlier(name, input_size=2)(states).packed().values.shape == (4, 2)
+    states = States.from_padded(torch.ones(3, 5, 4), torch.tensor([3, 0, 1]))
+    assert Attend(name, input_size=4)(states).packed().values.shape == (4, 4)
+    assert AttendEarlier(name, input_size=4)(states).packed().values.shape == (4, 4)
     assert OURS.attentions.is_lazy(name)
 
 
