@@ -154,10 +154,12 @@ class AttendLocal(AttentionHolder, ModuleStage[States[MaybeCausal], States[Maybe
         return concatenate(found, 0)
 
     def predict_positions(self, states: States[MaybeCausal]) -> Float[Tensor, "batch time"]:
-        """Return the position that each step predicts, from 0 to the last step of its row."""
+        """Return the position that each step predicts, from 0 to the last step of its row, in float32 or wider."""
         assert self.position is not None
         assert self.vector is not None
-        share = torch.sigmoid(self.vector(torch.tanh(self.position(states.padded().values)))).squeeze(-1)
+        logits = self.vector(torch.tanh(self.position(states.padded().values))).squeeze(-1)
+        # Half precision has no number for each step of a long row: in bfloat16, 501 is 500.
+        share = torch.sigmoid(logits.to(torch.promote_types(logits.dtype, torch.float32)))
         last = (states.order.lengths_on_device - 1).clamp(min=0).to(share.dtype)
         return share * last.unsqueeze(1)
 
@@ -172,7 +174,7 @@ class AttendLocal(AttentionHolder, ModuleStage[States[MaybeCausal], States[Maybe
         distance = torch.arange(key.shape[1], device=key.device) - position.unsqueeze(-1)
         mask = real.unsqueeze(1) & (distance.abs() <= self.window)
         weights = normalize_scores(attention.compare(query, key), mask, attention.normalize)
-        return weights * torch.exp(-2 * (distance / self.window).square())
+        return weights * torch.exp(-2 * (distance / self.window).square()).to(weights.dtype)
 
     def _make_layers(self, attention: Attention) -> None:
         if attention.projects_values or attention.overrides_mixing:

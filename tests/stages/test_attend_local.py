@@ -54,6 +54,23 @@ def test_a_window_is_cut_out_of_long_rows() -> None:
         assert int(stage.weights(states).count_nonzero(-1).max()) == 11
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_positions_in_long_rows_are_exact_in_half_precision(dtype: torch.dtype) -> None:
+    """Half precision has no number for each step, but the steps around a position are found, with their weights."""
+    seed(0)
+    stage = AttendLocal("dot", window=2, input_size=3).to(dtype)
+    with torch.no_grad():
+        as_any(stage.vector).weight.zero_()
+    states = States.from_padded(torch.ones(1, 3002, 3, dtype=dtype), torch.tensor([3002]))
+    assert stage.predict_positions(states).unique().tolist() == [1500.5]
+    weights = stage.weights(states)
+    assert weights.dtype is dtype
+    assert weights[0, 7].nonzero().flatten().tolist() == [1499, 1500, 1501, 1502]
+    wanted = torch.exp(-2 * torch.tensor([1.5, 0.5, 0.5, 1.5]).div(2).square()) / 4
+    torch.testing.assert_close(weights[0, 7, 1499:1503], wanted.to(dtype), rtol=0.02, atol=0)
+    assert stage(states).padded().values.dtype is dtype
+
+
 @pytest.mark.parametrize("memory", [1, 2**20])
 @given(rows=ragged_rows())
 def test_predicted_positions_equal_the_loop(memory: int, rows: list[Tensor]) -> None:
