@@ -50,15 +50,37 @@ def _train_word_level(
     mask_token: str | None = None,
 ) -> Tokenizer:
     """Train a tokenizer whose tokens are those that `prepare` splits texts into: the most frequent `vocab_size`."""
+    special = _name_tokens(pad_token, _check_unknown(unk_token), bos_token, eos_token, mask_token)
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(unk_token=unk_token))
     prepare(tokenizer)
     _set_normalizer(tokenizer, lowercase, normalization)
-    special = _name_tokens(pad_token, unk_token, bos_token, eos_token, mask_token)
     trainer = tokenizers.trainers.WordLevelTrainer(
         vocab_size=vocab_size, min_frequency=min_frequency, special_tokens=list_tokens(special), show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return HuggingFaceTokenizer(tokenizer, **special)
+    ids = tokenizer.get_vocab()
+    if max(ids.values()) < len(ids):
+        return HuggingFaceTokenizer(tokenizer, **special)
+    # The trainer gives a word of the texts that is written as a special token a second id, and leaves the first unused.
+    names = list_tokens(special)
+    ordered = [*names, *(token for token in sorted(ids, key=ids.__getitem__) if token not in names)]
+    model = tokenizers.models.WordLevel({token: number for number, token in enumerate(ordered)}, unk_token=unk_token)
+    return _make(model, special, prepare, lowercase, normalization)
+
+
+def _check_unknown(token: str | None) -> str:
+    """Reject None as the token of unknown texts.
+
+    Raises:
+        OptionError: if it is None.
+    """
+    if token is None:
+        msg = (
+            "unk_token must be a text, since this kind of tokenizer has unknown texts, got None; choose one, or train "
+            'the kind "bytes" or "bpe".'
+        )
+        raise OptionError(msg, unk_token=token)
+    return token
 
 
 def _split_words(tokenizer: "tokenizers.Tokenizer") -> None:
@@ -176,7 +198,7 @@ def wordpiece(
     Deep Bidirectional Transformers for Language Understanding", arXiv:1810.04805. As in the `tokenizers` library, the
     pieces are those of byte-pair encoding, which merges the most frequent pair, not the most likely one.
     """
-    special = _name_tokens(pad_token, unk_token, bos_token, eos_token, mask_token)
+    special = _name_tokens(pad_token, _check_unknown(unk_token), bos_token, eos_token, mask_token)
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token=unk_token))
     _split_pieces(tokenizer)
     _set_normalizer(tokenizer, lowercase, normalization)
@@ -213,7 +235,7 @@ def unigram(
 
     Source: Kudo 2018, "Subword Regularization", arXiv:1804.10959; see `train_unigram`.
     """
-    special = _name_tokens(pad_token, unk_token, bos_token, eos_token, mask_token)
+    special = _name_tokens(pad_token, _check_unknown(unk_token), bos_token, eos_token, mask_token)
     tokenizer = tokenizers.Tokenizer(tokenizers.models.Unigram())
     _split_spaces(tokenizer)
     _set_normalizer(tokenizer, lowercase, normalization)
@@ -293,7 +315,7 @@ def make_from_vocabulary(
     if kind not in _SPLITS:
         msg = f"kind must be one of {', '.join(_SPLITS)} for a given vocabulary, got {kind!r}; train the others."
         raise OptionError(msg, kind=kind)
-    special = _name_tokens(pad_token, unk_token, bos_token, eos_token, mask_token)
+    special = _name_tokens(pad_token, _check_unknown(unk_token), bos_token, eos_token, mask_token)
     given: dict[str, int] = {}
     for token in _check_tokens(vocabulary):
         if token in given:

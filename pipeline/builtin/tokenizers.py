@@ -74,7 +74,9 @@ class HuggingFaceTokenizer(Tokenizer):
         self.truncation: Final = _find_truncation(tokenizer)
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        self.vocabulary: Mapping[str, int] = tokenizer.get_vocab(with_added_tokens=True)
+        ids = tokenizer.get_vocab(with_added_tokens=True)
+        # In the order of ids: that of the library changes from run to run.
+        self.vocabulary: Mapping[str, int] = dict(sorted(ids.items(), key=lambda item: item[1]))
         self.special_tokens: Final[Mapping[str, str | None]] = {
             name: cast("str | None", tokens.get(name, DEFAULTS.get(name))) for name in NAMES
         }

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Final, Literal, TypeAlias, final, get_args
+from typing import Final, Literal, TypeAlias, cast, final, get_args
 
 import attrs
 import torch
@@ -111,6 +111,12 @@ class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
             ShapeError: if the vectors are not a floating-point matrix.
             OptionError: if `freeze` is neither True nor False, or the matrix is empty.
         """
+        if not isinstance(cast("object", vectors), Tensor):
+            msg = (
+                f"vectors must be a tensor of id x feature, got {type(vectors).__name__}; pass the `weight` of what "
+                "`read_vectors` returns, or torch.as_tensor(...) of an array."
+            )
+            raise OptionError(msg, argument="vectors")
         if vectors.ndim != 2 or not vectors.is_floating_point():
             msg = (
                 f"vectors must be floating-point, of id x feature, got {vectors.dtype} of {tuple(vectors.shape)}; "

@@ -1,6 +1,7 @@
 """Read files of word vectors as a stream: word2vec's and fastText's text, GloVe's text, and safetensors."""
 
 import gzip
+from codecs import BOM_UTF8
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -46,6 +47,8 @@ def open_vectors(file: Path) -> Generator[IO[bytes]]:
     """
     try:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+            if stream.read(len(BOM_UTF8)) != BOM_UTF8:  # else it would be a part of the first word
+                stream.seek(0)
             yield cast("IO[bytes]", stream)
     except OSError as error:
         msg = f"{file} cannot be read: {error}; pass the path of a file of vectors."

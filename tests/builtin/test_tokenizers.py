@@ -151,3 +151,19 @@ def test_invalid_vocabularies_raise(vocabulary: object, kind: str, message: str)
     """With the token and its place."""
     with pytest.raises(OptionError, match=message):
         untyped(Tokenize.from_vocabulary)(vocabulary, kind)
+
+
+@pytest.mark.parametrize("kind", ["words", "whole", "characters"])
+def test_words_written_as_special_tokens_leave_no_id_unused(kind: str) -> None:
+    """Data sets of language models contain `<unk>`, for example."""
+    tokenize = Tokenize.train(["?", "?", "tea", "tea ?"], kind, unk_token="?")
+    assert list(tokenize.tokenizer.vocabulary.values()) == list(range(tokenize.vocab_size))
+    assert list(tokenize.tokenizer.vocabulary)[:4] == ["<pad>", "?", "<bos>", "<eos>"]
+    assert ids_of(tokenize, "?") == [1]
+
+
+@pytest.mark.parametrize("kind", ["words", "whole", "characters", "wordpiece", "unigram"])
+def test_kinds_with_unknown_texts_need_a_token_for_them(kind: str) -> None:
+    """Rather than an error of the library for the first unknown text."""
+    with pytest.raises(OptionError, match="unk_token must be a text, since this kind of tokenizer has unknown texts"):
+        Tokenize.train(TEXTS, kind, unk_token=None)

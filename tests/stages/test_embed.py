@@ -1,6 +1,6 @@
 """Tests of `Embed`."""
 
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import pytest
 import torch
@@ -52,6 +52,9 @@ def test_given_vectors_are_frozen_unless_trained() -> None:
     assert torch.equal(frozen.weight, torch.eye(5))
     with pytest.raises(ShapeError, match=r"vectors must be floating-point, of id x feature, got torch.int64 of \(2,\)"):
         Embed.from_pretrained(torch.tensor([1, 2]))
+    no_tensor: Any = object()
+    with pytest.raises(OptionError, match="vectors must be a tensor of id x feature, got object; pass the `weight` of"):
+        Embed.from_pretrained(no_tensor)
 
 
 @pytest.mark.parametrize("bad", [5, -1])

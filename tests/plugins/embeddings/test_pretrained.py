@@ -46,6 +46,14 @@ def test_compressed_text_is_read(tmp_path: Path) -> None:
     assert to_list(read_vectors(file, {**IDS, "2000": 5}).weight[[2, 3, 5]]) == [[1, 2], [3, 4], [5, 6]]
 
 
+@pytest.mark.parametrize("header", ["", "1 2\n"])
+def test_byte_order_mark_is_no_part_of_the_first_word(tmp_path: Path, header: str) -> None:
+    """Some editors write one."""
+    file = tmp_path / "vectors.txt"
+    file.write_text(f"{header}the 1 2\n", encoding="utf-8-sig")
+    assert to_list(read_vectors(file, IDS).weight[2]) == [1, 2]
+
+
 def test_word_may_hold_spaces(tmp_path: Path) -> None:
     """As some lines of GloVe do: the numbers are the last ones."""
     vectors = read_vectors(write(tmp_path, "the 1 2", ". . . 5 6", "New York 7 8"), {"the": 0, "New York": 1})
@@ -139,7 +147,9 @@ def test_incomplete_and_wrong_files_raise(tmp_path: Path) -> None:
         read_vectors(write(tmp_path, "the cat sat"), IDS)
     with pytest.raises(SourceError, match=r"absent\.txt cannot be read"):
         read_vectors(tmp_path / "absent.txt", IDS)
-    with pytest.raises(RecordError, match=r"has a vector for none of the 1 words of the vocabulary, which begins with T"):
+    with pytest.raises(
+        RecordError, match=r"has a vector for none of the 1 words of the vocabulary, which begins with T"
+    ):
         read_vectors(write(tmp_path, *LINES), {"The": 0})
 
 
@@ -195,7 +205,9 @@ def test_pipe_with_frozen_vectors_trains_saves_and_loads(tmp_path: Path) -> None
     assert not vectors.weight[0].any()  # the padding token
     model = Embed.from_pretrained(vectors.weight) >> Encode("lstm", hidden_size=3) >> Pool("max") >> Classify(labels)
     pipe = tokenize >> Bucket(rows=2, seed=0) >> Pad(labels=labels) >> model
-    pipe.fit([Example(text, target=target) for text, target in zip(texts, classes, strict=True)], epochs=1, progress=False)
+    pipe.fit(
+        [Example(text, target=target) for text, target in zip(texts, classes, strict=True)], epochs=1, progress=False
+    )
     pipe.save(tmp_path / "saved")
     loaded = load(tmp_path / "saved")
     state = loaded.state_dict()
