@@ -28,6 +28,20 @@ _LABEL_LENGTH: Final = 24
 """The number of characters after which labels are cut."""
 
 
+def check_picture(file: str | os.PathLike[str]) -> None:
+    """Check that a picture can be drawn to a file of this name, for those who draw it after long work.
+
+    Raises:
+        MissingExtraError: if matplotlib is not installed.
+        OptionError: for a suffix of another format.
+    """
+    path = Path(file)
+    if path.suffix.lower() not in _SUFFIXES:
+        msg = f"file must end in {', '.join(_SUFFIXES)}, got {path.name!r}; its suffix determines the format."
+        raise OptionError(msg, file=path)
+    import_extra("matplotlib", extra="plots", why="a picture")
+
+
 @contextmanager
 def draw_picture(file: str | os.PathLike[str], *, width: float, height: float) -> Generator[Any]:
     """Give a figure of matplotlib to draw on, and save it at the end.
@@ -45,9 +59,7 @@ def draw_picture(file: str | os.PathLike[str], *, width: float, height: float) -
         OptionError: for a suffix of another format.
     """
     path = Path(file)
-    if path.suffix.lower() not in _SUFFIXES:
-        msg = f"file must end in {', '.join(_SUFFIXES)}, got {path.name!r}; its suffix determines the format."
-        raise OptionError(msg, file=path)
+    check_picture(path)
     figures = import_extra("matplotlib.figure", extra="plots", why="a picture")
     matplotlib = import_extra("matplotlib", extra="plots", why="a picture")
     kind = path.suffix.lower().removeprefix(".")

@@ -25,6 +25,7 @@ from pipeline.cli.train import (
     read_fit_options,
 )
 from pipeline.errors import OptionError
+from pipeline.pictures import check_picture
 from pipeline.text import escape_control_characters
 from pipeline.training.compare import compare
 
@@ -63,6 +64,8 @@ def compare_models(console: Console, options: argparse.Namespace) -> None:
         if path is not None and not path.absolute().parent.is_dir():
             msg = f"{str(path)!r} must be in an existing folder; make {str(path.parent)!r} first."
             raise OptionError(msg, path=str(path))
+    if options.picture is not None:
+        check_picture(options.picture)
     model = choose_model(options)
     # The seed of the split; each training has its own.
     options.seed = 0
@@ -93,12 +96,12 @@ def compare_models(console: Console, options: argparse.Namespace) -> None:
     )
     if options.csv is not None:
         found.to_csv(options.csv)
-    if options.picture is not None:
-        found.plot(options.picture)
     if options.json:
         sys.stdout.write(f"{json.dumps(found.to_dict(), indent=2)}\n")
     else:
         console.print(found)
+    if options.picture is not None:
+        found.plot(options.picture)
 
 
 def list_combinations(options: argparse.Namespace, model: Model) -> list[dict[str, Any]]:

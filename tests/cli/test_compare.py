@@ -57,6 +57,7 @@ def test_language_models_have_no_pooling(tmp_path: Path, capsys: pytest.CaptureF
         (("--seeds", "0"), "--seeds must be 1 or more, got 0"),
         (("--csv", "nowhere/table.csv"), "'nowhere/table.csv' must be in an existing folder; make 'nowhere' first"),
         (("--encoders", "lsmt"), "'lsmt'"),
+        (("--picture", "scores.bmp"), "must end in .svg, .png, .pdf, got 'scores.bmp'"),
     ],
 )
 def test_mistakes_are_reported_before_any_training(
