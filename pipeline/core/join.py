@@ -33,6 +33,7 @@ def join(*stages: StageBase) -> StageBase:
         chain = cast("StageBase", Chain(flat))
     _check_types(stages)
     _check_labels(flat)
+    _check_target_tokens(flat)
     # Along the whole chain at every join: a size that only the new stages know may reach a stage that waited for it.
     chain.build(Spec())
     return chain
@@ -61,18 +62,58 @@ def _check_labels(stages: Sequence[StageBase]) -> None:
                 raise CompositionError(msg, id=differs)
 
 
+def _check_target_tokens(stages: Sequence[StageBase]) -> None:
+    """Reject a tokenizer of `Pad(targets=Texts(...))` and of a decoder that give one id two tokens.
+
+    Raises:
+        CompositionError: naming both stages.
+    """
+    known: dict[str, tuple[str, Mapping[str, int]]] = {}
+    for number, stage in enumerate(stages, start=1):
+        for target, tokens in _find_vocabularies(stage).items():
+            after = f"stage {number} `{type(stage).__name__}`"
+            before, given = known.setdefault(target, (after, tokens))
+            if given is not tokens and given != tokens:
+                where = f" of target {target!r}" if target else " of targets"
+                msg = (
+                    f"{before} and {after} must have the same tokenizer{where}, but their vocabularies differ; pass "
+                    "one to both: Texts(tokenize) in Pad, and the decoder of tokenize."
+                )
+                raise CompositionError(msg)
+
+
+def _find_vocabularies(stage: object) -> dict[str, Mapping[str, int]]:
+    """Return the vocabularies of target texts, of `Pad` or of decoders, by the name of the target."""
+    heads = _find_heads(stage)
+    if heads:
+        return {name: found for name, head in heads.items() for found in _find_vocabularies(head).values()}
+    targets: object = getattr(stage, "targets", None)
+    kinds = cast("Mapping[str, object]", targets) if isinstance(targets, Mapping) else {"": targets}
+    found: dict[str, Mapping[str, int]] = {}
+    for name, kind in kinds.items():
+        tokenize: object = getattr(kind, "tokenize", None) or getattr(stage, "target", None)
+        vocabulary: object = getattr(getattr(tokenize, "tokenizer", None), "vocabulary", None)
+        if isinstance(vocabulary, Mapping):
+            found[name] = cast("Mapping[str, int]", vocabulary)
+    return found
+
+
 def _find_labels(stage: object) -> dict[str, Labels]:
     """Return the labels of `Pad` or of a head by the name of the target, which is "" if there is only one."""
-    heads = cast("Mapping[str, object]", getattr(stage, "branches", None) or {})
+    heads = _find_heads(stage)
     if heads:
-        # A head may be a chain that ends with it.
-        chains = [cast("Mapping[str, object]", getattr(head, "stages", {"": head})) for head in heads.values()]
-        ends = zip(heads, ([*stages.values()][-1] for stages in chains), strict=True)
-        return {name: labels for name, end in ends for labels in _find_labels(end).values()}
+        return {name: labels for name, head in heads.items() for labels in _find_labels(head).values()}
     found: object = getattr(stage, "targets", None) or getattr(stage, "names", None)
     kinds = cast("Mapping[str, object]", found) if isinstance(found, Mapping) else {"": found}
     labels = {name: getattr(kind, "labels", kind) for name, kind in kinds.items()}
     return {name: each for name, each in labels.items() if isinstance(each, Labels)}
+
+
+def _find_heads(stage: object) -> dict[str, object]:
+    """Return the heads of a stage with several by name; of a head that is a chain, its last stage."""
+    heads = cast("Mapping[str, object]", getattr(stage, "branches", None) or {})
+    chains = {name: cast("Mapping[str, object]", getattr(head, "stages", {"": head})) for name, head in heads.items()}
+    return {name: [*stages.values()][-1] for name, stages in chains.items()}
 
 
 def _check_types(stages: Sequence[StageBase]) -> None:

@@ -5,7 +5,7 @@ from typing import Any, Final, cast, get_args, get_origin
 
 from pipeline.checks.hints import format_hint, split_union
 from pipeline.data.batches import is_batch
-from pipeline.data.kinds import Composite
+from pipeline.data.kinds import Composite, Nested
 from pipeline.data.rows import is_row
 
 _BATCH: Final = {"Padded", "Packed"}
@@ -61,7 +61,7 @@ def suggest_fix(gives: object, takes: object, stage: str, place: str) -> str:
     if stage == "Pack" and left == {"Packed"}:
         return "leave Pack out"
     if stage in _TAKE_KIND_FIRST and left == right:
-        return f"make it {stage}({format_hint(_get_kind(gives))}, ...)"
+        return f"make it {stage}({format_hint(_get_whole_kind(gives))}, ...)"
     remedies = (remedy for sources, targets, remedy in _REMEDIES if left & sources and right & targets)
     return next(remedies, "join it after a stage that returns what it takes").format(stage)
 
@@ -111,3 +111,9 @@ def _get_kind(hint: object) -> object:
     """Return the kind of the values of a row, a list of rows or a batch, such as `Vectors` for `list[Row[Vectors]]`."""
     args = get_args(hint)
     return _get_kind(args[0]) if args else hint
+
+
+def _get_whole_kind(hint: object) -> object:
+    """Return the kind as `_get_kind` does, but `Nested[Ids]` as a whole."""
+    args = get_args(hint)
+    return _get_whole_kind(args[0]) if args and get_origin(hint) is not Nested else hint

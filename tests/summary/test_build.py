@@ -23,6 +23,7 @@ from pipeline import (
     Encode,
     FromFeatures,
     FromIds,
+    FromNested,
     Hidden,
     Ids,
     MaybeCausal,
@@ -253,6 +254,8 @@ def test_misfits_of_data_stages_are_found_by_their_types() -> None:
         match=r"FromFeatures returns Row\[Vectors\], but Bucket takes Row\[Ids\]; make it Bucket\(Vectors, \.\.\.\)",
     ):
         untyped(FromFeatures().__rshift__)(Bucket(rows=2))
+    with pytest.raises(CompositionError, match=r"make it Bucket\(Nested\[Ids\], \.\.\.\)"):
+        untyped(FromNested(FromIds()).__rshift__)(Bucket(rows=2))
     best = cast("Stage[States, object]", Best())
     with pytest.raises(CompositionError, match="`Encode` and stage 3 `Best`: Encode returns States, but Best takes Sc"):
         _ = small() >> best

@@ -445,6 +445,21 @@ def test_several_heads_have_a_decoder_among_them() -> None:
     assert first in labels.names
 
 
+def test_pad_and_decoder_have_one_tokenizer_of_targets() -> None:
+    """With another one of the same size, texts would have other tokens, in silence."""
+    other = Tokenize.train(["z y x w v"], bos=True, eos=True)
+    decoder = RecurrentDecoder(TARGET, embedding_size=4, hidden_size=4, name="text", input_size=4)
+    source = Pack() >> Embed(9, 4) >> Encode("gru", hidden_size=4)
+    with pytest.raises(
+        CompositionError, match="`Pad` and stage 5 `RecurrentDecoder` must have the same tokenizer of t"
+    ):
+        _ = Pad(targets=Texts(other)) >> source >> decoder
+    heads = Heads(decoder, Pool("max") >> Classify(2, name="first"))
+    with pytest.raises(CompositionError, match="must have the same tokenizer of target 'text', but their vocabularies"):
+        _ = Pad(targets={"text": Texts(other), "first": Labels(["a", "b"])}) >> source >> heads
+    assert Pad(targets=Texts(TARGET)) >> source >> decoder
+
+
 def test_is_not_exported_but_its_encoder_is_named() -> None:
     """The error says which stage, and what to export."""
     with pytest.raises(ExportError, match="'recurrent_decoder'.*export the encoder"):
