@@ -1,5 +1,6 @@
 """Restart the state of an encoder inside rows, such as at the documents of which a row was joined."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import cast, final, overload
 
@@ -41,7 +42,8 @@ class Restarting(Encoder[S_co]):
         encoder: the encoder of a document; or its registered name, which is then made with the next options.
         input_size: features of the input, with the mark: one more than the encoder reads. With an encoder it may be
             left out.
-        hidden_size: for an encoder by name, its `hidden_size`.
+        hidden_size: for an encoder by name, its `hidden_size`; by default that of the encoder, or else the number of
+            features that it reads.
         options: for an encoder by name, its other options.
 
     Raises:
@@ -84,7 +86,10 @@ class Restarting(Encoder[S_co]):
                 rule = f"2 or more for encoder={encoder!r}, one feature for the mark"
                 msg = f"input_size must be {rule}, got {input_size}."
                 raise OptionError(msg, input_size=input_size)
-            given = {} if hidden_size is None else {"hidden_size": hidden_size}
+            takes = registry().encoders.parameters(registry().encoders.offer(encoder))
+            needs_size = "hidden_size" in takes and takes["hidden_size"].default is inspect.Parameter.empty
+            size = input_size - 1 if hidden_size is None and needs_size else hidden_size
+            given = {} if size is None else {"hidden_size": size}
             made = registry().encoders.make(encoder, input_size=input_size - 1, **given, **(options or {}))
             encoder = cast("Encoder[S_co]", made)
         elif hidden_size is not None or options is not None:
