@@ -81,6 +81,9 @@ class GenerateSettings:
         if unknown is not None:
             msg = f"generate has no option {unknown!r}; its options are {', '.join(names)}."
             raise UnknownOptionError(msg + suggest_name(unknown, names), option=unknown)
+        if options.get("max_new_tokens") is None:
+            msg = "generate needs the maximum number of tokens; pass max_new_tokens, such as max_new_tokens=50."
+            raise OptionError(msg, option="max_new_tokens")
         num_beams = check_int("num_beams", options.get("num_beams", 1), minimum=1)
         temperature, top_k, top_p = options.get("temperature", 1.0), options.get("top_k"), options.get("top_p")
         count = check_int("num_return_sequences", options.get("num_return_sequences", 1), minimum=1)

@@ -1,6 +1,6 @@
 """Run a causal model step by step: each call takes the next steps of the rows, and what is remembered of the others."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self, TypeVar, cast, final
 
 import attrs
@@ -106,6 +106,10 @@ def _check_stages(stages: Iterable[NumberedStage]) -> None:
         if isinstance(stage, Stepping) or getattr(stage, "stepwise", False):
             continue
         name = type(stage).__name__
+        explain: Callable[[], str] | None = getattr(stage, "explain_not_stepwise", None)
+        if explain is not None:
+            msg = f"stage {number} `{name}` cannot run step by step, because {explain()}."
+            raise CompositionError(msg, stage_number=number, stage=name)
         msg = (
             f"stage {number} `{name}` cannot run step by step, because its output may depend on several steps of a row "
             "and it keeps no memory of them; leave it out, or, in a stage of your own, declare stepwise = True if each "

@@ -14,6 +14,7 @@ from support.stepping import TOKENS, make_language_model
     [
         ({"temprature": 0}, "generate has no option 'temprature'.*Did you mean 'temperature'"),
         ({"max_new_tokens": 0}, "max_new_tokens must be an integer of at least 1, got 0"),
+        ({"max_new_tokens": None}, "generate needs the maximum number of tokens; pass max_new_tokens"),
         ({"temperature": -0.1}, r"temperature must be 0 or more, got -0\.1"),
         ({"temperature": float("nan")}, "temperature must be 0 or more, got nan"),
         ({"temperature": "hot"}, "temperature must be 0 or more, got 'hot'"),
