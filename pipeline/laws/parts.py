@@ -107,7 +107,10 @@ class PlainModule(nn.Module):
         result: object = self(batch.values, batch.lengths)
         count, width = len(batch.lengths), batch.width
         if not isinstance(result, Tensor) or result.shape[:1] != (count,):
-            msg = f"the module must return a tensor of {count} rows for a batch of {count}, got {describe(result)}."
+            msg = (
+                f"the module must return a tensor of {count} rows for a batch of {count}, got {describe(result)}; "
+                "return rows first, or choose what `ragged` checks, such as result=lambda found: found[1][-1]."
+            )
             raise FaultError(msg)
         each = self.each or ("step" if result.ndim > 2 and result.shape[1] == width else "row")
         if each == "row":

@@ -376,7 +376,8 @@ def test_result_of_a_module_is_per_step_or_per_row() -> None:
     with pytest.raises(LawBrokenError, match="must return a result for each of 4 steps, got float64 of shape .3, 2."):
         check_module(Scores, input_size=3, each="step")
     with pytest.raises(
-        LawBrokenError, match="must return a tensor of 3 rows for a batch of 3, got float64 of shape .1, 3"
+        LawBrokenError,
+        match="must return a tensor of 3 rows for a batch of 3, got float64 of shape .1, 3.*; return rows first",
     ):
         check_module(lambda: Turned(), input_size=3)  # noqa: PLW0108 - a class is a factory as well
     with pytest.raises(OptionError, match="causal=True needs one result per step, got each='row'"):
