@@ -37,7 +37,8 @@ def make_allowed(
         of steps. The last entry, of an empty row, is True.
 
     Raises:
-        OptionError: if there is no such scheme, a class is not one of its tags, or a pair has an unknown class.
+        OptionError: if there is no such scheme, a class is not one of its tags, a pair has an unknown class, or no
+            class may begin or end a row.
 
     Example:
         >>> make_allowed(["O", "B-x", "I-x"], "bio").int().tolist()
@@ -50,13 +51,18 @@ def make_allowed(
             msg = f"constraints must be one of {', '.join(get_args(Scheme))}, or None, got {scheme!r}."
             raise OptionError(msg, constraints=scheme)
         allowed = _apply_scheme(names, scheme)
-    places = {name: place for place, name in enumerate(names)}
+    places: dict[object, int] = {place: place for place in range(count)}
+    places |= {name: place for place, name in enumerate(names)}
     for pair in forbidden:
         before, after = (count if each is None else places.get(each) for each in _split(pair))
         if before is None or after is None:
             msg = f"forbidden must have pairs of classes, or of None for the start or the end, got {pair!r}."
             raise OptionError(msg, forbidden=pair)
         allowed[before, after] = False
+    for ends, verb in ((allowed[-1, :-1], "begin"), (allowed[:-1, -1], "end")):
+        if not ends.is_meta and not ends.any():
+            msg = f"one class or more must be allowed to {verb} a row, got none; pass others, or fewer constraints."
+            raise OptionError(msg, constraints=scheme)
     return allowed
 
 

@@ -108,7 +108,9 @@ class PathScores(StepScores[N]):
         place_of_row = order.sorted_indices[: order.nonempty_count].to(targets.device)
         counts = known.new_zeros(rows, dtype=torch.int64).index_add_(0, order.row_of_step, known.long())
         sizes = _list_sizes(order)
-        likelihoods = self._score_targets(chain, targets, known, order) - sum_paths(chain, sizes)
+        scores = self._score_targets(chain, targets, known, order)
+        # -inf less -inf, if a row of this length has no allowed path at all, would be NaN.
+        likelihoods = (scores - sum_paths(chain, sizes)).masked_fill(scores == -torch.inf, -torch.inf)
         losses = (-likelihoods).new_zeros(rows).index_copy(0, place_of_row, -likelihoods)
         losses = losses.masked_fill(counts == 0, 0)
         self._check_paths(losses)

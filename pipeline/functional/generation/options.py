@@ -81,7 +81,7 @@ class GenerateSettings:
         if unknown is not None:
             msg = f"generate has no option {unknown!r}; its options are {', '.join(names)}."
             raise UnknownOptionError(msg + suggest_name(unknown, names), option=unknown)
-        if options.get("max_new_tokens") is None:
+        if "max_new_tokens" not in options:
             msg = "generate needs the maximum number of tokens; pass max_new_tokens, such as max_new_tokens=50."
             raise OptionError(msg, option="max_new_tokens")
         num_beams = check_int("num_beams", options.get("num_beams", 1), minimum=1)

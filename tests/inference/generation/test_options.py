@@ -14,7 +14,6 @@ from support.stepping import TOKENS, make_language_model
     [
         ({"temprature": 0}, "generate has no option 'temprature'.*Did you mean 'temperature'"),
         ({"max_new_tokens": 0}, "max_new_tokens must be an integer of at least 1, got 0"),
-        ({"max_new_tokens": None}, "generate needs the maximum number of tokens; pass max_new_tokens"),
         ({"temperature": -0.1}, r"temperature must be 0 or more, got -0\.1"),
         ({"temperature": float("nan")}, "temperature must be 0 or more, got nan"),
         ({"temperature": "hot"}, "temperature must be 0 or more, got 'hot'"),
@@ -38,6 +37,13 @@ def test_a_wrong_option_is_rejected_by_the_call(options: dict[str, Any], message
     pipe: Any = FromIds() >> Bucket(rows=3) >> Pad() >> make_language_model()
     with pytest.raises((OptionError, UnknownOptionError), match=message):
         pipe.generate([[1]], **{"max_new_tokens": 2, **options})
+
+
+def test_the_number_of_tokens_is_required() -> None:
+    """Without it, a model that never writes eos would not stop."""
+    pipe: Any = FromIds() >> Bucket(rows=3) >> Pad() >> make_language_model()
+    with pytest.raises(OptionError, match="generate needs the maximum number of tokens; pass max_new_tokens"):
+        pipe.generate([[1]])
 
 
 @pytest.mark.parametrize(

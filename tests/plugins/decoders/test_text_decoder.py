@@ -463,7 +463,7 @@ def test_pad_and_decoder_have_one_tokenizer_of_targets() -> None:
 def test_generate_names_predict_instead() -> None:
     """It continues texts; a decoder makes others of them."""
     with pytest.raises(CompositionError, match="because it generates a text of each source by itself; call predict"):
-        as_any(make_pipe("recurrent")).generate(["a b"], max_new_tokens=3)
+        list(as_any(make_pipe("recurrent")).generate(["a b"], max_new_tokens=3))
 
 
 def test_is_not_exported_but_its_encoder_is_named() -> None:

@@ -58,7 +58,16 @@ def test_pairs_may_be_forbidden_too() -> None:
     """By name or id, and at both ends of a row."""
     allowed = make_allowed(["a", "b"], None, [("a", "b"), (None, "b"), ("a", None)])
     assert to_list(allowed.int()) == [[1, 0, 0], [1, 1, 1], [1, 0, 1]]
-    assert to_list(make_allowed(range(2), None, [(0, 1)]).int()) == [[1, 0, 1], [1, 1, 1], [1, 1, 1]]
+    for names in (range(2), ["a", "b"]):
+        assert to_list(make_allowed(names, None, [(0, 1)]).int()) == [[1, 0, 1], [1, 1, 1], [1, 1, 1]]
+
+
+def test_some_class_begins_and_ends_a_row() -> None:
+    """Else each loss would be NaN."""
+    with pytest.raises(OptionError, match="one class or more must be allowed to begin a row, got none"):
+        make_allowed(["I-x"], "bio")
+    with pytest.raises(OptionError, match="one class or more must be allowed to end a row, got none"):
+        make_allowed(["a", "b"], None, [("a", None), ("b", None)])
 
 
 def test_errors_say_what_to_change() -> None:

@@ -168,6 +168,16 @@ def test_forbidden_targets_name_their_row() -> None:
         paths.loss()
 
 
+def test_targets_of_a_length_without_any_path_are_forbidden() -> None:
+    """Where each span has two steps, no row of three steps has a path: the loss was NaN."""
+    crf = CRF(Labels(["B-x", "E-x"]), constraints="bioes", input_size=2)
+    states = States.from_padded(torch.ones(1, 3, 2), torch.tensor([3]))
+    targets = BatchMetadata(torch.tensor([4]), torch.tensor([[0, 1, 0]]))
+    paths = attrs.evolve(crf(states), metadata=targets)
+    with pytest.raises(TargetError, match="targets of row 4 are a forbidden path"):
+        paths.loss()
+
+
 def test_targets_that_are_no_classes_name_their_row() -> None:
     """As for other heads."""
     with pytest.raises(TargetError, match="got 3 in row 9"):
