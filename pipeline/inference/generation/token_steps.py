@@ -76,7 +76,8 @@ class TokenSteps:
             raise CompositionError(msg)
         values, order = cast("StepScores[int]", scores).values, scores.order
         # Rows of one step each are in order already, and for these no index is computed: it costs as much as a step.
-        return values if order.is_full(1) else values.index_select(0, order.last_steps), carry
+        is_single = order.longest == 1 and order.is_full(1)
+        return values if is_single else values.index_select(0, order.last_steps), carry
 
 
 def _keep_last(states: States[MaybeCausal]) -> States[MaybeCausal]:

@@ -101,6 +101,17 @@ def test_a_pipe_is_trained_evaluated_saved_and_generates(tmp_path: Path) -> None
     assert written == list(loaded.generate(rows, max_new_tokens=3, seed=0))
 
 
+def test_prompts_of_unequal_lengths_are_continued_as_alone() -> None:
+    """Also if the shortest prompt has a single token; without its share, a cache changes no token."""
+    model = make_model(share=0.0)
+    pipe = FromIds() >> Shift() >> Bucket(rows=4) >> Pad() >> model
+    plain = FromIds() >> Shift() >> Bucket(rows=4) >> Pad() >> model.states >> model.head
+    prompts = [[1, 2, 3, 4, 5, 1, 2], [1], [3, 3]]
+    together = list(pipe.generate(prompts, max_new_tokens=4, temperature=0))
+    alone = [next(iter(pipe.generate([prompt], max_new_tokens=4, temperature=0))) for prompt in prompts]
+    assert together == alone == list(plain.generate(prompts, max_new_tokens=4, temperature=0))
+
+
 def test_invalid_options_raise() -> None:
     """Each with its range."""
     for options, message in (
