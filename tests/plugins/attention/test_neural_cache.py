@@ -104,9 +104,12 @@ def test_a_pipe_is_trained_evaluated_saved_and_generates(tmp_path: Path) -> None
 def test_prompts_of_unequal_lengths_are_continued_as_alone() -> None:
     """Also if the shortest prompt has a single token; without its share, a cache changes no token."""
     model = make_model(share=0.0)
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.mul_(5)  # so that the next token depends on the step
     pipe = FromIds() >> Shift() >> Bucket(rows=4) >> Pad() >> model
     plain = FromIds() >> Shift() >> Bucket(rows=4) >> Pad() >> model.states >> model.head
-    prompts = [[1, 2, 3, 4, 5, 1, 2], [1], [3, 3]]
+    prompts = [[1, 2, 3, 4, 5, 1, 2], [1], [3, 3], [4, 5, 4]]
     together = list(pipe.generate(prompts, max_new_tokens=4, temperature=0))
     alone = [next(iter(pipe.generate([prompt], max_new_tokens=4, temperature=0))) for prompt in prompts]
     assert together == alone == list(plain.generate(prompts, max_new_tokens=4, temperature=0))
