@@ -61,6 +61,9 @@ class Convolutional(Encoder[S_co]):
         dropout: float,
     ) -> None:
         super().__init__()
+        if isinstance(kernel_sizes, int):
+            msg = f"kernel_sizes must be a sequence of widths, got {kernel_sizes}; write ({kernel_sizes},)."
+            raise OptionError(msg, kernel_sizes=kernel_sizes)
         numbers = [("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)]
         dilations = [dilation] * num_layers if isinstance(dilation, int) else list(dilation)
         numbers += [("dilation", each) for each in dilations] + [("kernel_sizes", each) for each in kernel_sizes]

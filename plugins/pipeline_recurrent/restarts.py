@@ -84,7 +84,7 @@ class Restarting(Encoder[S_co]):
         if isinstance(encoder, str):
             if input_size is None or input_size < 2:
                 rule = f"2 or more for encoder={encoder!r}, one feature for the mark"
-                msg = f"input_size must be {rule}, got {input_size}."
+                msg = f"input_size must be {rule}, got {input_size}; it is not taken from the stage before."
                 raise OptionError(msg, input_size=input_size)
             takes = registry().encoders.parameters(registry().encoders.offer(encoder))
             needs_size = "hidden_size" in takes and takes["hidden_size"].default is inspect.Parameter.empty

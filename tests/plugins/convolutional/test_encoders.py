@@ -202,6 +202,7 @@ def test_hooks_and_parametrizations_act_on_the_layers() -> None:
     ("options", "message"),
     [
         ({"kernel_sizes": ()}, "kernel_sizes must have a width or more"),
+        ({"kernel_sizes": 3}, "kernel_sizes must be a sequence of widths, got 3; write"),
         ({"kernel_sizes": (0,)}, "kernel_sizes must be 1 or more, got 0"),
         ({"dilation": (1, 2)}, "dilation must be a number, or one for each of 1 layers, got 2 numbers"),
         ({"dilation": 0}, "dilation must be 1 or more, got 0"),

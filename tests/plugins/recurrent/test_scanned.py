@@ -28,6 +28,7 @@ from pipeline import (
     Vectors,
     load,
 )
+from pipeline.data.states import MaybeCausal
 from pipeline.errors import OptionError, ShapeError
 from pipeline.registry import registry
 from pipeline.testing import ENCODER_LAWS, Law, adapt_encoder, check_against_oracle, make_batch
@@ -231,14 +232,16 @@ def test_results_do_not_depend_on_batchmates_in_deterministic_pipes() -> None:
 def test_states_have_the_same_bits_in_every_batch_of_deterministic_pipes(name: str) -> None:
     """With every nonlinearity, in two layers and both directions, for rows of many lengths."""
     seed(0)
-    encoder = {
-        "gru": lambda: MinGRU(5, 7, num_layers=2, bidirectional=True),
-        "lstm": lambda: MinLSTM(5, 7, num_layers=2, bidirectional=True),
-        "positive": lambda: MinLSTM(5, 7, num_layers=2, candidate="positive"),
-        "glu": lambda: LRU(5, 7, num_layers=2, bidirectional=True),
-        "mlp": lambda: LRU(5, 7, num_layers=2, mix="mlp"),
-    }[name]()
-    pipe = FromIds() >> Bucket(rows=40) >> Pad() >> Embed(9, 5) >> Encode(encoder) >> Pool("final") >> Classify(3)
+    encoders: dict[str, MinGRU[MaybeCausal] | MinLSTM[MaybeCausal] | LRU[MaybeCausal]] = {
+        "gru": MinGRU(5, 7, num_layers=2, bidirectional=True),
+        "lstm": MinLSTM(5, 7, num_layers=2, bidirectional=True),
+        "positive": MinLSTM(5, 7, num_layers=2, candidate="positive"),
+        "glu": LRU(5, 7, num_layers=2, bidirectional=True),
+        "mlp": LRU(5, 7, num_layers=2, mix="mlp"),
+    }
+    pipe = (
+        FromIds() >> Bucket(rows=40) >> Pad() >> Embed(9, 5) >> Encode(encoders[name]) >> Pool("final") >> Classify(3)
+    )
     fixed = pipe.for_inference(deterministic=True)
     rows = [[(3 * at + number) % 9 for at in range(number)] for number in range(40)]
     together, alone = list(fixed.vectors(rows)), [next(iter(fixed.vectors([row]))) for row in rows]
