@@ -204,10 +204,12 @@ def _get_vocab_size(module: nn.Module) -> int:
 
 def _compute_loss(output: object) -> Tensor:
     """Return the cross-entropy of scores; for any other output, the sum of all tensors that have a gradient."""
+    summed = output
     if isinstance(output, Scores | StepScores):
         probabilities = cast("Scores[object] | StepScores[object]", output).log_softmax()
-        output = -probabilities.mean() if probabilities.requires_grad else output
-    leaves: Sequence[object] = pytree.tree_leaves(output)
+        if probabilities.requires_grad:
+            summed = -probabilities.mean()
+    leaves: Sequence[object] = pytree.tree_leaves(summed)
     sums = [leaf.sum() for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad]
     if not sums:
         raise OptionError("model must have an output with a gradient, but no output has one; unfreeze some weights.")

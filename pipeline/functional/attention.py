@@ -277,7 +277,7 @@ class _Blocks:
         is_later = get_mask(steps, queries.start == 0)
         scores[:, :, offset:].masked_fill_(is_later, -torch.inf)
         if self.window is not None:
-            square = torch.ones(steps, steps, dtype=torch.bool)
+            square = torch.ones(steps, steps, dtype=torch.bool, device=scores.device)
             scores[:, :, :steps].masked_fill_(square.tril(offset - self.window - 1), -torch.inf)
 
 

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Generic, cast
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -72,6 +73,10 @@ class Encoder(nn.Module, ABC, Generic[S_co]):
         Raises:
             ShapeError: if the final states differ from the steps in the number of rows or the size.
         """
+        if not torch.compiler.is_compiling() and not final.requires_grad and not steps.values.numel():
+            # A function of the weights even without any step: a process of DDP that got such a batch would otherwise
+            # hang the others, which wait for its gradients.
+            final = final + steps.values.sum()
         states = States(steps, final, carry=carry, bidirectional=self.bidirectional, engine=engine)
         return cast("States[S_co]", states)
 

@@ -199,7 +199,10 @@ class Catalogue(Generic[P]):
     def is_lazy(self, name: str) -> bool:
         """Return whether a part cannot be created before the stage's option (its input size) is known."""
         parameter = self._get_parameters(name).get(self.stage_option or "")
-        return parameter is not None and parameter.default is parameter.empty
+        if parameter is None:
+            return False
+        # An encoder with None as its default may need it in one form, and not in another.
+        return parameter.default is parameter.empty or (self.required and parameter.default is None)
 
     def make(self, name: str, /, **options: object) -> P:
         """Create a part. When a plugin's part is first created, try it: run the laws about its declared attributes.

@@ -243,7 +243,7 @@ def limit_by_memory(model: Sequence[NumberedStage], *, memory: int | None = None
         >>> from pipeline import language_model
         >>> stages = list(enumerate(language_model(100_000).stages.values(), start=4))
         >>> limit_by_memory(stages, memory=2**33), limit_by_memory(stages, memory=2**37)
-        (663, 4096)
+        (662, 4096)
     """
     weights = {id(each): each for _, stage in model if isinstance(stage, nn.Module) for each in stage.parameters()}
     # The rows of an embedding are ids, of which a step has one.

@@ -117,8 +117,8 @@ class AdaptiveNextToken(ModuleStage[States[Causal], StepScores[int]]):
     Example:
         >>> from pipeline import Padded, Vectors
         >>> from pipeline_recurrent import LSTM
-        >>> head = AdaptiveNextToken(9, cutoffs=[4], input_size=3)
-        >>> states = LSTM(2, 3)(Padded(Vectors, torch.ones(1, 2, 2), torch.tensor([2])))
+        >>> head = AdaptiveNextToken(9, cutoffs=[4], input_size=4)
+        >>> states = LSTM(2, 4)(Padded(Vectors, torch.ones(1, 2, 2), torch.tensor([2])))
         >>> head(states).values.shape
         torch.Size([2, 9])
     """

@@ -84,7 +84,7 @@ class Restarting(Encoder[S_co]):
         if isinstance(encoder, str):
             if input_size is None or input_size < 2:
                 rule = f"2 or more for encoder={encoder!r}, one feature for the mark"
-                msg = f"input_size must be {rule}, got {input_size}; it is not taken from the stage before."
+                msg = f"input_size must be {rule}, got {input_size}; pass the features of the input."
                 raise OptionError(msg, input_size=input_size)
             takes = registry().encoders.parameters(registry().encoders.offer(encoder))
             needs_size = "hidden_size" in takes and takes["hidden_size"].default is inspect.Parameter.empty
@@ -108,7 +108,7 @@ class Restarting(Encoder[S_co]):
 
     def get_config(self) -> Mapping[str, object]:
         """Return the options with which this encoder can be made again."""
-        return {"encoder": self.encoder}
+        return {"encoder": self.encoder, "input_size": self.input_size}
 
     @override
     def forward(self, batch: Batch[Vectors]) -> States[S_co]:

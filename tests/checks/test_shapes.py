@@ -9,6 +9,7 @@ import torch
 
 import pipeline
 from pipeline import (
+    Decoded,
     Ids,
     Joint,
     MultiLabelScores,
@@ -118,6 +119,10 @@ FIELDS: Mapping[tuple[type, str], tuple[Callable[[], object], str]] = {
         lambda: StepScores(torch.zeros(3, 2), L, "abc"),
         "names must have one entry per class, got 3 for 2",
     ),
+    (StepScores, "step_numbers"): (
+        lambda: StepScores(torch.zeros(3, 2), L, "ab", step_numbers=FLAT),
+        "StepScores: step_numbers must be",
+    ),
     (StepScores, "metadata"): (
         lambda: StepScores(torch.zeros(3, 2), L, "ab", metadata=THREE),
         "metadata must have one row id per row, got 3",
@@ -164,6 +169,10 @@ FIELDS: Mapping[tuple[type, str], tuple[Callable[[], object], str]] = {
         lambda: BatchMetadata(L, label_sets=as_any({"tags"})),
         "BatchMetadata: label_sets must be",
     ),
+    (BatchMetadata, "target_lengths"): (
+        lambda: BatchMetadata(L, target_lengths={"": torch.zeros(3).long()}),
+        "BatchMetadata: target_lengths must be",
+    ),
     (BatchMetadata, "start_steps"): (
         lambda: BatchMetadata(L, start_steps=torch.zeros(3).long()),
         "BatchMetadata: start_steps must be Int64.*'batch'",
@@ -186,22 +195,21 @@ def test_an_invalid_field_raises(cls: type, field: str) -> None:
 def test_all_fields_are_tested() -> None:
     """The table above has every field of every public data class with shapes that users make.
 
-    `Joint` holds those of its heads, and a `StepCarry` what stages remember.
+    `Joint` holds those of its heads, `Decoded` its scores and texts, and a `StepCarry` what stages remember.
     """
     public = [value for value in vars(pipeline).values() if attrs.has(value) and hasattr(value, "to")]
-    assert {*public, BatchMetadata} - {Joint, StepCarry} == set(DATA_CLASSES)
+    assert {*public, BatchMetadata} - {Joint, Decoded, StepCarry} == set(DATA_CLASSES)
     assert {(cls, field.name) for cls in DATA_CLASSES for field in attrs.fields(cls)} == set(FIELDS)
 
 
-def test_axes_of_one_name_must_agree() -> None:
-    """Across the fields of one class: targets and answer mask have one time axis."""
-    row_ids = torch.arange(2)
-    with pytest.raises(
-        ShapeError, match=r"answer_mask must be .*'batch time'.*got bool of shape \(2, 3\).*targets int64.*\(2, 4\)"
-    ):
-        BatchMetadata(row_ids, torch.zeros(2, 4).long(), torch.ones(2, 3).bool())
+def test_steps_of_metadata_are_those_of_the_batch() -> None:
+    """Targets and the answer mask have its time axis, but for targets that are sequences with lengths of their own."""
+    row_ids, targets = torch.arange(2), torch.zeros(2, 4).long()
     with pytest.raises(ShapeError, match="metadata.answer_mask must be 2 steps wide like the batch, got 3"):
         Padded(Vectors, CUBE, L, metadata=BatchMetadata(row_ids, answer_mask=torch.ones(2, 3).bool()))
+    with pytest.raises(ShapeError, match="metadata.targets must be 2 steps wide like the batch, got 4"):
+        Padded(Vectors, CUBE, L, metadata=BatchMetadata(row_ids, targets, torch.ones(2, 2).bool()))
+    Padded(Vectors, CUBE, L, metadata=BatchMetadata(row_ids, targets, target_lengths={"": torch.tensor([4, 0])}))
 
 
 def test_cached_signatures_accept_no_other_shapes_or_dtypes() -> None:

@@ -14,6 +14,7 @@ import pipeline
 from pipeline import (
     Attend,
     AttendEarlier,
+    AttendLocal,
     Attention,
     Batch,
     BPTTWindows,
@@ -21,6 +22,7 @@ from pipeline import (
     Causal,
     Classify,
     ClassifyMultiLabel,
+    CrossAttend,
     Dropout,
     EachStep,
     Embed,
@@ -50,16 +52,21 @@ from pipeline import (
     Regress,
     Row,
     Shift,
+    SpellWords,
     Stage,
     States,
     Stream,
     Tag,
+    TextPair,
     Tokenize,
+    TokenizeDocument,
+    TokenizeJoined,
     TokenizePair,
     Tokenizer,
     TokenizeWords,
     Unpack,
     Vectors,
+    WordDropout,
     read,
     through,
     unused,
@@ -77,6 +84,7 @@ FLAT, PLANE, CUBE = torch.zeros(2), torch.zeros(2, 3), torch.zeros(2, 2, 3)
 ROWS = Padded(Vectors, CUBE, L)
 STEPS = ROWS.packed()
 STATES = States.from_padded(CUBE, L)
+EMBEDDED = Embed(3, 3) >> Encode(LSTM(3, 3))
 
 
 def make_buckets(rows: Iterable[Row[Ids]]) -> list[list[Row[Ids]]]:
@@ -103,6 +111,13 @@ STAGES: Mapping[type[StageBase], tuple[Callable[[], Any], object, str]] = {
         "row 0 must be a mapping from columns to values, got a list",
     ),
     FromNested: (lambda: FromNested(FromIds()), "ab", "row 0 must be a list with one item per step"),
+    SpellWords: (lambda: SpellWords.train([["a"]]), "a b", "row 0 must be a list of words"),
+    TokenizeDocument: (
+        lambda: TokenizeDocument(Tokenize.train(["a"])),
+        3,
+        "row 0 must be text, got an int; use FromNested",
+    ),
+    TokenizeJoined: (lambda: TokenizeJoined(Tokenize.train(["a"])), "ab", "row 0 must be a pair"),
     Shift: (Shift, Row(Vectors(PLANE), row_id=7), "row 7 must hold Ids.*got Vectors"),
     Bucket: (lambda: make_buckets, [Row(Ids(L)), "row"], "item 1 must be a Row of Ids"),
     BPTTWindows: (lambda: make_windows, [Row(Ids(L)), "row"], "item 1 must be a Row of Ids"),
@@ -135,6 +150,13 @@ STAGES: Mapping[type[StageBase], tuple[Callable[[], Any], object, str]] = {
         ROWS,
         r"AttendEarlier takes States\[MaybeCausal\], got a Padded; join Encode before it",
     ),
+    AttendLocal: (lambda: AttendLocal(Dot(3), window=2), ROWS, r"AttendLocal takes States"),
+    CrossAttend: (
+        lambda: CrossAttend(TextPair.first >> EMBEDDED, TextPair.second >> EMBEDDED, Dot(3)),
+        CUBE,
+        "Field takes Padded",
+    ),
+    WordDropout: (lambda: WordDropout(0.5, unk_id=1), ROWS, "WordDropout"),
     Pool: (lambda: Pool("max"), Pooled(PLANE), r"Pool takes States\[MaybeCausal\] or Padded\[Hidden\] or Packed"),
     Classify: (lambda: Classify(2, input_size=3), STATES, "Classify takes Pooled, got a States; join Pool before it"),
     ClassifyMultiLabel: (lambda: ClassifyMultiLabel(2, input_size=3), STATES, "ClassifyMultiLabel takes Pooled"),

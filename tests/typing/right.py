@@ -488,12 +488,14 @@ assert_type(language_model(9, output="context"), Chain[Padded[Ids], StepScores])
 
 # Two sides of a row, one of which attends to the other: causal if that side is
 onward = Embed(9, 9) >> Encode(LSTM(9, 9))
-both_ways = Embed(9, 9) >> Encode(bi)
-across = Pack(TextPair) >> CrossAttend(TextPair.first >> onward, TextPair.second >> both_ways, "general", output="tanh")
+both_sides = Embed(9, 9) >> Encode(LSTM(9, 9, bidirectional=True, merge="mean"))
+across = Pack(TextPair) >> CrossAttend(
+    TextPair.first >> onward, TextPair.second >> both_sides, "general", output="tanh"
+)
 assert_type(across, Chain[Padded[TextPair], States[Causal]])
 assert_type(across >> NextToken(9), Chain[Padded[TextPair], StepScores])
 around = Pack(TextPair) >> CrossAttend(
-    TextPair.first >> both_ways, TextPair.second >> onward, MultiHead(9, num_heads=3)
+    TextPair.first >> both_sides, TextPair.second >> onward, MultiHead(9, num_heads=3)
 )
 assert_type(around, Chain[Padded[TextPair], States[MaybeCausal]])
 
