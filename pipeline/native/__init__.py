@@ -5,7 +5,7 @@ compiles them with `python -m pipeline.native FOLDER`, or in the build hook of i
 `open_library` and `find_kernels`.
 """
 
-from pipeline.native.compile import SETS, CompileError, KernelSources, compile_library, compile_in_place, read_sources
+from pipeline.native.compile import SETS, CompileError, KernelSources, compile_in_place, compile_library, read_sources
 from pipeline.native.library import (
     SLOW_SETS,
     UnavailableError,
@@ -21,11 +21,11 @@ __all__ = [
     "CompileError",
     "KernelSources",
     "UnavailableError",
+    "compile_in_place",
     "compile_library",
     "find_kernels",
     "find_team",
     "is_switched_off",
-    "compile_in_place",
     "open_library",
     "read_sources",
 ]

@@ -11,8 +11,8 @@ The sources are described by a file `native.toml` in their folder:
     sets = ["avx512bf16"]
     flags = ["-DLOW"]
 
-`kernels.h` and `vectors.h` beside this file can be included. Name exported functions with `NAME(prefix_, SET)` of it, so that
-`find_kernels` finds the best one of the machine.
+`kernels.h` and `vectors.h` beside this file can be included. Name exported functions with `NAME(prefix_, SET)` of it,
+so that `find_kernels` finds the best one of the machine.
 
 Only the standard library is imported: a build hook runs this file by path, where torch may be absent:
 
@@ -167,9 +167,7 @@ def _compile(
         Path(linked).replace(target)
 
 
-def _list_parts(
-    sources: KernelSources, sets: Mapping[str, tuple[str, ...]]
-) -> Iterator[tuple[Path, tuple[str, ...]]]:
+def _list_parts(sources: KernelSources, sets: Mapping[str, tuple[str, ...]]) -> Iterator[tuple[Path, tuple[str, ...]]]:
     """Yield each file to compile, with its flags."""
     yield _MAIN, (f"-DDIGEST={sources.compute_digest()}",)
     for name, needed in sets.items():

@@ -29,9 +29,7 @@ def make_encoder(kind: str, *, bidirectional: bool, is_row: bool) -> nn.Module:
     """Return a small encoder."""
     make_batch: Any = import_module("ptls.data_load.padded_batch").PaddedBatch
     layers: Any = import_module("ptls.nn")
-    return EventEncoder(
-        layers.RnnEncoder(3, 4, type=kind, bidir=bidirectional, is_reduce_sequence=is_row), make_batch
-    )
+    return EventEncoder(layers.RnnEncoder(3, 4, type=kind, bidir=bidirectional, is_reduce_sequence=is_row), make_batch)
 
 
 def list_cases() -> Sequence[Case]:
