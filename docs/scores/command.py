@@ -10,10 +10,10 @@ from typing import Final
 
 import torch
 
-from scores import characters, tagging, vowels, words
+from scores import characters, names, tagging, vowels, words
 from scores.task import Task
 
-_ALL: Final[Sequence[Task]] = (characters.TASK, tagging.TASK, vowels.TASK, words.TASK)
+_ALL: Final[Sequence[Task]] = (characters.TASK, names.TASK, tagging.TASK, vowels.TASK, words.TASK)
 TASKS: Final[Mapping[str, Task]] = {task.name: task for task in _ALL}
 
 
