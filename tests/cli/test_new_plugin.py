@@ -98,6 +98,7 @@ def test_its_tests_pass(written: Path) -> None:
     assert "LawBrokenError" in output.stdout
 
 
+@SLOW
 def test_it_installs(written: Path, tmp_path: Path) -> None:
     """Its folder can be installed by pip; then it is in the list, and the example of its README runs."""
     for needed in ("hatchling", "pip"):

@@ -16,6 +16,7 @@ from pipeline.cli.plugins import Inventory, OptionRecord, PartRecord, PluginReco
 from pipeline.registry import PluginWarning, Registry, discover_plugins
 from pipeline.registry.choice import Choice
 from support.fakes import Fakes
+from support.needs import SLOW
 
 OURS = discover_plugins([distribution("ragged-pipeline")])
 
@@ -245,6 +246,7 @@ def run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+@SLOW
 def test_only_json_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Output of a plugin, during import or creation, goes to stderr."""
     fakes = Fakes(tmp_path / "site", monkeypatch)

@@ -20,6 +20,7 @@ def run_quietly(page: Path, lines: int, epochs: int) -> Result:
     return run(page, page.with_name("model"), lines, epochs, seed=1, console=Console(file=io.StringIO(), width=80))
 
 
+@SLOW
 def test_it_learns_and_writes_the_page(tmp_path: Path) -> None:
     """Losses fall, task one beats the most frequent class, bucketing saves padding, and the page has the scores.
 

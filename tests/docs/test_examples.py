@@ -68,6 +68,7 @@ def test_examples_import_public_modules_only(file: Path) -> None:
     assert {module for module in imported if module.startswith("pipeline")} <= PUBLIC
 
 
+@SLOW
 def test_the_classifier_reads_a_file_of_the_user(tmp_path: Path) -> None:
     """Every other text of this one is good."""
     file = tmp_path / "own.csv"
@@ -76,6 +77,7 @@ def test_the_classifier_reads_a_file_of_the_user(tmp_path: Path) -> None:
     assert run_example("classify_csv.py", str(file)) == 100
 
 
+@SLOW
 def test_the_sensor_example_reads_a_file_of_the_user(tmp_path: Path) -> None:
     """Rows of one feature, whose class is its value."""
     lengths = np.arange(100) % 7 + 1
