@@ -208,7 +208,7 @@ class Attend(AttentionStage, ModuleStage[States[MaybeCausal], States[MaybeCausal
         **options: object,
     ) -> None:
         super().__init__(attention, output, memory, name, options)
-        self.window = check_window(window)
+        self.window: int | None = check_window(window)
 
     @override
     def get_config(self) -> Mapping[str, object]:
@@ -318,7 +318,7 @@ class AttendEarlier(
         **options: object,
     ) -> None:
         super().__init__(attention, output, memory, name, options)
-        self.window = check_window(window)
+        self.window: int | None = check_window(window)
 
     @override
     def get_config(self) -> Mapping[str, object]:

@@ -36,7 +36,7 @@ class Dot(Attention):
     def __init__(self, input_size: int, *, normalize: Normalize = "softmax") -> None:
         super().__init__()
         self.input_size = input_size
-        self.normalize = check_normalize(normalize)
+        self.normalize: Normalize = check_normalize(normalize)
 
     @override
     def score(
@@ -63,7 +63,7 @@ class ScaledDot(Attention):
     def __init__(self, input_size: int, *, normalize: Normalize = "softmax") -> None:
         super().__init__()
         self.input_size = input_size
-        self.normalize = check_normalize(normalize)
+        self.normalize: Normalize = check_normalize(normalize)
 
     @override
     def project(
@@ -95,7 +95,7 @@ class General(Attention):
     def __init__(self, input_size: int, *, bias: bool = True, normalize: Normalize = "softmax") -> None:
         super().__init__()
         self.input_size = input_size
-        self.normalize = check_normalize(normalize)
+        self.normalize: Normalize = check_normalize(normalize)
         self.linear: nn.Linear = nn.Linear(input_size, input_size, bias=bias)
 
     def get_config(self) -> Mapping[str, object]:
@@ -145,7 +145,7 @@ class Additive(Attention):
     def __init__(self, input_size: int, *, hidden_size: int | None = None, normalize: Normalize = "softmax") -> None:
         super().__init__()
         self.input_size = input_size
-        self.normalize = check_normalize(normalize)
+        self.normalize: Normalize = check_normalize(normalize)
         self.score_size: int = input_size if hidden_size is None else hidden_size
         self.query: nn.Linear = nn.Linear(input_size, self.score_size)
         self.key: nn.Linear = nn.Linear(input_size, self.score_size, bias=False)
@@ -199,7 +199,7 @@ class Concat(Attention):
     def __init__(self, input_size: int, *, hidden_size: int | None = None, normalize: Normalize = "softmax") -> None:
         super().__init__()
         self.input_size = input_size
-        self.normalize = check_normalize(normalize)
+        self.normalize: Normalize = check_normalize(normalize)
         self.score_size: int = input_size if hidden_size is None else hidden_size
         self.linear: nn.Linear = nn.Linear(2 * input_size, self.score_size, bias=False)
         self.value: nn.Linear = nn.Linear(self.score_size, 1, bias=False)

@@ -46,7 +46,7 @@ class MultiHead(Attention):
             msg = f"num_heads must divide input_size={input_size}, got {num_heads}; choose another number of heads."
             raise OptionError(msg, num_heads=num_heads, input_size=input_size)
         self.input_size = input_size
-        self.normalize = check_normalize(normalize)
+        self.normalize: Normalize = check_normalize(normalize)
         self.num_heads = num_heads
         self.score_size: int = num_heads
         self.query: nn.Linear = nn.Linear(input_size, input_size, bias=False)

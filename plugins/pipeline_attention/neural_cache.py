@@ -1,7 +1,7 @@
 """A cache of the words of the text so far, mixed into the predictions of a language model."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Self, cast, final
 
 import attrs
@@ -90,7 +90,7 @@ class NeuralCache(ModuleStage[Padded[Ids], StepScores[int]], Stepping[Padded[Ids
         torch.Size([4, 9])
     """
 
-    default_metrics = ("perplexity",)
+    default_metrics: Sequence[str] = ("perplexity",)
 
     def __init__(
         self,

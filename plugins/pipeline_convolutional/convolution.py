@@ -13,6 +13,7 @@ from pipeline.extend import (
     Batch,
     Encoder,
     InferenceOptions,
+    Layout,
     OptionError,
     S_co,
     States,
@@ -45,7 +46,7 @@ class Convolutional(Encoder[S_co]):
     """
 
     exportable = True
-    layouts = ("packed", "padded")
+    layouts: tuple[Layout, ...] = ("packed", "padded")
 
     def __init__(
         self,

@@ -127,7 +127,7 @@ class RecurrentDecoder(TextDecoder[RecurrentMemory]):
         self.attention_name = attention
         self.input_feeding = input_feeding
         self.dropout = dropout
-        self.embed = nn.Embedding(self.tokens, embedding_size)
+        self.embed: nn.Embedding = nn.Embedding(self.tokens, embedding_size)
         # As for word vectors: the default of nn.Embedding, deviations of 1, is far too large.
         nn.init.normal_(self.embed.weight, std=embedding_size**-0.5)
         sizes = {"input_size": embedding_size + hidden_size * input_feeding, "hidden_size": hidden_size}
@@ -138,8 +138,8 @@ class RecurrentDecoder(TextDecoder[RecurrentMemory]):
         if attention is not None:
             self.attention = registry().attentions.make(attention, input_size=hidden_size)
             self.combine = nn.Linear(2 * hidden_size, hidden_size, bias=False)
-        self.drop = nn.Dropout(dropout)
-        self.linear = nn.Linear(hidden_size, self.tokens)
+        self.drop: nn.Dropout = nn.Dropout(dropout)
+        self.linear: nn.Linear = nn.Linear(hidden_size, self.tokens)
         self.initial: nn.Linear | None = None
         self.bridge: nn.Linear | None = None
         if input_size is not None:

@@ -132,16 +132,16 @@ class TransformerDecoder(TextDecoder[TransformerMemory]):
         self.max_positions = max_positions
         self.dropout = dropout
         self.tied = tied
-        self.embed = nn.Embedding(self.tokens, hidden_size)
+        self.embed: nn.Embedding = nn.Embedding(self.tokens, hidden_size)
         nn.init.normal_(self.embed.weight, std=hidden_size**-0.5)
         self.places: nn.Embedding | None = None
         if positions == "learned":
             self.places = nn.Embedding(max_positions, hidden_size)
             nn.init.normal_(self.places.weight, std=hidden_size**-0.5)
-        self.drop = nn.Dropout(dropout)
+        self.drop: nn.Dropout = nn.Dropout(dropout)
         self.layers: nn.ModuleList = nn.ModuleList()
         self.norm: nn.LayerNorm | None = nn.LayerNorm(hidden_size) if norm_first else None
-        self.linear = nn.Linear(hidden_size, self.tokens)
+        self.linear: nn.Linear = nn.Linear(hidden_size, self.tokens)
         if tied:
             self.linear.weight = self.embed.weight
         if input_size is not None:

@@ -78,10 +78,10 @@ class HeadsAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.dropout = dropout
-        self.query = nn.Linear(size, size)
-        self.key = nn.Linear(key_size, size)
-        self.value = nn.Linear(key_size, size)
-        self.output = nn.Linear(size, size)
+        self.query: nn.Linear = nn.Linear(size, size)
+        self.key: nn.Linear = nn.Linear(key_size, size)
+        self.value: nn.Linear = nn.Linear(key_size, size)
+        self.output: nn.Linear = nn.Linear(size, size)
         for layer in (self.query, self.key, self.value):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -169,11 +169,11 @@ class DecoderLayer(nn.Module):
         self.norm_first = norm_first
         self.use_gelu = use_gelu
         self.dropout = dropout
-        self.self_attention = HeadsAttention(size, size, num_heads, dropout)
-        self.cross_attention = HeadsAttention(size, source_size, num_heads, dropout)
-        self.inner = nn.Linear(size, feedforward_size)
-        self.outer = nn.Linear(feedforward_size, size)
-        self.norms = nn.ModuleList([nn.LayerNorm(size) for _ in range(3)])
+        self.self_attention: HeadsAttention = HeadsAttention(size, size, num_heads, dropout)
+        self.cross_attention: HeadsAttention = HeadsAttention(size, source_size, num_heads, dropout)
+        self.inner: nn.Linear = nn.Linear(size, feedforward_size)
+        self.outer: nn.Linear = nn.Linear(feedforward_size, size)
+        self.norms: nn.ModuleList = nn.ModuleList([nn.LayerNorm(size) for _ in range(3)])
 
     def forward(
         self,

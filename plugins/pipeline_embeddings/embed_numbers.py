@@ -95,7 +95,7 @@ class EmbedNumbers(ModuleStage[Batch[Vectors], Batch[Vectors]]):
 
     def prepare_for_inference(self, options: InferenceOptions, /) -> None:
         """Note whether results may depend on the other rows of a batch."""
-        self.deterministic = options.deterministic
+        self.deterministic: bool = options.deterministic
 
     @override
     def build(self, spec: Spec, /) -> Spec:

@@ -177,7 +177,8 @@ class TensorVectors:
             )
             raise OptionError(msg, tensor=tensor)
         self.tensor: Final[str] = matrices[0] if tensor is None else tensor
-        rows, self.size = shapes[self.tensor]
+        rows, size = shapes[self.tensor]
+        self.size: int = size
         if rows != len(words):
             msg = (
                 f"{file} must have one row per word, got {rows:,} rows of {self.tensor!r} for {len(words):,} words; "

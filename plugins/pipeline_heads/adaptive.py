@@ -125,7 +125,7 @@ class AdaptiveNextToken(ModuleStage[States[Causal], StepScores[int]]):
 
     stepwise = True
     every_step = True
-    default_metrics = ("perplexity",)
+    default_metrics: Sequence[str] = ("perplexity",)
 
     layouts: tuple[Layout, ...] = ("packed",)
     """The layouts that it reads without a copy."""
@@ -156,7 +156,10 @@ class AdaptiveNextToken(ModuleStage[States[Causal], StepScores[int]]):
             msg = f"div_value must be a number of 1 or more, got {div_value!r}."
             raise OptionError(msg, div_value=div_value)
         self.name = name
-        self.tokens, self.cutoffs, self.div_value, self.head_bias = tokens, chosen, div_value, head_bias
+        self.tokens: int = tokens
+        self.cutoffs: Sequence[int] = chosen
+        self.div_value: float = div_value
+        self.head_bias: bool = head_bias
         self.names: Sequence[int] = range(tokens)
         self.softmax: nn.AdaptiveLogSoftmaxWithLoss | None = None
         ids = _sort_ids(tokens, counts)

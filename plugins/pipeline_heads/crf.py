@@ -81,9 +81,9 @@ class CRF(ClassHead, ModuleStage[States[MaybeCausal], PathScores[N]]):
         super().__init__(classes, input_size, name)
         self.constraints = constraints
         self.forbidden: list[Pair] = [*forbidden]
-        self.transitions = nn.Parameter(torch.empty(self.classes, self.classes))
-        self.start = nn.Parameter(torch.empty(self.classes))
-        self.end = nn.Parameter(torch.empty(self.classes))
+        self.transitions: nn.Parameter = nn.Parameter(torch.empty(self.classes, self.classes))
+        self.start: nn.Parameter = nn.Parameter(torch.empty(self.classes))
+        self.end: nn.Parameter = nn.Parameter(torch.empty(self.classes))
         self.register_buffer("allowed", make_allowed(self.names, constraints, self.forbidden))
         self.reset_parameters()
 

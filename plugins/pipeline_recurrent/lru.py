@@ -154,7 +154,8 @@ class LRULayer(ScanLayer):
         mix: Mix,
     ) -> None:
         super().__init__()
-        self.state_size, self.output_size = state_size, hidden_size
+        self.state_size: int = state_size
+        self.output_size: int = hidden_size
         self.mix: Mix = mix
         least, most = radii
         # Uniform on the ring between both radii. Never 0 or 1, of whose logarithm there is none.

@@ -37,8 +37,9 @@ class FeedForward(nn.Module):
         super().__init__()
         self.activation: Final = activation
         self.dropout = dropout
-        self.expand = nn.Linear(hidden_size, feedforward_size * (2 if activation == "swiglu" else 1), bias=bias)
-        self.contract = nn.Linear(feedforward_size, hidden_size, bias=bias)
+        inner_size = feedforward_size * (2 if activation == "swiglu" else 1)
+        self.expand: nn.Linear = nn.Linear(hidden_size, inner_size, bias=bias)
+        self.contract: nn.Linear = nn.Linear(feedforward_size, hidden_size, bias=bias)
 
     @override
     def forward(self, steps: Float[Tensor, "*axes hidden"]) -> Float[Tensor, "*axes hidden"]:

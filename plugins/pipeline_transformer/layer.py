@@ -56,11 +56,11 @@ class Layer(nn.Module):
         self.dropout = dropout
         self.attention_dropout = attention_dropout
         # Queries, keys and values of all heads in one product.
-        self.projection = nn.Linear(hidden_size, form.features, bias=bias)
-        self.output = nn.Linear(form.heads * form.size, hidden_size, bias=bias)
-        self.feed_forward = FeedForward(hidden_size, feedforward_size, activation, dropout, bias=bias)
-        self.attention_norm = nn.LayerNorm(hidden_size, layer_norm_eps, bias=bias)
-        self.feed_forward_norm = nn.LayerNorm(hidden_size, layer_norm_eps, bias=bias)
+        self.projection: nn.Linear = nn.Linear(hidden_size, form.features, bias=bias)
+        self.output: nn.Linear = nn.Linear(form.heads * form.size, hidden_size, bias=bias)
+        self.feed_forward: FeedForward = FeedForward(hidden_size, feedforward_size, activation, dropout, bias=bias)
+        self.attention_norm: nn.LayerNorm = nn.LayerNorm(hidden_size, layer_norm_eps, bias=bias)
+        self.feed_forward_norm: nn.LayerNorm = nn.LayerNorm(hidden_size, layer_norm_eps, bias=bias)
         for module in (self.projection, self.output, self.feed_forward.expand, self.feed_forward.contract):
             nn.init.xavier_uniform_(module.weight)
             if bias:

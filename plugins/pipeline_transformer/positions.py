@@ -117,7 +117,7 @@ class RelativeBias(nn.Module):
         self.causal = causal
         self.buckets = buckets
         self.max_distance = max_distance
-        self.weight = nn.Parameter(torch.empty(heads, buckets))
+        self.weight: nn.Parameter = nn.Parameter(torch.empty(heads, buckets))
         nn.init.normal_(self.weight, std=heads**-0.5)
 
     def find_buckets(self, distances: Int64[Tensor, " distance"]) -> Int64[Tensor, " distance"]:

@@ -15,6 +15,7 @@ from pipeline.extend import (
     Encoder,
     Hidden,
     InferenceOptions,
+    Layout,
     OptionError,
     S_co,
     States,
@@ -75,7 +76,7 @@ class BaseTransformer(Encoder[S_co], Stepping[Batch[Vectors], States[S_co], Keys
     """
 
     exportable = True
-    layouts = ("packed", "padded")
+    layouts: tuple[Layout, ...] = ("packed", "padded")
 
     def __init__(
         self,
@@ -139,7 +140,7 @@ class BaseTransformer(Encoder[S_co], Stepping[Batch[Vectors], States[S_co], Keys
         self.relative_bias: RelativeBias | None = (
             RelativeBias(num_heads, causal=causal) if positions == "relative" else None
         )
-        self.layers = nn.ModuleList(
+        self.layers: nn.ModuleList = nn.ModuleList(
             Layer(
                 self.form,
                 hidden_size,
