@@ -81,7 +81,7 @@ class EmbedNumbers(ModuleStage[Batch[Vectors], Batch[Vectors]]):
         self.sigma: Final = sigma
         self.input_size = input_size
         self.name = name
-        self.deterministic = False
+        self.deterministic: bool = False
         self.frequency: nn.Parameter | None = None
         self.weight: nn.Parameter | None = None
         self.bias: nn.Parameter | None = None
@@ -95,7 +95,7 @@ class EmbedNumbers(ModuleStage[Batch[Vectors], Batch[Vectors]]):
 
     def prepare_for_inference(self, options: InferenceOptions, /) -> None:
         """Note whether results may depend on the other rows of a batch."""
-        self.deterministic: bool = options.deterministic
+        self.deterministic = options.deterministic
 
     @override
     def build(self, spec: Spec, /) -> Spec:

@@ -86,7 +86,7 @@ class Recurrent(Encoder[S_co]):
     """
 
     rnn: TorchModule
-    exportable = True
+    exportable: bool = True
 
     def __init__(
         self,
@@ -174,7 +174,7 @@ class Recurrent(Encoder[S_co]):
             msg = f"zoneout_cell={zoneout_cell} keeps cells, which only an LSTM has; use zoneout."
             raise OptionError(msg, zoneout_cell=zoneout_cell)
         # A graph holds a layer as one operator, which has no zoneout.
-        self.exportable: bool = not (zoneout or zoneout_cell or proj_size)
+        self.exportable = not (zoneout or zoneout_cell or proj_size)
 
     def get_config(self) -> Mapping[str, object]:
         """Return the options with which this encoder can be made again."""
