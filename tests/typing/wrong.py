@@ -490,9 +490,8 @@ e = AttendEarlier(output="sum")  # E call: no such output
 e = AttendLocal("general")  # E call: the window is missing
 e = Dot(3, normalize="max")  # E call: no such function of scores
 e = MultiHead(9, heads=3)  # E call: the option is num_heads
-e = CrossAttend(
-    TextPair.first, TextPair.second >> Embed(9, 9) >> Encode(bi), "dot"
-)  # E call: a branch of ids, not of states
+encoded_side = TextPair.second >> Embed(9, 9) >> Encode(bi)
+e = CrossAttend(TextPair.first, encoded_side, "dot")  # E call: a branch of ids, not of states
 e = Pool()  # E call: the pooling is missing
 e = Pool(AttentionPool(3), input_size=3)  # E call: an option beside a pooling that is made already
 e = Attend(Dot(3), input_size=3)  # E call: an option beside an attention that is made already
