@@ -31,7 +31,8 @@ from pipeline.parts.pooling import Pooling
 from pipeline.parts.tokenizer import Tokenizer
 from pipeline.registry import choose_plugins
 from pipeline.saving.load import load
-from pipeline.stages.attend import Attend, AttendEarlier
+from pipeline.stages.attend import Attend
+from pipeline.stages.attend_earlier import AttendEarlier
 from pipeline.stages.attend_local import AttendLocal
 from pipeline.stages.bptt_windows import BPTTWindows
 from pipeline.stages.bucket import Bucket

@@ -14,7 +14,8 @@ from pipeline.data.batches import Batch, Carry, Layout, Packed, Padded, derive_v
 from pipeline.data.decoded import Decoded
 from pipeline.data.generation import Generation
 from pipeline.data.kinds import Hidden, Ids, K, Kind, Vectors
-from pipeline.data.losses import ClassLossOptions, ReductionOptions, check_classes, check_loss_options, reduce_losses
+from pipeline.data.loss_options import ClassLossOptions, ReductionOptions, check_loss_options
+from pipeline.data.losses import check_classes, reduce_losses
 from pipeline.data.metadata import IGNORED, BatchMetadata, Collated
 from pipeline.data.packing_order import PackingOrder
 from pipeline.data.rows import FILLER, Example, Row

@@ -79,7 +79,7 @@ def pipeline_stages() -> Mapping[str, StageFactory]:
     """Return the stages other than heads and embedders, by name."""
     return {
         "attend": defer("pipeline.stages.attend:Attend"),
-        "attend_earlier": defer("pipeline.stages.attend:AttendEarlier"),
+        "attend_earlier": defer("pipeline.stages.attend_earlier:AttendEarlier"),
         "attend_local": defer("pipeline.stages.attend_local:AttendLocal"),
         "cross_attend": defer("pipeline.stages.cross_attend:CrossAttend"),
         "bptt_windows": defer("pipeline.stages.bptt_windows:BPTTWindows"),

@@ -248,7 +248,10 @@ def unigram(
 
 def _split_spaces(tokenizer: "tokenizers.Tokenizer") -> None:
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
-    tokenizer.decoder = tokenizers.decoders.Metaspace()
+    # The space that encoding adds is removed; a text that begins with several spaces, or is one, got none.
+    added = tokenizers.decoders.Replace(tokenizers.Regex(r"\A (?! |\z)"), "")
+    whole = [tokenizers.decoders.Metaspace(prepend_scheme="never"), tokenizers.decoders.Fuse(), added]
+    tokenizer.decoder = tokenizers.decoders.Sequence(whole)
 
 
 def _list_characters(tokenizer: "tokenizers.Tokenizer", texts: Iterable[str]) -> list[str]:

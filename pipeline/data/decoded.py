@@ -8,7 +8,7 @@ from torch import Tensor
 from typing_extensions import TypeVar, Unpack, override
 
 from pipeline.data.generation import Generation
-from pipeline.data.losses import ClassLossOptions
+from pipeline.data.loss_options import ClassLossOptions
 from pipeline.data.metadata import BatchMetadata, Collated
 from pipeline.data.predictions import LocateSteps
 from pipeline.data.rows import FILLER
@@ -48,7 +48,7 @@ class Decoded(Collated, Predictions[R, list[Generation[R]]], Generic[R]):
     def scored_rows(self, locate: LocateSteps | None = None, /) -> Iterator[tuple[int, list[Generation[R]]]]:
         """Yield the row id and the generated texts of each row, best first, with their log-probabilities."""
         if self.generated is None:
-            msg = "a decoder generates nothing in training mode; call eval() on it, or use predict."
+            msg = "a decoder generates nothing in training mode; set it to evaluation mode, or use predict."
             raise CompositionError(msg)
         for row_id, found in zip(to_ints(self.metadata.row_ids), self.generated, strict=True):
             if row_id != FILLER:

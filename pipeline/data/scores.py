@@ -14,7 +14,8 @@ from pipeline.checks.shapes import checked
 from pipeline.checks.switches import checks_enabled
 from pipeline.data.batch_checks import check_lengths, check_step_count
 from pipeline.data.batches import pack_values
-from pipeline.data.losses import ClassLossOptions, cross_entropy, describe_targets
+from pipeline.data.loss_options import ClassLossOptions
+from pipeline.data.losses import cross_entropy, describe_targets
 from pipeline.data.metadata import (
     IGNORED,
     BatchMetadata,

@@ -15,17 +15,14 @@ from typing_extensions import TypeVar, Unpack, override
 from pipeline.checks.hints import describe, format_hint
 from pipeline.checks.shapes import checked
 from pipeline.checks.switches import checks_enabled
-from pipeline.data.losses import (
+from pipeline.data.loss_options import (
     JointLossOptions,
     MultiLabelLossOptions,
     ReductionOptions,
-    RegressionLoss,
     RegressionLossOptions,
     check_loss_options,
-    get_numbers,
-    multi_label_loss,
-    regression_loss,
 )
+from pipeline.data.losses import RegressionLoss, get_numbers, multi_label_loss, regression_loss
 from pipeline.data.metadata import BatchMetadata, Collated, check_metadata, make_row_metadata
 from pipeline.data.predictions import JointPrediction, LocateSteps, MultiLabelPrediction
 from pipeline.data.rows import FILLER

@@ -17,7 +17,7 @@ from pipeline.errors import ExportError
 from pipeline.export.check import Run, measure
 from pipeline.export.inputs import BatchInputs, Input
 from pipeline.export.outputs import Output, describe_outputs, read_outputs
-from pipeline.stages.attend import AttendEarlier
+from pipeline.stages.attend_earlier import AttendEarlier
 from pipeline.stages.encode import Encode
 
 _STEPS: int = 12

@@ -26,8 +26,8 @@ from pipeline.inference.in_order import Run, run_in_order
 from pipeline.inference.locator import Locator
 from pipeline.parts.attention import Attention
 from pipeline.parts.pooling import Pooling
-from pipeline.stages.attend import AttentionStage
 from pipeline.stages.attend_local import AttendLocal
+from pipeline.stages.attention_stage import AttentionStage
 from pipeline.stages.branches import Branching
 from pipeline.stages.cross_attend import CrossAttend
 from pipeline.stages.each_step import EachStep

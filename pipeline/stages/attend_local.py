@@ -13,9 +13,9 @@ from pipeline.core.stage import ModuleStage, Spec
 from pipeline.data.states import MaybeCausal, States
 from pipeline.errors import OptionError
 from pipeline.parts.attention import Attention, normalize_scores
-from pipeline.stages.attend import check_window
 from pipeline.stages.attend_output import Output
 from pipeline.stages.attention_holder import AttentionHolder
+from pipeline.stages.attention_stage import check_window
 from pipeline.stages.query_chunks import MEMORY, QueryChunks, concatenate
 
 

@@ -16,11 +16,12 @@ from pipeline.data.values import Joint
 from pipeline.errors import OptionError
 from pipeline.parts.added_loss import add_terms, collect_added_losses, compute_share
 from pipeline.stages.several_heads import Heads
-from pipeline.training.batches import Epochs, SplitPipe, make_training_data
+from pipeline.training.batches import Epochs, make_training_data
 from pipeline.training.carry import CarriedStates, find_carrying_stage
 from pipeline.training.losses import Loss
 from pipeline.training.model import Model
 from pipeline.training.optimizers import group_parameters
+from pipeline.training.split_pipe import SplitPipe
 
 __all__ = ["LossOptions", "ModelWithLoss", "group_parameters", "make_loader"]
 

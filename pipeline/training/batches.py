@@ -1,14 +1,11 @@
 """The batches of an epoch: from the data stages of a pipe, with a state that a checkpoint can keep."""
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar, cast, final
 
 import attrs
-import torch
-from torch import nn
 
-from pipeline.batching.automatic import DEFAULT_STEPS, FEWEST_BATCHES, choose_budget
+from pipeline.batching.automatic import FEWEST_BATCHES, choose_budget
 from pipeline.batching.cursor import StreamCursor
 from pipeline.batching.lengths import Lengths
 from pipeline.batching.policies import Budget, Policy
@@ -33,18 +30,18 @@ from pipeline.sources.source import Source
 from pipeline.sources.tokenized import lengths_of
 from pipeline.stages.bptt_windows import BPTTWindows
 from pipeline.stages.bucket import Bucket
-from pipeline.stages.embed import Embed
 from pipeline.stages.input_stage import InputStage
 from pipeline.stages.resumable import Resumable
 from pipeline.training.cached_rows import cache_rows
+from pipeline.training.memory_limit import limit_by_memory
+from pipeline.training.split_pipe import SplitPipe
 
 A = TypeVar("A")
+
 
 FEW_BATCHES: Final = 50
 """The number of batches per epoch below which `fit` advises a smaller budget."""
 
-_BYTES_PER_OUTPUT: Final = 16
-"""Bytes of an output in float32, of its gradient, and of two intermediate results of a softmax or of gates."""
 
 AnyBatch = Batch[Kind]
 
@@ -67,73 +64,6 @@ class Epochs(Protocol):
     def load_state_dict(self, state: Mapping[str, object], /) -> None:
         """Continue where a state was saved."""
         ...
-
-
-@final
-@attrs.frozen(eq=False)
-class SplitPipe:
-    """A pipe in two halves.
-
-    Attributes:
-        data: the stages that make batches, up to the first stage with weights after the last stream.
-        model: the stages after them, with their numbers in the pipe.
-    """
-
-    data: Sequence[NumberedStage]
-    model: Sequence[NumberedStage]
-
-    @classmethod
-    def of(cls, pipe: StreamChain[Any, Any]) -> "SplitPipe":
-        """Split a pipe.
-
-        Raises:
-            CompositionError: if it has no model, or stages with weights before its last stream.
-        """
-        numbered = list(enumerate(pipe.stages.values(), start=1))
-        last = max(number for number, stage in numbered if is_stream(stage))
-        first = next((number for number, stage in numbered[last:] if isinstance(stage, nn.Module)), None)
-        if first is None:
-            msg = (
-                "fit and evaluate need a pipe with a model, but no stage after the batches has weights; "
-                "join one: data >> model."
-            )
-            raise CompositionError(msg)
-        early = next((each for each in numbered[:last] if isinstance(each[1], nn.Module)), None)
-        if early is not None:
-            number, stage = early
-            msg = (
-                "fit and evaluate need all weights after the last stream, "
-                f"stage {last} `{type(numbered[last - 1][1]).__name__}`, "
-                f"but stage {number} `{type(stage).__name__}` has some; move it to the model."
-            )
-            raise CompositionError(msg, stage_number=number)
-        return cls(numbered[: first - 1], numbered[first - 1 :])
-
-    def split_model(self) -> tuple[Sequence[NumberedStage], Sequence[NumberedStage]]:
-        """Return the stages of the model up to the last one that makes targets, and the others.
-
-        Raises:
-            CompositionError: if the first ones have weights.
-        """
-        made = [at for at, (_, stage) in enumerate(self.model, start=1) if getattr(stage, "makes_targets", False)]
-        first, others = self.model[: max(made, default=0)], self.model[max(made, default=0) :]
-        for number, stage in first:
-            if isinstance(stage, nn.Module) and next(stage.parameters(), None) is not None:
-                name, maker = type(stage).__name__, type(first[-1][1]).__name__
-                msg = f"stage {number} `{name}` has weights, but {maker} makes targets after it; put {maker} after Pad."
-                raise CompositionError(msg, stage_number=number)
-        return first, others
-
-    @property
-    def windows(self) -> BPTTWindows[Kind] | None:
-        """The stage that cuts rows into windows, if there is one."""
-        found = (cast("BPTTWindows[Kind]", stage) for _, stage in self.data if isinstance(stage, BPTTWindows))
-        return next(found, None)
-
-    @property
-    def bucket(self) -> Bucket[Kind] | None:
-        """The stage that makes batches of rows of similar length, if there is one."""
-        return next((cast("Bucket[Kind]", stage) for _, stage in self.data if isinstance(stage, Bucket)), None)
 
 
 @final
@@ -225,46 +155,6 @@ def make_training_data(
         msg = f"num_workers must be 0 without one Bucket or BPTTWindows in the pipe, got {num_workers}; leave it out."
         raise OptionError(msg, num_workers=num_workers)
     return TrainingData(_ChainEpochs(chain, examples), None)
-
-
-def limit_by_memory(model: Sequence[NumberedStage], *, memory: int | None = None) -> int:
-    """Return the largest budget of padded steps that is chosen for a model, at most the default.
-
-    A training step keeps outputs for the backward pass: per step of a row about as many numbers as all matrices have
-    rows. They should fit into an eighth of the memory of the machine, or of the GPU. This matters for heads with very
-    many classes, such as the tokens of a language model. The free memory would be a better limit, but two runs should
-    have the same batches.
-
-    Args:
-        model: the stages with weights.
-        memory: the bytes of the device; by default they are looked up.
-
-    Example:
-        >>> from pipeline import language_model
-        >>> stages = list(enumerate(language_model(100_000).stages.values(), start=4))
-        >>> limit_by_memory(stages, memory=2**33), limit_by_memory(stages, memory=2**37)
-        (662, 4096)
-    """
-    weights = {id(each): each for _, stage in model if isinstance(stage, nn.Module) for each in stage.parameters()}
-    # The rows of an embedding are ids, of which a step has one.
-    outputs = sum(weight.shape[0] for weight in weights.values() if weight.ndim == 2)
-    outputs -= sum(len(stage.weight) for _, stage in model if isinstance(stage, Embed) and id(stage.weight) in weights)
-    if memory is None:
-        device = next((weight.device for weight in weights.values()), torch.device("cpu"))
-        memory = _find_memory(device)
-    return max(min(memory // 8 // (_BYTES_PER_OUTPUT * max(outputs, 1)), DEFAULT_STEPS), 1)
-
-
-def _find_memory(device: torch.device) -> int:
-    """Return the memory of a device in bytes; a large number if it is not known."""
-    if device.type == "cuda":
-        # Typed by hand: torch leaves the type open.
-        properties: object = getattr(torch.cuda, "get_device_properties")(device)  # noqa: B009
-        return int(getattr(properties, "total_memory", 1 << 50))
-    names = getattr(os, "sysconf_names", {})
-    if "SC_PHYS_PAGES" not in names:
-        return 1 << 50
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def count_batches(split: SplitPipe, examples: Iterable[Any]) -> int | None:

@@ -20,9 +20,9 @@ from pipeline.saving.files import read_regular_file
 from pipeline.saving.folders import write_folder
 from pipeline.saving.json_files import read_json, write_json
 from pipeline.saving.tensors import MAX_FILE, parse_tensors, write_tensors
-from pipeline.training.batches import SplitPipe
 from pipeline.training.loop import Training, Watcher
 from pipeline.training.optimizers import list_sparse
+from pipeline.training.split_pipe import SplitPipe
 from pipeline.training.state import get_tensors, join_tensors, split_tensors
 
 FORMAT: Final = 1

@@ -1,5 +1,6 @@
 """Train on several ranks: join the process group, average gradients, share results, and name a rank that failed."""
 
+import gc
 import os
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -147,6 +148,9 @@ def join_ranks(device: torch.device | str | None = None) -> Generator[Ranks]:
         raise
     finally:
         if not is_joined:
+            # DDP refers to the group, and is freed by the garbage collector only. If the group outlived this call, its
+            # threads would run while Python ends, and abort the process about once in thirty times.
+            gc.collect()
             _find_function("destroy_process_group")()
 
 

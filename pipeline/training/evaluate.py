@@ -20,7 +20,6 @@ from pipeline.data.scores import Predictions
 from pipeline.errors import CompositionError, TargetError
 from pipeline.stages.bptt_windows import BPTTWindows
 from pipeline.stages.heads import NextToken
-from pipeline.training.batches import SplitPipe
 from pipeline.training.carry import CarriedStates, find_carrying_stage
 from pipeline.training.confusion import MOST_CLASSES, ClassResult, ConfusionCounter
 from pipeline.training.evaluation import Evaluation
@@ -33,6 +32,7 @@ from pipeline.training.metrics import (
     gather_over_ranks,
     is_joint,
 )
+from pipeline.training.split_pipe import SplitPipe
 
 A = TypeVar("A")
 

@@ -22,12 +22,13 @@ from pipeline.data.scores import Predictions
 from pipeline.extras import find_base
 from pipeline.loading.ranks import get_rank_and_world_size
 from pipeline.training.adapters import LossOptions, ModelWithLoss, make_loader
-from pipeline.training.batches import AnyBatch, Epochs, SplitPipe, count_batches
+from pipeline.training.batches import AnyBatch, Epochs, count_batches
 from pipeline.training.losses import MeanLoss
 from pipeline.training.metrics import MetricsOption, choose_metrics, gather_over_ranks
 from pipeline.training.optimizers import make_optimizer
 from pipeline.training.options import MakeOptimizer, MakeSchedule, OptimizerName, ScheduleName, Settings
 from pipeline.training.schedules import make_schedule
+from pipeline.training.split_pipe import SplitPipe
 
 # Type checkers see Lightning's classes. Without the package, creating an object raises an error that names the extra.
 if TYPE_CHECKING:

@@ -27,12 +27,13 @@ from pipeline.parts.added_loss import add_terms, collect_added_losses, compute_s
 from pipeline.stages.several_heads import Heads
 from pipeline.training.advice import advise_precision, advise_threads, warn_of_missing_gradients
 from pipeline.training.averaging import WeightAverage
-from pipeline.training.batches import SplitPipe, count_batches, limit_by_memory, make_training_data
+from pipeline.training.batches import count_batches, make_training_data
 from pipeline.training.carry import CarriedStates, find_carrying_stage
 from pipeline.training.distributed import Ranks, delay_synchronization
 from pipeline.training.evaluate import predict_with_targets
 from pipeline.training.history import Epoch, History
 from pipeline.training.losses import Loss, MeanLoss, add_weights, find_class_weights, reject_class_options
+from pipeline.training.memory_limit import limit_by_memory
 from pipeline.training.metrics import LOSS, choose_metrics
 from pipeline.training.model import Model
 from pipeline.training.optimizers import make_optimizer
@@ -40,6 +41,7 @@ from pipeline.training.options import Settings
 from pipeline.training.progress import Reporter
 from pipeline.training.schedules import make_schedule
 from pipeline.training.sharding import copy_whole_weights, gather_shards, shard_like, shard_optimizer_state
+from pipeline.training.split_pipe import SplitPipe
 from pipeline.training.state import get_random_state, get_tensors, load_tensors, seed_generators, set_random_state
 
 _OF_RANK: Final = ("carry", "data", "epoch", "random")

@@ -14,7 +14,7 @@ from pipeline.data.metadata import has_target
 from pipeline.errors import OptionError, PipelineError, TargetError
 from pipeline.sources.source import Source
 from pipeline.stages.input_stage import to_examples
-from pipeline.training.batches import SplitPipe
+from pipeline.training.split_pipe import SplitPipe
 
 ROWS: Final = 1_000
 """The number of rows that are checked: more could take long."""

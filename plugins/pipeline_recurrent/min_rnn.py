@@ -16,8 +16,38 @@ Candidate: TypeAlias = Literal["linear", "positive"]
 """The activation of the candidate: none, or x + 0.5 for x >= 0 and sigmoid(x) below, which is positive."""
 
 
+class _MinRNN(Scanned[S_co]):
+    """The base class of both: an encoder of layers with a candidate."""
+
+    def __init__(
+        self,
+        make_layer: Callable[[int, int, Candidate], ScanLayer],
+        input_size: int,
+        hidden_size: int,
+        candidate: Candidate,
+        *,
+        bidirectional: bool,
+        **options: Unpack[ScanOptions],
+    ) -> None:
+        if candidate not in get_args(Candidate):
+            msg = f"candidate must be linear or positive, got {candidate!r}."
+            raise OptionError(msg, candidate=candidate)
+        super().__init__(
+            lambda size: make_layer(size, hidden_size, candidate),
+            input_size,
+            hidden_size,
+            bidirectional=bidirectional,
+            **options,
+        )
+        self.candidate: Candidate = candidate
+
+    @override
+    def get_config(self) -> dict[str, object]:
+        return {**super().get_config(), "candidate": self.candidate}
+
+
 @final
-class MinGRU(Scanned[S_co]):
+class MinGRU(_MinRNN[S_co]):
     """A gated average of candidates, by a parallel scan over packed rows: h[t] = (1 - z[t]) h[t-1] + z[t] c[t].
 
     The gate z and the candidate c are linear in the input, so a step costs a matrix product that does not wait for the
@@ -80,23 +110,11 @@ class MinGRU(Scanned[S_co]):
         bidirectional: bool = False,
         **options: Unpack[ScanOptions],
     ) -> None:
-        self_candidate = _check_candidate(candidate)
-        super().__init__(
-            lambda size: _MinGRULayer(size, hidden_size, self_candidate),
-            input_size,
-            hidden_size,
-            bidirectional=bidirectional,
-            **options,
-        )
-        self.candidate: Candidate = candidate
-
-    @override
-    def get_config(self) -> dict[str, object]:
-        return {**super().get_config(), "candidate": self.candidate}
+        super().__init__(_MinGRULayer, input_size, hidden_size, candidate, bidirectional=bidirectional, **options)
 
 
 @final
-class MinLSTM(Scanned[S_co]):
+class MinLSTM(_MinRNN[S_co]):
     """A gated average with a forget and an input gate, by a parallel scan: h[t] = f'[t] h[t-1] + i'[t] c[t].
 
     The gates are divided by their sum, f' = f / (f + i) and i' = i / (f + i), and read the input only. In one direction
@@ -148,19 +166,7 @@ class MinLSTM(Scanned[S_co]):
         bidirectional: bool = False,
         **options: Unpack[ScanOptions],
     ) -> None:
-        self_candidate = _check_candidate(candidate)
-        super().__init__(
-            lambda size: _MinLSTMLayer(size, hidden_size, self_candidate),
-            input_size,
-            hidden_size,
-            bidirectional=bidirectional,
-            **options,
-        )
-        self.candidate: Candidate = candidate
-
-    @override
-    def get_config(self) -> dict[str, object]:
-        return {**super().get_config(), "candidate": self.candidate}
+        super().__init__(_MinLSTMLayer, input_size, hidden_size, candidate, bidirectional=bidirectional, **options)
 
 
 @final
@@ -208,10 +214,3 @@ def activate(values: Tensor, candidate: Candidate, sigmoid: Callable[[Tensor], T
 def widen(values: Tensor) -> Tensor:
     """Return at least float32: a state is a sum over many steps."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
-def _check_candidate(candidate: Candidate) -> Candidate:
-    if candidate not in get_args(Candidate):
-        msg = f"candidate must be linear or positive, got {candidate!r}."
-        raise OptionError(msg, candidate=candidate)
-    return candidate

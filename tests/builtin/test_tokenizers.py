@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline import Tokenize, Tokenizer, TokenizeWords
@@ -33,6 +33,10 @@ def ids_of(tokenize: Tokenize, string: str) -> list[int]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(string=text)
+@example(string=" ")
+@example(string="  ")
+@example(string="▁")
+@example(string=" \n")
 def test_decoding_inverts_tokenizing(kind: str, string: str) -> None:
     """Decoded text has the same tokens, whatever the text; of characters, bytes and BPE, it is the text itself."""
     tokenize = Tokenize.train([*TEXTS, string], kind)
@@ -116,7 +120,7 @@ def test_wordpiece_takes_the_longest_piece_first() -> None:
 def test_unigram_decodes_to_the_text() -> None:
     """But for a space at its beginning, which every text has; characters that were not seen are unknown."""
     tokenize = Tokenize.train(["to be or not to be", "that is  the question"], "unigram", vocab_size=40)
-    for string in ("to be", "notion", "the  quest"):
+    for string in ("to be", "notion", "the  quest", " ", "  to", "   ", "to  "):
         assert tokenize.decode(ids_of(tokenize, string)) == string
     assert ids_of(tokenize, "to") == ids_of(tokenize, " to")
     assert tokenize.tokenizer.vocabulary["<unk>"] in ids_of(tokenize, "zoo")

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline import ClassifyMultiLabel, MultiLabelScores, Pooled, StepScores, Values, sum_over_ranks
-from pipeline.data.losses import Reduction, RegressionLoss
+from pipeline.data.loss_options import Reduction
+from pipeline.data.losses import RegressionLoss
 from pipeline.data.metadata import IGNORED, BatchMetadata
 from pipeline.errors import OptionError, TargetError
 from support.rank_losses import CLASSES, compute_gradient, draw, make_scores

@@ -37,7 +37,7 @@ from pipeline import (
     TextPair,
 )
 from pipeline.extend import Batch, Causal, Predictions, Vectors, last_by_row
-from pipeline.stages.attend import AttendEarlier
+from pipeline.stages.attend_earlier import AttendEarlier
 from support.needs import KERNELS
 from support.records import make_ids, make_nested
 from support.untyped import seed

@@ -20,9 +20,9 @@ from pipeline.loading import Loader, PlannedBatches, RowDataset, StreamDataset, 
 from pipeline.saving.tensors import write_tensors
 from pipeline.sources import Records
 from pipeline.training.adapters import ModelWithLoss
-from pipeline.training.batches import SplitPipe
 from pipeline.training.loop import Training, Watcher
 from pipeline.training.optimizers import make_optimizer
+from pipeline.training.split_pipe import SplitPipe
 from support.killed import make_examples
 from support.trainable import TRAINABLE, copy_weights
 from support.untyped import as_any

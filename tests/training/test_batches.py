@@ -10,7 +10,8 @@ from pipeline import BPTTWindows, Bucket, Embed, Example, FromIds, ModuleStage, 
 from pipeline.data.kinds import Ids
 from pipeline.errors import CompositionError, OptionError
 from pipeline.loading import Loader, StreamLoader
-from pipeline.training.batches import SplitPipe, count_batches, make_training_data
+from pipeline.training.batches import count_batches, make_training_data
+from pipeline.training.split_pipe import SplitPipe
 from support.untyped import as_any, to_list
 
 EXAMPLES = [Example([1 + row % 5] * (row % 7), row % 2) for row in range(40)]

@@ -10,8 +10,9 @@ from torch import Tensor
 from pipeline import AttendEarlier, States
 from pipeline.data.tensors import to_ints
 from pipeline.forecast.memory import measure_peak_bytes
-from pipeline.functional import attention as blocks
-from pipeline.functional.attention import attend_earlier_in_blocks, supports_blocks
+from pipeline.functional import earlier_attention as blocks
+from pipeline.functional.attention import causal_dot_product_attention, dot_product_attention
+from pipeline.functional.earlier_attention import attend_earlier_in_blocks, supports_blocks
 from pipeline_attention import Dot, General
 from support.oracles import attend_by_softmax
 
@@ -68,8 +69,8 @@ def test_gradients_with_a_graph_equal_those_without() -> None:
     (x,) = make_rectangles(torch.tensor([5, 3]), 1)
     mask = torch.rand(2, 5, 5) > 0.3
     functions: list[Callable[[], Tensor]] = [
-        lambda: blocks.dot_product_attention(x, x, x, mask),
-        lambda: blocks.causal_dot_product_attention(x, x * 2, x),
+        lambda: dot_product_attention(x, x, x, mask),
+        lambda: causal_dot_product_attention(x, x * 2, x),
         lambda: attend_earlier_in_blocks(x, x, x, [2, 2, 2, 1, 1], memory=2**20),
         lambda: attend_earlier_in_blocks(x * 2, x, x * 3, [2, 2, 2, 1, 1], memory=2**20),
     ]
