@@ -163,6 +163,7 @@ def long(session: nox.Session) -> None:
     install(session, ".[text]", groups=("test",))
     # Before the engine is compiled with sanitizers, without whose runtimes it cannot be loaded then.
     session.run("pytest", "--capture=no", *LONG, env={**ENVIRONMENT, "PIPELINE_TESTS_LONG": "1"})
+    session.run("pytest", "tests", "-m", "hypothesis", env={**ENVIRONMENT, "PIPELINE_TESTS_LONG": "1"})
     sanitize = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
     for plugin in ("pipeline_recurrent", "pipeline_heads"):
         session.run("python", "-m", f"{plugin}.native", "-g", "-O1", *sanitize, env={"CC": "gcc"})
