@@ -36,24 +36,6 @@ EXAMPLES = (
     "text_and_numbers",
     "spell_numbers",
 )
-WITH_EXTRAS = (
-    "tests/sources",
-    "tests/loading",
-    "tests/forecast",
-    "tests/training",
-    "tests/export",
-    "tests/serving",
-    "tests/inference",
-    "tests/cli",
-    "tests/data/test_graph_packing.py",
-    "tests/demo/test_run.py",
-    "tests/builtin/test_hub_tokenizers.py",
-    "tests/docs/test_csv_page.py",
-    "tests/docs/test_examples.py",
-    "tests/docs/test_hugging_face.py",
-    "tests/docs/test_pictures.py",
-    "tests/test_extras.py",
-)
 # 500 kills of a training instead of 5, 10,000 changes of a saved folder instead of 1,000, 100 kills while saving.
 LONG = ("tests/training/test_kill.py", "tests/saving/test_mutations.py", "tests/saving/test_hard_cases.py")
 NATIVE = (
@@ -112,7 +94,8 @@ def demo(session: nox.Session) -> None:
 def extras(session: nox.Session) -> None:
     """Run slow tests and those that need optional packages; elsewhere they are skipped, here they must run."""
     install(session, ".[arrow,export,lightning,plots,ray,serve,text]", groups=("extras",))
-    session.run("pytest", *WITH_EXTRAS, *PARALLEL, *session.posargs, env={**ENVIRONMENT, "PIPELINE_TESTS_EXTRAS": "1"})
+    chosen = ("tests", "-m", "slow or extras")
+    session.run("pytest", *chosen, *PARALLEL, *session.posargs, env={**ENVIRONMENT, "PIPELINE_TESTS_EXTRAS": "1"})
 
 
 @nox.session

@@ -2,7 +2,9 @@
 
 import multiprocessing
 import os
+from importlib.util import find_spec
 
+import pytest
 from hypothesis import settings
 
 # Files that are checked, never run.
@@ -18,3 +20,16 @@ os.environ.pop("COLUMNS", None)
 settings.register_profile("same", deadline=None, max_examples=30, derandomize=True)
 settings.register_profile("long", deadline=None, max_examples=200)
 settings.load_profile("long" if os.environ.get("PIPELINE_TESTS_LONG") else "same")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip slow tests, and those whose optional packages are missing, except in the session that runs them."""
+    if os.environ.get("PIPELINE_TESTS_EXTRAS") == "1":
+        return
+    for item in items:
+        missing = [name for mark in item.iter_markers("extras") for name in mark.args if find_spec(name) is None]
+        if missing:
+            reason = f"{', '.join(missing)} not installed; `nox -s extras` has all"
+            item.add_marker(pytest.mark.skip(reason=reason))
+        elif item.get_closest_marker("slow") is not None:
+            item.add_marker(pytest.mark.skip(reason="takes many seconds; `nox -s extras` runs it"))

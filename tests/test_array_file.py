@@ -1,6 +1,7 @@
 """Array files: complete or absent, the same arrays back, and damage detected."""
 
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
 from pipeline.array_file import ArrayFileError, ArrayWriter, read_arrays, replace_file, write_arrays
+from support.needs import needs
 
 DTYPES = ["?", "i1", "<i2", ">i4", "<i8", "u1", "<u2", "<u4", ">u8", "<f2", "<f4", "<f8"]
 SHAPES = arrays_of.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)
@@ -43,9 +45,10 @@ def test_arrays_and_metadata_are_read_back(
         assert not mapped.size or not mapped.flags.writeable
 
 
+@needs("safetensors")
 def test_safetensors_reads_the_same(tmp_path: Path) -> None:
     """The reference implementation of the format finds the same arrays."""
-    safetensors = pytest.importorskip("safetensors.numpy", reason="compares with the safetensors package")
+    safetensors = import_module("safetensors.numpy")
     write_arrays(tmp_path / "example", EXAMPLE, {"rows": 2})
     theirs = safetensors.load_file(tmp_path / "example")
     assert {name: array.tolist() for name, array in theirs.items()} == {

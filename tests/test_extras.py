@@ -11,6 +11,7 @@ import pytest
 from pipeline import Tokenize
 from pipeline.errors import MissingExtraError
 from pipeline.extras import LazyModule, find_base, import_extra
+from support.needs import needs
 
 NEEDS_TEXT = (
     r"^a tokenizer needs the package tokenizers, which is not installed; pip install 'ragged-pipeline\[text\]'\.$"
@@ -35,6 +36,7 @@ def test_reading_a_tokenizer_without_its_package_names_the_extra(
         Tokenize.read(tmp_path / "tokenizer.json")
 
 
+@needs("matplotlib", "pyarrow")
 @pytest.mark.parametrize("package", ["tokenizers", "pyarrow", "matplotlib"])
 def test_importing_the_library_imports_no_extra(package: str) -> None:
     """A whole process: registered plugins included, since looking up a part loads them."""

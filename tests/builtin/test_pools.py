@@ -31,6 +31,7 @@ from pipeline.extend import join
 from pipeline.testing import adapt_pool, check_against_oracle, check_pool
 from pipeline_attention import AttentionPool
 from pipeline_recurrent import LSTM
+from support.needs import mark_slow
 from support.strategies import ragged_rows
 from support.untyped import as_any, seed, to_list
 
@@ -94,7 +95,10 @@ def test_pools_with_options_equal_the_loop(case: str, rows: list[Tensor]) -> Non
     check_against_oracle(adapt_pool(make()), lambda row: pool_row(row) if len(row) else row.new_zeros(size), rows)
 
 
-@pytest.mark.parametrize("case", ["min", "mean_sqrt", "mean_std", "logsumexp mean", "kmax 3", "quartiles"])
+@pytest.mark.parametrize(
+    "case",
+    mark_slow(["min", "mean_sqrt", "mean_std", "logsumexp mean", "kmax 3", "quartiles"], quick={"mean_std", "kmax 3"}),
+)
 def test_pools_obey_the_laws(case: str) -> None:
     """Those of poolings, all of them."""
     make = OPTIONS[case][0] if case in OPTIONS else lambda: Pool(case)

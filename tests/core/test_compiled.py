@@ -33,6 +33,7 @@ from pipeline import (
 )
 from pipeline.data.states import last_by_row
 from pipeline.errors import LengthError, ShapeError
+from support.needs import mark_slow
 from support.untyped import as_any, compile_graph, seed
 
 TOKENS, CLASSES = 30, 3
@@ -104,7 +105,7 @@ def compile_model(model: nn.Module, backend: str | Callable[..., object] = "eage
     return compile_graph(model, fullgraph=True, backend=backend, dynamic=True)
 
 
-@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("pool", mark_slow(POOLS, quick={"max", "attention"}))
 def test_a_classifier_compiles_to_one_graph(pool: str) -> None:
     """For batches of several sizes, with the results of the eager model."""
     graphs: list[object] = []

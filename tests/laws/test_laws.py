@@ -55,6 +55,7 @@ from pipeline.testing import (
 )
 from pipeline_attention import Additive, Concat, Dot, General, MultiHead, ScaledDot
 from pipeline_recurrent import GRU, LSTM
+from support.needs import SLOW
 from support.untyped import seed, untyped
 
 ROWS = draw_rows((4, 0, 1, 6), 3)
@@ -185,6 +186,7 @@ def test_modules_obey(name: str, law: Law[PlainModule]) -> None:
     law(MODULES[name])
 
 
+@SLOW
 @pytest.mark.parametrize("each", TRIALS, ids=[each.name for each in TRIALS])
 def test_broken_parts_break_exactly_their_laws(each: Trial) -> None:
     """A part breaks the listed laws and no others; a part that breaks several gives a reason."""

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from support.needs import mark_slow
+
 LOADERS = {
     "Loader": "Loader(RowDataset([[1], [2], [3]], FromIds()), PlannedBatches([1] * 3, Rows(1)), Pad(){options})",
     "StreamLoader": "StreamLoader(StreamDataset([[1], [2], [3]], FromIds() >> Bucket(rows=1) >> Pad()){options})",
@@ -36,7 +38,7 @@ def run(loader: str, ending: str, options: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("ending", mark_slow(ENDINGS, quick={"at the end", "in a cycle"}))
 def test_a_program_ends_without_noise(ending: str) -> None:
     """Whatever loader it has, without workers and with one."""
     program = "\n".join(

@@ -9,6 +9,7 @@ from pipeline import Bucket, Pad
 from pipeline.errors import WorkerError
 from pipeline.loading import StreamDataset, StreamLoader
 from support.dying import kills_workers
+from support.needs import SLOW
 from support.troubles import TroubledSource, TroubledStage
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
@@ -54,6 +55,7 @@ def test_workers_that_exit_name_the_record() -> None:
     assert info.value.details["records"] == [13]
 
 
+@SLOW
 def test_a_hanging_worker_names_the_record() -> None:
     """After the timeout; the other worker, which waits for training, is not blamed."""
     with pytest.raises(

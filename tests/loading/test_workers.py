@@ -159,6 +159,7 @@ def test_records_prepared_together_are_named_together() -> None:
         list(make_staged_loader("kill", one_by_one=True))
 
 
+@SLOW
 @kills_workers
 def test_a_death_during_a_training_step_names_the_record() -> None:
     """The error is raised within the training step, with the same message."""

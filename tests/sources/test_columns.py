@@ -3,6 +3,7 @@
 import json
 import pickle
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, assert_type
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from pipeline import FromColumns, FromFeatures, FromNested, Labels, Numbers, Pad, Tokenize, TokenizeWords, read
 from pipeline.errors import OptionError, RecordError
 from pipeline.sources import Arrow, Conllu, Csv, JsonLines, Parquet, Records, Tsv
+from support.needs import needs
 from support.records import Event, Pair, Word
 from support.source_files import write, write_word
 from support.untyped import to_list, untyped
@@ -174,15 +176,16 @@ def test_fields_of_records_are_inputs() -> None:
 
 def write_table(file: Path, make: object, columns: Mapping[str, Sequence[object]]) -> Path:
     """Write a table in the format that a source reads."""
-    table = pytest.importorskip("pyarrow").table(dict(columns))
+    table = import_module("pyarrow").table(dict(columns))
     if make is Parquet:
-        pytest.importorskip("pyarrow.parquet").write_table(table, file)
+        import_module("pyarrow.parquet").write_table(table, file)
     else:
-        with pytest.importorskip("pyarrow.ipc").new_file(file, table.schema) as writer:
+        with import_module("pyarrow.ipc").new_file(file, table.schema) as writer:
             writer.write_table(table)
     return file
 
 
+@needs("pyarrow")
 @pytest.mark.parametrize("make", [Arrow, Parquet])
 def test_columns_of_tables_are_inputs(tmp_path: Path, make: Any) -> None:
     """Lists of text and of numbers, with the location of what is null or of another type."""
@@ -247,6 +250,7 @@ def test_several_fields_of_records_are_targets_by_name(tmp_path: Path) -> None:
         list(Records(REVIEWS, text="text", target=["label", "star"]))
 
 
+@needs("pyarrow")
 @pytest.mark.parametrize("make", [Arrow, Parquet])
 def test_several_columns_of_arrow_tables_are_targets_by_name(tmp_path: Path, make: Any) -> None:
     """Null is None, but not in the input."""

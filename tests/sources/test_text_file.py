@@ -22,6 +22,7 @@ from pipeline import Tokenize
 from pipeline.errors import OptionError, RecordError, SourceError
 from pipeline.sources import Conll2003, Conllu, Csv, JsonLines, Records, Source, TextLines, Tokenized, Tsv, lengths_of
 from pipeline.sources.text_file import InputFile, open_lines
+from support.needs import mark_slow
 from support.pairs import to_pairs
 from support.source_files import write
 
@@ -214,7 +215,7 @@ def test_a_stream_alone_cannot_be_sent() -> None:
         file.open().__enter__()
 
 
-@pytest.mark.parametrize("name", ["-", "/dev/stdin"])
+@pytest.mark.parametrize("name", mark_slow(["-", "/dev/stdin"], quick={"-"}))
 def test_standard_input(tmp_path: Path, name: str, storage: str) -> None:
     """A program reads its standard input, which is a pipe or a file."""
     if storage == "mapped":

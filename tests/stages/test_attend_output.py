@@ -29,6 +29,7 @@ from pipeline.errors import CompositionError, OptionError
 from pipeline.stages.attend_output import Output
 from pipeline.testing import adapt_attend, check_against_oracle
 from pipeline_attention import General
+from support.needs import mark_slow
 from support.oracles import attend_by_softmax
 from support.saved import compute_answers
 from support.stepping import make_ids
@@ -165,7 +166,7 @@ def test_a_trained_pipe_is_saved_and_loaded(output: Output, tmp_path: Path) -> N
     assert compute_answers(as_any(load(tmp_path / "pipe")), rows) == compute_answers(pipe, rows)
 
 
-@pytest.mark.parametrize("output", ["concat", "tanh", "key_value_predict"])
+@pytest.mark.parametrize("output", mark_slow(["concat", "tanh", "key_value_predict"], quick={"tanh"}))
 def test_outputs_are_exported(output: Output, tmp_path: Path) -> None:
     """Of whole rows, and step by step, where the memory has the size of a state."""
     model = Pack() >> Embed(9, 4) >> Encode("lstm", causal=True, hidden_size=3)

@@ -20,6 +20,7 @@ from pipeline.parts.attention import masked_softmax
 from pipeline.stages.query_chunks import MEMORY
 from pipeline.testing import adapt_attend, check_against_oracle
 from pipeline_attention import Additive, Dot, General, ScaledDot
+from support.needs import SLOW
 from support.oracles import attend_by_softmax
 from support.strategies import ragged_rows
 from support.untyped import seed
@@ -85,8 +86,8 @@ def compute_scores(attention: Attention, row: Tensor) -> Tensor:
     return 2 * scores if isinstance(attention, OwnWeights) else scores
 
 
-@pytest.mark.parametrize("memory", [1, 400, 3_000, MEMORY])
-@pytest.mark.parametrize("window", [None, 1, 2, 9])
+@pytest.mark.parametrize("memory", [pytest.param(1, marks=SLOW), 400, pytest.param(3_000, marks=SLOW), MEMORY])
+@pytest.mark.parametrize("window", [None, 1, 2, pytest.param(9, marks=SLOW)])
 @pytest.mark.parametrize("name", MAKERS)
 @given(rows=ragged_rows())
 def test_earlier_steps_in_chunks_equal_the_loop(name: str, window: int | None, memory: int, rows: list[Tensor]) -> None:

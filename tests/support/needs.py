@@ -1,29 +1,29 @@
-"""Skip tests whose optional packages are missing, and slow ones, except in the session that runs them."""
+"""Mark slow tests, and tests that need optional packages: only the session `extras` runs them, and nothing else.
 
-import os
-from importlib.util import find_spec
+The hook that skips them elsewhere is in tests/conftest.py.
+"""
+
+from collections.abc import Container, Iterable
 
 import pytest
 
 from pipeline_recurrent.native import available
 
-SLOW = pytest.mark.skipif(
-    os.environ.get("PIPELINE_TESTS_EXTRAS") != "1", reason="takes many seconds; `nox -s extras` runs it"
-)
-"""Marks a test whose faster relatives show nearly the same."""
+SLOW = pytest.mark.slow
+"""Marks a test that takes seconds, and whose faster relatives show nearly the same."""
 
 KERNELS = pytest.mark.skipif(available() is not None, reason=f"needs the compiled kernels: {available()}")
 """Marks a test of recurrent encoders that must give the same bits in every batch."""
 
 
-def needs(*packages: str) -> pytest.MarkDecorator:
-    """Mark tests that need optional packages.
+def mark_slow(names: Iterable[str], *, quick: Container[str]) -> list[object]:
+    """Return names as parameters of a test, all but the quick ones marked as slow."""
+    return [pytest.param(name, marks=() if name in quick else SLOW) for name in names]
 
-    Without the packages, the tests are skipped; if `PIPELINE_TESTS_EXTRAS` is 1, as in the session `extras`, they run
-    and fail.
+
+def needs(*packages: str) -> pytest.MarkDecorator:
+    """Mark a test that needs optional packages.
+
+    It is skipped where they are missing. In the session `extras` it runs, and fails without them.
     """
-    missing = [package for package in packages if find_spec(package) is None]
-    has_extras = os.environ.get("PIPELINE_TESTS_EXTRAS") == "1"
-    return pytest.mark.skipif(
-        bool(missing) and not has_extras, reason=f"{', '.join(missing)} not installed; `nox -s extras` has all"
-    )
+    return pytest.mark.extras(*packages)

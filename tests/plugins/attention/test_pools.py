@@ -15,6 +15,7 @@ from pipeline.extend import MaybeCausal, add_to_loss, collect_added_losses
 from pipeline.testing import adapt_pool, check_against_oracle, check_pool
 from pipeline.training.adapters import ModelWithLoss, make_loader
 from pipeline_attention import StructuredAttentionPool, VectorAttentionPool
+from support.needs import mark_slow
 from support.strategies import ragged_rows
 from support.untyped import as_any, seed, to_list
 
@@ -57,7 +58,7 @@ def test_vector_attention_equals_the_loop(rows: list[Tensor]) -> None:
     check_against_oracle(adapt_pool(Pool(pool)), lambda row: pool_vectors(pool, row), rows, list(pool.parameters()))
 
 
-@pytest.mark.parametrize("name", POOLS)
+@pytest.mark.parametrize("name", mark_slow(POOLS, quick={"structured_attention"}))
 def test_pools_obey_the_laws(name: str) -> None:
     """Those of poolings, all of them."""
     check_pool(POOLS[name])

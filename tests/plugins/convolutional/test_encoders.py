@@ -30,7 +30,7 @@ from pipeline.testing import adapt_encoder, check_against_oracle, check_encoder
 from pipeline_convolutional import CNN, GatedCNN
 from pipeline_convolutional.convolution import Convolutional
 from pipeline_convolutional.layout import lay_out
-from support.needs import SLOW
+from support.needs import mark_slow
 from support.strategies import ragged_rows
 from support.untyped import as_any, seed, to_list
 
@@ -90,9 +90,7 @@ def test_encoders_equal_the_loop(name: str, rows: list[Tensor]) -> None:
     check_against_oracle(adapt_encoder(encoder), lambda row: encode(encoder, row), rows, list(encoder.parameters()))
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in {"cnn, causal", "gated"} else SLOW) for name in ENCODERS]
-)
+@pytest.mark.parametrize("name", mark_slow(ENCODERS, quick={"cnn, causal"}))
 def test_encoders_obey_the_laws(name: str) -> None:
     """Those of encoders, all of them."""
     check_encoder(ENCODERS[name])

@@ -29,6 +29,7 @@ from pipeline.testing import adapt_encoder, check_against_oracle, check_encoder
 from pipeline_recurrent import GRU, LSTM, RNN, EngineName
 from pipeline_recurrent.native import available
 from pipeline_recurrent.recurrent import Recurrent
+from support.needs import mark_slow
 from support.oracles import get_weights, gru_step, lstm_step, rnn_step, run_direction
 from support.strategies import ragged_rows
 from support.untyped import count_distinct_rows, seed, to_list
@@ -188,7 +189,7 @@ LAWFUL: dict[str, Callable[[], LSTM[Causal] | GRU[MaybeCausal]]] = {
 }
 
 
-@pytest.mark.parametrize("name", LAWFUL)
+@pytest.mark.parametrize("name", mark_slow(LAWFUL, quick={"zoneout"}))
 def test_laws_hold_with_these_options(name: str) -> None:
     """Those of graphs too, where there are graphs."""
     check_encoder(LAWFUL[name])
