@@ -1,7 +1,7 @@
 """The outputs of an exported model: plain tensors, read from the model's predictions."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, TypeAlias, cast, final
 
 import attrs
@@ -101,6 +101,25 @@ def describe_outputs(result: object) -> list[Output]:
     if isinstance(result, Scores | StepScores):
         return [Output(name, "classes", axes, names)]
     return [Output(name, "numbers" if isinstance(result, Values) else "vectors", axes)]
+
+
+def rename_outputs(outputs: Sequence[Output], inputs: Collection[str]) -> list[Output]:
+    """Put `output_` before the name of each output that has the name of an input: in ONNX, names are unique.
+
+    Example:
+        >>> [each.name for each in rename_outputs([Output("vectors", "vectors", ("batch",))], ["vectors", "lengths"])]
+        ['output_vectors']
+    """
+    taken = {*inputs, *(each.name for each in outputs)}
+    return [
+        attrs.evolve(each, name=_make_unique(each.name, taken)) if each.name in inputs else each for each in outputs
+    ]
+
+
+def _make_unique(name: str, taken: Collection[str]) -> str:
+    while name in taken:
+        name = f"output_{name}"
+    return name
 
 
 def _join_transitions(transitions: Tensor, start: Tensor, end: Tensor) -> list[list[float | None]]:

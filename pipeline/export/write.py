@@ -25,7 +25,7 @@ from pipeline.export.graph import trace_module, translate_program
 from pipeline.export.inputs import BatchInputs, Input
 from pipeline.export.module import RowsModule
 from pipeline.export.options import ExportOptions, Form
-from pipeline.export.outputs import Output, describe_outputs
+from pipeline.export.outputs import Output, describe_outputs, rename_outputs
 from pipeline.export.sizes import find_kind
 from pipeline.export.step import StepModule, compare_steps
 from pipeline.export.texts import TextInput
@@ -99,16 +99,17 @@ def export_model(stages: Mapping[str, StageBase], file: str | os.PathLike[str], 
         module: nn.Module
         if form == "step":
             step = StepModule(copied, inputs)
-            module, outputs = step, step.outputs
             described_inputs: Sequence[Input] = step.inputs
+            module, outputs = step, rename_outputs(step.outputs, [each.name for each in step.inputs])
             run = _write_program(module, step.draw(), described_inputs, outputs, target)
             difference = compare_steps(step, run, batches, tolerance)
         else:
             rows = RowsModule(copied, inputs)
             example = list(inputs.draw(inputs.make_shape(), torch.Generator().manual_seed(0)).values())
             with torch.no_grad():
-                outputs = describe_outputs(rows.run(example))
+                described = describe_outputs(rows.run(example))
             described_inputs, module = inputs.inputs, rows
+            outputs = rename_outputs(described, [each.name for each in described_inputs])
             run = _write_program(module, example, described_inputs, outputs, target)
             difference = compare(inputs, rows.compute, run, batches, tolerance)
         text = TextInput() if pad is None else TextInput.of(data)

@@ -262,6 +262,16 @@ def test_fields_are_tensors_of_their_names(tmp_path: Path) -> None:
     assert values.shape == (2, 2)
 
 
+@NEEDS_ONNX
+def test_an_output_with_the_name_of_an_input_is_renamed(tmp_path: Path) -> None:
+    """Such as the vectors of rows for the vectors of steps: the names of a graph in ONNX are unique."""
+    model = Identity(3) >> Encode("gru", hidden_size=2) >> Pool("max")
+    exported = model.export(tmp_path / "model.onnx", kind=Vectors, batches=2)
+    assert [each.name for each in exported.outputs] == ["output_vectors"]
+    described = json.loads((tmp_path / "model.json").read_text())
+    assert [each["name"] for each in described["outputs"]] == ["output_vectors"]
+
+
 def test_ids_are_the_kind_of_a_pipe_of_ids(tmp_path: Path) -> None:
     """As `Pad` states it."""
     pipe = FromIds() >> Bucket(rows=2) >> Pad(Ids) >> Embed(9, 4) >> Encode(LSTM(4, 3)) >> Pool("last") >> Classify(2)
