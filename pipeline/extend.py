@@ -3,6 +3,7 @@
 from pipeline.batching.policies import Policy
 from pipeline.builtin.span_f1 import SpanTags, has_span_tags
 from pipeline.checks.module_hooks import has_forward_hooks
+from pipeline.checks.options import check_int, check_optional_int, check_positive, check_probability
 from pipeline.checks.shapes import checked
 from pipeline.core.chain import Chain, TypePreservingChain
 from pipeline.core.inference import FusesForInference, InferenceOptions, Precision, PreparesForInference
@@ -186,8 +187,12 @@ __all__ = [
     "as_pytree",
     "attend_across",
     "check_classes",
+    "check_int",
     "check_loss_options",
     "check_normalize",
+    "check_optional_int",
+    "check_positive",
+    "check_probability",
     "checked",
     "collect_added_losses",
     "compact",

@@ -1,8 +1,8 @@
-"""Checks of options that take an integer, a path, True or False, or one of a few words."""
+"""Checks of options that take an integer, a probability, a path, True or False, or one of a few words."""
 
 import operator
 import os
-from typing import SupportsIndex, cast
+from typing import SupportsFloat, SupportsIndex, cast
 
 from pipeline.errors import OptionError
 
@@ -35,6 +35,33 @@ def check_optional_int(name: str, value: object, *, minimum: int) -> None:
     """
     if value is not None:
         check_int(name, value, minimum=minimum)
+
+
+def check_probability(name: str, value: object) -> None:
+    """Check an option that takes the probability of dropping a value, which is below 1.
+
+    Raises:
+        OptionError: if it is not a number, or not in 0 <= value < 1.
+
+    Example:
+        >>> check_probability("dropout", 1)
+        Traceback (most recent call last):
+        pipeline.errors.OptionError: dropout must be a probability, 0 <= dropout < 1, got 1.
+    """
+    if not isinstance(value, SupportsFloat) or isinstance(value, bool) or not 0 <= float(value) < 1:
+        msg = f"{name} must be a probability, 0 <= {name} < 1, got {value!r}."
+        raise OptionError(msg, **{name: value})
+
+
+def check_positive(name: str, value: object) -> None:
+    """Check an option that is a number above 0.
+
+    Raises:
+        OptionError: if it is not.
+    """
+    if not isinstance(value, SupportsFloat) or isinstance(value, bool) or not float(value) > 0:
+        msg = f"{name} must be a number above 0, got {value!r}."
+        raise OptionError(msg, **{name: value})
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

@@ -6,6 +6,7 @@ import attrs
 from torch import Tensor, nn
 from typing_extensions import TypeIs, override
 
+from pipeline.checks.options import check_probability
 from pipeline.core.stage import Spec, TypePreserving
 from pipeline.data.batches import Batch, Padded, derive_packed, derive_padded, is_batch
 from pipeline.data.kinds import Hidden
@@ -44,9 +45,7 @@ class Dropout(nn.Module, TypePreserving[Batch[Hidden] | States[MaybeCausal] | Po
 
     def __init__(self, p: float = 0.5, *, per: Literal["step", "row"] = "step") -> None:
         super().__init__()
-        if not 0 <= p < 1:
-            msg = f"p must be a probability, 0 <= p < 1, got {p}; pass a number in this range."
-            raise OptionError(msg, p=p)
+        check_probability("p", p)
         if per not in ("step", "row"):
             msg = f"per must be 'step' or 'row', got {per!r}; choose one of these."
             raise OptionError(msg, per=per)

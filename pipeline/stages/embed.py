@@ -10,7 +10,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
-from pipeline.checks.options import check_bool, check_choice
+from pipeline.checks.options import (
+    check_bool,
+    check_choice,
+    check_int,
+)
 from pipeline.checks.switches import checks_enabled
 from pipeline.core.stage import ModuleStage, Spec
 from pipeline.data.batches import Batch, Packed, derive_vectors
@@ -64,9 +68,7 @@ class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
     ) -> None:
         super().__init__()
         for option, number in (("num_embeddings", num_embeddings), ("embedding_dim", embedding_dim)):
-            if number < 1:
-                msg = f"{option} must be 1 or more, got {number}; pass the number of ids, and of features per id."
-                raise OptionError(msg, **{option: number})
+            check_int(option, number, minimum=1)
         check_choice("init", init, get_args(Initialization))
         if std is not None and (init == "xavier" or not 0 < std < math.inf):
             msg = (

@@ -123,9 +123,11 @@ class Encode(
             )
             raise CompositionError(msg, encoder=self.part_name)
         if causal and not self._probe().causal:
+            known = f"causal_{encoder}"
+            example = known if known in registry().encoders.names() else "lstm"
             msg = (
-                f"encoder {encoder!r} must be causal, but its steps depend on later ones; "
-                'choose a causal one, such as "lstm", or leave causal=True out.'
+                f"encoder {encoder!r} must be causal, but its steps depend on later ones; choose a causal one, such as "
+                f'"{example}", or leave causal=True out.'
             )
             raise CompositionError(msg, encoder=encoder)
 

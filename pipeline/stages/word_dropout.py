@@ -5,11 +5,14 @@ from typing import final
 import torch
 from typing_extensions import override
 
-from pipeline.checks.options import check_int
+from pipeline.checks.options import (
+    check_int,
+    check_probability,
+)
 from pipeline.core.stage import ModuleStage, Spec
 from pipeline.data.batches import Batch, Padded, derive_packed, derive_padded
 from pipeline.data.kinds import Ids
-from pipeline.errors import OptionError, ShapeError
+from pipeline.errors import ShapeError
 
 
 @final
@@ -43,9 +46,7 @@ class WordDropout(ModuleStage[Batch[Ids], Batch[Ids]]):
 
     def __init__(self, p: float = 0.25, unk_id: int = 1) -> None:
         super().__init__()
-        if not 0 <= p < 1:
-            msg = f"p must be a probability, 0 <= p < 1, got {p}; pass a number in this range."
-            raise OptionError(msg, p=p)
+        check_probability("p", p)
         self.p = p
         self.unk_id: int = check_int("unk_id", unk_id, minimum=0)
 

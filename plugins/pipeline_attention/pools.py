@@ -15,6 +15,7 @@ from pipeline.extend import (
     Pooling,
     States,
     add_to_loss,
+    check_int,
     compact,
     masked_softmax,
     multiply_exactly,
@@ -110,9 +111,7 @@ class StructuredAttentionPool(Pooling):
         super().__init__()
         inner = input_size if hidden_size is None else hidden_size
         for name, number in (("input_size", input_size), ("hops", hops), ("hidden_size", inner)):
-            if number < 1:
-                msg = f"{name} must be 1 or more, got {number}."
-                raise OptionError(msg, **{name: number})
+            check_int(name, number, minimum=1)
         if not 0 <= penalty < math.inf:
             msg = f"penalty must be 0 or more, got {penalty}; 0 adds nothing to the loss."
             raise OptionError(msg, penalty=penalty)
@@ -196,9 +195,7 @@ class VectorAttentionPool(Pooling):
         super().__init__()
         inner = input_size if hidden_size is None else hidden_size
         for name, number in (("input_size", input_size), ("hidden_size", inner)):
-            if number < 1:
-                msg = f"{name} must be 1 or more, got {number}."
-                raise OptionError(msg, **{name: number})
+            check_int(name, number, minimum=1)
         self.input_size: int | None = input_size
         self.hidden_size: int = inner
         self.inner: nn.Linear = nn.Linear(input_size, inner)

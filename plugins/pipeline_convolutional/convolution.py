@@ -18,6 +18,8 @@ from pipeline.extend import (
     S_co,
     States,
     Vectors,
+    check_int,
+    check_probability,
     last_by_row,
     multiply_exactly,
 )
@@ -69,18 +71,14 @@ class Convolutional(Encoder[S_co]):
         dilations = [dilation] * num_layers if isinstance(dilation, int) else list(dilation)
         numbers += [("dilation", each) for each in dilations] + [("kernel_sizes", each) for each in kernel_sizes]
         for option, number in numbers:
-            if number < 1:
-                msg = f"{option} must be 1 or more, got {number}."
-                raise OptionError(msg, **{option: number})
+            check_int(option, number, minimum=1)
         if not kernel_sizes:
             msg = "kernel_sizes must have a width or more, got none; (3,) is a single convolution."
             raise OptionError(msg, kernel_sizes=kernel_sizes)
         if len(dilations) != num_layers:
             msg = f"dilation must be a number, or one for each of {num_layers} layers, got {len(dilations)} numbers."
             raise OptionError(msg, dilation=dilation)
-        if not 0 <= dropout < 1:
-            msg = f"dropout must be a probability, 0 <= dropout < 1, got {dropout}."
-            raise OptionError(msg, dropout=dropout)
+        check_probability("dropout", dropout)
         for option, given in (("dropout", dropout), ("residual", residual)):
             if given and num_layers == 1:
                 msg = f"{option}={given} acts between layers, but num_layers is 1; leave it out, or add layers."

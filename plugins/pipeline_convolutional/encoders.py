@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 from typing_extensions import Unpack, override
 
-from pipeline.extend import Causal, MaybeCausal, OptionError, S_co, compute_gelu, compute_sigmoid
+from pipeline.extend import Causal, MaybeCausal, OptionError, S_co, check_int, compute_gelu, compute_sigmoid
 from pipeline_convolutional.convolution import Convolutional
 
 Activation = Literal["relu", "gelu", "tanh"]
@@ -192,7 +192,7 @@ class GatedCNN(Convolutional[S_co]):
             input_size,
             hidden_size,
             outputs=2,
-            kernel_sizes=(kernel_size,),
+            kernel_sizes=(check_int("kernel_size", kernel_size, minimum=1),),
             causal=causal,
             num_layers=num_layers,
             dilation=dilation,

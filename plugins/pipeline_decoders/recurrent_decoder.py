@@ -20,6 +20,7 @@ from pipeline.extend import (
     Packed,
     Padded,
     States,
+    check_probability,
     derive_vectors,
     registry,
 )
@@ -117,9 +118,7 @@ class RecurrentDecoder(TextDecoder[RecurrentMemory]):
         if cell not in get_args(Cell):
             msg = f"cell must be one of {', '.join(get_args(Cell))}, got {cell!r}."
             raise OptionError(msg, cell=cell)
-        if not 0 <= dropout < 1:
-            msg = f"dropout must be a probability, 0 <= dropout < 1, got {dropout}."
-            raise OptionError(msg, dropout=dropout)
+        check_probability("dropout", dropout)
         self.embedding_size = embedding_size
         self.hidden_size = hidden_size
         self.cell: Cell = cell

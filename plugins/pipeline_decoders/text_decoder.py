@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Generic, Protocol, Self, TypedDict, TypeVar, final
+from typing import ClassVar, Final, Generic, Protocol, Self, TypedDict, TypeVar, final
 
 import attrs
 import torch
@@ -33,6 +33,9 @@ from pipeline.extend import (
     UnknownOptionError,
     find_continuations,
 )
+
+MAX_NEW_TOKENS: Final = 100
+"""The maximum number of tokens of a text by default."""
 
 
 class SearchOptions(TypedDict, total=False):
@@ -101,7 +104,7 @@ class TextDecoder(ModuleStage[States[MaybeCausal], Decoded[str]], Generic[M]):
         self.tokens: int = target.vocab_size
         self.name = name
         self.input_size = input_size
-        self.search: SearchOptions = {"max_new_tokens": 100, "do_sample": False, "seed": 0}
+        self.search: SearchOptions = {"max_new_tokens": MAX_NEW_TOKENS, "do_sample": False, "seed": 0}
         self.settings: GenerateSettings = GenerateSettings.of(**self.search)
         self.set_search(**(search or {}))
 

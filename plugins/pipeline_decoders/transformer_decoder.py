@@ -11,8 +11,16 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from pipeline import Tokenize
-from pipeline.extend import Ids, MaybeCausal, OptionError, Packed, ShapeError, States
-from pipeline_decoders.text_decoder import SearchOptions, TextDecoder
+from pipeline.extend import (
+    Ids,
+    MaybeCausal,
+    OptionError,
+    Packed,
+    ShapeError,
+    States,
+    check_probability,
+)
+from pipeline_decoders.text_decoder import MAX_NEW_TOKENS, SearchOptions, TextDecoder
 from pipeline_decoders.transformer_layers import DecoderLayer, Layout, Stored, encode_positions
 
 Positions = Literal["sinusoidal", "learned"]
@@ -61,7 +69,7 @@ class TransformerDecoder(TextDecoder[TransformerMemory]):
         norm_first: normalize before each part of a layer (pre-norm, which trains without a warmup), not after it.
         activation: "relu" or "gelu".
         positions: "sinusoidal", or "learned" up to `max_positions`.
-        max_positions: the maximum number of tokens of a target with learned positions.
+        max_positions: the maximum number of tokens of a target with learned positions, and of a generated text.
         dropout: the probability of dropout in layers and on embeddings.
         tied: whether the scores share the weights of the embeddings.
         input_size: the number of features of the states; by default that of the stage before.
@@ -102,7 +110,8 @@ class TransformerDecoder(TextDecoder[TransformerMemory]):
         name: str | None = None,
         search: SearchOptions | None = None,
     ) -> None:
-        super().__init__(target, input_size, name, search)
+        limit = min(MAX_NEW_TOKENS, max_positions) if positions == "learned" else MAX_NEW_TOKENS
+        super().__init__(target, input_size, name, {"max_new_tokens": limit, **(search or {})})
         if num_heads < 1 or hidden_size < 1 or hidden_size % num_heads:
             msg = f"num_heads must divide hidden_size={hidden_size}, got {num_heads}; change one of them."
             raise OptionError(msg, num_heads=num_heads, hidden_size=hidden_size)
@@ -113,9 +122,7 @@ class TransformerDecoder(TextDecoder[TransformerMemory]):
             if value not in known:
                 msg = f"{option} must be one of {', '.join(known)}, got {value!r}."
                 raise OptionError(msg, option=option)
-        if not 0 <= dropout < 1:
-            msg = f"dropout must be a probability, 0 <= dropout < 1, got {dropout}."
-            raise OptionError(msg, dropout=dropout)
+        check_probability("dropout", dropout)
         if positions == "learned" and self.settings.max_new_tokens > max_positions:
             msg = (
                 f"max_new_tokens must be at most max_positions={max_positions} with learned positions, got "

@@ -20,6 +20,7 @@ from pipeline.extend import (
     Pooled,
     Spec,
     Vectors,
+    check_int,
     compact,
     max_by_row,
     multiply_exactly,
@@ -157,10 +158,8 @@ class _ConvolveAndPool(ModuleStage[Batch[Vectors], Pooled]):
 
     def __init__(self, input_size: int, filters: int, kernel_size: int) -> None:
         super().__init__()
-        if filters < 1:
-            msg = f"filters must be 1 or more, got {filters}; pass the number of features per word."
-            raise OptionError(msg, filters=filters)
-        if kernel_size < 1 or kernel_size % 2 == 0:
+        check_int("filters", filters, minimum=1)
+        if check_int("kernel_size", kernel_size, minimum=1) % 2 == 0:
             msg = f"kernel_size must be an odd number of 1 or more, got {kernel_size}; use 3, as Ma and Hovy do."
             raise OptionError(msg, kernel_size=kernel_size)
         self.kernel_size: Final = kernel_size

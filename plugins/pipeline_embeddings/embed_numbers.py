@@ -19,7 +19,7 @@ from pipeline.extend import (
     Vectors,
     multiply_exactly,
 )
-from pipeline_embeddings.features import check_features, check_input_size, check_positive, map_vectors
+from pipeline_embeddings.features import check_features, check_input_size, check_sizes, map_vectors
 
 NumberKind: TypeAlias = Literal["linear", "periodic"]
 
@@ -68,7 +68,7 @@ class EmbedNumbers(ModuleStage[Batch[Vectors], Batch[Vectors]]):
         name: str | None = None,
     ) -> None:
         super().__init__()
-        check_positive(embedding_dim=embedding_dim, frequencies=frequencies, input_size=input_size)
+        check_sizes(embedding_dim=embedding_dim, frequencies=frequencies, input_size=input_size)
         if kind not in get_args(NumberKind):
             msg = f"kind must be one of {', '.join(get_args(NumberKind))}, got {cast('object', kind)!r}."
             raise OptionError(msg, kind=kind)

@@ -4,7 +4,16 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from pipeline.extend import Batch, CompositionError, OptionError, Padded, ShapeError, Spec, Vectors, derive_vectors
+from pipeline.extend import (
+    Batch,
+    CompositionError,
+    Padded,
+    ShapeError,
+    Spec,
+    Vectors,
+    check_optional_int,
+    derive_vectors,
+)
 
 
 def map_vectors(value: Batch[Vectors], function: Callable[[Tensor], Tensor]) -> Batch[Vectors]:
@@ -14,16 +23,14 @@ def map_vectors(value: Batch[Vectors], function: Callable[[Tensor], Tensor]) -> 
     return result.fill_padding(0) if isinstance(result, Padded) else result
 
 
-def check_positive(**options: int | None) -> None:
+def check_sizes(**options: int | None) -> None:
     """Reject sizes below 1.
 
     Raises:
         OptionError: naming the option.
     """
     for name, number in options.items():
-        if number is not None and number < 1:
-            msg = f"{name} must be 1 or more, got {number}; pass a number of features."
-            raise OptionError(msg, **{name: number})
+        check_optional_int(name, number, minimum=1)
 
 
 def check_input_size(stage: str, input_size: int | None, spec: Spec) -> None:

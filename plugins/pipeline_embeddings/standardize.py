@@ -12,7 +12,7 @@ from typing_extensions import override
 from pipeline import FromFeatures
 from pipeline.errors import ValuesError
 from pipeline.extend import Batch, ModuleStage, Spec, Vectors
-from pipeline_embeddings.features import check_features, check_input_size, check_positive, map_vectors
+from pipeline_embeddings.features import check_features, check_input_size, check_sizes, map_vectors
 
 Numbers: TypeAlias = Sequence[float] | Sequence[Sequence[float]] | Tensor
 """The numbers of a row: one per step, or several per step."""
@@ -51,7 +51,7 @@ class Standardize(ModuleStage[Batch[Vectors], Batch[Vectors]]):
 
     def __init__(self, input_size: int, *, log: bool = False, name: str | None = None) -> None:
         super().__init__()
-        check_positive(input_size=input_size)
+        check_sizes(input_size=input_size)
         self.input_size: Final = input_size
         self.log: Final = log
         self.name = name

@@ -21,7 +21,7 @@ from pipeline.extend import (
     as_pytree,
     derive_vectors,
 )
-from pipeline_embeddings.features import check_features, check_input_size, check_positive, map_vectors
+from pipeline_embeddings.features import check_features, check_input_size, check_sizes, map_vectors
 
 
 @final
@@ -53,7 +53,7 @@ class Time2Vec(ModuleStage[Batch[Vectors], Batch[Vectors]]):
 
     def __init__(self, embedding_dim: int, *, input_size: int = 1, name: str | None = None) -> None:
         super().__init__()
-        check_positive(embedding_dim=embedding_dim, input_size=input_size)
+        check_sizes(embedding_dim=embedding_dim, input_size=input_size)
         self.embedding_dim: Final = embedding_dim
         self.input_size: Final = input_size
         self.name = name

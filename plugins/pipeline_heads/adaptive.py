@@ -23,6 +23,7 @@ from pipeline.extend import (
     StepScores,
     as_pytree,
     check_classes,
+    check_int,
     check_loss_options,
     checked,
     get_scored_steps,
@@ -145,6 +146,7 @@ class AdaptiveNextToken(ModuleStage[States[Causal], StepScores[int]]):
         name: str | None = None,
     ) -> None:
         super().__init__()
+        check_int("tokens", tokens, minimum=2)
         chosen = [each for each in _CUTOFFS if each < tokens] if cutoffs is None else [*cutoffs]
         if not chosen or chosen != sorted(set(chosen)) or not 0 < chosen[0] <= chosen[-1] < tokens:
             msg = (

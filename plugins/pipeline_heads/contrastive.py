@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 from typing_extensions import Unpack, override
 
-from pipeline.errors import CompositionError, OptionError, ShapeError, TargetError
+from pipeline.errors import CompositionError, ShapeError, TargetError
 from pipeline.extend import (
     FILLER,
     BatchMetadata,
@@ -22,6 +22,7 @@ from pipeline.extend import (
     Spec,
     as_pytree,
     check_loss_options,
+    check_positive,
     checked,
     reduce_losses,
 )
@@ -146,9 +147,7 @@ class Contrastive(ModuleStage[Pooled, PairScores]):
 
     def __init__(self, temperature: float = 0.05, *, symmetric: bool = True, name: str | None = None) -> None:
         super().__init__()
-        if not temperature > 0:
-            msg = f"temperature must be a number above 0, got {temperature!r}."
-            raise OptionError(msg, temperature=temperature)
+        check_positive("temperature", temperature)
         self.name = name
         self.temperature = temperature
         self.symmetric = symmetric

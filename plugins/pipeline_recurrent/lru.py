@@ -9,7 +9,15 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, glu
 from typing_extensions import Unpack, override
 
-from pipeline.extend import Causal, MaybeCausal, OptionError, S_co, compute_gelu, compute_sigmoid
+from pipeline.extend import (
+    Causal,
+    MaybeCausal,
+    OptionError,
+    S_co,
+    check_optional_int,
+    compute_gelu,
+    compute_sigmoid,
+)
 from pipeline_recurrent.min_rnn import widen
 from pipeline_recurrent.scanned import ScanLayer, Scanned, ScanOptions, expand_scan_options
 
@@ -95,9 +103,7 @@ class LRU(Scanned[S_co]):
         bidirectional: bool = False,
         **options: Unpack[ScanOptions],
     ) -> None:
-        if state_size is not None and state_size < 1:
-            msg = f"state_size must be 1 or more, got {state_size}."
-            raise OptionError(msg, state_size=state_size)
+        check_optional_int("state_size", state_size, minimum=1)
         if not 0 <= min_radius < max_radius <= 1:
             msg = f"the radii must be 0 <= min_radius < max_radius <= 1, got {min_radius} and {max_radius}."
             raise OptionError(msg, min_radius=min_radius, max_radius=max_radius)

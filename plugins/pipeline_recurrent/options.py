@@ -4,7 +4,7 @@ from typing import get_args
 
 from torch import nn
 
-from pipeline.extend import OptionError
+from pipeline.extend import OptionError, check_int, check_probability
 from pipeline_recurrent.merge import Merge
 
 
@@ -24,12 +24,8 @@ def check_stack(
         OptionError: naming the option.
     """
     for option, number in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
-        if number < 1:
-            msg = f"{option} must be 1 or more, got {number}."
-            raise OptionError(msg, **{option: number})
-    if not 0 <= dropout < 1:
-        msg = f"dropout must be a probability, 0 <= dropout < 1, got {dropout}."
-        raise OptionError(msg, dropout=dropout)
+        check_int(option, number, minimum=1)
+    check_probability("dropout", dropout)
     if dropout and num_layers == 1:
         msg = f"dropout={dropout} acts between layers, but num_layers is 1; use the Dropout stage around Encode."
         raise OptionError(msg, dropout=dropout)
@@ -70,9 +66,7 @@ def check_regularization(dropout_per: str, weight_dropout: float, zoneout: float
         raise OptionError(msg, dropout_per=dropout_per)
     given = {"weight_dropout": weight_dropout, "zoneout": zoneout, "zoneout_cell": zoneout_cell}
     for option, number in given.items():
-        if not 0 <= number < 1:
-            msg = f"{option} must be a probability, 0 <= {option} < 1, got {number}."
-            raise OptionError(msg, **{option: number})
+        check_probability(option, number)
 
 
 def make_highway(size: int) -> nn.Linear:

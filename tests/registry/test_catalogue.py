@@ -201,7 +201,7 @@ def test_error_of_a_wrong_factory_names_the_plugin(fakes: Fakes, case: str) -> N
 
 def test_library_error_in_a_factory_is_not_wrapped() -> None:
     """An option out of range is the user's mistake, not the plugin's."""
-    with pytest.raises(OptionError, match=r"^hidden_size must be 1 or more, got 0\.$"):
+    with pytest.raises(OptionError, match=r"^hidden_size must be an integer of at least 1, got 0\.$"):
         OURS.encoders.make("lstm", input_size=3, hidden_size=0)
 
 

@@ -73,7 +73,7 @@ def test_other_devices_and_sizes_raise() -> None:
     """With both devices, or the value."""
     with pytest.raises(ShapeError, match="values are on meta, but Embed's weights are on cpu; move the batch"):
         Embed(5, 3)(ids().to("meta"))
-    with pytest.raises(OptionError, match="num_embeddings must be 1 or more, got 0"):
+    with pytest.raises(OptionError, match="num_embeddings must be an integer of at least 1, got 0"):
         Embed(0, 3)
 
 

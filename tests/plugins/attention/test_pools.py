@@ -166,10 +166,10 @@ def test_pipes_are_trained_saved_and_loaded(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("structured_attention", {"hops": 0}, "hops must be 1 or more, got 0"),
+        ("structured_attention", {"hops": 0}, "hops must be an integer of at least 1, got 0"),
         ("structured_attention", {"penalty": -1.0}, "penalty must be 0 or more, got -1.0"),
-        ("structured_attention", {"hidden_size": 0}, "hidden_size must be 1 or more, got 0"),
-        ("vector_attention", {"hidden_size": 0}, "hidden_size must be 1 or more, got 0"),
+        ("structured_attention", {"hidden_size": 0}, "hidden_size must be an integer of at least 1, got 0"),
+        ("vector_attention", {"hidden_size": 0}, "hidden_size must be an integer of at least 1, got 0"),
     ],
 )
 def test_wrong_options_raise(name: str, options: dict[str, object], message: str) -> None:

@@ -201,17 +201,23 @@ def test_hooks_and_parametrizations_act_on_the_layers() -> None:
     [
         ({"kernel_sizes": ()}, "kernel_sizes must have a width or more"),
         ({"kernel_sizes": 3}, "kernel_sizes must be a sequence of widths, got 3; write"),
-        ({"kernel_sizes": (0,)}, "kernel_sizes must be 1 or more, got 0"),
+        ({"kernel_sizes": (0,)}, "kernel_sizes must be an integer of at least 1, got 0"),
         ({"dilation": (1, 2)}, "dilation must be a number, or one for each of 1 layers, got 2 numbers"),
-        ({"dilation": 0}, "dilation must be 1 or more, got 0"),
+        ({"dilation": 0}, "dilation must be an integer of at least 1, got 0"),
         ({"dropout": 0.5}, "dropout=0.5 acts between layers, but num_layers is 1"),
         ({"dropout": 1.0}, "dropout must be a probability"),
         ({"residual": True}, "residual=True acts between layers"),
         ({"activation": "sine"}, "activation must be relu, gelu or tanh, got 'sine'"),
-        ({"hidden_size": 0}, "hidden_size must be 1 or more, got 0"),
+        ({"hidden_size": 0}, "hidden_size must be an integer of at least 1, got 0"),
     ],
 )
 def test_wrong_options_raise(options: dict[str, object], message: str) -> None:
     """Each error names the option and its range."""
     with pytest.raises(OptionError, match=message):
         as_any(Encode)("cnn", input_size=3, **{"hidden_size": 2, **options})
+
+
+def test_a_gated_encoder_has_one_width() -> None:
+    """The error names its own option."""
+    with pytest.raises(OptionError, match=r"kernel_size must be an integer of at least 1, got \(3,\)"):
+        as_any(Encode)("gated_cnn", input_size=3, hidden_size=2, kernel_size=(3,))

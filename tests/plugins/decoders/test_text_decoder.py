@@ -346,13 +346,23 @@ def test_rejects_a_tokenizer_without_bos_or_eos() -> None:
         ({"num_heads": 3}, "must divide"),
         ({"positions": "none"}, "positions must be"),
         ({"dropout": 1.0}, "dropout"),
-        ({"positions": "learned", "max_positions": 9}, "max_new_tokens must be at most"),
+        (
+            {"positions": "learned", "max_positions": 9, "search": {"max_new_tokens": 10}},
+            "max_new_tokens must be at most",
+        ),
     ],
 )
 def test_a_transformer_rejects_wrong_options(options: dict[str, object], message: str) -> None:
     """Naming the option."""
     with pytest.raises(OptionError, match=message):
         TransformerDecoder(TARGET, **as_any({"hidden_size": 8, **options}))
+
+
+def test_generated_texts_have_a_position_for_each_token_by_default() -> None:
+    """Few learned positions limit the length."""
+    decoder = TransformerDecoder(TARGET, hidden_size=8, positions="learned", max_positions=9)
+    assert decoder.settings.max_new_tokens == 9
+    assert TransformerDecoder(TARGET, hidden_size=8, max_positions=9).settings.max_new_tokens == 100
 
 
 def test_a_target_longer_than_the_learned_positions_raises() -> None:

@@ -157,7 +157,7 @@ def test_wrong_options_and_inputs_raise() -> None:
     """With the rule."""
     with pytest.raises(OptionError, match=r"kernel_size must be an odd number of 1 or more, got 4"):
         CharacterCNN(9, kernel_size=4)
-    with pytest.raises(OptionError, match=r"filters must be 1 or more, got 0"):
+    with pytest.raises(OptionError, match=r"filters must be an integer of at least 1, got 0"):
         CharacterCNN(9, filters=0)
     with pytest.raises(UnknownNameError, match=r"bilstmm"):
         CharacterLSTM(9, encoder="bilstmm")

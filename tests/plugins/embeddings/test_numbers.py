@@ -221,7 +221,7 @@ def test_wrong_options_and_inputs_raise() -> None:
     """With the rule."""
     with pytest.raises(OptionError, match=r"kind must be one of linear, periodic, got 'bins'"):
         EmbedNumbers(3, kind=cast("Literal['linear']", "bins"))
-    with pytest.raises(OptionError, match=r"embedding_dim must be 1 or more, got 0"):
+    with pytest.raises(OptionError, match=r"embedding_dim must be an integer of at least 1, got 0"):
         EmbedNumbers(0)
     with pytest.raises(OptionError, match=r"sigma must be a positive number, got 0"):
         EmbedNumbers(3, sigma=0)

@@ -135,8 +135,8 @@ def test_weights_of_another_module_are_rejected() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"hidden_size": 0}, "hidden_size must be 1 or more, got 0"),
-        ({"num_layers": 0}, "num_layers must be 1 or more, got 0"),
+        ({"hidden_size": 0}, "hidden_size must be an integer of at least 1, got 0"),
+        ({"num_layers": 0}, "num_layers must be an integer of at least 1, got 0"),
         ({"dropout": 1.0, "num_layers": 2}, "dropout must be a probability, 0 <= dropout < 1, got 1.0"),
         ({"dropout": 0.5}, "dropout=0.5 acts between layers, but num_layers is 1; use the Dropout stage around Encode"),
         ({"merge": "average"}, "merge must be concat, mean, sum, max or mul, got 'average'"),

@@ -266,7 +266,7 @@ def test_a_linear_recurrence_remembers_for_long() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("min_gru", {"hidden_size": 0}, "hidden_size must be 1 or more, got 0"),
+        ("min_gru", {"hidden_size": 0}, "hidden_size must be an integer of at least 1, got 0"),
         ("min_gru", {"candidate": "tanh"}, "candidate must be linear or positive, got 'tanh'"),
         ("min_lstm", {"dropout": 0.5}, "acts between layers, but num_layers is 1"),
         ("min_lstm", {"residual": True}, "residual=True acts between layers"),
@@ -274,7 +274,7 @@ def test_a_linear_recurrence_remembers_for_long() -> None:
         ("min_lstm", {"merge": "mean"}, "merge='mean' joins two directions"),
         ("lru", {"merge": "most"}, "merge must be concat, mean, sum, max or mul"),
         ("lru", {"mix": "max"}, "mix must be none, glu or mlp, got 'max'"),
-        ("lru", {"state_size": 0}, "state_size must be 1 or more, got 0"),
+        ("lru", {"state_size": 0}, "state_size must be an integer of at least 1, got 0"),
         ("lru", {"min_radius": 1.0}, "radii must be 0 <= min_radius < max_radius <= 1"),
         ("lru", {"max_phase": 7.0}, "max_phase must be an angle"),
     ],
