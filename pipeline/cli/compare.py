@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from pipeline.cli.data import Choice, open_source
+from pipeline.cli.data import Choice, get_suffix, open_source
 from pipeline.cli.train import (
     NONE,
     Model,
@@ -72,7 +72,7 @@ def compare_models(console: Console, options: argparse.Namespace) -> None:
     train, valid = read_examples(options, model)
     test = None
     if options.test is not None:
-        target = options.target or ("upos" if options.test.suffix == ".conllu" else "label")
+        target = options.target or ("upos" if get_suffix(options.test) == ".conllu" else "label")
         choice = Choice(text=options.text, words=options.words, target=None if model == "language_model" else target)
         test = open_source(options.test, choice, encoding=options.encoding, on_bad_record=options.on_bad_record)
     examples = [train, valid] if test is None else [train, valid, test]

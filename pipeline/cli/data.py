@@ -18,9 +18,9 @@ from pipeline.stages.tokenize_words import TokenizeWords
 OnBad: TypeAlias = Literal["raise", "skip"]
 AnySource: TypeAlias = Source[Any]
 
-_SUFFIXES: Final = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather", ".conllu", ".txt")
 _TABLES: Final = (".parquet", ".arrow", ".feather")
 _LINES: Final = (".jsonl", ".ndjson")
+_SUFFIXES: Final = (".csv", ".tsv", *_LINES, *_TABLES, ".conllu", ".conllup", ".txt")
 
 
 @attrs.frozen(kw_only=True)
@@ -52,7 +52,7 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, target: bool) -> None
 
 
 def get_suffix(file: Path) -> str:
-    """Return the suffix of a file, without that of gzip.
+    """Return the suffix of a file, without that of gzip; `.conllu` for CoNLL-U Plus too.
 
     Raises:
         OptionError: if no source reads such a file.
@@ -63,7 +63,7 @@ def get_suffix(file: Path) -> str:
         got = repr(suffix) if suffix else "no suffix"
         msg = f"{str(file)!r} must end in {', '.join(_SUFFIXES)}, got {got}; the suffix determines the format."
         raise OptionError(msg, file=str(file))
-    return suffix
+    return ".conllu" if suffix == ".conllup" else suffix
 
 
 def open_source(file: Path, choice: Choice, *, encoding: str = "utf-8", on_bad_record: OnBad = "raise") -> AnySource:
@@ -122,7 +122,7 @@ def choose_fields_of(
         if text is not None:
             raise OptionError("--text is for pipes that take text, but this one takes lists of words; use --words.")
         # CoNLL-U has words anyway.
-        return Choice(words=words or (None if file.suffix.lower() == ".conllu" else "words"), target=target)
+        return Choice(words=words or (None if get_suffix(file) == ".conllu" else "words"), target=target)
     if isinstance(first, FromColumns):
         readers = cast("Mapping[str, tuple[Sequence[str], InputStage[Any, Any]]]", first.readers)
         kinds = {column: _get_type(stage) for columns, stage in readers.values() for column in columns}

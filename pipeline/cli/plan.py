@@ -163,7 +163,7 @@ def _open_source(file: Path, text: str | None, words: str | None) -> Source[str]
             return Csv(file, text=text or "text")
         case ".tsv":
             return Tsv(file, text=text or "text")
-        case ".conllu":
+        case ".conllu" | ".conllup":
             return Conllu(file)
         case ending if ending == ".txt" or _is_stream(file):
             return TextLines(str(file))
@@ -184,8 +184,8 @@ def _open_fields(file: Path, text: str, words: str | None) -> Source[str] | Sour
             return Arrow(file, text=text) if words is None else Arrow(file, words=words)
         case ending:
             msg = (
-                f"{file} must end in .npy, .txt, .jsonl, .csv, .tsv, .conllu, .parquet or .arrow, or be a folder of "
-                f"text files, got {ending or 'no suffix'}; the suffix determines the format."
+                f"{file} must end in .npy, .txt, .jsonl, .csv, .tsv, .conllu, .conllup, .parquet or .arrow, or be a "
+                f"folder of text files, got {ending or 'no suffix'}; the suffix determines the format."
             )
             raise OptionError(msg, file=file)
 

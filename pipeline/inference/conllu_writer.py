@@ -12,6 +12,11 @@ from pipeline.inference.file_writers import ChunkWriter, Predicted
 from pipeline.inference.plain import Plain
 
 _COLUMNS: Final = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
+# https://universaldependencies.org/u/pos, and _ for none.
+_UNIVERSAL: Final = (
+    *("ADJ", "ADP", "ADV", "AUX", "CCONJ", "DET", "INTJ", "NOUN", "NUM", "PART", "PRON", "PROPN", "PUNCT"),
+    *("SCONJ", "SYM", "VERB", "X", "_"),
+)
 _NOT_SYNTACTIC: Final = re.compile(r"[0-9]+(?:-[0-9]+|\.[0-9]+)")
 _NOT_IN_A_FIELD: Final = re.compile(r"[\t\r\n]")
 
@@ -26,20 +31,22 @@ class ConlluWriter(ChunkWriter):
     Args:
         columns: the columns of a file that is continued.
         names: the columns of the input if it is CoNLL-U, else None.
-        target: the column of the predictions.
+        target: the column of the predictions; None for `upos`, if they are universal parts of speech.
 
     Raises:
-        OptionError: if there is no such column.
+        OptionError: if there is no such column, or the predictions are something else, and no column is given.
     """
 
-    def __init__(self, columns: Sequence[str] | None, names: Sequence[str] | None, target: str) -> None:
+    def __init__(self, columns: Sequence[str] | None, names: Sequence[str] | None, target: str | None) -> None:
         super().__init__(columns)
+        self._universal: Final = target is None
         self._has_lines: Final = names is not None
         self._names: Final = tuple(names or _COLUMNS)
-        if target not in self._names[1:]:
-            msg = f"column must be one of {', '.join(self._names[1:])}, for CoNLL-U, got {target!r}."
-            raise OptionError(msg, column=target)
-        self._target: Final = self._names.index(target)
+        column = "upos" if target is None else target.lower()
+        if column not in self._names[1:]:
+            msg = f"column must be one of {', '.join(self._names[1:])}, for CoNLL-U, got {column!r}."
+            raise OptionError(msg, column=column)
+        self._target: Final = self._names.index(column)
 
     columns: Sequence[str] | None
 
@@ -55,6 +62,8 @@ class ConlluWriter(ChunkWriter):
         for number, (example, found, given) in enumerate(zip(chunk.examples, predicted, lines, strict=True)):
             place = chunk.places(number)
             tags = _get_tags(found, place)
+            if self._universal:
+                _check_universal(tags, place)
             sentence = self._make_sentence(example.input, place) if given is None else _clean(given)
             sentences.append("\n".join(self._fill(sentence, tags, place)) + "\n\n")
         return (text + "".join(sentences)).encode()
@@ -101,6 +110,17 @@ def _clean(lines: Sequence[str]) -> list[str]:
     plain = [line.rstrip("\r\n") for line in lines]
     # The separator of sentences may be a line of spaces.
     return [line for line in plain if line.strip(" \t") and not re.match(r"#\s*global\.columns\s*=", line)]
+
+
+def _check_universal(tags: Sequence[str], place: str) -> None:
+    """Reject to write something else than universal parts of speech into their column, unless the user names it."""
+    other = next((tag for tag in tags if tag not in _UNIVERSAL), None)
+    if other is not None:
+        msg = (
+            f"column must be given, since {place} has the prediction {other!r}, which is no universal part of speech; "
+            "name the column to write, as in column='xpos' (--column xpos)."
+        )
+        raise OptionError(msg, column=None)
 
 
 def _get_tags(found: Mapping[str, Plain], place: str) -> list[str]:

@@ -63,7 +63,7 @@ def make_writer(output: Path, columns: Sequence[str] | None) -> ChunkWriter:
     """
     writer = WRITERS.get(output.suffix.lower())
     if writer is None:
-        known = ", ".join([*WRITERS, CONLLU])
+        known = ", ".join([*WRITERS, *CONLLU])
         got = repr(output.suffix) if output.suffix else "no suffix"
         msg = f"output must end in {known}, got {got} in {str(output)!r}; the suffix determines the format."
         raise OptionError(msg, output=str(output))
@@ -253,4 +253,4 @@ WRITERS: Final[dict[str, type[ChunkWriter]]] = {
 }
 """The formats by suffix, but CoNLL-U, whose writer has other options."""
 
-CONLLU: Final = ".conllu"
+CONLLU: Final = (".conllu", ".conllup")

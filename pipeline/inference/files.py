@@ -189,11 +189,11 @@ class _Run:
 
     def make_writer(self, columns: Sequence[str] | None) -> ChunkWriter:
         """Return the writer for the output; `columns` are those of an unfinished one."""
-        if self.output.suffix.lower() != CONLLU:
+        if self.output.suffix.lower() not in CONLLU:
             return make_writer(self.output, columns)
         target = self.source.target_column if isinstance(self.source, Conllu) else None
         names = self.source.columns if isinstance(self.source, Conllu) and self.source.has_lines else None
-        return ConlluWriter(columns, names, (self.column or target or "upos").lower())
+        return ConlluWriter(columns, names, self.column or target)
 
     def _check_own(self, size: int, older: Sequence[int] | None) -> None:
         """Reject an output, or an unfinished one, that may be a file of the user."""
@@ -263,7 +263,7 @@ class _Run:
 
     def _rename(self, name: str) -> str:
         """Return the name of a column with the name that the user chose for predictions."""
-        if self.column is None or self.output.suffix.lower() == CONLLU:
+        if self.column is None or self.output.suffix.lower() in CONLLU:
             return name
         kind, _, head = name.partition("_")
         return self.column + ("_probability" if kind == "probability" else "") + (f"_{head}" if head else "")

@@ -238,7 +238,7 @@ ERRORS: list[tuple[str, str | None, list[str], str]] = [
         "a.docx",
         "",
         [],
-        "a.docx must end in .npy, .txt, .jsonl, .csv, .tsv, .conllu, .parquet or .arrow, or be a folder",
+        "a.docx must end in .npy, .txt, .jsonl, .csv, .tsv, .conllu, .conllup, .parquet or .arrow, or be a folder",
     ),
 ]
 

@@ -73,7 +73,7 @@ def test_a_tagger_predicts_and_evaluates_conllu(tmp_path: Path, capsys: pytest.C
     ("arguments", "message"),
     [
         (["--words", "x"], "--words is for pipes that take lists of words, but this one takes text"),
-        (["--output", "out.xml"], "output must end in .csv, .jsonl, .parquet, .conllu, got '.xml'"),
+        (["--output", "out.xml"], "output must end in .csv, .jsonl, .parquet, .conllu, .conllup, got '.xml'"),
         (["--text", "review"], "has no column 'review'"),
         (["--device", "quantum"], "--device must be a device of torch, got 'quantum'"),
     ],

@@ -55,11 +55,11 @@ def make_classifier(seed: int = 0) -> StreamChain[Any, Any]:
     return pipe.to(torch.float64)
 
 
-def make_tagger() -> StreamChain[Any, Any]:
+def make_tagger(labels: Labels = LABELS) -> StreamChain[Any, Any]:
     """Return a tagger of words."""
     tokenize = TokenizeWords.train(WORDS)
     with seeded(0), torch.no_grad():
-        model = tagger(tokenize.vocab_size, LABELS, hidden_size=4)
+        model = tagger(tokenize.vocab_size, labels, hidden_size=4)
         # Large weights, so that words of one row have different tags.
         for weight in model.parameters():
             weight.mul_(10)
@@ -181,14 +181,27 @@ def test_a_tagger_fills_one_column_of_conllu_and_keeps_the_rest(tmp_path: Path) 
     assert (tmp_path / "out.conllu").read_text().splitlines() == wanted
 
 
+def test_other_tags_than_parts_of_speech_need_the_name_of_their_column(tmp_path: Path) -> None:
+    """Nothing is written without it."""
+    names = Labels(["B-PER", "O"])
+    with pytest.raises(OptionError, match=r"column must be given, since list, record 1 has the prediction '(B-PER|O)'"):
+        predict_file(make_tagger(names), Records(WORDS), tmp_path / "out.conllu")
+    assert list(tmp_path.iterdir()) == []
+    predict_file(make_tagger(Labels(["ADJ", "NOUN"])), Records(WORDS), tmp_path / "out.conllu")
+    assert {line.split("\t")[3] for line in (tmp_path / "out.conllu").read_text().splitlines() if line} <= {
+        "ADJ",
+        "NOUN",
+    }
+
+
 def test_conllu_plus_keeps_its_columns(tmp_path: Path) -> None:
     """The line that names them is written once, also if the first sentence follows it directly."""
     (tmp_path / "in.conllu").write_text("# global.columns = ID FORM NER\n1\tso\t_\n2\tdull\tx\n\n1\tfilm\t_\n")
     pipe = make_tagger()
-    predict_file(pipe, Conllu(tmp_path / "in.conllu", target="ner"), tmp_path / "out.conllu", chunk_size=1)
+    predict_file(pipe, Conllu(tmp_path / "in.conllu", target="ner"), tmp_path / "out.conllup", chunk_size=1)
     tags = [tag.label for words in (["so", "dull"], ["film"]) for tag in predict_alone(pipe, words)]
     wanted = f"# global.columns = ID FORM NER\n1\tso\t{tags[0]}\n2\tdull\t{tags[1]}\n\n1\tfilm\t{tags[2]}\n\n"
-    assert (tmp_path / "out.conllu").read_text() == wanted
+    assert (tmp_path / "out.conllup").read_text() == wanted
 
 
 def test_words_of_any_source_become_conllu(tmp_path: Path) -> None:
@@ -519,7 +532,7 @@ def test_wrong_outputs_are_rejected_before_anything_is_written(tmp_path: Path) -
     wrong = {
         "in.csv": "output must not be the input",
         "no/out.csv": "which is no folder; choose another path",
-        "out.xlsx": r"output must end in .csv, .jsonl, .parquet, .conllu, got '.xlsx'",
+        "out.xlsx": r"output must end in .csv, .jsonl, .parquet, .conllu, .conllup, got '.xlsx'",
         "out": "got no suffix",
         ".": "is a folder",
     }
