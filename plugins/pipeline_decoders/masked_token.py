@@ -23,6 +23,7 @@ from pipeline.extend import (
     Spec,
     States,
     StepScores,
+    compute_gelu,
 )
 
 
@@ -144,7 +145,7 @@ class MaskedToken(ModuleStage[States[MaybeCausal], StepScores[int]]):
         chosen = _Chosen.of(value)
         vectors = value.steps.values.flatten(0, -2).index_select(0, chosen.positions)
         if self.dense is not None and self.norm is not None:
-            vectors = self.norm(nn.functional.gelu(self.dense(vectors)))
+            vectors = self.norm(compute_gelu(self.dense(vectors)))
         scores: Tensor = self.linear(vectors)
         return StepScores(
             scores,
