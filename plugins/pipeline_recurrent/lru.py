@@ -1,6 +1,7 @@
 """The linear recurrent unit: a diagonal linear recurrence with complex states."""
 
 import math
+from collections.abc import Sequence
 from typing import Literal, TypeAlias, cast, final, get_args, overload
 
 import torch
@@ -19,7 +20,8 @@ from pipeline.extend import (
     compute_sigmoid,
 )
 from pipeline_recurrent.min_rnn import widen
-from pipeline_recurrent.scanned import ScanLayer, Scanned, ScanOptions, expand_scan_options
+from pipeline_recurrent.scan_layer import ScanLayer
+from pipeline_recurrent.scanned import Scanned, ScanOptions, expand_scan_options
 
 Mix: TypeAlias = Literal["none", "glu", "mlp"]
 """What mixes the features of an LRU's output at each step."""
@@ -147,6 +149,7 @@ class LRULayer(ScanLayer):
         mixer: the linear layers of `mix`, without parameters if it is "none".
     """
 
+    recurrence = "lru"
     is_complex = True
     output_is_state = False
 
@@ -191,17 +194,27 @@ class LRULayer(ScanLayer):
         return modulus * torch.cos(phase), modulus * torch.sin(phase)
 
     @override
-    def make_terms(self, x: Float[Tensor, "*axes feature"]) -> tuple[Tensor, Tensor]:
-        product = widen(cast("Tensor", self.into(x)))
-        parts = product.view(*product.shape[:-1], 2, self.state_size)
-        add = torch.movedim(parts, -2, 0) * torch.exp(widen(self.log_gamma))
-        keep = torch.stack(self._compute_parts()).to(add.dtype)
-        return keep.view(2, *[1] * (x.ndim - 1), self.state_size).expand(add.shape), add
+    def project(self, x: Float[Tensor, "*axes feature"]) -> Float[Tensor, "*axes columns"]:
+        return widen(cast("Tensor", self.into(x)))
 
     @override
-    def read(self, states: Tensor, x: Float[Tensor, "*axes feature"]) -> Float[Tensor, "*axes output"]:
-        joined = torch.cat([states[0], states[1]], dim=-1).to(x.dtype)
-        output = cast("Tensor", self.out(joined)) + cast("Tensor", self.skip(x))
+    def make_constants(self) -> Sequence[Tensor]:
+        """Return the real and the imaginary parts of lambda, and gamma."""
+        return torch.stack(self._compute_parts()), torch.exp(widen(self.log_gamma))
+
+    @override
+    def make_terms(self, product: Float[Tensor, "*axes columns"], *constants: Tensor) -> tuple[Tensor, Tensor]:
+        factors, scale = constants
+        parts = product.view(*product.shape[:-1], 2, self.state_size)
+        add = torch.movedim(parts, -2, 0) * scale
+        keep = factors.to(add.dtype)
+        return keep.view(2, *[1] * (product.ndim - 1), self.state_size).expand(add.shape), add
+
+    @override
+    def read(
+        self, states: Float[Tensor, "*axes state"], x: Float[Tensor, "*axes feature"]
+    ) -> Float[Tensor, "*axes output"]:
+        output = cast("Tensor", self.out(states.to(x.dtype))) + cast("Tensor", self.skip(x))
         if self.mix == "none":
             return output
         rectify = compute_gelu if self.deterministic else gelu

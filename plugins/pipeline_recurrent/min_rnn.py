@@ -1,7 +1,7 @@
 """minGRU and minLSTM: gated recurrences whose gates read the input only, so that all steps are scanned at once."""
 
 from collections.abc import Callable
-from typing import Literal, TypeAlias, cast, final, get_args, overload
+from typing import ClassVar, Literal, TypeAlias, cast, final, get_args, overload
 
 import torch
 from jaxtyping import Float
@@ -10,7 +10,8 @@ from torch.nn.functional import logsigmoid
 from typing_extensions import Unpack, override
 
 from pipeline.extend import Causal, MaybeCausal, OptionError, S_co, compute_sigmoid
-from pipeline_recurrent.scanned import ScanLayer, Scanned, ScanOptions, expand_scan_options
+from pipeline_recurrent.scan_layer import ScanLayer
+from pipeline_recurrent.scanned import Scanned, ScanOptions, expand_scan_options
 
 Candidate: TypeAlias = Literal["linear", "positive"]
 """The activation of the candidate: none, or x + 0.5 for x >= 0 and sigmoid(x) below, which is positive."""
@@ -169,41 +170,55 @@ class MinLSTM(_MinRNN[S_co]):
         super().__init__(_MinLSTMLayer, input_size, hidden_size, candidate, bidirectional=bidirectional, **options)
 
 
-@final
-class _MinGRULayer(ScanLayer):
-    """Gate and candidate of a minGRU, by one product."""
+class _MinRNNLayer(ScanLayer):
+    """Gates and candidate, by one product.
+
+    Attributes:
+        columns: how many of these there are.
+    """
+
+    columns: ClassVar[int]
 
     def __init__(self, input_size: int, hidden_size: int, candidate: Candidate) -> None:
         super().__init__()
         self.state_size = self.output_size = hidden_size
         self.candidate: Candidate = candidate
-        self.linear: nn.Linear = nn.Linear(input_size, 2 * hidden_size)
+        self.is_positive = candidate == "positive"
+        self.linear: nn.Linear = nn.Linear(input_size, self.columns * hidden_size)
 
     @override
-    def make_terms(self, x: Float[Tensor, "*axes feature"]) -> tuple[Tensor, Tensor]:
-        gate, candidate = widen(cast("Tensor", self.linear(x))).chunk(2, dim=-1)
+    def project(self, x: Float[Tensor, "*axes feature"]) -> Float[Tensor, "*axes columns"]:
+        return widen(cast("Tensor", self.linear(x)))
+
+    @property
+    def sigmoid(self) -> Callable[[Tensor], Tensor]:
+        """The sigmoid in torch's operations."""
+        return compute_sigmoid if self.deterministic else torch.sigmoid
+
+
+@final
+class _MinGRULayer(_MinRNNLayer):
+    recurrence = "min_gru"
+    columns = 2
+
+    @override
+    def make_terms(self, product: Float[Tensor, "*axes columns"], *constants: Tensor) -> tuple[Tensor, Tensor]:
+        gate, candidate = product.chunk(2, dim=-1)
         # 1 - sigmoid(gate) would round to 0 where sigmoid(-gate) is still a number.
-        sigmoid = compute_sigmoid if self.deterministic else torch.sigmoid
-        return sigmoid(-gate), sigmoid(gate) * activate(candidate, self.candidate, sigmoid)
+        return self.sigmoid(-gate), self.sigmoid(gate) * activate(candidate, self.candidate, self.sigmoid)
 
 
 @final
-class _MinLSTMLayer(ScanLayer):
-    """Both gates and the candidate of a minLSTM, by one product."""
-
-    def __init__(self, input_size: int, hidden_size: int, candidate: Candidate) -> None:
-        super().__init__()
-        self.state_size = self.output_size = hidden_size
-        self.candidate: Candidate = candidate
-        self.linear: nn.Linear = nn.Linear(input_size, 3 * hidden_size)
+class _MinLSTMLayer(_MinRNNLayer):
+    recurrence = "min_lstm"
+    columns = 3
 
     @override
-    def make_terms(self, x: Float[Tensor, "*axes feature"]) -> tuple[Tensor, Tensor]:
-        forget, take, candidate = widen(cast("Tensor", self.linear(x))).chunk(3, dim=-1)
+    def make_terms(self, product: Float[Tensor, "*axes columns"], *constants: Tensor) -> tuple[Tensor, Tensor]:
+        forget, take, candidate = product.chunk(3, dim=-1)
         # f / (f + i) = sigmoid(log f - log i), which does not divide zero by zero where both gates are closed.
         ratio = logsigmoid(forget) - logsigmoid(take)
-        sigmoid = compute_sigmoid if self.deterministic else torch.sigmoid
-        return sigmoid(ratio), sigmoid(-ratio) * activate(candidate, self.candidate, sigmoid)
+        return self.sigmoid(ratio), self.sigmoid(-ratio) * activate(candidate, self.candidate, self.sigmoid)
 
 
 def activate(values: Tensor, candidate: Candidate, sigmoid: Callable[[Tensor], Tensor] = torch.sigmoid) -> Tensor:

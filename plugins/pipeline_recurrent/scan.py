@@ -10,6 +10,7 @@ from torch.autograd.function import Function
 from typing_extensions import override
 
 from pipeline.extend import PackingOrder, name_transform
+from pipeline_recurrent.native.scans import ScanJob, computes, differentiate_terms, scan_terms
 
 BLOCK: Final = 64
 """Steps of a block, and the length of rows up to which the steps are computed one after another.
@@ -103,6 +104,10 @@ class _Scan(Function):
         by_states = gradients[0]
         keep, states = ctx.saved_tensors
         order, reverse = ctx.order, ctx.reverse
+        is_plain = not (torch.is_grad_enabled() or name_transform(by_states))
+        if is_plain and _suits_kernels(keep, by_states, order):
+            job = ScanJob("linear", order, reverse)
+            return *differentiate_terms(job, keep, states, by_states), None, None, None
         # A state passes to the one after it, times the factor there.
         after = shift_steps(keep, order, reverse=not reverse).conj().resolve_conj()
         # Differentiable, as all operations here, so that second derivatives are right.
@@ -131,6 +136,8 @@ def compute_scan(
 ) -> Tensor:
     """Compute a scan without autograd; see `scan`."""
     longest = order.longest
+    if _suits_kernels(keep, add, order):
+        return scan_terms(ScanJob("linear", order, reverse), keep, add)
     states = add.clone(memory_format=torch.contiguous_format)
     is_wide = add.device.type == "cpu" and add.numel() >= _WIDE * longest
     if longest <= BLOCK or is_wide or deterministic:
@@ -143,6 +150,11 @@ def compute_scan(
         _scan_blocks(wide, states.view(longest, -1), reverse=reverse)
         return states
     return _scan_ragged(keep, states, order, reverse=reverse)
+
+
+def _suits_kernels(keep: Tensor, add: Tensor, order: PackingOrder) -> bool:
+    """Return whether the compiled kernels can compute a scan. They get addresses, so the shapes must fit."""
+    return add.ndim == 2 and keep.shape == add.shape and len(add) == order.steps and computes(keep, add)
 
 
 def _scan_ragged(keep: Tensor, states: Tensor, order: PackingOrder, *, reverse: bool) -> Tensor:

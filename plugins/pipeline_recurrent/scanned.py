@@ -1,12 +1,10 @@
 """The base of encoders whose steps need no earlier state for their gates, so that all steps are computed by a scan."""
 
 import inspect
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypedDict, TypeVar, cast
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -26,7 +24,7 @@ from pipeline.extend import (
 )
 from pipeline_recurrent.merge import Merge, merge_directions
 from pipeline_recurrent.options import check_merge, check_stack
-from pipeline_recurrent.scan import scan
+from pipeline_recurrent.scan_layer import ScanLayer
 from pipeline_recurrent.scan_operator import SCAN, scan_padded
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -42,39 +40,11 @@ class ScanOptions(TypedDict, total=False):
     merge: Merge
 
 
-class ScanLayer(nn.Module, ABC):
-    """One direction of one layer: h[t] = keep[t] h[t - 1] + add[t], where neither depends on h.
-
-    Attributes:
-        state_size: features of the state.
-        output_size: features of the output.
-        is_complex: whether the state is complex. The carry holds its real and imaginary parts.
-        output_is_state: whether the output is the state itself.
-        deterministic: whether no bit of a row may depend on other rows.
-    """
-
-    state_size: int
-    output_size: int
-    is_complex: bool = False
-    output_is_state: bool = True
-    deterministic: bool = False
-
-    @abstractmethod
-    def make_terms(self, x: Float[Tensor, "*axes feature"]) -> tuple[Tensor, Tensor]:
-        """Return the factors and terms of all steps, in float32 or wider.
-
-        They are *axes x state; of a complex state 2 x *axes x state, the real and the imaginary parts.
-        """
-
-    def read(self, states: Tensor, x: Float[Tensor, "*axes feature"]) -> Float[Tensor, "*axes output"]:
-        """Return the output of all steps, from their states in the form of the terms, and the input."""
-        return states.to(x.dtype)
-
-
 class Scanned(Encoder[S_co]):
     """A stack of layers, each of which is a linear recurrence with factors that depend on the input only.
 
-    All steps of a layer are computed by `scan`, in a number of operations that grows with the logarithm of the number
+    The matrix product of a layer is one for all steps, and the compiled kernels compute the gates and the recurrence in
+    one pass over memory. Without them, `scan` needs a number of operations that grows with the logarithm of the number
     of steps. A graph of `torch.compile` or `torch.export` holds the operator of `scan_operator`.
 
     Args:
@@ -168,22 +138,18 @@ class Scanned(Encoder[S_co]):
             outputs: list[Tensor] = []
             for direction in range(self.directions):
                 layer, index = self._get_layer(number, direction), number * self.directions + direction
-                keep, add = map(_join_parts, layer.make_terms(x), [layer.is_complex] * 2)
-                first, last = ends[::-1] if direction else ends
+                start = None
                 if batch.initial_carry is not None:
-                    parts = [state[index].index_select(0, which).to(_real_dtype(add)) for state in began]
-                    start = torch.complex(*parts) if layer.is_complex else parts[0]
-                    add = add.index_add(0, first, keep.index_select(0, first) * start)
-                states = scan(keep, add, order, reverse=direction == 1, deterministic=self.deterministic)
-                ended = states.index_select(0, last)
-                halves = [ended.real, ended.imag] if layer.is_complex else [ended]
+                    start = torch.cat([state[index].index_select(0, which) for state in began], dim=-1)
+                states = layer.run(x, order, start, reverse=direction == 1)
+                ended = states.index_select(0, ends[1 - direction])
                 carry.append(
                     tuple(
                         state[index].index_copy(0, which, half.to(state.dtype))
-                        for state, half in zip(began, halves, strict=True)
+                        for state, half in zip(began, ended.chunk(len(began), dim=-1), strict=True)
                     )
                 )
-                outputs.append(layer.read(_split_parts(states) if layer.is_complex else states, x))
+                outputs.append(layer.read(states, x))
             x = self._join_layers(number, torch.cat(outputs, dim=-1) if self.bidirectional else outputs[0], x)
         carried = tuple(torch.stack(states) for states in zip(*carry, strict=True))
         final = [
@@ -206,7 +172,8 @@ class Scanned(Encoder[S_co]):
             outputs: list[Tensor] = []
             for direction in range(self.directions):
                 layer, index = self._get_layer(number, direction), number * self.directions + direction
-                keep, add = layer.make_terms(x)
+                product = layer.project(x)
+                keep, add = layer.make_terms(product, *layer.make_constants())
                 start = [state[index].to(add.dtype) for state in began]
                 first, last = (is_last, is_first) if direction else (is_first, is_last)
                 begin = (first & is_real).unsqueeze(-1)
@@ -221,7 +188,7 @@ class Scanned(Encoder[S_co]):
                         for part, own in zip(parts, start, strict=True)
                     )
                 )
-                outputs.append(layer.read(states, x))
+                outputs.append(layer.read(torch.cat(parts, dim=-1), x))
             x = self._join_layers(number, torch.cat(outputs, dim=-1) if self.bidirectional else outputs[0], x)
         carried = tuple(torch.stack(states) for states in zip(*carry, strict=True))
         final = [
@@ -302,19 +269,6 @@ class Scanned(Encoder[S_co]):
                 f"got {', '.join(map(str, found))}; pass the `carry` that this encoder returned for the same rows."
             )
             raise ShapeError(msg, argument="initial_carry")
-
-
-def _join_parts(values: Tensor, is_complex: bool) -> Tensor:
-    """Return the real and the imaginary parts as complex numbers; real ones as they are."""
-    return torch.complex(values[0], values[1]) if is_complex else values
-
-
-def _split_parts(values: Tensor) -> Tensor:
-    return torch.stack([values.real, values.imag])
-
-
-def _real_dtype(values: Tensor) -> torch.dtype:
-    return values.real.dtype if values.is_complex() else values.dtype
 
 
 def _multiply(keep: Tensor, start: Sequence[Tensor]) -> Tensor:

@@ -27,3 +27,23 @@ def share_out(operations: int, *, rows: int, directions: int) -> tuple[int, int]
     threads = torch.get_num_threads() if operations >= MIN_OPERATIONS_FOR_THREADS else 1
     chunks = max(1, min(-(-threads // directions), rows // 2))
     return chunks, min(threads, chunks * directions)
+
+
+# A scan of fewer numbers runs on one thread: it takes about 0.1 ms.
+MIN_NUMBERS_FOR_THREADS: Final = 100_000
+# Features of a thread, so that it reads whole cache lines.
+_MIN_FEATURES: Final = 32
+
+
+def share_out_columns(numbers: int, features: int) -> int:
+    """Return the number of threads that share the features of a scan: at most torch's.
+
+    Args:
+        numbers: steps x features.
+        features: features of a step.
+
+    Example:
+        >>> share_out_columns(1_000, features=100)
+        1
+    """
+    return max(1, min(torch.get_num_threads() if numbers >= MIN_NUMBERS_FOR_THREADS else 1, features // _MIN_FEATURES))
