@@ -207,8 +207,9 @@ class NeuralCache(ModuleStage[Padded[Ids], StepScores[int]], Stepping[Padded[Ids
         start: Int64[Tensor, " batch"],
     ) -> StepScores[int]:
         """Return scores that are mixed with the cache; queries are the steps from `start` on."""
+        plain = scores.values.log_softmax(-1)
         if tokens.shape[1] < 2:
-            return scores
+            return attrs.evolve(scores, values=plain)
         device = tokens.device
         # The word after step j is known to a step at time t > j.
         time = start.to(device).view(-1, 1, 1) + torch.arange(query.shape[1], device=device).unsqueeze(1)
@@ -218,7 +219,6 @@ class NeuralCache(ModuleStage[Padded[Ids], StepScores[int]], Stepping[Padded[Ids
         row, at = scores.order.locate_steps(scores.values)
         weights, known = weights[row, at].to(scores.values.dtype), tokens[row, 1:]
         cached = torch.zeros_like(scores.values).scatter_add(1, known, weights)
-        plain = scores.values.log_softmax(-1)
         # Of two logarithms, because a small probability may be 0 as a number.
         mixed = torch.logaddexp(plain + math.log1p(-self.share), cached.log() + math.log(self.share))
         # The first step of a row has nothing in its cache.
