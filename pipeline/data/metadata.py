@@ -1,7 +1,7 @@
 """Metadata that accompanies the values of a batch: row ids, targets, and which steps need a prediction."""
 
 from collections.abc import Mapping
-from typing import Protocol, Self, TypeAlias, cast
+from typing import Final, Protocol, Self, TypeAlias, cast
 
 import attrs
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from pipeline.checks.shapes import checked
 from pipeline.data.rows import FILLER
 from pipeline.data.tensors import to_ints
-from pipeline.data.trees import ON_CPU, as_pytree, move_to_device, pin_memory
+from pipeline.data.trees import ON_CPU, as_pytree, build_unchecked, move_to_device, pin_memory
 from pipeline.errors import CompositionError, ShapeError, TargetError
 
 IGNORED = -100
@@ -100,6 +100,11 @@ class BatchMetadata:
     def continues(self) -> Bool[Tensor, " batch"]:
         """True at the rows that continue a row whose earlier steps were in earlier batches; on the CPU."""
         return torch.zeros_like(self.row_ids, dtype=torch.bool) if self.start_steps is None else self.start_steps > 0
+
+
+_DEFAULTS: Final[Mapping[str, object]] = {
+    field.name: field.default for field in attrs.fields(BatchMetadata) if field.default is not attrs.NOTHING
+}
 
 
 def has_target(targets: TargetTensor) -> Bool[Tensor, "*item"]:
@@ -226,9 +231,16 @@ class _HasValues(Protocol):
 
 def make_metadata(batch: _HasLengths) -> BatchMetadata:
     """Return default metadata of a batch: row ids from 0, and no targets."""
-    return BatchMetadata(torch.arange(batch.lengths.shape[0], device="cpu"))
+    return number_rows(batch.lengths.shape[0])
 
 
 def make_row_metadata(batch: _HasValues) -> BatchMetadata:
     """Return default metadata of data with one vector per row, and so no lengths."""
-    return BatchMetadata(torch.arange(batch.values.shape[0], device="cpu"))
+    return number_rows(batch.values.shape[0])
+
+
+def number_rows(rows: int) -> BatchMetadata:
+    """Return metadata with row ids from 0, and no targets."""
+    # Without checks: nothing of it comes from a caller, and most batches that are made by hand need it.
+    row_ids = torch.arange(rows, device="cpu")
+    return build_unchecked(BatchMetadata, {**_DEFAULTS, "row_ids": row_ids})

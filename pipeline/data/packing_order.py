@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import cached_property
 from operator import attrgetter
-from typing import Protocol, Self, final
+from typing import Final, Protocol, Self, final
 
 import torch
 from jaxtyping import Bool, Int64
@@ -13,8 +13,11 @@ from pipeline.data import graph_packing
 from pipeline.data.tensors import to_ints
 from pipeline.errors import LengthError
 
-_count_changes: Callable[[Tensor], int] = attrgetter("_version")
+count_changes: Callable[[Tensor], int] = attrgetter("_version")
 """The number of in-place changes of a tensor and its views, by which autograd also notices them."""
+
+_FEW_ROWS: Final = 128
+"""Up to this number of rows, one list of the lengths takes less time than a call of torch per property."""
 
 # Not shared with the checks, which are no dependency of this module: both type what torch leaves untyped.
 _is_tracing: Callable[[], bool] = attrgetter("jit.is_tracing")(torch)
@@ -79,17 +82,26 @@ class PackingOrder:
     @cached_property
     def shortest(self) -> int:
         """The length of the shortest row."""
-        return int(self.lengths.min())
+        return self._measure("shortest", torch.min)
 
     @cached_property
     def longest(self) -> int:
         """The length of the longest row."""
-        return int(self.lengths.max())
+        return self._measure("longest", torch.max)
 
     @cached_property
     def steps(self) -> int:
         """The number of real steps in the batch."""
-        return int(self.lengths.sum())
+        return self._measure("steps", torch.sum)
+
+    def _measure(self, name: str, reduce: Callable[[Tensor], Tensor]) -> int:
+        """Return the shortest, the longest or the sum of the lengths. Of few rows, all three are stored."""
+        if torch.compiler.is_compiling() or not 0 < self.lengths.shape[0] <= _FEW_ROWS:
+            return int(reduce(self.lengths))
+        counts = to_ints(self.lengths)
+        found = {"shortest": min(counts), "longest": max(counts), "steps": sum(counts)}
+        self.__dict__.update(found)
+        return found[name]
 
     @cached_property
     def nonempty_count(self) -> int:
@@ -196,8 +208,7 @@ class PackingOrder:
         Raises:
             LengthError: if they were changed.
         """
-        version = _get_version(self.lengths)
-        if None not in {version, self._version} and version != self._version:
+        if self._version is not None and self._version != count_changes(self.lengths):
             msg = (
                 "lengths were changed in place after the batch was made, so the positions of its steps are wrong; "
                 "make a new batch of the new lengths."
@@ -280,7 +291,7 @@ class PackingOrder:
 
 def _get_version(lengths: Tensor) -> int | None:
     """Return the number of in-place changes of a tensor; None if torch does not count them, or a graph is traced."""
-    return None if torch.compiler.is_compiling() or lengths.is_inference() else _count_changes(lengths)
+    return None if torch.compiler.is_compiling() or lengths.is_inference() else count_changes(lengths)
 
 
 def reject_tracing() -> None:

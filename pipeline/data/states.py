@@ -1,6 +1,8 @@
 """Encoder output (hidden vectors and final states), pooled vectors, and the first and last step of each row."""
 
-from typing import Generic, Literal, Self, cast
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Final, Generic, Literal, Self, cast
 
 import attrs
 import torch
@@ -14,10 +16,10 @@ from pipeline.checks.switches import checks_enabled
 from pipeline.data.batches import Batch, Carry, Packed, Padded
 from pipeline.data.graph_packing import locate_ends
 from pipeline.data.kinds import Hidden, Kind
-from pipeline.data.metadata import BatchMetadata, Collated, check_metadata, make_row_metadata
-from pipeline.data.packing_order import PackingOrder
+from pipeline.data.metadata import BatchMetadata, Collated, check_metadata, make_row_metadata, number_rows
+from pipeline.data.packing_order import PackingOrder, count_changes
 from pipeline.data.report import Report
-from pipeline.data.trees import as_pytree
+from pipeline.data.trees import as_pytree, build_unchecked
 from pipeline.errors import ShapeError
 
 
@@ -30,6 +32,7 @@ class Causal(MaybeCausal):
 
 
 S = TypeVar("S", bound=MaybeCausal)
+T = TypeVar("T")
 S_co = TypeVar("S_co", bound=MaybeCausal, covariant=True, default=MaybeCausal)
 
 
@@ -124,10 +127,11 @@ class States(Collated, Generic[S_co]):
             ShapeError: if the tensors do not fit each other.
             LengthError: if a length is negative or larger than the width.
         """
-        steps = Padded(Hidden, values, lengths)
+        steps = _make_steps(values, lengths)
         if final is not None:
             return States(steps, final)
-        return States(steps, last_by_row(steps), outdated="States.from_padded got no final states")
+        # Without checks: final states that were taken from the steps fit them.
+        return _build(States, steps, last_by_row(steps), "States.from_padded got no final states")
 
     @property
     def lengths(self) -> Int64[Tensor, " batch"]:
@@ -170,11 +174,70 @@ class States(Collated, Generic[S_co]):
             stage: the stage that computed them. `Pool("final")`, for which they have no effect, names it in its error.
         """
         steps = steps if isinstance(self.steps, Padded) else steps.packed()
-        return attrs.evolve(self, steps=steps, outdated=f"{stage} changed the steps after the encoder")
+        outdated = f"{stage} changed the steps after the encoder"
+        if checks_enabled() and not self._takes(steps):
+            return attrs.evolve(self, steps=steps, outdated=outdated)
+        others = {"carry": self.carry, "bidirectional": self.bidirectional, "engine": self.engine}
+        return _build(type(self), steps, self.final, outdated, others)
+
+    def _takes(self, steps: Batch[Hidden]) -> bool:
+        """Fast path: return whether steps surely fit the final states, because they are like the present ones."""
+        now = self.steps
+        # By exact type: anything else is left to the checks of new states.
+        return (
+            type(steps) is type(now)
+            and steps.lengths is now.lengths
+            and (steps.kind is Hidden or steps.kind is now.kind)
+            and steps.values.dtype is now.values.dtype
+            and steps.values.shape == now.values.shape
+        )
 
     def report(self) -> Report:
         """Return the numbers of real and padded steps, and the engine that computed these states."""
         return attrs.evolve(self.steps.report(), engines={} if self.engine is None else {self.engine: 1})
+
+
+def _make_steps(values: Tensor, lengths: Tensor) -> Padded[Hidden]:
+    """Return hidden vectors as a batch. Fast path: all of its checks in one expression."""
+    are_plain = type(values) is Tensor and type(lengths) is Tensor and lengths.dtype is torch.int64 and lengths.is_cpu
+    if are_plain and checks_enabled():
+        order = PackingOrder(lengths, values.device)
+        if (
+            values.is_floating_point()
+            and values.ndim == 3
+            and lengths.ndim == 1
+            and lengths.shape[0] == values.shape[0] > 0
+            and order.shortest >= 0
+            and order.longest <= values.shape[1]
+        ):
+            given = {"kind": Hidden, "values": values, "lengths": lengths, "order": order}
+            others = {"initial_carry": None, "fields": None, "inner": None, "metadata": _number_rows(lengths.shape[0])}
+            return build_unchecked(cast("type[Padded[Hidden]]", Padded), given | others)
+    return Padded(Hidden, values, lengths)
+
+
+def _number_rows(rows: int) -> BatchMetadata:
+    """Return `number_rows(rows)`, of which one object serves all batches until someone changes its tensor in place."""
+    kept = _keep_numbers(rows)
+    if not count_changes(kept.row_ids):
+        return kept
+    _keep_numbers.cache_clear()
+    return number_rows(rows)
+
+
+@lru_cache(maxsize=64)
+def _keep_numbers(rows: int) -> BatchMetadata:
+    # Not a tensor of inference mode, which counts no changes.
+    with torch.inference_mode(mode=False):
+        return number_rows(rows)
+
+
+_NONE: Final[Mapping[str, object]] = {"carry": None, "bidirectional": False, "engine": None}
+
+
+def _build(cls: type[T], steps: Batch[Hidden], final: Tensor, outdated: str, others: Mapping[str, object] = _NONE) -> T:
+    """Return states without checks."""
+    return build_unchecked(cls, {"steps": steps, "final": final, "outdated": outdated, **others})
 
 
 @as_pytree

@@ -82,7 +82,7 @@ def attend_earlier_in_blocks(
         [1.0, 1.0, 2.0]
     """
     tensors = (query, key) if values is key else (query, key, values)
-    blocks = _Blocks(tuple(batch_sizes), window, query.element_size())
+    blocks = _get_blocks(tuple(batch_sizes), window, query.element_size())
     needs_grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
     if not needs_grad:
         return _compute_contexts(blocks, query, key, values, saved=None)
@@ -145,6 +145,14 @@ class _Blocks:
         )
 
     def __iter__(self) -> Iterator[_Block]:
+        return iter(self.blocks)
+
+    @cached_property
+    def blocks(self) -> Sequence[_Block]:
+        """All blocks, row by row."""
+        return list(self._divide())
+
+    def _divide(self) -> Iterator[_Block]:
         width = len(self.batch_sizes)
         for first in range(0, self.batch_sizes[0], self.block_rows):
             for start in range(0, width, self.block_steps):
@@ -172,6 +180,10 @@ class _Blocks:
         _lower(scores[:, :, offset:] if offset else scores, get_later(steps, queries.start == 0, scores.dtype))
         if self.window is not None:
             _lower(scores[:, :, :steps], get_older(steps, offset - self.window - 1, scores.dtype))
+
+
+_get_blocks: Final = lru_cache(maxsize=64)(_Blocks)
+"""Batches of rows of one length, or of bucketed rows, have the same blocks again and again."""
 
 
 # Bounds of scores: minus infinity for keys that a query must not attend to, infinity for all others. The minimum with

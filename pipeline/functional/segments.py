@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from pipeline.data.batches import Batch, Packed, Padded
+from pipeline.data.batches import Batch, Packed, Padded, derive_padded
 from pipeline.data.kinds import Hidden
 from pipeline.data.states import MaybeCausal, States, empty_rows_mask, zeros_by_row
 from pipeline.functional.transforms import name_transform
@@ -123,7 +123,7 @@ def restore_order(values: Float[Tensor, "nonempty time hidden"], states: States[
     """Return the vectors of a rectangle in the order of `sort_by_length` as steps in the layout of the states."""
     order, steps = states.order, states.steps
     if isinstance(steps, Padded) and order.is_full(steps.width):
-        return steps.with_values(values)
+        return derive_padded(Hidden, values, steps, None)
     flat = values.transpose(0, 1).flatten(0, 1)
     if order.steps < len(flat):
         flat = flat.index_select(0, order.sorted_flat_indices)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pipeline import Packed, Padded, States, Vectors
 from pipeline.data.states import first_by_row, last_by_row
-from pipeline.errors import ShapeError
+from pipeline.errors import PipelineError, ShapeError
 from support.strategies import ragged_rows
 from support.untyped import to_list
 
@@ -28,6 +28,43 @@ def test_with_values_keeps_the_layout() -> None:
     packed = States(states.packed(), states.final).with_values(states.padded().with_values(VALUES + 100))
     assert isinstance(packed.steps, Packed)
     assert torch.equal(packed.padded().values, replaced.padded().values)
+
+
+def test_with_values_rejects_another_size() -> None:
+    """The final states would not fit the steps; vectors of the same size are not checked again."""
+    states = States.from_padded(VALUES, LENGTHS)
+    wider = states.padded().with_values(torch.zeros(2, 3, 5))
+    with pytest.raises(ShapeError, match=r"States: final must be batch x hidden, \(2, 5\) like the steps"):
+        states.with_values(wider)
+
+
+@pytest.mark.parametrize(
+    ("values", "lengths", "message"),
+    [
+        (VALUES, torch.tensor([1, 4]), r"lengths\[1\] is 4, but values has only 3 steps"),
+        (VALUES, torch.tensor([-1, 3]), r"lengths\[0\] is -1, but a row has 0 steps or more"),
+        (VALUES, torch.tensor([1]), "lengths must be"),
+        (VALUES, torch.tensor([1.0, 3.0]), "lengths must be"),
+        (VALUES, torch.tensor([1, 3], device="meta"), "lengths must be on the CPU"),
+        (VALUES.long(), LENGTHS, "values must be floating-point vectors"),
+        (VALUES[:, :, 0], LENGTHS, "values must be floating-point vectors"),
+        (VALUES[:0], LENGTHS[:0], "a batch must have at least one row"),
+    ],
+)
+def test_states_from_a_rectangle_have_the_checks_of_batches(values: Tensor, lengths: Tensor, message: str) -> None:
+    """The fast path leaves all errors to the batch."""
+    with pytest.raises(PipelineError, match=message):
+        States.from_padded(values, lengths)
+
+
+def test_states_do_not_share_row_ids_that_were_changed() -> None:
+    """Batches with the same number of rows share their default row ids until someone changes them in place."""
+    before, same = States.from_padded(VALUES, LENGTHS), States.from_padded(VALUES, LENGTHS)
+    assert before.metadata is same.metadata
+    before.row_ids.add_(5)
+    assert to_list(States.from_padded(VALUES, LENGTHS).row_ids) == [0, 1]
+    with torch.inference_mode():
+        assert to_list(States.from_padded(VALUES, LENGTHS).row_ids) == [0, 1]
 
 
 def test_final_states_must_fit_the_steps() -> None:

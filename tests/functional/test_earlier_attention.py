@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from operator import attrgetter
 
 import pytest
 import torch
@@ -24,6 +25,8 @@ def _division(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     """Divide a batch into one block; into blocks of a few steps; into blocks of a few steps and rows."""
     if request.param == "single":
         return
+    # Without the blocks of earlier tests, which are kept.
+    monkeypatch.setattr(blocks, "_get_blocks", attrgetter("_Blocks")(blocks))
     monkeypatch.setattr(blocks, "_UNDIVIDED_STEPS", 2)
     monkeypatch.setattr(blocks, "_BLOCK_STEPS", (3, 3))
     if request.param == "rows":
