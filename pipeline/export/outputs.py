@@ -71,7 +71,7 @@ def _read_output(result: object) -> tuple[str, Tensor]:
     if isinstance(result, States):
         return "states", cast("States[MaybeCausal]", result).padded().values
     if is_batch(result):
-        return "vectors", result.padded().values
+        return "vectors", result.padded().fill_padding(0).values
     msg = (
         f"a model that returns {type(result).__name__} cannot be exported, because its tensors are not known; end it "
         "with a head of this library, or with Pool."

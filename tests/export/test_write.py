@@ -262,6 +262,12 @@ def test_fields_are_tensors_of_their_names(tmp_path: Path) -> None:
     assert values.shape == (2, 2)
 
 
+def test_vectors_of_steps_have_zeros_in_the_padding(tmp_path: Path) -> None:
+    """If a model returns them as it got them, with NaN in the padding, they would differ from themselves."""
+    model = Identity(3) >> Identity()
+    assert model.export(tmp_path / "model.pt2", kind=Vectors, batches=4).difference == 0
+
+
 @NEEDS_ONNX
 def test_an_output_with_the_name_of_an_input_is_renamed(tmp_path: Path) -> None:
     """Such as the vectors of rows for the vectors of steps: the names of a graph in ONNX are unique."""
