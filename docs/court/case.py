@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import attrs
 from torch import nn
 
+from court.forms.form import Form
 from pipeline.testing import ModuleOptions
 
 
@@ -19,6 +20,7 @@ class Case:
         options: the same call as options of the laws.
         unsupported: for laws that the documentation of the library, or the form of the call, rules out: the reason.
         note: what else a reader should know, such as what it does that this library does not.
+        forms: the other forms in which it is judged: those of this library.
     """
 
     name: str
@@ -27,6 +29,13 @@ class Case:
     options: ModuleOptions
     unsupported: Mapping[str, str] = attrs.field(factory=dict[str, str])
     note: str = ""
+    forms: Sequence[Form] = ()
+
+    def find_unsupported(self) -> Mapping[str, str]:
+        """Return the reasons why laws are not asked, by their names."""
+        if self.options.get("causal"):
+            return self.unsupported
+        return {**self.unsupported, "causal_steps_do_not_look_ahead": "it is not meant to be causal"}
 
 
 @attrs.frozen(kw_only=True)
@@ -38,9 +47,11 @@ class Library:
         packages: the distributions that it needs, the first one is the library itself.
         list_cases: imports the library, and returns the modules.
         better: what it does better than this library.
+        calls: how all its modules are called, if they are called alike; the page then has no call for each.
     """
 
     name: str
     packages: Sequence[str]
     list_cases: Callable[[], Sequence[Case]]
     better: str = ""
+    calls: str = ""

@@ -2,13 +2,18 @@
 
 import argparse
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
+
+import attrs
 
 from court.case import Library
 from court.judge import Judgement, judge
@@ -27,11 +32,18 @@ LIBRARIES: Final = (
     "stanza",
     "ncps",
     "pytorch_crf",
+    "torchrl",
     "ours",
 )
 """The modules of `court.libraries`, in the order of the page."""
 
-_TIMEOUT: Final = 1_800
+_SHARES: Final[Mapping[str, int]] = {"ours": 6}
+"""Libraries with many modules, which are shared out to this number of processes."""
+
+_TIMEOUT: Final = 3_600
+
+_RESULTS: Final = Path(__file__).parents[1] / "_build" / "court.json"
+"""The results of the last run."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -40,26 +52,33 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("libraries", nargs="*", choices=[*LIBRARIES, []], help="the libraries (default: all)")
     parser.add_argument("--page", type=Path, default=Path(__file__).parents[1] / "court.md", help="the file to write")
     parser.add_argument("--json", action="store_true", help="judge one library in this process, and print JSON")
+    parser.add_argument("--share", type=int, default=0, help="with --json: the number of the share of its modules")
+    parser.add_argument("--rewrite", action="store_true", help=f"write the page from the last results, {_RESULTS}")
     options = parser.parse_args(arguments)
+    if options.rewrite:
+        return _write(options.page, [_read(each) for each in json.loads(_RESULTS.read_text(encoding="utf-8"))])
     names: Sequence[str] = options.libraries or LIBRARIES
     if options.json:
         for name in names:
-            sys.stdout.write(json.dumps(judge_library(name)) + "\n")
+            sys.stdout.write(json.dumps(judge_library(name, options.share)) + "\n")
         return 0
-    judged: list[JudgedLibrary] = []
-    for name in names:
-        sys.stderr.write(f"{name}: ")
-        sys.stderr.flush()
-        found = _judge_in_process(name)
-        judged.append(found)
-        broken = sum(not _obeys(each) for each in found.judgements)
-        sys.stderr.write(f"{found.failure or f'{len(found.judgements)} modules, {broken} with a broken law'}\n")
-    write_page(options.page, judged)
-    sys.stdout.write(f"wrote {options.page}\n")
+    # One process per core. The library that takes longest begins first.
+    tasks = [(name, share) for name in reversed(names) for share in range(_SHARES.get(name, 1))]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        running = {task: pool.submit(_judge_in_process, *task) for task in tasks}
+    judged = [_join([each.result() for (of, _), each in running.items() if of == name]) for name in names]
+    _RESULTS.parent.mkdir(exist_ok=True)
+    _RESULTS.write_text(json.dumps([attrs.asdict(each) for each in judged]), encoding="utf-8")
+    return _write(options.page, judged)
+
+
+def _write(page: Path, judged: Sequence[JudgedLibrary]) -> int:
+    write_page(page, judged)
+    sys.stdout.write(f"wrote {page}\n")
     return int(any(found.failure for found in judged))
 
 
-def judge_library(name: str) -> dict[str, Any]:
+def judge_library(name: str, share: int) -> dict[str, Any]:
     """Judge the modules of one library in this process, and return the results for JSON."""
     library: Library = import_module(f"court.libraries.{name}").LIBRARY
     versions: dict[str, str] = {}
@@ -68,29 +87,47 @@ def judge_library(name: str) -> dict[str, Any]:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "not installed"
-    cases = library.list_cases()
+    cases = list(enumerate(library.list_cases()))[share :: _SHARES.get(name, 1)]
     return {
         "name": library.name,
         "versions": versions,
         "better": library.better,
-        "judgements": [judge(case).to_dict() for case in cases],
+        "calls": library.calls,
+        "judgements": {number: judge(case).to_dict() for number, case in cases},
     }
 
 
-def _judge_in_process(name: str) -> JudgedLibrary:
-    command = [sys.executable, str(Path(__file__).parent), "--json", name]
+def _judge_in_process(name: str, share: int) -> JudgedLibrary:
+    start = time.perf_counter()
+    found = _run_process(name, share)
+    broken = sum(not each.obeys for each in found.judgements.values())
+    said = found.failure or f"{len(found.judgements)} modules, {broken} with a broken law"
+    sys.stderr.write(f"{name}: {said}; {time.perf_counter() - start:.0f} s\n")
+    return found
+
+
+def _run_process(name: str, share: int) -> JudgedLibrary:
+    command = [sys.executable, str(Path(__file__).parent), "--json", "--share", str(share), name]
     try:
         run = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
     except subprocess.TimeoutExpired:
-        return JudgedLibrary(name=name, versions={}, better="", judgements=(), failure=f"no result in {_TIMEOUT} s")
+        return JudgedLibrary(name=name, failure=f"no result in {_TIMEOUT} s")
     if run.returncode:
         last = run.stderr.strip().splitlines()[-1:] or [f"status {run.returncode}"]
-        return JudgedLibrary(name=name, versions={}, better="", judgements=(), failure=last[0])
+        return JudgedLibrary(name=name, failure=last[0])
     # Some libraries write to standard output when they are imported.
-    state: dict[str, Any] = json.loads(run.stdout.strip().splitlines()[-1])
-    judgements = [Judgement.from_dict(each) for each in state.pop("judgements")]
+    return _read(json.loads(run.stdout.strip().splitlines()[-1]))
+
+
+def _read(state: dict[str, Any]) -> JudgedLibrary:
+    judgements = {int(number): Judgement.from_dict(each) for number, each in state.pop("judgements").items()}
     return JudgedLibrary(**state, judgements=judgements)
 
 
-def _obeys(judgement: Judgement) -> bool:
-    return all(verdict.outcome != "broken" for verdict in judgement.verdicts.values())
+def _join(shares: Sequence[JudgedLibrary]) -> JudgedLibrary:
+    """Join the results of the shares of a library, its modules in their order."""
+    failed = next((share for share in shares if share.failure), None)
+    if failed is not None:
+        return failed
+    judgements = sorted((item for share in shares for item in share.judgements.items()), key=lambda item: item[0])
+    return attrs.evolve(shares[0], judgements=dict(judgements))

@@ -1,45 +1,24 @@
 """Judge one module by every law."""
 
 import time
-import warnings
-from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal, Self
+from collections.abc import Mapping
+from typing import Any, Final, Self
 
 import attrs
-from torch import nn
 
 from court.case import Case
+from court.forms.judge_form import judge_form
+from court.verdict import Verdict, judge_law_in_float64
 from pipeline.laws.law import get_name
 from pipeline.laws.modules import make_adapter
 from pipeline.laws.rows import no_gradient_reaches_padding, padding_values_have_no_effect
-from pipeline.testing import RAGGED_LAWS, Law, LawBrokenError, PlainModule
-
-Outcome = Literal["holds", "broken", "unsupported"]
+from pipeline.testing import RAGGED_LAWS
 
 NAN: Final = "nan_in_padding_has_no_effect"
 """The two laws about padding once more, with NaN, infinity and 1e38 in it."""
 
 LAWS: Final = (*(get_name(law) for law in RAGGED_LAWS), NAN)
 """The names of the laws, in the order of the table."""
-
-
-_FLOAT32: Final = 1e-5
-"""A difference below it is the rounding of float32, in a module that does not compute in float64."""
-
-
-@attrs.frozen(kw_only=True)
-class Verdict:
-    """The outcome of one law for one module.
-
-    Attributes:
-        outcome: whether it holds, is broken, or is documented as unsupported.
-        reason: the message of the broken law, or what the documentation says.
-        gap: the largest difference of two numbers that should be equal; None if it is not known, or there is none.
-    """
-
-    outcome: Outcome
-    reason: str = ""
-    gap: float | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -51,6 +30,7 @@ class Judgement:
         call: how it is called.
         note: the note of the case.
         verdicts: the verdict of each law, by its name.
+        forms: for each other form of the module, by its name, the verdict of each law.
         seconds: how long it took.
     """
 
@@ -58,7 +38,14 @@ class Judgement:
     call: str
     note: str
     verdicts: Mapping[str, Verdict]
+    forms: Mapping[str, Mapping[str, Verdict]]
     seconds: float
+
+    @property
+    def obeys(self) -> bool:
+        """Whether no law is broken, in any form."""
+        judged = [self.verdicts, *self.forms.values()]
+        return all(verdict.outcome != "broken" for verdicts in judged for verdict in verdicts.values())
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything for JSON."""
@@ -68,38 +55,29 @@ class Judgement:
     def from_dict(cls, state: Mapping[str, Any]) -> Self:
         """Read the result of `to_dict`."""
         fields: dict[str, Any] = dict(state)
-        fields["verdicts"] = {law: Verdict(**verdict) for law, verdict in state["verdicts"].items()}
+        fields["verdicts"] = _read_verdicts(state["verdicts"])
+        fields["forms"] = {form: _read_verdicts(verdicts) for form, verdicts in state["forms"].items()}
         return cls(**fields)
+
+
+def _read_verdicts(state: Mapping[str, Any]) -> Mapping[str, Verdict]:
+    return {law: Verdict(**verdict) for law, verdict in state.items()}
 
 
 def judge(case: Case) -> Judgement:
     """Judge a module by every law about rows, with ordinary numbers in the padding, and then with NaN in it."""
     start = time.perf_counter()
     ordinary = make_adapter({**case.options, "nan_in_padding": False})
-    verdicts = {get_name(law): _judge_law(law, case, ordinary) for law in RAGGED_LAWS}
+    unsupported = case.find_unsupported()
+    verdicts = {
+        get_name(law): judge_law_in_float64(law, lambda: ordinary(case.make()), unsupported) for law in RAGGED_LAWS
+    }
     with_nan = make_adapter(case.options)
-    found = [_judge_law(law, case, with_nan) for law in (padding_values_have_no_effect, no_gradient_reaches_padding)]
-    worst = next((verdict for verdict in found if verdict.outcome == "broken"), found[0])
-    verdicts[NAN] = worst
+    found = [
+        judge_law_in_float64(law, lambda: with_nan(case.make()), unsupported)
+        for law in (padding_values_have_no_effect, no_gradient_reaches_padding)
+    ]
+    verdicts[NAN] = next((verdict for verdict in found if verdict.outcome == "broken"), found[0])
+    forms = {form.name: judge_form(case, form) for form in case.forms}
     seconds = time.perf_counter() - start
-    return Judgement(name=case.name, call=case.call, note=case.note, verdicts=verdicts, seconds=seconds)
-
-
-def _judge_law(law: Law[PlainModule], case: Case, adapt: Callable[[nn.Module], PlainModule]) -> Verdict:
-    name = get_name(law)
-    unsupported = dict(case.unsupported)
-    if not case.options.get("causal"):
-        unsupported["causal_steps_do_not_look_ahead"] = "it is not meant to be causal"
-    if name in unsupported:
-        return Verdict(outcome="unsupported", reason=unsupported[name])
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            law(lambda: adapt(case.make()))
-    except LawBrokenError as error:
-        found: object = error.details.get("gap")
-        gap = found if isinstance(found, float) else None
-        reason = str(error).removeprefix(f"law broken: {name}: ")
-        # Some modules compute in float32 whatever their weights are.
-        return Verdict(outcome="holds" if gap is not None and gap < _FLOAT32 else "broken", reason=reason, gap=gap)
-    return Verdict(outcome="holds")
+    return Judgement(name=case.name, call=case.call, note=case.note, verdicts=verdicts, forms=forms, seconds=seconds)

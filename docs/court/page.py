@@ -8,7 +8,11 @@ from typing import Final
 import attrs
 import torch
 
-from court.judge import LAWS, NAN, Judgement, Verdict
+from court.forms_page import write_forms
+from court.judge import LAWS, NAN, Judgement
+from court.not_tried import NOT_TRIED
+from court.text import quote
+from court.verdict import Verdict
 
 _HEADINGS: Final[Mapping[str, str]] = {
     "evaluation_is_deterministic": "same bits",
@@ -49,14 +53,16 @@ class JudgedLibrary:
         name: its name.
         versions: the version of each of its packages.
         better: what it does better than this library.
-        judgements: the results of its modules.
+        calls: how all its modules are called, if they are called alike.
+        judgements: the results of its modules, by their numbers.
         failure: the reason why it could not be judged; empty if it was.
     """
 
     name: str
-    versions: Mapping[str, str]
-    better: str
-    judgements: Sequence[Judgement]
+    versions: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    better: str = ""
+    calls: str = ""
+    judgements: Mapping[int, Judgement] = attrs.field(factory=dict[int, Judgement])
     failure: str = ""
 
 
@@ -69,11 +75,12 @@ def write_page(file: Path, libraries: Sequence[JudgedLibrary]) -> None:
         _INTRODUCTION,
         f"{modules} modules of {len(judged)} libraries; {machine}.\n",
         _make_table(judged),
+        *filter(None, (write_forms([*library.judgements.values()]) for library in judged)),
         *(_describe(library) for library in judged),
     ]
-    failures = [f"- {library.name}: {_quote(library.failure)}" for library in libraries if library.failure]
-    if failures:
-        parts.append("\n".join(["## Not judged\n", *failures, ""]))
+    failures = [f"- {library.name}: {quote(library.failure)}" for library in libraries if library.failure]
+    failures += [f"- {name}: {reason}." for name, reason in NOT_TRIED.items()]
+    parts.append("\n".join(["## Not judged\n", *failures, ""]))
     file.write_text("\n".join(parts), encoding="utf-8")
 
 
@@ -83,7 +90,7 @@ def _make_table(libraries: Sequence[JudgedLibrary]) -> str:
         f"| --- | --- |{' --- |' * len(LAWS)}",
     ]
     for library in libraries:
-        for judgement in library.judgements:
+        for judgement in library.judgements.values():
             cells = " | ".join(_format(judgement.verdicts[law]) for law in LAWS)
             lines.append(f"| {library.name} | {judgement.name} | {cells} |")
     return "\n".join([*lines, ""])
@@ -102,23 +109,19 @@ def _describe(library: JudgedLibrary) -> str:
     lines = [f"## {library.name}\n", f"{versions}.\n"]
     if library.better:
         lines.append(f"{library.better}\n")
-    for judgement in library.judgements:
-        lines += [f"### {judgement.name}\n", f"```text\n{judgement.call.strip()}\n```\n"]
-        if judgement.note:
-            lines.append(f"{judgement.note}\n")
+    if library.calls:
+        lines.append(f"{library.calls}\n")
+    for judgement in library.judgements.values():
         found = [
-            f"- {law}: {'' if verdict.outcome == 'broken' else 'not asked, '}{_quote(verdict.reason)}"
+            f"- {law}: {'' if verdict.outcome == 'broken' else 'not asked, '}{quote(verdict.reason)}"
             for law, verdict in judgement.verdicts.items()
             if verdict.outcome != "holds" and law != "causal_steps_do_not_look_ahead"
         ]
+        if library.calls and not found and not judgement.note:
+            continue
+        lines += [f"### {judgement.name}\n", f"```text\n{judgement.call.strip()}\n```\n"]
+        if judgement.note:
+            lines.append(f"{judgement.note}\n")
         if found:
             lines.append("\n".join([*found, ""]))
     return "\n".join(lines)
-
-
-def _quote(message: str) -> str:
-    """Return a message on one line, in which nothing is taken for Markdown."""
-    line = " ".join(message.split())
-    for character in "\\`*_[]<>|":
-        line = line.replace(character, f"\\{character}")
-    return line if len(line) <= 400 else f"{line[:399]}…"

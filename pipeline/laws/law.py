@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from operator import methodcaller
 from typing import Final, TypeAlias, TypeVar
 
@@ -26,6 +27,7 @@ ROUNDING: Final = 1e-10
 float64 has 16 digits; a sum over some hundred steps in another order loses about three of them. A real mistake changes
 results by 1e-3 or more."""
 
+_allowed_rounding: ContextVar[float] = ContextVar("allowed_rounding", default=0.0)
 
 UNREGISTERED: Final = (
     "Usually a tensor that is not a nn.Parameter, a buffer or part of a submodule, so that nn.Module cannot see it."
@@ -139,6 +141,22 @@ def check_laws(laws: Sequence[Law[P]], make: Callable[[], P], parts: str, consta
         raise LawBrokenError(msg, laws=tuple(broken)) from next(iter(broken.values()))
 
 
+@contextmanager
+def allow_rounding(rounding: float) -> Generator[None]:
+    """Allow larger differences inside the block, for modules that compute in less than float64.
+
+    Results that must be bitwise equal must still be so.
+
+    Args:
+        rounding: the relative difference that every comparison allows at least.
+    """
+    token = _allowed_rounding.set(rounding)
+    try:
+        yield
+    finally:
+        _allowed_rounding.reset(token)
+
+
 def check_equal(
     found: Sequence[Tensor], wanted: Sequence[Tensor], condition: str, *, fix: str = "", rounding: float = ROUNDING
 ) -> None:
@@ -149,12 +167,15 @@ def check_equal(
         wanted: the expected results.
         condition: the situation in which they were computed, for the message.
         fix: the usual cause and its fix, for the message.
-        rounding: the allowed relative difference; 0 for bitwise equality.
+        rounding: the allowed relative difference; 0 for bitwise equality. `allow_rounding` increases it if it is
+            above 0.
 
     Raises:
         FaultError: if they differ. NaN equals nothing.
     """
     hint = f" {fix}" if fix else ""
+    if rounding:
+        rounding = max(rounding, _allowed_rounding.get())
     if len(found) != len(wanted):
         msg = f"{condition}: got {len(found)} results, expected {len(wanted)}.{hint}"
         raise FaultError(msg)

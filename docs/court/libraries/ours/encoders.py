@@ -1,0 +1,40 @@
+"""Every registered encoder: its hidden vectors, and its final states."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from court.libraries.ours.model import Part
+from court.libraries.ours.registered import choose_options, list_names, make
+from pipeline import Encode, Identity, Pool
+
+
+def list_encoders() -> Sequence[Part]:
+    """Return a part per encoder, and the final states of one that reads forward, both ways, and windows."""
+    names = list_names("encoders")
+    return [*map(_judge_states, names), *map(_judge_final_states, ("lstm", "bigru", "gated_cnn"))]
+
+
+_NOTES: Final[Mapping[str, str]] = {
+    "restarting": "It reads 3 of 4 features. For an odd number of features in bfloat16, torch's product on CPUs with "
+    "AMX multiplies numbers of the next row by 0, so that NaN in a row makes the row before it NaN: "
+    "`(values @ weight.T)[0]` for 73 x 5 values that are NaN from row 1 on. Finite rows have no effect.",
+}
+"""What a reader should know of an encoder."""
+
+
+def _judge_states(name: str) -> Part:
+    return Part(
+        name=f'Encode("{name}")',
+        make=lambda: Identity() >> Encode(name, **choose_options("encoders", name)),
+        each="step",
+        causal=bool(make("encoders", name).causal),
+        note=_NOTES.get(name, ""),
+    )
+
+
+def _judge_final_states(name: str) -> Part:
+    return Part(
+        name=f'Encode("{name}") >> Pool("final")',
+        make=lambda: Identity() >> Encode(name, **choose_options("encoders", name)) >> Pool("final"),
+        each="row",
+    )
