@@ -32,7 +32,7 @@ from pipeline.errors import (
     UnknownNameError,
     UnknownOptionError,
 )
-from pipeline.functional.dropout import drop
+from pipeline.functional.dropout import draw_bits, drop, find_least_dropped
 from pipeline.functional.generation.drawn_row import Drawn
 from pipeline.functional.generation.options import GenerateSettings
 from pipeline.functional.generation.search import find_continuations
@@ -200,8 +200,10 @@ __all__ = [
     "compute_sigmoid",
     "defer",
     "derive_vectors",
+    "draw_bits",
     "drop",
     "find_continuations",
+    "find_least_dropped",
     "first_by_row",
     "get_scored_steps",
     "has_forward_hooks",

@@ -11,9 +11,11 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 from torch.nn.functional import scaled_dot_product_attention
 
-from pipeline.extend import name_transform
+from pipeline.extend import draw_bits, find_least_dropped, name_transform
+from pipeline_transformer import native_attention
 from pipeline_transformer.blocks import Block, attend_block, differentiate_block, list_blocks
 from pipeline_transformer.flash import KERNELS, attend_group, differentiate_group
+from pipeline_transformer.fused import make_mask
 from pipeline_transformer.layout import Group
 from pipeline_transformer.shapes import split_features
 from pipeline_transformer.spec import AttentionForm
@@ -59,7 +61,9 @@ def attend_rows(
         and form.window is None
         and not (bias is not None and bias.requires_grad and torch.is_grad_enabled())
     )
-    call = _Call(groups, form, dropout, fused=fused, needs_gradient=needs_gradient)
+    longest = groups[0].length if groups else 0
+    native = bias is None and native_attention.computes(projected, form, longest)
+    call = _Call(groups, form, dropout, native=native, fused=fused, needs_gradient=needs_gradient)
     return _apply(call, projected, bias)
 
 
@@ -71,6 +75,7 @@ class _Call:
     groups: Sequence[Group]
     form: AttentionForm
     dropout: float
+    native: bool
     fused: bool
     needs_gradient: bool
     saved_weights: bool = False
@@ -84,15 +89,18 @@ class _AttendRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, call: _Call, projected: Tensor, bias: Tensor | None) -> Tensor:
         """Return the contexts."""
+        projected = projected.contiguous()
         contexts = projected.new_empty(projected.shape[0], call.form.heads * call.form.size)
         saved: list[Tensor] = []
         with _without_autocast():
-            if call.fused:
+            if call.native:
+                saved = native_attention.attend(projected, call.list_blocks(), call.form, call.dropout, contexts)
+            elif call.fused:
                 saved = [attend_group(projected, group, call.form, bias, contexts) for group in call.groups]
             else:
                 saved = _attend_in_blocks(call, projected, bias, contexts)
         save: Callable[..., None] = ctx.save_for_backward
-        save(projected, bias, contexts if call.fused else None, *saved)
+        save(projected, bias, contexts if call.fused and not call.native else None, *saved)
         setattr(ctx, "call", call)  # noqa: B010 - torch does not declare the attributes of a context
         return contexts
 
@@ -106,10 +114,18 @@ class _AttendRows(torch.autograd.Function):
         needed: tuple[bool, ...] = getattr(ctx, "needs_input_grad")  # noqa: B009
         # With `create_graph=True` gradients are enabled here, and every operation must be differentiable.
         if torch.is_grad_enabled() or name_transform(*gradients):
-            masks = [] if call.fused or not call.dropout else saved[-len(call.list_blocks()) :]
+            masks = saved[-len(call.list_blocks()) :] if call.dropout else []
+            if call.native:
+                masks = [make_mask(bits, call.dropout, projected.dtype) for bits in masks]
             return None, *_backward_with_graph(call, projected, bias, masks, gradients[0], needed[1:])
         with _without_autocast():
             gradient = gradients[0].contiguous()
+            if call.native:
+                blocks = call.list_blocks()
+                of_projected = native_attention.differentiate(
+                    projected, blocks, call.form, call.dropout, saved, gradient
+                )
+                return None, of_projected, None
             if contexts is not None:
                 of_projected = torch.empty_like(projected)
                 for group, sums in zip(call.groups, saved, strict=True):
@@ -173,10 +189,8 @@ def _differentiate_blocks(
 def draw_mask(shape: Sequence[int], dropout: float, dtype: torch.dtype) -> Float[Tensor, "*shape"]:
     """Draw numbers of which each is 0 with a probability, else 1 / (1 - dropout); from 16 random bits for each."""
     mask = torch.empty(*shape, dtype=dtype)
-    bits = torch.empty(-(-mask.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-    kept = max(1, round((1 - dropout) * 2**16))
     # Written as numbers: a comparison of its own, and then a conversion, take several times as long.
-    torch.le(bits.view(torch.int16)[: mask.numel()].view(mask.shape), kept - 1 - 2**15, out=mask)
+    torch.lt(draw_bits(mask.shape), find_least_dropped(dropout), out=mask)
     return mask.mul_(1 / (1 - dropout))
 
 

@@ -4,11 +4,12 @@ from typing import Final, Literal, TypeAlias, final
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import gelu, relu, silu
+from torch.nn.functional import silu
 from typing_extensions import override
 
 from pipeline.extend import drop
-from pipeline_transformer.products import apply_linear
+from pipeline_transformer.fused import activate
+from pipeline_transformer.products import apply_linear, multiply
 
 Activation: TypeAlias = Literal["gelu", "relu", "swiglu"]
 """The activations."""
@@ -43,10 +44,11 @@ class FeedForward(nn.Module):
 
     @override
     def forward(self, steps: Float[Tensor, "*axes hidden"]) -> Float[Tensor, "*axes hidden"]:
-        expanded = apply_linear(self.expand, steps)
+        dropout = self.dropout if self.training else 0.0
         if self.activation == "swiglu":
-            values, gate = expanded.chunk(2, dim=-1)
+            values, gate = apply_linear(self.expand, steps).chunk(2, dim=-1)
             active = silu(gate) * values
+            active = drop(active, dropout) if dropout else active
         else:
-            active = gelu(expanded) if self.activation == "gelu" else relu(expanded)
-        return apply_linear(self.contract, drop(active, self.dropout) if self.training and self.dropout else active)
+            active = activate(*multiply(self.expand, steps), self.activation, dropout)
+        return apply_linear(self.contract, active)

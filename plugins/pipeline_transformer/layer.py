@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
-from pipeline.extend import drop
 from pipeline_transformer.feed_forward import Activation, FeedForward
+from pipeline_transformer.fused import add, add_and_normalize
 from pipeline_transformer.products import apply_linear
 from pipeline_transformer.spec import AttentionForm
 
@@ -68,16 +68,14 @@ class Layer(nn.Module):
 
     @override
     def forward(self, steps: Float[Tensor, "*axes hidden"], attend: AttendSteps) -> Float[Tensor, "*axes hidden"]:
+        dropout = self.dropout if self.training else 0.0
         if self.norm == "pre":
-            steps = steps + self._drop(self._attend(self.attention_norm(steps), attend))
-            return steps + self._drop(self.feed_forward(self.feed_forward_norm(steps)))
-        attended: Tensor = self.attention_norm(steps + self._drop(self._attend(steps, attend)))
-        result: Tensor = self.feed_forward_norm(attended + self._drop(self.feed_forward(attended)))
-        return result
+            attended = self._attend(self.attention_norm(steps), attend)
+            steps, normalized = add_and_normalize(steps, attended, self.feed_forward_norm, dropout)
+            return add(steps, self.feed_forward(normalized), dropout)
+        _, steps = add_and_normalize(steps, self._attend(steps, attend), self.attention_norm, dropout)
+        return add_and_normalize(steps, self.feed_forward(steps), self.feed_forward_norm, dropout)[1]
 
     def _attend(self, steps: Tensor, attend: AttendSteps) -> Tensor:
         projected = apply_linear(self.projection, steps)
         return apply_linear(self.output, attend(projected, self.attention_dropout if self.training else 0.0))
-
-    def _drop(self, values: Tensor) -> Tensor:
-        return drop(values, self.dropout) if self.training and self.dropout else values

@@ -1,0 +1,1 @@
+"""Compiled kernels for transformer layers. `native_layers.py` calls them."""
