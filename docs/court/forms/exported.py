@@ -53,7 +53,6 @@ class ExportedModule(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         return self
 
-    @override
     def __deepcopy__(self, memo: object) -> Self:
         return self  # it has no state, and a session cannot be copied
 

@@ -61,7 +61,7 @@ _SEARCH: Final[Any] = {"max_new_tokens": 1}
 def _add_texts(batch: Padded[Kind]) -> Padded[Kind]:
     """Give each row the same target text."""
     rows = len(batch.lengths)
-    text = torch.tensor([*_TARGET("one two three").sequence.values.tolist()][1:])
+    text = _TARGET("one two three").sequence.values[1:]
     metadata = BatchMetadata(
         torch.arange(rows), text.expand(rows, -1), target_lengths={"": torch.full((rows,), len(text))}
     )

@@ -19,6 +19,7 @@ from pipeline.data.kinds import Kind
 from pipeline.export.inputs import BatchInputs
 from pipeline.export.outputs import read_outputs
 from pipeline.extend import Chain
+from pipeline.testing import ModuleOptions
 
 AnyChain: TypeAlias = Chain[Any, Any]
 
@@ -60,12 +61,16 @@ class Part:
         exported = make_exported(self.make_module, self.write, self.inputs.spread, per_step=self.each == "step")
         if self.export:
             exported = attrs.evolve(exported, make=self.reject_export)
-        size: Any = {"vocab_size": COUNT} if self.inputs.of_ids else {"input_size": SIZE}
+        options: ModuleOptions = {"each": self.each, "causal": self.causal}
+        if self.inputs.of_ids:
+            options["vocab_size"] = COUNT
+        else:
+            options["input_size"] = SIZE
         return Case(
             name=self.name,
             call=f"{self.name}({self.inputs.call})",
             make=self.make_module,
-            options={**size, "each": self.each, "causal": self.causal},
+            options=options,
             forms=[*list_precisions(self.make_module), exported],
             note=self.note,
         )
@@ -96,7 +101,6 @@ class ChainModule(nn.Module):
         self.part = part
         self.chain = part.make()
 
-    @override
     def __deepcopy__(self, memo: dict[int, object]) -> "ChainModule":
         # The description of the part is shared.
         copied = ChainModule(self.part)
