@@ -67,11 +67,13 @@ class KernelSources:
 
     Attributes:
         sources: the files.
+        headers: what they include, besides the headers beside this file.
         flags: more compiler flags for an instruction set.
         variants: for a suffix, the instruction sets for which the first source is compiled once more, and the flags.
     """
 
     sources: tuple[Path, ...]
+    headers: tuple[Path, ...]
     flags: Mapping[str, tuple[str, ...]]
     variants: Mapping[str, tuple[frozenset[str], tuple[str, ...]]]
 
@@ -83,17 +85,18 @@ class KernelSources:
 
     def compute_digest(self) -> str:
         """Return a hash of the sources. A library contains that of its own sources, and is rejected with any other."""
-        parts = b"".join(source.read_bytes() for source in (_MAIN, *_HEADERS, *self.sources))
+        parts = b"".join(source.read_bytes() for source in (_MAIN, *_HEADERS, *self.sources, *self.headers))
         return hashlib.sha256(parts).hexdigest()[:16]
 
 
 def read_sources(folder: Path) -> KernelSources:
-    """Read the description of a folder's sources, `native.toml`."""
+    """Read the description of a folder's sources, `native.toml`. Headers are all files `*.h` beside it."""
     found = tomllib.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
     described = found.get("variants", {}).items()
     variants = {name: (frozenset(each["sets"]), tuple(each["flags"])) for name, each in described}
     flags = {name: tuple(flags) for name, flags in found.get("flags", {}).items()}
-    return KernelSources(tuple(folder / name for name in found["sources"]), flags, variants)
+    headers = tuple(sorted(folder.glob("*.h")))
+    return KernelSources(tuple(folder / name for name in found["sources"]), headers, flags, variants)
 
 
 def find_compilers() -> Iterator[list[str]]:

@@ -107,7 +107,7 @@ def test_welcome_shows_the_engine(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
     threads = torch.get_num_threads()
     if available() is None:
-        assert f"native (compiled, {instructions()})" in read_line()
+        assert f"native (compiled, {instructions()}" in read_line()
     assert f"; {threads} thread" in read_line()
     monkeypatch.setenv("PIPELINE_NATIVE", "0")
     assert (

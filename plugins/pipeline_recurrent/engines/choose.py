@@ -12,7 +12,7 @@ from pipeline_recurrent.engines.engine import Engine, StackInputs
 from pipeline_recurrent.engines.native import Native
 from pipeline_recurrent.engines.plain import Plain
 from pipeline_recurrent.engines.torch_kernels import CuDNN, Dense, Packed
-from pipeline_recurrent.native.library import available, instructions
+from pipeline_recurrent.native.library import available, describe_instructions
 
 EngineName: TypeAlias = Literal["auto", "packed", "dense", "plain", "native", "cudnn"]
 """The values of the option `engine`; `auto` chooses for each batch."""
@@ -106,7 +106,7 @@ def describe_engines() -> str:
     """
     reason, threads = available(), torch.get_num_threads()
     if reason is None:
-        line = f"native (compiled, {instructions()}), or torch's kernels where they are faster"
+        line = f"native (compiled, {describe_instructions()}), or torch's kernels where they are faster"
     else:
         line = f"plain torch operations, or torch's kernels where they are faster; not native, because {reason}"
     line = f"{line}; {threads} thread{'s' if threads > 1 else ''}"

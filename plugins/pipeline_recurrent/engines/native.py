@@ -205,8 +205,7 @@ def _run(layout: Layout, inputs: LayerInputs) -> tuple[list[Tensor], list[Tensor
         own = {
             "states": layout.split_directions(states, layout.wide)[:, direction],
             "weight": w_hh.contiguous(),
-            # Scratch: the kernels rearrange the weights here, so that they read them in order.
-            "panels": like.new_empty(layout.gates * layout.wide * layout.wide),
+            "panels": like.new_empty(layout.count_panel_numbers(backward=False)),
             "gates": gates[direction],
             "h0": initial[0][direction],
             "h1": ended[0][direction],
@@ -297,7 +296,7 @@ def _differentiate(
         here: dict[str, Tensor] = {
             "states": layout.split_directions(states, layout.wide)[:, direction],
             "weight": own[1].contiguous(),
-            "panels": x.new_empty(layout.gates * layout.wide * layout.wide),
+            "panels": x.new_empty(layout.count_panel_numbers(backward=True)),
             "gates": gates[direction],
             "d_states": layout.split_directions(by_states, layout.wide)[:, direction],
             "d_gates": gates[direction] if overwrite else torch.empty_like(gates[direction]),

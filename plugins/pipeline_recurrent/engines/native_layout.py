@@ -16,6 +16,11 @@ CELLS: Final[tuple[Cell, ...]] = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 """In the order of the enum in kernels.c."""
 
 
+# Of a row of AMX's registers, and rows of one call: the same as in amx.h.
+_AMX_NUMBERS: Final = 32
+_AMX_ROWS: Final = 32
+
+
 class GateRange(NamedTuple):
     """Neighbouring gates: the index of the first one in a buffer and in torch's weights, and their number."""
 
@@ -45,6 +50,7 @@ class Layout:
         columns: numbers per step in the buffer of gates.
         dtype: of the operands of products: weights, input, states and gates. Biases and cells are float32.
         low: whether that is bfloat16.
+        amx: whether products use AMX.
         output_dtype: of the output: float32, or that of the operands.
     """
 
@@ -59,6 +65,7 @@ class Layout:
         self.train: bool = train
         self.dtype: torch.dtype = dtype
         self.low: bool = dtype is not torch.float32
+        self.amx: bool = self.low and kernels.amx
         self.output_dtype: torch.dtype = output_dtype
         self.gates: int = {"lstm": 4, "gru": 3}.get(inputs.cell, 1)
         # Rounded up, so that a kernel's loop over hidden units needs no code for a rest.
@@ -100,11 +107,28 @@ class Layout:
                 slice(torch_gate * self.wide, (torch_gate + gates) * self.wide),
             )
 
+    def fill_up(self, numbers: int) -> int:
+        """Return the size of an operand of a product, with the zeros that fill it up: `fill_up` of numbers.h."""
+        return -(-numbers // _AMX_NUMBERS) * _AMX_NUMBERS if self.amx else numbers
+
+    def count_panel_numbers(self, *, backward: bool) -> int:
+        """Return the size of the scratch in which the kernels rearrange the weights, to read them in order."""
+        if backward:
+            return self.fill_up(self.gates * self.wide) * self.wide
+        return self.gates * self.wide * self.fill_up(self.wide)
+
     def run(self, tensors: Sequence[dict[str, Tensor]], *, backward: bool, keep: bool) -> None:
         """Call the kernels on the named tensors of each direction, with torch's number of threads."""
         order = self.order
         if not order.steps:
             return
+        # A multiplication and an addition per step and recurrent weight.
+        operations = 2 * order.steps * self.gates * self.hidden**2 * self.directions
+        chunks, threads = share_out(operations, rows=order.nonempty_count, directions=self.directions)
+        if self.amx:
+            numbers = self.fill_up((self.gates if backward else 1) * self.wide)
+            for own in tensors:
+                own["operands"] = torch.empty(chunks, _AMX_ROWS, numbers, dtype=self.dtype)
         jobs = [
             Job(
                 cell=CELLS.index(self.cell),
@@ -122,7 +146,4 @@ class Layout:
             )
             for direction, own in enumerate(tensors)
         ]
-        # A multiplication and an addition per step and recurrent weight.
-        operations = 2 * order.steps * self.gates * self.hidden**2 * self.directions
-        chunks, threads = share_out(operations, rows=order.nonempty_count, directions=self.directions)
         self.kernels.run(jobs, backward=backward, chunks=chunks, threads=threads, dtype=self.dtype)

@@ -32,21 +32,23 @@ class Shape(NamedTuple):
         panels: number of panels.
         vecs: vectors in a panel: the gates of the same units, or neighbouring units of a plain RNN.
         lanes: units in a vector.
+        block: words of an operand, of 32 bits, are a multiple of it: zeros fill it up.
     """
 
     panels: int
     vecs: int
     lanes: int
+    block: int
 
     @classmethod
-    def fit(cls, cell: Cell, hidden: int, lanes: int) -> "Shape":
+    def fit(cls, cell: Cell, hidden: int, lanes: int, block: int = 1) -> "Shape":
         """Return the shape for a hidden size."""
         vectors, gates = -(-hidden // lanes), len(_FACTORS[cell])
         if gates > 1:
-            return cls(vectors, gates, lanes)
+            return cls(vectors, gates, lanes, block)
         # A tile of more vectors is faster; but vectors that fill up the last panel are computed for nothing.
         vecs = min((4, 3, 2, 1), key=lambda vecs: -(-vectors // vecs) * vecs)
-        return cls(-(-vectors // vecs), vecs, lanes)
+        return cls(-(-vectors // vecs), vecs, lanes, block)
 
     def arrange_rows(self, weight: Tensor, gates: int) -> Tensor:
         """Return weights of (gates x hidden) x number as panels x vecs x lanes x number, with zeros in added places."""
@@ -80,7 +82,7 @@ def arrange_matrix(weight: Tensor, bias: Tensor, gates: int, shape: Shape, preci
     For int8, the largest weight of each row becomes 127 or -127.
     """
     rows, per_word = shape.arrange_rows(weight, gates), NUMBERS_PER_WORD[precision]
-    rows = pad(rows, (0, -rows.shape[-1] % per_word))
+    rows = pad(rows, (0, -rows.shape[-1] % (per_word * shape.block)))
     scales = offsets = bias.new_zeros(0)
     if precision == "bfloat16":
         rows = rows.bfloat16()

@@ -11,6 +11,9 @@ _Pointer = ctypes.c_void_p
 _Integer = ctypes.c_int64
 _NO_MEMORY: Final = 1
 
+AMX_WORDS: Final = 16
+"""Words in a row of AMX's registers: operands are filled up to a multiple."""
+
 
 @final
 class Matrix(ctypes.Structure):
@@ -45,7 +48,7 @@ class Stack(ctypes.Structure):
 
     _fields_ = (
         *((name, _Integer) for name in ("cell", "precision", "count", "directions", "residual")),
-        *((name, _Integer) for name in ("hidden", "panels", "vecs")),
+        *((name, _Integer) for name in ("hidden", "panels", "vecs", "amx")),
         ("layers", _Pointer),
     )
 
@@ -66,12 +69,14 @@ class InferenceKernels(NamedTuple):
     Attributes:
         lanes: floats per vector.
         has_bfloat16: whether it multiplies numbers in bfloat16.
+        amx: whether products of bfloat16 and of bytes use AMX.
         function: the C function.
         team: address of a function that calls another one on several threads.
     """
 
     lanes: int
     has_bfloat16: bool
+    amx: bool
     function: Callable[..., int]
     team: int | None
 
@@ -103,7 +108,7 @@ def load_inference_kernels(instruction_set: str | None = None) -> InferenceKerne
     function.argtypes = [_Pointer, _Pointer, _Integer, _Integer, _Pointer]
     function.restype = ctypes.c_int
     has_bfloat16.restype = _Integer
-    return InferenceKernels(kernels.lanes, bool(has_bfloat16()), function, kernels.team)
+    return InferenceKernels(kernels.lanes, bool(has_bfloat16()), kernels.amx, function, kernels.team)
 
 
 def make_array(structure: type[ctypes.Structure], values: Sequence[ctypes.Structure]) -> ctypes.Array[ctypes.Structure]:

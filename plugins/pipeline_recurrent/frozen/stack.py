@@ -12,6 +12,7 @@ from pipeline_recurrent.engines.engine import STATES, Cell, LayerOutputs, Steps,
 from pipeline_recurrent.engines.native_layout import CELLS
 from pipeline_recurrent.frozen.arrange import NUMBERS_PER_WORD, Arranged, Shape, arrange_direction
 from pipeline_recurrent.frozen.kernels import (
+    AMX_WORDS,
     Batch,
     Direction,
     InferenceKernels,
@@ -25,6 +26,9 @@ from pipeline_recurrent.native.threads import share_out
 
 _PRECISIONS: Final[tuple[Precision, ...]] = ("float32", "bfloat16", "int8")
 """In the order of the enum in inference.c."""
+
+_MIN_HIDDEN_FOR_AMX: Final = 128
+"""Of int8, whose results are the same without it. Smaller layers are up to a fifth slower with AMX."""
 
 
 @final
@@ -63,12 +67,14 @@ class FrozenStack:
         self.hidden: int = weights[0][0][1].shape[1]
         self.layers: int = len(weights)
         self.directions: int = len(weights[0])
-        self._shape = Shape.fit(cell, self.hidden, self.kernels.lanes)
         self._products = sum(weight.numel() for layer in weights for own in layer for weight in own[:2])
         self._products = self._products // NUMBERS_PER_WORD[precision]
         # Without instructions for bfloat16, its products are those of float32 with rounded weights.
         self._rounds = precision == "bfloat16" and not self.kernels.has_bfloat16
         self._precision: Precision = "float32" if self._rounds else precision
+        least = {"bfloat16": 0, "int8": _MIN_HIDDEN_FOR_AMX}.get(self._precision)
+        uses_amx = self.kernels.amx and least is not None and self.hidden >= least
+        self._shape = Shape.fit(cell, self.hidden, self.kernels.lanes, AMX_WORDS if uses_amx else 1)
         # Tensors and structs whose addresses the kernels read.
         self._kept: list[object] = [*tables]
         with torch.no_grad():
@@ -92,6 +98,7 @@ class FrozenStack:
             hidden=self.hidden,
             panels=self._shape.panels,
             vecs=self._shape.vecs,
+            amx=uses_amx,
             layers=self._keep_array(Layer, layers),
         )
 

@@ -11,6 +11,9 @@
  *          with weights that were rounded to bfloat16.
  *   INT8   vpdpbusd: four products of a byte and a signed byte, exact in int32; elsewhere the same sums by other
  *          instructions. Weights are scaled per row of the matrix (output channel), inputs and states per packed step.
+ * BF16 and INT8 are multiplied by AMX (amx.h) where the machine has it: BF16 always, since AMX adds in another order, and
+ * a row's bits must not depend on the number of rows. The sums of INT8 are exact, so that small products are left to
+ * vpdpbusd, which is faster for them.
  *
  * It is compiled once per instruction set; native.toml explains TILE. The order of rows and steps is
  * that of kernels.c. `vecs` vectors of columns lie side by side in a panel, and panel after panel in buffers of gates:
@@ -20,17 +23,12 @@
  * Recurrent columns are scaled so that gates are exponents of 2: by -log2(e) before a sigmoid, by 2 log2(e) before a
  * tanh. Input products are scaled when they are added.                                                             */
 #ifdef SET
-#include "kernels.h"
+#include "amx.h"
+#include "rows.h"
+#include "units.h"
+#include "words.h"
 #include <stdlib.h>
 #include <string.h>
-#if defined(__x86_64__) || defined(__i386__)
-#include <immintrin.h>
-#elif defined(__aarch64__)
-#include <arm_neon.h>
-#endif
-
-enum { LSTM, GRU, TANH, RELU };
-enum { FLOAT, BF16, INT8 };
 
 typedef struct { /* a matrix with its bias, arranged for products; library.py has the same list, as of the next ones */
     const int32_t *panels;  /* panels x words x vecs x LANES */
@@ -56,6 +54,7 @@ typedef struct {
 typedef struct {
     i64 cell, precision, count, directions, residual;
     i64 hidden, panels, vecs; /* units; panels of a matrix; vectors in a panel */
+    i64 amx;                  /* whether to use AMX: operands have whole registers of words then, the last ones 0 */
     const Layer *layers;
 } Stack;
 
@@ -70,150 +69,12 @@ typedef struct { /* one batch; initial and final states are (layers x directions
     float *output;                 /* steps x (directions x hidden) */
 } Batch;
 
-static i64 count_alive(const Batch *batch, i64 time) { return batch->alive ? batch->alive[time] : batch->rows; }
+static i64 count_alive(const Batch *batch, i64 time) { return count_running(batch->alive, batch->rows, time); }
 static i64 row_id(const Batch *batch, i64 row) { return batch->order ? batch->order[row] : row; }
 
-
-#define UNROLL _Pragma("GCC unroll 8")
-typedef float vec __attribute__((vector_size(4 * LANES)));
-typedef int32_t ints __attribute__((vector_size(4 * LANES)));
-typedef float loose __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef int32_t loose_ints __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-
-INLINE vec load(const float *p) { return (vec)*(const loose *)p; }
-INLINE ints load_ints(const int32_t *p) { return (ints)*(const loose_ints *)p; }
-INLINE void store(float *p, vec v) { *(loose *)p = (loose)v; }
-INLINE vec splat(float x) { return x - (vec){0}; }
-INLINE ints splat_int(int32_t x) { return x - (ints){0}; }
-INLINE vec convert(ints x) { return __builtin_convertvector(x, vec); }
-
-/* a * b + c, rounded once; and the smaller or larger of two, of which x is kept if it is NaN. */
-#if defined(__AVX512F__) && LANES == 16
-INLINE vec fma_(vec a, vec b, vec c) { return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
-INLINE vec at_most(vec x, vec y) { return (vec)_mm512_min_ps((__m512)y, (__m512)x); }
-INLINE vec at_least(vec x, vec y) { return (vec)_mm512_max_ps((__m512)y, (__m512)x); }
-INLINE ints madd(ints a, ints b) { return (ints)_mm512_madd_epi16((__m512i)a, (__m512i)b); }
-#define HAS_MADD
-#elif defined(__FMA__) && LANES == 8
-INLINE vec fma_(vec a, vec b, vec c) { return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
-INLINE vec at_most(vec x, vec y) { return (vec)_mm256_min_ps((__m256)y, (__m256)x); }
-INLINE vec at_least(vec x, vec y) { return (vec)_mm256_max_ps((__m256)y, (__m256)x); }
-INLINE ints madd(ints a, ints b) { return (ints)_mm256_madd_epi16((__m256i)a, (__m256i)b); }
-#define HAS_MADD
-#elif defined(__aarch64__)
-INLINE vec fma_(vec a, vec b, vec c) { return (vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
-INLINE vec at_most(vec x, vec y) { return (vec)vminq_f32((float32x4_t)x, (float32x4_t)y); } /* NaN if either is */
-INLINE vec at_least(vec x, vec y) { return (vec)vmaxq_f32((float32x4_t)x, (float32x4_t)y); }
-#else
-INLINE vec pick(ints yes, vec a, vec b) { return (vec)((yes & (ints)a) | (~yes & (ints)b)); }
-INLINE vec fma_(vec a, vec b, vec c) { return a * b + c; }
-INLINE vec at_most(vec x, vec y) { return pick(x > y, y, x); }
-INLINE vec at_least(vec x, vec y) { return pick(x < y, y, x); }
-#endif
-
-/* sums + u . w, for the four bytes of each lane: of u unsigned, of w signed. */
-INLINE ints add_bytes(ints sums, ints u, ints w) {
-#ifdef __AVX512VNNI__
-    return (ints)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)u, (__m512i)w);
-#elif defined(HAS_MADD)
-    /* Not vpmaddubsw, which saturates. Even and odd bytes as 16-bit numbers. */
-    typedef int16_t shorts __attribute__((vector_size(4 * LANES)));
-    ints even = u & 0x00ff00ff, odd = (ints)((u >> 8) & 0x00ff00ff);
-    return sums + madd(even, (ints)((shorts)((shorts)w << 8) >> 8)) + madd(odd, (ints)((shorts)w >> 8));
-#else
-    for (int byte = 0; byte < 4; byte++) sums += (u >> 8 * byte & 255) * (w << (24 - 8 * byte) >> 24);
-    return sums;
-#endif
-}
-
-/* 2^x, relative error 1e-7, for x in +-28: a polynomial of the fraction, times a power of 2 made of exponent bits.
- * 1.5 2^23 is added, so that the sum is rounded to a whole number, which is then in its lowest bits. The gates' products
- * below stay finite in this range, and beyond it sigmoid and tanh differ from 0 and 1 by less than 4e-9. 2^0 is exactly
- * 1: places added to the hidden size stay 0. A NaN stays one. */
-INLINE vec exp2_(vec x) {
-    x = at_least(at_most(x, splat(28.0f)), splat(-28.0f));
-    vec whole = x + 12582912.0f, r = x - (whole - 12582912.0f);
-    vec p = fma_(r, splat(1.326472731e-3f), splat(9.671512991e-3f));
-    p = fma_(p, r, splat(5.550733581e-2f));
-    p = fma_(p, r, splat(2.402224243e-1f));
-    p = fma_(p, r, splat(6.931470037e-1f));
-    p = fma_(p, r, splat(1.0f));
-    return p * (vec)(((ints)whole << 23) + 0x3f800000);
-}
-
-/* LANES units of one step of one row. `a` are the recurrent products; `g` the input products, the gates `step` apart.
- * With sigmoid(y) = 1 / (1 + 2^a) and tanh(y) = (2^a - 1) / (2^a + 1), fractions are brought to one denominator, because
- * a division takes as long as ten other operations. */
-#define LOG2E 1.442695041f
-INLINE vec sigmoid_power(const float *a, const float *g) { return exp2_(fma_(load(g), splat(-LOG2E), load(a))); }
-INLINE vec tanh_power(vec a, const float *g) { return exp2_(fma_(load(g), splat(2 * LOG2E), a)); }
-INLINE void lstm_unit(const float *a, const float *g, i64 step, float *h, float *c) {
-    vec i = sigmoid_power(a, g) + 1.0f, f = sigmoid_power(a + LANES, g + step) + 1.0f;
-    vec n = tanh_power(load(a + 2 * LANES), g + 2 * step), o = sigmoid_power(a + 3 * LANES, g + 3 * step);
-    vec both = i * (n + 1.0f);
-    vec cell = fma_(load(c), both, (n - 1.0f) * f) / (both * f);
-    vec e = exp2_(cell * (2 * LOG2E));
-    store(c, cell);
-    store(h, (e - 1.0f) / ((o + 1.0f) * (e + 1.0f)));
-}
-INLINE void gru_unit(const float *a, const float *g, i64 step, float *h) {
-    vec r = sigmoid_power(a, g) + 1.0f, z = sigmoid_power(a + LANES, g + step);
-    vec n = tanh_power(load(a + 2 * LANES) / r, g + 2 * step);
-    store(h, fma_(load(h), n + 1.0f, (n - 1.0f) * z) / ((z + 1.0f) * (n + 1.0f)));
-}
-INLINE void tanh_unit(const float *a, const float *g, float *h) {
-    vec e = tanh_power(load(a), g);
-    store(h, (e - 1.0f) / (e + 1.0f));
-}
-INLINE void relu_unit(const float *a, const float *g, float *h) { store(h, at_least(load(a) + load(g), splat(0.0f))); }
-
-/* Operands: rows of words, `stride` apart, of whole vectors, of which places beyond the numbers are 0. */
-typedef struct {
-    int32_t *words;
-    float *scales; /* INT8 */
-    i64 stride;
-} Operand;
-
-/* Make row `row` of an operand of `size` numbers. */
-INLINE void encode(const int precision, const Operand *to, i64 row, const float *from, i64 size) {
-    int32_t *words = to->words + row * to->stride;
-    if (precision == FLOAT) {
-        memcpy(words, from, sizeof(float) * (size_t)size);
-        return;
-    }
-    float rest[LANES] = {0}; /* the last vector of a row ends with zeros, not with the next row */
-    i64 whole = size / LANES * LANES;
-    memcpy(rest, from + whole, sizeof(float) * (size_t)(size - whole));
-#ifdef __AVX512BF16__
-    if (precision == BF16) {
-        for (i64 k = 0; k < size; k += LANES) {
-            __m256bh pairs = _mm512_cvtneps_pbh((__m512)load(k < whole ? from + k : rest));
-            memcpy(words + k / 2, &pairs, sizeof pairs);
-        }
-        return;
-    }
-#endif
-    /* As integers, floats of one sign have the same order, and infinity and NaN come last. */
-    ints largest = {0};
-    for (i64 k = 0; k < size; k += LANES) {
-        ints bits = (ints)load(k < whole ? from + k : rest) & 0x7fffffff, less = largest < bits;
-        largest = (less & bits) | (~less & largest);
-    }
-    int32_t most = 0;
-    for (int v = 0; v < LANES; v++) most = largest[v] > most ? largest[v] : most;
-    float size_of_one, per_one = 0.0f;
-    memcpy(&size_of_one, &most, sizeof most);
-    if (most >= 0x7f800000) size_of_one = __builtin_nanf(""); /* infinite or NaN: the row's results are NaN */
-    else if (size_of_one < 1e-30f) size_of_one = 0.0f;        /* the reciprocal could overflow */
-    else per_one = 127.0f / size_of_one, size_of_one /= 127.0f;
-    to->scales[row] = size_of_one;
-    /* The byte 128 + round(x per_one) is the lowest one of this sum: see exp2_. */
-    typedef uint8_t bytes __attribute__((vector_size(LANES)));
-    for (i64 k = 0; k < size; k += LANES) {
-        vec sum = fma_(load(k < whole ? from + k : rest), splat(per_one), splat(12582912.0f + 128.0f));
-        bytes low = __builtin_convertvector((ints)sum, bytes);
-        memcpy((uint8_t *)words + k, &low, sizeof low);
-    }
+/* A sum of products of bytes, as a number: `place` is that of the weights' scales. */
+INLINE vec scale_counts(ints counts, float scale, const Matrix *by, i64 place) {
+    return fma_(convert(counts), splat(scale) * load(by->scales + place), load(by->bias + place));
 }
 
 /* to[row] = a[row] . panel + bias, for `vecs` vectors of columns. After inlining, `rows` and `vecs` are constants, so
@@ -246,9 +107,7 @@ INLINE void tile(const int precision, const int rows, const int vecs, const Matr
         }
     }
     UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < vecs; v++) {
-        if (precision == INT8)
-            sums[r][v] = fma_(convert(counts[r][v]), splat(a->scales[row + r]) * load(by->scales + panel * width + v * LANES),
-                              load(bias + v * LANES));
+        if (precision == INT8) sums[r][v] = scale_counts(counts[r][v], a->scales[row + r], by, panel * width + v * LANES);
         store(to + r * to_stride + v * LANES, sums[r][v]);
     }
 }
@@ -272,35 +131,35 @@ static Tile *const TILES_OF[3][4] = {
     {tile_FLOAT_1, tile_FLOAT_2, tile_FLOAT_3, tile_FLOAT_4}, BF16_TILES, {tile_INT8_1, tile_INT8_2, tile_INT8_3, tile_INT8_4},
 };
 
-static void encode_row(i64 precision, const Operand *to, i64 row, const float *from, i64 size) {
-    switch (precision) {
-    case FLOAT: encode(FLOAT, to, row, from, size); break;
-    case BF16: encode(BF16, to, row, from, size); break;
-    default: encode(INT8, to, row, from, size);
+#ifdef HAS_AMX
+AMX static void multiply_bytes(i64 vecs, i64 rows, const AmxProduct *by) { multiply_vecs(1, vecs, rows, by); }
+#endif
+/* The same for a block of rows: up to TILE, or AMX_ROWS with AMX, which reads and writes 16 or 32. Blocks of bytes that
+ * vectors multiply are divided into tiles. */
+static void multiply_block(const Stack *stack, i64 rows, const Matrix *by, i64 panel, const Operand *a, i64 row, float *to,
+                           i64 to_stride) {
+#ifdef HAS_AMX
+    const int bytes = stack->precision == INT8;
+    if (stack->amx && (!bytes || (rows > 4 && by->words >= 2 * AMX_WORDS))) {
+        const i64 vecs = stack->vecs, width = vecs * LANES;
+        const AmxProduct product = {
+            .a = a->words + row * a->stride, .a_stride = sizeof(int32_t) * a->stride,
+            .panel = by->panels + panel * by->words * width, .words = by->words,
+            .start = bytes ? (const void *)(by->offsets + panel * width) : by->bias + panel * width,
+            .to = to, .to_stride = sizeof(float) * to_stride,
+        };
+        (bytes ? multiply_bytes : multiply_bfloat16)(vecs, rows, &product);
+        for (i64 r = 0; bytes && r < rows; r++)
+            for (i64 v = 0; v < width; v += LANES) {
+                float *sum = to + r * to_stride + v;
+                store(sum, scale_counts(load_ints((const int32_t *)sum), a->scales[row + r], by, panel * width + v));
+            }
+        return;
     }
-}
-
-/* Units of a panel for `rows` rows: recurrent products in `a`; input products in the rows `g`, from `column` on, with
- * gates `step` apart. Of the last panel of a table only `left` units are there. */
-INLINE void units(const int cell, i64 vecs, int rows, const float *a, const float *const *g, i64 column, i64 step, i64 left,
-                  float *h, float *c, i64 wide) {
-    float copy[4 * LANES] = {0};
-    const i64 gates = cell == LSTM ? 4 : cell == GRU ? 3 : 1, whole = cell < TANH ? LANES : vecs * LANES;
-    for (int r = 0; r < rows; r++, h += wide, c += wide, a += 4 * LANES) {
-        const float *own = g[r] + column;
-        i64 own_step = step;
-        if (left < whole) {
-            for (i64 gate = 0; gate < gates; gate++)
-                memcpy(copy + gate * LANES, own + gate * step, sizeof(float) * (size_t)left);
-            own = copy, own_step = LANES;
-        }
-        if (cell == LSTM) lstm_unit(a, own, own_step, h, c);
-        else if (cell == GRU) gru_unit(a, own, own_step, h);
-        else
-            for (i64 v = 0; v < vecs; v++)
-                if (cell == TANH) tanh_unit(a + v * LANES, own + v * LANES, h + v * LANES);
-                else relu_unit(a + v * LANES, own + v * LANES, h + v * LANES);
-    }
+#endif
+    Tile *tile_of = TILES_OF[stack->precision][stack->vecs - 1];
+    for (i64 r = 0; r < rows; r += TILE)
+        tile_of((int)(rows - r < TILE ? rows - r : TILE), by, panel, a, row + r, to + r * to_stride, to_stride);
 }
 
 /* One direction of one layer over the rows low .. high-1. Rows are independent: threads share them out. */
@@ -325,23 +184,26 @@ static int run_task(const Task *task) {
     const i64 low = task->low, rows = task->high - low, hidden = stack->hidden, precision = stack->precision;
     const i64 cell = stack->cell, vecs = stack->vecs, panels = stack->panels, width = vecs * LANES;
     const i64 columns = panels * width, wide = cell < TANH ? panels * LANES : columns, times = batch->times;
-    const i64 out_stride = stack->directions * hidden;
+    const i64 out_stride = stack->directions * hidden, block = stack->amx ? AMX_ROWS : TILE;
     i64 most = rows > BLOCK ? rows : BLOCK;
     if (most > batch->steps) most = batch->steps;
     const i64 inputs = by->table ? 0 : most, x_stride = round_up(by->input.words), a_stride = round_up(by->state.words);
+    /* AMX reads and writes 16 rows at a time. */
+    const i64 all_rows = round_up(rows), all_inputs = round_up(inputs);
     /* All scratch in one piece: floats and words of 4 bytes. */
-    const i64 need = 2 * rows * wide + rows * (a_stride + 1) + inputs * (x_stride + 1 + columns) + 64 + round_up(rows);
+    const i64 need = 2 * rows * wide + all_rows * (a_stride + 1) + all_inputs * (x_stride + 1 + columns) + 64;
     float *scratch = malloc(sizeof(float) * (size_t)need);
     const float **gates = malloc(sizeof(float *) * (size_t)(most + 1));
     if (!scratch || !gates) { free(scratch), free(gates); return 1; }
     float *at = (float *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);
-    float *made = at; at += inputs * columns;
+    float *made = at; at += all_inputs * columns;
     float *h = at; at += rows * wide;
     float *c = at; at += rows * wide;
-    Operand a = {.words = (int32_t *)at, .stride = a_stride}; at += rows * a_stride;
-    Operand x = {.words = (int32_t *)at, .stride = x_stride}; at += inputs * x_stride;
+    Operand a = {.words = (int32_t *)at, .stride = a_stride}; at += all_rows * a_stride;
+    Operand x = {.words = (int32_t *)at, .stride = x_stride}; at += all_inputs * x_stride;
     a.scales = at; at += rows;
     x.scales = at;
+    if (stack->amx) memset(a.words, 0, sizeof(float) * (size_t)(all_rows * a_stride + all_inputs * x_stride));
     memset(h, 0, sizeof(float) * (size_t)(2 * rows * wide)); /* with the places added to the hidden size */
     for (i64 r = 0; r < rows; r++) {
         i64 from = (task->state * batch->batch + row_id(batch, low + r)) * hidden;
@@ -349,7 +211,6 @@ static int run_task(const Task *task) {
         if (batch->c0) memcpy(c + r * wide, batch->c0 + from, sizeof(float) * (size_t)hidden);
         encode_row(precision, &a, r, h + r * wide, hidden);
     }
-    Tile *tile_of = TILES_OF[precision][vecs - 1];
     i64 here = task->reverse ? batch->steps : 0; /* forward: the first packed step of this time; backward: of the last */
     for (i64 s = 0, next; s < times; s = next) {
         /* The steps of some times, and their input products. */
@@ -373,9 +234,9 @@ static int run_task(const Task *task) {
         }
         if (!by->table)
             for (i64 panel = 0; panel < panels; panel++)
-                for (i64 r = 0; r < count; r += TILE)
-                    tile_of((int)(count - r < TILE ? count - r : TILE), &by->input, panel, &x, r,
-                            made + r * columns + panel * width, columns);
+                for (i64 r = 0; r < count; r += block)
+                    multiply_block(stack, count - r < block ? count - r : block, &by->input, panel, &x, r,
+                                   made + r * columns + panel * width, columns);
         const float *const *own_gates = gates;
         for (i64 each = s; each < next; each++) {
             i64 running = count_alive(batch, task->reverse ? times - 1 - each : each);
@@ -384,10 +245,10 @@ static int run_task(const Task *task) {
             for (i64 panel = 0; panel < panels; panel++) {
                 i64 unit = panel * (cell < TANH ? LANES : width), left = by->table ? hidden - unit : width;
                 i64 column = by->table ? unit : panel * width, step = by->table ? hidden : LANES;
-                for (i64 r = 0; r < own; r += TILE) {
-                    float products[TILE * 4 * LANES] __attribute__((aligned(64)));
-                    int n = (int)(own - r < TILE ? own - r : TILE);
-                    tile_of(n, &by->state, panel, &a, r, products, 4 * LANES);
+                for (i64 r = 0; r < own; r += block) {
+                    float products[AMX_ROWS * 4 * LANES] __attribute__((aligned(64)));
+                    int n = (int)(own - r < block ? own - r : block);
+                    multiply_block(stack, n, &by->state, panel, &a, r, products, 4 * LANES);
                     float *own_h = h + r * wide + unit, *own_c = c + r * wide + unit;
                     switch (cell) {
                     case LSTM: units(LSTM, vecs, n, products, own_gates + r, column, step, left, own_h, own_c, wide); break;
@@ -448,36 +309,24 @@ typedef struct {
     i64 chunks, next, failed;
 } Work;
 
-/* The first row of chunk `part`, found by bisection so that all chunks have about the same number of steps. */
-static i64 chunk_start(const Batch *batch, i64 part, i64 parts) {
-    i64 low = 0, high = batch->rows;
-    while (low < high && parts > 1) {
-        i64 middle = (low + high) / 2, steps = 0;
-        for (i64 t = 0; t < batch->times; t++) {
-            i64 running = count_alive(batch, t);
-            steps += running < middle ? running : middle;
-        }
-        if (steps * parts < batch->steps * part) low = middle + 1;
-        else high = middle;
-    }
-    return parts > 1 ? low : part * high;
-}
-
 /* What each thread runs: take the next task until none is left. */
 static void run_tasks(void *given) {
     Work *work = given;
     const i64 directions = work->stack->directions;
+    if (work->stack->amx) begin_amx();
     for (;;) {
         i64 number = __atomic_fetch_add(&work->next, 1, __ATOMIC_RELAXED);
-        if (number >= directions * work->chunks) return;
+        if (number >= directions * work->chunks) break;
         i64 direction = number % directions, part = number / directions;
         Task task = *work->layer;
         task.by += direction, task.state += direction, task.reverse = direction;
         task.output += direction * work->stack->hidden;
-        task.low = chunk_start(work->batch, part, work->chunks);
-        task.high = chunk_start(work->batch, part + 1, work->chunks);
+        const Batch *batch = work->batch;
+        task.low = chunk_start(batch->alive, batch->rows, batch->times, batch->steps, part, work->chunks);
+        task.high = chunk_start(batch->alive, batch->rows, batch->times, batch->steps, part + 1, work->chunks);
         if (task.low < task.high && run_task(&task)) __atomic_store_n(&work->failed, 1, __ATOMIC_RELAXED);
     }
+    if (work->stack->amx) end_amx();
 }
 
 /* Compute a batch. Return 0; or 1 if there was no memory, 2 if an id is out of range. Chunks change which thread does the

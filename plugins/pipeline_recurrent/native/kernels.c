@@ -22,85 +22,9 @@
  *   GRU   new, reset, update, and in training the new gate's recurrent part: what meets the input weights (the first
  *         three) is contiguous, and so is what meets the recurrent weights (the last three)
  *   RNN   the only one                                                                                      */
-#include "kernels.h"
-#include <string.h>
-
-enum { LSTM, GRU, TANH, RELU };
-#ifdef LOW
-typedef uint16_t num; /* a bfloat16 */
-#else
-typedef float num;
-#endif
-
-typedef struct { /* one direction of one layer; library.py has the same list */
-    i64 cell, reverse, depth, wide, times, rows, steps;
-    i64 keep;                /* forward: a backward pass will follow; backward: initial states need gradients */
-    i64 gate_stride;         /* numbers from the gates of one step to those of the next */
-    i64 state_stride;        /* the same for states, where the directions lie side by side */
-    const i64 *alive;        /* times: number of running rows */
-    const num *weight;       /* gates*depth x depth: torch's weight_hh */
-    num *panels;             /* gates*wide*wide: scratch for the rearranged weights */
-    const float *bias;       /* GRU: wide: the new gate's recurrent bias. LOW: one for each gate, in the gates' order */
-    num *gates;              /* steps: in, the input product, with LOW without biases; out, with keep, the gates */
-    float *cells;            /* LSTM with keep: steps x wide */
-    num *states;             /* steps, by state_stride */
-    float *output;           /* LOW: steps, by state_stride: the states before rounding; or null */
-    const num *h0;           /* rows x wide: initial states */
-    const float *c0;
-    float *h1, *c1;          /* rows x wide: final states; copies of h0, c0 on entry */
-    const float *d_states;   /* backward: steps, by state_stride */
-    num *d_gates;            /* backward: steps, by gate_stride; may be the gates, which are read first */
-    float *d_h, *d_c;        /* backward: rows x wide: in, gradients of final states; out, of initial states */
-    num *before;             /* backward: steps x depth: the state before each step, for the weight gradients */
-} Job;
-
 #ifdef SET
-#include "vectors.h"
-static const i64 GATES[] = {4, 3, 1, 1};
-/* Operands of products, `PAIR` of which a product multiplies and adds to each sum; and the gates that are kept for the
- * backward pass. With LOW these are in float16: gates are in -1 .. 1, where it has 8 times the precision of bfloat16,
- * which would spoil differences such as 1 - gate. */
-#ifdef LOW
-enum { PAIR = 2 };
-typedef uint32_t pair __attribute__((aligned(2), may_alias));
-INLINE vec load_num(const num *p) {
-    return (vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16);
-}
-INLINE void store_num(num *p, vec v) { _mm256_storeu_si256((__m256i *)p, (__m256i)_mm512_cvtneps_pbh((__m512)v)); }
-INLINE vec load_kept(const num *p) { return (vec)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
-INLINE void store_kept(num *p, vec v) {
-    _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-}
-INLINE vec splat_operand(const num *p) { return (vec)_mm512_set1_epi32((int)*(const pair *)p); }
-INLINE vec multiply_add(vec a, vec b, vec c) { return (vec)_mm512_dpbf16_ps((__m512)c, (__m512bh)a, (__m512bh)b); }
-#else
-enum { PAIR = 1 };
-INLINE vec load_num(const num *p) { return load(p); }
-INLINE void store_num(num *p, vec v) { store(p, v); }
-INLINE vec load_kept(const num *p) { return load(p); }
-INLINE void store_kept(num *p, vec v) { store(p, v); }
-INLINE vec splat_operand(const num *p) { return splat(*p); }
-INLINE vec multiply_add(vec a, vec b, vec c) { return fma_(a, b, c); }
-#endif
-/* `depth` rounded up to whole pairs: with LOW a zero is added to an odd one. */
-INLINE i64 round_up(i64 depth) { return (depth + PAIR - 1) / PAIR * PAIR; }
-
-INLINE vec sigmoid(vec x) { return 1.0f / (1.0f + exp_(-x)); }
-
-/* Cephes' tanhf, in two ranges. Below 0.625 an odd polynomial: 1 - 2 / (exp(2x) + 1) would cancel to nothing for small x.
- * Above, that formula: it reaches exactly 1 where float32 does, at 9.01, so that saturated units pass no gradient. (One
- * rational approximation of the whole range stops at 1 - 2^-22, and features of 1e6 turn the rest into a gradient.) */
-INLINE vec tanh_(vec x) {
-    vec s = x * x, sign = (vec)((ints)x & (int32_t)0x80000000), size = (vec)((ints)x & 0x7fffffff);
-    vec p = splat(-5.70498872745e-3f);
-    p = fma_(p, s, splat(2.06390887954e-2f));
-    p = fma_(p, s, splat(-5.37397155531e-2f));
-    p = fma_(p, s, splat(1.33314422036e-1f));
-    p = fma_(p, s, splat(-3.33332819422e-1f));
-    vec large = 1.0f - 2.0f / (exp_(size + size) + 1.0f);
-    return pick(size < 0.625f, fma_(p * s, x, x), (vec)((ints)large | (ints)sign));
-}
-
+#include "numbers.h"
+#include "panels.h"
 /* sums[row][v] += a[row] . panel column v. After inlining, `rows` and `vecs` are constants, so sums are registers.
  * Each loaded vector of the panel is used for all rows of the tile, and the panel is read in order. AVX-512 reads a
  * whole cache line per vector: these are requested 8 steps of k ahead. */
@@ -136,8 +60,9 @@ INLINE void product(const int rows, const int vecs, vec sums[TILE][4], const num
  * vector, or up to four for the plain RNN and the backward pass. */
 typedef struct {
     const num *a, *panel;
+    num *operands; /* with AMX: scratch for rows of `a` */
     const float *bias, *c0;
-    i64 a_stride, depth, wide, gate_stride, state_stride, unit;
+    i64 a_stride, depth, deep, wide, gate_stride, state_stride, unit; /* deep: depth, filled up as in the panel */
     num *gates, *h;
     float *c, *h1, *output;
     int keep;
@@ -167,12 +92,22 @@ INLINE void store_state(const Part *at, i64 row, i64 unit, vec h) {
 #endif
 }
 
-INLINE void lstm_tile(const int rows, const Part *at, i64 row) {
+/* Add the recurrent product of a tile; or those that were `made` with AMX, rows of four vectors. */
+INLINE void add_product(const int rows, const int vecs, vec sums[TILE][4], const Part *at, i64 row, const float *made) {
+    if (!made) {
+        product(rows, vecs, sums, at->a + row * at->a_stride, at->a_stride, at->panel, at->depth);
+        return;
+    }
+    UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < vecs; v++)
+        sums[r][v] += load(made + (r * 4 + v) * LANES);
+}
+
+INLINE void lstm_tile(const int rows, const Part *at, i64 row, const float *made) {
     vec sums[TILE][4];
     num *gates = at->gates + row * at->gate_stride;
     UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < 4; v++)
         sums[r][v] = load_input(at, gates + r * at->gate_stride, at->unit + v * at->wide);
-    product(rows, 4, sums, at->a + row * at->a_stride, at->a_stride, at->panel, at->depth);
+    add_product(rows, 4, sums, at, row, made);
     UNROLL for (int r = 0; r < rows; r++) {
         i64 cell = (row + r) * at->wide + at->unit;
         vec i = sigmoid(sums[r][0]), f = sigmoid(sums[r][1]), g = tanh_(sums[r][2]), o = sigmoid(sums[r][3]);
@@ -187,7 +122,7 @@ INLINE void lstm_tile(const int rows, const Part *at, i64 row) {
     }
 }
 
-INLINE void gru_tile(const int rows, const Part *at, i64 row) {
+INLINE void gru_tile(const int rows, const Part *at, i64 row, const float *made) {
     vec sums[TILE][4];
     num *gates = at->gates + row * at->gate_stride;
     UNROLL for (int r = 0; r < rows; r++) {
@@ -195,7 +130,7 @@ INLINE void gru_tile(const int rows, const Part *at, i64 row) {
         sums[r][1] = load_input(at, gates + r * at->gate_stride, at->unit + 2 * at->wide);
         sums[r][2] = load(at->bias + at->unit + (PAIR - 1) * 3 * at->wide); /* LOW: after those of the other gates */
     }
-    product(rows, 3, sums, at->a + row * at->a_stride, at->a_stride, at->panel, at->depth);
+    add_product(rows, 3, sums, at, row, made);
     UNROLL for (int r = 0; r < rows; r++) {
         num *kept = gates + r * at->gate_stride + at->unit;
         vec reset = sigmoid(sums[r][0]), update = sigmoid(sums[r][1]);
@@ -210,14 +145,14 @@ INLINE void gru_tile(const int rows, const Part *at, i64 row) {
 }
 
 /* The plain RNN; or, with cell < 0, the backward pass through the gates: h1 += a . panel. */
-INLINE void plain_tile(const int rows, const int vecs, const Part *at, i64 row, int cell) {
+INLINE void plain_tile(const int rows, const int vecs, const Part *at, i64 row, int cell, const float *made) {
     vec sums[TILE][4];
     num *gates = at->gates + row * at->gate_stride;
     float *h1 = at->h1 + row * at->wide + at->unit;
     UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < vecs; v++)
         sums[r][v] = cell < 0 ? load(h1 + r * at->wide + v * LANES)
                               : load_input(at, gates + r * at->gate_stride, at->unit + v * LANES);
-    product(rows, vecs, sums, at->a + row * at->a_stride, at->a_stride, at->panel, at->depth);
+    add_product(rows, vecs, sums, at, row, made);
     UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < vecs; v++) {
         i64 unit = at->unit + v * LANES;
         vec x = sums[r][v];
@@ -233,27 +168,27 @@ INLINE void plain_tile(const int rows, const int vecs, const Part *at, i64 row, 
 
 /* The whole width, a vector of units at a time, as arranged by pack_units. */
 static void lstm_parts(Part at, i64 count) {
-    for (; at.unit < at.wide; at.unit += LANES, at.panel += round_up(at.depth) * 4 * LANES) {
-#define CALL(n) lstm_tile(n, &at, row)
+    for (; at.unit < at.wide; at.unit += LANES, at.panel += at.deep * 4 * LANES) {
+#define CALL(n) lstm_tile(n, &at, row, 0)
         TILED(CALL)
 #undef CALL
     }
 }
 static void gru_parts(Part at, i64 count) {
-    for (; at.unit < at.wide; at.unit += LANES, at.panel += round_up(at.depth) * 3 * LANES) {
-#define CALL(n) gru_tile(n, &at, row)
+    for (; at.unit < at.wide; at.unit += LANES, at.panel += at.deep * 3 * LANES) {
+#define CALL(n) gru_tile(n, &at, row, 0)
         TILED(CALL)
 #undef CALL
     }
 }
 INLINE void plain_part(const int vecs, const Part *at, i64 count, int cell) {
-#define CALL(n) plain_tile(n, vecs, at, row, cell)
+#define CALL(n) plain_tile(n, vecs, at, row, cell, 0)
     TILED(CALL)
 #undef CALL
 }
 /* The whole width, four vectors at a time, as arranged by pack_rows. */
 static void plain_parts(Part at, i64 count, int cell) {
-    for (; at.unit < at.wide; at.unit += 4 * LANES, at.panel += round_up(at.depth) * 4 * LANES) {
+    for (; at.unit < at.wide; at.unit += 4 * LANES, at.panel += at.deep * 4 * LANES) {
 #define CALL(n) plain_part(n, &at, count, cell)
         switch ((at.wide - at.unit) / LANES) {
         case 1: CALL(1); break;
@@ -265,45 +200,54 @@ static void plain_parts(Part at, i64 count, int cell) {
     }
 }
 
-/* Panel `at` of the forward pass of gated cells: depth x gates x LANES, for the hidden units from at*LANES on; with LOW
- * the pairs of depth innermost. All gates of a unit are in one panel, so that a tile can compute its new state. */
-static void pack_units(const Job *job, i64 at) {
-    i64 gates = GATES[job->cell], block = gates * LANES, deep = round_up(job->depth);
-    num *panel = job->panels + at * deep * block;
-    for (i64 g = 0; g < gates; g++)
-        for (i64 v = 0; v < LANES; v++) {
-            i64 unit = at * LANES + v, real = unit < job->depth ? job->depth : 0, k = 0;
-            const num *row = job->weight + (g * job->depth + unit) * job->depth;
-            num *to = panel + (g * LANES + v) * PAIR;
-            for (; k + PAIR <= real; k += PAIR) memcpy(to + k * block, row + k, sizeof(num) * PAIR);
-            for (; k < deep; k++) to[k / PAIR * PAIR * block + k % PAIR] = k < real ? row[k] : 0;
-        }
+/* The whole width of some rows; with cell < 0, the backward pass through the gates. */
+static void compute_parts(Part at, i64 count, int cell) {
+    if (cell == LSTM) lstm_parts(at, count);
+    else if (cell == GRU) gru_parts(at, count);
+    else plain_parts(at, count, cell);
 }
-/* Panel `at` of four vectors (or the rest) of a matrix's columns, row after row. The RNN's forward product reads the
- * weights transposed; the backward pass reads them as they are, with each gate padded to whole vectors. */
-static void pack_rows(const Job *job, i64 at, int transposed) {
-    const i64 depth = job->depth, first = at * 4 * LANES, left = depth - first;
-    i64 deep = transposed ? round_up(depth) : GATES[job->cell] * job->wide;
-    i64 vecs = job->wide - first < 4 * LANES ? job->wide - first : 4 * LANES, real = left < vecs ? left : vecs;
-    i64 right = transposed ? depth : 1, down = transposed ? 1 : depth;
-    num *to = job->panels + deep * first;
-    for (i64 k = 0; k < deep; k += PAIR, to += vecs * PAIR) {
-        i64 unit = k % job->wide, rows = depth - unit < PAIR ? depth - unit : PAIR;
-        const num *from = job->weight + (transposed ? first * depth + k : (k / job->wide * depth + unit) * depth + first);
-        if (real < vecs || rows < PAIR) memset(to, 0, sizeof(num) * vecs * PAIR);
-        if (!transposed && rows == PAIR) { /* the usual case, which compilers make vectors of */
-            for (i64 v = 0; v < real; v++)
-                for (int p = 0; p < PAIR; p++) to[v * PAIR + p] = from[p * depth + v];
-            continue;
+#if defined(LOW) && defined(HAS_AMX)
+/* The same with AMX, up to 32 rows at a time. */
+static void compute_parts_amx(Part at, i64 count, int cell) {
+    static const float zeros[4 * LANES] __attribute__((aligned(64)));
+    float made[AMX_ROWS * 4 * LANES] __attribute__((aligned(64)));
+    const i64 units = cell == LSTM || cell == GRU ? LANES : 4 * LANES;
+    const num *first = at.panel;
+    for (i64 row = 0; row < count; row += AMX_ROWS) {
+        const i64 rows = count - row < AMX_ROWS ? count - row : AMX_ROWS;
+        /* In one piece, and filled up: rows of packed steps are far apart, and numbers of other steps follow them. */
+        for (i64 r = 0; r < rows; r++) {
+            memcpy(at.operands + r * at.deep, at.a + (row + r) * at.a_stride, sizeof(num) * at.depth);
+            memset(at.operands + r * at.deep + at.depth, 0, sizeof(num) * (at.deep - at.depth));
         }
-        for (i64 v = 0; v < real; v++)
-            for (i64 p = 0; p < rows; p++) to[v * PAIR + p] = from[p * down + v * right];
+        at.panel = first;
+        for (at.unit = 0; at.unit < at.wide; at.unit += units) {
+            const i64 left = (at.wide - at.unit) / LANES, vecs = cell == LSTM ? 4 : cell == GRU ? 3 : left < 4 ? left : 4;
+            const AmxProduct by = {.a = at.operands, .a_stride = sizeof(num) * at.deep, .panel = at.panel,
+                                   .words = at.deep / PAIR, .start = zeros, .to = made, .to_stride = sizeof(float) * 4 * LANES};
+            multiply_bfloat16(vecs, rows, &by);
+            for (i64 r = 0; r < rows; r++) {
+                const float *own = made + r * 4 * LANES;
+                if (cell == LSTM) lstm_tile(1, &at, row + r, own);
+                else if (cell == GRU) gru_tile(1, &at, row + r, own);
+                else
+                    for (i64 v = 0; v < vecs; v++) {
+                        Part one = at;
+                        one.unit += v * LANES;
+                        plain_tile(1, 1, &one, row + r, cell, own + v * LANES);
+                    }
+            }
+            at.panel += at.deep * vecs * LANES;
+        }
     }
 }
+#else
+static void compute_parts_amx(Part at, i64 count, int cell) { compute_parts(at, count, cell); } /* never called */
+#endif
 
 /* Rows `low` .. `high`-1 through all their steps. Rows are independent, so threads share them out and never wait for
  * each other within a layer. */
-static void forward(const Job *job, i64 low, i64 high) {
+static void forward(const Job *job, num *operands, i64 low, i64 high) {
     const i64 last = job->times - 1, wide = job->wide, *alive = job->alive, lstm = job->cell == LSTM;
     i64 here = job->reverse ? job->steps : 0; /* the first packed step of this time */
     for (i64 s = 0; s <= last; s++) {
@@ -319,6 +263,7 @@ static void forward(const Job *job, i64 low, i64 high) {
             num *h = job->states + (here + from) * job->state_stride, *gates = job->gates + (here + from) * job->gate_stride;
             Part part = {.a = half ? job->h0 + from * wide : job->states + (left + from) * job->state_stride,
                          .a_stride = half ? wide : job->state_stride, .depth = job->depth, .wide = wide,
+                         .deep = fill_up(job, job->depth), .operands = operands,
                          .panel = job->panels, .bias = job->bias, .gates = gates, .gate_stride = job->gate_stride,
                          .h = h, .state_stride = job->state_stride, .h1 = job->h1 + from * wide,
                          .output = job->output ? job->output + (here + from) * job->state_stride : 0,
@@ -328,9 +273,7 @@ static void forward(const Job *job, i64 low, i64 high) {
                 part.c = (job->keep ? job->cells + here * wide : job->c1) + from * wide;
                 part.c0 = !job->keep ? part.c : (half ? job->c0 : job->cells + left * wide) + from * wide;
             }
-            if (job->cell >= TANH) plain_parts(part, count, (int)job->cell);
-            else if (lstm) lstm_parts(part, count);
-            else gru_parts(part, count);
+            (operands ? compute_parts_amx : compute_parts)(part, count, (int)job->cell);
 #ifdef LOW
             /* The next product reads an odd depth in pairs. Zero times infinity would be NaN. */
             if (job->depth % 2)
@@ -383,7 +326,7 @@ INLINE void step_back(const int cell, const Job *job, const num *gates, const nu
         for (i64 u = job->depth; u < wide; u++) d_gates[gate + u] = 0;
 }
 
-static void backward(const Job *job, i64 low, i64 high) {
+static void backward(const Job *job, num *operands, i64 low, i64 high) {
     const i64 last = job->times - 1, wide = job->wide, *alive = job->alive, cell = job->cell;
     const i64 deep = GATES[cell] * wide, skip = cell == GRU ? wide : 0;
     i64 here = job->reverse ? 0 : job->steps;
@@ -416,8 +359,9 @@ static void backward(const Job *job, i64 low, i64 high) {
         /* Add the part through the gates. For rows that begin now it is a gradient of initial states, rarely needed. */
         i64 count = (job->keep ? end : begin) - low;
         Part part = {.a = job->d_gates + (here + low) * job->gate_stride + skip, .a_stride = job->gate_stride,
-                     .panel = job->panels, .depth = deep, .h1 = job->d_h + low * wide, .wide = wide};
-        if (count > 0) plain_parts(part, count, -1);
+                     .panel = job->panels, .depth = deep, .deep = fill_up(job, deep), .operands = operands,
+                     .h1 = job->d_h + low * wide, .wide = wide};
+        if (count > 0) (operands ? compute_parts_amx : compute_parts)(part, count, -1);
         if (job->reverse) here += alive[t];
     }
 }
@@ -428,24 +372,13 @@ typedef struct {
     int back, packing;
 } Work;
 
-/* The first row of chunk `part`, found by bisection so that all chunks have about the same number of steps. */
-static i64 chunk_start(const Job *job, i64 part, i64 parts) {
-    i64 low = 0, high = job->rows;
-    while (low < high) {
-        i64 middle = (low + high) / 2, steps = 0;
-        for (i64 t = 0; t < job->times; t++) steps += job->alive[t] < middle ? job->alive[t] : middle;
-        if (steps * parts < job->steps * part) low = middle + 1;
-        else high = middle;
-    }
-    return low;
-}
-
 /* What each thread runs: take the next task until none is left. */
 static void run_tasks(void *given) {
     Work *work = given;
+    if (work->jobs->operands) begin_amx();
     for (;;) {
         i64 task = __atomic_fetch_add(&work->next, 1, __ATOMIC_RELAXED);
-        if (task >= work->count * work->chunks) return;
+        if (task >= work->count * work->chunks) break;
         const Job *job = &work->jobs[task % work->count];
         i64 part = task / work->count;
         if (work->packing) {
@@ -455,10 +388,14 @@ static void run_tasks(void *given) {
                 if (units) pack_units(job, at);
                 else pack_rows(job, at, !work->back);
         } else {
-            i64 low = chunk_start(job, part, work->chunks), high = chunk_start(job, part + 1, work->chunks);
-            (work->back ? backward : forward)(job, low, high);
+            i64 low = chunk_start(job->alive, job->rows, job->times, job->steps, part, work->chunks);
+            i64 high = chunk_start(job->alive, job->rows, job->times, job->steps, part + 1, work->chunks);
+            i64 deep = fill_up(job, (work->back ? GATES[job->cell] : 1) * job->wide);
+            num *operands = job->operands ? job->operands + part * AMX_ROWS * deep : 0;
+            (work->back ? backward : forward)(job, operands, low, high);
         }
     }
+    if (work->jobs->operands) end_amx();
 }
 
 /* All directions of one layer: first all panels, then all rows. Chunks change which thread does the work, no bit. */
@@ -470,4 +407,6 @@ void NAME(pipeline_run_, SET)(const Job *jobs, i64 count, i64 back, i64 chunks, 
     }
 }
 i64 NAME(pipeline_lanes_, SET)(void) { return LANES; }
+/* Whether products use AMX if jobs have `operands`. */
+i64 NAME(pipeline_amx_, SET)(void) { return permit_amx(); }
 #endif

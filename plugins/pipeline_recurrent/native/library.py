@@ -27,13 +27,14 @@ _Function = Callable[[ctypes.Array["Job"], int, int, int, int, int | None], None
 
 @final
 class Job(ctypes.Structure):
-    """One direction of one layer: the struct of the same name in kernels.c, where the fields are described."""
+    """One direction of one layer: the struct of the same name in job.h, where the fields are described."""
 
     # Fields that a job does not set are zero: null pointers for tensors that its cell does not have.
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("cell", "reverse", "depth", "wide", "times", "rows", "steps", "keep")),
         *((name, ctypes.c_int64) for name in ("gate_stride", "state_stride")),
-        *((name, ctypes.c_void_p) for name in ("alive", "weight", "panels", "bias", "gates", "cells", "states")),
+        *((name, ctypes.c_void_p) for name in ("alive", "weight", "panels", "operands", "bias", "gates")),
+        *((name, ctypes.c_void_p) for name in ("cells", "states")),
         *((name, ctypes.c_void_p) for name in ("output", "h0", "c0", "h1", "c1")),
         *((name, ctypes.c_void_p) for name in ("d_states", "d_gates", "d_h", "d_c", "before")),
     )
@@ -47,6 +48,7 @@ class Kernels(NamedTuple):
         lanes: floats per vector: hidden sizes are rounded up to a multiple.
         function: the C function of kernels.c.
         low_function: the same for operands in bfloat16, if the set has products of these.
+        amx: whether products of bfloat16 and of bytes may use AMX, which this machine has.
         team: address of a function that calls another one on several threads.
     """
 
@@ -54,6 +56,7 @@ class Kernels(NamedTuple):
     lanes: int
     function: _Function
     low_function: _Function | None
+    amx: bool
     team: int | None
 
     def run(
@@ -83,7 +86,8 @@ def open_library() -> ctypes.CDLL:
 def load_kernels(instruction_set: str | None = None) -> Kernels:
     """Load the kernels of an instruction set: the best one of this machine, or one by name that it can run.
 
-    If the compiler did not know the best one, a narrower one is loaded.
+    If the compiler did not know the best one, a narrower one is loaded. AMX is used beside the best one; not beside one
+    that is named.
 
     Raises:
         UnavailableError: if there is no library, or it has no kernels of that name.
@@ -95,7 +99,10 @@ def load_kernels(instruction_set: str | None = None) -> Kernels:
     function = _find_function(library, f"pipeline_run_{found}")
     assert function is not None
     low = _find_function(library, f"pipeline_run_{found}_low")
-    return Kernels(found, lanes(), function, low, find_team(library))
+    permit_amx = library[f"pipeline_amx_{found}"]
+    permit_amx.restype = ctypes.c_int64
+    amx = instruction_set is None and bool(permit_amx())
+    return Kernels(found, lanes(), function, low, amx, find_team(library))
 
 
 def _find_function(library: ctypes.CDLL, name: str) -> _Function | None:
@@ -116,6 +123,16 @@ def instructions() -> str:
         UnavailableError: if the kernels cannot be used.
     """
     return load_kernels().name
+
+
+def describe_instructions() -> str:
+    """Return the same with AMX, if that is used beside it.
+
+    Raises:
+        UnavailableError: if the kernels cannot be used.
+    """
+    kernels = load_kernels()
+    return f"{kernels.name} and amx" if kernels.amx else kernels.name
 
 
 def available(dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> str | None:

@@ -150,9 +150,10 @@ def test_low_precision_is_within_its_bound_over_many_steps(precision: Precision)
 @pytest.mark.parametrize("cell", MODULES)
 def test_low_precision_is_near_the_loop(cell: Cell, precision: Precision) -> None:
     """A hundredth or less for states between -1 and 1, in deep stacks too."""
-    for initial, layers in product((False, True), (1, 2)):
+    sets = [None, list_sets()[-1]]  # the best one with AMX if it exists, and without
+    for initial, layers, name in product((False, True), (1, 2), sets):
         case = make_case(cell, RAGGED, 40, initial=initial, num_layers=layers, bidirectional=True)
-        ours, theirs = case.run(case.freeze(precision)), case.loop()
+        ours, theirs = case.run(case.freeze(precision, name)), case.loop()
         typical = torch.cat([(one - other).flatten() for one, other in zip(ours, theirs, strict=True)]).std()
         assert largest_error(ours, theirs) < (0.03 if initial or cell == "rnn_relu" else 0.01)
         assert float(typical) < (3e-3 if precision == "bfloat16" else 5e-3)
@@ -189,6 +190,18 @@ def test_int8_has_the_same_bits_with_every_instruction_set(cell: Cell) -> None:
             assert all(map(torch.equal, case.run(case.freeze("int8", name)), expected)), name
     sums = case.run(case.freeze("int8", list_sets()[0]))
     assert largest_error(sums, expected) < 1e-2
+
+
+@pytest.mark.parametrize("cell", MODULES)
+def test_amx_gives_the_results_of_vectors(cell: Cell) -> None:
+    """All bits in int8; in bfloat16 its sums have another order. Blocks of a few, 16 and 32 rows, and several panels."""
+    if not load_kernels().amx:
+        pytest.skip("this machine has no AMX, or its system does not allow it")
+    case = make_case(cell, [*range(40), 1, 1], 150, initial=True, size=140, bidirectional=True)
+    ours, vectors = (case.run(case.freeze("int8", name)) for name in (None, list_sets()[-1]))
+    assert all(map(torch.equal, ours, vectors))
+    ours, vectors = (case.run(case.freeze("bfloat16", name)) for name in (None, list_sets()[-1]))
+    assert 0 < largest_error(ours, vectors) < 0.01
 
 
 def test_zeros_and_numbers_of_any_size_are_rounded_well() -> None:

@@ -75,13 +75,14 @@ def test_a_row_keeps_its_bits_in_every_batch(cell: Cell, precision: Precision, m
         assert all(torch.equal(one, alone[row]) for one, row in zip(found, chosen, strict=True)), batch
 
 
-def test_a_wide_batch_keeps_the_bits_of_its_parts() -> None:
+@pytest.mark.parametrize(("precision", "hidden"), [("int8", 33), ("int8", 130), ("bfloat16", 33)])
+def test_a_wide_batch_keeps_the_bits_of_its_parts(precision: Precision, hidden: int) -> None:
     """More rows than a block of input products, of one length and of several."""
     seed(13)
-    frozen = FrozenStack("lstm", draw_weights("lstm", 33), "int8")
+    frozen = FrozenStack("lstm", draw_weights("lstm", hidden), precision)
     rows = [torch.randn(3 + (row > 60), SIZE) for row in range(130)]
-    initial = tuple(torch.zeros(LAYERS * 2, 130, 33) for _ in range(2))
+    initial = tuple(torch.zeros(LAYERS * 2, 130, hidden) for _ in range(2))
     whole = run(frozen, rows, initial)
-    for low, high in ((0, 61), (61, 130), (40, 80)):
+    for low, high in ((0, 61), (61, 130), (40, 80), (9, 10)):
         part = run(frozen, rows[low:high], tuple(state[:, low:high] for state in initial))
         assert all(map(torch.equal, part, whole[low:high]))

@@ -21,7 +21,7 @@ from pipeline_recurrent.engines import Cell, LayerInputs, StackInputs, Weights, 
 from pipeline_recurrent.engines.native import Native
 from pipeline_recurrent.engines.native_layout import CELLS
 from pipeline_recurrent.engines.torch_kernels import has_low_precision
-from pipeline_recurrent.native.library import Kernels, available, load_kernels, open_library
+from pipeline_recurrent.native.library import Kernels, available, describe_instructions, load_kernels, open_library
 from pipeline_recurrent.recurrent import Recurrent
 from support.layers import RAGGED, Case, case, run_loop, run_packed, with_gradients
 from support.untyped import as_any
@@ -35,6 +35,9 @@ LAWS = [law for law in ENCODER_LAWS if law not in {exported_part_is_equal, compi
 
 ROUNDING: Final = 2.0**-9
 """The largest relative error of a number that is rounded to bfloat16."""
+
+VECTORS: Final = "avx512bf16"
+"""The instruction set with products of bfloat16, without AMX."""
 
 # In units of ROUNDING, relative to the largest number of a tensor. A gradient is rounded four times on its way: as a
 # gate's gradient, as a factor's gradient, and with the input products and states that it was computed from. The state of
@@ -87,13 +90,36 @@ def assert_equal(found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
     assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
 
 
+@pytest.mark.parametrize("instruction_set", [None, VECTORS])
 @pytest.mark.parametrize("both", [False, True])
 @pytest.mark.parametrize("cell", CELLS)
-def test_it_equals_a_loop_over_rows(cell: Cell, both: bool) -> None:
-    """Hidden vectors, final states and every gradient, up to the rounding of factors."""
+def test_it_equals_a_loop_over_rows(cell: Cell, both: bool, instruction_set: str | None) -> None:
+    """Hidden vectors, final states and every gradient, up to the rounding of factors; with AMX if it exists, and without."""
     given = make(cell, both=both)
     one, other = given.to(torch.float32), given.to(torch.float64)
-    assert_close(with_gradients(one, run_low(one)), with_gradients(other, run_loop(other)))
+    assert_close(with_gradients(one, run_low(one, instruction_set)), with_gradients(other, run_loop(other)))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_amx_gives_the_results_of_vectors(cell: Cell) -> None:
+    """Blocks of up to 16 and 32 rows, one and several panels, operands that zeros fill up, and others."""
+    if not load_kernels().amx:
+        pytest.skip("this machine has no AMX, or its system does not allow it")
+    for lengths, hidden in (([*range(1, 51)], 40), ([3] * 17, 7), ([2] * 33, 96)):
+        given = make(cell, lengths, hidden)
+        ours, vectors = (
+            with_gradients(one, run_low(one, name))
+            for one, name in ((given.to(torch.float32), None), (given.to(torch.float32), VECTORS))
+        )
+        assert_close(ours, [part.double() for part in vectors])
+        # It adds in another order, so that equal bits would show that it was not used.
+        assert not all(map(torch.equal, ours, vectors))
+
+
+def test_amx_is_used_beside_no_set_that_is_named() -> None:
+    """So that a machine with AMX can compute as one without."""
+    assert not load_kernels(VECTORS).amx
+    assert describe_instructions() == VECTORS + " and amx" * load_kernels().amx
 
 
 @pytest.mark.parametrize("hidden", [16, 33, 96])

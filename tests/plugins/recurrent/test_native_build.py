@@ -145,7 +145,7 @@ def project(tmp_path: Path) -> Path:
     """Copy the files that the hook needs, so that it compiles next to the copy; return the folder of its library."""
     folder = tmp_path / "plugins/pipeline_recurrent/native"
     folder.mkdir(parents=True)
-    for file in library.LIBRARY.parent.glob("*.[ct]*"):
+    for file in library.LIBRARY.parent.glob("*.[cht]*"):
         shutil.copy(file, folder)
     shared = tmp_path / "pipeline/native"
     shared.mkdir(parents=True)
