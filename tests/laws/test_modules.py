@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import OptionError
-from pipeline.laws.law import get_name
+from pipeline.laws.law import FaultError, allow_rounding, check_equal, get_name
 from pipeline.testing import RAGGED_LAWS, LawBrokenError, ModuleOptions, check_module, ragged
 
 FILE = """
@@ -153,3 +153,15 @@ def test_results_of_torch_are_not_changed() -> None:
     before = torch.get_rng_state()
     check_module(Pooler, laws=RAGGED_LAWS[:2], vocab_size=9, call="attention_mask")
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_more_rounding_is_allowed_inside_a_block_except_where_bits_must_be_equal() -> None:
+    """For modules in a lower precision; a larger difference is still found."""
+    one, near, far = (torch.tensor([value], dtype=torch.float64) for value in (1.0, 1.05, 1.2))
+    with allow_rounding(0.1):
+        check_equal([near], [one], "near")
+        for found, options in ((far, {}), (near, {"rounding": 0})):
+            with pytest.raises(FaultError):
+                check_equal([found], [one], "inside", **options)
+    with pytest.raises(FaultError):
+        check_equal([near], [one], "outside")
