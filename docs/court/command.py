@@ -42,8 +42,8 @@ _SHARES: Final[Mapping[str, int]] = {"ours": 6}
 
 _TIMEOUT: Final = 3_600
 
-_RESULTS: Final = Path(__file__).parents[1] / "_build" / "court.json"
-"""The results of the last run."""
+_RESULTS: Final = Path(__file__).parents[1] / "_build" / "court"
+"""The folder of the results of the last run, a file per process."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -53,28 +53,21 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--page", type=Path, default=Path(__file__).parents[1] / "court.md", help="the file to write")
     parser.add_argument("--json", action="store_true", help="judge one library in this process, and print JSON")
     parser.add_argument("--share", type=int, default=0, help="with --json: the number of the share of its modules")
-    parser.add_argument("--rewrite", action="store_true", help=f"write the page from the last results, {_RESULTS}")
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="the number at the same time")
+    parser.add_argument("--resume", action="store_true", help=f"take results that are in {_RESULTS}")
     options = parser.parse_args(arguments)
-    if options.rewrite:
-        return _write(options.page, [_read(each) for each in json.loads(_RESULTS.read_text(encoding="utf-8"))])
     names: Sequence[str] = options.libraries or LIBRARIES
     if options.json:
         for name in names:
             sys.stdout.write(json.dumps(judge_library(name, options.share)) + "\n")
         return 0
-    # One process per core. The library that takes longest begins first.
+    # The library that takes longest begins first.
     tasks = [(name, share) for name in reversed(names) for share in range(_SHARES.get(name, 1))]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        running = {task: pool.submit(_judge_in_process, *task) for task in tasks}
+    with ThreadPoolExecutor(options.processes) as pool:
+        running = {task: pool.submit(_judge_in_process, *task, options.resume) for task in tasks}
     judged = [_join([each.result() for (of, _), each in running.items() if of == name]) for name in names]
-    _RESULTS.parent.mkdir(exist_ok=True)
-    _RESULTS.write_text(json.dumps([attrs.asdict(each) for each in judged]), encoding="utf-8")
-    return _write(options.page, judged)
-
-
-def _write(page: Path, judged: Sequence[JudgedLibrary]) -> int:
-    write_page(page, judged)
-    sys.stdout.write(f"wrote {page}\n")
+    write_page(options.page, judged)
+    sys.stdout.write(f"wrote {options.page}\n")
     return int(any(found.failure for found in judged))
 
 
@@ -97,31 +90,35 @@ def judge_library(name: str, share: int) -> dict[str, Any]:
     }
 
 
-def _judge_in_process(name: str, share: int) -> JudgedLibrary:
-    start = time.perf_counter()
-    found = _run_process(name, share)
-    broken = sum(not each.obeys for each in found.judgements.values())
-    said = found.failure or f"{len(found.judgements)} modules, {broken} with a broken law"
-    sys.stderr.write(f"{name}: {said}; {time.perf_counter() - start:.0f} s\n")
-    return found
+def _judge_in_process(name: str, share: int, resume: bool) -> JudgedLibrary:
+    file = _RESULTS / f"{name}-{share}.json"
+    if not resume or not file.exists():
+        start = time.perf_counter()
+        failure = _run_process(name, share, file)
+        if failure:
+            sys.stderr.write(f"{name}: {failure}\n")
+            return JudgedLibrary(name=name, failure=failure)
+        sys.stderr.write(f"{name}: {time.perf_counter() - start:.0f} s\n")
+    state: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    judgements = {int(number): Judgement.from_dict(each) for number, each in state.pop("judgements").items()}
+    broken = sum(not each.obeys for each in judgements.values())
+    sys.stderr.write(f"{name}: {len(judgements)} modules, {broken} with a broken law\n")
+    return JudgedLibrary(**state, judgements=judgements)
 
 
-def _run_process(name: str, share: int) -> JudgedLibrary:
+def _run_process(name: str, share: int, file: Path) -> str:
+    """Judge in a process that writes a file; return why it failed, or nothing."""
     command = [sys.executable, str(Path(__file__).parent), "--json", "--share", str(share), name]
     try:
         run = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
     except subprocess.TimeoutExpired:
-        return JudgedLibrary(name=name, failure=f"no result in {_TIMEOUT} s")
+        return f"no result in {_TIMEOUT} s"
     if run.returncode:
-        last = run.stderr.strip().splitlines()[-1:] or [f"status {run.returncode}"]
-        return JudgedLibrary(name=name, failure=last[0])
+        return (run.stderr.strip().splitlines()[-1:] or [f"status {run.returncode}"])[0]
+    file.parent.mkdir(parents=True, exist_ok=True)
     # Some libraries write to standard output when they are imported.
-    return _read(json.loads(run.stdout.strip().splitlines()[-1]))
-
-
-def _read(state: dict[str, Any]) -> JudgedLibrary:
-    judgements = {int(number): Judgement.from_dict(each) for number, each in state.pop("judgements").items()}
-    return JudgedLibrary(**state, judgements=judgements)
+    file.write_text(run.stdout.strip().splitlines()[-1], encoding="utf-8")
+    return ""
 
 
 def _join(shares: Sequence[JudgedLibrary]) -> JudgedLibrary:

@@ -160,8 +160,8 @@ def test_more_rounding_is_allowed_inside_a_block_except_where_bits_must_be_equal
     one, near, far = (torch.tensor([value], dtype=torch.float64) for value in (1.0, 1.05, 1.2))
     with allow_rounding(0.1):
         check_equal([near], [one], "near")
-        for found, options in ((far, {}), (near, {"rounding": 0})):
+        for found, rounding in ((far, 1e-10), (near, 0.0)):
             with pytest.raises(FaultError):
-                check_equal([found], [one], "inside", **options)
+                check_equal([found], [one], "inside", rounding=rounding)
     with pytest.raises(FaultError):
         check_equal([near], [one], "outside")
