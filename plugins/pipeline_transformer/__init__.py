@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 try:
-    from pipeline.extend import EncoderFactory, hookimpl
+    from pipeline.extend import EncoderFactory, Status, hookimpl
 except ModuleNotFoundError as _error:
     if _error.name != "pipeline.extend":
         raise
@@ -15,12 +15,27 @@ except ModuleNotFoundError as _error:
 from pipeline_transformer.encoders import Transformer, causal_transformer
 from pipeline_transformer.feed_forward import Activation
 from pipeline_transformer.layer import Norm
+from pipeline_transformer.native_layers import describe
 from pipeline_transformer.positions import Positions
 
-__all__ = ["Activation", "Norm", "Positions", "Transformer", "causal_transformer", "pipeline_encoders"]
+__all__ = [
+    "Activation",
+    "Norm",
+    "Positions",
+    "Transformer",
+    "causal_transformer",
+    "pipeline_encoders",
+    "pipeline_status",
+]
 
 
 @hookimpl
 def pipeline_encoders() -> Mapping[str, EncoderFactory]:
     """Offer the encoders of this package, by name."""
     return {"transformer": Transformer, "causal_transformer": causal_transformer}
+
+
+@hookimpl
+def pipeline_status() -> Mapping[str, Status]:
+    """Report what computes the layers of transformers on this machine, and why."""
+    return {"transformer": describe}

@@ -68,9 +68,14 @@ INLINE void multiply_columns(
     i64 i = 0;
     for (; i + TILE <= rows; i += TILE, a.p += TILE * a.down, c += TILE * c_stride)
         multiply_tile(a, depth, b, b_stride, c, c_stride, add, TILE, vectors);
-    for (; i + 2 <= rows; i += 2, a.p += 2 * a.down, c += 2 * c_stride)
-        multiply_tile(a, depth, b, b_stride, c, c_stride, add, 2, vectors);
-    if (i < rows) multiply_tile(a, depth, b, b_stride, c, c_stride, add, 1, vectors);
+    /* One tile for the rest: smaller ones would wait for their few sums. */
+    switch (rows - i) {
+        case 5: multiply_tile(a, depth, b, b_stride, c, c_stride, add, 5, vectors); break;
+        case 4: multiply_tile(a, depth, b, b_stride, c, c_stride, add, 4, vectors); break;
+        case 3: multiply_tile(a, depth, b, b_stride, c, c_stride, add, 3, vectors); break;
+        case 2: multiply_tile(a, depth, b, b_stride, c, c_stride, add, 2, vectors); break;
+        case 1: multiply_tile(a, depth, b, b_stride, c, c_stride, add, 1, vectors); break;
+    }
 }
 
 /* c = a b, or c += a b, of rows x depth and depth x columns numbers; columns are a multiple of LANES. */
@@ -80,7 +85,11 @@ static void multiply(
     i64 j = 0;
     for (; j + WIDE * LANES <= columns; j += WIDE * LANES)
         multiply_columns(a, rows, depth, b + j, b_stride, c + j, c_stride, add, WIDE);
-    for (; j < columns; j += LANES) multiply_columns(a, rows, depth, b + j, b_stride, c + j, c_stride, add, 1);
+    switch ((columns - j) / LANES) {
+        case 3: multiply_columns(a, rows, depth, b + j, b_stride, c + j, c_stride, add, 3 < WIDE ? 3 : 1); break;
+        case 2: multiply_columns(a, rows, depth, b + j, b_stride, c + j, c_stride, add, 2 < WIDE ? 2 : 1); break;
+        case 1: multiply_columns(a, rows, depth, b + j, b_stride, c + j, c_stride, add, 1); break;
+    }
 }
 
 /* Write the transposed matrix of `rows` rows of `columns` numbers, and zeros up to `wide` columns. */
