@@ -19,8 +19,7 @@ from pipeline.extend import (
     compute_gelu,
     compute_sigmoid,
 )
-from pipeline_recurrent.min_rnn import widen
-from pipeline_recurrent.scan_layer import ScanLayer
+from pipeline_recurrent.scan_layer import ScanLayer, widen
 from pipeline_recurrent.scanned import Scanned, ScanOptions, expand_scan_options
 
 Mix: TypeAlias = Literal["none", "glu", "mlp"]
@@ -193,9 +192,10 @@ class LRULayer(ScanLayer):
         modulus, phase = torch.exp(-torch.exp(widen(self.nu))), torch.exp(widen(self.theta))
         return modulus * torch.cos(phase), modulus * torch.sin(phase)
 
+    @property
     @override
-    def project(self, x: Float[Tensor, "*axes feature"]) -> Float[Tensor, "*axes columns"]:
-        return widen(cast("Tensor", self.into(x)))
+    def projection(self) -> nn.Linear:
+        return self.into
 
     @override
     def make_constants(self) -> Sequence[Tensor]:

@@ -1,7 +1,7 @@
 """minGRU and minLSTM: gated recurrences whose gates read the input only, so that all steps are scanned at once."""
 
 from collections.abc import Callable
-from typing import ClassVar, Literal, TypeAlias, cast, final, get_args, overload
+from typing import ClassVar, Literal, TypeAlias, final, get_args, overload
 
 import torch
 from jaxtyping import Float
@@ -186,9 +186,10 @@ class _MinRNNLayer(ScanLayer):
         self.is_positive = candidate == "positive"
         self.linear: nn.Linear = nn.Linear(input_size, self.columns * hidden_size)
 
+    @property
     @override
-    def project(self, x: Float[Tensor, "*axes feature"]) -> Float[Tensor, "*axes columns"]:
-        return widen(cast("Tensor", self.linear(x)))
+    def projection(self) -> nn.Linear:
+        return self.linear
 
     @property
     def sigmoid(self) -> Callable[[Tensor], Tensor]:
@@ -224,8 +225,3 @@ class _MinLSTMLayer(_MinRNNLayer):
 def activate(values: Tensor, candidate: Candidate, sigmoid: Callable[[Tensor], Tensor] = torch.sigmoid) -> Tensor:
     """Return candidates after their activation."""
     return values if candidate == "linear" else torch.where(values >= 0, values + 0.5, sigmoid(values))
-
-
-def widen(values: Tensor) -> Tensor:
-    """Return at least float32: a state is a sum over many steps."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -3,17 +3,27 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import ClassVar, NamedTuple, Protocol, final
+from typing import ClassVar, NamedTuple, Protocol, cast, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import Function
+from torch.nn.functional import linear
 from typing_extensions import override
 
-from pipeline.extend import PackingOrder, name_transform
-from pipeline_recurrent.engines.engine import needs_grad
-from pipeline_recurrent.native.scans import Recurrence, ScanJob, computes, differentiate_product, scan_product
+from pipeline.extend import PackingOrder, has_forward_hooks, name_transform
+from pipeline_recurrent.engines.engine import is_autocast, needs_grad
+from pipeline_recurrent.native.scans import (
+    Projection,
+    Recurrence,
+    ScanJob,
+    computes,
+    differentiate_product,
+    differentiate_projection,
+    scan_product,
+    scan_projection,
+)
 from pipeline_recurrent.scan import scan
 
 
@@ -38,9 +48,14 @@ class ScanLayer(nn.Module, ABC):
     is_positive: bool = False
     deterministic: bool = False
 
+    @property
     @abstractmethod
+    def projection(self) -> nn.Linear:
+        """The matrix product of the input: all that a step needs of it."""
+
     def project(self, x: Float[Tensor, "*axes feature"]) -> Float[Tensor, "*axes columns"]:
-        """Return all that a step needs of its input, by one matrix product, in float32 or wider."""
+        """Return the product in float32 or wider: a state is a sum over many steps."""
+        return widen(cast("Tensor", self.projection(x)))
 
     def make_constants(self) -> Sequence[Tensor]:
         """Return what is the same at all steps; nothing by default."""
@@ -70,20 +85,40 @@ class ScanLayer(nn.Module, ABC):
             start: initial states, row x state, the longest row first; None for zeros.
             reverse: read each row from its last step to its first.
         """
-        product = self.project(x)
-        constants = [each.to(product.dtype) for each in self.make_constants()]
-        job = ScanJob(self.recurrence, order, reverse, self.is_positive)
         formula = _Formula(self, order, reverse)
+        is_fused = _is_plain(self.projection, x)
+        given = x if is_fused else self.project(x)
+        constants = [each.to(given.dtype) for each in self.make_constants()]
         if start is not None:
-            start = start.to(product.dtype)
-        if not order.nonempty_count or not computes(product, *constants):
-            return formula.compute(product, start, *constants)
+            start = start.to(given.dtype)
+        if not order.nonempty_count or not computes(given, *constants):
+            return formula.compute(self.project(x) if is_fused else given, start, *constants)
         size = self.state_size * (2 if self.is_complex else 1)
-        began = product.new_zeros(order.nonempty_count, size) if start is None else start.contiguous()
-        tensors = [product.contiguous(), began, *(each.contiguous() for each in constants)]
-        if needs_grad(tensors):
-            return _apply(job, formula, *tensors)
-        return scan_product(job, tensors[0], tensors[1], tensors[2:])
+        began = given.new_zeros(order.nonempty_count, size) if start is None else start
+        weights: tuple[Tensor | None, Tensor | None] = (None, None)
+        if is_fused:
+            weights = self.projection.weight, self.projection.bias
+        job = ScanJob(self.recurrence, order, reverse, self.is_positive)
+        if needs_grad([*weights, given, began, *constants]):
+            return _apply(job, formula, *weights, given, began, *constants)
+        return _compute(job, *weights, given, began, constants, keep=False)[1]
+
+
+def widen(values: Tensor) -> Tensor:
+    """Return at least float32: a state is a sum over many steps."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _is_plain(projection: nn.Linear, x: Tensor) -> bool:
+    """Return whether a projection is no more than a product, which the kernels may ask for in parts."""
+    weight = projection.weight
+    return (
+        type(projection) is nn.Linear
+        and not has_forward_hooks(projection)
+        and not any(vars(projection)[hooks] for hooks in ("_backward_hooks", "_backward_pre_hooks"))
+        and not is_autocast(x.device.type)
+        and computes(x, weight)
+    )
 
 
 class _Formula(NamedTuple):
@@ -112,35 +147,68 @@ class _Context(Protocol):
     job: ScanJob
     formula: _Formula
     needs_input_grad: Sequence[bool]
-    saved_tensors: Sequence[Tensor]
+    saved_tensors: Sequence[Tensor | None]
 
-    def save_for_backward(self, *tensors: Tensor) -> None: ...
+    def save_for_backward(self, *tensors: Tensor | None) -> None: ...
+
+
+def _compute(
+    job: ScanJob,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    given: Tensor,
+    start: Tensor,
+    constants: Sequence[Tensor],
+    *,
+    keep: bool,
+) -> tuple[Tensor, Tensor]:
+    """Return product and states; without a weight, the product is given."""
+    if weight is None:
+        return given, scan_product(job, given, start, constants)
+    return scan_projection(job, Projection(given, weight, bias), start, constants, keep=keep)
 
 
 @final
 class _NativeScan(Function):
-    """The kernels as one differentiable operation of product, initial states and constants."""
+    """The kernels as one differentiable operation of weight, bias, input, initial states and constants.
+
+    Without a weight, the product is given in place of the input.
+    """
 
     @override
     @staticmethod
     def forward(
-        ctx: _Context, job: ScanJob, formula: _Formula, product: Tensor, start: Tensor, *constants: Tensor
+        ctx: _Context,
+        job: ScanJob,
+        formula: _Formula,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        given: Tensor,
+        start: Tensor,
+        *constants: Tensor,
     ) -> Tensor:
-        states = scan_product(job, product, start, constants)
+        product, states = _compute(job, weight, bias, given, start, constants, keep=True)
         ctx.job, ctx.formula = job, formula
-        ctx.save_for_backward(product, start, *constants, states)
+        ctx.save_for_backward(weight, bias, given, start, *constants, product, states)
         return states
 
     @override
     @staticmethod
     def backward(ctx: _Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        product, start, *constants, states = ctx.saved_tensors
-        needed = ctx.needs_input_grad[2:]
+        weight, bias = ctx.saved_tensors[:2]
+        given, start, *constants, product, states = cast("Sequence[Tensor]", ctx.saved_tensors[2:])
+        needed, job, by_states = ctx.needs_input_grad[2:], ctx.job, gradients[0]
         # Grad mode is on in a backward pass if its gradients will be differentiated themselves. A backward pass for a
         # batch of gradients is a transform, though the forward pass was none.
         if torch.is_grad_enabled() or name_transform(*gradients):
-            return None, None, *_differentiate_formula(ctx.formula, (product, start, *constants), gradients[0], needed)
-        found = differentiate_product(ctx.job, product, start, constants, states, gradients[0])
+            tensors = [weight, bias, given, start, *constants]
+            return None, None, *_differentiate_formula(ctx.formula, tensors, by_states, needed)
+        found: Sequence[Tensor | None]
+        if weight is None:
+            found = None, None, *differentiate_product(job, product, start, constants, states, by_states)
+        else:
+            layer = Projection(given, weight, bias), start, constants
+            found = differentiate_projection(job, *layer, product, states, by_states, needs_x=needed[2])
         return None, None, *(each if wanted else None for each, wanted in zip(found, needed, strict=True))
 
 
@@ -149,14 +217,16 @@ _apply: Callable[..., Tensor] = attrgetter("apply")(_NativeScan)
 
 
 def _differentiate_formula(
-    formula: _Formula, tensors: Sequence[Tensor], by_states: Tensor, needed: Sequence[bool]
+    formula: _Formula, tensors: Sequence[Tensor | None], by_states: Tensor, needed: Sequence[bool]
 ) -> list[Tensor | None]:
     """Return gradients that can be differentiated themselves, and be computed for a batch of gradients."""
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
         # Views: each is a node of its own, whose gradient does not reach what it was computed from.
-        own = [each.view_as(each) for each in tensors]
-        states = formula.compute(*own)
-        inputs = [each for each, wanted in zip(own, needed, strict=True) if wanted]
+        own = [None if each is None else each.view_as(each) for each in tensors]
+        weight, bias = own[:2]
+        given, start, *constants = cast("Sequence[Tensor]", own[2:])
+        states = formula.compute(given if weight is None else linear(given, weight, bias), start, *constants)
+        inputs = [each for each, wanted in zip(own, needed, strict=True) if wanted and each is not None]
         found = iter(torch.autograd.grad(states, inputs, by_states, create_graph=differentiable))
     return [next(found) if wanted else None for wanted in needed]

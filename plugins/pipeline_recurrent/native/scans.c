@@ -10,8 +10,8 @@
  * other row or feature, and where a product and a sum are one operation, the source says so (-ffp-contract=off): no bit
  * depends on the batch, or on the number of threads. A NaN stays in its row.
  *
- * The loops over features are plain C that gcc and clang turn into vectors: both branches of a choice are computed. This
- * file includes itself for each type of number. */
+ * The loops over features are plain C that gcc and clang turn into vectors: both branches of a choice are computed.
+ * This file includes itself for each type of number. */
 #ifndef NUM
 #include "kernels.h"
 #include <string.h>
@@ -32,10 +32,13 @@ enum { LINEAR, MIN_GRU, MIN_LSTM, LRU };
 typedef struct { /* scans.py has the same list */
     i64 cell;
     i64 positive;       /* minGRU, minLSTM: the candidate is x + 0.5, or sigmoid(x) below 0 */
-    i64 reverse, features, times, rows;
+    i64 reverse, features, times;
+    i64 from, to;       /* the times to compute now, in reading order: those before, or backward after, are done */
     i64 d_stride;       /* numbers from the gradients of one step to those of the next */
+    i64 first;          /* the step at which the product begins; backward: its gradient */
     const i64 *sizes;   /* times: number of running rows */
-    const void *product;
+    const void *product; /* steps x (columns x features), without the bias */
+    const void *bias;    /* minGRU, minLSTM: columns x features */
     const void *keep, *add;      /* LINEAR: steps x features */
     const void *factors, *scale; /* LRU: real and imaginary parts, 2 x features; features */
     const void *start;  /* rows x state: initial states; LINEAR: or null */
@@ -96,11 +99,12 @@ INLINE NUM T(fma)(NUM a, NUM b, NUM c) {
 }
 
 /* exp of a number that is not positive: 2^n exp(r) with n = round(x / ln 2) and |r| <= ln(2) / 2, where the series ends
- * after r^7, or r^13, with an error of less than a bit. ln 2 is subtracted in two parts, of which the first has few bits,
- * so that n times it is exact. Adding 1.5 2^23 (or 2^52) rounds to a whole number, which is then in the lowest bits.
- * Clamped, so that 2^n stays a normal number, by a comparison that keeps a NaN. */
+ * after r^7, or r^13, with an error of less than a bit. ln 2 is subtracted in two parts, of which the first has few
+ * bits, so that n times it is exact. Adding 1.5 2^23 (or 2^52) rounds to a whole number, which is then in the lowest
+ * bits. Clamped, so that 2^n stays a normal number, by a comparison that keeps a NaN. */
 INLINE NUM T(exp)(NUM x) {
-    const NUM least = IS_DOUBLE ? (NUM)-708.0 : (NUM)-87.0, magic = IS_DOUBLE ? (NUM)6755399441055744.0 : (NUM)12582912.0;
+    const NUM least = IS_DOUBLE ? (NUM)-708.0 : (NUM)-87.0;
+    const NUM magic = IS_DOUBLE ? (NUM)6755399441055744.0 : (NUM)12582912.0;
     const NUM high = IS_DOUBLE ? (NUM)6.93145751953125e-1 : (NUM)0.693359375;
     const NUM low = IS_DOUBLE ? (NUM)1.42860682030941723212e-6 : (NUM)-2.12194440e-4;
     x = x < least ? least : x;
@@ -166,18 +170,20 @@ INLINE NUM T(activate)(NUM x, int positive, NUM *slope) {
 
 /* One step of one row: n features of it, each `wide` numbers from those of the next column of the product. */
 INLINE void T(step)(const int cell, const int positive, i64 n, i64 wide, const NUM *restrict product,
-                 const NUM *restrict add, const NUM *restrict factors, const NUM *restrict scale,
-                 const NUM *restrict before, NUM *restrict h) {
+                 const NUM *restrict bias, const NUM *restrict add, const NUM *restrict factors,
+                 const NUM *restrict scale, const NUM *restrict before, NUM *restrict h) {
     for (i64 j = 0; j < n; j++) {
         NUM slope;
         if (cell == LINEAR) {
             h[j] = T(fma)(product[j], before[j], add[j]);
         } else if (cell == MIN_GRU) {
-            T(Gates) gates = T(min_gru_gates)(product[j]);
-            h[j] = T(fma)(gates.keep, before[j], gates.take * T(activate)(product[wide + j], positive, &slope));
+            T(Gates) gates = T(min_gru_gates)(product[j] + bias[j]);
+            NUM value = T(activate)(product[wide + j] + bias[wide + j], positive, &slope);
+            h[j] = T(fma)(gates.keep, before[j], gates.take * value);
         } else if (cell == MIN_LSTM) {
-            T(Gates) gates = T(min_lstm_gates)(product[j], product[wide + j]);
-            h[j] = T(fma)(gates.keep, before[j], gates.take * T(activate)(product[2 * wide + j], positive, &slope));
+            T(Gates) gates = T(min_lstm_gates)(product[j] + bias[j], product[wide + j] + bias[wide + j]);
+            NUM value = T(activate)(product[2 * wide + j] + bias[2 * wide + j], positive, &slope);
+            h[j] = T(fma)(gates.keep, before[j], gates.take * value);
         } else {
             NUM a = factors[j], b = factors[wide + j], x = before[j], y = before[wide + j];
             h[j] = T(fma)(a, x, T(fma)(-b, y, scale[j] * product[j]));
@@ -188,9 +194,9 @@ INLINE void T(step)(const int cell, const int positive, i64 n, i64 wide, const N
 
 /* The same backward. `carry` is the gradient that comes from the step after it, and then that of the state before. */
 INLINE void T(step_back)(const int cell, const int positive, i64 n, i64 wide, const NUM *restrict product,
-                      const NUM *restrict factors, const NUM *restrict scale, const NUM *restrict before,
-                      const NUM *restrict d_states, NUM *restrict d_product, NUM *restrict d_add, NUM *restrict carry,
-                      NUM *restrict sums) {
+                      const NUM *restrict bias, const NUM *restrict factors, const NUM *restrict scale,
+                      const NUM *restrict before, const NUM *restrict d_states, NUM *restrict d_product,
+                      NUM *restrict d_add, NUM *restrict carry, NUM *restrict sums) {
     for (i64 j = 0; j < n; j++) {
         NUM d = d_states[j] + carry[j], slope;
         if (cell == LINEAR) {
@@ -198,14 +204,14 @@ INLINE void T(step_back)(const int cell, const int positive, i64 n, i64 wide, co
             d_product[j] = d * before[j];
             carry[j] = d * product[j];
         } else if (cell == MIN_GRU) {
-            T(Gates) gates = T(min_gru_gates)(product[j]);
-            NUM value = T(activate)(product[wide + j], positive, &slope);
+            T(Gates) gates = T(min_gru_gates)(product[j] + bias[j]);
+            NUM value = T(activate)(product[wide + j] + bias[wide + j], positive, &slope);
             d_product[j] = d * (value - before[j]) * (gates.keep * gates.take);
             d_product[wide + j] = d * gates.take * slope;
             carry[j] = d * gates.keep;
         } else if (cell == MIN_LSTM) {
-            T(Gates) gates = T(min_lstm_gates)(product[j], product[wide + j]);
-            NUM value = T(activate)(product[2 * wide + j], positive, &slope);
+            T(Gates) gates = T(min_lstm_gates)(product[j] + bias[j], product[wide + j] + bias[wide + j]);
+            NUM value = T(activate)(product[2 * wide + j] + bias[2 * wide + j], positive, &slope);
             NUM ratio = d * (before[j] - value) * (gates.keep * gates.take);
             d_product[j] = ratio * gates.closed[0];
             d_product[wide + j] = -ratio * gates.closed[1];
@@ -236,21 +242,25 @@ INLINE void T(forward)(const int cell, const int positive, const Scan *scan, i64
     const NUM *add = cell == LINEAR ? (const NUM *)scan->add + low : 0, *factors = 0, *scale = 0;
     const NUM *start = scan->start ? (const NUM *)scan->start + low : 0;
     NUM *states = (NUM *)scan->states + low;
+    const NUM *bias = cell == MIN_GRU || cell == MIN_LSTM ? (const NUM *)scan->bias + low : 0;
     if (cell == LRU) factors = (const NUM *)scan->factors + low, scale = (const NUM *)scan->scale + low;
     i64 here = 0, left = 0; /* the first step of this time, and of the time before in reading order */
-    if (scan->reverse)
-        for (i64 t = 0; t <= last; t++) here += sizes[t];
-    for (i64 s = 0; s <= last; s++) {
+    for (i64 s = scan->reverse ? scan->from : 0; s < (scan->reverse ? scan->times : scan->from); s++) {
+        left = here;
+        here += sizes[scan->reverse ? last - s : s];
+    }
+    for (i64 s = scan->from; s < scan->to; s++) {
         i64 t = scan->reverse ? last - s : s;
         if (scan->reverse) left = here, here -= sizes[t];
         i64 going = s == 0 ? 0 : scan->reverse ? sizes[t + 1] : sizes[t]; /* rows that do not begin now */
         for (i64 row = 0; row < sizes[t]; row++) {
             i64 at = here + row;
             const NUM *before = row < going ? states + (left + row) * out : start ? start + row * out : 0;
-            if (cell == LINEAR && !before) memcpy(states + at * out, add + at * out, sizeof(NUM) * n);
+            if (cell == LINEAR && !before)
+                memcpy(states + at * out, add + at * out, sizeof(NUM) * n);
             else
-                T(step)(cell, positive, n, wide, product + at * in, cell == LINEAR ? add + at * in : 0, factors, scale,
-                        before, states + at * out);
+                T(step)(cell, positive, n, wide, product + (at - scan->first) * in, bias,
+                        cell == LINEAR ? add + at * in : 0, factors, scale, before, states + at * out);
         }
         if (!scan->reverse) left = here, here += sizes[t];
     }
@@ -272,12 +282,15 @@ INLINE void T(backward)(const int cell, const int positive, const Scan *scan, i6
     const NUM *d_states = (const NUM *)scan->d_states + low;
     NUM *d_product = (NUM *)(cell == LINEAR ? scan->d_keep : scan->d_product) + low, *sums = 0;
     NUM *d_add = cell == LINEAR ? (NUM *)scan->d_add + low : 0, *d_start = (NUM *)scan->d_start + low;
-    if (cell == LRU)
-        factors = (const NUM *)scan->factors + low, scale = (const NUM *)scan->scale + low, sums = (NUM *)scan->sums + low;
+    const NUM *bias = cell == MIN_GRU || cell == MIN_LSTM ? (const NUM *)scan->bias + low : 0;
+    if (cell == LRU) {
+        factors = (const NUM *)scan->factors + low, scale = (const NUM *)scan->scale + low;
+        sums = (NUM *)scan->sums + low;
+    }
     i64 here = 0;
-    if (!scan->reverse)
-        for (i64 t = 0; t <= last; t++) here += sizes[t];
-    for (i64 s = last; s >= 0; s--) {
+    for (i64 s = scan->reverse ? scan->to : 0; s < (scan->reverse ? scan->times : scan->to); s++)
+        here += sizes[scan->reverse ? last - s : s];
+    for (i64 s = scan->to - 1; s >= scan->from; s--) {
         i64 t = scan->reverse ? last - s : s;
         if (!scan->reverse) here -= sizes[t];
         i64 left = s == 0 ? here : scan->reverse ? here + sizes[t] : here - sizes[t - 1];
@@ -293,11 +306,11 @@ INLINE void T(backward)(const int cell, const int positive, const Scan *scan, i6
                 }
                 continue;
             }
-            T(step_back)(cell, positive, n, wide, product + at * in, factors, scale, before,
-                      d_states + at * scan->d_stride, d_product + at * in, cell == LINEAR ? d_add + at * in : 0, carry,
-                      sums);
+            T(step_back)(cell, positive, n, wide, product + at * in, bias, factors, scale, before,
+                         d_states + at * scan->d_stride, d_product + (at - scan->first) * in,
+                         cell == LINEAR ? d_add + at * in : 0, carry, sums);
         }
-        if (cell == LRU && s % 64 == 0) T(flush)(scan, low, high);
+        if (cell == LRU && (s % 64 == 0 || s == scan->from)) T(flush)(scan, low, high);
         if (scan->reverse) here += sizes[t];
     }
 }

@@ -6,8 +6,9 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import gradgradcheck
+from typing_extensions import override
 
 from pipeline.data.states import MaybeCausal
 from pipeline.extend import PackingOrder
@@ -152,6 +153,63 @@ def test_threads_change_no_bit(name: str, monkeypatch: pytest.MonkeyPatch) -> No
         finally:
             torch.set_num_threads(before)
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+@EVERY_LAYER
+@pytest.mark.parametrize("reverse", [False, True])
+def test_steps_are_computed_in_parts(name: str, reverse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With products of several steps, of one step and of all, in training and inference."""
+    results: list[tuple[Tensor, ...]] = []
+    for cache in (0, 8_000, 1_000_000_000):
+        monkeypatch.setattr(scans, "CACHE", cache)
+        case = make(name)
+        states = case.run(reverse=reverse)
+        with torch.no_grad():
+            torch.testing.assert_close(case.run(reverse=reverse), states.detach())
+        results.append((states, *case.differentiate(states)))
+    for found in results[:2]:
+        torch.testing.assert_close(found, results[2], rtol=1e-10, atol=1e-10)
+
+
+@EVERY_LAYER
+@pytest.mark.parametrize("change", ["forward hook", "backward hook", "subclass"])
+def test_a_projection_with_more_than_a_product_is_called(name: str, change: str) -> None:
+    """A hook sees its output, and a module in its place computes it."""
+    case = make(name)
+    usual = case.run().detach()
+    projection, seen = case.layer.projection, list[str]()
+
+    def see(*_: object) -> None:
+        seen.append("call")
+
+    class Double(nn.Linear):
+        @override
+        def forward(self, input: Tensor) -> Tensor:
+            see()
+            return 2 * super().forward(input)
+
+    if change == "forward hook":
+        projection.register_forward_hook(see)
+    elif change == "backward hook":
+        projection.register_full_backward_hook(see)
+    else:
+        projection.__class__ = Double
+    states = case.run()
+    torch.autograd.grad(states.sum(), case.x)
+    assert len(seen) == 1
+    assert torch.allclose(states.detach(), usual) == (change != "subclass")
+
+
+def test_autocast_rounds_the_product() -> None:
+    """As it does without the kernels; the states are in float32."""
+    case = make("min_gru", dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = case.run()
+        with without_kernels():
+            wanted = case.run()
+    assert found.dtype is torch.float32
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(found, case.run(), rtol=1e-5, atol=1e-5)
 
 
 @EVERY_LAYER
