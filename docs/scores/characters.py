@@ -10,11 +10,11 @@ from pipeline import BPTTWindows, Dropout, Embed, Encode, FromIds, NextToken, Pa
 from pipeline_recurrent import LSTM
 from scores.task import Task
 
-_LANES: Final = 64
+_LANES: Final = 32
 _STEPS: Final = 64
-_EPOCHS: Final = 16
-_HIDDEN: Final = 512
-_DROPOUT: Final = 0.4
+_EPOCHS: Final = 5
+_HIDDEN: Final = 384
+_DROPOUT: Final = 0.3
 
 
 class Lanes:
@@ -52,7 +52,7 @@ def run(folder: Path, seed: int) -> dict[str, float]:
     pipe.fit(
         Lanes(ids[:split], seed),
         epochs=_EPOCHS,
-        learning_rate=0.003,
+        learning_rate=0.002,
         schedule="cosine",
         warmup=0.03,
         precision="bfloat16",

@@ -1,30 +1,47 @@
-"""Tell the language of a family name, by convolutions over its letters, beside a linear baseline."""
+"""Tell the language of a family name, by its letters and its n-grams, beside a linear baseline."""
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import torch
 
-from pipeline import Bucket, Classify, Dropout, Embed, Encode, Example, Labels, Pad, Pool, Tokenize
+from pipeline import (
+    Bucket,
+    Classify,
+    ClassPrediction,
+    Dropout,
+    Embed,
+    Encode,
+    Example,
+    FromIds,
+    Labels,
+    Pad,
+    Pool,
+    Tokenize,
+)
 from pipeline_convolutional import CNN
 from scores.task import Task
 
 Names: TypeAlias = Sequence[tuple[str, str]]
 """Names, each with its language."""
 
+Predict: TypeAlias = Callable[[Sequence[str]], Iterable[ClassPrediction[str]]]
+"""Tell the languages of names."""
+
 _TEST: Final = 0.1
 """The part of the names in the test set."""
 
-_LONGEST: Final = 4
-"""The letters of the longest n-grams of the baseline; the ends of a name count as letters."""
+_LONGEST: Final = 5
+"""The letters of the longest n-grams; the ends of a name count as letters."""
 
-_MEMBERS: Final = 3
-"""The classifiers whose probabilities are averaged."""
+_ROUNDS: Final = 2
+"""The classifiers of each kind, by letters and by n-grams, in lower case and as written, in the average."""
 
 
 def run(folder: Path, seed: int) -> dict[str, float]:
@@ -60,34 +77,50 @@ def split_names(names: Names, seed: int) -> tuple[Names, Names]:
     return shuffled[tested:], shuffled[:tested]
 
 
-def list_grams(name: str) -> list[str]:
-    """Return the n-grams of a name in lower case for the baseline, with marks at its ends."""
-    marked = f"^{name.lower()}$"
-    return [marked[start : start + size] for size in range(2, _LONGEST + 1) for start in range(len(marked) - size + 1)]
+def list_grams(name: str, *, lowercase: bool = True) -> list[str]:
+    """Return the n-grams of a name, from single letters on, with marks at its ends."""
+    marked = f"^{name.lower() if lowercase else name}$"
+    return [marked[start : start + size] for size in range(1, _LONGEST + 1) for start in range(len(marked) - size + 1)]
+
+
+def train_letters(train: Names, labels: Labels, seed: int, *, lowercase: bool) -> Predict:
+    """Train a classifier by convolutions over letters."""
+    tokenize = Tokenize.train([name for name, _ in train], "characters", lowercase=lowercase)
+    torch.default_generator.manual_seed(seed)
+    encode = Encode(CNN(48, 128, kernel_sizes=(2, 3, 4, 5)))
+    model = Embed(tokenize.vocab_size, 48) >> Dropout(0.2) >> encode >> Pool("max") >> Dropout(0.5)
+    pipe = tokenize >> Bucket(rows=256, seed=seed) >> Pad(labels=labels) >> model >> Classify(labels)
+    examples = [Example(name, target=language) for name, language in train]
+    pipe.fit(examples, epochs=12, learning_rate=5e-3, schedule="cosine", warmup=0.1, seed=seed, progress=False)
+    return lambda names: pipe.predict(names, scores=True)
+
+
+def train_grams(train: Names, labels: Labels, seed: int, *, lowercase: bool) -> Predict:
+    """Train a classifier by the mean vector of n-grams, as fastText does; n-grams of other names have no vector."""
+    known = dict.fromkeys(gram for name, _ in train for gram in list_grams(name, lowercase=lowercase))
+    numbers = {gram: number for number, gram in enumerate(known, start=1)}
+
+    def number_grams(name: str) -> list[int]:
+        found = [numbers[gram] for gram in list_grams(name, lowercase=lowercase) if gram in numbers]
+        return found or [0]
+
+    torch.default_generator.manual_seed(seed)
+    model = Embed(len(numbers) + 1, 64) >> Dropout(0.4) >> Pool("mean") >> Dropout(0.5)
+    pipe = FromIds() >> Bucket(rows=256, seed=seed) >> Pad(labels=labels) >> model >> Classify(labels)
+    examples = [Example(number_grams(name), target=language) for name, language in train]
+    pipe.fit(examples, epochs=12, learning_rate=3e-2, schedule="cosine", warmup=0.1, seed=seed, progress=False)
+    return lambda names: pipe.predict([number_grams(name) for name in names], scores=True)
 
 
 def score_model(train: Names, test: Names, seed: int) -> float:
-    """Train several classifiers by convolutions over letters, and return the accuracy of their mean probabilities."""
+    """Train several classifiers of both kinds, and return the accuracy of their mean probabilities."""
     labels = Labels.from_targets([language for _, language in train])
-    tokenize = Tokenize.train([name for name, _ in train], "characters", lowercase=True)
     total = torch.zeros(len(test), len(labels))
-    for member in range(_MEMBERS):
-        number = _MEMBERS * seed + member
-        torch.default_generator.manual_seed(number)
-        encode = Encode(CNN(48, 128, kernel_sizes=(2, 3, 4, 5)))
-        model = Embed(tokenize.vocab_size, 48) >> Dropout(0.2) >> encode >> Pool("max") >> Dropout(0.5)
-        pipe = tokenize >> Bucket(rows=256, seed=number) >> Pad(labels=labels) >> model >> Classify(labels)
-        pipe.fit(
-            [Example(name, target=language) for name, language in train],
-            epochs=12,
-            learning_rate=5e-3,
-            schedule="cosine",
-            warmup=0.1,
-            seed=number,
-            progress=False,
-        )
-        for row, found in enumerate(pipe.predict([name for name, _ in test], scores=True)):
-            total[row] += torch.tensor([probability for _, probability in sorted(found.top())])
+    for member in range(_ROUNDS):
+        for train_member, lowercase in product((train_letters, train_grams), (True, False)):
+            predict = train_member(train, labels, _ROUNDS * seed + member, lowercase=lowercase)
+            for row, found in enumerate(predict([name for name, _ in test])):
+                total[row] += torch.tensor([probability for _, probability in sorted(found.top())])
     names = sorted(labels)
     right = sum(names[int(row.argmax())] == language for row, (_, language) in zip(total, test, strict=True))
     return 100 * right / len(test)
