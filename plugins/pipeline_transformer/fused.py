@@ -23,6 +23,7 @@ class _Context(Protocol):
     activation: KernelActivation
     dropout: float
     eps: float
+    overwrite_gradient: bool
 
     def save_for_backward(self, *tensors: Tensor | None) -> None: ...
     def set_materialize_grads(self, value: bool, /) -> None: ...
@@ -33,6 +34,8 @@ def activate(
     bias: Float[Tensor, " feature"] | None,
     activation: KernelActivation,
     dropout: float,
+    *,
+    overwrite_gradient: bool = False,
 ) -> Float[Tensor, "*axes feature"]:
     """Return the activations of `values + bias`, with dropout.
 
@@ -43,9 +46,11 @@ def activate(
         bias: is added to them; None for nothing.
         activation: "gelu" or "relu".
         dropout: the probability with which a number becomes 0; the others are divided by 1 - dropout.
+        overwrite_gradient: whether the memory of the gradient of the result may be used for that of the values. It may
+            if the result has one use, whose gradient is a new tensor, such as that of a linear layer.
     """
     if native_layers.computes(values):
-        return _activate(values, bias, activation, dropout)
+        return _activate(values, bias, activation, dropout, overwrite_gradient)
     active = _activate_with_mask(values, bias, activation, None)
     return drop(active, dropout) if dropout else active
 
@@ -61,7 +66,12 @@ def _activate_with_mask(
 class _Activate(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: _Context, values: Tensor, bias: Tensor | None, activation: KernelActivation, dropout: float
+        ctx: _Context,
+        values: Tensor,
+        bias: Tensor | None,
+        activation: KernelActivation,
+        dropout: float,
+        overwrite_gradient: bool,
     ) -> Tensor:
         """Return the activations."""
         values, bias = values.contiguous(), None if bias is None else bias.contiguous()
@@ -78,7 +88,7 @@ class _Activate(torch.autograd.Function):
             results=results,
         )
         ctx.save_for_backward(values, bias, bits)
-        ctx.activation, ctx.dropout = activation, dropout
+        ctx.activation, ctx.dropout, ctx.overwrite_gradient = activation, dropout, overwrite_gradient
         return results
 
     @staticmethod
@@ -94,8 +104,9 @@ class _Activate(torch.autograd.Function):
                 assert values is not None
                 return (_activate_with_mask(values, bias, activation, mask),)
 
-            return *_differentiate(compute, (values, bias), gradients, ctx.needs_input_grad[:2]), None, None
-        d_values = torch.empty_like(values)
+            return *_differentiate(compute, (values, bias), gradients, ctx.needs_input_grad[:2]), None, None, None
+        d_results = gradients[0].contiguous()
+        d_values = d_results if ctx.overwrite_gradient else torch.empty_like(values)
         d_bias = torch.empty_like(bias) if bias is not None and ctx.needs_input_grad[1] else None
         native_layers.run(
             "activate_back",
@@ -105,14 +116,14 @@ class _Activate(torch.autograd.Function):
             values=values,
             bias=bias,
             bits=bits,
-            d_results=gradients[0].contiguous(),
+            d_results=d_results,
             d_values=d_values,
             d_bias=d_bias,
         )
-        return d_values, d_bias, None, None
+        return d_values, d_bias, None, None, None
 
 
-_activate: Final[Callable[[Tensor, Tensor | None, KernelActivation, float], Tensor]] = getattr(_Activate, "apply")  # noqa: B009
+_activate: Final[Callable[..., Tensor]] = getattr(_Activate, "apply")  # noqa: B009
 """`_Activate.apply` with a type."""
 
 

@@ -31,6 +31,7 @@ from pipeline import (
     language_model,
     load,
 )
+from pipeline.core.contexts import seeded
 from pipeline.errors import CompositionError, LengthError, OptionError
 from pipeline.registry import registry
 from pipeline.testing import ENCODER_LAWS, Law, adapt_encoder, check_against_oracle, check_encoder, make_batch
@@ -61,13 +62,13 @@ OPTIONS: Mapping[str, Options] = {
 
 def make_encoder(name: str = "default", **options: object) -> BaseTransformer[MaybeCausal]:
     """Return a small encoder in float64, the same at every call, with random norms and biases."""
-    seed(7)
-    made = registry().encoders.make("transformer", **{**SMALL, **OPTIONS[name], **options})
-    assert isinstance(made, Transformer)
-    encoder = made
-    for weight in encoder.parameters():
-        if weight.ndim == 1:
-            nn.init.normal_(weight, 1, 0.5)
+    with seeded(7):
+        made = registry().encoders.make("transformer", **{**SMALL, **OPTIONS[name], **options})
+        assert isinstance(made, Transformer)
+        encoder = made
+        for weight in encoder.parameters():
+            if weight.ndim == 1:
+                nn.init.normal_(weight, 1, 0.5)
     return encoder.double()
 
 
