@@ -73,6 +73,15 @@ def test_a_stale_library_is_rejected(library_path: Path, compiled: bytes, monkey
     assert f"was compiled from another source ({digest}, not another)" in str(native.available())
 
 
+def test_a_changed_header_makes_a_library_stale(project: Path) -> None:
+    """Headers beside the sources describe structs that Python fills in."""
+    before = compiling.read_sources(project).compute_digest()
+    assert before == library.SOURCES.compute_digest()
+    with (project / "job.h").open("a") as header:
+        header.write("/* changed */")
+    assert compiling.read_sources(project).compute_digest() != before
+
+
 def test_a_compiled_library_is_used(library_path: Path, compiled: bytes) -> None:
     """Unless this machine has too few instructions for it to pay."""
     library_path.write_bytes(compiled)
