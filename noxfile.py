@@ -38,9 +38,19 @@ EXAMPLES = (
 )
 # 500 kills of a training instead of 5, 10,000 changes of a saved folder instead of 1,000, 100 kills while saving.
 LONG = ("tests/training/test_kill.py", "tests/saving/test_mutations.py", "tests/saving/test_hard_cases.py")
-NATIVE = (
+# Tests of the compiled kernels, which also run with sanitizers.
+KERNELS = (
     "tests/plugins/recurrent/test_native.py",
+    "tests/plugins/recurrent/test_native_bfloat16.py",
+    "tests/plugins/recurrent/test_frozen.py",
+    "tests/plugins/recurrent/test_scan_layer.py",
     "tests/plugins/heads/test_chains.py",
+    "tests/plugins/transformer/test_native.py",
+)
+NATIVE = (
+    *KERNELS,
+    "tests/plugins/recurrent/test_frozen_inference.py",
+    "tests/plugins/recurrent/test_frozen_invariance.py",
     "tests/plugins/recurrent/test_native_build.py",
 )
 COURT_WITHOUT_REQUIREMENTS = ("pytorch-forecasting", "pytorch-lifestream", "stanza")
@@ -148,7 +158,7 @@ def long(session: nox.Session) -> None:
     session.run("pytest", "--capture=no", *LONG, env={**ENVIRONMENT, "PIPELINE_TESTS_LONG": "1"})
     session.run("pytest", "tests", "-m", "hypothesis", env={**ENVIRONMENT, "PIPELINE_TESTS_LONG": "1"})
     sanitize = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
-    for plugin in ("pipeline_recurrent", "pipeline_heads"):
+    for plugin in ("pipeline_recurrent", "pipeline_heads", "pipeline_transformer"):
         session.run("python", "-m", f"{plugin}.native", "-g", "-O1", *sanitize, env={"CC": "gcc"})
     # Python itself is not compiled with sanitizers: their runtimes have to be loaded before it starts.
     runtimes = [
@@ -158,7 +168,7 @@ def long(session: nox.Session) -> None:
     session.run(
         "pytest",
         "--capture=no",  # captured output, a sanitizer's last words included, is lost with the process
-        *NATIVE[:2],
+        *KERNELS,
         *session.posargs,
         env={
             **ENVIRONMENT,
