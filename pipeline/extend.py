@@ -32,7 +32,7 @@ from pipeline.errors import (
     UnknownNameError,
     UnknownOptionError,
 )
-from pipeline.functional.dropout import draw_bits, drop, find_least_dropped
+from pipeline.functional.dropout import draw_bits, drop, find_last_kept
 from pipeline.functional.generation.drawn_row import Drawn
 from pipeline.functional.generation.options import GenerateSettings
 from pipeline.functional.generation.search import find_continuations
@@ -203,7 +203,7 @@ __all__ = [
     "draw_bits",
     "drop",
     "find_continuations",
-    "find_least_dropped",
+    "find_last_kept",
     "first_by_row",
     "get_scored_steps",
     "has_forward_hooks",

@@ -25,16 +25,16 @@ def draw_bits(shape: Sequence[int]) -> Int16[Tensor, "*shape"]:
     return bits.view(torch.int16)[:count].view(*shape)
 
 
-def find_least_dropped(p: float) -> int:
-    """Return the smallest number of `draw_bits` that stands for a dropped number; smaller ones stand for kept ones.
+def find_last_kept(p: float) -> int:
+    """Return the largest number of `draw_bits` that stands for a kept number; larger ones stand for dropped ones.
 
     The probability is rounded to a multiple of 1 / 65,536, an error that no number of steps would show.
 
     Example:
-        >>> find_least_dropped(0.5)
-        0
+        >>> find_last_kept(0.5)
+        -1
     """
-    return _LEAST + max(1, round((1 - p) * 2**16))
+    return _LEAST - 1 + max(1, round((1 - p) * 2**16))
 
 
 def drop(values: Float[Tensor, "*axes"], p: float) -> Float[Tensor, "*axes"]:
@@ -73,5 +73,5 @@ def _can_draw_bits(values: Tensor) -> bool:
 def _draw_mask(like: Tensor, shape: Sequence[int], p: float) -> Tensor:
     mask = like.new_empty(*shape)
     # Written as numbers: a comparison of its own, and then a conversion, take several times as long.
-    torch.lt(draw_bits(mask.shape), find_least_dropped(p), out=mask)
+    torch.le(draw_bits(mask.shape), find_last_kept(p), out=mask)
     return mask.mul_(1 / (1 - p))

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 from torch.nn.functional import scaled_dot_product_attention
 
-from pipeline.extend import draw_bits, find_least_dropped, name_transform
+from pipeline.extend import draw_bits, find_last_kept, name_transform
 from pipeline_transformer import native_attention
 from pipeline_transformer.blocks import Block, attend_block, differentiate_block, list_blocks
 from pipeline_transformer.flash import KERNELS, attend_group, differentiate_group
@@ -190,7 +190,7 @@ def draw_mask(shape: Sequence[int], dropout: float, dtype: torch.dtype) -> Float
     """Draw numbers of which each is 0 with a probability, else 1 / (1 - dropout); from 16 random bits for each."""
     mask = torch.empty(*shape, dtype=dtype)
     # Written as numbers: a comparison of its own, and then a conversion, take several times as long.
-    torch.lt(draw_bits(mask.shape), find_least_dropped(dropout), out=mask)
+    torch.le(draw_bits(mask.shape), find_last_kept(dropout), out=mask)
     return mask.mul_(1 / (1 - dropout))
 
 

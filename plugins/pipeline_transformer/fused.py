@@ -12,7 +12,7 @@ from jaxtyping import Float, Int16
 from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm, relu
 
-from pipeline.extend import draw_bits, drop, find_least_dropped, has_forward_hooks, name_transform
+from pipeline.extend import draw_bits, drop, find_last_kept, has_forward_hooks, name_transform
 from pipeline_transformer import native_layers
 from pipeline_transformer.native_layers import KernelActivation
 
@@ -253,7 +253,7 @@ _add_and_normalize: Final[Callable[..., tuple[Tensor, ...]]] = getattr(_AddAndNo
 
 def make_mask(bits: Int16[Tensor, "*axes"], dropout: float, dtype: torch.dtype) -> Float[Tensor, "*axes"]:
     """Return the numbers by which dropout multiplied: 0, or 1 / (1 - dropout)."""
-    return (bits < find_least_dropped(dropout)).to(dtype).mul_(1 / (1 - dropout))
+    return (bits <= find_last_kept(dropout)).to(dtype).mul_(1 / (1 - dropout))
 
 
 def _differentiate(

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple, final
 import torch
 from torch import Tensor
 
-from pipeline.extend import draw_bits, find_least_dropped
+from pipeline.extend import draw_bits, find_last_kept
 from pipeline.native import find_kernels, find_team, open_library
 from pipeline_transformer import native_layers
 from pipeline_transformer.blocks import Block
@@ -131,7 +131,7 @@ def _run(block: Block, form: AttentionForm, dropout: float, *, back: bool, **ten
     length = block.group.length
     job.rows, job.length, job.causal = block.rows, length, form.causal
     job.heads, job.kv_heads, job.size = form.heads, form.kv_heads, form.size
-    job.least_dropped = find_least_dropped(dropout)
+    job.least_dropped = find_last_kept(dropout) + 1
     job.scale, job.kept_scale = form.scale, 1 / (1 - dropout)
     start = block.group.start + block.first * length
     for name, tensor in tensors.items():

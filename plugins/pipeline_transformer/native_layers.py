@@ -9,7 +9,7 @@ from typing import Final, Literal, NamedTuple, final
 import torch
 from torch import Tensor
 
-from pipeline.extend import find_least_dropped, name_transform
+from pipeline.extend import find_last_kept, name_transform
 from pipeline.native import (
     SLOW_SETS,
     UnavailableError,
@@ -132,7 +132,7 @@ def run(
     job = _Job()
     job.rows, job.columns = like.shape
     job.activation = _ACTIVATIONS.index(activation)
-    job.least_dropped, job.scale, job.eps = find_least_dropped(dropout), 1 / (1 - dropout), eps
+    job.least_dropped, job.scale, job.eps = find_last_kept(dropout) + 1, 1 / (1 - dropout), eps
     for name, tensor in tensors.items():
         if tensor is not None:
             setattr(job, name, tensor.data_ptr())

@@ -83,7 +83,7 @@ EVERY_SET = pytest.mark.parametrize("name", [name for sets in SETS.values() for 
 
 
 @EVERY_SET
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("dropout", [0.0, 1e-6, 0.3])
 @pytest.mark.parametrize("activation", ["gelu", "relu"])
 def test_activations_and_their_gradients(
     activation: KernelActivation, dropout: float, name: str, monkeypatch: pytest.MonkeyPatch
@@ -137,7 +137,7 @@ def test_attention_and_its_gradients(form: str, dropout: float, name: str, monke
     check(compute, [projected / 2])
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("dropout", [0.0, 1e-6, 0.3])
 def test_second_derivatives(dropout: float) -> None:
     """Torch's operations compute them, with the numbers that the kernels dropped."""
     steps, weight, shift = draw((6, 48), (48,), (48,))
