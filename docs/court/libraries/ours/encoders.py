@@ -15,9 +15,10 @@ def list_encoders() -> Sequence[Part]:
 
 
 _NOTES: Final[Mapping[str, str]] = {
-    "restarting": "It reads 3 of 4 features. For an odd number of features in bfloat16, torch's product on CPUs with "
-    "AMX multiplies numbers of the next row by 0, so that NaN in a row makes the row before it NaN: "
-    "`(values @ weight.T)[0]` for 73 x 5 values that are NaN from row 1 on. Finite rows have no effect.",
+    "restarting": "It reads 3 of 4 features. In bfloat16 on CPUs with AMX, torch's product of an odd number of "
+    "features lets NaN in a row reach other rows, as in `(values @ weight.T)[0]` for 73 x 5 values that are NaN "
+    "from row 1 on: probably it multiplies numbers of the next row by 0. Rows of finite numbers had no effect when "
+    "this was tried.",
 }
 """What a reader should know of an encoder."""
 
