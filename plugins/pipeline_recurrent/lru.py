@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal, TypeAlias, cast, final, get_args, overload
+from typing import ClassVar, Literal, TypeAlias, cast, final, get_args, overload
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,7 @@ from pipeline.extend import (
     compute_gelu,
     compute_sigmoid,
 )
+from pipeline_recurrent.native.scans import Recurrence
 from pipeline_recurrent.scan_layer import ScanLayer, widen
 from pipeline_recurrent.scanned import Scanned, ScanOptions, expand_scan_options
 
@@ -148,7 +149,7 @@ class LRULayer(ScanLayer):
         mixer: the linear layers of `mix`, without parameters if it is "none".
     """
 
-    recurrence = "lru"
+    recurrence: ClassVar[Recurrence] = "lru"
     is_complex = True
     output_is_state = False
 
