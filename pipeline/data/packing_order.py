@@ -13,7 +13,7 @@ from pipeline.data import graph_packing
 from pipeline.data.tensors import to_ints
 from pipeline.errors import LengthError
 
-count_changes: Callable[[Tensor], int] = attrgetter("_version")
+_count_changes: Callable[[Tensor], int] = attrgetter("_version")
 """The number of in-place changes of a tensor and its views, by which autograd also notices them."""
 
 _FEW_ROWS: Final = 128
@@ -208,7 +208,7 @@ class PackingOrder:
         Raises:
             LengthError: if they were changed.
         """
-        if self._version is not None and self._version != count_changes(self.lengths):
+        if self._version is not None and self._version != _count_changes(self.lengths):
             msg = (
                 "lengths were changed in place after the batch was made, so the positions of its steps are wrong; "
                 "make a new batch of the new lengths."
@@ -291,7 +291,7 @@ class PackingOrder:
 
 def _get_version(lengths: Tensor) -> int | None:
     """Return the number of in-place changes of a tensor; None if torch does not count them, or a graph is traced."""
-    return None if torch.compiler.is_compiling() or lengths.is_inference() else count_changes(lengths)
+    return None if torch.compiler.is_compiling() or lengths.is_inference() else _count_changes(lengths)
 
 
 def reject_tracing() -> None:

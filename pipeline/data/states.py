@@ -1,7 +1,6 @@
 """Encoder output (hidden vectors and final states), pooled vectors, and the first and last step of each row."""
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Final, Generic, Literal, Self, cast
 
 import attrs
@@ -17,7 +16,7 @@ from pipeline.data.batches import Batch, Carry, Packed, Padded
 from pipeline.data.graph_packing import locate_ends
 from pipeline.data.kinds import Hidden, Kind
 from pipeline.data.metadata import BatchMetadata, Collated, check_metadata, make_row_metadata, number_rows
-from pipeline.data.packing_order import PackingOrder, count_changes
+from pipeline.data.packing_order import PackingOrder
 from pipeline.data.report import Report
 from pipeline.data.trees import as_pytree, build_unchecked
 from pipeline.errors import ShapeError
@@ -211,25 +210,9 @@ def _make_steps(values: Tensor, lengths: Tensor) -> Padded[Hidden]:
             and order.longest <= values.shape[1]
         ):
             given = {"kind": Hidden, "values": values, "lengths": lengths, "order": order}
-            others = {"initial_carry": None, "fields": None, "inner": None, "metadata": _number_rows(lengths.shape[0])}
+            others = {"initial_carry": None, "fields": None, "inner": None, "metadata": number_rows(lengths.shape[0])}
             return build_unchecked(cast("type[Padded[Hidden]]", Padded), given | others)
     return Padded(Hidden, values, lengths)
-
-
-def _number_rows(rows: int) -> BatchMetadata:
-    """Return `number_rows(rows)`, of which one object serves all batches until someone changes its tensor in place."""
-    kept = _keep_numbers(rows)
-    if not count_changes(kept.row_ids):
-        return kept
-    _keep_numbers.cache_clear()
-    return number_rows(rows)
-
-
-@lru_cache(maxsize=64)
-def _keep_numbers(rows: int) -> BatchMetadata:
-    # Not a tensor of inference mode, which counts no changes.
-    with torch.inference_mode(mode=False):
-        return number_rows(rows)
 
 
 _NONE: Final[Mapping[str, object]] = {"carry": None, "bidirectional": False, "engine": None}
