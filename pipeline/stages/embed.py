@@ -10,11 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
-from pipeline.checks.options import (
-    check_bool,
-    check_choice,
-    check_int,
-)
+from pipeline.checks.options import check_bool, check_choice, check_int
 from pipeline.checks.switches import checks_enabled
 from pipeline.core.stage import ModuleStage, Spec
 from pipeline.data.batches import Batch, Packed, derive_vectors

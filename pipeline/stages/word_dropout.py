@@ -5,10 +5,7 @@ from typing import final
 import torch
 from typing_extensions import override
 
-from pipeline.checks.options import (
-    check_int,
-    check_probability,
-)
+from pipeline.checks.options import check_int, check_probability
 from pipeline.core.stage import ModuleStage, Spec
 from pipeline.data.batches import Batch, Padded, derive_packed, derive_padded
 from pipeline.data.kinds import Ids
