@@ -2,7 +2,7 @@
 
 from pipeline.batching.policies import Policy
 from pipeline.builtin.span_f1 import SpanTags, has_span_tags
-from pipeline.checks.module_hooks import has_forward_hooks
+from pipeline.checks.module_hooks import has_hooks
 from pipeline.checks.options import check_int, check_optional_int, check_positive, check_probability
 from pipeline.checks.shapes import checked
 from pipeline.core.chain import Chain, TypePreservingChain
@@ -206,7 +206,7 @@ __all__ = [
     "find_last_kept",
     "first_by_row",
     "get_scored_steps",
-    "has_forward_hooks",
+    "has_hooks",
     "has_span_tags",
     "hookimpl",
     "join",

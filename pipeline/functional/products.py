@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from typing_extensions import override
 
-from pipeline.checks.module_hooks import has_forward_hooks
+from pipeline.checks.module_hooks import has_hooks
 from pipeline.errors import OptionError
 
 _BITS: Final = 25
@@ -125,7 +125,7 @@ def replace_linear(module: nn.Module) -> None:
         for name, child in list(children.items()):
             if not isinstance(child, nn.Linear):
                 continue
-            if type(child) is not nn.Linear or has_forward_hooks(child):
+            if type(child) is not nn.Linear or has_hooks(child):
                 msg = (
                     f"deterministic=True needs plain linear layers, but {name!r} of {type(parent).__name__} is a "
                     f"{type(child).__name__}, or has hooks (pruning, weight norm); remove parametrizations and hooks."

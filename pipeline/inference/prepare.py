@@ -8,7 +8,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from pipeline.checks.module_hooks import has_forward_hooks
+from pipeline.checks.module_hooks import has_hooks
 from pipeline.core.chain_base import ChainBase
 from pipeline.core.inference import FusesForInference, InferenceOptions, Prepared, PreparesForInference
 from pipeline.core.stage import StageBase
@@ -91,7 +91,7 @@ class _Fuse:
         """Leave out the stages that do nothing in evaluation, and fuse those that offer it with the stage before."""
         found: dict[str, StageBase] = {}
         for name, stage in chain.stages.items():
-            if isinstance(stage, Dropout) and not has_forward_hooks(stage):
+            if isinstance(stage, Dropout) and not has_hooks(stage):
                 continue
             before = next(reversed(found), None)
             fused = None if before is None else self._fuse(found[before], stage)
@@ -104,7 +104,7 @@ class _Fuse:
     def _fuse(self, before: StageBase, stage: StageBase) -> StageBase | None:
         offer: object = stage
         # A hook on a stage that is replaced would not run.
-        if any(isinstance(each, nn.Module) and has_forward_hooks(each) for each in (before, stage)):
+        if any(isinstance(each, nn.Module) and has_hooks(each) for each in (before, stage)):
             return None
         if (before, stage) not in self._fused and isinstance(offer, FusesForInference):
             self._fused[before, stage] = offer.fuse_for_inference(before, self._options)

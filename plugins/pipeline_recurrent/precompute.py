@@ -26,7 +26,7 @@ from pipeline.extend import (
     StreamChain,
     TypePreservingChain,
     Vectors,
-    has_forward_hooks,
+    has_hooks,
     join,
     step_encoder,
 )
@@ -171,7 +171,7 @@ class PrecomputeInputs(
 def _reject_hooks(replaced: Sequence[StageBase], encoder: Recurrent[S_co]) -> None:
     """Reject hooks, and weights that something computes at each pass or that are quantized: a table would ignore it."""
     rnn = cast("nn.Module", encoder.rnn)
-    hooks = any(isinstance(stage, nn.Module) and has_forward_hooks(stage) for stage in replaced)
+    hooks = any(isinstance(stage, nn.Module) and has_hooks(stage) for stage in replaced)
     if not isinstance(rnn, nn.RNNBase) or hooks or getattr(rnn, "parametrizations", None):
         msg = (
             "precompute_inputs needs plain weights and stages, but Embed, Encode or the encoder's rnn has "

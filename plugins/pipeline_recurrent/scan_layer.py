@@ -12,7 +12,7 @@ from torch.autograd.function import Function
 from torch.nn.functional import linear
 from typing_extensions import override
 
-from pipeline.extend import PackingOrder, has_forward_hooks, name_transform
+from pipeline.extend import PackingOrder, has_hooks, name_transform
 from pipeline_recurrent.engines.engine import is_autocast, needs_grad
 from pipeline_recurrent.native.scans import (
     Projection,
@@ -114,7 +114,7 @@ def _is_plain(projection: nn.Linear, x: Tensor) -> bool:
     weight = projection.weight
     return (
         type(projection) is nn.Linear
-        and not has_forward_hooks(projection)
+        and not has_hooks(projection)
         and not any(vars(projection)[hooks] for hooks in ("_backward_hooks", "_backward_pre_hooks"))
         and not is_autocast(x.device.type)
         and computes(x, weight)

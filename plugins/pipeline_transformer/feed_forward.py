@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 from typing_extensions import override
 
-from pipeline.extend import drop, has_forward_hooks
+from pipeline.extend import drop, has_hooks
 from pipeline_transformer.fused import activate
 from pipeline_transformer.products import apply_linear, multiply
 
@@ -51,6 +51,6 @@ class FeedForward(nn.Module):
             active = drop(active, dropout) if dropout else active
         else:
             values, bias = multiply(self.expand, steps)
-            is_linear = type(self.contract) is nn.Linear and not has_forward_hooks(self.contract)
+            is_linear = type(self.contract) is nn.Linear and not has_hooks(self.contract)
             active = activate(values, bias, self.activation, dropout, overwrite_gradient=is_linear)
         return apply_linear(self.contract, active)

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int16
 from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm, relu
 
-from pipeline.extend import draw_bits, drop, find_last_kept, has_forward_hooks, name_transform
+from pipeline.extend import draw_bits, drop, find_last_kept, has_hooks, name_transform
 from pipeline_transformer import native_layers
 from pipeline_transformer.native_layers import KernelActivation
 
@@ -153,7 +153,7 @@ def add_and_normalize(
         type(norm) is nn.LayerNorm
         and norm.weight.dtype is torch.float32
         and native_layers.computes(values)
-        and not has_forward_hooks(norm)
+        and not has_hooks(norm)
     ):
         sums, normalized = _add_and_normalize(residual, values, norm.weight, norm.bias, dropout, norm.eps)
         return sums, normalized

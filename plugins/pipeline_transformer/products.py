@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-from pipeline.extend import has_forward_hooks, name_transform
+from pipeline.extend import has_hooks, name_transform
 
 _Product: TypeAlias = Callable[[Tensor, Tensor, Tensor | None, str, list[float], str], Tensor]
 
@@ -73,7 +73,7 @@ def _suits(layer: nn.Module, steps: Tensor) -> TypeGuard[nn.Linear]:
     return (
         # Parametrizations, quantization and the exact layers of deterministic inference change the class.
         type(layer) is nn.Linear
-        and not has_forward_hooks(layer)
+        and not has_hooks(layer)
         and not torch.compiler.is_compiling()
         and steps.ndim == 2
         and steps.device.type == "cpu"

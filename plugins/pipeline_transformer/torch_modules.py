@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, relu
 
-from pipeline.extend import OptionError, has_forward_hooks
+from pipeline.extend import OptionError, has_hooks
 from pipeline_transformer.feed_forward import Activation
 from pipeline_transformer.transformer import BaseTransformer, Options
 
@@ -38,7 +38,7 @@ def _list_layers(module: nn.TransformerEncoder) -> Sequence[nn.TransformerEncode
     """Return the layers, all of torch's own class and without hooks."""
     layers = list(module.layers)
     for layer in layers:
-        if type(layer) is not nn.TransformerEncoderLayer or has_forward_hooks(layer):
+        if type(layer) is not nn.TransformerEncoderLayer or has_hooks(layer):
             msg = (
                 f"module must be an nn.TransformerEncoder of nn.TransformerEncoderLayer without hooks, got a layer "
                 f"{type(layer).__name__}."

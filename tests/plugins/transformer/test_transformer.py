@@ -1,7 +1,7 @@
 """The transformer encoder equals a plain loop over each row, and torch's own encoder with the same weights."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import cast
@@ -340,6 +340,24 @@ def test_hooks_of_layers_run() -> None:
     linear_layer.register_forward_hook(lambda _module, _inputs, output: seen.append(output.shape))
     encoder(make_batch([torch.zeros(4, 3).double(), torch.zeros(2, 3).double()]))
     assert seen == [torch.Size([6, 8])]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_backward_hooks_of_layers_run(dtype: torch.dtype) -> None:
+    """Those on linear layers and norms get gradients that nothing overwrites later."""
+    encoder = Transformer(64, 64, num_heads=2, num_layers=1, feedforward_size=2**12).to(dtype)
+    kept: list[tuple[Tensor, Tensor]] = []
+
+    def keep(_module: nn.Module, inputs: Sequence[Tensor | None], _outputs: object) -> None:
+        kept.extend((each, each.clone()) for each in inputs if each is not None)
+
+    layers = [each for each in encoder.modules() if isinstance(each, (nn.Linear, nn.LayerNorm))]
+    for each in layers:
+        each.register_full_backward_hook(as_any(keep))
+    states = encoder(make_batch([torch.ones(length, 64, dtype=dtype, requires_grad=True) for length in (40, 30)]))
+    torch.autograd.backward([states.final.square().sum()])
+    assert len(kept) == len(layers)
+    assert all(torch.equal(one, other) for one, other in kept)
 
 
 def test_the_layout_lists_rows_one_after_another() -> None:
