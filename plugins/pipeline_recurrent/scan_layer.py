@@ -115,7 +115,6 @@ def _is_plain(projection: nn.Linear, x: Tensor) -> bool:
     return (
         type(projection) is nn.Linear
         and not has_hooks(projection)
-        and not any(vars(projection)[hooks] for hooks in ("_backward_hooks", "_backward_pre_hooks"))
         and not is_autocast(x.device.type)
         and computes(x, weight)
     )
