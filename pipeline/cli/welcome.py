@@ -66,7 +66,7 @@ def format_status(found: Registry) -> Iterator[str]:
     Example:
         >>> from pipeline.registry import registry
         >>> [line.partition(":")[0] for line in format_status(registry())]
-        ['CRF', 'recurrent engines']
+        ['CRF', 'recurrent engines', 'transformer']
     """
     for offer in sorted(found.status, key=lambda offer: offer.name):
         # Anything that the function prints is not part of the line.
