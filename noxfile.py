@@ -262,7 +262,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def court(session: nox.Session) -> None:
-    """Judge modules of public libraries by the laws about rows, and write docs/court.md: 10 minutes or more."""
+    """Judge modules of public libraries by the laws about rows, and write docs/court.md, in about ten minutes."""
     install(session, ".[export]", "torch", groups=("court",))
     # Their requirements name other versions of packages that their recurrent layers do not use.
     install(session, "--no-deps", *COURT_WITHOUT_REQUIREMENTS)
