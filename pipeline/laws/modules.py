@@ -1,12 +1,13 @@
 """Laws about any `nn.Module`, also one that does not use this library."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Literal, TypedDict
+from typing import Final, Literal, TypedDict, cast
 
 from torch import nn
 from typing_extensions import Unpack
 
-from pipeline.errors import OptionError
+from pipeline.checks.options import check_bool
+from pipeline.errors import OptionError, UnknownOptionError
 from pipeline.laws.calls import Call, CalledModule, CallFunction, Convention, Result
 from pipeline.laws.common import COMMON_LAWS
 from pipeline.laws.law import Law, LawBrokenError, check_laws, get_name, reject_instance
@@ -15,6 +16,7 @@ from pipeline.laws.parts import PlainModule
 from pipeline.laws.rows import (
     ROW_LAWS,
     causal_steps_do_not_look_ahead,
+    empty_rows_have_no_effect,
     no_gradient_reaches_padding,
     padding_values_have_no_effect,
 )
@@ -125,8 +127,12 @@ def ragged(
             mark does not outlive the fault.
         options: how the module is called, and what it declares; see `ModuleOptions`.
 
+    Laws about what the module does not declare are skipped: causal steps without `causal=True`, and empty rows with
+    `empty_rows=False`.
+
     Raises:
-        OptionError: if an option is out of range, or `xfail` names another law.
+        OptionError: if an option is out of range, or `xfail` names another law or gives no reason.
+        UnknownOptionError: if there is no such option.
 
     Example:
         >>> class Last(nn.Module):
@@ -142,15 +148,15 @@ def ragged(
 
     adapt = make_adapter(options)
     names = [get_name(law) for law in laws]
-    expected = dict(xfail or {})
-    for name in expected:
-        if name not in names:
-            msg = f"xfail must have names of laws, {', '.join(names)}, got {name!r}.{suggest_name(name, names)}"
-            raise OptionError(msg, law=name)
-
+    expected = _check_xfail({} if xfail is None else xfail, names)
     marks = {
         name: pytest.mark.xfail(reason=reason, strict=True, raises=LawBrokenError) for name, reason in expected.items()
     }
+    if not options.get("causal", False):
+        reason = "causal=True was not passed: steps of the result may depend on later ones"
+        marks[get_name(causal_steps_do_not_look_ahead)] = pytest.mark.skip(reason=reason)
+    if not options.get("empty_rows", True):
+        marks[get_name(empty_rows_have_no_effect)] = pytest.mark.skip(reason="empty_rows=False was passed")
     cases = [
         pytest.param(law, id=name, marks=[marks[name]] if name in marks else [])
         for law, name in zip(laws, names, strict=True)
@@ -171,12 +177,39 @@ def ragged(
     return decorate
 
 
+def _check_xfail(xfail: Mapping[str, str], names: Sequence[str]) -> Mapping[str, str]:
+    given: object = xfail
+    if not isinstance(given, Mapping):
+        msg = f"xfail must be a mapping from names of laws to reasons, got {given!r:.200}."
+        raise OptionError(msg, xfail=given)
+    for name, reason in xfail.items():
+        if name not in names:
+            msg = f"xfail must have names of laws, {', '.join(names)}, got {name!r}.{suggest_name(name, names)}"
+            raise OptionError(msg, law=name)
+        if not reason:
+            msg = f"xfail must have a reason for each law, got none for {name!r}."
+            raise OptionError(msg, law=name)
+    return xfail
+
+
 def make_adapter(options: ModuleOptions) -> Callable[[nn.Module], PlainModule]:
     """Return a function that adapts a module for the laws.
 
     Raises:
         OptionError: if neither or both of `input_size` and `vocab_size` are given, or an option is out of range.
+        UnknownOptionError: if there is no such option.
     """
+    known = [*ModuleOptions.__annotations__]
+    for name in options:
+        if name not in known:
+            msg = f"there is no option {name!r}; options are {', '.join(known)}.{suggest_name(name, known)}"
+            raise UnknownOptionError(msg, option=name)
+    for name in ("nan_in_padding", "causal", "empty_rows", "exportable", "batch_first"):
+        if name in options:
+            check_bool(name, cast("Mapping[str, object]", options)[name])
+    if options.get("each") not in {None, "step", "row"}:
+        msg = f"each must be 'step', 'row' or None, got {options.get('each')!r}."
+        raise OptionError(msg, each=options.get("each"))
     size, vocab_size = options.get("input_size"), options.get("vocab_size")
     if (size is None) == (vocab_size is None):
         got = "neither" if size is None else "both"

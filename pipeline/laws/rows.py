@@ -35,7 +35,7 @@ _PADDING: Final = (
     "Usually a sum, mean, maximum or softmax over the whole width, or a mask that multiplies (NaN times 0 is NaN): "
     "select or fill instead, as batch.fill_padding(0) does, or compute on batch.packed()."
 )
-_WIDTH: Final = (
+WIDTH: Final = (
     "Usually a mean over the width instead of the length, the last column used as the last step, or a backward "
     "direction that starts in the padding."
 )
@@ -96,7 +96,7 @@ def amount_of_padding_has_no_effect(make: Callable[[], AnyModule]) -> None:
         # Another width may change the order of sums inside kernels, so results are equal up to rounding only.
         for extra in (1, 7):
             found = run_rows(part, make_batch(rows, extra=extra))
-            check_equal(found, first, f"in a batch that is {extra} wider than its longest row", fix=_WIDTH)
+            check_equal(found, first, f"in a batch that is {extra} wider than its longest row", fix=WIDTH)
 
 
 @law

@@ -27,7 +27,7 @@ from pipeline.laws.parts import (
     run_flat,
     run_rows,
 )
-from pipeline.laws.rows import redraw_steps
+from pipeline.laws.rows import WIDTH, redraw_steps
 from pipeline.parts.attention import Attention
 from pipeline.parts.encoder import Encoder
 
@@ -85,7 +85,10 @@ def _train(part: AnyModule, batch: Padded[Vectors], seed: int) -> None:
 
 @law
 def training_obeys_laws_of_rows(make: Callable[[], AnyModule]) -> None:
-    """In training, with the same random numbers, padding, batchmates and (if causal) later steps have no effect."""
+    """In training, with the same random numbers, padding, batchmates and (if causal) later steps have no effect.
+
+    Whether the amount of padding has one is seen without dropout, whose random numbers depend on the width.
+    """
     part = prepare(make).train()
     rows = draw_rows(LENGTHS[0], choose_input_size(part))
     batch = make_batch(rows, extra=2)
@@ -93,6 +96,7 @@ def training_obeys_laws_of_rows(make: Callable[[], AnyModule]) -> None:
     first = _run_seeded(part, batch, 1)
     if not isinstance(part, Attention):
         _check_padding_in_training(part, batch, first)
+        _check_width_in_training(part, rows)
     for index, row in enumerate(rows):
         others = [mate if mate is row else torch.full_like(mate, math.nan) for mate in rows]
         found = _run_seeded(part, make_batch(others, extra=2), 1)
@@ -115,6 +119,15 @@ def _check_padding_in_training(part: AnyModule, batch: Padded[Vectors], first: S
         if slope[padding].count_nonzero():
             msg = f"in training, with {filling} in the padding, padding gets a gradient; fill it before any use."
             raise FaultError(msg)
+
+
+def _check_width_in_training(part: AnyModule, rows: Sequence[Tensor]) -> None:
+    with _WithoutDropout():
+        narrow, wide = (make_batch(rows, extra=extra) for extra in (0, 3))
+        # What draws random numbers in another way draws others for another width.
+        if not _is_random(part, narrow):
+            found, wanted = (_run_seeded(part, batch, 1) for batch in (wide, narrow))
+            check_equal(found, wanted, "in training, with 3 more columns of padding", fix=WIDTH)
 
 
 @law

@@ -314,7 +314,12 @@ TRIALS: Final[tuple[Trial, ...]] = (
     trial(NeedsAContiguousCarry, ENCODER_LAWS, "memory_layout_has_no_effect"),
     trial(AddsOneByOne, POOL_LAWS, "low_precision_agrees"),
     trial(SeesTheLastSteps, POOL_LAWS, "long_rows_are_read_like_short_ones"),
-    trial(SeesTheWidthInTraining, POOL_LAWS, "training_without_randomness_equals_evaluation"),
+    trial(
+        SeesTheWidthInTraining,
+        POOL_LAWS,
+        "training_obeys_laws_of_rows training_without_randomness_equals_evaluation",
+        "without dropout, training neither has the results of evaluation, nor the same ones for another width",
+    ),
     trial(CopiesTheRowBefore, POOL_LAWS, "empty_rows_give_zeros"),
     trial(SeesFewKeys, ATTENTION_LAWS, "long_rows_are_read_like_short_ones"),
     trial(ForgetsTheMaskInTraining, ATTENTION_LAWS, "training_without_randomness_equals_evaluation"),

@@ -451,7 +451,7 @@ TRIALS: Final[tuple[Trial, ...]] = (
         ENCODER_LAWS,
         """amount_of_padding_has_no_effect batchmates_have_no_effect empty_rows_have_no_effect
         empty_rows_return_initial_carry carry_continues_the_sequence large_values_are_stable
-        many_and_long_rows_are_independent rows_start_from_initial_carry""",
+        many_and_long_rows_are_independent rows_start_from_initial_carry training_obeys_laws_of_rows""",
         _ALONE,
     ),
     trial(
@@ -465,7 +465,7 @@ TRIALS: Final[tuple[Trial, ...]] = (
         StartsBackwardInThePadding,
         ENCODER_LAWS,
         """amount_of_padding_has_no_effect batchmates_have_no_effect empty_rows_have_no_effect
-        large_values_are_stable many_and_long_rows_are_independent""",
+        large_values_are_stable many_and_long_rows_are_independent training_obeys_laws_of_rows""",
         _ALONE,
     ),
     trial(EndsAtTheLastStep, ENCODER_LAWS, "final_state_depends_on_its_row"),

@@ -68,7 +68,7 @@ TRIALS: Final[tuple[Trial, ...]] = (
         MeanOverTheWidth,
         POOL_LAWS,
         """amount_of_padding_has_no_effect batchmates_have_no_effect empty_rows_have_no_effect
-        large_values_are_stable many_and_long_rows_are_independent""",
+        large_values_are_stable many_and_long_rows_are_independent training_obeys_laws_of_rows""",
         _ALONE,
     ),
     trial(

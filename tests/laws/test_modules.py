@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import OptionError
+from pipeline.errors import OptionError, UnknownOptionError
 from pipeline.laws.law import FaultError, allow_rounding, check_equal, get_name
 from pipeline.testing import RAGGED_LAWS, LawBrokenError, ModuleOptions, check_module, ragged
 
@@ -82,7 +82,7 @@ def test_lstm_of_torch() -> nn.Module:
     call="values",
     batch_first=False,
     xfail=dict.fromkeys(
-        (name for name in BROKEN if name.startswith(("batchmates", "amount", "empty", "many"))),
+        (name for name in BROKEN if name.startswith(("batchmates", "amount", "empty", "many", "training"))),
         "the backward direction starts in the padding",
     ),
 )
@@ -106,7 +106,7 @@ def test_each_broken_law_is_a_failed_test(tmp_path: Path) -> None:
     failed = [line.partition("[")[2].partition("]")[0] for line in lines if line.startswith("FAILED")]
     assert status == 1
     assert failed == [name for name in map(get_name, RAGGED_LAWS) if name in BROKEN]
-    assert f"{len(BROKEN)} failed, {len(RAGGED_LAWS) - len(BROKEN)} passed" in lines[-1]
+    assert f"{len(BROKEN)} failed, {len(RAGGED_LAWS) - len(BROKEN) - 1} passed, 1 skipped" in lines[-1]
 
 
 def test_a_failure_may_be_expected(tmp_path: Path) -> None:
@@ -115,7 +115,36 @@ def test_a_failure_may_be_expected(tmp_path: Path) -> None:
     status, lines = run_file(tmp_path, f", xfail=dict.fromkeys({expected!r}, 'why')")
     assert status == 1
     assert any("XPASS(strict)" in line for line in lines)
-    assert f"1 failed, {len(RAGGED_LAWS) - len(expected)} passed, {len(BROKEN)} xfailed" in lines[-1]
+    passed = len(RAGGED_LAWS) - len(expected) - 1
+    assert f"1 failed, {passed} passed, 1 skipped, {len(BROKEN)} xfailed" in lines[-1]
+
+
+class WideInTraining(nn.Module):
+    """A mean over the width in training only, and dropout before it."""
+
+    def forward(self, values: Tensor, lengths: Tensor) -> Tensor:
+        """Return the means."""
+        mask = torch.arange(values.shape[1]) < lengths.unsqueeze(1)
+        filled = nn.functional.dropout(values.masked_fill(~mask.unsqueeze(-1), 0), 0.3, self.training)
+        return filled.sum(1) / (max(1, values.shape[1]) if self.training else lengths.clamp(min=1).unsqueeze(1))
+
+
+def test_the_width_has_no_effect_in_training_either() -> None:
+    """Dropout, whose random numbers depend on the width, does not hide it."""
+    with pytest.raises(LawBrokenError, match="in training, with 3 more columns of padding"):
+        check_module(WideInTraining, laws=RAGGED_LAWS, input_size=3)
+
+
+def test_laws_of_what_is_not_declared_are_skipped() -> None:
+    """A passed test would say that something was tested."""
+
+    def find_skipped(**options: Any) -> list[str]:
+        test: Any = ragged(input_size=3, **options)(WideInTraining)
+        return [case.id for case in test.pytestmark[0].args[1] if case.marks]
+
+    assert find_skipped() == ["causal_steps_do_not_look_ahead"]
+    assert find_skipped(causal=True) == []
+    assert find_skipped(causal=True, empty_rows=False) == ["empty_rows_have_no_effect"]
 
 
 def test_check_module_takes_the_same_options() -> None:
@@ -133,12 +162,25 @@ def test_check_module_takes_the_same_options() -> None:
         ({}, "either input_size, for vectors, or vocab_size, for ids, must be given, got neither"),
         ({"input_size": 3, "vocab_size": 9}, "must be given, got both"),
         ({"input_size": 3, "xfail": {"padding": "why"}}, "xfail must have names of laws, .*, got 'padding'"),
+        ({"input_size": 3, "xfail": {BROKEN[0]: ""}}, "xfail must have a reason for each law, got none for"),
+        ({"input_size": 3, "xfail": [BROKEN[0]]}, "xfail must be a mapping from names of laws to reasons"),
+        ({"input_size": 3, "each": "steps"}, "each must be 'step', 'row' or None, got 'steps'"),
+        ({"input_size": 3, "causal": 1}, "causal must be True or False, got 1"),
     ],
 )
 def test_wrong_options_are_rejected(options: dict[str, Any], message: str) -> None:
     """When the test file is read."""
     with pytest.raises(OptionError, match=message):
         ragged(**options)
+
+
+def test_unknown_options_are_rejected() -> None:
+    """A misspelled one would have no effect."""
+    wrong: Any = {"input_size": 3, "casual": True}
+    with pytest.raises(UnknownOptionError, match=r"there is no option 'casual'; .* Did you mean 'causal'\?"):
+        ragged(**wrong)
+    with pytest.raises(UnknownOptionError, match="there is no option 'casual'"):
+        check_module(Pooler, **wrong)
 
 
 def test_a_module_instead_of_a_function_is_rejected() -> None:
