@@ -177,11 +177,11 @@ def ragged(
     return decorate
 
 
-def _check_xfail(xfail: Mapping[str, str], names: Sequence[str]) -> Mapping[str, str]:
-    given: object = xfail
+def _check_xfail(given: object, names: Sequence[str]) -> Mapping[str, str]:
     if not isinstance(given, Mapping):
         msg = f"xfail must be a mapping from names of laws to reasons, got {given!r:.200}."
         raise OptionError(msg, xfail=given)
+    xfail = cast("Mapping[str, str]", given)
     for name, reason in xfail.items():
         if name not in names:
             msg = f"xfail must have names of laws, {', '.join(names)}, got {name!r}.{suggest_name(name, names)}"
