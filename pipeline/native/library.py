@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -78,6 +79,35 @@ def find_kernels(library: ctypes.CDLL, prefix: str, instruction_set: str | None 
         msg = f"{getattr(library, '_name', 'the library')} has no kernels for {name}"
         raise UnavailableError(msg)
     return found
+
+
+def find_fast_kernels(library: ctypes.CDLL, prefix: str, instruction_set: str | None = None) -> str:
+    """Return what `find_kernels` does, unless torch's own kernels are as fast as those of this machine.
+
+    Raises:
+        UnavailableError: if they are, and no set was named, or the library has no such kernels.
+    """
+    name = find_kernels(library, prefix, instruction_set)
+    if name in SLOW_SETS and instruction_set is None:
+        msg = f"this machine has only {name}, with which torch's own kernels are as fast"
+        raise UnavailableError(msg)
+    return name
+
+
+def explain_unavailable(load: Callable[[], object]) -> str | None:
+    """Return why a function cannot load its kernels, if so."""
+    try:
+        load()
+    except UnavailableError as error:
+        return str(error).removesuffix(".")
+    return None
+
+
+def describe_kernels(reason: str | None) -> str:
+    """Return a status line: that compiled kernels compute in place of torch, or the reason why they do not."""
+    if is_switched_off():
+        reason = "it is switched off by PIPELINE_NATIVE=0"
+    return "compiled kernels, in float32 on a CPU" if reason is None else f"torch's operations: no kernels, {reason}"
 
 
 def find_team(library: ctypes.CDLL) -> int | None:

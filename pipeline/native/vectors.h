@@ -27,6 +27,17 @@ INLINE vec fma_(vec a, vec b, vec c) { return (vec)vfmaq_f32((float32x4_t)c, (fl
 INLINE vec fma_(vec a, vec b, vec c) { return a * b + c; }
 #endif
 
+/* exp(r) for |r| <= ln(2) / 2, by the polynomial of Cephes' expf. */
+INLINE vec exp_near_0(vec r) {
+    vec p = splat(1.9875691500e-4f);
+    p = fma_(p, r, splat(1.3981999507e-3f));
+    p = fma_(p, r, splat(8.3334519073e-3f));
+    p = fma_(p, r, splat(4.1665795894e-2f));
+    p = fma_(p, r, splat(1.6666665459e-1f));
+    p = fma_(p, r, splat(5.0000001201e-1f));
+    return fma_(p, r * r, r + 1.0f);
+}
+
 /* Cephes' expf, relative error about 1e-7: exp(x) = 2^n exp(r) with n = round(x / ln 2) and |r| <= ln(2) / 2, for which
  * exp(r) is a polynomial. ln 2 is subtracted in two parts, 0.693359375 (few bits, so n times it is exact) and -2.12e-4,
  * so that r keeps its digits. Clamped to +-87, so that 2^n stays a normal number. Clamping by comparison keeps a NaN,
@@ -36,13 +47,7 @@ INLINE vec exp_(vec x) {
     x = pick(x > 87.0f, splat(87.0f), x);
     vec n = fma_(x, splat(1.44269504088896341f), splat(12582912.0f)) - 12582912.0f; /* +1.5 2^23 rounds to whole */
     vec r = fma_(n, splat(2.12194440e-4f), fma_(n, splat(-0.693359375f), x));
-    vec p = splat(1.9875691500e-4f);
-    p = fma_(p, r, splat(1.3981999507e-3f));
-    p = fma_(p, r, splat(8.3334519073e-3f));
-    p = fma_(p, r, splat(4.1665795894e-2f));
-    p = fma_(p, r, splat(1.6666665459e-1f));
-    p = fma_(p, r, splat(5.0000001201e-1f));
-    p = fma_(p, r * r, r + 1.0f);
+    vec p = exp_near_0(r);
     /* Converting a NaN to an integer is undefined. p is NaN then, and stays NaN whatever it is scaled by. */
     ints e = (__builtin_convertvector(pick(n == n, n, splat(0.0f)), ints) + 127) << 23;
     return p * (vec)e;

@@ -9,11 +9,10 @@ from typing import Final, final
 import torch
 from torch import Tensor
 
+from pipeline import native
 from pipeline.extend import name_transform
 from pipeline.native import (
-    SLOW_SETS,
-    UnavailableError,
-    find_kernels,
+    find_fast_kernels,
     is_switched_off,
     open_library,
     read_sources,
@@ -46,10 +45,7 @@ def load_functions(instruction_set: str | None = None) -> Mapping[str, Callable[
         UnavailableError: if there is no library, or it has no kernels of that name.
     """
     library = open_library(SOURCES, COMMAND)
-    name = find_kernels(library, _PREFIX, instruction_set)
-    if name in SLOW_SETS and instruction_set is None:
-        msg = f"this machine has only {name}, with which torch's own kernels are as fast"
-        raise UnavailableError(msg)
+    name = find_fast_kernels(library, _PREFIX, instruction_set)
     functions: dict[str, Callable[[object], int]] = {}
     for task in ("sum", "count", "best"):
         function = library[f"pipeline_chain_{task}_{name}"]
@@ -61,17 +57,12 @@ def load_functions(instruction_set: str | None = None) -> Mapping[str, Callable[
 @cache
 def explain_unavailable() -> str | None:
     """Return why the kernels cannot be used, if so."""
-    try:
-        load_functions()
-    except UnavailableError as error:
-        return str(error).removesuffix(".")
-    return None
+    return native.explain_unavailable(load_functions)
 
 
 def describe() -> str:
     """Return a line about what computes chains on this machine, and why."""
-    reason = "it is switched off by PIPELINE_NATIVE=0" if is_switched_off() else explain_unavailable()
-    return "compiled kernels, in float32 on a CPU" if reason is None else f"torch's operations: no kernels, {reason}"
+    return native.describe_kernels(explain_unavailable())
 
 
 def computes(chain: Chain) -> bool:

@@ -9,11 +9,10 @@ from typing import Final, Literal, NamedTuple, final
 import torch
 from torch import Tensor
 
+from pipeline import native
 from pipeline.extend import find_last_kept, name_transform
 from pipeline.native import (
-    SLOW_SETS,
-    UnavailableError,
-    find_kernels,
+    find_fast_kernels,
     find_team,
     is_switched_off,
     open_library,
@@ -67,10 +66,7 @@ def load_kernels(instruction_set: str | None = None) -> Kernels:
         UnavailableError: if there is no library, or it has no kernels of that name.
     """
     library = open_library(SOURCES, COMMAND)
-    name = find_kernels(library, _PREFIX, instruction_set)
-    if name in SLOW_SETS and instruction_set is None:
-        msg = f"this machine has only {name}, with which torch's own kernels are as fast"
-        raise UnavailableError(msg)
+    name = find_fast_kernels(library, _PREFIX, instruction_set)
     function = library[f"{_PREFIX}_{name}"]
     function.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p]
     function.restype = ctypes.c_int
@@ -80,17 +76,12 @@ def load_kernels(instruction_set: str | None = None) -> Kernels:
 @cache
 def explain_unavailable() -> str | None:
     """Return why the kernels cannot be used, if so."""
-    try:
-        load_kernels()
-    except UnavailableError as error:
-        return str(error).removesuffix(".")
-    return None
+    return native.explain_unavailable(load_kernels)
 
 
 def describe() -> str:
     """Return a line about what computes the parts of layers between products on this machine, and why."""
-    reason = "it is switched off by PIPELINE_NATIVE=0" if is_switched_off() else explain_unavailable()
-    return "compiled kernels, in float32 on a CPU" if reason is None else f"torch's operations: no kernels, {reason}"
+    return native.describe_kernels(explain_unavailable())
 
 
 def computes(steps: Tensor) -> bool:

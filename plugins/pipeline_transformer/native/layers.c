@@ -94,13 +94,7 @@ INLINE vec exp_of_negative(vec x) {
     ints tiny = x < -87.0f;
     vec shifted = fma_(x, splat(1.44269504088896341f), splat(12582912.0f)), n = shifted - 12582912.0f;
     vec r = fma_(n, splat(2.12194440e-4f), fma_(n, splat(-0.693359375f), x));
-    vec p = splat(1.9875691500e-4f);
-    p = fma_(p, r, splat(1.3981999507e-3f));
-    p = fma_(p, r, splat(8.3334519073e-3f));
-    p = fma_(p, r, splat(4.1665795894e-2f));
-    p = fma_(p, r, splat(1.6666665459e-1f));
-    p = fma_(p, r, splat(5.0000001201e-1f));
-    p = fma_(p, r * r, r + 1.0f);
+    vec p = exp_near_0(r);
     /* The bits of 12582912 + n are those of 12582912, plus n. */
     ints e = ((ints)shifted - (0x4b400000 - 127)) << 23;
     return (vec)((ints)(p * (vec)e) & ~tiny);
