@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from pipeline.data.batches import Batch, Packed
@@ -125,10 +125,26 @@ def largest_by_row(steps: Batch[Hidden], k: int) -> Float[Tensor, "batch k featu
         >>> largest_by_row(steps, 2).squeeze(2).tolist()
         [[3.0, 4.0], [7.0, 0.0]]
     """
-    # A stable sort, and not `topk`: relu gives many equal zeros, and their choice must not depend on other rows. The
-    # sort of onnxruntime is not stable, so that a graph of it cannot be written.
-    places = _widen_rectangle(steps, -math.inf, k).sort(dim=1, descending=True, stable=True).indices[:, :k]
-    return _widen_rectangle(steps, 0, k).gather(1, places.sort(dim=1).values)
+    values = _widen_rectangle(steps, -math.inf, k).detach()
+    # NaN counts as the largest number, as in a sort; comparisons with it would be false.
+    places = _find_largest(values.masked_fill(values.isnan(), math.inf), k)
+    return _widen_rectangle(steps, 0, k).gather(1, places)
+
+
+def _find_largest(values: Float[Tensor, "batch time feature"], k: int) -> Int64[Tensor, "batch k feature"]:
+    """Return the places of the k largest values of each feature, in their order; of equal values the earlier ones.
+
+    Relu gives many equal zeros, and which of them are taken must not depend on other rows. `topk` and the sort of ONNX
+    do not promise it, so that ties are decided by counting: of the values that equal the k-th largest, the first ones
+    are taken. A stable sort takes as long for 20 steps, and 1.5 times as long for 100.
+    """
+    bound = values.topk(k, dim=1).values[:, -1:]
+    is_above, is_equal = values > bound, values == bound
+    missing = k - is_above.sum(1, keepdim=True)
+    is_taken = is_above | (is_equal & (is_equal.cumsum(1) <= missing))
+    # Exactly k are taken, and no two of their numbers are equal.
+    time = torch.arange(values.shape[1], device=values.device).unsqueeze(1)
+    return -torch.where(is_taken, -time, -(2**62)).topk(k, dim=1).values
 
 
 def _widen_rectangle(steps: Batch[Hidden], fill: float, minimum: int) -> Float[Tensor, "batch time feature"]:

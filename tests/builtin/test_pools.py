@@ -16,6 +16,7 @@ from pipeline import (
     Encode,
     Example,
     FromIds,
+    Identity,
     Ids,
     Pack,
     Pad,
@@ -27,11 +28,12 @@ from pipeline import (
     load,
 )
 from pipeline.errors import CompositionError, OptionError, ShapeError, UnknownNameError, UnknownOptionError
+from pipeline.export.write import run_onnx
 from pipeline.extend import join
 from pipeline.testing import adapt_pool, check_against_oracle, check_pool
 from pipeline_attention import AttentionPool
 from pipeline_recurrent import LSTM
-from support.needs import mark_slow
+from support.needs import mark_slow, needs
 from support.strategies import ragged_rows
 from support.untyped import as_any, seed, to_list
 
@@ -110,6 +112,18 @@ def test_the_largest_values_keep_their_order() -> None:
     values = torch.tensor([[1.0, 5.0, 1.0, 1.0], [2.0, -1.0, 0.0, 0.0], [0.0] * 4]).unsqueeze(2)
     pooled = Pool("kmax", k=3)(States.from_padded(values, torch.tensor([4, 2, 0])))
     assert to_list(pooled.values) == [[1.0, 5.0, 1.0], [2.0, -1.0, 0.0], [0.0, 0.0, 0.0]]
+
+
+@needs("onnx", "onnxruntime", "onnxscript")
+def test_the_largest_values_keep_their_order_in_onnx(tmp_path: Path) -> None:
+    """Also of equal values, which relu gives, and of rows with fewer steps than are taken; `export` compares others."""
+    (Identity(2) >> Pool("kmax", k=3)).export(tmp_path / "model.onnx", kind=Vectors, batches=8)
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.tensor([9, 2, 0, 5, 1])
+    values = torch.randint(-1, 2, (5, 9, 2), generator=generator).float().relu()
+    (found,) = run_onnx(tmp_path / "model.onnx")([values, lengths])
+    rows = [row[:length] for row, length in zip(values, lengths, strict=True)]
+    assert to_list(found) == [to_list(take_largest(row, 3)) for row in rows]
 
 
 def test_the_deviation_of_one_step_is_zero_with_a_gradient_of_zero() -> None:
