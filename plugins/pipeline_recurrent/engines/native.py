@@ -303,6 +303,7 @@ def _differentiate(
             "before": x.new_empty(len(x), layout.hidden),
             "h0": initial[0][direction],
             "d_h": by_carry[0][direction],
+            "d_bias": torch.zeros(layout.order.nonempty_count, layout.columns),
         }
         if lstm:
             here |= {"cells": cells[direction], "c0": initial[1][direction], "d_c": by_carry[1][direction]}
@@ -317,7 +318,8 @@ def _differentiate(
             for columns, rows in layout.slices(INPUT_GATES):
                 product = here["d_gates"][:, columns], w_ih[rows]
                 by_x = torch.mm(*product) if by_x is None else by_x.addmm_(*product)
-        by_weights += _weight_gradients(layout, here["d_gates"], (x, here["before"]), needed[4 * direction :])
+        factors, by_biases = (x, here["before"]), here["d_bias"].sum(0)
+        by_weights += _weight_gradients(layout, here["d_gates"], factors, by_biases, needed[4 * direction :])
     by_initial = [
         layout.unpad(grad) if want else None for grad, want in zip(by_carry, needed[count + 1 :], strict=True)
     ]
@@ -325,20 +327,19 @@ def _differentiate(
 
 
 def _weight_gradients(
-    layout: Layout, by_gates: Tensor, factors: tuple[Tensor, Tensor], needed: Sequence[bool]
+    layout: Layout, by_gates: Tensor, factors: tuple[Tensor, Tensor], by_biases: Tensor, needed: Sequence[bool]
 ) -> list[Tensor | None]:
     """Return the gradients of one direction: products of the gates' gradients with the input or the previous states."""
     found: list[Tensor | None] = [None] * 4
-    total = by_gates.sum(0, dtype=torch.float32) if needed[2] or needed[3] else None
     for kind, (ranges, factor) in enumerate(zip((INPUT_GATES, RECURRENT_GATES), factors, strict=True)):
         if needed[kind]:
             weight = factor.new_empty(layout.gates * layout.wide, factor.shape[1])
             for columns, rows in layout.slices(ranges):
                 torch.mm(by_gates[:, columns].t(), factor, out=weight[rows])
             found[kind] = layout.unpad_rows(weight)
-        if needed[2 + kind] and total is not None:
-            bias = total.new_empty(layout.gates * layout.wide, 1)
+        if needed[2 + kind]:
+            bias = by_biases.new_empty(layout.gates * layout.wide)
             for columns, rows in layout.slices(ranges):
-                bias[rows, 0] = total[columns]
-            found[2 + kind] = layout.unpad_rows(bias).squeeze(1)
+                bias[rows] = by_biases[columns]
+            found[2 + kind] = layout.unpad(bias.view(layout.gates, layout.wide)).flatten()
     return found

@@ -291,10 +291,17 @@ static void forward(const Job *job, num *operands, i64 low, i64 high) {
     }
 }
 
+/* The gradient of a gate, also added to the sum over the row's steps. */
+INLINE void store_gradient(num *d_gates, float *sums, i64 place, vec gradient) {
+    store_num(d_gates + place, gradient);
+    store(sums + place, load(sums + place) + gradient);
+}
+
 /* One step of one row: d_gates, and the direct part of d_h and d_c for the step before. The part that passes through
  * the gates is a matrix product, added afterwards for all rows of the step. */
 INLINE void step_back(const int cell, const Job *job, const num *gates, const num *states, const num *h0,
-                      const float *c, const float *c0, const float *d_states, num *d_gates, float *d_h, float *d_c) {
+                      const float *c, const float *c0, const float *d_states, num *d_gates, float *d_h, float *d_c,
+                      float *d_bias) {
     const i64 wide = job->wide;
     for (i64 u = 0; u < wide; u += LANES) {
         vec d = load(d_states + u) + load(d_h + u), rest = splat(0.0f);
@@ -302,22 +309,22 @@ INLINE void step_back(const int cell, const Job *job, const num *gates, const nu
             vec i = load_kept(gates + u), f = load_kept(gates + wide + u), g = load_kept(gates + 2 * wide + u);
             vec o = load_kept(gates + 3 * wide + u), y = tanh_(load(c + u));
             vec dc = fma_(d * o, 1.0f - y * y, load(d_c + u));
-            store_num(d_gates + u, dc * g * (i * (1.0f - i)));
-            store_num(d_gates + wide + u, dc * load(c0 + u) * (f * (1.0f - f)));
-            store_num(d_gates + 2 * wide + u, dc * i * (1.0f - g * g));
-            store_num(d_gates + 3 * wide + u, d * y * (o * (1.0f - o)));
+            store_gradient(d_gates, d_bias, u, dc * g * (i * (1.0f - i)));
+            store_gradient(d_gates, d_bias, wide + u, dc * load(c0 + u) * (f * (1.0f - f)));
+            store_gradient(d_gates, d_bias, 2 * wide + u, dc * i * (1.0f - g * g));
+            store_gradient(d_gates, d_bias, 3 * wide + u, d * y * (o * (1.0f - o)));
             store(d_c + u, dc * f);
         } else if (cell == GRU) {
             vec n = load_kept(gates + u), r = load_kept(gates + wide + u), z = load_kept(gates + 2 * wide + u);
             vec dn = d * (1.0f - z) * (1.0f - n * n);
-            store_num(d_gates + u, dn);
-            store_num(d_gates + wide + u, dn * load_num(gates + 3 * wide + u) * (r * (1.0f - r)));
-            store_num(d_gates + 2 * wide + u, d * (load_num(h0 + u) - n) * (z * (1.0f - z)));
-            store_num(d_gates + 3 * wide + u, dn * r);
+            store_gradient(d_gates, d_bias, u, dn);
+            store_gradient(d_gates, d_bias, wide + u, dn * load_num(gates + 3 * wide + u) * (r * (1.0f - r)));
+            store_gradient(d_gates, d_bias, 2 * wide + u, d * (load_num(h0 + u) - n) * (z * (1.0f - z)));
+            store_gradient(d_gates, d_bias, 3 * wide + u, dn * r);
             rest = d * z;
         } else {
             vec h = PAIR > 1 ? load_kept(gates + u) : load_num(states + u);
-            store_num(d_gates + u, cell == TANH ? d * (1.0f - h * h) : pick(h <= 0.0f, splat(0.0f), d));
+            store_gradient(d_gates, d_bias, u, cell == TANH ? d * (1.0f - h * h) : pick(h <= 0.0f, splat(0.0f), d));
         }
         store(d_h + u, rest);
     }
@@ -343,17 +350,17 @@ static void backward(const Job *job, num *operands, i64 low, i64 high) {
             const num *h0 = row < begin ? job->states + from * job->state_stride : job->h0 + row * wide;
             const float *d_states = job->d_states + at * job->state_stride;
             num *d_gates = job->d_gates + at * job->gate_stride;
-            float *d_h = job->d_h + row * wide;
+            float *d_h = job->d_h + row * wide, *d_bias = job->d_bias + row * job->gate_stride;
             if (cell == LSTM)
                 step_back(LSTM, job, gates, states, h0, job->cells + at * wide,
                           row < begin ? job->cells + from * wide : job->c0 + row * wide, d_states, d_gates, d_h,
-                          job->d_c + row * wide);
+                          job->d_c + row * wide, d_bias);
             else if (cell == GRU)
-                step_back(GRU, job, gates, states, h0, 0, 0, d_states, d_gates, d_h, 0);
+                step_back(GRU, job, gates, states, h0, 0, 0, d_states, d_gates, d_h, 0, d_bias);
             else if (cell == TANH)
-                step_back(TANH, job, gates, states, h0, 0, 0, d_states, d_gates, d_h, 0);
+                step_back(TANH, job, gates, states, h0, 0, 0, d_states, d_gates, d_h, 0, d_bias);
             else
-                step_back(RELU, job, gates, states, h0, 0, 0, d_states, d_gates, d_h, 0);
+                step_back(RELU, job, gates, states, h0, 0, 0, d_states, d_gates, d_h, 0, d_bias);
             memcpy(job->before + at * job->depth, h0, sizeof(num) * job->depth);
         }
         /* Add the part through the gates. For rows that begin now it is a gradient of initial states, rarely needed. */

@@ -36,7 +36,7 @@ class Job(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("alive", "weight", "panels", "operands", "bias", "gates")),
         *((name, ctypes.c_void_p) for name in ("cells", "states")),
         *((name, ctypes.c_void_p) for name in ("output", "h0", "c0", "h1", "c1")),
-        *((name, ctypes.c_void_p) for name in ("d_states", "d_gates", "d_h", "d_c", "before")),
+        *((name, ctypes.c_void_p) for name in ("d_states", "d_gates", "d_h", "d_c", "before", "d_bias")),
     )
 
 
