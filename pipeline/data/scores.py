@@ -56,6 +56,14 @@ class Predictions(ABC, Generic[R_co, D_co]):
         """
         return cast("Iterator[tuple[int, D_co]]", self.rows())
 
+    def for_export(self) -> "Predictions[object, object]":
+        """Return the same predictions as `Values`, `Scores` or the like, whose tensors `export` writes.
+
+        By default this is the object itself. A type of your own returns, for example, `Values` with one number per row.
+        It must work in a traced graph: read no number from a tensor.
+        """
+        return self
+
 
 @as_pytree
 @checked

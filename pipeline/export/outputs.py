@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data.batches import is_batch, unpack_values
-from pipeline.data.scores import Scores, StepScores
+from pipeline.data.scores import Predictions, Scores, StepScores
 from pipeline.data.states import MaybeCausal, Pooled, States
 from pipeline.data.tensors import to_floats
 from pipeline.data.values import Joint, MultiLabelScores, Values
@@ -50,11 +50,17 @@ def read_outputs(result: object) -> dict[str, Tensor]:
     Raises:
         ExportError: if the output is of another type than those of this library.
     """
+    result = _simplify(result)
     if isinstance(result, Joint):
         parts = cast("Mapping[str, object]", result.parts)
         return {name: next(iter(read_outputs(part).values())) for name, part in parts.items()}
     name, tensor = _read_output(result)
     return {name: tensor}
+
+
+def _simplify(result: object) -> object:
+    """Return predictions of a plugin's type as a type of this library."""
+    return cast("Predictions[object, object]", result).for_export() if isinstance(result, Predictions) else result
 
 
 def _read_output(result: object) -> tuple[str, Tensor]:
@@ -74,13 +80,14 @@ def _read_output(result: object) -> tuple[str, Tensor]:
         return "vectors", result.padded().fill_padding(0).values
     msg = (
         f"a model that returns {type(result).__name__} cannot be exported, because its tensors are not known; end it "
-        "with a head of this library, or with Pool."
+        "with a head of this library, or with Pool; predictions of your own type can have a method for_export."
     )
     raise ExportError(msg)
 
 
 def describe_outputs(result: object) -> list[Output]:
     """Return a description of each tensor of `read_outputs`."""
+    result = _simplify(result)
     # Read first: below, a checker knows only parts of the type.
     weights: list[object] = [getattr(result, each, None) for each in ("transitions", "start", "end")]
     held: object = getattr(result, "names", None)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 from typing_extensions import Unpack, override
 
+from pipeline import Values
 from pipeline.errors import CompositionError, ShapeError, TargetError
 from pipeline.extend import (
     FILLER,
@@ -61,15 +62,21 @@ class PairScores(Collated, Predictions[float, float]):
 
     def rows(self) -> Iterator[tuple[int, float]]:
         """Yield the row id and the similarity of the parts of each row."""
-        values = self.values.detach().to(torch.promote_types(self.values.dtype, torch.float32))
-        # Not the diagonal of all similarities, which is more work, and whose last bits depend on the batch.
-        found = normalize(values, dim=2).prod(1).sum(1)
+        found = self._compare_parts().detach().cpu()
         row_ids: list[int] = [int(row_id) for row_id in self.metadata.row_ids]
         return (
-            (row_id, float(similarity))
-            for row_id, similarity in zip(row_ids, found.cpu(), strict=True)
-            if row_id != FILLER
+            (row_id, float(similarity)) for row_id, similarity in zip(row_ids, found, strict=True) if row_id != FILLER
         )
+
+    @override
+    def for_export(self) -> Values[float]:
+        """Return the cosine similarity of the parts of each row."""
+        return Values(self._compare_parts(), metadata=self.metadata)
+
+    def _compare_parts(self) -> Float[Tensor, " batch"]:
+        values = self.values.to(torch.promote_types(self.values.dtype, torch.float32))
+        # Not the diagonal of all similarities, which is more work, and whose last bits depend on the batch.
+        return normalize(values, dim=2).prod(1).sum(1)
 
     def loss(self, **options: Unpack[ReductionOptions]) -> Float[Tensor, " *batch"]:
         """Return the cross-entropy of finding the other part of each pair, averaged over the rows that have a target.

@@ -23,9 +23,11 @@ from pipeline import (
     load,
 )
 from pipeline.errors import CompositionError, OptionError, ShapeError, TargetError
+from pipeline.export.runner import Model
 from pipeline.extend import FILLER, IGNORED, BatchMetadata, registry
 from pipeline.testing import HEAD_LAWS, Law
 from pipeline_heads import Contrastive, PairScores
+from support.needs import needs
 from support.untyped import as_any, seed
 
 TARGETS = torch.tensor([1, IGNORED, 1, 1])
@@ -131,3 +133,30 @@ def test_pairs_find_each_other_in_a_pipe(tmp_path: Path) -> None:
     pipe.save(tmp_path / "saved")
     loaded: Any = load(tmp_path / "saved")
     assert list(loaded.predict(pairs)) == list(pipe.predict(pairs))
+
+
+@needs("onnx", "onnxruntime", "onnxscript", "tokenizers")
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_exported_script_gives_the_similarities_of_the_pipe(shared: bool, tmp_path: Path) -> None:
+    """An input is a pair of texts, of which each part has its own length; a part may be empty."""
+    seed(0)
+    tokenize = Tokenize.train(["what is tea", "tea is nice"])
+    readers = [Embed(tokenize.vocab_size, 3) >> Encode("gru", hidden_size=2) >> Pool("mean") for _ in range(2 - shared)]
+    model = Pack(TextPair) >> Join(TextPair.first >> readers[0], TextPair.second >> readers[-1]) >> Contrastive()
+    pipe = TokenizePair(tokenize) >> Bucket(TextPair, rows=4) >> Pad(TextPair) >> model
+    exported = pipe.export(tmp_path / "pairs.onnx", batches=5)
+    assert [(each.name, each.meaning, each.axes) for each in exported.outputs] == [("values", "numbers", ("batch",))]
+    pairs = [("what is tea", "tea"), ("", "tea is nice"), ("tea is", ""), ("is", "what is tea tea is nice"), ("", "")]
+    found: Any = Model(tmp_path / "pairs.onnx", rows=2).predict(pairs)
+    # One pair after the other, so that nothing of a batch is compared with itself.
+    assert found == pytest.approx([next(iter(pipe.predict([pair]))) for pair in pairs], abs=1e-5)
+    assert [found[row] for row in (1, 2, 4)] == [0, 0, 0], "an empty part has a vector of zeros"
+    assert min(abs(found[0]), abs(found[3])) > 0.01
+
+
+def test_the_exported_similarities_equal_the_rows() -> None:
+    """Also of a vector of zeros, and of fillers, which a graph does not know."""
+    scores = make(row_ids=torch.tensor([4, FILLER, 5, 6]))
+    numbers = dict(scores.for_export().rows())
+    assert numbers == dict(scores.rows())
+    assert numbers == pytest.approx({4: compare(*scores.values[0]).item(), 5: 0, 6: compare(*scores.values[3]).item()})
