@@ -78,7 +78,8 @@ def collate_targets(rows: RowTargets, kind: Targets | None, missing: MissingTarg
         return values.masked_fill(by_row, missing_value) if bool(empty.any()) else values
     # One row with targets per step makes it a batch of such rows; the others are checked below.
     if not are_plain and any(map(is_step_target, targets)):
-        steps = [_get_step_targets(rows, row, labels)[: rows.lengths[row]] for row in range(len(targets))]
+        known: dict[object, int] = {}
+        steps = [_get_step_targets(rows, row, labels, known)[: rows.lengths[row]] for row in range(len(targets))]
         flat = np.array(list(chain.from_iterable(steps)), np.int64)
         return pad_flat(flat, rows.lengths, rows.width, IGNORED)
     # A missing target is allowed here, or was rejected above.
@@ -143,7 +144,8 @@ def _is_missing(target: object, labels: Labels | None) -> bool:
     return is_missing(target) and not (target == "" and labels is not None and "" in labels.names)
 
 
-def _get_step_targets(rows: RowTargets, row: int, labels: Labels | None) -> list[int]:
+def _get_step_targets(rows: RowTargets, row: int, labels: Labels | None, known: dict[object, int]) -> list[int]:
+    """Return the id of each step of a row. Each distinct integer or name is converted once, and added to `known`."""
     target, row_id, count = rows.targets[row], rows.row_ids[row], rows.counts[row]
     if is_missing(target):  # allowed, or rejected before
         return [IGNORED] * count
@@ -152,12 +154,23 @@ def _get_step_targets(rows: RowTargets, row: int, labels: Labels | None) -> list
     elif len(target) != count:
         got = f"{len(target)} targets"
     else:
-        return [IGNORED if _is_missing(step, labels) else _get_id(step, row_id, labels) for step in to_steps(target)]
+        steps = to_steps(target)
+        # Not by equality alone: 1.0 equals 1, but is rejected.
+        if not set(map(type, steps)) <= {int, str, NoneType}:
+            return [_get_step_id(step, row_id, labels) for step in steps]
+        for step in dict.fromkeys(steps):
+            if step not in known:
+                known[step] = _get_step_id(step, row_id, labels)
+        return [known[step] for step in steps]
     msg = (
         f"row {row_id} has {count} steps but {got}, in a batch with targets per step; "
         "give each step a target, None for those that have none."
     )
     raise TargetError(msg, row=row_id)
+
+
+def _get_step_id(step: object, row: int, labels: Labels | None) -> int:
+    return IGNORED if _is_missing(step, labels) else _get_id(step, row, labels)
 
 
 def _get_plain_ids(rows: RowTargets, labels: Labels | None) -> list[int]:

@@ -106,6 +106,14 @@ def test_the_first_row_with_a_wrong_target_is_named() -> None:
         Pad(labels=Labels(["a", "b"]))(rows)
 
 
+def test_the_first_row_with_a_wrong_step_is_named() -> None:
+    """Equal targets are converted once in a batch."""
+    given = enumerate([["a", "a"], ["b", "a"], ["x", "y"], ["x", "a"]])
+    rows = [Row(Ids(torch.tensor([1, 2])), target, row_id) for row_id, target in given]
+    with pytest.raises(LabelError, match="row 2.*'x'"):
+        Pad(labels=Labels(["a", "b"]))(rows)
+
+
 def test_targets_become_class_ids() -> None:
     """Names are looked up in the labels; empty rows and the padding of step targets are ignored."""
     labels = Labels(["ham", "spam"])
