@@ -194,8 +194,10 @@ def _run(layout: Layout, inputs: LayerInputs) -> tuple[list[Tensor], list[Tensor
     initial[0] = initial[0].to(layout.dtype)
     like, steps = inputs.weights[0][1], layout.order.steps
     states = like.new_empty(steps, layout.directions * layout.wide)
-    wants_exact = layout.output_dtype is not layout.dtype
-    output = torch.empty_like(states, dtype=layout.output_dtype) if wants_exact else states
+    # The kernels write an output of its own if it is more exact than the states, or not filled up as these are.
+    has_output = layout.output_dtype is not layout.dtype or (layout.wide != layout.hidden and not layout.low)
+    shape = steps, layout.directions * layout.hidden
+    output = like.new_empty(shape, dtype=torch.float32) if has_output else states
     gates = [_input_product(layout, inputs.steps, own) for own in inputs.weights]
     has_cells = layout.cell == "lstm" and layout.train
     cells = [like.new_empty(steps, layout.wide, dtype=torch.float32) for _ in inputs.weights] if has_cells else []
@@ -210,8 +212,8 @@ def _run(layout: Layout, inputs: LayerInputs) -> tuple[list[Tensor], list[Tensor
             "h0": initial[0][direction],
             "h1": ended[0][direction],
         }
-        if wants_exact:
-            own["output"] = layout.split_directions(output, layout.wide)[:, direction]
+        if has_output:
+            own["output"] = layout.split_directions(output, layout.hidden)[:, direction]
         if layout.low:
             own["bias"] = _arrange_biases(layout, b_ih, b_hh)
         elif layout.cell == "gru":
@@ -223,10 +225,8 @@ def _run(layout: Layout, inputs: LayerInputs) -> tuple[list[Tensor], list[Tensor
             own["cells"] = cells[direction]
         tensors.append(own)
     layout.run(tensors, backward=False, keep=layout.train)
-    if layout.wide != layout.hidden:
-        real = layout.split_directions(output, layout.wide)[..., : layout.hidden]
-        output = output.new_empty(steps, layout.directions * layout.hidden)
-        layout.split_directions(output, layout.hidden).copy_(real)
+    if not has_output and layout.wide != layout.hidden:
+        output = layout.unpad(layout.split_directions(states, layout.wide)).flatten(1)
     return [output, *map(layout.unpad, ended)], [states, *initial, *gates, *cells]
 
 
@@ -255,7 +255,8 @@ def _input_product(layout: Layout, x: Tensor, weights: Weights) -> Tensor:
 
 def _arrange_biases(layout: Layout, *biases: Tensor | None) -> Tensor:
     """Return the biases that the kernel adds, in the order of the gates in their buffer."""
-    by_input, by_state = (torch.zeros(layout.gates * layout.hidden) if bias is None else bias for bias in biases)
+    zeros = torch.zeros(layout.gates * layout.hidden, dtype=torch.float32, device="cpu")
+    by_input, by_state = (zeros if bias is None else bias for bias in biases)
     total, new = by_input + by_state, 2 * layout.hidden
     if layout.cell == "gru":
         total = torch.cat([by_input[new:], total[:new], by_state[new:]])
@@ -289,7 +290,7 @@ def _differentiate(
     first, count = 1 + len(inputs.initial), 4 * directions
     states, initial, gates, cells = buffers[0], buffers[1:first], buffers[first:][:directions], buffers[-directions:]
     overwrite = may_overwrite_saved()
-    by_states = layout.pad(layout.split_directions(gradients[0].float().contiguous(), layout.hidden)).view(states.shape)
+    by_states = gradients[0].float().contiguous()
     by_carry = [layout.pad(grad).clone(memory_format=torch.contiguous_format) for grad in gradients[1:]]
     tensors: list[dict[str, Tensor]] = []
     for direction, own in enumerate(weights):
@@ -298,12 +299,12 @@ def _differentiate(
             "weight": own[1].contiguous(),
             "panels": x.new_empty(layout.count_panel_numbers(backward=True)),
             "gates": gates[direction],
-            "d_states": layout.split_directions(by_states, layout.wide)[:, direction],
+            "d_states": layout.split_directions(by_states, layout.hidden)[:, direction],
             "d_gates": gates[direction] if overwrite else torch.empty_like(gates[direction]),
             "before": x.new_empty(len(x), layout.hidden),
             "h0": initial[0][direction],
             "d_h": by_carry[0][direction],
-            "d_bias": torch.zeros(layout.order.nonempty_count, layout.columns),
+            "d_bias": by_states.new_zeros(layout.order.nonempty_count, layout.columns),
         }
         if lstm:
             here |= {"cells": cells[direction], "c0": initial[1][direction], "d_c": by_carry[1][direction]}

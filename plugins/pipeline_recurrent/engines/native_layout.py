@@ -141,6 +141,7 @@ class Layout:
                 keep=keep,
                 gate_stride=self.columns,
                 state_stride=self.directions * self.wide,
+                output_stride=self.directions * self.hidden,
                 alive=order.batch_sizes.data_ptr(),
                 **{name: tensor.data_ptr() for name, tensor in own.items()},
             )

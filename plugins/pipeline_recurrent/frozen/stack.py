@@ -111,11 +111,12 @@ class FrozenStack:
             initial: tensors of (layers x directions) x batch x hidden, rows in reading order; None for zeros.
         """
         batch, rows, count = len(order.lengths), order.nonempty_count, order.steps
-        output = torch.empty(count, self.directions * self.hidden)
+        output = torch.empty(count, self.directions * self.hidden, dtype=torch.float32, device="cpu")
         shape = (STATES[self.cell], self.layers * self.directions, batch, self.hidden)
         # The kernels see no empty rows: these keep their initial states.
         kept = None if rows == batch else initial
-        ended = ((torch.empty if rows == batch else torch.zeros)(shape) if kept is None else torch.stack(kept)).unbind()
+        make = torch.empty if rows == batch else torch.zeros
+        ended = (make(shape, dtype=torch.float32, device="cpu") if kept is None else torch.stack(kept)).unbind()
         if not count:
             return output, ended
         steps = steps.contiguous()

@@ -62,7 +62,7 @@ typedef struct {
     const num *a, *panel;
     num *operands; /* with AMX: scratch for rows of `a` */
     const float *bias, *c0;
-    i64 a_stride, depth, deep, wide, gate_stride, state_stride, unit; /* deep: depth, filled up as in the panel */
+    i64 a_stride, depth, deep, wide, gate_stride, state_stride, output_stride, unit; /* deep: depth, as in the panel */
     num *gates, *h;
     float *c, *h1, *output;
     int keep;
@@ -76,6 +76,18 @@ INLINE vec load_input(const Part *at, const num *gates, i64 place) {
     return (void)at, load_num(gates + place);
 #endif
 }
+/* The first `count` numbers of a vector, or all; of a loaded one, the others are 0. */
+INLINE vec load_part(const float *p, i64 count) {
+    vec v = {0};
+    if (count >= LANES) return load(p);
+    memcpy(&v, p, sizeof(float) * (size_t)count);
+    return v;
+}
+INLINE void store_part(float *p, vec v, i64 count) {
+    if (count >= LANES) store(p, v);
+    else memcpy(p, &v, sizeof(float) * (size_t)count);
+}
+
 /* The state of a row that its step begins with, not rounded. */
 INLINE vec load_state(const Part *at, i64 row) {
 #ifdef LOW
@@ -88,8 +100,8 @@ INLINE void store_state(const Part *at, i64 row, i64 unit, vec h) {
     store_num(at->h + row * at->state_stride + unit, h);
 #ifdef LOW
     store(at->h1 + row * at->wide + unit, h);
-    if (at->output) store(at->output + row * at->state_stride + unit, h);
 #endif
+    if (at->output) store_part(at->output + row * at->output_stride + unit, h, at->depth - unit);
 }
 
 /* Add the recurrent product of a tile; or those that were `made` with AMX, rows of four vectors. */
@@ -266,7 +278,8 @@ static void forward(const Job *job, num *operands, i64 low, i64 high) {
                          .deep = fill_up(job, job->depth), .operands = operands,
                          .panel = job->panels, .bias = job->bias, .gates = gates, .gate_stride = job->gate_stride,
                          .h = h, .state_stride = job->state_stride, .h1 = job->h1 + from * wide,
-                         .output = job->output ? job->output + (here + from) * job->state_stride : 0,
+                         .output = job->output ? job->output + (here + from) * job->output_stride : 0,
+                         .output_stride = job->output_stride,
                          .keep = job->keep != 0};
             if (lstm) {
                 /* Without keep the cells are updated in c1, which is a copy of c0 on entry. */
@@ -304,7 +317,7 @@ INLINE void step_back(const int cell, const Job *job, const num *gates, const nu
                       float *d_bias) {
     const i64 wide = job->wide;
     for (i64 u = 0; u < wide; u += LANES) {
-        vec d = load(d_states + u) + load(d_h + u), rest = splat(0.0f);
+        vec d = load_part(d_states + u, job->depth - u) + load(d_h + u), rest = splat(0.0f);
         if (cell == LSTM) {
             vec i = load_kept(gates + u), f = load_kept(gates + wide + u), g = load_kept(gates + 2 * wide + u);
             vec o = load_kept(gates + 3 * wide + u), y = tanh_(load(c + u));
@@ -348,7 +361,7 @@ static void backward(const Job *job, num *operands, i64 low, i64 high) {
             i64 at = here + row, from = left + row;
             const num *gates = job->gates + at * job->gate_stride, *states = job->states + at * job->state_stride;
             const num *h0 = row < begin ? job->states + from * job->state_stride : job->h0 + row * wide;
-            const float *d_states = job->d_states + at * job->state_stride;
+            const float *d_states = job->d_states + at * job->output_stride;
             num *d_gates = job->d_gates + at * job->gate_stride;
             float *d_h = job->d_h + row * wide, *d_bias = job->d_bias + row * job->gate_stride;
             if (cell == LSTM)

@@ -32,7 +32,7 @@ class Job(ctypes.Structure):
     # Fields that a job does not set are zero: null pointers for tensors that its cell does not have.
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("cell", "reverse", "depth", "wide", "times", "rows", "steps", "keep")),
-        *((name, ctypes.c_int64) for name in ("gate_stride", "state_stride")),
+        *((name, ctypes.c_int64) for name in ("gate_stride", "state_stride", "output_stride")),
         *((name, ctypes.c_void_p) for name in ("alive", "weight", "panels", "operands", "bias", "gates")),
         *((name, ctypes.c_void_p) for name in ("cells", "states")),
         *((name, ctypes.c_void_p) for name in ("output", "h0", "c0", "h1", "c1")),

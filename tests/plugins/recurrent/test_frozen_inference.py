@@ -247,3 +247,19 @@ def test_ids_out_of_range_and_large_tables(monkeypatch: pytest.MonkeyPatch) -> N
     assert "PrecomputeInputs" in repr(pipe.for_inference())
     monkeypatch.setattr(precompute, "MAX_TABLE_BYTES", 7 * 70 * 2 * 4 - 1)
     assert "Embed >> Encode" in repr(pipe.for_inference())
+
+
+@pytest.mark.parametrize("precision", ERRORS)
+def test_default_dtype_and_device_do_not_matter(precision: Precision) -> None:
+    """The kernels write float32 on the CPU, whatever torch's defaults are."""
+    seed(0)
+    encoder, rows = prepare(LSTM(4, 20, bias=False, bidirectional=True), precision), make_rows()
+    wanted = encoder(rows)
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    try:
+        found = encoder(rows)
+    finally:
+        torch.set_default_dtype(torch.float32)
+        as_any(torch).set_default_device(None)
+    assert_near(found, wanted, 0.0)

@@ -142,6 +142,19 @@ def test_layers_without_biases(cell: Cell) -> None:
     assert_close([part.detach() for part in run_low(given)], [part.detach() for part in exact])
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_default_dtype_does_not_matter(cell: Cell) -> None:
+    """Nor to what stands for biases that a layer does not have."""
+    given = round_factors(case(cell, RAGGED, bias=False))
+    wanted = run_low(given)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = run_low(given)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert_equal(found, wanted)
+
+
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_what_is_carried_is_not_rounded(cell: Cell) -> None:
     """A cell grows by 0.001 per step, which bfloat16 loses from 0.25 on."""
