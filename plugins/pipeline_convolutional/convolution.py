@@ -11,19 +11,22 @@ from typing_extensions import override
 
 from pipeline.extend import (
     Batch,
+    Carry,
     Encoder,
     InferenceOptions,
     Layout,
     OptionError,
     S_co,
+    ShapeError,
     States,
     Vectors,
     check_int,
     check_probability,
+    has_hooks,
     last_by_row,
     multiply_exactly,
 )
-from pipeline_convolutional.layout import Rows, lay_out
+from pipeline_convolutional.layout import LastSteps, Rows, lay_out
 
 
 class Convolutional(Encoder[S_co]):
@@ -87,6 +90,9 @@ class Convolutional(Encoder[S_co]):
         self.hidden_size: int = hidden_size
         self.output_size: int = hidden_size * len(kernel_sizes)
         self.causal: bool = causal
+        # The number of earlier steps that each layer reads.
+        self._history: Sequence[int] = tuple(each * (max(kernel_sizes) - 1) for each in dilations)
+        self.stateful: bool = causal and max(kernel_sizes) > 1
         self.num_layers: int = num_layers
         self.dilation: int | Sequence[int] = dilation if isinstance(dilation, int) else tuple(dilation)
         self.residual: bool = residual
@@ -117,41 +123,89 @@ class Convolutional(Encoder[S_co]):
 
     @override
     def forward(self, batch: Batch[Vectors]) -> States[S_co]:
-        """Return the hidden vectors of a batch. The final state of a row is the vector of its last step."""
-        rows = lay_out(batch, self._reach())
+        """Return the hidden vectors of a batch. The final state of a row is the vector of its last step.
+
+        If the encoder is causal, the carry has for each layer the last of its inputs that later steps read: steps x
+        batch x features. They are zeros at the beginning of a row.
+
+        Raises:
+            ShapeError: if the initial carry is not of this form.
+        """
+        before = self._read_carry(batch)
+        # Without any step there is nothing to convolve, and a rectangle may have no column.
+        has_history = before is not None and (torch.compiler.is_compiling() or batch.order.steps > 0)
+        rows = lay_out(batch, self._reach(), rectangle=has_history)
         values = rows.values
+        last = LastSteps(rows, max(self._history)) if self.stateful else None
+        carry: list[Tensor] = []
         for number, layer in enumerate(self.layers):
             assert isinstance(layer, nn.ModuleList)
-            found = torch.cat([self._convolve(each, values, rows) for each in layer], dim=2)
+            history = None if before is None else before[number]
+            if last is not None:
+                carry.append(last.take(values, self._history[number], history))
+            earlier = history if has_history else None
+            found = torch.cat([self._convolve(each, values, rows, earlier) for each in layer], dim=2)
             if self.residual and number:
                 found = found + values
             if number < self.num_layers - 1:
                 found = functional.dropout(found, self.dropout, self.training)
             values = found
         steps = rows.restore(values)
-        return self.make_states(steps, last_by_row(steps))
+        return self.make_states(steps, last_by_row(steps), carry=tuple(carry) or None)
+
+    def _read_carry(self, batch: Batch[Vectors]) -> Carry | None:
+        """Return the initial carry of a batch.
+
+        Raises:
+            ShapeError: if it is not one of this encoder.
+        """
+        found = batch.initial_carry
+        if found is None or not self.stateful:
+            return None
+        sizes = [self.input_size, *[self.output_size] * (self.num_layers - 1)]
+        rows = batch.lengths.shape[0]
+        wanted = [(steps, rows, size) for steps, size in zip(self._history, sizes, strict=True)]
+        shapes = [tuple(each.shape) for each in found]
+        if shapes != wanted:
+            msg = f"initial_carry must be tensors of shapes {wanted}, got {shapes}; pass the carry of this encoder."
+            raise ShapeError(msg, argument="initial_carry")
+        return found
 
     def _reach(self) -> int:
         """Return the number of steps that the widest kernel of any layer reaches to one side."""
         largest = self.dilation if isinstance(self.dilation, int) else max(self.dilation)
         return max(largest * max(_split_reach(width, causal=self.causal)) for width in self._kernel_sizes)
 
-    def _convolve(self, layer: nn.Module, values: Tensor, rows: Rows) -> Tensor:
-        """Return what one convolution gives, with zeros where there is no step, as the next layer needs."""
+    def _convolve(self, layer: nn.Module, values: Tensor, rows: Rows, history: Tensor | None) -> Tensor:
+        """Return what one convolution gives, with zeros where there is no step, as the next layer needs.
+
+        Args:
+            layer: the convolution.
+            values: its inputs.
+            rows: the layout of the inputs.
+            history: the inputs before those of a causal encoder, steps x batch x features; None for zeros.
+        """
         assert isinstance(layer, nn.Conv1d)
         (width,), (dilation,) = layer.kernel_size, layer.dilation
         before, after = (dilation * each for each in _split_reach(width, causal=self.causal))
         time = values.shape[1]
+        if history is not None:
+            # The history of the widest kernel may be longer.
+            values = torch.cat([history[history.shape[0] - before :].transpose(0, 1), values], dim=1)
         if self.deterministic:
-            padded = functional.pad(values, (0, 0, before, after))
+            padded = functional.pad(values, (0, 0, before, after)) if history is None else values
             windows = torch.cat([padded[:, dilation * each :][:, :time] for each in range(width)], dim=2)
             found = multiply_exactly(windows, layer.weight.permute(2, 1, 0).flatten(0, 1))
             found = found if layer.bias is None else found + layer.bias
-        else:
+        elif history is None or has_hooks(layer):
             # A view: torch's kernels read vectors that lie one after the other, and write such, without a copy. They
             # pad both sides alike.
             found = layer(values.transpose(1, 2)).transpose(1, 2)
-            found = found.narrow(1, max(before, after) - before, time)
+            found = found.narrow(1, max(before, after) - before if history is None else before, time)
+        else:
+            # Without padding: for a single step it would take several times the work.
+            found = functional.conv1d(values.transpose(1, 2), layer.weight, layer.bias, dilation=dilation)
+            found = found.transpose(1, 2)
         return self.activate(rows.clear_gaps(found))
 
 
