@@ -21,7 +21,7 @@ def draw_bits(shape: Sequence[int]) -> Int16[Tensor, "*shape"]:
     A draw of 64 bits gives four numbers, where `bernoulli_` takes 12 ns for each number.
     """
     count = math.prod(shape)
-    bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
+    bits = torch.empty(-(-count // 4), dtype=torch.int64, device="cpu").random_(-(2**63), None)
     return bits.view(torch.int16)[:count].view(*shape)
 
 

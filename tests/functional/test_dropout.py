@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.functional.dropout import draw_mask, drop
-from support.untyped import seed, to_list
+from support.untyped import as_any, seed, to_list
 
 
 @pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 0.8, 0.999])
@@ -57,3 +57,15 @@ def test_transforms_and_extreme_probabilities_work() -> None:
     assert drop(torch.ones(0, 3), 0.5).shape == (0, 3)
     assert bool((drop(torch.ones(1_000), 1e-9) == 1).all())
     assert int((drop(torch.ones(10_000), 1 - 1e-9) != 0).sum()) < 10
+
+
+def test_the_default_device_does_not_matter() -> None:
+    """Random bits are drawn on the CPU, whatever torch's default is."""
+    values = torch.ones(50)
+    as_any(torch).set_default_device("meta")
+    try:
+        seed(0)
+        dropped = drop(values, 0.5)
+    finally:
+        as_any(torch).set_default_device(None)
+    assert set(to_list(dropped)) == {0.0, 2.0}
