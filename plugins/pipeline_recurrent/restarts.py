@@ -19,6 +19,7 @@ from pipeline.extend import (
     OptionError,
     Packed,
     PackingOrder,
+    Padded,
     S_co,
     ShapeError,
     Spec,
@@ -105,6 +106,7 @@ class Restarting(Encoder[S_co]):
         self.causal: bool = encoder.causal
         self.bidirectional: bool = encoder.bidirectional
         self.stateful: bool = encoder.stateful
+        self.exportable: bool = encoder.exportable
 
     def get_config(self) -> Mapping[str, object]:
         """Return the options with which this encoder can be made again."""
@@ -117,6 +119,8 @@ class Restarting(Encoder[S_co]):
         Raises:
             ShapeError: if the values have another number of features.
         """
+        if torch.compiler.is_compiling():
+            return self._read_in_graph(batch.padded())
         packed = batch.packed()
         if packed.values.shape[-1] != self.input_size:
             msg = (
@@ -144,6 +148,68 @@ class Restarting(Encoder[S_co]):
                 for start, state in zip(none.carry, inner.carry, strict=True)
             )
         return self.make_states(packed.with_values(steps), final, carry=carry, engine=inner.engine)
+
+    def explain_not_exportable(self) -> str | None:
+        """Return why a graph cannot contain this encoder, as a clause after "its"; None if it can."""
+        if self.encoder.exportable:
+            return None
+        return f"encoder {type(self.encoder).__name__} cannot be exported; wrap one that declares exportable"
+
+    def _read_in_graph(self, rows: Padded[Vectors]) -> States[S_co]:
+        """Return the states of padded rows in a traced graph."""
+        documents = _PaddedDocuments(rows)
+        inner = self.encoder(documents.rows)
+        carry = None if inner.carry is None else tuple(state.index_select(1, documents.last) for state in inner.carry)
+        steps = rows.with_values(documents.restore(inner.padded().values))
+        return self.make_states(steps, inner.final.index_select(0, documents.last), carry=carry)
+
+
+@final
+class _PaddedDocuments:
+    """The documents of padded rows in a traced graph, where their number depends on the marks.
+
+    Every row has a document or more: an empty row has an empty one.
+
+    Args:
+        source: the rows, with the marks.
+
+    Attributes:
+        rows: the documents as rows, as wide as the source.
+        last: the last document of each row.
+    """
+
+    def __init__(self, source: Padded[Vectors]) -> None:
+        values, lengths = source.values, source.order.lengths_on_device
+        batch, width = values.shape[0], values.shape[1]
+        marks = (values[..., -1].detach() > 0.5) & source.mask
+        is_first = torch.arange(width, device=values.device) == 0
+        begins = (marks | is_first).flatten()
+        starts = begins.nonzero().squeeze(1)
+        number = begins.cumsum(0) - 1
+        row = starts.div(width, rounding_mode="floor")
+        # A document ends where the next one of its row begins, or with the row.
+        following = torch.cat([starts[1:], starts.new_full((1,), batch * width)])
+        counts = torch.minimum(following, row * width + lengths.index_select(0, row)) - starts
+        index = (starts.unsqueeze(1) + torch.arange(width, device=values.device)).clamp(max=batch * width - 1)
+        # Steps after the end of a document are those of others, and may be NaN in the padding.
+        inner = values[..., :-1].flatten(0, 1).index_select(0, index.flatten())
+        carry = None
+        if source.initial_carry is not None:
+            continues = ~marks.flatten().index_select(0, starts) & (starts == row * width)
+            carry = tuple(
+                state.index_select(1, row).masked_fill(~continues.view(1, -1, 1), 0) for state in source.initial_carry
+            )
+        self._places = number * width + torch.arange(batch * width, device=values.device) - starts[number]
+        self.last: Tensor = number.view(batch, width)[:, -1]
+        self.rows: Padded[Vectors] = Padded(
+            Vectors, inner.view(-1, width, values.shape[2] - 1), counts.cpu(), initial_carry=carry
+        )
+        self._width = width
+
+    def restore(self, values: Tensor) -> Tensor:
+        """Return the steps of the documents at their places in the rows."""
+        found = values.flatten(0, 1).index_select(0, self._places)
+        return found.view(-1, self._width, values.shape[2])
 
 
 @final
@@ -222,6 +288,11 @@ class MarkRestarts(ModuleStage[Batch[Ids], Batch[Vectors]]):
     def get_config(self) -> Mapping[str, object]:
         """Return the options with which this stage can be made again."""
         return {"embed": self.embed, "at": self.at, "name": self.name}
+
+    @property
+    def branches(self) -> Mapping[str, Embed]:
+        """The stage that reads the ids; `export` finds their number there."""
+        return {"embed": self.embed}
 
     @override
     def build(self, spec: Spec, /) -> Spec:

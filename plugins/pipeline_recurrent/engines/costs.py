@@ -1,8 +1,9 @@
 """The cost model: the time of an engine as a weighted sum of a few sizes.
 
 `fit_costs.py` fits the weights to measured times, separately for each engine, kind of cell, training or inference,
-precision, and number of threads; `costs.json` holds them. The model errs by several percent. That is enough to choose
-by: where the times of two engines are so close, either is a good choice. `check_costs.py` measures what choices cost.
+precision, bfloat16 with AMX and without, and number of threads; `costs.json` holds them. The model errs by several
+percent. That is enough to choose by: where the times of two engines are so close, either is a good choice.
+`check_costs.py` measures what choices cost.
 """
 
 import json
@@ -15,6 +16,7 @@ import attrs
 import torch
 
 from pipeline_recurrent.engines.engine import Cell, StackInputs
+from pipeline_recurrent.native.library import has_amx
 
 Family: TypeAlias = Literal["lstm", "gru", "rnn"]
 """Cells with costs of their own; the nonlinearity of a plain RNN hardly matters."""
@@ -68,6 +70,7 @@ class Sizes:
         layers: number of layers.
         directions: 1 or 2.
         precision: the precision of the products that is asked for.
+        amx: whether the machine computes products of bfloat16 with AMX.
     """
 
     family: Family
@@ -80,11 +83,12 @@ class Sizes:
     layers: int = 1
     directions: int = 1
     precision: Precision = "float32"
+    amx: bool = False
 
     @classmethod
     def of(cls, stack: StackInputs) -> "Sizes":
         """Return the sizes of a stack over a batch."""
-        order = stack.order
+        order, is_low = stack.order, stack.low_dtype is torch.bfloat16
         return cls(
             _FAMILIES[stack.cell],
             stack.needs_grad,
@@ -95,13 +99,15 @@ class Sizes:
             stack.hidden,
             stack.layers,
             stack.directions,
-            "bfloat16" if stack.low_dtype is torch.bfloat16 else "float32",
+            "bfloat16" if is_low else "float32",
+            is_low and has_amx(),
         )
 
     @property
     def table_key(self) -> str:
         """The key of the engines' weights for these sizes in the file."""
-        return f"{self.family} {'training' if self.training else 'inference'} {self.precision}"
+        mode, products = "training" if self.training else "inference", " with amx" if self.amx else ""
+        return f"{self.family} {mode} {self.precision}{products}"
 
     def entry_of(self, engine: str) -> str:
         """Return the entry with an engine's weights: torch's packed LSTM has two."""
@@ -191,7 +197,10 @@ class Costs:
         nearest = min(self.by_threads, key=lambda known: (abs(known - threads), known))
         table = self.by_threads[nearest]
         # A file without costs of bfloat16 is still better than none.
-        return table.get(sizes.table_key) or table.get(attrs.evolve(sizes, precision="float32").table_key, {})
+        without = attrs.evolve(sizes, amx=False)
+        keys = sizes.table_key, without.table_key, attrs.evolve(without, precision="float32").table_key
+        found = [table[key] for key in keys if key in table]
+        return found[0] if found else {}
 
     def microseconds(self, engine: str, sizes: Sizes, threads: int) -> float:
         """Return an estimate of an engine's time, with its backward pass in training. Only good for comparing."""

@@ -1,7 +1,8 @@
 """Measure the engines on this machine and fit their costs: `python -m pipeline_recurrent.engines.fit_costs`.
 
 It measures with torch's number of threads (`OMP_NUM_THREADS`), and replaces the costs for that number in this package's
-`costs.json`, or in the file named by `--to`. Run it while nothing else runs; `check_costs` then checks the choices.
+`costs.json`, or in the file named by `--to`. Costs of bfloat16 with AMX stand beside those without. Run it while
+nothing else runs; `check_costs` then checks the choices.
 """
 
 import argparse
@@ -13,13 +14,13 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
 from operator import methodcaller
 from pathlib import Path
-from typing import Final, TypeAlias, cast
+from typing import Final, TypeAlias, cast, get_args
 
 import torch
 from torch import Tensor
 
-from pipeline_recurrent.engines.costs import FEATURES, compute_features
-from pipeline_recurrent.engines.measured import SETTINGS, Measured, measure
+from pipeline_recurrent.engines.costs import FEATURES, Precision, compute_features
+from pipeline_recurrent.engines.measured import SETTINGS, Measured, Setting, measure
 
 Point: TypeAlias = tuple[tuple[float, ...], float, float]
 """The features of a run, its time in microseconds, and the time of the fastest engine divided by it."""
@@ -84,10 +85,10 @@ def _solve(table: Tensor, importance: Tensor) -> list[float]:
 _to_lists: Callable[[Tensor], list[list[float]]] = methodcaller("tolist")
 
 
-def fit_all(seconds: float) -> dict[str, dict[str, dict[str, float]]]:
-    """Measure and fit all settings, and return what `costs.json` holds for a number of threads."""
-    shares, found = sum(setting.share for setting in SETTINGS), dict[str, dict[str, dict[str, float]]]()
-    for seed, setting in enumerate(SETTINGS):
+def fit_all(settings: Sequence[Setting], seconds: float) -> dict[str, dict[str, dict[str, float]]]:
+    """Measure and fit settings, and return what `costs.json` holds for a number of threads."""
+    shares, found = sum(setting.share for setting in settings), dict[str, dict[str, dict[str, float]]]()
+    for seed, setting in enumerate(settings):
         measured = list(measure(setting, random.Random(seed), seconds=seconds * setting.share / shares))
         key = measured[0].sizes.table_key
         found[key] = {entry: fit(points) for entry, points in collect_points(measured).items()}
@@ -101,14 +102,18 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=270.0, help="time for all measurements; default: 270")
     default = Path(str(files("pipeline_recurrent.engines").joinpath("costs.json")))
     parser.add_argument("--to", type=Path, default=default, help="the file to write; this package's by default")
+    precisions: Sequence[Precision] = get_args(Precision)
+    parser.add_argument("--precision", choices=precisions, help="measure only this one; default: all")
     options = parser.parse_args()
     path: Path = options.to
     existing: object = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    before = cast("dict[str, dict[str, object]]", existing)
+    before = cast("dict[str, dict[str, dict[str, object]]]", existing).get("threads", {})
+    settings = [setting for setting in SETTINGS if options.precision in {None, setting.precision}]
+    threads = str(torch.get_num_threads())
     written = {
         "about": "Microseconds, by `python -m pipeline_recurrent.engines.fit_costs`; costs.py explains the names.",
         "machine": f"{platform.processor() or platform.machine()}, torch {torch.__version__}",
-        "threads": {**before.get("threads", {}), str(torch.get_num_threads()): fit_all(options.seconds)},
+        "threads": {**before, threads: {**before.get(threads, {}), **fit_all(settings, options.seconds)}},
     }
     path.write_text(json.dumps(written, indent=2) + "\n", "utf-8")
 

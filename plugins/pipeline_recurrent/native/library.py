@@ -135,6 +135,12 @@ def describe_instructions() -> str:
     return f"{kernels.name} and amx" if kernels.amx else kernels.name
 
 
+@cache
+def has_amx() -> bool:
+    """Return whether the kernels compute products of bfloat16 with AMX. Cached: it is asked before every batch."""
+    return explain_unavailable() is None and load_kernels().amx
+
+
 def available(dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> str | None:
     """Return None if the kernels can compute with tensors of this kind, else the reason why not."""
     if is_switched_off():

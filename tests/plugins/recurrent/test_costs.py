@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pipeline.extend import PackingOrder
-from pipeline_recurrent.engines import StackInputs, Weights, check_costs, choose_engine, fit_costs, measured
+from pipeline_recurrent.engines import StackInputs, Weights, check_costs, choose_engine, costs, fit_costs, measured
 from pipeline_recurrent.engines.costs import FEATURES, Costs, Family, Sizes, compute_features, load_costs
 from pipeline_recurrent.engines.measured import Batch, Kind, Measured, draw_lengths
 
@@ -93,6 +93,19 @@ def test_bfloat16_has_its_own_costs() -> None:
     assert [old.microseconds("plain", each, 1) for each in sizes] == [1, 1, 1, 1]
 
 
+@pytest.mark.parametrize("amx", [False, True])
+def test_bfloat16_with_amx_has_its_own_costs(amx: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file without them falls back to those without AMX."""
+    monkeypatch.setattr(costs, "has_amx", lambda: amx)
+    half, full = Sizes.of(make_stack(dtype=torch.bfloat16)), Sizes.of(make_stack())
+    table = {"lstm training float32": {"plain": {"call": 1.0}}, "lstm training bfloat16": {"plain": {"call": 2.0}}}
+    both = {**table, "lstm training bfloat16 with amx": {"plain": {"call": 3.0}}}
+    for tables, wanted in ((table, 2), (both, 3 if amx else 2)):
+        known = Costs.read(json.dumps({"threads": {"1": tables}}))
+        assert known.microseconds("plain", half, 1) == wanted
+        assert known.microseconds("plain", full, 1) == 1
+
+
 def test_a_fit_reproduces_the_times() -> None:
     """With weights that are not negative, although one of the measurements was disturbed."""
     truth = (50.0, 20.0, 0.0, 3.0, 100.0, 30.0, 40.0, 200.0, 0.0, 20.0, 900.0, 5.0)
@@ -165,6 +178,20 @@ def test_the_command_measures_and_writes(tmp_path: Path, monkeypatch: pytest.Mon
     assert set(known.by_threads) == {64, torch.get_num_threads()}
     sizes = attrs.evolve(Sizes.of(make_stack(training=False)), family="gru", precision="bfloat16")
     assert {"packed", "dense", "plain"} <= known.weights(sizes, torch.get_num_threads()).keys()
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_one_precision_leaves_the_costs_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what was measured is replaced."""
+    path, threads = tmp_path / "costs.json", torch.get_num_threads()
+    before = {"lstm training float32": {"packed": {"call": 5}}, "lstm training other": {"packed": {"call": 6}}}
+    path.write_text(json.dumps({"threads": {str(threads): before}}))
+    monkeypatch.setattr("sys.argv", ["fit_costs", "--seconds", "0", "--to", str(path), "--precision", "bfloat16"])
+    fit_costs.main()
+    table = json.loads(path.read_text())["threads"][str(threads)]
+    assert {name: table.pop(name) for name in before} == before
+    assert table
+    assert all("bfloat16" in name for name in table)
 
 
 @pytest.mark.usefixtures("small_batches")
