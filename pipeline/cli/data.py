@@ -12,7 +12,9 @@ from pipeline.errors import OptionError
 from pipeline.sources import Arrow, Conllu, Csv, JsonLines, Parquet, Source, TextLines, Tsv
 from pipeline.stages.from_columns import FromColumns
 from pipeline.stages.input_stage import FromFeatures, FromIds, InputStage
+from pipeline.stages.spell_words import SpellWords
 from pipeline.stages.tokenize import Tokenize
+from pipeline.stages.tokenize_document import TokenizeDocument
 from pipeline.stages.tokenize_words import TokenizeWords
 
 OnBad: TypeAlias = Literal["raise", "skip"]
@@ -114,11 +116,11 @@ def choose_fields_of(
     text: str | None = options.text
     words: str | None = options.words
     first: object = next(iter(pipe.stages.values()))
-    if isinstance(first, Tokenize):
+    if isinstance(first, Tokenize | TokenizeDocument):
         if words is not None:
             raise OptionError("--words is for pipes that take lists of words, but this one takes text; use --text.")
         return Choice(text=text, target=target)
-    if isinstance(first, TokenizeWords):
+    if isinstance(first, TokenizeWords | SpellWords):
         if text is not None:
             raise OptionError("--text is for pipes that take text, but this one takes lists of words; use --words.")
         # CoNLL-U has words anyway.

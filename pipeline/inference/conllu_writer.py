@@ -44,7 +44,10 @@ class ConlluWriter(ChunkWriter):
         self._names: Final = tuple(names or _COLUMNS)
         column = "upos" if target is None else target.lower()
         if column not in self._names[1:]:
-            msg = f"column must be one of {', '.join(self._names[1:])}, for CoNLL-U, got {column!r}."
+            others = ", ".join(self._names[1:])
+            msg = f"column must be one of {others}, for CoNLL-U, got {column!r}."
+            if target is None:
+                msg = f"column (--column) must be given, since the file has no upos; choose one of {others}."
             raise OptionError(msg, column=column)
         self._target: Final = self._names.index(column)
 

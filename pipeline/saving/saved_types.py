@@ -13,6 +13,7 @@ from pipeline.stages.heads import ClassHead, Classify, NextToken, Tag
 from pipeline.stages.input_stage import FromFeatures, FromIds
 from pipeline.stages.regress import Regress
 from pipeline.stages.several_heads import Heads
+from pipeline.stages.spell_words import SpellWords
 from pipeline.stages.tokenize import Tokenize
 from pipeline.stages.tokenize_document import TokenizeDocument
 from pipeline.stages.tokenize_joined import TokenizeJoined
@@ -27,6 +28,7 @@ _INPUTS: Final[Mapping[type, list[str]]] = {
     Tokenize: ["str"],
     TokenizeDocument: ["str"],
     TokenizeWords: ["list[str]"],
+    SpellWords: ["list[str]"],
     FromIds: ["list[int]", "Tensor"],
     FromFeatures: ["Tensor", "list[list[float]]", "list[float]"],
     FromColumns: ["dict[str, object]"],

@@ -11,6 +11,7 @@ from pipeline.errors import PipelineError
 from pipeline.serving.limits import Limits
 from pipeline.stages.from_columns import FromColumns
 from pipeline.stages.input_stage import FromFeatures, FromIds
+from pipeline.stages.spell_words import SpellWords
 from pipeline.stages.tokenize import Tokenize
 from pipeline.stages.tokenize_document import TokenizeDocument
 from pipeline.stages.tokenize_joined import TokenizeJoined
@@ -87,6 +88,7 @@ _KINDS: Final = (
     (Tokenize, InputKind("text", "text", _is_text)),
     (TokenizeDocument, InputKind("text", "text", _is_text)),
     (TokenizeWords, InputKind("words", "a list of words", _is_words)),
+    (SpellWords, InputKind("words", "a list of words", _is_words)),
     (TokenizePair, InputKind("pair", "a list of two inputs", _is_pair)),
     (TokenizeJoined, InputKind("pair", "a list of two inputs", _is_pair)),
     (FromIds, InputKind("ids", "a list of ids", _is_list)),

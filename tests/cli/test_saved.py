@@ -6,9 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import Bucket, Ids, Nested, Pad, Tokenize, TokenizeDocument, document_classifier
 from pipeline.__main__ import main
 from pipeline.sources import Csv
-from support.commands import REVIEWS, make_classifier, make_tagger, write_reviews, write_words
+from support.commands import (
+    LABELS,
+    REVIEWS,
+    make_character_tagger,
+    make_classifier,
+    make_tagger,
+    write_reviews,
+    write_words,
+)
 
 
 @pytest.fixture
@@ -67,6 +76,27 @@ def test_a_tagger_predicts_and_evaluates_conllu(tmp_path: Path, capsys: pytest.C
     assert (tmp_path / "out.conllu").read_text().startswith(f"1\ta\t_\t{first}{empty}\n2\tb\t_\t{second}{empty}\n\n")
     assert main(["evaluate", str(tmp_path / "model"), str(file)]) == 0
     assert "accuracy" in capsys.readouterr().out
+
+
+def test_a_tagger_of_words_and_characters_reads_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a tagger of words does."""
+    make_character_tagger().save(tmp_path / "model")
+    model, file, output = str(tmp_path / "model"), str(write_words(tmp_path / "in.conllu")), tmp_path / "out.jsonl"
+    assert main(["predict", model, file, "--output", str(output), "--quiet"]) == 0
+    wanted = next(make_character_tagger().predict([["a", "b"]]))
+    assert [json.loads(line)["prediction"] for line in output.read_text().splitlines()] == [wanted] * 10
+    assert main(["evaluate", model, file]) == 0
+    assert "10 rows" in capsys.readouterr().out
+
+
+def test_a_classifier_of_documents_reads_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a classifier of texts does."""
+    tokenize = Tokenize.train([text for text, _ in REVIEWS])
+    model = document_classifier(tokenize.vocab_size, LABELS, embedding_dim=4, hidden_size=4)
+    data = TokenizeDocument(tokenize) >> Bucket(Nested[Ids], rows=4) >> Pad(Nested[Ids], labels=LABELS)
+    (data >> model).save(tmp_path / "model")
+    assert main(["evaluate", str(tmp_path / "model"), str(write_reviews(tmp_path / "test.csv"))]) == 0
+    assert "20 rows" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,7 @@ def test_a_tagger_fills_one_column_of_conllu_and_keeps_the_rest(tmp_path: Path) 
     )
     (tmp_path / "in.conllu").write_text(text)
     pipe = make_tagger()
-    predict_file(pipe, Conllu(tmp_path / "in.conllu"), tmp_path / "out.conllu")
+    predict_file(pipe, Conllu(tmp_path / "in.conllu", target=None), tmp_path / "out.conllu")
     first, second = (predict_alone(pipe, words) for words in (["a", "fine", "film"], ["so"]))
     assert first[0].label != first[2].label
     tags = iter([tag.label for tag in (*first, *second)])
@@ -218,6 +218,15 @@ def test_conllu_rejects_a_pipe_with_one_class_per_row(tmp_path: Path) -> None:
         predict_file(make_classifier(), Records(["film"]), tmp_path / "out.conllu")
     with pytest.raises(OptionError, match="column must be one of form, lemma, upos, .*, for CoNLL-U, got 'tag'"):
         predict_file(make_tagger(), Records(WORDS), tmp_path / "out.conllu", column="tag")
+
+
+def test_conllu_without_upos_needs_a_column(tmp_path: Path) -> None:
+    """The error lists the columns of the file."""
+    (tmp_path / "in.conllu").write_text("# global.columns = ID FORM NER\n1\tso\tO\n\n")
+    with pytest.raises(
+        OptionError, match=r"column \(--column\) must be given, since .* no upos; choose one of form, ner\."
+    ):
+        predict_file(make_tagger(), Conllu(tmp_path / "in.conllu"), tmp_path / "out.conllu")
 
 
 @needs("pyarrow")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import Joint, MultiLabelScores, Scores, StepScores, Values, load
+from pipeline import Joint, MultiLabelScores, Scores, SpellWords, StepScores, Values, load
 from pipeline.errors import LoadError, OptionError
-from pipeline.saving.saved_types import check_types, describe_pipe
+from pipeline.saving.saved_types import check_types, describe_inputs, describe_pipe
 from support.saved import PIPES, Event, Verdict
 from support.untyped import untyped
 
@@ -27,6 +27,11 @@ TYPES: dict[str, tuple[list[str], str]] = {
 def test_the_types_of_a_pipe_are_described(name: str) -> None:
     """Those that its predictions have."""
     assert describe_pipe(PIPES[name][0]().stages) == TYPES[name]
+
+
+def test_words_with_characters_are_lists_of_words() -> None:
+    """Like words alone."""
+    assert describe_inputs(SpellWords.train([["a"]])) == ["list[str]"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pipeline import Bucket, FromFeatures, FromIds, Pad, TextPair, Tokenize, Tok
 from pipeline.errors import OptionError
 from pipeline.serving.limits import Limits
 from pipeline.serving.requests import InputKind, PredictRequest, RequestError, find_kind, read_request
-from support.commands import make_classifier, make_tagger
+from support.commands import make_character_tagger, make_classifier, make_tagger
 
 TEXT, WORDS = find_kind(make_classifier()), find_kind(make_tagger())
 LIMITS = Limits(max_inputs=3, max_length=5)
@@ -109,7 +109,7 @@ def test_the_kind_of_input_follows_from_the_first_stage() -> None:
     ids = FromIds() >> Bucket(rows=1) >> Pad()
     vectors = FromFeatures() >> Bucket(Vectors, rows=1) >> Pad(Vectors)
     pairs = TokenizePair(Tokenize.train(["a"])) >> Bucket(TextPair, rows=1) >> Pad(TextPair)
-    assert (TEXT.name, WORDS.name) == ("text", "words")
+    assert (TEXT.name, WORDS.name, find_kind(make_character_tagger()).name) == ("text", "words", "words")
     assert [find_kind(pipe).name for pipe in (ids, vectors, pairs)] == ["ids", "features", "pair"]
 
 

@@ -3,7 +3,19 @@
 from pathlib import Path
 from typing import Any
 
-from pipeline import Bucket, Labels, Pad, StreamChain, Tokenize, TokenizeWords, classifier, tagger
+from pipeline import (
+    Bucket,
+    Labels,
+    Pad,
+    SpelledWord,
+    SpellWords,
+    StreamChain,
+    Tokenize,
+    TokenizeWords,
+    character_tagger,
+    classifier,
+    tagger,
+)
 from pipeline.core.contexts import seeded
 
 REVIEWS = [
@@ -45,3 +57,12 @@ def make_tagger() -> StreamChain[Any, Any]:
     with seeded(0):
         model = tagger(tokenize.vocab_size, Labels(["X", "Y"]), embedding_dim=4, hidden_size=4)
     return (tokenize >> Bucket(max_padded_steps=64) >> Pad(labels=Labels(["X", "Y"])) >> model).train(mode=False)
+
+
+def make_character_tagger() -> StreamChain[Any, Any]:
+    """Return a tagger of words with their characters, with random weights, in evaluation mode."""
+    spell, labels = SpellWords.train([["a", "b"]], min_frequency=1), Labels(["X", "Y"])
+    data = spell >> Bucket(SpelledWord, max_padded_steps=64) >> Pad(SpelledWord, labels=labels)
+    with seeded(0):
+        model = character_tagger(spell.vocab_size, spell.num_characters, labels, embedding_dim=4, hidden_size=4)
+    return (data >> model).train(mode=False)
