@@ -168,7 +168,7 @@ def test_a_tagger_fills_one_column_of_conllu_and_keeps_the_rest(tmp_path: Path) 
     )
     (tmp_path / "in.conllu").write_text(text)
     pipe = make_tagger()
-    predict_file(pipe, Conllu(tmp_path / "in.conllu", target=None), tmp_path / "out.conllu")
+    predict_file(pipe, Conllu(tmp_path / "in.conllu"), tmp_path / "out.conllu")
     first, second = (predict_alone(pipe, words) for words in (["a", "fine", "film"], ["so"]))
     assert first[0].label != first[2].label
     tags = iter([tag.label for tag in (*first, *second)])
@@ -226,7 +226,7 @@ def test_conllu_without_upos_needs_a_column(tmp_path: Path) -> None:
     with pytest.raises(
         OptionError, match=r"column \(--column\) must be given, since .* no upos; choose one of form, ner\."
     ):
-        predict_file(make_tagger(), Conllu(tmp_path / "in.conllu"), tmp_path / "out.conllu")
+        predict_file(make_tagger(), Conllu(tmp_path / "in.conllu", target=None), tmp_path / "out.conllu")
 
 
 @needs("pyarrow")
