@@ -59,6 +59,11 @@ class Result:
             return None
         return self.times[slow].divide_by(self.times[fast])
 
+    def median_ratio(self, slow: str, fast: str) -> float | None:
+        """Return the median of that ratio."""
+        quartiles = self.time_ratio(slow, fast)
+        return None if quartiles is None else quartiles.median
+
     def memory_ratio(self, one: str, other: str) -> float | None:
         """Return the ratio of the peak memory of two candidates; None if one of them was not measured."""
         return self.peak_bytes[one] / self.peak_bytes[other] if {one, other} <= self.peak_bytes.keys() else None
@@ -160,9 +165,13 @@ class Record:
     machine: Machine
     results: Sequence[Result] = attrs.field(converter=tuple[Result, ...])
 
-    def select(self, measurement: str) -> list[Result]:
-        """Return the results of one measurement."""
-        return [result for result in self.results if result.measurement == measurement]
+    def select(self, measurement: str, **parameters: Parameter) -> list[Result]:
+        """Return the results of one measurement that have these parameters."""
+        return [
+            result
+            for result in self.results
+            if result.measurement == measurement and parameters.items() <= result.parameters.items()
+        ]
 
     def write(self, file: Path) -> None:
         """Write the record as JSON; replace an existing file only when the new one is complete."""

@@ -14,7 +14,18 @@ from bench.encoders.points import Point, list_points
 from bench.errors import MismatchError, MissingPackageError
 from bench.record import WITH_NATIVE, WITHOUT_NATIVE, Result
 from bench.report import Extent, Measurement, ReportTable
-from bench.timing import MATMUL, SLOW, Rounds, Step, check_equal, make_matmul, time_interleaved, time_run, use_threads
+from bench.timing import (
+    MATMUL,
+    SLOW,
+    Rounds,
+    Step,
+    check_equal,
+    make_matmul,
+    time_first_runs,
+    time_interleaved,
+    time_run,
+    use_threads,
+)
 from pipeline.forecast.memory import measure_peak_bytes
 from pipeline_recurrent.native import available
 
@@ -54,12 +65,10 @@ def measure_point(point: Point, threads: int, rounds: Rounds, slow: float = SLOW
     notes += [f"{name}: {', '.join(chosen)}" for name, chosen in engines.items() if name != "plain"]
     runtimes = _make_other_runtimes(problem, results["packed"], notes) if point.other_runtimes else {}
     results.clear()  # gradients of all candidates would otherwise be alive while memory is measured
-    first |= {name: time_run(step)[1] for name, step in runtimes.items()}
+    first |= time_first_runs(runtimes)
     # The matrix product takes part in the rounds, so that a slow phase of the machine lowers the peak as well.
-    matmul = make_matmul()
-    matmul()
-    first[MATMUL] = time_run(matmul)[1]
-    times = time_interleaved({**candidates, **runtimes, MATMUL: matmul}, rounds, first, slow)
+    matmul = {MATMUL: make_matmul()}
+    times = time_interleaved({**candidates, **runtimes, **matmul}, rounds, first | time_first_runs(matmul), slow)
     notes += [f"{name}: once, its first step took {first[name]:.0f} s" for name in first if first[name] > slow]
     memory = {
         name: measure_peak_bytes(step)
