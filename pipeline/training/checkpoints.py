@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from pipeline.batching.builder import describe_policy
+from pipeline.core.contexts import preserve_random_state
 from pipeline.core.stream_chain import StreamChain
 from pipeline.data.iteration import find_length, iterate
 from pipeline.errors import FolderError, LoadError, OptionError
@@ -249,9 +250,11 @@ def digest_examples(examples: Iterable[object]) -> str:
     if find_length(examples) is None:
         return "unknown"
     digest = hashlib.blake2b(digest_size=16)
-    for example in iterate(examples):
-        digest.update(_describe(example).encode("utf-8", "surrogatepass"))
-        digest.update(b"\0")
+    # A source may draw while it is read. Training then draws the same with checkpoints and without.
+    with preserve_random_state():
+        for example in iterate(examples):
+            digest.update(_describe(example).encode("utf-8", "surrogatepass"))
+            digest.update(b"\0")
     return digest.hexdigest()
 
 

@@ -1,6 +1,7 @@
 """Checkpoints: resuming in a new process, what is rejected, which ones are kept, and damage."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,7 @@ from pipeline.training.loop import Training
 from support.killed import make_examples
 from support.rank_fits import Stop, StopError
 from support.trainable import TRAINABLE, copy_weights
-from support.untyped import as_any
+from support.untyped import as_any, to_list
 
 EXAMPLES, VALID = make_examples(30, seed=1), make_examples(10, seed=2)
 
@@ -100,6 +101,24 @@ def test_windows_continue_with_their_carried_states(tmp_path: Path, monkeypatch:
     fit_and_stop(monkeypatch, 4, stopped, examples, options)
     resumed.fit(examples, **options)
     assert all(torch.equal(copy_weights(resumed)[name], weight) for name, weight in copy_weights(whole).items())
+
+
+class Shuffled(list[Any]):
+    """Examples in another order in each epoch."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Draw the order from torch's generator."""
+        return (self[index] for index in to_list(torch.randperm(len(self))))
+
+
+def test_a_source_that_draws_gives_the_same_training_with_checkpoints(tmp_path: Path) -> None:
+    """The digest of the data reads the source once more."""
+    found: list[dict[str, torch.Tensor]] = []
+    for options in ({}, {"checkpoints": tmp_path}):
+        pipe = make_pipe()
+        pipe.fit(Shuffled(EXAMPLES), epochs=2, seed=1, progress=False, **options)
+        found.append(copy_weights(pipe))
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)
 
 
 def test_a_file_is_no_folder_of_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
