@@ -3,6 +3,7 @@
 import contextlib
 import io
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from textwrap import indent
 from typing import Final, NamedTuple, final
@@ -100,9 +101,10 @@ class FaultReport:
     def __str__(self) -> str:
         """Return the report as Markdown, to be pasted into an issue."""
         rows = " and ".join(f"{length} step{'s' * (length != 1)}" for length in self.lengths)
+        differ = "**one result is NaN**" if math.isnan(self.difference) else f"they differ by **{self.difference:.3g}**"
         return (
             f"### {self.title}\n\n"
-            f"Rows of {rows}: the results differ by **{self.difference:.3g}**; they should be equal up to rounding.\n\n"
+            f"Rows of {rows}: the results should be equal up to rounding, and {differ}.\n\n"
             f"```python\n{self.script}```\n\n"
             f"The usual cause is {self.cause}.\n\n"
             f"torch {torch.__version__}\n"

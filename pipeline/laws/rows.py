@@ -33,7 +33,8 @@ from pipeline.parts.pooling import Pooling
 # Hints at the usual mistake, appended to the messages below.
 _PADDING: Final = (
     "Usually a sum, mean, maximum or softmax over the whole width, or a mask that multiplies (NaN times 0 is NaN): "
-    "select or fill instead, as batch.fill_padding(0) does, or compute on batch.packed()."
+    "select or fill instead, as masked_fill and torch.where do; in a part of this library, use batch.fill_padding(0) "
+    "or batch.packed()."
 )
 WIDTH: Final = (
     "Usually a mean over the width instead of the length, the last column used as the last step, or a backward "
