@@ -1,5 +1,6 @@
 """Test the report of a fault: the smallest batch, and a script that runs without this library."""
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +67,7 @@ def test_a_fault_is_reported_with_its_smallest_batch(
     assert "pipeline" not in report.script
     assert report.script in str(report)
     assert report.cause in str(report)
+    assert ("one result is NaN" in str(report)) == math.isnan(report.difference)
 
 
 def test_the_script_prints_the_difference_without_this_library(tmp_path: Path) -> None:
