@@ -22,7 +22,8 @@ AnySource: TypeAlias = Source[Any]
 
 _TABLES: Final = (".parquet", ".arrow", ".feather")
 _LINES: Final = (".jsonl", ".ndjson")
-_SUFFIXES: Final = (".csv", ".tsv", *_LINES, *_TABLES, ".conllu", ".conllup", ".txt")
+_DELIMITED: Final = (".csv", ".tsv")
+_SUFFIXES: Final = (*_DELIMITED, *_LINES, *_TABLES, ".conllu", ".conllup", ".txt")
 
 
 @attrs.frozen(kw_only=True)
@@ -34,12 +35,16 @@ class Choice:
         words: the field with a list of words.
         inputs: several fields, with the type of each for files that hold text only.
         target: the field with the target; None for none.
+        group: the column whose value the lines of one record share; None if each line is a record.
+        sort: the column by which the lines of a record are sorted.
     """
 
     text: str | None = None
     words: str | None = None
     inputs: Mapping[str, type[str] | type[int] | type[float]] | None = None
     target: str | None = None
+    group: str | None = None
+    sort: str | None = None
 
 
 def add_data_arguments(parser: argparse.ArgumentParser, *, target: bool) -> None:
@@ -51,6 +56,13 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, target: bool) -> None
         add("--target", metavar="NAME", help="field or column with the target (default: label; upos for CoNLL-U)")
     add("--encoding", metavar="NAME", default="utf-8", help="encoding of a text file (default: utf-8)")
     add("--on-bad-record", choices=["raise", "skip"], default="raise", help="treatment of malformed records")
+
+
+def add_group_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options for records of several lines."""
+    add = parser.add_argument
+    add("--group", metavar="NAME", help="column of a CSV whose value the lines of one record share, such as a user")
+    add("--sort", metavar="NAME", help="column by which the lines of a record are sorted (default: as in the file)")
 
 
 def get_suffix(file: Path) -> str:
@@ -85,7 +97,7 @@ def open_source(file: Path, choice: Choice, *, encoding: str = "utf-8", on_bad_r
     if suffix == ".conllu":
         columns: dict[str, Any] = {"inputs": [*choice.inputs]} if choice.inputs else {"words": choice.words or "form"}
         return cast("AnySource", cast("Any", Conllu)(file, **columns, target=choice.target, **bad))
-    if suffix in {".csv", ".tsv"}:
+    if suffix in _DELIMITED:
         return _open_delimited(file, suffix, choice, bad)
     fields: dict[str, Any] = {"text": choice.text or "text"}
     if choice.words is not None:
@@ -101,7 +113,9 @@ def _open_delimited(file: Path, suffix: str, choice: Choice, bad: Mapping[str, A
         msg = f"--words needs lists of words, which {suffix} has none of; use .jsonl, .parquet or .conllu."
         raise OptionError(msg, words=choice.words)
     kind: Any = Csv if suffix == ".csv" else Tsv
-    fields = {"text": choice.text or "text"} if choice.inputs is None else {"inputs": choice.inputs}
+    fields: dict[str, Any] = {"text": choice.text or "text"}
+    if choice.inputs is not None:
+        fields = {"inputs": choice.inputs, "group": choice.group, "sort": choice.sort}
     return cast("AnySource", kind(file, **fields, target=choice.target, **bad))
 
 
@@ -115,7 +129,11 @@ def choose_fields_of(
     """
     text: str | None = options.text
     words: str | None = options.words
+    group: str | None = options.group
     first: object = next(iter(pipe.stages.values()))
+    if group is not None and not (isinstance(first, FromColumns) and get_suffix(file) in _DELIMITED):
+        msg = f"--group is for pipes that begin with FromColumns, and for .csv and .tsv, got {group!r}; leave it out."
+        raise OptionError(msg, group=group)
     if isinstance(first, Tokenize | TokenizeDocument):
         if words is not None:
             raise OptionError("--words is for pipes that take lists of words, but this one takes text; use --text.")
@@ -128,7 +146,7 @@ def choose_fields_of(
     if isinstance(first, FromColumns):
         readers = cast("Mapping[str, tuple[Sequence[str], InputStage[Any, Any]]]", first.readers)
         kinds = {column: _get_type(stage) for columns, stage in readers.values() for column in columns}
-        return Choice(inputs=kinds, target=target)
+        return Choice(inputs=kinds, target=target, group=group, sort=options.sort)
     msg = (
         f"the commands read text, words and columns, but this pipe begins with {type(first).__name__}; predict with "
         "pipeline.load(folder).predict(inputs) in Python."

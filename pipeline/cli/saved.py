@@ -9,7 +9,14 @@ from typing import Any, TypeAlias
 import torch
 from rich.console import Console
 
-from pipeline.cli.data import AnySource, add_data_arguments, choose_fields_of, get_suffix, open_source
+from pipeline.cli.data import (
+    AnySource,
+    add_data_arguments,
+    add_group_arguments,
+    choose_fields_of,
+    get_suffix,
+    open_source,
+)
 from pipeline.core.stream_chain import StreamChain
 from pipeline.errors import OptionError
 from pipeline.text import escape_control_characters
@@ -22,6 +29,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     _add_folder(parser)
     parser.add_argument("file", type=Path, metavar="FILE", help="examples with targets, as for train")
     add_data_arguments(parser, target=True)
+    add_group_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print all figures as JSON")
 
 
@@ -32,6 +40,7 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     add("file", type=Path, metavar="FILE", help="inputs: .csv, .tsv, .jsonl, .parquet, .arrow, .conllu or .txt")
     add("--output", type=Path, metavar="PATH", required=True, help="file to write: .csv, .jsonl, .parquet or .conllu")
     add_data_arguments(parser, target=False)
+    add_group_arguments(parser)
     add("--column", metavar="NAME", help="column of the predictions (default: prediction; upos for CoNLL-U)")
     add("--restart", action="store_true", help="begin again, and replace an output that exists")
     add("--quiet", action="store_true", help="show no progress")

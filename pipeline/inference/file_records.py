@@ -139,11 +139,12 @@ def _make_line_chunk(
 
 
 def _read_examples(source: Source[X], size: int) -> Iterator[Chunk[X]]:
-    """Read a source whose records have no columns but the input, and the target if there is one."""
+    """Read a source whose records have no columns but the input, the group and the target, as far as there are any."""
     examples, first = iter(source), 0
     while (found := list(islice(examples, size))) or not first:
         digest = _compute_digest([repr(example.input) for example in found])
-        yield Chunk(found, _Place(source, first), _ExampleColumns(found), [], digest)
+        columns = _ExampleColumns(found, source if isinstance(source, DelimitedSource) else None, first)
+        yield Chunk(found, _Place(source, first), columns, [], digest)
         first += max(len(found), 1)
 
 
@@ -159,12 +160,18 @@ class _Place:
 @attrs.frozen
 class _ExampleColumns:
     examples: Sequence[Example[Any]]
+    grouped: DelimitedSource[Any] | None
+    first: int
 
     def __call__(self) -> Sequence[Columns]:
         has_target = any(example.target is not None for example in self.examples)
         return [
-            {**_name_input(example.input), **({"target": example.target} if has_target else {})}
-            for example in self.examples
+            {
+                **({} if self.grouped is None else self.grouped.name_group(number)),
+                **_name_input(example.input),
+                **({"target": example.target} if has_target else {}),
+            }
+            for number, example in enumerate(self.examples, self.first)
         ]
 
 

@@ -142,6 +142,13 @@ class DelimitedSource(FileSource[T_co]):
     def name_columns(self, value: object) -> Mapping[str, object]:
         return cast("Mapping[str, object]", value) if isinstance(value, Mapping) else {self._name_text(): value}
 
+    def name_group(self, number: int) -> Mapping[str, str]:
+        """Return the column of groups, with its value in a record; empty if records are single lines."""
+        if self._group is None:
+            return {}
+        name = self._get_table().read(self._get_raw_number(number)).name
+        return {self._group: name.removeprefix(f"{self._group} = ")}
+
     def _name_text(self) -> str:
         number = self._get_number(self._text)
         return self.columns[number] if self._has_header else str(number)

@@ -4,9 +4,28 @@ import csv
 import json
 from pathlib import Path
 
+import attrs
 import pytest
 
-from pipeline import Bucket, Ids, Nested, Pad, Tokenize, TokenizeDocument, document_classifier
+from pipeline import (
+    Bucket,
+    Classify,
+    Embed,
+    EmbedFields,
+    Encode,
+    Fields,
+    FromColumns,
+    Ids,
+    Nested,
+    Pad,
+    Pool,
+    Tokenize,
+    TokenizeDocument,
+    TokenizeWords,
+    document_classifier,
+    read,
+    through,
+)
 from pipeline.__main__ import main
 from pipeline.sources import Csv
 from support.commands import (
@@ -97,6 +116,41 @@ def test_a_classifier_of_documents_reads_texts(tmp_path: Path, capsys: pytest.Ca
     (data >> model).save(tmp_path / "model")
     assert main(["evaluate", str(tmp_path / "model"), str(write_reviews(tmp_path / "test.csv"))]) == 0
     assert "20 rows" in capsys.readouterr().out
+
+
+@attrs.frozen(eq=False)
+class Sale(Fields):
+    """A step of a customer's history."""
+
+    item: Ids
+
+
+@pytest.fixture
+def sales(tmp_path: Path) -> list[str]:
+    """Return the folder of a saved classifier of customers, and a file with a line per sale."""
+    items = TokenizeWords.train([["tea", "milk"]])
+    data = FromColumns(Sale, item=read(items)) >> Bucket(Sale, rows=4) >> Pad(Sale, labels=LABELS)
+    embed = EmbedFields(Sale, item=through(Embed(items.vocab_size, 4)))
+    (data >> embed >> Encode("lstm", hidden_size=4) >> Pool("max") >> Classify(LABELS)).save(tmp_path / "sales")
+    (tmp_path / "sales.csv").write_text("user,item,label\nann,tea,good\nbob,milk,bad\nann,milk,good\n")
+    return [str(tmp_path / "sales"), str(tmp_path / "sales.csv")]
+
+
+def test_lines_of_a_group_are_one_record(tmp_path: Path, sales: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """It is written with its group, by which it can be found."""
+    output, sorts = str(tmp_path / "out.jsonl"), ["--group", "user", "--sort", "item"]
+    assert main(["predict", *sales, "--output", output, "--quiet", *sorts]) == 0
+    found = [json.loads(line) for line in Path(output).read_text().splitlines()]
+    assert [(row["user"], row["item"]) for row in found] == [("ann", ["milk", "tea"]), ("bob", ["milk"])]
+    assert [*found[0]] == ["user", "item", "prediction", "probability"]
+    assert main(["evaluate", *sales, *sorts]) == 0
+    assert "2 rows, 3 steps" in capsys.readouterr().out
+
+
+def test_groups_are_for_columns(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A pipe that takes text reads a line per record."""
+    assert main(["evaluate", str(folder), str(write_reviews(tmp_path / "a.csv")), "--group", "id"]) == 1
+    assert "--group is for pipes that begin with FromColumns, and for .csv and .tsv" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
