@@ -18,6 +18,7 @@ from pipeline import (
     Encode,
     Encoder,
     FromIds,
+    Ids,
     MaybeCausal,
     NextToken,
     Pack,
@@ -26,13 +27,17 @@ from pipeline import (
     Padded,
     Shift,
     States,
+    Tag,
     Vectors,
     load,
 )
-from pipeline.errors import OptionError, ShapeError
+from pipeline.errors import ExportError, OptionError, ShapeError
+from pipeline.export.options import Form
+from pipeline.export.write import run_onnx
 from pipeline.extend import Batch, derive_vectors, registry
 from pipeline.testing import check_encoder, make_batch
 from pipeline_recurrent import GRU, LRU, LSTM, MarkRestarts, Restarting
+from support.needs import SLOW, needs
 from support.strategies import ragged_rows
 from support.untyped import seed
 
@@ -43,8 +48,9 @@ class Unmarked(Encoder[Causal]):
 
     stateful = True
 
-    def __init__(self) -> None:
+    def __init__(self, *, exportable: bool = False) -> None:
         super().__init__()
+        self.exportable = exportable
         self.inner: Restarting[Causal] = Restarting(LSTM(3, 4))
         self.input_size, self.output_size, self.causal = 3, 4, True
 
@@ -57,6 +63,12 @@ class Unmarked(Encoder[Causal]):
 def test_without_marks_it_obeys_the_laws() -> None:
     """It is then the encoder of whole rows."""
     check_encoder(Unmarked)
+
+
+@SLOW
+def test_it_obeys_the_laws_of_graphs() -> None:
+    """In a graph, the number of documents is known only when it runs."""
+    check_encoder(lambda: Unmarked(exportable=True))
 
 
 INNER: dict[str, Callable[[], Encoder[MaybeCausal]]] = {
@@ -158,3 +170,45 @@ def test_wrong_sizes_are_rejected() -> None:
         Restarting(LSTM(3, 4))(Packed(Vectors, torch.zeros(1, 3), torch.tensor([1])))
     with pytest.raises(OptionError, match="at must be one id or more"):
         MarkRestarts(Embed(3, 2), at=[])
+
+
+@needs("onnx", "onnxruntime", "onnxscript")
+def test_documents_in_onnx_equal_documents_as_rows(tmp_path: Path) -> None:
+    """Of rows of all kinds: of one document, that begin with a mark or in a document, empty ones; padding has none."""
+    seed(2)
+    model = MarkRestarts(Embed(9, 4), at=[0, 3]) >> Encode(Restarting(LSTM(4, 5)))
+    model.export(tmp_path / "model.onnx", batches=5)
+    rows = [[[0, 4, 4], [0], [3, 5]], [[7], [0]], [], [[1, 2, 2, 8, 2]]]
+    ids = torch.zeros(4, 7, dtype=torch.int64)
+    for row, documents in zip(ids, rows, strict=True):
+        joined = [each for document in documents for each in document]
+        row[: len(joined)] = torch.tensor(joined, dtype=torch.int64)
+    (found,) = run_onnx(tmp_path / "model.onnx")([ids, torch.tensor([6, 2, 0, 5])])
+    for steps, documents in zip(found, rows, strict=True):
+        alone = [
+            model(Padded(Ids, torch.tensor([each]), torch.tensor([len(each)]))).padded().values[0] for each in documents
+        ]
+        wanted = torch.cat([*alone, torch.zeros(7 - sum(map(len, documents)), 5)])
+        torch.testing.assert_close(steps, wanted)
+
+
+@SLOW
+@needs("onnx", "onnxruntime", "onnxscript")
+@pytest.mark.parametrize("form", ["rows", "step"])
+@pytest.mark.parametrize("suffix", ["pt2", "onnx"])
+@pytest.mark.parametrize("name", ["lstm", "lru", "gru in both directions"])
+def test_exported_models_restart(name: str, suffix: str, form: Form, tmp_path: Path) -> None:
+    """`export` compares them on random batches; step by step too, if the encoder is causal."""
+    seed(2)
+    inner = INNER[name]()
+    if form == "step" and not inner.causal:
+        pytest.skip("it reads later steps")
+    model = Pack() >> MarkRestarts(Embed(9, 3), at=[0, 3]) >> Encode(Restarting(inner)) >> Tag(2)
+    assert model.export(tmp_path / f"model.{suffix}", form=form).difference <= 1e-5
+
+
+def test_an_encoder_that_cannot_be_exported_is_named(tmp_path: Path) -> None:
+    """With the reason."""
+    model = MarkRestarts(Embed(9, 4), at=[0]) >> Encode(Restarting(LSTM(4, 5, proj_size=2))) >> NextToken(9)
+    with pytest.raises(ExportError, match="because its encoder LSTM cannot be exported; wrap one that declares"):
+        model.export(tmp_path / "model.pt2")
