@@ -44,13 +44,20 @@ class FeedForward(nn.Module):
 
     @override
     def forward(self, steps: Float[Tensor, "*axes hidden"]) -> Float[Tensor, "*axes hidden"]:
+        return apply_linear(self.contract, self._expand(steps))
+
+    def leave_bias(
+        self, steps: Float[Tensor, "*axes hidden"]
+    ) -> tuple[Float[Tensor, "*axes hidden"], Float[Tensor, " hidden"] | None]:
+        """Return the result without the last bias, and this bias; None if it is added, or there is none."""
+        return (self(steps), None) if has_hooks(self) else multiply(self.contract, self._expand(steps))
+
+    def _expand(self, steps: Tensor) -> Tensor:
         dropout = self.dropout if self.training else 0.0
         if self.activation == "swiglu":
             values, gate = apply_linear(self.expand, steps).chunk(2, dim=-1)
             active = silu(gate) * values
-            active = drop(active, dropout) if dropout else active
-        else:
-            values, bias = multiply(self.expand, steps)
-            is_linear = type(self.contract) is nn.Linear and not has_hooks(self.contract)
-            active = activate(values, bias, self.activation, dropout, overwrite_gradient=is_linear)
-        return apply_linear(self.contract, active)
+            return drop(active, dropout) if dropout else active
+        values, bias = multiply(self.expand, steps)
+        is_linear = type(self.contract) is nn.Linear and not has_hooks(self.contract)
+        return activate(values, bias, self.activation, dropout, overwrite_gradient=is_linear)

@@ -128,18 +128,28 @@ _activate: Final[Callable[..., Tensor]] = getattr(_Activate, "apply")  # noqa: B
 
 
 def add(
-    residual: Float[Tensor, "*axes feature"], values: Float[Tensor, "*axes feature"], dropout: float
+    residual: Float[Tensor, "*axes feature"],
+    values: Float[Tensor, "*axes feature"],
+    dropout: float,
+    *,
+    bias: Float[Tensor, " feature"] | None = None,
 ) -> Float[Tensor, "*axes feature"]:
-    """Return `residual + values`, with dropout of the values; derivatives of any order exist."""
-    if dropout and native_layers.computes(values):
-        return _add_and_normalize(residual, values, None, None, dropout, 0.0)[0]
-    return residual + (drop(values, dropout) if dropout else values)
+    """Return `residual + values + bias`, with dropout of `values + bias`; derivatives of any order exist."""
+    if (dropout or bias is not None) and native_layers.computes(values):
+        return _add_and_normalize(residual, values, bias, None, None, dropout, 0.0)[0]
+    biased = values if bias is None else values + bias
+    return residual + (drop(biased, dropout) if dropout else biased)
 
 
 def add_and_normalize(
-    residual: Float[Tensor, "*axes feature"], values: Float[Tensor, "*axes feature"], norm: nn.Module, dropout: float
+    residual: Float[Tensor, "*axes feature"],
+    values: Float[Tensor, "*axes feature"],
+    norm: nn.Module,
+    dropout: float,
+    *,
+    bias: Float[Tensor, " feature"] | None = None,
 ) -> tuple[Float[Tensor, "*axes feature"], Float[Tensor, "*axes feature"]]:
-    """Return `residual + values`, with dropout of the values, and the norm of the sum.
+    """Return `residual + values + bias`, with dropout of `values + bias`, and the norm of the sum.
 
     Derivatives of any order exist.
 
@@ -148,6 +158,7 @@ def add_and_normalize(
         values: the values that are added.
         norm: the norm. One of another class than `nn.LayerNorm`, or one with hooks, is called.
         dropout: the probability with which a value becomes 0; the others are divided by 1 - dropout.
+        bias: is added to the values; None for nothing.
     """
     if (
         type(norm) is nn.LayerNorm
@@ -155,9 +166,9 @@ def add_and_normalize(
         and native_layers.computes(values)
         and not has_hooks(norm)
     ):
-        sums, normalized = _add_and_normalize(residual, values, norm.weight, norm.bias, dropout, norm.eps)
+        sums, normalized = _add_and_normalize(residual, values, bias, norm.weight, norm.bias, dropout, norm.eps)
         return sums, normalized
-    sums = add(residual, values, dropout)
+    sums = add(residual, values, dropout, bias=bias)
     return sums, norm(sums)
 
 
@@ -171,13 +182,14 @@ class _AddAndNormalize(torch.autograd.Function):
         ctx: _Context,
         residual: Tensor,
         values: Tensor,
+        bias: Tensor | None,
         weight: Tensor | None,
         shift: Tensor | None,
         dropout: float,
         eps: float,
     ) -> tuple[Tensor, ...]:
         """Return the sum, and its norm if there is a weight."""
-        residual, values = residual.contiguous(), values.contiguous()
+        residual, values, bias = residual.contiguous(), values.contiguous(), None if bias is None else bias.contiguous()
         sums = torch.empty_like(values)
         bits = draw_bits(values.shape) if dropout else None
         results, means, scales = None, None, None
@@ -191,6 +203,7 @@ class _AddAndNormalize(torch.autograd.Function):
             eps=eps,
             residual=residual,
             values=values,
+            bias=bias,
             bits=bits,
             weight=weight,
             shift=shift,
@@ -199,15 +212,15 @@ class _AddAndNormalize(torch.autograd.Function):
             means=means,
             scales=scales,
         )
-        ctx.save_for_backward(sums, weight, shift, bits, means, scales)
+        ctx.save_for_backward(sums, bias, weight, shift, bits, means, scales)
         ctx.dropout, ctx.eps = dropout, eps
         ctx.set_materialize_grads(False)
         return (sums,) if results is None else (sums, results)
 
     @staticmethod
     def backward(ctx: _Context, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        """Return the gradients of the residual, the values, the weight and the shift."""
-        sums, weight, shift, bits, means, scales = ctx.saved_tensors
+        """Return the gradients of the residual, the values, the bias, the weight and the shift."""
+        sums, bias, weight, shift, bits, means, scales = ctx.saved_tensors
         dropout, eps = ctx.dropout, ctx.eps
         assert sums is not None
         d_sums, d_results = (*gradients, None)[:2]
@@ -216,18 +229,21 @@ class _AddAndNormalize(torch.autograd.Function):
             def compute(sums: Tensor, weight: Tensor | None, shift: Tensor | None) -> tuple[Tensor, ...]:
                 return _normalize(sums, weight, shift, eps)
 
-            needed = (True, *ctx.needs_input_grad[2:4])
+            needed = (True, *ctx.needs_input_grad[3:5])
             d_residual, d_weight, d_shift = _differentiate(compute, (sums, weight, shift), gradients, needed)
             d_values = d_residual
             if bits is not None and d_residual is not None:
                 d_values = d_residual * make_mask(bits, dropout, sums.dtype)
-            return d_residual, d_values, d_weight, d_shift, None, None
+            d_bias = d_values.sum(0) if d_values is not None and ctx.needs_input_grad[2] else None
+            return d_residual, d_values, d_bias, d_weight, d_shift, None, None
         d_residual = torch.empty_like(sums)
         d_values = d_residual if bits is None else torch.empty_like(sums)
-        d_weight, d_shift = (
-            torch.empty_like(tensor) if tensor is not None and d_results is not None and need else None
-            for tensor, need in zip((weight, shift), ctx.needs_input_grad[2:4], strict=True)
+        d_bias, d_weight, d_shift = (
+            torch.empty_like(tensor) if tensor is not None and need else None
+            for tensor, need in zip((bias, weight, shift), ctx.needs_input_grad[2:5], strict=True)
         )
+        if d_results is None:
+            d_weight, d_shift = None, None
         native_layers.run(
             "normalize_back",
             sums,
@@ -241,10 +257,11 @@ class _AddAndNormalize(torch.autograd.Function):
             d_sums=None if d_sums is None else d_sums.contiguous(),
             d_residual=d_residual,
             d_values=None if bits is None else d_values,
+            d_bias=d_bias,
             d_weight=d_weight,
             d_shift=d_shift,
         )
-        return d_residual, d_values, d_weight, d_shift, None, None
+        return d_residual, d_values, d_bias, d_weight, d_shift, None, None
 
 
 _add_and_normalize: Final[Callable[..., tuple[Tensor, ...]]] = getattr(_AddAndNormalize, "apply")  # noqa: B009

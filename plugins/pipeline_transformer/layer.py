@@ -1,15 +1,16 @@
 """A layer of a transformer: attention within the row, then a feed-forward part, each with a residual and a norm."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Literal, TypeAlias, final
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
+from pipeline.extend import has_hooks
 from pipeline_transformer.feed_forward import Activation, FeedForward
 from pipeline_transformer.fused import add, add_and_normalize
-from pipeline_transformer.products import apply_linear
+from pipeline_transformer.products import apply_linear, multiply
 from pipeline_transformer.spec import AttentionForm
 
 Norm: TypeAlias = Literal["pre", "post"]
@@ -68,14 +69,72 @@ class Layer(nn.Module):
 
     @override
     def forward(self, steps: Float[Tensor, "*axes hidden"], attend: AttendSteps) -> Float[Tensor, "*axes hidden"]:
-        dropout = self.dropout if self.training else 0.0
         if self.norm == "pre":
-            attended = self._attend(self.attention_norm(steps), attend)
-            steps, normalized = add_and_normalize(steps, attended, self.feed_forward_norm, dropout)
-            return add(steps, self.feed_forward(normalized), dropout)
-        _, steps = add_and_normalize(steps, self._attend(steps, attend), self.attention_norm, dropout)
-        return add_and_normalize(steps, self.feed_forward(steps), self.feed_forward_norm, dropout)[1]
+            steps, values, bias = self._begin(steps, self.attention_norm(steps), attend)
+            return add(steps, values, self._dropout, bias=bias)
+        values, bias = self._attend(steps, attend)
+        _, steps = add_and_normalize(steps, values, self.attention_norm, self._dropout, bias=bias)
+        values, bias = self.feed_forward.leave_bias(steps)
+        return add_and_normalize(steps, values, self.feed_forward_norm, self._dropout, bias=bias)[1]
 
-    def _attend(self, steps: Tensor, attend: AttendSteps) -> Tensor:
+    def apply_and_normalize(
+        self, steps: Tensor, normalized: Tensor | None, attend: AttendSteps, norm_after: nn.Module
+    ) -> tuple[Tensor, Tensor]:
+        """Return the result of a layer whose norm is "pre", and the norm after it.
+
+        Args:
+            steps: the input.
+            normalized: the attention's norm of the input; None if it is not computed yet.
+            attend: see `forward`.
+            norm_after: the norm of the result.
+        """
+        first: Tensor = self.attention_norm(steps) if normalized is None else normalized
+        steps, values, bias = self._begin(steps, first, attend)
+        return add_and_normalize(steps, values, norm_after, self._dropout, bias=bias)
+
+    def _begin(self, steps: Tensor, normalized: Tensor, attend: AttendSteps) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return the last residual, and the values and the bias to add to it."""
+        values, bias = self._attend(normalized, attend)
+        steps, normalized = add_and_normalize(steps, values, self.feed_forward_norm, self._dropout, bias=bias)
+        return steps, *self.feed_forward.leave_bias(normalized)
+
+    def _attend(self, steps: Tensor, attend: AttendSteps) -> tuple[Tensor, Tensor | None]:
         projected = apply_linear(self.projection, steps)
-        return apply_linear(self.output, attend(projected, self.attention_dropout if self.training else 0.0))
+        return multiply(self.output, attend(projected, self.attention_dropout if self.training else 0.0))
+
+    @property
+    def _dropout(self) -> float:
+        return self.dropout if self.training else 0.0
+
+
+def apply_layers(
+    layers: Iterable[nn.Module], steps: Float[Tensor, "*axes hidden"], attend: AttendSteps, norm_after: nn.Module
+) -> Float[Tensor, "*axes hidden"]:
+    """Return the norm of what the last layer returns.
+
+    The sum at the end of a layer and the norm at the beginning of the next one are computed together, unless one of the
+    two has hooks, which run only if it is called.
+
+    Args:
+        layers: the layers.
+        steps: the input of the first one.
+        attend: see `Layer.forward`.
+        norm_after: the norm.
+    """
+    called = list(layers)
+    opened = [_open(layer) for layer in called]
+    norms = [None if layer is None else layer.attention_norm for layer in opened[1:]]
+    normalized: Tensor | None = None
+    for layer, own, norm in zip(called, opened, (*norms, norm_after), strict=False):
+        if own is None or norm is None:
+            steps, normalized = layer(steps, attend), None
+        else:
+            steps, normalized = own.apply_and_normalize(steps, normalized, attend, norm)
+    return norm_after(steps) if normalized is None else normalized
+
+
+def _open(layer: nn.Module) -> Layer | None:
+    """Return the layer if its parts may be computed without calling it."""
+    if type(layer) is not Layer or layer.norm == "post" or has_hooks(layer):
+        return None
+    return layer

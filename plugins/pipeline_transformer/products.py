@@ -19,6 +19,10 @@ _LEAST_WORK: Final = 2**24
 """Multiplications below which the call takes longer than torch's, by its preparations."""
 
 
+_MANY_STEPS: Final = 4096
+"""Steps from which on a copy of the gradient of the weights takes little time beside its product."""
+
+
 def _find_product() -> _Product | None:
     """Return oneDNN's linear layer; None in a build of torch without it, and where torch's own product is faster."""
     has_mkl: Callable[[], bool] = getattr(torch.backends.mkl, "is_available")  # noqa: B009 - untyped
@@ -108,8 +112,16 @@ class _Linear(torch.autograd.Function):
                 by_steps = gradient @ weight
             else:
                 by_steps = _PRODUCT(gradient, weight.t(), None, "none", [], "")
-        by_weight = gradient.mT @ steps if needed[1] else None
+        by_weight = _multiply_turned(gradient, steps) if needed[1] else None
         return by_steps, by_weight, gradient.sum(-2) if needed[2] else None
+
+
+def _multiply_turned(gradient: Tensor, steps: Tensor) -> Tensor:
+    """Return `gradient.mT @ steps`, the gradient of the weights."""
+    if _PRODUCT is None and gradient.shape[-1] > steps.shape[-1] and steps.shape[0] >= _MANY_STEPS:
+        # MKL takes 0.85 to 0.9 of the time for a wide result than for a tall one. With few steps, the copy costs that.
+        return (steps.mT @ gradient).mT.contiguous()
+    return gradient.mT @ steps
 
 
 _apply: Final[Callable[[Tensor, Tensor, Tensor | None], Tensor]] = getattr(_Linear, "apply")  # noqa: B009

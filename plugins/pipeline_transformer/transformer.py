@@ -27,7 +27,7 @@ from pipeline.extend import (
 )
 from pipeline_transformer.attention import attend_padded, attend_rows
 from pipeline_transformer.feed_forward import Activation
-from pipeline_transformer.layer import Layer, Norm
+from pipeline_transformer.layer import Layer, Norm, apply_layers
 from pipeline_transformer.layout import RowLayout
 from pipeline_transformer.positions import (
     Positions,
@@ -223,9 +223,7 @@ class BaseTransformer(Encoder[S_co], Stepping[Batch[Vectors], States[S_co], Keys
                 return attend_rows(rotated, layout.groups, self.form, bias, dropout=dropout)
             return attend_varlen(rotated, layout, self.form)
 
-        for layer in self.layers:
-            steps = layer(steps, attend)
-        steps = self.norm_after(steps)
+        steps = apply_layers(self.layers, steps, attend, self.norm_after)
         rows = batch.lengths.shape[0]
         final = layout.select_last(steps, rows) if self.causal else layout.average(steps, rows)
         return self.make_states(packed.with_values(layout.restore(steps)), final)
@@ -245,9 +243,7 @@ class BaseTransformer(Encoder[S_co], Stepping[Batch[Vectors], States[S_co], Keys
         def attend(projected: Tensor, dropout: float) -> Tensor:
             return attend_padded(self._rotate(projected, rotations), mask, self.form, bias, dropout=dropout)
 
-        for layer in self.layers:
-            steps = layer(steps, attend)
-        hidden: Batch[Hidden] = rows.with_values(self.norm_after(steps))
+        hidden: Batch[Hidden] = rows.with_values(apply_layers(self.layers, steps, attend, self.norm_after))
         return self.make_states(hidden, last_by_row(hidden) if self.causal else _average(hidden))
 
     @override
@@ -278,9 +274,7 @@ class BaseTransformer(Encoder[S_co], Stepping[Batch[Vectors], States[S_co], Keys
             del dropout
             return following.attend(self._rotate(projected, rotations), bias)
 
-        for layer in self.layers:
-            steps = layer(steps, attend)
-        hidden: Batch[Hidden] = rows.with_values(self.norm_after(steps))
+        hidden: Batch[Hidden] = rows.with_values(apply_layers(self.layers, steps, attend, self.norm_after))
         return self.make_states(hidden, last_by_row(hidden)), following.make_memory()
 
     def _make_step_bias(

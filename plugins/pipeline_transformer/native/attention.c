@@ -95,23 +95,31 @@ static void multiply(
 /* Write the transposed matrix of `rows` rows of `columns` numbers, and zeros up to `wide` columns. */
 static void transpose(const float *p, i64 stride, i64 rows, i64 columns, float *out, i64 wide) {
     for (i64 j = 0; j < columns; j++) {
+        if (rows < wide) store(out + (j + 1) * wide - LANES, (vec){0});
         for (i64 i = 0; i < rows; i++) out[j * wide + i] = p[i * stride + j];
-        for (i64 i = rows; i < wide; i++) out[j * wide + i] = 0;
     }
 }
 
 INLINE vec exp_or_zero(vec x) { return (vec)((ints)exp_(x) & ~(x < -87.0f)); }
 
 INLINE float add_up(vec v) {
+#if defined(__AVX512F__) && LANES == 16
+    return _mm512_reduce_add_ps((__m512)v);
+#else
     float sum = 0;
     for (int k = 0; k < LANES; k++) sum += v[k];
     return sum;
+#endif
 }
 
 INLINE float find_largest(vec v) {
+#if defined(__AVX512F__) && LANES == 16
+    return _mm512_reduce_max_ps((__m512)v);
+#else
     float top = v[0];
     for (int k = 1; k < LANES; k++) top = v[k] > top ? v[k] : top;
     return top;
+#endif
 }
 
 /* The numbers by which dropout multiplies: 0, or `kept_scale`. Those of the last vector's other places are unused. */
@@ -129,7 +137,7 @@ typedef struct {
     i64 stride; /* of projected steps */
     float *keys, *values;      /* size x wide: transposed */
     float *weights, *d_scores; /* QUERIES x wide */
-    char *memory;
+    i64 task, next; /* a row and a head of keys, and those of the next task: -1 after the last */
 } Space;
 
 static i64 count_space(const Job *job, i64 wide, int back) {
@@ -168,8 +176,39 @@ static float exponentiate(const Job *job, float *scores, i64 keys, i64 wide, con
     return top + logf(total);
 }
 
-static void attend(const Space *space, i64 row, i64 kv_head) {
+/* Ask for numbers, 16 to a cache line, that are needed soon. */
+INLINE void expect(const float *p, i64 size) {
+    for (i64 j = 0; j < size; j += 16) __builtin_prefetch(p + j, 0, 3);
+}
+
+INLINE void expect_write(const float *p, i64 size) {
+    for (i64 j = 0; j < size; j += 16) __builtin_prefetch(p + j, 1, 3);
+}
+
+/* Ask for one step of the next task's memory: it lies in pieces, for which the processor does not ask by itself. */
+INLINE void prepare(const Space *space, i64 time) {
     const Job *job = space->job;
+    if (space->next < 0) return;
+    i64 row = space->next / job->kv_heads, kv_head = space->next % job->kv_heads, size = job->size;
+    i64 own = job->heads / job->kv_heads * size, step = row * job->length + time;
+    i64 query_at = step * space->stride + kv_head * own, context_at = step * job->heads * size + kv_head * own;
+    i64 key_at = step * space->stride + (job->heads + kv_head) * size, value_at = key_at + job->kv_heads * size;
+    expect(job->projected + query_at, own);
+    expect(job->projected + key_at, size);
+    expect(job->projected + value_at, size);
+    if (!job->d_projected) {
+        expect_write(job->contexts + context_at, own);
+        return;
+    }
+    expect(job->d_contexts + context_at, own);
+    expect_write(job->d_projected + query_at, own);
+    expect_write(job->d_projected + key_at, size);
+    expect_write(job->d_projected + value_at, size);
+}
+
+static void attend(const Space *space) {
+    const Job *job = space->job;
+    i64 row = space->task / job->kv_heads, kv_head = space->task % job->kv_heads;
     i64 length = job->length, size = job->size, stride = space->stride, wide = space->wide;
     i64 sharing = job->heads / job->kv_heads, out = job->heads * size;
     const float *first = job->projected + row * length * stride;
@@ -182,6 +221,7 @@ static void attend(const Space *space, i64 row, i64 kv_head) {
             Matrix queries = {first + start * stride + head * size, stride, 1}, weights = {space->weights, wide, 1};
             multiply(queries, count, size, wide, space->keys, wide, space->weights, wide, 0);
             for (i64 i = 0; i < count; i++) {
+                if (head == kv_head * sharing) prepare(space, start + i);
                 float *own = space->weights + i * wide;
                 i64 at = (row * job->heads + head) * length + start + i;
                 job->sums[at] = exponentiate(job, own, count_keys(job, start + i), wide, 0);
@@ -194,8 +234,9 @@ static void attend(const Space *space, i64 row, i64 kv_head) {
 }
 
 /* With weights w, masks m and gradients g of the used weights w m: the gradient of a score is w (g m - sum(g m w)). */
-static void differentiate(const Space *space, i64 row, i64 kv_head) {
+static void differentiate(const Space *space) {
     const Job *job = space->job;
+    i64 row = space->task / job->kv_heads, kv_head = space->task % job->kv_heads;
     i64 length = job->length, size = job->size, stride = space->stride, wide = space->wide;
     i64 sharing = job->heads / job->kv_heads, out = job->heads * size, step = row * length * stride;
     i64 key_at = step + (job->heads + kv_head) * size, value_at = key_at + job->kv_heads * size;
@@ -212,6 +253,7 @@ static void differentiate(const Space *space, i64 row, i64 kv_head) {
             multiply(queries, count, size, wide, space->keys, wide, space->weights, wide, 0);
             multiply(gradients, count, size, wide, space->values, wide, space->d_scores, wide, 0);
             for (i64 i = 0; i < count; i++) {
+                if (head == kv_head * sharing) prepare(space, start + i);
                 float *w = space->weights + i * wide, *d = space->d_scores + i * wide;
                 i64 at = (row * job->heads + head) * length + start + i;
                 exponentiate(job, w, count_keys(job, start + i), wide, job->sums + at);
@@ -243,7 +285,7 @@ static void differentiate(const Space *space, i64 row, i64 kv_head) {
 
 typedef struct {
     const Job *job;
-    i64 back, next, failed;
+    i64 back, threads, next, failed;
 } Work;
 
 static void run_tasks(void *given) {
@@ -262,16 +304,19 @@ static void run_tasks(void *given) {
     space.values = space.weights + block;
     space.d_scores = space.values + square;
     for (;;) {
-        i64 task = __atomic_fetch_add(&work->next, 1, __ATOMIC_RELAXED);
-        if (task >= job->rows * job->kv_heads) break;
-        (work->back ? differentiate : attend)(&space, task / job->kv_heads, task % job->kv_heads);
+        i64 tasks = job->rows * job->kv_heads;
+        space.task = __atomic_fetch_add(&work->next, 1, __ATOMIC_RELAXED);
+        if (space.task >= tasks) break;
+        /* Of several threads, each takes a task in turn, more or less. */
+        space.next = space.task + work->threads < tasks ? space.task + work->threads : -1;
+        (work->back ? differentiate : attend)(&space);
     }
     free(memory);
 }
 
 /* Compute contexts, or gradients with `back`; return 1 if there is no memory. */
 int NAME(pipeline_attend_, SET)(const Job *job, i64 back, i64 threads, Team *team) {
-    Work work = {.job = job, .back = back};
+    Work work = {.job = job, .back = back, .threads = threads > 1 ? threads : 1};
     if (threads > 1) team(run_tasks, &work, (unsigned)threads, 0);
     else run_tasks(&work);
     return (int)work.failed;

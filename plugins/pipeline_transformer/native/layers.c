@@ -1,7 +1,7 @@
 /* The parts of a transformer layer between its matrix products, each in one pass over the steps:
  *
  *     activate:   drop(f(values + bias))
- *     normalize:  sum = residual + drop(values), and the layer norm of the sum
+ *     normalize:  sum = residual + drop(values + bias), and the layer norm of the sum
  *
  * and their gradients. Torch needs three to six passes for each. A dropped number is known by its 16 random bits, which
  * are kept for the gradients: no mask is written.
@@ -24,7 +24,7 @@ typedef struct { /* native_layers.py has the same list */
     double scale;          /* of kept numbers: 1 / (1 - p) */
     double eps;            /* is added to a variance */
     const float *values;   /* rows x columns, as are all others without a comment; may be null for `normalize` */
-    const float *bias;     /* columns, of `activate`; may be null */
+    const float *bias;     /* columns; may be null */
     const int16_t *bits;   /* rows x columns; null without dropout */
     const float *residual;
     const float *weight;   /* columns; null if only the sum is wanted */
@@ -42,6 +42,11 @@ typedef struct { /* native_layers.py has the same list */
 #define CHUNK 64
 
 typedef int16_t shorts __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+
+/* Ask for numbers that are needed AHEAD numbers later. The processor's own prefetching ends with each page of 4 KB. */
+#define AHEAD 1024
+INLINE void expect(const float *p) { __builtin_prefetch(p + AHEAD, 0, 3); }
+INLINE void expect_write(const float *p) { __builtin_prefetch(p + AHEAD, 1, 3); }
 
 /* `n` numbers, or a vector of them; the other places of a vector are zero. */
 INLINE vec get(const float *p, i64 n) {
@@ -64,6 +69,7 @@ INLINE void put(float *p, vec v, i64 n) {
 /* The numbers by which dropout multiplies: 0, or `scale`. */
 INLINE vec get_mask(const Job *job, i64 at, i64 n) {
     ints bits;
+    expect((const float *)(job->bits + at));
     if (n == LANES) {
         bits = __builtin_convertvector(*(const shorts *)(job->bits + at), ints);
     } else {
@@ -128,6 +134,8 @@ INLINE vec get_biased(const Job *job, const float *values, i64 j, i64 n) {
 
 INLINE void activate_part(const Job *job, i64 row, i64 j, i64 n, int activation) {
     i64 at = row * job->columns;
+    expect(job->values + at + j);
+    expect_write(job->results + at + j);
     vec x = get_biased(job, job->values + at, j, n), y;
     /* Comparisons that are false of a NaN keep it. */
     if (activation == GELU) y = x * get_normal(x, 0);
@@ -138,6 +146,8 @@ INLINE void activate_part(const Job *job, i64 row, i64 j, i64 n, int activation)
 
 INLINE void activate_back_part(const Job *job, i64 row, i64 j, i64 n, int activation, float *d_bias) {
     i64 at = row * job->columns;
+    expect(job->values + at + j);
+    expect_write(job->d_results + at + j);
     vec x = get_biased(job, job->values + at, j, n), g = get(job->d_results + at + j, n);
     if (job->bits) g *= get_mask(job, at + j, n);
     if (activation == GELU) {
@@ -152,9 +162,12 @@ INLINE void activate_back_part(const Job *job, i64 row, i64 j, i64 n, int activa
 
 INLINE void add_part(const Job *job, i64 row, i64 j, i64 n, vec *total) {
     i64 at = row * job->columns + j;
+    expect(job->residual + at);
     vec sum = get(job->residual + at, n);
     if (job->values) {
-        vec x = get(job->values + at, n);
+        expect(job->values + at);
+        expect_write(job->sums + at);
+        vec x = get_biased(job, job->values + row * job->columns, j, n);
         if (job->bits) x *= get_mask(job, at, n);
         sum += x;
         put(job->sums + at, sum, n);
@@ -173,6 +186,7 @@ INLINE vec center(const float *p, vec mean, i64 n) {
 INLINE void normalize_part(const Job *job, const float *sums, float *results, i64 j, i64 n, vec mean, vec scale) {
     vec x = (get(sums + j, n) - mean) * scale;
     x = job->shift ? fma_(x, get(job->weight + j, n), get(job->shift + j, n)) : x * get(job->weight + j, n);
+    expect_write(results + j);
     put(results + j, x, n);
 }
 
@@ -208,6 +222,8 @@ INLINE void sum_slopes_part(
     const Job *job, const float *sums, const float *d, i64 j, i64 n, vec mean, vec scale, vec *plain, vec *weighted,
     float *d_weight, float *d_shift
 ) {
+    expect(d + j);
+    expect(sums + j);
     vec g = get(d + j, n), x = center(sums + j, mean, n) * scale, own = g * get(job->weight + j, n);
     *plain += own;
     *weighted = fma_(own, x, *weighted);
@@ -216,7 +232,7 @@ INLINE void sum_slopes_part(
 }
 
 INLINE void normalize_back_part(
-    const Job *job, i64 row, const float *sums, i64 j, i64 n, vec mean, vec scale, vec plain, vec weighted
+    const Job *job, i64 row, const float *sums, i64 j, i64 n, vec mean, vec scale, vec plain, vec weighted, float *d_bias
 ) {
     i64 at = row * job->columns + j;
     vec g = {0};
@@ -224,13 +240,17 @@ INLINE void normalize_back_part(
         vec x = (get(sums + j, n) - mean) * scale;
         g = scale * (get(job->d_results + at, n) * get(job->weight + j, n) - plain - x * weighted);
     }
+    if (job->d_sums) expect(job->d_sums + at);
+    expect_write(job->d_residual + at);
     if (job->d_sums) g += get(job->d_sums + at, n);
     put(job->d_residual + at, g, n);
-    if (job->d_values) put(job->d_values + at, g * get_mask(job, at, n), n);
+    if (job->bits) g *= get_mask(job, at, n);
+    if (job->d_values) put(job->d_values + at, g, n);
+    if (d_bias) put(d_bias + j, get(d_bias + j, n) + g, n);
 }
 
 /* With z = (x - mean) scale and h = gradient * weight, dx = scale (h - mean(h) - z mean(h z)). */
-static void normalize_back_row(const Job *job, i64 row, float *d_weight, float *d_shift) {
+static void normalize_back_row(const Job *job, i64 row, float *d_bias, float *d_weight, float *d_shift) {
     i64 columns = job->columns;
     const float *sums = job->sums + row * columns;
     vec plain = {0}, weighted = {0};
@@ -242,7 +262,7 @@ static void normalize_back_row(const Job *job, i64 row, float *d_weight, float *
         plain = splat(add_up(plain) / (float)columns);
         weighted = splat(add_up(weighted) / (float)columns);
     }
-    EACH(normalize_back_part(job, row, sums, j, n, splat(mean), splat(scale), plain, weighted));
+    EACH(normalize_back_part(job, row, sums, j, n, splat(mean), splat(scale), plain, weighted, d_bias));
 }
 
 typedef struct {
@@ -264,7 +284,7 @@ static void run_chunks(void *given) {
         float *d_shift = job->d_shift ? own + 2 * columns : 0;
         for (; row < end; row++) {
             if (work->task == NORMALIZE) normalize_row(job, row);
-            else if (work->task == NORMALIZE_BACK) normalize_back_row(job, row, d_weight, d_shift);
+            else if (work->task == NORMALIZE_BACK) normalize_back_row(job, row, d_bias, d_weight, d_shift);
             else if (work->task == ACTIVATE && job->activation == GELU) EACH(activate_part(job, row, j, n, GELU));
             else if (work->task == ACTIVATE) EACH(activate_part(job, row, j, n, RELU));
             else if (job->activation == GELU) EACH(activate_back_part(job, row, j, n, GELU, d_bias));

@@ -104,22 +104,25 @@ def test_activations_and_their_gradients(
 @EVERY_SET
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_sums_and_norms_and_their_gradients(dropout: float, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both, and each one alone."""
+    """Both, and each one alone, with and without a bias."""
     use_set(name, monkeypatch)
-    inputs = draw((70, 37), (70, 37), (37,), (37,))
+    inputs = draw((70, 37), (70, 37), (37,), (37,), (37,))
 
-    def compute(residual: Tensor, values: Tensor, weight: Tensor, shift: Tensor) -> tuple[Tensor, ...]:
-        return fused.add_and_normalize(residual, values, make_norm(weight, shift), dropout)
+    def compute(
+        residual: Tensor, values: Tensor, weight: Tensor, shift: Tensor, bias: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        return fused.add_and_normalize(residual, values, make_norm(weight, shift), dropout, bias=bias)
 
     def normalize(*inputs: Tensor) -> tuple[Tensor, ...]:
         return compute(*inputs)[1:]
 
-    def add(residual: Tensor, values: Tensor) -> tuple[Tensor, ...]:
-        return (fused.add(residual, values, dropout),)
+    def add(residual: Tensor, values: Tensor, bias: Tensor | None = None) -> tuple[Tensor, ...]:
+        return (fused.add(residual, values, dropout, bias=bias),)
 
-    check(compute, inputs)
-    check(normalize, inputs)
-    check(add, inputs[:2])
+    for count in (4, 5):
+        check(compute, inputs[:count])
+        check(normalize, inputs[:count])
+        check(add, inputs[: count - 2])
 
 
 @EVERY_SET
@@ -145,7 +148,7 @@ def test_second_derivatives(dropout: float) -> None:
 
     def compute(steps: Tensor, weight: Tensor, shift: Tensor) -> tuple[Tensor, ...]:
         active = fused.activate(steps, shift, "gelu", dropout)
-        _, normalized = fused.add_and_normalize(steps, active, make_norm(weight, shift), dropout)
+        _, normalized = fused.add_and_normalize(steps, active, make_norm(weight, shift), dropout, bias=weight)
         return (attend_rows(normalized, [Group(0, 2, 3)], form, dropout=dropout),)
 
     check(compute, [steps, weight, shift], twice=True)

@@ -35,7 +35,7 @@ from pipeline.core.contexts import seeded
 from pipeline.errors import CompositionError, LengthError, OptionError
 from pipeline.registry import registry
 from pipeline.testing import ENCODER_LAWS, Law, adapt_encoder, check_against_oracle, check_encoder, make_batch
-from pipeline_transformer import Transformer, causal_transformer, varlen
+from pipeline_transformer import Transformer, causal_transformer, products, varlen
 from pipeline_transformer.layer import Layer
 from pipeline_transformer.layout import RowLayout
 from pipeline_transformer.transformer import BaseTransformer
@@ -340,6 +340,36 @@ def test_hooks_of_layers_run() -> None:
     linear_layer.register_forward_hook(lambda _module, _inputs, output: seen.append(output.shape))
     encoder(make_batch([torch.zeros(4, 3).double(), torch.zeros(2, 3).double()]))
     assert seen == [torch.Size([6, 8])]
+
+
+@pytest.mark.parametrize(
+    "part", ["layers.0", "layers.1", "layers.1.attention_norm", "layers.0.feed_forward", "norm_after"]
+)
+def test_a_module_with_hooks_is_called(part: str) -> None:
+    """Its parts, and the norm after it, are else computed without calling it; results are the same."""
+    encoder = Transformer(16, 16, num_heads=2, dropout=0.0)
+    batch = make_batch([torch.randn(length, 16) for length in (4, 2)])
+    wanted, calls = encoder(batch).packed().values, list[object]()
+    encoder.get_submodule(part).register_forward_hook(lambda _module, _inputs, output: calls.append(output))
+    torch.testing.assert_close(encoder(batch).packed().values, wanted)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("sizes", [(6, 4), (4, 6)])
+def test_gradients_of_the_weights_of_many_steps(sizes: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """They lie in memory as the weights do, whichever way round they are computed; second derivatives exist."""
+    for name, value in (("_LEAST_WORK", 0), ("_MANY_STEPS", 0), ("_PRODUCT", None)):
+        monkeypatch.setattr(products, name, value)
+    steps, found = torch.randn(9, sizes[0]), list[Tensor]()
+    linear = nn.Linear(*sizes)
+    for result in (products.apply_linear(linear, steps), nn.functional.linear(steps, linear.weight, linear.bias)):
+        total = result.pow(3).sum()
+        (first,) = torch.autograd.grad(total, [linear.weight], create_graph=True)
+        found += [first, *torch.autograd.grad(first.square().sum(), [linear.weight, linear.bias])]
+    for one, other in zip(found[:3], found[3:], strict=True):
+        torch.testing.assert_close(one, other)
+    assert found[0].is_contiguous()
+    assert torch.autograd.grad(products.apply_linear(linear, steps).sum(), [linear.weight])[0].is_contiguous()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
