@@ -1,5 +1,6 @@
 """Adaptive softmax: scores of the next token for large vocabularies, where rare tokens take less work."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import final
 
@@ -285,9 +286,24 @@ class AdaptiveNextToken(ModuleStage[States[Causal], StepScores[int]]):
         """Return the logarithm of the probability of each target; 0 without one."""
         assert self.softmax is not None
         places = (targets != IGNORED).nonzero().squeeze(1)
-        ranks = self.ranks.index_select(0, targets.index_select(0, places))
-        found: Tensor = self.softmax(values.index_select(0, places), ranks).output
+        ranks, values = self.ranks.index_select(0, targets.index_select(0, places)), values.index_select(0, places)
+        # Not torch's own pass: it writes products of autocast's dtype into a tensor of the dtype of `values`.
+        first, frequent = _compute_log_softmax(self.softmax.head, values), self.cutoffs[0]
+        columns, inside = ranks.clone(), first.new_zeros(len(ranks))
+        bounds = itertools.pairwise([*self.cutoffs, self.tokens])
+        for number, (cluster, (low, high)) in enumerate(zip(self.softmax.tail, bounds, strict=True), start=frequent):
+            chosen = ((ranks >= low) & (ranks < high)).nonzero().squeeze(1)
+            scores = _compute_log_softmax(cluster, values.index_select(0, chosen))
+            own = scores.gather(1, (ranks.index_select(0, chosen) - low).unsqueeze(1)).squeeze(1)
+            inside, columns = inside.index_copy(0, chosen, own), columns.index_fill(0, chosen, number)
+        found = inside + first.gather(1, columns.unsqueeze(1)).squeeze(1)
         return found.new_zeros(len(targets)).index_copy(0, places, found)
+
+
+def _compute_log_softmax(layer: nn.Module, values: Tensor) -> Tensor:
+    """Return the logarithms of probabilities, in float32 at least."""
+    scores: Tensor = layer(values)
+    return scores.log_softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
 
 
 def _sort_ids(tokens: int, counts: Sequence[int] | Tensor | None) -> Tensor:

@@ -82,6 +82,22 @@ def test_the_loss_and_its_gradients_equal_torchs(counts: list[int] | None) -> No
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_loss_is_computed_under_autocast(dtype: torch.dtype) -> None:
+    """Torch's module mixes the dtypes of vectors and products there. The loss is float32, also of bfloat16 weights."""
+    head = make(dtype=dtype)
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.float32):
+        scores = head(encode(TARGETS, dtype))
+    targets = scores.packed_targets
+    assert targets is not None
+    known = targets != IGNORED
+    found = torch.autograd.grad(scores.loss(), list(head.parameters()))
+    assert all(bool(each.any()) for each in found)
+    expected: Any = get_softmax(head.double())(scores.values[known].double(), targets[known])
+    assert scores.loss().dtype is torch.float32
+    assert scores.loss().item() == pytest.approx(expected.loss.item(), abs=0.02)
+
+
 @pytest.mark.parametrize("counts", [None, COUNTS])
 def test_scores_equal_torchs(counts: list[int] | None) -> None:
     """Of all tokens, in the order of their ids."""
