@@ -84,7 +84,8 @@ def describe_predictions(stage: object) -> str:
     if isinstance(stage, Regress):
         return "float" if stage.size is None else "list[float]"
     name = "str" if isinstance(getattr(stage, "names", None), Labels) else "int"
-    by_step = isinstance(stage, ClassHead) and getattr(stage, "stepwise", False)
+    # A head with layouts reads steps.
+    by_step = isinstance(stage, ClassHead) and hasattr(stage, "layouts")
     form = next((form for cls, form in _PREDICTIONS.items() if isinstance(stage, cls)), "list[{}]" if by_step else ANY)
     return form.format(name)
 

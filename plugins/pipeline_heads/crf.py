@@ -58,8 +58,6 @@ class CRF(ClassHead, ModuleStage[States[MaybeCausal], PathScores[N]]):
         -inf
     """
 
-    stepwise = True
-
     layouts: tuple[Layout, ...] = ("packed",)
     """The layouts that it reads without a copy."""
 
@@ -96,6 +94,10 @@ class CRF(ClassHead, ModuleStage[States[MaybeCausal], PathScores[N]]):
     def default_metrics(self) -> list[str]:
         """The metrics of `fit`: F1 of spans and accuracy if the classes are tags of spans."""
         return ["span_f1", "accuracy"] if has_span_tags(self.names) else ["accuracy", "macro_f1"]
+
+    def explain_not_stepwise(self) -> str:
+        """Return why `step` does not run it: a step alone would be a path of its own."""
+        return "the class of a step is that of the best path through the whole row; use Tag, which predicts each step"
 
     @override
     def get_config(self) -> Mapping[str, object]:

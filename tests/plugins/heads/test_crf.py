@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline import Bucket, Embed, Encode, Example, FromIds, Labels, Pack, Pad, States, StepScores, load
-from pipeline.errors import OptionError, TargetError
+from pipeline.errors import CompositionError, OptionError, TargetError
 from pipeline.extend import IGNORED, BatchMetadata, MaybeCausal, registry
 from pipeline.testing import HEAD_LAWS, Law
 from pipeline_heads import CRF, PathScores
@@ -225,7 +225,7 @@ def test_it_learns_an_order_that_steps_alone_do_not_show(tmp_path: Path) -> None
     expected = [["B-x", "I-x", "O"], [], ["B-x"]]
     assert list(pipe.predict(inputs)) == expected
     pipe.save(tmp_path / "saved")
-    loaded = load(tmp_path / "saved")
+    loaded = load(tmp_path / "saved", takes=list[int], gives=list[str])
     assert list(loaded.predict(inputs)) == expected
     before = [each.probability for row in pipe.predict(inputs, scores=True) for each in row]
     after = [each.probability for row in as_any(loaded).predict(inputs, scores=True) for each in row]
@@ -237,3 +237,11 @@ def test_the_scores_are_step_scores() -> None:
     crf = CRF(3, input_size=2)
     states: States[MaybeCausal] = States.from_padded(torch.ones(1, 2, 2), torch.tensor([2]))
     assert isinstance(crf(states), StepScores)
+
+
+def test_it_is_not_run_step_by_step() -> None:
+    """Each step was a path of its own, without transitions: "I-x" could never follow "B-x"."""
+    model = Embed(3, 4) >> Encode(LSTM(4, 6)) >> CRF(LABELS, constraints="bio")
+    pipe = FromIds() >> Bucket(rows=4) >> Pad(labels=LABELS) >> model
+    with pytest.raises(CompositionError, match="best path through the whole row; use Tag"):
+        as_any(pipe).step(1, None)
