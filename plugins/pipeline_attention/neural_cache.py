@@ -8,6 +8,7 @@ import attrs
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
+from torch.nn.functional import pad
 from typing_extensions import override
 
 from pipeline import Chain, Ids, NextToken, Padded, StepCarry, StepScores
@@ -144,6 +145,11 @@ class NeuralCache(ModuleStage[Padded[Ids], StepScores[int]], Stepping[Padded[Ids
         states = cast("Chain[Padded[Ids], States[Causal]]", joined)
         return cls(states, head, size=size, theta=theta, share=share, name=name)
 
+    @property
+    def branches(self) -> Mapping[str, StageBase]:
+        """The stages that read the ids; `export` finds their number there."""
+        return {"states": self.states}
+
     def get_config(self) -> Mapping[str, object]:
         """Return the arguments with which this stage can be made again."""
         return {
@@ -161,18 +167,13 @@ class NeuralCache(ModuleStage[Padded[Ids], StepScores[int]], Stepping[Padded[Ids
 
     @override
     def forward(self, value: Padded[Ids]) -> StepScores[int]:
-        """Return the scores of the token after each step: in evaluation, logarithms of the mixed probabilities.
-
-        Raises:
-            CompositionError: while a graph is traced: export the model without its cache.
-        """
+        """Return the scores of the token after each step: in evaluation, logarithms of the mixed probabilities."""
         states = self.states(value)
         scores = self.head(states)
         if self.training or self.share == 0:
             return scores
         if torch.compiler.is_compiling():
-            msg = "NeuralCache cannot be exported or compiled; export the model without it."
-            raise CompositionError(msg, stage=self.name)
+            return self._mix_in_graph(scores, states, value)
         tokens = value.padded().fill_padding(0).values
         start = torch.zeros_like(value.lengths)
         return self._mix(scores, states.padded().values, states.padded().values, tokens, start)
@@ -223,6 +224,30 @@ class NeuralCache(ModuleStage[Padded[Ids], StepScores[int]], Stepping[Padded[Ids
         mixed = torch.logaddexp(plain + math.log1p(-self.share), cached.log() + math.log(self.share))
         # The first step of a row has nothing in its cache.
         return attrs.evolve(scores, values=torch.where((at + start.to(device)[row] > 0).unsqueeze(1), mixed, plain))
+
+    def _mix_in_graph(self, scores: StepScores[int], states: States[Causal], value: Padded[Ids]) -> StepScores[int]:
+        """Return scores that are mixed with the cache, in a traced graph."""
+        rows, tokens = states.padded().fill_padding(0).values, value.padded().fill_padding(0).values
+        time = torch.arange(tokens.shape[1], device=tokens.device)
+        distance = time.unsqueeze(1) - time
+        mask = (distance > 0) if self.size is None else (distance > 0) & (distance <= self.size)
+        weights = masked_softmax(self.theta * (rows @ rows.mT), mask.unsqueeze(0))
+        # The last step is never in the cache, so that the word after it may be any.
+        known = pad(tokens, (0, 1))[:, 1:].unsqueeze(1).expand_as(weights)
+        cached = weights.new_zeros(*weights.shape[:2], scores.values.shape[-1]).scatter_add(2, known, weights)
+        if scores.values.ndim == 2:  # packed
+            row, at = scores.order.locate_steps(scores.values)
+            cached, is_first = cached[row, at], (at == 0).unsqueeze(1)
+        else:
+            is_first = (time == 0).unsqueeze(1)
+        plain = scores.values.log_softmax(-1)
+        one, other = plain + math.log1p(-self.share), cached.to(plain.dtype).log() + math.log(self.share)
+        # As `logaddexp`, which ONNX computes by the sum of the powers, where a small one would be 0.
+        mixed = torch.maximum(one, other) + (-(one - other).abs()).exp().log1p()
+        mixed = torch.where(is_first, plain, mixed)
+        if scores.values.ndim == 3:
+            mixed = mixed.masked_fill(~states.mask.unsqueeze(2), 0)
+        return attrs.evolve(scores, values=mixed)
 
 
 def _append(buffer: Tensor, new: Tensor, start: Tensor, lengths: Tensor) -> Tensor:

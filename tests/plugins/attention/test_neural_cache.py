@@ -10,7 +10,9 @@ from torch import Tensor
 
 from pipeline import Bucket, FromIds, Ids, Pad, Padded, Shift, language_model, load
 from pipeline.errors import OptionError
+from pipeline.export.write import run_onnx
 from pipeline_attention import NeuralCache
+from support.needs import SLOW, needs
 from support.saved import compute_answers
 from support.stepping import list_rows, make_ids
 from support.untyped import as_any, seed
@@ -132,3 +134,20 @@ def test_padding_has_no_effect() -> None:
     one = Padded(Ids, torch.tensor([[1, 2, 0, 0]]), torch.tensor([2]))
     other = Padded(Ids, torch.tensor([[1, 2, 5, 5]]), torch.tensor([2]))
     assert torch.equal(model(one).values, model(other).values)
+
+
+@needs("onnx", "onnxruntime", "onnxscript")
+@pytest.mark.parametrize("size", [None, pytest.param(2, marks=SLOW)])
+def test_scores_in_onnx_equal_the_loop(size: int | None, tmp_path: Path) -> None:
+    """Whatever is in the padding, which has zeros as scores; the kind and the number of ids are found inside."""
+    model = make_model(size=size)
+    pipe: Any = FromIds() >> Shift() >> Bucket(rows=2) >> Pad() >> make_model(size=size).float()
+    exported = pipe.export(tmp_path / "model.onnx", batches=5)
+    assert exported.inputs[0].size == TOKENS
+    ids = torch.full((len(ROWS), 8), 3)
+    for row, real in zip(ids, ROWS, strict=True):
+        row[: len(real)] = torch.tensor(real, dtype=torch.int64)
+    (found,) = run_onnx(tmp_path / "model.onnx")([ids, torch.tensor([len(row) for row in ROWS])])
+    for scores, row in zip(found, ROWS, strict=True):
+        torch.testing.assert_close(scores[: len(row)].double(), predict_by_loop(model, row), rtol=1e-4, atol=1e-5)
+        assert not scores[len(row) :].any()
