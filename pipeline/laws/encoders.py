@@ -184,10 +184,11 @@ def empty_rows_return_initial_carry(make: MakeEncoder) -> None:
         empty = batch.lengths == 0
         for layout in _make_both_layouts(batch):
             states = encoder(layout)
-            if not bool((states.final[empty] == 0).all()):
+            if (wrong := states.final[empty] != 0).any():
                 msg = (
                     f"among lengths {lengths}, the final state of an empty row must be zeros, got "
-                    f"{to_list(states.final[empty][0])}."
+                    f"{float(states.final[empty][wrong][0]):.6g}; usually the last column is used as the last step: "
+                    "take each row's own last step, and zeros where the length is 0."
                 )
                 raise FaultError(msg)
             if not encoder.stateful:

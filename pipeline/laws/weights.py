@@ -87,7 +87,14 @@ def every_weight_is_used(make: Callable[[], AnyModule]) -> None:
         return
     nothing = make_batch(draw_rows((0, 0), choose_input_size(part)))
     for name, layout in list_layouts(part, nothing).items():
-        unused = _find_unused(part, layout)
+        try:
+            unused = _find_unused(part, layout)
+        except Exception as error:
+            msg = (
+                f"{name} of empty rows only, without any step, raised {format_error(error, 300)}; rows may be empty, "
+                "so compute such a batch too, unless empty_rows = False is declared."
+            )
+            raise FaultError(msg) from error
         if unused:
             msg = (
                 f"in {name} of empty rows, parameter {unused[0]} gets no gradient; compute as for other rows, also "

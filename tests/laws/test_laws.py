@@ -327,6 +327,19 @@ def test_empty_rows_are_not_tried_if_they_are_not_allowed() -> None:
     check_encoder(DeclaresIt)
 
 
+def test_errors_in_batches_of_empty_rows_only_are_explained() -> None:
+    """Many operations of torch reject tensors without steps, and their errors do not say why there are none."""
+
+    class NeedsSteps(Leaky):
+        def rows(self, batch: Padded[Vectors]) -> Padded[Vectors]:
+            batch.values.amax(1)
+            return super().rows(batch)
+
+    every_weight_is_used = next(each for each in ENCODER_LAWS if get_name(each) == "every_weight_is_used")
+    with pytest.raises(LawBrokenError, match="of empty rows only, without any step, raised IndexError: amax"):
+        every_weight_is_used(NeedsSteps)
+
+
 def test_random_generator_is_restored() -> None:
     """Random numbers in a law, and a factory that seeds and so breaks a law, change no later random number."""
     before = torch.get_rng_state()

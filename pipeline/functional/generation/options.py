@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NotRequired, Required, Self, TypedDict, cast, final
+from typing import Final, Literal, NotRequired, Required, Self, TypedDict, cast, final
 
 import attrs
 import numpy as np
@@ -50,6 +50,18 @@ class GenerateOptions(TypedDict, total=False):
     return_full_text: NotRequired[bool]
 
 
+# Names of options for the same purpose in other libraries, in lower case without signs.
+_ALIASES: Final = {
+    "maxlength": "max_new_tokens",
+    "maxtokens": "max_new_tokens",
+    "n": "num_return_sequences",
+    "numsamples": "num_return_sequences",
+    "beamsize": "num_beams",
+    "badwordsids": "suppress_tokens",
+    "stoptokenids": "eos_token_id",
+}
+
+
 @final
 @attrs.frozen
 class GenerateSettings:
@@ -80,7 +92,7 @@ class GenerateSettings:
         unknown = next((name for name in options if name not in names), None)
         if unknown is not None:
             msg = f"generate has no option {unknown!r}; its options are {', '.join(names)}."
-            raise UnknownOptionError(msg + suggest_name(unknown, names), option=unknown)
+            raise UnknownOptionError(msg + suggest_name(unknown, names, _ALIASES), option=unknown)
         if "max_new_tokens" not in options:
             msg = "generate needs the maximum number of tokens; pass max_new_tokens, such as max_new_tokens=50."
             raise OptionError(msg, option="max_new_tokens")

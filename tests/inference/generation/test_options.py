@@ -13,6 +13,8 @@ from support.stepping import TOKENS, make_language_model
     ("options", "message"),
     [
         ({"temprature": 0}, "generate has no option 'temprature'.*Did you mean 'temperature'"),
+        ({"max_length": 20}, "generate has no option 'max_length'.*Did you mean 'max_new_tokens'"),
+        ({"stop_token_ids": [2]}, "generate has no option 'stop_token_ids'.*Did you mean 'eos_token_id'"),
         ({"max_new_tokens": 0}, "max_new_tokens must be an integer of at least 1, got 0"),
         ({"temperature": -0.1}, r"temperature must be 0 or more, got -0\.1"),
         ({"temperature": float("nan")}, "temperature must be 0 or more, got nan"),
