@@ -154,7 +154,6 @@ _HEADS: Final[Mapping[str, Sequence[Part]]] = {
             make=lambda: _pool_pairs() >> Contrastive(),
             each="row",
             inputs=PAIRS,
-            read=lambda output: output.values.flatten(1),
         )
     ],
     "recurrent_decoder": [
