@@ -10,36 +10,23 @@ from typing import Final, cast
 import attrs
 from rich.console import Console
 
-from bench.batching.data import Corpus
-from bench.errors import LengthsError, RecordError
+from bench.batching.data import Corpus, LengthsError
 from bench.goals import tabulate_goals
 from bench.measurements import batch
 from bench.measurements.attend import ATTEND
-from bench.measurements.characters import CHARACTERS
-from bench.measurements.checks import CHECKS
-from bench.measurements.choices import CHOICES
-from bench.measurements.crf import CRF
-from bench.measurements.encode import ENCODE
-from bench.measurements.epoch import EPOCH
-from bench.measurements.export import EXPORT
-from bench.measurements.fields import FIELDS
-from bench.measurements.fit import FIT_MEASUREMENT
-from bench.measurements.generate import GENERATE
-from bench.measurements.inference import INFERENCE
-from bench.measurements.invariance import INVARIANCE
-from bench.measurements.latency import LATENCY
-from bench.measurements.low_precision import LOW_PRECISION
-from bench.measurements.packing import PACKING
-from bench.measurements.precompute import PRECOMPUTE
-from bench.measurements.saving import SAVING
-from bench.measurements.scan import SCAN
-from bench.measurements.serve import SERVE
+from bench.measurements.encode import CHOICES, ENCODE, LOW_PRECISION, SCAN
+from bench.measurements.epoch import EPOCH, FIT_MEASUREMENT
+from bench.measurements.fields import CHARACTERS, FIELDS
+from bench.measurements.heads import CRF, GENERATE
+from bench.measurements.inference import INFERENCE, PRECOMPUTE
+from bench.measurements.models import EXPORT, INVARIANCE, LATENCY
+from bench.measurements.packing import CHECKS, PACKING
+from bench.measurements.serve import SAVING, SERVE
 from bench.measurements.transformer import TRANSFORMER
 from bench.measurements.users import USERS
-from bench.record import Record, Result, inspect_machine
+from bench.record import Record, RecordError, Result, inspect_machine
 from bench.report import Extent, Measurement, ReportTable
-from bench.summary import tabulate_summary
-from bench.targets import tabulate_targets
+from bench.targets import tabulate_summary, tabulate_targets
 
 MEASUREMENTS: Final[Mapping[str, Measurement]] = {
     measurement.name: measurement

@@ -8,10 +8,10 @@ from typing import Final, TypeAlias, get_args
 import attrs
 
 from bench.batching.metric import MEASUREMENT, Metric
-from bench.measurements import inference, latency, low_precision, transformer, users
+from bench.measurements import encode, epoch, inference, models, transformer
 from bench.record import WITH_NATIVE, Parameter, Record, Result
 from bench.report import ReportTable
-from bench.targets import lowest, median
+from bench.targets import compare_with_goal, format_goal, lowest, median
 from bench.timing import Threads
 from pipeline.extend import Precision
 
@@ -76,12 +76,12 @@ class Goal:
 
     def make_cells(self, record: Record) -> list[str]:
         """Return the name, the goal, the figure, its limit, and whether the goal was met."""
-        found, goal = self.compute(record), f"{'<=' if self.lower_is_better else '>='} {self.goal:g}"
+        found, goal = self.compute(record), format_goal(self.goal, lower_is_better=self.lower_is_better)
         if found is None:
             return [self.name, goal, "", "", "not measured"]
         limit = self.compute.compute_limit(record) if isinstance(self.compute, Speedup) else None
-        met = found <= self.goal if self.lower_is_better else found >= self.goal
-        return [self.name, goal, f"{found:.3g}", "" if limit is None else f"{limit:.3g}", "met" if met else "missed"]
+        comparison = compare_with_goal(found, self.goal, lower_is_better=self.lower_is_better)
+        return [self.name, goal, f"{found:.3g}", "" if limit is None else f"{limit:.3g}", comparison]
 
 
 def _train(lengths: str, rows: int, hidden: int) -> Speedup:
@@ -144,7 +144,7 @@ def _divide_row(slow: str, threads: Threads) -> Speedup:
 def _epoch(precision: str) -> Compute:
     """Divide the plain loop's time by that of `fit`, at the worse of the two tasks."""
     return lambda record: lowest(
-        result.median_ratio(users.PLAIN, precision)
+        result.median_ratio(epoch.PLAIN, precision)
         for task in ("classification", "tagging")
         for result in record.select("users", name=task)
     )
@@ -160,17 +160,17 @@ GOALS: Final[Sequence[Goal]] = (
     Goal(
         "truncated back-propagation over even windows / plain loop",
         1.1,
-        Speedup("users", users.PLAIN, "float32", {"name": "windows"}),
+        Speedup("users", epoch.PLAIN, "float32", {"name": "windows"}),
     ),
     Goal(
         "training in bfloat16 / ours in float32, hidden 256 and more",
         1.6,
-        Speedup("bfloat16", low_precision.OURS, low_precision.OURS_LOW, min_hidden=256),
+        Speedup("bfloat16", encode.OURS, encode.OURS_LOW, min_hidden=256),
     ),
     Goal(
         "training in bfloat16 / ours in float32, hidden 128",
         1.2,
-        Speedup("bfloat16", low_precision.OURS, low_precision.OURS_LOW, {"hidden": 128}),
+        Speedup("bfloat16", encode.OURS, encode.OURS_LOW, {"hidden": 128}),
     ),
     *(
         Goal(f"inference, bucketed rows of {lengths}, {precision}, 1 thread / packed", goal, _infer(precision, lengths))
@@ -183,7 +183,7 @@ GOALS: Final[Sequence[Goal]] = (
     Goal(
         "whole classifier, one row of 20, checks on / plain torch",
         1.2,
-        Speedup("latency", latency.PLAIN, "float32", {"steps": 20}),
+        Speedup("latency", models.PLAIN, "float32", {"steps": 20}),
     ),
     Goal("rows with the same bits in every batch", 1.0, _find_count("invariance", "deterministic, same bits", min)),
     Goal(

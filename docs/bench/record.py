@@ -10,7 +10,6 @@ from typing import Final, TypeAlias, TypedDict, cast
 import attrs
 import torch
 
-from bench.errors import RecordError
 from bench.timing import MATMUL, MATMUL_OPERATIONS, Quartiles, Times
 from pipeline_recurrent.native import available
 
@@ -25,6 +24,14 @@ WITH_NATIVE: Final = "with native"
 
 # 2: `results` with `parameters`, `peak_bytes` and `counts`. 1: other keys, and other names of candidates and points.
 _FORMAT: Final = 2
+
+
+class RecordError(ValueError):
+    """A file that is not a record of a run, or has another format."""
+
+
+class MissingPackageError(Exception):
+    """The package of a candidate is not installed; the message says how to install it."""
 
 
 @attrs.frozen
@@ -63,6 +70,11 @@ class Result:
         """Return the median of that ratio."""
         quartiles = self.time_ratio(slow, fast)
         return None if quartiles is None else quartiles.median
+
+    def format_ratio(self, slow: str, fast: str) -> str:
+        """Return that ratio with its quartiles for a cell; empty if one of the two was not timed."""
+        quartiles = self.time_ratio(slow, fast)
+        return "" if quartiles is None else str(quartiles)
 
     def memory_ratio(self, one: str, other: str) -> float | None:
         """Return the ratio of the peak memory of two candidates; None if one of them was not measured."""

@@ -1,4 +1,4 @@
-"""Performance targets, and the results that a run reached."""
+"""Performance targets with the results of a run, and the speedups over torch's packed kernel, as in the README."""
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -6,6 +6,8 @@ from typing import Final, TypeAlias
 
 import attrs
 
+from bench.encoders.points import Lengths
+from bench.measurements import encode, inference
 from bench.record import WITH_NATIVE, WITHOUT_NATIVE, Parameter, Record, Result
 from bench.report import ReportTable
 
@@ -38,17 +40,21 @@ class Target:
         cells = [self.name]
         for goal, candidate in ((self.without_native, WITHOUT_NATIVE), (self.with_native, WITH_NATIVE)):
             result = self.compute(record, candidate)
-            cells.append("" if goal is None else f"{'<=' if self.lower_is_better else '>='} {goal:g}")
-            cells.append(self._compare(goal, result))
+            found = "not measured" if result is None else f"{result:.2f}"
+            if goal is not None and result is not None:
+                found += f", {compare_with_goal(result, goal, lower_is_better=self.lower_is_better)}"
+            cells += ["" if goal is None else format_goal(goal, lower_is_better=self.lower_is_better), found]
         return cells
 
-    def _compare(self, goal: float | None, result: float | None) -> str:
-        if result is None:
-            return "not measured"
-        if goal is None:
-            return f"{result:.2f}"
-        met = result <= goal if self.lower_is_better else result >= goal
-        return f"{result:.2f}, {'met' if met else 'missed'}"
+
+def format_goal(goal: float, *, lower_is_better: bool) -> str:
+    """Return the bound that a figure must keep."""
+    return f"{'<=' if lower_is_better else '>='} {goal:g}"
+
+
+def compare_with_goal(figure: float, goal: float, *, lower_is_better: bool) -> str:
+    """Return "met" or "missed"."""
+    return "met" if (figure <= goal if lower_is_better else figure >= goal) else "missed"
 
 
 def median(numbers: Iterable[float | None]) -> float | None:
@@ -64,31 +70,21 @@ def lowest(numbers: Iterable[float | None]) -> float | None:
 
 def _select_encode(record: Record, *, bucketed: bool = False, **parameters: Parameter) -> list[Result]:
     """Return the results of `encode` with these parameters, on random batches or on bucketed ones."""
-    return [
-        result
-        for result in record.select("encode")
-        if str(result.parameters["lengths"]).endswith("bucketed") == bucketed
-        and all(result.parameters[name] == value for name, value in parameters.items())
-    ]
-
-
-def _compute_ratio(result: Result, slow: str, fast: str) -> float | None:
-    quartiles = result.time_ratio(slow, fast)
-    return None if quartiles is None else quartiles.median
+    found = record.select("encode", **parameters)
+    return [result for result in found if str(result.parameters["lengths"]).endswith("bucketed") == bucketed]
 
 
 def _compare_with_packed(summarize: Summarize, *, bucketed: bool = False, **parameters: Parameter) -> Compute:
     """Divide the packed kernel's time by ours, at the points that have these parameters."""
     return lambda record, candidate: summarize(
-        _compute_ratio(result, "packed", candidate)
-        for result in _select_encode(record, bucketed=bucketed, **parameters)
+        result.median_ratio("packed", candidate) for result in _select_encode(record, bucketed=bucketed, **parameters)
     )
 
 
 def _compare_with_best(summarize: Summarize) -> Compute:
     """Divide the time of torch's faster exact kernel by ours, in training on random batches."""
     return lambda record, candidate: summarize(
-        lowest(_compute_ratio(result, kernel, candidate) for kernel in ("packed", "dense"))
+        lowest(result.median_ratio(kernel, candidate) for kernel in ("packed", "dense"))
         for result in _select_encode(record, training=True)
     )
 
@@ -114,18 +110,17 @@ def _compute_memory(record: Record, candidate: str) -> float | None:
 
 
 def _compute_precomputed(record: Record, candidate: str) -> float | None:
-    return median(_compute_ratio(result, "packed", candidate) for result in record.select("precompute"))
+    return median(result.median_ratio("packed", candidate) for result in record.select("precompute"))
 
 
 def _compute_epoch(record: Record, candidate: str) -> float | None:
-    return median(_compute_ratio(result, "by hand", candidate) for result in record.select("epoch"))
+    return median(result.median_ratio("by hand", candidate) for result in record.select("epoch"))
 
 
 def _compute_attention(record: Record, _: str) -> float | None:
     """Divide the loop's time by ours, for the general score over 512 steps in training."""
-    wanted = {"score": "general", "steps": 512, "training": True}
-    results = [result for result in record.select("attend") if wanted.items() <= result.parameters.items()]
-    return median(_compute_ratio(result, "loop", "ours") for result in results)
+    results = record.select("attend", score="general", steps=512, training=True)
+    return median(result.median_ratio("loop", "ours") for result in results)
 
 
 TARGETS: Final[Sequence[Target]] = (
@@ -166,7 +161,7 @@ TARGETS: Final[Sequence[Target]] = (
     Target("attention over 512 earlier steps, training, vs. the loop", 20.0, 20.0, _compute_attention),
 )
 
-_NOTE: Final = (
+_TARGETS_NOTE: Final = (
     "Medians over the measured points, except where the lowest is stated. Quote the numbers for bucketed batches, on "
     "which `Bucket` and most careful users train, and those against the faster of packed and dense. The large numbers "
     "against packed are mostly due to a defect of torch's packed kernel, whose backward pass takes time quadratic in "
@@ -182,4 +177,40 @@ def tabulate_targets(record: Record) -> ReportTable:
         for target in TARGETS
         if any(target.compute(record, candidate) is not None for candidate in (WITHOUT_NATIVE, WITH_NATIVE))
     ]
-    return ReportTable("Targets", headings, [target.make_cells(record) for target in measured], [_NOTE])
+    return ReportTable("Targets", headings, [target.make_cells(record) for target in measured], [_TARGETS_NOTE])
+
+
+_COLUMNS: Final[dict[str, Lengths]] = {
+    "batches from `Bucket`, rows of ~20 steps": "~20, bucketed",
+    "rows of ~230": "~230, bucketed",
+    "random batches, rows of ~20": "~20",
+    "rows of ~230, random": "~230",
+}
+"""Headings, and the lengths of the points in each."""
+
+_ROWS: Final[dict[str, tuple[str, str, bool]]] = {
+    "training, float32": ("encode", WITH_NATIVE, True),
+    "training, bfloat16": ("bfloat16", encode.OURS_LOW, True),
+    **{f"inference, {precision}": ("inference", precision, False) for precision in inference.PRECISIONS},
+}
+"""For each row the measurement, the candidate, and whether it is training."""
+
+
+def tabulate_summary(record: Record) -> ReportTable:
+    """Make the table; rows that were not measured are left out."""
+    rows = [[name, *cells] for name in _ROWS if any(cells := [_find_range(record, name, each) for each in _COLUMNS])]
+    note = "The lowest and the highest median over bidirectional LSTMs of hidden size 128 and more, on 1 and 2 threads."
+    return ReportTable("How many times as fast as torch's packed kernel", ("", *_COLUMNS), rows, [note])
+
+
+def _find_range(record: Record, row: str, column: str) -> str:
+    """Return the lowest and the highest speedup at the points of a cell; empty if there are none."""
+    measurement, candidate, training = _ROWS[row]
+    lengths = _COLUMNS[column]
+    results = record.select(measurement, cell="LSTM", bidirectional=True, training=training, lengths=lengths)
+    found = [result.median_ratio("packed", candidate) for result in results]
+    ratios = sorted(ratio for ratio in found if ratio is not None)
+    if not ratios:
+        return ""
+    low, high = (f"{ratio:.2g}" if ratio < 10 else f"{ratio:.0f}" for ratio in (ratios[0], ratios[-1]))
+    return low if low == high else f"{low} to {high}"

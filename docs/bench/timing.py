@@ -10,8 +10,6 @@ import attrs
 import torch
 from torch import Tensor
 
-from bench.errors import MismatchError
-
 Step: TypeAlias = Callable[[], tuple[Tensor, ...]]
 """Returns its output and, in training, the gradients after it."""
 
@@ -30,6 +28,10 @@ MATMUL_OPERATIONS: Final = 2 * _MATMUL_SIZE**3
 """Multiplications and additions of the matrix product."""
 
 _ALMOST_ZERO: Final = 1e-6
+
+
+class MismatchError(Exception):
+    """Two candidates do not compute the same, so that comparing their times would be meaningless."""
 
 
 def make_step(forward: Callable[[], Tensor], inputs: Sequence[Tensor], *, training: bool) -> Step:
@@ -113,6 +115,11 @@ def use_threads(threads: Threads) -> Generator[int]:
         yield torch.get_num_threads()
     finally:
         torch.set_num_threads(before)
+
+
+def list_threads() -> Sequence[Threads]:
+    """Return one thread and all; one thread only where there is a single core."""
+    return ("one", "all") if ALL_THREADS > 1 else ("one",)
 
 
 def describe_threads(threads: Threads) -> str:
@@ -241,16 +248,20 @@ def time_first_runs(candidates: Mapping[str, Callable[[], object]]) -> dict[str,
 
 
 def time_interleaved(
-    candidates: Mapping[str, Callable[[], object]], rounds: Rounds, first: Mapping[str, float], slow: float = SLOW
+    candidates: Mapping[str, Callable[[], object]],
+    rounds: Rounds,
+    first: Mapping[str, float] | None = None,
+    slow: float = SLOW,
 ) -> dict[str, Times]:
     """Time all candidates in each round, one after the other.
 
     Args:
         candidates: functions to time, by name.
         rounds: the number of rounds.
-        first: the seconds of each candidate's first run, which warmed it up.
+        first: the seconds of each candidate's first run, which warmed it up; if None, each is run first.
         slow: a candidate whose first run took longer than this many seconds is not run again.
     """
+    first = time_first_runs(candidates) if first is None else first
     seconds = {name: [first[name]] if first[name] > slow else list[float]() for name in candidates}
     repeated = [name for name in candidates if first[name] <= slow]
     number = rounds.choose_number(sum(first[name] for name in repeated)) if repeated else 0

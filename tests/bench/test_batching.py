@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bench import command
-from bench.batching import cost, quality
 from bench.batching.data import (
     BUDGET,
     DISTRIBUTIONS,
@@ -21,19 +20,19 @@ from bench.batching.data import (
     Corpus,
     Epoch,
     Implementation,
+    LengthsError,
     LoadEpoch,
     Ours,
     OursSorted,
 )
-from bench.batching.metric import Metric
+from bench.batching.metric import Metric, tabulate_metrics
 from bench.batching.other_samplers import IMPLEMENTATIONS, OURS, cut_like_fairseq, make_implementations
 from bench.command import MEASUREMENTS
 from bench.encoders.points import to_ints
-from bench.errors import LengthsError, MismatchError, MissingPackageError
 from bench.measurements import batch
-from bench.record import Record, Result, inspect_machine
+from bench.record import MissingPackageError, Record, Result, inspect_machine
 from bench.report import Extent
-from bench.timing import Rounds, Times
+from bench.timing import MismatchError, Rounds, Times
 from pipeline.batching import Budget, Plan, Randomness, Rows
 
 FEW = Rounds(most=2, fewest=2)
@@ -181,20 +180,20 @@ def test_resuming_returns_the_remaining_batches(implementation: Implementation) 
     """From the start, from the middle, and before the last batch."""
     batches = list(implementation.batches(1))
     for batches_done in (0, 3, len(batches) - 1):
-        assert cost.are_same(implementation.resume(1, batches_done), batches[batches_done:])
+        assert batch.are_same(implementation.resume(1, batches_done), batches[batches_done:])
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_ranks_get_equal_numbers_of_batches(implementation: Implementation, world_size: int) -> None:
     """Every implementation evens out the ranks; ours also omits and repeats no row."""
-    difference, empty, misplaced = quality.inspect_ranks(implementation, world_size)
+    difference, empty, misplaced = batch.inspect_ranks(implementation, world_size)
     assert difference == empty == 0
     assert misplaced == 0 or not isinstance(implementation, Ours)
 
 
 def test_invalid_plans_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A plan whose ranks are uneven, or that omits a row, is invalid."""
-    assert quality.measure_world_sizes(100).counts == {OURS: 0}
+    assert batch.measure_world_sizes(100).counts == {OURS: 0}
 
     def uneven(plan: Plan, rank: int) -> Plan:
         return attrs.evolve(
@@ -205,19 +204,19 @@ def test_invalid_plans_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
         return uneven(attrs.evolve(plan, starts=plan.starts[1:], stops=plan.stops[1:]), rank)
 
     monkeypatch.setattr(Plan, "rank", uneven)
-    assert quality.measure_world_sizes(100, [Rows(3)]).counts == {OURS: 0}
+    assert batch.measure_world_sizes(100, [Rows(3)]).counts == {OURS: 0}
     monkeypatch.setattr(Plan, "rank", without_one)
     # All except those without rows: 100 and 200 rows, for 16 world sizes.
-    assert quality.measure_world_sizes(100, [Rows(3)]).counts == {OURS: 32}
+    assert batch.measure_world_sizes(100, [Rows(3)]).counts == {OURS: 32}
 
 
 def test_every_row_is_loaded(implementation: Implementation) -> None:
     """In every epoch, padded with zeros."""
-    ids = cost.draw_ids(Corpus("some", LENGTHS))
+    ids = batch.draw_ids(Corpus("some", LENGTHS))
     assert [len(row) for row in ids] == LENGTHS.tolist()
     wanted = [len(ids), sum(map(sum, ids)), sum(sum(row) ** 2 for row in ids)]
     load_epoch = implementation.make_loader(ids)
-    assert [to_ints(cost.sum_rows(load_epoch)) for _ in range(2)] == [wanted, wanted]
+    assert [to_ints(batch.sum_rows(load_epoch)) for _ in range(2)] == [wanted, wanted]
 
 
 def test_limit_in_rows() -> None:
@@ -251,11 +250,11 @@ def test_wrong_implementations_are_not_timed(monkeypatch: pytest.MonkeyPatch) ->
     """Omitted rows are an error. Resuming with other batches is an error in ours, and a note for others."""
     monkeypatch.setattr("bench.batching.other_samplers.IMPLEMENTATIONS", {OURS: Ours, "torch": Broken})
     with pytest.raises(MismatchError, match="'torch' must equal"):
-        cost.measure_loading(50, SMALL, FEW)
-    assert "torch resumes with other batches" in cost.measure_resuming(400, FEW).notes
+        batch.measure_loading(50, SMALL, FEW)
+    assert "torch resumes with other batches" in batch.measure_resuming(400, FEW).notes
     monkeypatch.setattr("bench.batching.other_samplers.IMPLEMENTATIONS", {OURS: Broken})
     with pytest.raises(MismatchError, match="must return the remaining batches"):
-        cost.measure_resuming(400, FEW)
+        batch.measure_resuming(400, FEW)
 
 
 @pytest.mark.parametrize(("name", "module"), [("lhotse", "lhotse"), ("transformers", "transformers.trainer_pt_utils")])
@@ -265,7 +264,7 @@ def test_missing_packages_are_noted(name: str, module: str, monkeypatch: pytest.
     notes: list[str] = []
     assert {OURS, "torch"} <= make_implementations(LENGTHS, SMALL, notes).keys() <= IMPLEMENTATIONS.keys() - {name}
     assert any(note.startswith(f"{name}: not installed") and f"pip install {name}" in note for note in notes)
-    table = batch.tabulate([Metric("some", "number", goal=2).report_counts("here", {OURS: 1, "else": 3}, notes)])
+    table = tabulate_metrics([Metric("some", "number", goal=2).report_counts("here", {OURS: 1, "else": 3}, notes)])
     assert any(note.startswith(f"{name}: not installed") for note in table.notes)
     (row,) = table.rows
     cells = dict(zip(table.headings, row, strict=True))
@@ -335,7 +334,7 @@ def test_all_metrics_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     record = Record(inspect_machine(), found)
     record.write(tmp_path / "run.json")
     assert Record.read(tmp_path / "run.json") == record
-    rows = batch.tabulate(found).rows
+    rows = tabulate_metrics(found).rows
     assert len(rows) == len(found)
     cells = {tuple(row[0].split(": ")): row[2] for row in rows}
     assert {point for name, point in cells if name == "largest batch / budget"} == {
@@ -367,7 +366,7 @@ def test_memory_in_the_middle_and_at_the_peak() -> None:
             held += bytearray(5_000_000)
             yield held
 
-    now, peak = cost.trace_memory(Lists(LENGTHS, SMALL))
+    now, peak = batch.trace_memory(Lists(LENGTHS, SMALL))
     assert 1_000_000 <= now <= 1_010_000
     assert 3_000_000 <= peak <= 3_010_000
 
@@ -383,16 +382,16 @@ def test_simd_is_detected(baseline: list[str], found: list[str], wanted: bool, m
         return config if mode == "dicts" else None
 
     monkeypatch.setattr(np, "show_config", show_config)
-    assert cost.sorts_with_simd() is wanted
+    assert batch.sorts_with_simd() is wanted
 
 
 def test_different_ids_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """The stage is not timed if its ids differ from those of the library."""
-    assert cost.measure_tokenizing(20, FEW).times.keys() == {OURS, cost.TOKENIZERS}
+    assert batch.measure_tokenizing(20, FEW).times.keys() == {OURS, batch.TOKENIZERS}
 
     def wrong(values: Tensor) -> list[int]:
         return [*to_ints(values), 1]
 
-    monkeypatch.setattr(cost, "to_ints", wrong)
+    monkeypatch.setattr(batch, "to_ints", wrong)
     with pytest.raises(MismatchError, match="must return the ids"):
-        cost.measure_tokenizing(20, FEW)
+        batch.measure_tokenizing(20, FEW)

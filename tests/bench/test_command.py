@@ -18,25 +18,19 @@ from bench.command import MEASUREMENTS
 from bench.encoders.points import Point
 from bench.measurements import (
     attend,
-    checks,
-    choices,
-    crf,
     encode,
     epoch,
-    generate,
+    heads,
     inference,
-    invariance,
-    latency,
-    low_precision,
+    models,
     packing,
-    precompute,
-    saving,
+    serve,
     transformer,
     users,
 )
 from bench.record import WITH_NATIVE, WITHOUT_NATIVE, Result
 from bench.report import Extent, Measurement
-from bench.timing import Rounds
+from bench.timing import MATMUL, Rounds
 from pipeline_attention import General
 from pipeline_recurrent.engines.check_costs import Choice
 from pipeline_recurrent.engines.costs import Sizes
@@ -52,39 +46,43 @@ def test_measurements_with_small_sizes() -> None:
     """Each compares its candidates before it times them, and returns the times of all."""
     case = attend.Case(General, 6, training=True)
     assert attend.measure_case(case, 1, FEW, rows=2, hidden=4).times.keys() == {"ours", "loop", "masked"}
-    assert {"packed", "auto", WITHOUT_NATIVE} <= precompute.measure_case(
-        precompute.Case(3, 4, 5, words=9), 1, FEW
+    assert {"packed", "auto", WITHOUT_NATIVE} <= inference.measure_precompute_case(
+        inference.PrecomputeCase(3, 4, 5, words=9), 1, FEW
     ).times.keys()
-    paths = crf.measure_case(crf.Case(training=False, rows=3, mean_length=3, classes=2), 1, FEW)
+    paths = heads.measure_paths(heads.PathsCase(training=False, rows=3, mean_length=3, classes=2), 1, FEW)
     assert paths.times.keys() >= {"padded", "plain"}
     sizes = epoch.Sizes(rows=12, words=9, batch=4, embedding=3, hidden=5)
     result = epoch.measure_epoch(sizes, 1, FEW)
     assert {"by hand", WITHOUT_NATIVE, f"{WITHOUT_NATIVE}{epoch.BY_ROWS}"} <= result.times.keys()
-    assert epoch.tabulate([result]).rows[0][-1].count("%") == (3 if WITH_NATIVE in result.times else 2)
-    rows = packing.Collated(torch.randn(3, 4, packing.FEATURES), torch.tensor([4, 1, 2]))
+    assert epoch.tabulate_epoch([result]).rows[0][-1].count("%") == (3 if WITH_NATIVE in result.times else 2)
+    rows = packing.Collated(torch.randn(3, 4, packing.PACKING_FEATURES), torch.tensor([4, 1, 2]))
     result = packing.measure_batch("three", rows, training=True)
     assert result.peak_bytes.keys() == result.times.keys() == {"padded", "packed"}
-    assert checks.measure_checks("one", rounds=2).times.keys() == {"checked", "unchecked", "step"}
-    result = generate.measure_case(generate.Case(2, 3, attends=True, hidden=4), 1, FEW)
+    assert packing.measure_checks("one", rounds=2).times.keys() == {"checked", "unchecked", "step"}
+    result = heads.measure_generation(heads.GenerateCase(2, 3, attends=True, hidden=4), 1, FEW)
     assert result.times.keys() == {"ours", "whole past"}
     assert not result.notes
-    assert saving.measure_loading(1, rounds=2).times.keys() == {"load", "safetensors"}
+    assert serve.measure_loading(1, rounds=2).times.keys() == {"load", "safetensors"}
 
 
 def test_measurements_of_inference_with_small_sizes() -> None:
     """Each compares its candidates first, and states the errors of low precisions."""
     point = Point("LSTM", training=False, lengths="exactly 20", rows=1, features=4, hidden=16, threads="all")
     result = inference.measure_point(point, 1, FEW)
-    assert {"packed", *inference.PRECISIONS, inference.TORCH_INT8} <= result.times.keys() <= result.counts.keys()
+    assert (
+        {"packed", *inference.PRECISIONS, inference.TORCH_INT8}
+        <= result.times.keys() - {MATMUL}
+        <= result.counts.keys()
+    )
     assert result.counts["float32"] < result.counts["bfloat16"] < 0.05
-    assert inference.tabulate([result]).rows[0][4].endswith("%")
-    result = latency.measure_case(latency.Case(4, 16, features=5, words=30), 1, FEW)
-    assert {latency.PLAIN, latency.OURS, *inference.PRECISIONS} <= result.times.keys()
-    assert len(latency.tabulate([result]).rows) == 1
-    result = invariance.measure_sizes(invariance.Sizes(3, hidden=16), FEW)
+    assert inference.tabulate_inference([result]).rows[0][4].endswith("%")
+    result = models.measure_latency_case(models.LatencyCase(4, 16, features=5, words=30), 1, FEW)
+    assert {models.PLAIN, models.OURS, *inference.PRECISIONS} <= result.times.keys()
+    assert len(models.tabulate_latency([result]).rows) == 1
+    result = models.measure_invariance_sizes(models.InvarianceSizes(3, hidden=16), FEW)
     if available() is None:
         assert result.counts["deterministic, same bits"] == 1.0
-    assert len(invariance.tabulate([result]).rows) == 3
+    assert len(models.tabulate_invariance([result]).rows) == 3
 
 
 @pytest.mark.parametrize("task", users.TASKS, ids=lambda task: task.name)
@@ -92,16 +90,16 @@ def test_epochs_as_users_run_them(task: users.Task) -> None:
     """Loss and gradients of the plain model equal those of the stages; all are timed."""
     small = attrs.evolve(task, rows=4, batch=3 if task.is_windows else 40, features=3, hidden=4, words=9)
     result = users.measure_task(small, 1, FEW)
-    assert result.times.keys() == {users.PLAIN, "float32", "bfloat16"}
+    assert result.times.keys() == {epoch.PLAIN, "float32", "bfloat16"}
     assert len(users.tabulate([result]).rows) == 1
 
 
 def test_training_in_bfloat16_with_small_sizes() -> None:
     """The error is stated for ours and for packed."""
-    result = low_precision.measure_point(attrs.evolve(SMALL, hidden=16), 1, FEW)
-    assert result.counts[low_precision.OURS_LOW] < 0.05
-    assert 0 < result.counts[low_precision.PACKED_LOW] < 0.05
-    assert low_precision.tabulate([result]).rows[0][3].endswith("%")
+    result = encode.measure_low_precision_point(attrs.evolve(SMALL, hidden=16), 1, FEW)
+    assert result.counts[encode.OURS_LOW] < 0.05
+    assert 0 < result.counts[encode.PACKED_LOW] < 0.05
+    assert encode.tabulate_low_precision([result]).rows[0][3].endswith("%")
 
 
 def test_a_transformer_with_small_sizes() -> None:
@@ -119,10 +117,10 @@ def test_choices_are_summarized_by_kind() -> None:
         Measured(Batch("lone", [9], 3, 4, 1), sizes, {"packed": [1.0] * 3, "native": [ratio] * 3})
         for ratio in (1.5, 1.25, 0.5)
     ]
-    (result,) = choices.summarize(Choice(2, each, "native") for each in measured)
+    (result,) = encode.summarize_choices(Choice(2, each, "native") for each in measured)
     assert result.counts == {"batches": 3, "mean": 1.25, "within 1.03": 1 / 3, "largest": 1.5}
     assert result.threads == 2
-    assert "1.500 native" in choices.tabulate([result]).rows[0][-1]
+    assert "1.500 native" in encode.tabulate_choices([result]).rows[0][-1]
 
 
 @pytest.mark.parametrize("words", [["quick", "--json"], ["--quick", "--json"]])

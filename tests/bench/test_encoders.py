@@ -11,10 +11,9 @@ from torch.testing import assert_close
 
 from bench.encoders.candidates import Problem, disable_native, make_dense_step, make_our_step, make_packed_step
 from bench.encoders.points import DEFAULT, QUICK, Cell, Lengths, Point, draw_lengths, list_grid, list_points, to_ints
-from bench.errors import MismatchError
 from bench.measurements import encode
 from bench.record import WITH_NATIVE, WITHOUT_NATIVE
-from bench.timing import MATMUL, Rounds, Step
+from bench.timing import MATMUL, MismatchError, Rounds, Step
 from pipeline_recurrent.native import available
 from support.oracles import run_recurrent
 

@@ -9,13 +9,11 @@ import pytest
 import torch
 
 from bench.encoders.points import Lengths, Point
-from bench.errors import RecordError
 from bench.goals import tabulate_goals
 from bench.measurements import inference
-from bench.record import WITH_NATIVE, WITHOUT_NATIVE, Parameter, Record, Result, inspect_machine
+from bench.record import WITH_NATIVE, WITHOUT_NATIVE, Parameter, Record, RecordError, Result, inspect_machine
 from bench.report import ReportTable
-from bench.summary import tabulate_summary
-from bench.targets import TARGETS, Target, tabulate_targets
+from bench.targets import TARGETS, Target, tabulate_summary, tabulate_targets
 from bench.timing import MATMUL, MATMUL_OPERATIONS, Times
 
 

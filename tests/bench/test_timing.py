@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from bench import timing
-from bench.errors import MismatchError
-from bench.timing import Quartiles, Rounds, Times, check_equal, time_interleaved, use_threads
+from bench.timing import MismatchError, Quartiles, Rounds, Times, check_equal, time_interleaved, use_threads
 from pipeline.forecast.memory import measure_peak_bytes
 
 FEW = Rounds(most=2, fewest=2)

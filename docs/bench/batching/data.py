@@ -16,7 +16,6 @@ from torch import Tensor
 from typing_extensions import override
 
 from bench.encoders.points import draw_lengths, to_ints
-from bench.errors import LengthsError
 from pipeline import Ids, Pad, Row
 from pipeline.batching import Budget, Cursor, Plan, Policy, Rows
 from pipeline.loading import Loader, PlannedBatches
@@ -28,6 +27,10 @@ Batch: TypeAlias = Sequence[int] | NDArray[np.signedinteger]
 
 BUDGET: Final = 4_096
 """The largest number of padded steps of a batch, for implementations with a budget."""
+
+
+class LengthsError(ValueError):
+    """A file of row lengths that cannot be used."""
 
 
 @attrs.frozen

@@ -1,4 +1,4 @@
-"""A metric of batching: its goal, and the way it is shown."""
+"""A metric of batching: its goal, the way it is shown, and the table of all metrics."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal, TypeAlias, cast
@@ -6,8 +6,10 @@ from typing import Final, Literal, TypeAlias, cast
 import attrs
 import torch
 
-from bench.batching.other_samplers import OURS
+from bench.batching.data import BUDGET
+from bench.batching.other_samplers import IMPLEMENTATIONS, OURS
 from bench.record import Result
+from bench.report import ReportTable
 from bench.timing import Quartiles, Times
 
 MEASUREMENT: Final = "batch"
@@ -84,8 +86,7 @@ class Metric:
         times = result.times[candidate]
         match self.unit:
             case "ratio" if candidate != self.baseline:
-                ratio = result.time_ratio(candidate, self.baseline)
-                return "" if ratio is None else str(ratio)
+                return result.format_ratio(candidate, self.baseline)
             case "rate":
                 rate = Quartiles.of([self.items / seconds for seconds in times.seconds])
                 return f"{rate.median:,.0f}/s ({rate.low:,.0f} to {rate.high:,.0f})"
@@ -101,8 +102,8 @@ class Metric:
         pairs = [(OURS, self.baseline)]
         if self.baseline == OURS:
             pairs = [(name, OURS) for name in result.times if name != OURS]
-        ratios = [result.time_ratio(*pair) for pair in pairs]
-        return min((ratio.median for ratio in ratios if ratio is not None), default=None)
+        ratios = [result.median_ratio(*pair) for pair in pairs]
+        return min((ratio for ratio in ratios if ratio is not None), default=None)
 
     def compare_with_goal(self, result: Result) -> tuple[str, str]:
         """Format the goal, and the result with "met" or "missed"."""
@@ -131,3 +132,40 @@ def _format_number(number: float, unit: Unit) -> str:
             return f"{number:.1f}"
         case _:
             return f"{number:.2f}"
+
+
+def tabulate_metrics(results: Sequence[Result]) -> ReportTable:
+    """Make a table with a row per metric and a column per implementation."""
+    missing = sorted({note for result in results for note in result.notes if _is_missing(note)})
+    headings = ("metric", "goal", "result", *IMPLEMENTATIONS, "other")
+    rows = [_make_cells(result) for result in results]
+    return ReportTable("Making batches", headings, rows, [_IMPLEMENTATIONS_NOTE, _UNITS_NOTE, *missing])
+
+
+def _make_cells(result: Result) -> list[str]:
+    metric = Metric.of(result)
+    others = [name for name in (*result.counts, *result.times) if name not in IMPLEMENTATIONS]
+    cells = [f"{name} {metric.format_cell(result, name)}" for name in others]
+    notes = [note for note in result.notes if not _is_missing(note)]
+    return [
+        result.point,
+        *metric.compare_with_goal(result),
+        *(metric.format_cell(result, name) for name in IMPLEMENTATIONS),
+        "; ".join([*cells, *notes]),
+    ]
+
+
+def _is_missing(note: str) -> bool:
+    """Return whether a note says that the package of an implementation is missing."""
+    return note.partition(":")[0] in IMPLEMENTATIONS
+
+
+_IMPLEMENTATIONS_NOTE: Final = (
+    f"With a budget of {BUDGET:,} padded steps: ours, with the default policy, and Lhotse's DynamicBucketingSampler. "
+    "With 64 rows per batch, since they have no budget: transformers' LengthGroupedSampler and torch's RandomSampler. "
+    "Lengths are drawn at random, except those of the user."
+)
+_UNITS_NOTE: Final = (
+    "Medians, with quartiles. The result for rows or texts per second is our rate divided by that of the fastest other "
+    "implementation; for resuming, our time divided by that of planning alone."
+)

@@ -15,7 +15,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampl
 from typing_extensions import override
 
 from bench.batching.data import Batch, BatchLimit, Implementation, Lengths, LoadEpoch, Ours, to_tensors
-from bench.errors import MissingPackageError
+from bench.record import MissingPackageError
 
 OURS: Final = "ours"
 

@@ -7,14 +7,14 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from functools import partial
 from operator import attrgetter
-from typing import Self, cast
+from typing import Final, Self, cast
 
 import attrs
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from bench.encoders.by_hand import run_packed
 from bench.encoders.points import Point, draw_lengths
 from bench.timing import Step, make_step
 from pipeline import Chain, Encode, MaybeCausal, Pack, Padded, States, Vectors
@@ -113,18 +113,13 @@ def reorder_gates(
 
 
 def make_packed_step(problem: Problem) -> Step:
-    """Pack, run and unpack, as torch's documentation does: padded batch in, padded batch out, rows in any order."""
+    """Return a step of torch's packed kernel: padded batch in, padded batch out, rows in any order."""
     module = problem.copy_module()
-    return problem.make_step(_make_packed_forward(problem, module), module.parameters())
+    return problem.make_step(partial(_run_packed, problem, module), module.parameters())
 
 
-def _make_packed_forward(problem: Problem, module: nn.Module) -> Callable[[Tensor], Tensor]:
-    def forward(values: Tensor) -> Tensor:
-        rows = pack_padded_sequence(values, problem.lengths, batch_first=True, enforce_sorted=False)
-        states = cast("tuple[PackedSequence, object]", module(rows))[0]
-        return pad_packed_sequence(states, batch_first=True)[0]
-
-    return forward
+def _run_packed(problem: Problem, module: nn.Module, values: Tensor) -> Tensor:
+    return run_packed(module, values, problem.lengths)
 
 
 def make_dense_step(problem: Problem) -> Step:
@@ -168,9 +163,6 @@ def _make_layer(problem: Problem, number: int) -> list[nn.LSTM | nn.GRU]:
         module.load_state_dict(own)
         modules.append(module)
     return modules
-
-
-_SWITCH = "PIPELINE_NATIVE"
 
 
 def make_our_step(problem: Problem, engine: EngineName, *, native: bool) -> tuple[Step, Counter[str]]:
@@ -220,12 +212,15 @@ def make_torch_int8_step(problem: Problem) -> Step:
         warnings.simplefilter("ignore")
         quantize: Callable[..., nn.Module] = attrgetter("ao.quantization.quantize_dynamic")(torch)
         module = quantize(nn.ModuleDict({"rnn": problem.copy_module()}), {type(problem.weights)}, dtype=torch.qint8)
-    return problem.make_step(_make_packed_forward(problem, cast("nn.ModuleDict", module)["rnn"]), [])
+    return problem.make_step(partial(_run_packed, problem, cast("nn.ModuleDict", module)["rnn"]), [])
+
+
+_SWITCH: Final = "PIPELINE_NATIVE"
 
 
 @contextmanager
 def disable_native() -> Generator[None]:
-    """Switch the native engine off. The encoders read the environment variable before every batch."""
+    """Switch all compiled kernels off. The library reads the environment variable before every batch."""
     before = os.environ.get(_SWITCH)
     os.environ[_SWITCH] = "0"
     try:

@@ -1,1 +1,1 @@
-"""The measurements, one per file."""
+"""The measurements, those of one subject in a module."""

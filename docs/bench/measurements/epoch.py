@@ -1,39 +1,62 @@
-"""One epoch from texts to a trained model: the library with bucketed batches, beside random batches written by hand.
+"""Epochs from texts to a trained model: the library with bucketed batches, beside random batches written by hand.
 
 The tokenizer is trained beforehand. Tokenization, batching, forward and backward passes and optimizer steps are timed.
 
 Our batches have a budget of padded steps: the mean number of padded steps of the random batches, so that both take
 about the same memory. With less padding, more rows fit into this budget, and an epoch has fewer optimizer steps.
 Therefore batches with the same number of rows as the random ones are measured too.
+
+`fit` is measured beside a plain loop over the same batches with the same optimizer. Both tokenize, make batches, clip
+gradients and train the same model for the same epochs; their weights are compared to the last bit first. `fit` also
+reads the lengths of the rows once, adds up losses and padding, and looks for NaN. Its times are those of the process on
+the processor, so that other programs disturb little.
 """
 
 import random
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, redirect_stderr
+from io import StringIO
 from typing import Final, Self, TypeAlias, TypeVar, cast
 
 import attrs
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence, pad_sequence
+from torch.nn.utils.rnn import pad_sequence
 
 from bench.batching.data import draw_texts
+from bench.encoders.by_hand import PlainClassifier, load_classifier
 from bench.encoders.candidates import disable_native
 from bench.encoders.points import Point
 from bench.record import WITH_NATIVE, WITHOUT_NATIVE, Result
 from bench.report import Extent, Measurement, ReportTable
 from bench.timing import (
-    ALL_THREADS,
     MATMUL,
     Rounds,
+    Step,
+    Times,
     check_equal,
+    list_threads,
     make_matmul,
-    time_first_runs,
     time_interleaved,
     use_threads,
 )
-from pipeline import Bucket, Chain, Classify, Embed, Encode, Example, Ids, Pack, Pad, Padded, Pool, Scores, Tokenize
+from pipeline import (
+    Bucket,
+    Chain,
+    Classify,
+    Embed,
+    Encode,
+    Example,
+    Ids,
+    Pack,
+    Pad,
+    Padded,
+    Pool,
+    Scores,
+    StreamChain,
+    Tokenize,
+)
 from pipeline_recurrent import LSTM
 from pipeline_recurrent.native import available
 
@@ -87,26 +110,6 @@ class Texts:
         return cls(examples, Tokenize.train(texts, offsets=False))
 
 
-class HandWritten(nn.Module):
-    """The model written in torch: embed, pack, LSTM, unpack, mask, maximum over time, linear layer."""
-
-    def __init__(self, vocabulary: int, embedding: int, hidden: int) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(vocabulary, embedding)
-        self.lstm = nn.LSTM(embedding, hidden, bidirectional=True, batch_first=True)
-        self.linear = nn.Linear(2 * hidden, CLASSES)
-
-    def compute_loss(self, batch: Collated) -> Tensor:
-        """Compute the cross-entropy of a batch."""
-        ids, lengths, targets = batch
-        rows = pack_padded_sequence(self.embed(ids), lengths, batch_first=True, enforce_sorted=False)
-        packed = cast("tuple[PackedSequence, object]", self.lstm(rows))[0]
-        states, _ = pad_packed_sequence(packed, batch_first=True)
-        padding = torch.arange(states.shape[1]) >= lengths.unsqueeze(1)
-        scores = cast("Tensor", self.linear(states.masked_fill(padding.unsqueeze(2), -torch.inf).amax(1)))
-        return cross_entropy(scores, targets)
-
-
 def tokenize_all(texts: Texts) -> list[tuple[Tensor, int]]:
     """Return the ids and the target of every text."""
     found = texts.tokenize.tokenizer.encode([example.input for example in texts.examples], offsets=False)
@@ -129,21 +132,19 @@ def iterate_random(texts: Texts, rows: int, order: random.Random) -> Iterator[Co
         yield collate(every[start : start + rows])
 
 
-def make_chain(weights: HandWritten) -> Model:
+def make_chain(weights: PlainClassifier) -> Model:
     """Return the same model in stages, with the weights of the hand-written one."""
     embed, lstm = weights.embed, weights.lstm
     encode = Encode(LSTM(lstm.input_size, lstm.hidden_size, bidirectional=True))
     model = Pack() >> Embed(embed.num_embeddings, embed.embedding_dim) >> encode >> Pool("max") >> Classify(CLASSES)
-    names = {"embed": "embed", "lstm": "encode.encoder.rnn", "linear": "classify.linear"}
-    keys = ((key.partition("."), weight) for key, weight in weights.state_dict().items())
-    model.load_state_dict({f"{names[part]}.{rest}": weight for (part, _, rest), weight in keys})
+    load_classifier(model, weights)
     return model
 
 
-def measure(extent: Extent) -> Iterator[Result]:
+def measure_epochs(extent: Extent) -> Iterator[Result]:
     """Measure the epoch on one thread and on all; the sizes are the same in every extent."""
     del extent
-    for threads in ("one", "all") if ALL_THREADS > 1 else ("one",):
+    for threads in list_threads():
         with use_threads(threads) as number:
             yield measure_epoch(Sizes(), number, Rounds(most=7))
 
@@ -153,7 +154,7 @@ def measure_epoch(sizes: Sizes, threads: int, rounds: Rounds) -> Result:
     texts = Texts.draw(sizes.rows, sizes.words)
     torch.default_generator.manual_seed(0)
     # All candidates start from the weights of this model; every epoch continues to train its own copy.
-    weights = HandWritten(texts.tokenize.vocab_size, sizes.embedding, sizes.hidden)
+    weights = PlainClassifier(texts.tokenize.vocab_size, sizes.embedding, sizes.hidden, CLASSES)
     random_batches = list(iterate_random(texts, sizes.batch, random.Random(0)))
     steps = sum(int(lengths.sum()) for _, lengths, _ in random_batches)
     budget = sum(ids.numel() for ids, _, _ in random_batches) // len(random_batches)
@@ -166,12 +167,12 @@ def measure_epoch(sizes: Sizes, threads: int, rounds: Rounds) -> Result:
         epochs[name] = _make_ours(texts, weights, Bucket(max_padded_steps=budget, too_long="alone"), context)
         epochs[name + BY_ROWS] = _make_ours(texts, weights, Bucket(rows=sizes.batch), context)
     check_equal(_compute_first_batch(texts, weights, sizes))
-    times = time_interleaved(epochs, rounds, time_first_runs(epochs))
+    times = time_interleaved(epochs, rounds)
     parameters = {**attrs.asdict(sizes), "budget": budget}
     return Result("epoch", str(sizes), threads, parameters, times, operations=sizes.count_operations(steps))
 
 
-def _compute_first_batch(texts: Texts, weights: HandWritten, sizes: Sizes) -> dict[str, list[Tensor]]:
+def _compute_first_batch(texts: Texts, weights: PlainClassifier, sizes: Sizes) -> dict[str, list[Tensor]]:
     """Compute loss and gradients of both models over the same rows."""
     rows = list(texts.tokenize.map(texts.examples[: sizes.batch]))
     model = make_chain(weights)
@@ -183,15 +184,15 @@ def _compute_first_batch(texts: Texts, weights: HandWritten, sizes: Sizes) -> di
 
 
 def _make_ours(
-    texts: Texts, weights: HandWritten, bucket: Bucket[Ids], context: Callable[[], AbstractContextManager[None]]
-) -> Callable[[], None]:
+    texts: Texts, weights: PlainClassifier, bucket: Bucket[Ids], context: Callable[[], AbstractContextManager[None]]
+) -> Callable[[], object]:
     """Return an epoch of the chain over bucketed batches."""
     data, model = texts.tokenize >> bucket >> Pad(), make_chain(weights)
 
     def compute_loss(batch: Padded[Ids]) -> Tensor:
         return model(batch).loss()
 
-    train = _make_training(lambda: data(texts.examples), compute_loss, model)
+    train = make_training(lambda: data(texts.examples), compute_loss, model)
 
     def run() -> None:
         with context():
@@ -200,29 +201,30 @@ def _make_ours(
     return run
 
 
-def _make_by_hand(texts: Texts, weights: HandWritten, sizes: Sizes) -> Callable[[], None]:
+def _make_by_hand(texts: Texts, weights: PlainClassifier, sizes: Sizes) -> Step:
     """Return an epoch of the hand-written model over random batches."""
-    model, order = HandWritten(texts.tokenize.vocab_size, sizes.embedding, sizes.hidden), random.Random(0)
+    model, order = PlainClassifier(texts.tokenize.vocab_size, sizes.embedding, sizes.hidden, CLASSES), random.Random(0)
     model.load_state_dict(weights.state_dict())
-    return _make_training(lambda: iterate_random(texts, sizes.batch, order), model.compute_loss, model)
+    return make_training(lambda: iterate_random(texts, sizes.batch, order), model.compute_loss, model)
 
 
-def _make_training(
-    batches: Callable[[], Iterable[B]], compute_loss: Callable[[B], Tensor], model: nn.Module
-) -> Callable[[], None]:
-    """Return a training loop over one epoch."""
-    optimizer = _make_optimizer(model)
+def make_training(batches: Callable[[], Iterable[B]], compute_loss: Callable[[B], Tensor], model: nn.Module) -> Step:
+    """Return a training loop over one epoch, which returns the last loss."""
+    optimizer = _make_sgd(model)
 
-    def run() -> None:
+    def run() -> tuple[Tensor, ...]:
+        loss = torch.zeros(())
         for batch in batches():
             optimizer.zero_grad()
-            torch.autograd.backward(compute_loss(batch))
+            loss = compute_loss(batch)
+            torch.autograd.backward(loss)
             optimizer.step()
+        return (loss.detach(),)
 
     return run
 
 
-def _make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
+def _make_sgd(model: nn.Module) -> torch.optim.Optimizer:
     """Return plain gradient descent: the cost of a larger optimizer would be the same for all, and hide differences."""
     return torch.optim.SGD(model.parameters(), lr=0.01)
 
@@ -235,7 +237,7 @@ _COLUMNS: Final = {
 }
 """The headings of our candidates."""
 
-_NOTE: Final = (
+_EPOCH_NOTE: Final = (
     "Times by hand (random batches, torch's packed kernel), and for ours the speedup; above 1, ours is faster. Our "
     "batches are bucketed: with the mean number of padded steps of the random ones as their budget, or with the same "
     "number of rows. Share of the peak: the encoder's products over real steps, by hand, auto without native engine, "
@@ -243,19 +245,129 @@ _NOTE: Final = (
 )
 
 
-def tabulate(results: Sequence[Result]) -> ReportTable:
+def tabulate_epoch(results: Sequence[Result]) -> ReportTable:
     """Make a table with a row per number of threads."""
     headings = ("one epoch", "threads", "by hand", *_COLUMNS.values(), "share of the matrix peak")
     title = "One epoch, from texts to a trained model"
-    return ReportTable(title, headings, [_make_cells(result) for result in results], [_NOTE])
+    return ReportTable(title, headings, [_make_epoch_cells(result) for result in results], [_EPOCH_NOTE])
 
 
-def _make_cells(result: Result) -> list[str]:
-    ratios = [result.time_ratio("by hand", name) for name in _COLUMNS]
-    cells = ["" if ratio is None else str(ratio) for ratio in ratios]
+def _make_epoch_cells(result: Result) -> list[str]:
+    ratios = [result.format_ratio("by hand", name) for name in _COLUMNS]
     shares = [result.peak_share(name) for name in ("by hand", WITHOUT_NATIVE, WITH_NATIVE)]
     peak = ", ".join(f"{share:.0%}" for share in shares if share is not None)
-    return [result.point, str(result.threads), str(result.times["by hand"]), *cells, peak]
+    return [result.point, str(result.threads), str(result.times["by hand"]), *ratios, peak]
 
 
-EPOCH: Final = Measurement("epoch", measure, tabulate)
+EPOCH: Final = Measurement("epoch", measure_epochs, tabulate_epoch)
+
+
+PLAIN, FIT, BAR = "plain loop", "fit", "fit with a bar"
+"""The candidates."""
+
+FIT_EPOCHS: Final = 2
+FIT_ROUNDS: Final = 11
+NORM: Final = 1.0
+
+Pipe: TypeAlias = StreamChain[str | Example[str], Scores[int]]
+
+
+@attrs.frozen(eq=False)
+class Candidate:
+    """A pipe with a function that trains it for some epochs."""
+
+    pipe: Pipe
+    train: Callable[[], object]
+
+
+def make_candidates(texts: Texts, sizes: Sizes) -> dict[str, Candidate]:
+    """Make pipes with equal weights, each with its way of training."""
+    pipes = {name: _make_pipe(texts, sizes) for name in (PLAIN, FIT, BAR)}
+    candidates = {PLAIN: Candidate(pipes[PLAIN][0], _make_loop(texts, sizes, pipes[PLAIN][1]))}
+    for name in (FIT, BAR):
+        candidates[name] = Candidate(pipes[name][0], _make_fit(texts, pipes[name][0], has_bar=name == BAR))
+    return candidates
+
+
+def _make_pipe(texts: Texts, sizes: Sizes) -> tuple[Pipe, Model]:
+    torch.default_generator.manual_seed(0)
+    encode = Encode(LSTM(sizes.embedding, sizes.hidden, bidirectional=True))
+    model = Pack() >> Embed(texts.tokenize.vocab_size, sizes.embedding) >> encode >> Pool("max") >> Classify(CLASSES)
+    return texts.tokenize >> Bucket(rows=sizes.batch) >> Pad() >> model, model
+
+
+def _make_loop(texts: Texts, sizes: Sizes, model: Model) -> Callable[[], None]:
+    def train() -> None:
+        data = texts.tokenize >> Bucket(rows=sizes.batch) >> Pad()
+        optimizer = make_adamw([{"params": list(model.parameters())}])
+        weights = list(model.parameters())
+        for _ in range(FIT_EPOCHS):
+            for batch in data(texts.examples):
+                optimizer.zero_grad()
+                torch.autograd.backward(model(batch).loss())
+                nn.utils.clip_grad_norm_(weights, NORM)
+                optimizer.step()
+
+    return train
+
+
+def _make_fit(texts: Texts, pipe: Pipe, *, has_bar: bool) -> Callable[[], None]:
+    def train() -> None:
+        # The notes about the machine are for users.
+        with redirect_stderr(StringIO()):
+            pipe.fit(
+                texts.examples,
+                epochs=FIT_EPOCHS,
+                optimizer=make_adamw,
+                weight_decay=0.0,
+                max_grad_norm=NORM,
+                progress=has_bar,
+            )
+
+    return train
+
+
+def make_adamw(groups: Sequence[dict[str, object]]) -> torch.optim.Optimizer:
+    """Return the same AdamW for all: the groups of `fit` differ in their weight decay only, which is 0 here."""
+    return torch.optim.AdamW([{**group, "weight_decay": 0.0} for group in groups], lr=1e-3, fused=True)
+
+
+def measure_fits(extent: Extent) -> Iterator[Result]:
+    """Measure on one thread and on all; the sizes are the same in every extent."""
+    del extent
+    for threads in list_threads():
+        with use_threads(threads) as number:
+            yield measure_fit(Sizes(), number, FIT_ROUNDS)
+
+
+def measure_fit(sizes: Sizes, threads: int, rounds: int) -> Result:
+    """Train for some epochs, compare the weights, then time further epochs in interleaved rounds."""
+    texts = Texts.draw(sizes.rows, sizes.words)
+    candidates = make_candidates(texts, sizes)
+    for candidate in candidates.values():
+        candidate.train()
+    check_equal({name: list(each.pipe.parameters()) for name, each in candidates.items()})
+    seconds = {name: list[float]() for name in candidates}
+    for round_ in range(rounds):
+        for name in reversed(candidates) if round_ % 2 else candidates:
+            start = time.process_time()
+            candidates[name].train()
+            seconds[name].append((time.process_time() - start) / FIT_EPOCHS)
+    times = {name: Times(each) for name, each in seconds.items()}
+    return Result("fit", str(sizes), threads, attrs.asdict(sizes), times)
+
+
+def tabulate_fit(results: Sequence[Result]) -> ReportTable:
+    """Make a table with a row per number of threads."""
+    headings = ("one epoch", "threads", "plain loop", "fit over the plain loop", "with a bar")
+    note = "Processor times, with equal batches, optimizers and weights; the ratio of each round, lower is better."
+    return ReportTable("An epoch through fit", headings, [_make_fit_cells(result) for result in results], [note])
+
+
+def _make_fit_cells(result: Result) -> list[str]:
+    ratios = [str(result.times[name].divide_by(result.times[PLAIN])) for name in (FIT, BAR)]
+    return [result.point, str(result.threads), str(result.times[PLAIN]), *ratios]
+
+
+FIT_MEASUREMENT: Final = Measurement("fit", measure_fits, tabulate_fit)
+"""Epochs through `fit`."""

@@ -1,31 +1,45 @@
-"""Inference in float32, bfloat16 and int8: our pipes for inference beside torch's packed kernel and other runtimes.
+"""Inference: our encoders in float32, bfloat16 and int8, and over ids with `precompute_inputs`.
 
-Every candidate is compared with the packed kernel first. The table states the largest difference of a state from the
-packed kernel's, as a share of the largest state.
+Every candidate is compared with the packed kernel first. For encoders the table states the largest difference of a
+state from the packed kernel's, as a share of the largest state.
 """
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Final, TypeAlias, get_args
 
-from bench.encoders.candidates import Problem, make_inference_step, make_packed_step, make_torch_int8_step
-from bench.encoders.points import Lengths, Point
-from bench.errors import MissingPackageError
+import attrs
+import torch
+from torch import Tensor, nn
+
+from bench.encoders.by_hand import run_packed
+from bench.encoders.candidates import (
+    Problem,
+    disable_native,
+    make_inference_step,
+    make_packed_step,
+    make_torch_int8_step,
+)
+from bench.encoders.points import Lengths, Point, draw_lengths
 from bench.measurements.encode import OTHER_RUNTIMES
-from bench.record import Result
+from bench.record import WITH_NATIVE, WITHOUT_NATIVE, MissingPackageError, Result
 from bench.report import Extent, Measurement, ReportTable
 from bench.timing import (
     MATMUL,
     Rounds,
     Threads,
     check_equal,
+    describe_threads,
     make_matmul,
     time_first_runs,
     time_interleaved,
     use_threads,
 )
+from pipeline import Embed, Encode, Ids, Pack, Padded, Vectors
 from pipeline.extend import Precision
+from pipeline_recurrent import LSTM, precompute_inputs
+from pipeline_recurrent.native import available
 
 TORCH_INT8: Final = "torch int8"
 """Torch's dynamic quantization, over packed rows."""
@@ -70,7 +84,7 @@ def is_quick(point: Point) -> bool:
     return point.lengths == "exactly 20" and point.hidden == 128
 
 
-def measure(extent: Extent) -> Iterator[Result]:
+def measure_inference(extent: Extent) -> Iterator[Result]:
     """Measure point by point."""
     rounds = Rounds(most=7, seconds=1.5) if extent == "quick" else Rounds(seconds=8.0)
     for point in POINTS:
@@ -116,7 +130,7 @@ def measure_point(point: Point, threads: int, rounds: Rounds) -> Result:
     return Result("inference", str(point), threads, point.parameters, times, {}, operations, notes, errors)
 
 
-def tabulate(results: Sequence[Result]) -> ReportTable:
+def tabulate_inference(results: Sequence[Result]) -> ReportTable:
     """Make a table with a row per point: the packed kernel's time, and the speedup of the others over it."""
     headings = ("point", "threads", "packed", *PRECISIONS, TORCH_INT8, "other runtimes")
     note = (
@@ -124,17 +138,17 @@ def tabulate(results: Sequence[Result]) -> ReportTable:
         "Error: the largest difference of a state from packed, as a share of the largest state."
     )
     missing = sorted({missing for result in results for missing in result.notes})
-    return ReportTable("Inference", headings, [_make_cells(result) for result in results], [note, *missing])
+    return ReportTable("Inference", headings, [_make_inference_cells(result) for result in results], [note, *missing])
 
 
-def _make_cells(result: Result) -> list[str]:
+def _make_inference_cells(result: Result) -> list[str]:
     def describe(name: str) -> str:
         ratio = result.time_ratio("packed", name)
         if ratio is None:
             return ""
         return str(ratio) if name == "float32" else f"{ratio}; error {result.counts[name]:.1%}"
 
-    runtimes = [f"{name} {result.time_ratio('packed', name)}" for name in OTHER_RUNTIMES if name in result.times]
+    runtimes = [f"{name} {result.format_ratio('packed', name)}" for name in OTHER_RUNTIMES if name in result.times]
     return [
         result.point,
         str(result.threads),
@@ -144,4 +158,109 @@ def _make_cells(result: Result) -> list[str]:
     ]
 
 
-INFERENCE: Final = Measurement("inference", measure, tabulate, quick=True)
+INFERENCE: Final = Measurement("inference", measure_inference, tabulate_inference, quick=True)
+
+
+Infer: TypeAlias = Callable[[], Tensor]
+"""Returns packed states, or padded ones."""
+
+
+@attrs.frozen
+class PrecomputeCase:
+    """A bidirectional LSTM over sentences of ids.
+
+    Example:
+        >>> str(PrecomputeCase(64, 300, 256))
+        'BiLSTM inference, 64 rows of ~20 ids of 5,000, input 300, hidden 256, all threads'
+    """
+
+    rows: int
+    embedding: int
+    hidden: int
+    threads: Threads = "all"
+    words: int = 5_000
+
+    def __str__(self) -> str:
+        rows, sizes = f"{self.rows} rows of ~20 ids of {self.words:,}", f"input {self.embedding}, hidden {self.hidden}"
+        return f"BiLSTM inference, {rows}, {sizes}, {describe_threads(self.threads)}"
+
+
+PRECOMPUTE_CASES: Final = (
+    PrecomputeCase(64, 300, 256),
+    PrecomputeCase(64, 300, 256, "one"),
+    PrecomputeCase(32, 100, 128),
+    PrecomputeCase(32, 100, 128, "one"),
+)
+
+
+def measure_precompute(extent: Extent) -> Iterator[Result]:
+    """Measure case by case; the cases are the same in every extent."""
+    del extent
+    for case in PRECOMPUTE_CASES:
+        with use_threads(case.threads) as threads:
+            yield measure_precompute_case(case, threads, Rounds())
+
+
+def measure_precompute_case(case: PrecomputeCase, threads: int, rounds: Rounds) -> Result:
+    """Compare the states of all candidates, then time them in interleaved rounds."""
+    torch.default_generator.manual_seed(0)
+    embedding = nn.Embedding(case.words, case.embedding)
+    lstm = nn.LSTM(case.embedding, case.hidden, bidirectional=True, batch_first=True)
+    lengths = draw_lengths("~20", case.rows)
+    ids = torch.randint(0, case.words, (case.rows, int(lengths.max())))
+    steps = {
+        "packed": _make_packed_over_ids(embedding, lstm, ids, lengths),
+        **_make_ours_over_ids(embedding, lstm, ids, lengths),
+    }
+    check_equal({name: [_pack_states(step(), lengths)] for name, step in steps.items()})
+    times = time_interleaved(steps, rounds)
+    return Result("precompute", str(case), threads, attrs.asdict(case), times)
+
+
+def _make_packed_over_ids(embedding: nn.Embedding, lstm: nn.LSTM, ids: Tensor, lengths: Tensor) -> Infer:
+    """Embed, pack, run and unpack."""
+    return torch.inference_mode()(lambda: run_packed(lstm, embedding(ids), lengths))
+
+
+def _make_ours_over_ids(embedding: nn.Embedding, lstm: nn.LSTM, ids: Tensor, lengths: Tensor) -> Mapping[str, Infer]:
+    """Return a chain as it is, and with precomputed inputs, without and with the native engine."""
+    embed = Embed(embedding.num_embeddings, embedding.embedding_dim)
+    embed.load_state_dict(embedding.state_dict())
+    encode = LSTM(lstm.input_size, lstm.hidden_size, bidirectional=True).load_torch(lstm)
+    chain = (Pack() >> embed >> Encode(encode)).eval()
+    precomputed = precompute_inputs(chain)
+
+    def run() -> Tensor:
+        return chain(Padded(Ids, ids, lengths)).packed().values
+
+    def run_precomputed() -> Tensor:
+        return precomputed(Padded(Ids, ids, lengths)).packed().values
+
+    def run_precomputed_without_native() -> Tensor:
+        with disable_native():
+            return run_precomputed()
+
+    steps = {"auto": run, WITHOUT_NATIVE: run_precomputed_without_native}
+    if available() is None:
+        steps[WITH_NATIVE] = run_precomputed
+    return {name: torch.inference_mode()(step) for name, step in steps.items()}
+
+
+def _pack_states(states: Tensor, lengths: Tensor) -> Tensor:
+    """Pack padded states; return packed states as they are."""
+    return states if states.ndim == 2 else Padded(Vectors, states.clone(), lengths).packed().values
+
+
+def tabulate_precompute(results: Sequence[Result]) -> ReportTable:
+    """Make a table with a row per case."""
+    headings = ("inference over ids", "packed", "auto", "precomputed without native engine", "precomputed")
+    note = "Times of embedding and packed kernel, and for the others the speedup over them; above 1, they are faster."
+    return ReportTable("Precomputed inputs", headings, [_make_precompute_cells(result) for result in results], [note])
+
+
+def _make_precompute_cells(result: Result) -> list[str]:
+    ratios = [result.format_ratio("packed", name) for name in ("auto", WITHOUT_NATIVE, WITH_NATIVE)]
+    return [result.point, str(result.times["packed"]), *ratios]
+
+
+PRECOMPUTE: Final = Measurement("precompute", measure_precompute, tabulate_precompute)

@@ -1,20 +1,27 @@
-"""A service: what it adds to the model for one text, and its answers under the load of many clients."""
+"""A saved pipe: a service of it, beside the model alone and under the load of many clients; and loading it.
+
+Loading is measured beside reading and hashing the weights with safetensors and hashlib.
+"""
 
 import asyncio
+import hashlib
 import json
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 import attrs
+import safetensors.torch
 import torch
+from torch import Tensor
 
 from bench.record import Result
 from bench.report import Extent, Measurement, ReportTable
@@ -24,11 +31,11 @@ from bench.timing import (
     Threads,
     Times,
     describe_threads,
-    time_first_runs,
     time_interleaved,
     use_threads,
 )
-from pipeline import Bucket, Labels, Pad, StreamChain, Tokenize, classifier
+from pipeline import Bucket, FromIds, Labels, Pad, StreamChain, Tokenize, classifier
+from pipeline import load as load_pipe
 from pipeline.serving import App, make_app
 from pipeline.serving.app import Message
 
@@ -208,11 +215,11 @@ def load_process(*, clients: int, requests: int) -> Load:
 
 
 @attrs.frozen
-class Case:
+class ServeCase:
     """One text, answered by the model alone and by the service.
 
     Example:
-        >>> str(Case())
+        >>> str(ServeCase())
         'one text of 24 words, all threads'
     """
 
@@ -223,19 +230,19 @@ class Case:
         return f"one text of {self.words} words, {describe_threads(self.threads)}"
 
 
-def measure(extent: Extent) -> Iterator[Result]:
+def measure_serve(extent: Extent) -> Iterator[Result]:
     """Time one text through the service and through the model alone, in interleaved rounds; then load the service."""
     rounds = Rounds(most=200, fewest=50, seconds=5.0) if extent == "quick" else Rounds(most=1_000, fewest=200)
     if find_spec("starlette") is None or find_spec("uvicorn") is None:
         return
-    case = Case()
+    case = ServeCase()
     with use_threads(case.threads) as threads:
         times = time_one(case, rounds)
         found = load_process(clients=CLIENTS, requests=10 if extent == "quick" else 50)
     yield Result("serve", str(case), threads, attrs.asdict(case), times, notes=[f"{CLIENTS} clients: {found}"])
 
 
-def time_one(case: Case, rounds: Rounds) -> dict[str, Times]:
+def time_one(case: ServeCase, rounds: Rounds) -> dict[str, Times]:
     """Time one text."""
     pipe, text = make_pipe(), " ".join(f"w{number}" for number in range(case.words))
     body = json.dumps({"input": text}).encode()
@@ -248,23 +255,77 @@ def time_one(case: Case, rounds: Rounds) -> dict[str, Times]:
     }
     try:
         assert json.loads(steps["service"]()[1]) == {"prediction": steps["model"]()[0]}
-        return time_interleaved(steps, rounds, time_first_runs(steps))
+        return time_interleaved(steps, rounds)
     finally:
         loop.run_until_complete(app.service.stop())
         loop.close()
 
 
-def tabulate(results: Sequence[Result]) -> ReportTable:
+def tabulate_serve(results: Sequence[Result]) -> ReportTable:
     """Make a table with a row per case."""
     headings = ("service", "threads", "model alone", "through the service", "more, ms")
     note = "One text: in process, without a network. The clients use another process; 1 in 8 requests is malformed."
-    return ReportTable("Service", headings, [_make_cells(result) for result in results], [note])
+    return ReportTable("Service", headings, [_make_serve_cells(result) for result in results], [note])
 
 
-def _make_cells(result: Result) -> list[str]:
+def _make_serve_cells(result: Result) -> list[str]:
     model, service = result.times["model"], result.times["service"]
     more = Quartiles.of([1e3 * (two - one) for one, two in zip(model.seconds, service.seconds, strict=True)])
     return ["; ".join([result.point, *result.notes]), str(result.threads), str(model), str(service), str(more)]
 
 
-SERVE: Final = Measurement("serve", measure, tabulate)
+SERVE: Final = Measurement("serve", measure_serve, tabulate_serve)
+
+
+SAVED_SIZES: Final[Mapping[Extent, Sequence[int]]] = {
+    "quick": (1, 100),
+    "default": (1, 100),
+    "full": (1, 10, 100, 1_000),
+}
+"""Megabytes of weights."""
+
+_EMBEDDING: Final = 100
+
+_load_file: Final[Callable[[Path], Mapping[str, Tensor]]] = cast("Any", safetensors.torch).load_file
+
+
+def measure_saving(extent: Extent) -> Iterator[Result]:
+    """Measure each size on one thread: hashing uses no more."""
+    for megabytes in SAVED_SIZES[extent]:
+        yield measure_loading(megabytes)
+
+
+def measure_loading(megabytes: int, rounds: int = 15) -> Result:
+    """Load a classifier of ids with an embedding of this size; its files are in the cache of the system."""
+    ids = max(megabytes * 1_000_000 // (4 * _EMBEDDING) - 2_000, 10)
+    with tempfile.TemporaryDirectory() as parent, use_threads("one") as number:
+        folder = Path(parent) / "pipe"
+        (FromIds() >> Bucket(rows=2) >> Pad() >> classifier(ids, 2, embedding_dim=_EMBEDDING)).save(folder)
+        weights = folder / "weights.safetensors"
+
+        def read_weights() -> Mapping[str, Tensor]:
+            found = _load_file(weights)
+            with weights.open("rb") as file:
+                hashlib.file_digest(file, "sha256").hexdigest()
+            return found
+
+        candidates: Mapping[str, Callable[[], object]] = {
+            "load": lambda: load_pipe(folder, takes=list[int], gives=int),
+            "safetensors": read_weights,
+        }
+        times = time_interleaved(candidates, Rounds(rounds))
+        return Result("saving", f"{megabytes} MB of weights", number, {"bytes": weights.stat().st_size}, times)
+
+
+def tabulate_saving(results: Sequence[Result]) -> ReportTable:
+    """Make a table with a row per size."""
+    headings = ("weights", "load", "safetensors.torch.load_file + hashlib.file_digest", "ratio")
+    return ReportTable("Loading a saved pipe", headings, [_make_saving_cells(result) for result in results])
+
+
+def _make_saving_cells(result: Result) -> list[str]:
+    ours, theirs = result.times["load"], result.times["safetensors"]
+    return [result.point, str(ours), str(theirs), str(ours.divide_by(theirs))]
+
+
+SAVING: Final = Measurement("saving", measure_saving, tabulate_saving)

@@ -14,17 +14,17 @@ import attrs
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from bench.batching.data import EWT
+from bench.encoders.by_hand import load_weights, pool_max, run_packed
+from bench.measurements.epoch import NORM, PLAIN, make_adamw
 from bench.record import Parameter, Result
 from bench.report import Extent, Measurement, ReportTable
 from bench.timing import (
-    ALL_THREADS,
     Rounds,
     check_equal,
     describe_threads,
-    time_first_runs,
+    list_threads,
     time_interleaved,
     use_threads,
 )
@@ -47,11 +47,8 @@ from pipeline import (
 from pipeline.extend import Precision
 from pipeline_recurrent import LSTM
 
-PLAIN: Final = "plain loop"
-
 _OURS: Final[Sequence[Precision]] = ("float32", "bfloat16")
 
-_NORM: Final = 1.0
 _DROPOUT: Final = 0.3
 
 Carry: TypeAlias = tuple[Tensor, Tensor] | None
@@ -149,12 +146,9 @@ class PlainModel(nn.Module):
             # All windows are full, so nothing is packed.
             states, carry = cast("tuple[Tensor, Carry]", self.lstm(values, carry))
             return self._score(self.dropout(states), batch.targets), carry
-        rows = pack_padded_sequence(values, batch.lengths, batch_first=True, enforce_sorted=False)
-        packed = cast("tuple[PackedSequence, object]", self.lstm(rows))[0]
-        states, _ = pad_packed_sequence(packed, batch_first=True)
+        states = run_packed(self.lstm, values, batch.lengths)
         if self.task.name == "classification":
-            padding = torch.arange(states.shape[1]) >= batch.lengths.unsqueeze(1)
-            states = states.masked_fill(padding.unsqueeze(2), -torch.inf).amax(1)
+            states = pool_max(states, batch.lengths)
         return self._score(self.dropout(states), batch.targets), None
 
     def _score(self, states: Tensor, targets: Tensor) -> Tensor:
@@ -183,8 +177,7 @@ def make_model(task: Task, weights: PlainModel) -> Any:  # noqa: ANN401 - a chai
         head = "classify"
         model = start >> encode >> Pool("max") >> Dropout(_DROPOUT) >> Classify(task.classes)
     names = {"embed": "embed", "lstm": "encode.encoder.rnn", "linear": f"{head}.linear"}
-    keys = ((key.partition("."), weight) for key, weight in weights.state_dict().items())
-    model.load_state_dict({f"{names[part]}.{rest}": weight for (part, _, rest), weight in keys})
+    load_weights(model, weights, names)
     return model
 
 
@@ -192,7 +185,7 @@ def measure(extent: Extent) -> Iterator[Result]:
     """Measure each task on one thread and on all; in a quick run, fewer rows and one thread only."""
     quick = extent == "quick"
     for task in TASKS:
-        for threads in ("one", "all") if ALL_THREADS > 1 and not quick else ("one",):
+        for threads in ("one",) if quick else list_threads():
             with use_threads(threads) as number:
                 small = attrs.evolve(task, rows=task.rows // (2 if task.is_windows else 16)) if quick else task
                 yield measure_task(small, number, Rounds(most=3 if quick else 7, seconds=3.0 if quick else 25.0))
@@ -205,7 +198,7 @@ def measure_task(task: Task, threads: int, rounds: Rounds) -> Result:
     check_equal(_compute_first_batch(task, examples, weights))
     epochs: dict[str, Callable[[], object]] = {PLAIN: _make_plain(task, examples, weights)}
     epochs |= {precision: _make_fit(task, examples, weights, precision) for precision in _OURS}
-    times = time_interleaved(epochs, rounds, time_first_runs(epochs))
+    times = time_interleaved(epochs, rounds)
     threads_name = describe_threads("one" if threads == 1 else "all")
     return Result("users", f"{task}, {threads_name}", threads, task.parameters, times)
 
@@ -230,7 +223,7 @@ def _make_plain(task: Task, examples: Sequence[Example[list[int]]], weights: Pla
     model, data = PlainModel(task), make_data(task)
     model.load_state_dict(weights.state_dict())
     parameters = list(model.parameters())
-    optimizer = _make_optimizer([{"params": parameters}])
+    optimizer = make_adamw([{"params": parameters}])
 
     def train() -> None:
         carry: Carry = None
@@ -240,7 +233,7 @@ def _make_plain(task: Task, examples: Sequence[Example[list[int]]], weights: Pla
             optimizer.zero_grad()
             loss, carry = model.compute_loss(batch, carry)
             torch.autograd.backward(loss)
-            nn.utils.clip_grad_norm_(parameters, _NORM)
+            nn.utils.clip_grad_norm_(parameters, NORM)
             optimizer.step()
 
     return train
@@ -258,19 +251,14 @@ def _make_fit(
             pipe.fit(
                 examples,
                 epochs=1,
-                optimizer=_make_optimizer,
+                optimizer=make_adamw,
                 weight_decay=0.0,
-                max_grad_norm=_NORM,
+                max_grad_norm=NORM,
                 precision=precision,
                 progress=False,
             )
 
     return train
-
-
-def _make_optimizer(groups: Sequence[dict[str, object]]) -> torch.optim.Optimizer:
-    """Return the same optimizer for all: the groups of `fit` differ in their weight decay only, which is 0 here."""
-    return torch.optim.AdamW([{**group, "weight_decay": 0.0} for group in groups], lr=1e-3, fused=True)
 
 
 def tabulate(results: Sequence[Result]) -> ReportTable:
@@ -281,8 +269,8 @@ def tabulate(results: Sequence[Result]) -> ReportTable:
 
 
 def _make_cells(result: Result) -> list[str]:
-    ratios = (result.time_ratio(PLAIN, name) for name in _OURS)
-    return [result.point, str(result.threads), str(result.times[PLAIN]), *(str(ratio) for ratio in ratios)]
+    ratios = (result.format_ratio(PLAIN, name) for name in _OURS)
+    return [result.point, str(result.threads), str(result.times[PLAIN]), *ratios]
 
 
 USERS: Final = Measurement("users", measure, tabulate, quick=True)
