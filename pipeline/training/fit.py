@@ -32,7 +32,7 @@ def fit(
     options: FitOptions,
 ) -> History:
     """Train a pipe; see `StreamChain.fit`."""
-    settings = Settings.of(epochs, cast("Mapping[str, object]", options))
+    settings = Settings.of(epochs, cast("Mapping[str, object]", options), others=("valid", "epochs"))
     for name, examples in (("train", train), ("valid", valid)):
         if isinstance(examples, str | PathLike):
             got = repr(str(examples))

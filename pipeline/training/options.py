@@ -140,8 +140,13 @@ class Settings:
     log_tensorboard: str | PathLike[str] | None = None
 
     @classmethod
-    def of(cls, epochs: int, options: Mapping[str, object]) -> Self:
+    def of(cls, epochs: int, options: Mapping[str, object], *, others: Sequence[str] = ()) -> Self:
         """Check the options of `fit`.
+
+        Args:
+            epochs: the number of epochs.
+            options: the options by name.
+            others: further arguments of the caller, which the error about an unknown name lists and suggests.
 
         Raises:
             UnknownOptionError: for a name that is no option.
@@ -150,8 +155,10 @@ class Settings:
         names = [field.name for field in attrs.fields(cls) if field.name != "epochs"]
         unknown = next((name for name in options if name not in names), None)
         if unknown is not None:
-            msg = f"fit has no option {unknown!r}; its options are {', '.join(names)}."
-            raise UnknownOptionError(msg + suggest_name(unknown, names, _ALIASES), option=unknown)
+            known = [*others, *names]
+            msg = f"fit has no option {unknown!r}; its options are {', '.join(known)}."
+            advice = _ELSEWHERE.get(unknown) or suggest_name(unknown, known, _ALIASES)
+            raise UnknownOptionError(msg + advice, option=unknown)
         return cls(**cast("dict[str, Any]", {"epochs": epochs, **options}))
 
     def __attrs_post_init__(self) -> None:
@@ -270,7 +277,29 @@ _ALIASES: Final = {
     "workers": "num_workers",
     "classweight": "class_weights",
     "bf16": "precision",
+    "fp16": "precision",
+    "resumefromcheckpoint": "resume",
+    "ckptpath": "resume",
+    "outputdir": "checkpoints",
+    "savesteps": "checkpoint_every",
+    "savetotallimit": "keep",
+    "warmupsteps": "warmup",
+    "warmupratio": "warmup",
+    "lrschedulertype": "schedule",
+    "numepochs": "epochs",
+    "numtrainepochs": "epochs",
+    "maxepochs": "epochs",
+    "nepochs": "epochs",
+    "evaldataset": "valid",
+    "validationdata": "valid",
+    "metricforbestmodel": "monitor",
 }
+
+# What is no option of `fit`, but is looked for there.
+_ELSEWHERE: Final = dict.fromkeys(
+    ("batch_size", "train_batch_size", "per_device_train_batch_size"),
+    " The size of batches is that of Bucket, such as Bucket(max_padded_steps=1_000) or Bucket(rows=32).",
+)
 
 _DECISIVE: Final = (
     "optimizer",

@@ -161,7 +161,7 @@ def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
     [
         ({"learning_rate": 0.5}, "learning_rate was 0.001, is 0.5"),
         ({"accumulate": 2}, "accumulate was 1, is 2"),
-        ({"schedule": "linear"}, "schedule was 'constant', is 'linear'"),
+        ({"schedule": "linear"}, "schedule was 'constant', is 'linear'; resume with"),
         ({"valid": VALID[:5]}, "valid has other rows"),
         ({"train": [*EXAMPLES[:-1], Example([3], 1)]}, "train has other rows"),
     ],

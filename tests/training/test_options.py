@@ -60,6 +60,22 @@ def test_names_of_other_libraries_are_translated(name: str, meant: str) -> None:
         Settings.of(1, {name: 1})
 
 
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("num_train_epochs", "Did you mean 'epochs'"),
+        ("batch_size", "that of Bucket: Bucket"),
+        ("eval_dataset", "'valid'"),
+    ],
+)
+def test_what_is_set_elsewhere_is_found(name: str, advice: str) -> None:
+    """Arguments of `fit` besides its options, and the size of batches."""
+    with pytest.raises(
+        UnknownOptionError, match=f"fit has no option '{name}'; .* valid, epochs, learning_rate.*{advice}"
+    ):
+        Settings.of(1, {name: 1}, others=("valid", "epochs"))
+
+
 def make_odd(groups: object) -> Any:
     """Make nothing."""
     return groups
