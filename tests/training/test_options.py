@@ -64,7 +64,7 @@ def test_names_of_other_libraries_are_translated(name: str, meant: str) -> None:
     ("name", "advice"),
     [
         ("num_train_epochs", "Did you mean 'epochs'"),
-        ("batch_size", "that of Bucket: Bucket"),
+        ("batch_size", "that of Bucket, such as"),
         ("eval_dataset", "'valid'"),
     ],
 )
