@@ -53,10 +53,24 @@ def attend_by_loop(query: Tensor, key: Tensor, values: Tensor, window: int | Non
 @pytest.mark.parametrize("shared", [True, False])
 def test_blocks_equal_the_loop(window: int | None, memory: int, shared: bool) -> None:
     """Contexts and gradients are equal, also if keys and values are one tensor."""
-    lengths = torch.tensor([11, 11, 7, 3])
+    compare_with_loop([11, 11, 7, 3], window, memory, shared=shared)
+
+
+@pytest.mark.usefixtures("_division")
+@pytest.mark.parametrize("memory", [1, 2**26])
+@pytest.mark.parametrize("counts", [[1, 1], [3, 2, 2], [7, 7]])
+def test_few_keys_equal_the_loop(counts: list[int], memory: int) -> None:
+    """Scores of fewer keys than a vector holds are stored by column, in any division into blocks."""
+    for window, shared in ((None, True), (2, True), (None, False)):
+        compare_with_loop(counts, window, memory, shared=shared)
+
+
+def compare_with_loop(counts: list[int], window: int | None, memory: int, *, shared: bool) -> None:
+    """Compare contexts and gradients of rows with these numbers of steps, the longest first, with those of the loop."""
+    lengths = torch.tensor(counts)
     tensors = make_rectangles(lengths, 2 if shared else 3)
     query, key, values = tensors[0], tensors[1], tensors[-1]
-    batch_sizes = to_ints((torch.arange(11) < lengths.unsqueeze(1)).sum(0))
+    batch_sizes = to_ints((torch.arange(counts[0]) < lengths.unsqueeze(1)).sum(0))
     found = attend_earlier_in_blocks(query, key, values, batch_sizes, window=window, memory=memory)
     mine = torch.cat([found[row, :n] for row, n in enumerate(to_ints(lengths))])
     loop = torch.cat(
