@@ -98,10 +98,17 @@ class PackingOrder:
         """Return the shortest, the longest or the sum of the lengths. Of few rows, all three are stored."""
         if torch.compiler.is_compiling() or not 0 < self.lengths.shape[0] <= _FEW_ROWS:
             return int(reduce(self.lengths))
+        self.read_lengths()
+        found: int = self.__dict__[name]
+        return found
+
+    def read_lengths(self) -> None:
+        """Store `shortest`, `longest` and `steps` at once; the lengths must not be empty.
+
+        For new batches, which need all three: each property takes a lock when it is computed.
+        """
         counts = to_ints(self.lengths)
-        found = {"shortest": min(counts), "longest": max(counts), "steps": sum(counts)}
-        self.__dict__.update(found)
-        return found[name]
+        self.__dict__.update(shortest=min(counts), longest=max(counts), steps=sum(counts))
 
     @cached_property
     def nonempty_count(self) -> int:
@@ -134,7 +141,7 @@ class PackingOrder:
     def batch_size_list(self) -> list[int]:
         """`batch_sizes` as Python integers, for loops over time."""
         if self.is_full(self.longest):
-            return [len(self.lengths)] * self.longest
+            return [self.lengths.shape[0]] * self.longest
         return to_ints(self.batch_sizes)
 
     # The step of the row with rank k at time t has the packed index `starts[t] + k`: all steps of earlier times come
@@ -199,7 +206,8 @@ class PackingOrder:
         """Return whether a rectangle `width` steps wide has no padding. Always False while a graph is traced."""
         if torch.compiler.is_compiling():
             return False
-        self._reject_changed_lengths()
+        if self._version is not None:
+            self._reject_changed_lengths()
         return self.shortest == width
 
     def _reject_changed_lengths(self) -> None:

@@ -172,24 +172,21 @@ class States(Collated, Generic[S_co]):
             steps: the vectors, for the same rows.
             stage: the stage that computed them. `Pool("final")`, for which they have no effect, names it in its error.
         """
-        steps = steps if isinstance(self.steps, Padded) else steps.packed()
-        outdated = f"{stage} changed the steps after the encoder"
-        if checks_enabled() and not self._takes(steps):
-            return attrs.evolve(self, steps=steps, outdated=outdated)
-        others = {"carry": self.carry, "bidirectional": self.bidirectional, "engine": self.engine}
-        return _build(type(self), steps, self.final, outdated, others)
-
-    def _takes(self, steps: Batch[Hidden]) -> bool:
-        """Fast path: return whether steps surely fit the final states, because they are like the present ones."""
         now = self.steps
-        # By exact type: anything else is left to the checks of new states.
-        return (
+        steps = steps if isinstance(now, Padded) else steps.packed()
+        outdated = f"{stage} changed the steps after the encoder"
+        # Steps like the present ones surely fit the final states. By exact type: the rest is left to the checks of new
+        # states. In a graph, whose sizes are symbolic, nothing is compared.
+        if checks_enabled() and not (
             type(steps) is type(now)
             and steps.lengths is now.lengths
             and (steps.kind is Hidden or steps.kind is now.kind)
             and steps.values.dtype is now.values.dtype
             and steps.values.shape == now.values.shape
-        )
+        ):
+            return attrs.evolve(self, steps=steps, outdated=outdated)
+        others = {"carry": self.carry, "bidirectional": self.bidirectional, "engine": self.engine}
+        return _build(type(self), steps, self.final, outdated, others)
 
     def report(self) -> Report:
         """Return the numbers of real and padded steps, and the engine that computed these states."""
@@ -200,18 +197,14 @@ def _make_steps(values: Tensor, lengths: Tensor) -> Padded[Hidden]:
     """Return hidden vectors as a batch. Fast path: all of its checks in one expression."""
     are_plain = type(values) is Tensor and type(lengths) is Tensor and lengths.dtype is torch.int64 and lengths.is_cpu
     if are_plain and checks_enabled():
-        order = PackingOrder(lengths, values.device)
-        if (
-            values.is_floating_point()
-            and values.ndim == 3
-            and lengths.ndim == 1
-            and lengths.shape[0] == values.shape[0] > 0
-            and order.shortest >= 0
-            and order.longest <= values.shape[1]
-        ):
-            given = {"kind": Hidden, "values": values, "lengths": lengths, "order": order}
-            others = {"initial_carry": None, "fields": None, "inner": None, "metadata": number_rows(lengths.shape[0])}
-            return build_unchecked(cast("type[Padded[Hidden]]", Padded), given | others)
+        rows, *others = values.shape
+        if len(others) == 2 and lengths.shape == (rows,) and rows and values.is_floating_point():
+            order = PackingOrder(lengths, values.device)
+            order.read_lengths()
+            if order.shortest >= 0 and order.longest <= others[0]:
+                given = {"kind": Hidden, "values": values, "lengths": lengths, "order": order}
+                given |= {"initial_carry": None, "fields": None, "inner": None, "metadata": number_rows(rows)}
+                return build_unchecked(cast("type[Padded[Hidden]]", Padded), given)
     return Padded(Hidden, values, lengths)
 
 
@@ -268,9 +261,10 @@ def last_by_row(steps: Batch[Hidden]) -> Float[Tensor, "batch feature"]:
     """Return the last real step of each row; zeros for an empty row."""
     if isinstance(steps, Packed):
         return _select_by_row(steps, 1)
-    if steps.width == 0:
+    width = steps.values.shape[1]
+    if width == 0:
         return zeros_by_row(steps)
-    if steps.order.is_full(steps.width):
+    if steps.order.is_full(width):
         return steps.values.select(1, -1)  # half of the time of an index in brackets
     # An empty row has no last step: it gathers its first position, which may hold anything, and is filled with zeros.
     last = (steps.order.lengths_on_device - 1).clamp(min=0).reshape(-1, 1, 1).expand(-1, 1, steps.values.shape[2])

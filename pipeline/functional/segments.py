@@ -110,8 +110,8 @@ def sort_by_length(states: States[MaybeCausal]) -> Float[Tensor, "nonempty time 
         >>> sort_by_length(states).squeeze(2).tolist()
         [[2.0, 3.0], [1.0, 0.0]]
     """
-    order, steps = states.order, states.steps
-    if isinstance(steps, Padded) and order.is_full(steps.width):
+    steps, order = states.steps, states.steps.order
+    if isinstance(steps, Padded) and order.is_full(steps.values.shape[1]):
         return steps.values
     values, cells = steps.packed().values, order.longest * order.nonempty_count
     if order.steps < cells:
@@ -121,8 +121,8 @@ def sort_by_length(states: States[MaybeCausal]) -> Float[Tensor, "nonempty time 
 
 def restore_order(values: Float[Tensor, "nonempty time hidden"], states: States[MaybeCausal]) -> Batch[Hidden]:
     """Return the vectors of a rectangle in the order of `sort_by_length` as steps in the layout of the states."""
-    order, steps = states.order, states.steps
-    if isinstance(steps, Padded) and order.is_full(steps.width):
+    steps, order = states.steps, states.steps.order
+    if isinstance(steps, Padded) and order.is_full(steps.values.shape[1]):
         return derive_padded(Hidden, values, steps, None)
     flat = values.transpose(0, 1).flatten(0, 1)
     if order.steps < len(flat):

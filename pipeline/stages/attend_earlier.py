@@ -126,11 +126,12 @@ class AttendEarlier(
 
     @override
     def _attend(self, states: States[S]) -> States[S]:
-        attention = self.get_part(states.steps.values.shape[-1])
-        if not (attention.uses_fused_attention and supports_blocks(states.steps.values) and states.order.steps):
+        steps, order = states.steps, states.steps.order
+        attention = self.get_part(steps.values.shape[-1])
+        if not (attention.uses_fused_attention and supports_blocks(steps.values) and order.steps):
             return super()._attend(states)
-        rows, sizes = sort_by_length(states), states.order.batch_size_list
-        compared, mixed = self.split(rows)
+        compared, mixed = self.split(sort_by_length(states))
+        sizes = order.batch_size_list
         query, key = attention.project(compared, compared)
         values = attention.project_values(mixed)
         if attention.num_heads > 1:

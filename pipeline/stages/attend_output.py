@@ -35,7 +35,7 @@ def count_features(output: Output, size: int | None) -> int | None:
 def combine(
     output: Output, layer: nn.Linear | None, states: States[S], contexts: Batch[Hidden], stage: str
 ) -> States[S]:
-    """Return states with the output of each step, in their own layout.
+    """Return states with the output of each step, in their own layout, for every output but `context`.
 
     Args:
         output: what to return per step.
@@ -44,8 +44,6 @@ def combine(
         contexts: the context of each of their steps.
         stage: the name of the stage, for errors of `Pool("final")`.
     """
-    if output == "context":
-        return states.with_values(contexts, stage=stage)
     # Padding is neither joined nor multiplied, unless there is no other layout.
     steps = compact(states.steps)
     steps = steps if isinstance(steps, Packed) else states.padded()

@@ -120,7 +120,10 @@ class AttentionHolder(PartStage[Attention]):
 
     def finish(self, states: States[S], contexts: Batch[Hidden], *, stage: str | None = None) -> States[S]:
         """Return the output of each step, from its state and its context; errors name the stage."""
-        return combine(self.output, self.combine, states, contexts, stage or type(self).__name__)
+        stage = stage or type(self).__name__
+        if self.output == "context":
+            return states.with_values(contexts, stage=stage)
+        return combine(self.output, self.combine, states, contexts, stage)
 
     @override
     def get_catalogue(self) -> Catalogue[Attention]:
