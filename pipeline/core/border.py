@@ -9,7 +9,7 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 import attrs
 import torch
 from beartype.door import is_bearable
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import TypeIs
 
 from pipeline.checks.hints import describe, format_hint, get_classes, is_unconstrained, resolve_hints
@@ -78,7 +78,7 @@ def add_border(plain: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S,
             else:
                 result = plain(self, *args, **kwargs)
         except Exception as error:
-            stop = explain_error(error, self)
+            stop = explain_error(error, self) or _explain_mismatch(error, self, value)
             if stop is not None:
                 raise stop from error
             raise
@@ -105,6 +105,30 @@ def explain_error(error: Exception, stage: object) -> StageError | None:
         if note not in getattr(error, "__notes__", ()):
             error.add_note(note)
     return None
+
+
+def _explain_mismatch(error: Exception, stage: object, value: object) -> ShapeError | None:
+    """Return a clearer error than torch's if the values of the input are on another device or of another dtype.
+
+    Only after an error: a stage may read several dtypes, or move its input.
+    """
+    if not isinstance(error, RuntimeError) or isinstance(error, PipelineError) or not isinstance(stage, nn.Module):
+        return None
+    values: object = getattr(value.steps if isinstance(value, States) else value, "values", None)
+    weights = [weight for weight in stage.parameters() if weight.is_floating_point()]
+    if not isinstance(values, Tensor) or not weights:
+        return None
+    # Autocast chooses the dtype of the products itself; ids have that of no weight.
+    any_dtype = not values.is_floating_point() or torch.is_autocast_enabled(weights[0].device.type)
+    same_dtype = any_dtype or values.dtype in {weight.dtype for weight in weights}
+    if same_dtype and values.device in {weight.device for weight in weights}:
+        return None
+    name, weight = type(stage).__name__, weights[0]
+    msg = (
+        f"values are {values.dtype} on {values.device}, but the weights of {name} are {weight.dtype} on "
+        f"{weight.device}; move one: batch.to(device), or model.to(dtype)."
+    )
+    return ShapeError(msg, stage=name)
 
 
 def make_stop_error(stage: str) -> StageError:
