@@ -119,13 +119,9 @@ def measure_point(point: Point, threads: int, rounds: Rounds) -> Result:
     errors = {name: float((own - states["packed"]).abs().max() / largest) for name, own in states.items()}
     # A lone row is over in a fraction of a millisecond: many rounds cost little.
     rounds = Rounds(500, 50, rounds.seconds) if point.rows == 1 else rounds
-    first, matmul = time_first_runs(steps), {MATMUL: make_matmul()}
-    first |= time_first_runs(matmul)
-    if point.rows == 1:
-        # In rounds of its own: it would push the weights out of the cache, in which a lone row finds them.
-        times = time_interleaved(steps, rounds, first) | time_interleaved(matmul, Rounds(seconds=2.0), first)
-    else:
-        times = time_interleaved(steps | matmul, rounds, first)
+    times = time_interleaved(steps, rounds, time_first_runs(steps))
+    # In rounds of its own: it would push the weights of whichever comes next out of the cache.
+    times |= time_interleaved({MATMUL: make_matmul()}, Rounds(seconds=1.0))
     operations = point.count_operations(problem.steps)
     return Result("inference", str(point), threads, point.parameters, times, {}, operations, notes, errors)
 
