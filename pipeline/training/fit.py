@@ -75,6 +75,9 @@ def _fit_on_rank(
                     Path(settings.checkpoints), fingerprint, keep=settings.keep, every=settings.checkpoint_every
                 )
                 checkpoints.resume(training, settings.resume)
+                if training.history.resumed is not None:
+                    done = f"{len(training.history)} of {settings.epochs} epochs"
+                    reporter.note(f"continues after {training.history.resumed:,} optimizer steps ({done}).")
                 watchers.append(checkpoints)
             return training.run(watchers)
 

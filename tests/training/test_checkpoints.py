@@ -156,6 +156,16 @@ def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
     assert all(torch.equal(copy_weights(third)[name], weight) for name, weight in copy_weights(whole).items())
 
 
+def test_a_resumed_training_says_where_it_continues(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One that begins says nothing about it."""
+    options: dict[str, Any] = {"checkpoints": tmp_path, "resume": True}
+    history = make_pipe().fit(EXAMPLES, epochs=1, **options)
+    assert "continues" not in capsys.readouterr().err
+    make_pipe().fit(EXAMPLES, epochs=2, **options)
+    steps = history.epochs[-1].optimizer_steps
+    assert f"continues after {steps} optimizer steps (1 of 2 epochs).\n" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("changes", "difference"),
     [
