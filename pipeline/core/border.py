@@ -119,7 +119,9 @@ def _explain_mismatch(error: Exception, stage: object, value: object) -> ShapeEr
     if not isinstance(values, Tensor) or not weights:
         return None
     # Autocast chooses the dtype of the products itself; ids have that of no weight.
-    any_dtype = not values.is_floating_point() or torch.is_autocast_enabled(weights[0].device.type)
+    device = weights[0].device.type
+    is_autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    any_dtype = not values.is_floating_point() or is_autocast
     same_dtype = any_dtype or values.dtype in {weight.dtype for weight in weights}
     if same_dtype and values.device in {weight.device for weight in weights}:
         return None
