@@ -7,6 +7,7 @@ from typing import Final, Generic, TypeVar, cast, final
 
 import attrs
 
+from pipeline.checks.options import check_bool
 from pipeline.errors import PipelineError, PluginError, UnknownNameError, UnknownOptionError
 from pipeline.parts.deferred import Deferred
 from pipeline.registry.choice import PLUGINS, Skip, normalize_name
@@ -210,6 +211,7 @@ class Catalogue(Generic[P]):
         Raises:
             UnknownNameError: if no plugin offers the name.
             UnknownOptionError: if an option is unknown, or a required one is missing.
+            OptionError: if an option that is annotated as a bool is neither True nor False.
             PluginError: if two plugins offer the name, or the factory fails, creates something else than a part of
                 this kind, returns one object twice, or creates a part that breaks a law.
         """
@@ -219,6 +221,10 @@ class Catalogue(Generic[P]):
                 name, f"requires option {self.stage_option!r}", self.stage_option, self._get_parameters(name)
             )
         offer = self.offer(name)
+        for option, parameter in self.parameters(offer).items():
+            # No type checker reads the options of a name, and factories take "no" as True.
+            if option in options and parameter.annotation in (bool, "bool"):
+                check_bool(option, options[option])
         try:
             part = offer.factory(**options)
         except PipelineError:

@@ -1,7 +1,7 @@
 """Test the creation of parts by name, and the errors about unknown names, options and wrong factories."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import distribution, version
 from pathlib import Path
 
@@ -83,6 +83,20 @@ def test_unknown_option_lists_the_options() -> None:
         UnknownOptionError, match=r"^tokenizer 'bpe' .* does not take option 'lower'; its options: texts, voc"
     ):
         Tokenize.train(["text"], "bpe", lower=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("gru", {"hidden_size": 4, "bidirectional": "no"}),
+        ("transformer", {"hidden_size": 4, "causal": 0}),
+        ("cnn", {"hidden_size": 4, "causal": None}),
+    ],
+)
+def test_an_option_that_is_true_or_false_is_nothing_else(name: str, options: Mapping[str, object]) -> None:
+    """Text from a file, such as "no", was True."""
+    with pytest.raises(OptionError, match=r"^(bidirectional|causal) must be True or False, got ('no'|0|None)\.$"):
+        OURS.encoders.make(name, input_size=4, **options)
 
 
 def test_missing_option_lists_the_options() -> None:
