@@ -27,7 +27,11 @@ from pipeline.text import escape_control_characters
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0 for success, 1 for an error that this library reports."""
-    options = _make_parser().parse_args(arguments)
+    parser = _make_parser()
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        chosen = f" {options.chosen}" if options.chosen else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}; {parser.prog}{chosen} --help lists all options")
     command: Callable[[argparse.Namespace], None] = options.command
     reconfigure: object = getattr(sys.stdout, "reconfigure", None)
     if callable(reconfigure):
@@ -48,7 +52,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m pipeline", description=about)
     parser.add_argument("--version", action="version", version=format_versions())
     parser.set_defaults(command=_welcome)
-    commands = parser.add_subparsers(title="commands", metavar="command")
+    commands = parser.add_subparsers(title="commands", metavar="command", dest="chosen")
 
     about = "Train a model on the examples of a file, and save it in a folder. Its kind follows from the file."
     train = commands.add_parser("train", help="train a model on a file, and save it", description=about)

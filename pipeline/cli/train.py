@@ -90,13 +90,14 @@ def add_training_arguments(training: Callable[..., object]) -> None:
     training("--warmup", type=float, metavar="X", default=0.0, help="optimizer steps, or their share (default: 0)")
     training("--patience", type=int, metavar="N", help="stop after this number of epochs without a better one")
     training("--max-padded-steps", type=int, metavar="N", help="largest batch (default: chosen from the lengths)")
+    training("--accumulate", type=int, metavar="N", default=1, help="batches per optimizer step (default: 1)")
     training("--precision", choices=["float32", "bfloat16"], default="float32", help="default: float32")
     training("--device", metavar="NAME", help="such as cuda (default: cpu)")
 
 
 def read_fit_options(options: argparse.Namespace) -> dict[str, Any]:
     """Return the options of `fit` that `add_training_arguments` reads, without the number of epochs."""
-    names = ("learning_rate", "schedule", "warmup", "patience", "precision", "device")
+    names = ("learning_rate", "schedule", "warmup", "patience", "accumulate", "precision", "device")
     return {name: getattr(options, name) for name in names}
 
 

@@ -244,6 +244,15 @@ def test_unknown_command_lists_the_commands(capsys: pytest.CaptureFixture[str]) 
     )
 
 
+def test_unknown_option_names_the_command_whose_help_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
+    """The options of Python or of other libraries have other names."""
+    with pytest.raises(SystemExit) as left:
+        command_line.main(["train", "a.csv", "--output", "b", "--batch-size", "3"])
+    assert left.value.code == 2
+    message = "unrecognized arguments: --batch-size 3; python -m pipeline train --help lists all options\n"
+    assert capsys.readouterr().err.endswith(message)
+
+
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     """Both exit with status 0."""
     for arguments, wanted in (

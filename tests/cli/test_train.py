@@ -1,5 +1,6 @@
 """Test `python -m pipeline train`: the model follows from the file, and the saved pipe is that of the same calls."""
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -40,6 +41,24 @@ def test_a_csv_file_trains_a_classifier(tmp_path: Path, capsys: pytest.CaptureFi
     texts = [text for text, _ in REVIEWS]
     found = [prediction.probability for prediction in loaded.predict(texts, scores=True)]
     assert found == [prediction.probability for prediction in pipe.predict(texts, scores=True)]
+
+
+def test_batches_can_be_accumulated(tmp_path: Path) -> None:
+    """Then there are fewer optimizer steps."""
+    file, small = write_reviews(tmp_path / "train.csv"), ("--max-padded-steps", "30")
+    for count in ("1", "2"):
+        assert (
+            train(file, tmp_path / count, *small, "--accumulate", count, "--log-csv", str(tmp_path / f"{count}.csv"))
+            == 0
+        )
+    steps = [int(read_last(tmp_path / f"{count}.csv")["optimizer_steps"]) for count in ("1", "2")]
+    assert steps[1] < steps[0]
+
+
+def read_last(file: Path) -> dict[str, str]:
+    """Return the last line of a CSV file."""
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))[-1]
 
 
 def test_rows_without_a_target_are_an_error_or_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
