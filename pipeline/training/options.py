@@ -296,7 +296,7 @@ _ALIASES: Final = {
 }
 
 # What is no option of `fit`, but is looked for there.
-_ELSEWHERE: Final = dict.fromkeys(
+_ELSEWHERE: Final[Mapping[str, str]] = dict[str, str].fromkeys(
     ("batch_size", "train_batch_size", "per_device_train_batch_size"),
     " The size of batches is that of Bucket, such as Bucket(max_padded_steps=1_000) or Bucket(rows=32).",
 )
