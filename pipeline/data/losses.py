@@ -1,7 +1,8 @@
 """Losses of rows and steps that have a target; those without one weigh nothing."""
 
+import math
 from collections.abc import Callable, Mapping
-from typing import Final, Literal, TypeAlias, get_args, overload
+from typing import Final, Literal, SupportsFloat, TypeAlias, get_args, overload
 
 import torch
 from jaxtyping import Float, Int64
@@ -19,7 +20,7 @@ from pipeline.data.loss_options import (
     select_reduction,
 )
 from pipeline.data.metadata import IGNORED, BatchMetadata, TargetTensor
-from pipeline.errors import TargetError
+from pipeline.errors import OptionError, TargetError
 
 # Typed here, because torch's own function is untyped.
 _all_reduce: Final[Callable[[Tensor], object]] = getattr(distributed, "all_reduce", torch.clone)
@@ -44,9 +45,10 @@ def reduce_losses(
         over: a divisor of the sum to use instead of the sum of the weights.
 
     Raises:
-        OptionError: if there is no such reduction.
+        OptionError: if there is no such reduction, or `over` is no such number.
     """
     check_choice("reduction", reduction, get_args(Reduction))
+    _check_over(over)
     if reduction == "none":
         return losses
     # The sum of a long batch in float16 is infinite.
@@ -57,6 +59,19 @@ def reduce_losses(
     weight = weights.sum() if over is None else torch.as_tensor(over, device=total.device)
     # 0 if nothing has a target, not NaN. Not clamp(min=1): weights of classes may add up to less.
     return total / weight.masked_fill(weight == 0, 1)
+
+
+def _check_over(over: object) -> None:
+    """Reject a divisor that is not one number of 0 or more. That in a tensor is not read, which would wait for it."""
+    if over is None or torch.compiler.is_compiling():
+        return
+    if isinstance(over, Tensor):
+        is_valid, got = over.numel() == 1, f"a tensor of shape {tuple(over.shape)}"
+    else:
+        is_valid, got = isinstance(over, SupportsFloat) and 0 <= float(over) < math.inf, f"{over!r:.200}"
+    if not is_valid:
+        msg = f"over must be one number of 0 or more, by which the sum of the losses is divided, got {got}."
+        raise OptionError(msg, over=over)
 
 
 def cross_entropy(

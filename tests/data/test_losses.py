@@ -1,5 +1,6 @@
 """Losses equal those of torch over the rows that have a target, and the plain loop over real rows in float64."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -282,6 +283,17 @@ def test_options_and_targets_that_do_not_fit_raise() -> None:
         make_values(values, values).loss(as_any("l2"))
     with pytest.raises(OptionError, match="reduction must be"):
         make_scores(values, torch.tensor([1, 2])).loss(reduction=as_any("average"))
+
+
+@pytest.mark.parametrize("over", [{"a": 1}, "x", [1], -1, math.nan, math.inf, torch.ones(2)])
+def test_a_divisor_is_one_number(over: Any) -> None:
+    """A negative one would train in the wrong direction; several are for several heads."""
+    scores = make_scores(torch.zeros(2, 3), torch.tensor([0, 1]))
+    with pytest.raises(
+        OptionError, match="over must be one number of 0 or more, by which the sum of the losses is div"
+    ):
+        scores.loss(over=over)
+    assert scores.loss(over=torch.tensor([4])).item() == pytest.approx(math.log(3) / 2)
 
 
 def test_options_that_a_loss_does_not_have_raise() -> None:
