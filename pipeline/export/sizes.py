@@ -87,6 +87,10 @@ def _list_inner(stage: StageBase, path: list[str]) -> tuple[list[list[StageBase]
         return [[branch] for field, branch in stage.branches.items() if field == name], path[1:]
     if branches is not None:
         return [[branch] for branch in branches.values()], path
+    # An embedder of characters holds the stages that read them.
+    inner: object = getattr(stage, "inner", None)
+    if _is_each_step(inner):
+        return [[inner]], path
     stages: Mapping[str, StageBase] | None = getattr(stage, "stages", None)
     return None if stages is None else ([list(stages.values())], path)
 
