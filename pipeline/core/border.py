@@ -224,7 +224,7 @@ def _is_states(value: object) -> TypeIs[States[MaybeCausal]]:
 def _get_real_values(value: object) -> list[tuple[str, Tensor, Tensor]]:
     """Return the name, the real values and the row of each value, for every floating-point field of stage data."""
     if _is_states(value):
-        final = ("final", value.final, torch.arange(len(value.final)))
+        final = ("final", value.final, torch.arange(len(value.final), device="cpu"))
         return [*_get_real_values(value.steps), final]
     if is_batch(value):
         packed = value.packed()
@@ -234,6 +234,6 @@ def _get_real_values(value: object) -> list[tuple[str, Tensor, Tensor]]:
     held: object = getattr(value, "values", None)
     if isinstance(held, Tensor) and held.is_floating_point():
         order = getattr(value, "order", None)
-        rows = order.row_of_step if order is not None else torch.arange(len(held))
+        rows = order.row_of_step if order is not None else torch.arange(len(held), device="cpu")
         return [("values", held, rows)]
     return []

@@ -87,12 +87,12 @@ def _list_parts(prediction: object) -> Iterator[tuple[object, Tensor]]:
         yield one.label, compute_probabilities(one.scores)
     elif isinstance(prediction, Generation):
         text = cast("Generation[object]", prediction)
-        yield text.output, torch.tensor([text.log_probability], dtype=torch.float64).exp()
+        yield text.output, torch.tensor([text.log_probability], dtype=torch.float64, device="cpu").exp()
     elif isinstance(prediction, list) and not all(isinstance(each, float) for each in cast("list[object]", prediction)):
         for step in cast("list[object]", prediction):
             yield from _list_parts(step)
     elif isinstance(prediction, float | list):
-        yield _NUMBER, torch.tensor(prediction, dtype=torch.float64).flatten()
+        yield _NUMBER, torch.tensor(prediction, dtype=torch.float64, device="cpu").flatten()
     else:
         msg = f"examples need predictions of classes or numbers, got {type(prediction).__name__}; leave examples out."
         raise OptionError(msg)

@@ -42,7 +42,7 @@ class EarlierSteps(Memory):
         cls, values: Float[Tensor, "batch time hidden"], keys: Float[Tensor, "batch time inner"] | None
     ) -> Self:
         """Return an empty memory for vectors like these."""
-        nothing = torch.zeros(len(values), dtype=torch.int64)
+        nothing = torch.zeros(len(values), dtype=torch.int64, device="cpu")
         return cls(values[:, :0], None if keys is None else keys[:, :0], nothing)
 
     def append(
@@ -119,7 +119,7 @@ class EarlierSteps(Memory):
             elif longest:
                 start = (self.stored - kept).unsqueeze(1)
                 # A row with fewer steps than the longest copies any others after them, which are overwritten later.
-                index = (start + torch.arange(longest)).clamp(max=buffer.shape[1] - 1).to(buffer.device)
+                index = (start + torch.arange(longest, device="cpu")).clamp(max=buffer.shape[1] - 1).to(buffer.device)
                 made[:, :longest] = buffer.gather(1, index.unsqueeze(2).expand(-1, -1, buffer.shape[2]))
             return made
 
@@ -134,7 +134,7 @@ def _write(buffer: Tensor, new: Tensor, stored: Tensor, lengths: Tensor) -> None
     if bool((stored == start).all()) and bool((lengths == count).all()):
         buffer[:, start : start + count] = new[:, :count]
         return
-    rows, times = (torch.arange(new.shape[1]) < lengths.unsqueeze(1)).nonzero(as_tuple=True)
+    rows, times = (torch.arange(new.shape[1], device="cpu") < lengths.unsqueeze(1)).nonzero(as_tuple=True)
     positions = (stored[rows] + times).to(buffer.device)
     rows, times = rows.to(buffer.device), times.to(buffer.device)
     buffer[rows, positions] = new[rows, times]

@@ -107,7 +107,7 @@ class TokenizeJoined(InputStage[tuple[X, X], JoinedPair]):
             cut = [list(text.offsets[window]) for text, window in zip(texts, windows, strict=True)]
             empty = [(0, 0)]
             flat = [*empty * before, *cut[0], *empty * between, *cut[1], *empty * after]
-            spans = torch.tensor(flat, dtype=torch.int64).view(-1, 2)
+            spans = torch.tensor(flat, dtype=torch.int64, device="cpu").view(-1, 2)
         pair = JoinedPair(Ids(to_tensor(ids), spans), Ids(to_tensor(segments)))
         return Row(pair, example.target, row, None if all(mask) else mask)
 

@@ -255,7 +255,7 @@ def _append(buffer: Tensor, new: Tensor, start: Tensor, lengths: Tensor) -> Tens
     width = int((start + lengths).max()) if len(start) else 0
     made = buffer.new_zeros(buffer.shape[0], max(width, buffer.shape[1]), *buffer.shape[2:])
     made[:, : buffer.shape[1]] = buffer
-    row, at = (torch.arange(new.shape[1]) < lengths.unsqueeze(1)).nonzero(as_tuple=True)
+    row, at = (torch.arange(new.shape[1], device="cpu") < lengths.unsqueeze(1)).nonzero(as_tuple=True)
     to = (start[row] + at).to(buffer.device)
     row, at = row.to(buffer.device), at.to(buffer.device)
     made[row, to] = new[row, at]

@@ -104,12 +104,12 @@ class MaskTokens(ModuleStage[Padded[Ids], Padded[Ids]]):
             return value  # without values, there is nothing to choose
         ids, device = value.values, value.values.device
         # Lengths and masks are on the CPU, so that the head knows the number of targets without waiting for a device.
-        is_real = torch.arange(value.width) < value.lengths.unsqueeze(1)
+        is_real = torch.arange(value.width, device="cpu") < value.lengths.unsqueeze(1)
         answer_mask = value.metadata.answer_mask
         eligible = is_real if answer_mask is None else is_real & answer_mask
         given = torch.zeros_like(eligible)
         if self.training:
-            chances, kinds, drawn = torch.rand(3, *eligible.shape).unbind()
+            chances, kinds, drawn = torch.rand(3, *eligible.shape, device="cpu").unbind()
         else:
             on_cpu = ids.cpu().where(is_real, -1)
             chances, kinds, drawn = hash_rows(on_cpu, self.seed)
@@ -144,7 +144,7 @@ def _select(
     if not chances.shape[1]:
         return eligible
     chances = chances.masked_fill(~eligible, torch.inf)
-    lowest = torch.arange(chances.shape[1]) == chances.argmin(1, keepdim=True)
+    lowest = torch.arange(chances.shape[1], device=chances.device) == chances.argmin(1, keepdim=True)
     return (lowest | (chances < p)) & eligible
 
 

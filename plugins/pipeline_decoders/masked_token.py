@@ -180,7 +180,7 @@ class _Chosen:
     def of(cls, value: States[MaybeCausal]) -> Self:
         """Find the steps that the answer mask names; all of them if there is no mask."""
         metadata, width = value.metadata, value.width
-        mask = torch.arange(width) < value.lengths.unsqueeze(1)
+        mask = torch.arange(width, device="cpu") < value.lengths.unsqueeze(1)
         if metadata.answer_mask is not None:
             mask = mask & metadata.answer_mask
         lengths = mask.sum(1)
@@ -188,21 +188,21 @@ class _Chosen:
         rows, times = mask.nonzero().unbind(1)
         places = (mask.cumsum(1) - 1)[rows, times]
         longest = int(lengths.max())
-        numbers = torch.zeros(len(mask), longest, dtype=torch.int64)
+        numbers = torch.zeros(len(mask), longest, dtype=torch.int64, device="cpu")
         numbers[rows, places] = times
         device = value.steps.values.device
         order = PackingOrder(lengths, device)
         packed_rows, packed_places = PackingOrder(lengths).locate_steps()
         flat = packed_rows * width + numbers[packed_rows, packed_places]
         if isinstance(value.steps, Packed):
-            index = torch.zeros(len(mask) * width, dtype=torch.int64)
+            index = torch.zeros(len(mask) * width, dtype=torch.int64, device="cpu")
             own = PackingOrder(value.lengths)
-            index[own.flat_indices(width)] = torch.arange(own.steps)
+            index[own.flat_indices(width)] = torch.arange(own.steps, device="cpu")
             flat = index[flat]
         targets = metadata.targets
         if targets is not None and targets.ndim == 2 and not targets.is_floating_point():
             known = numbers.to(device, non_blocking=True)
-            missing = (torch.arange(longest) >= lengths.unsqueeze(1)).to(device, non_blocking=True)
+            missing = (torch.arange(longest, device="cpu") >= lengths.unsqueeze(1)).to(device, non_blocking=True)
             targets = targets.gather(1, known).masked_fill(missing, IGNORED) if width else targets
         made = attrs.evolve(metadata, targets=targets, answer_mask=torch.ones_like(numbers, dtype=torch.bool))
         return cls(flat.to(device, non_blocking=True), lengths, order, numbers, made)

@@ -207,7 +207,7 @@ class RecurrentDecoder(TextDecoder[RecurrentMemory]):
         vectors = self.drop(self.embed(tokens))
         if self.input_feeding:
             vectors = torch.cat([vectors, memory.fed], 1)
-        batch = Padded(Ids, tokens.unsqueeze(1), torch.ones(len(tokens), dtype=torch.int64))
+        batch = Padded(Ids, tokens.unsqueeze(1), torch.ones(len(tokens), dtype=torch.int64, device="cpu"))
         states = self.encoder(derive_vectors(vectors.unsqueeze(1), batch, memory.carry))
         assert states.carry is not None
         hidden = states.padded().values

@@ -225,7 +225,7 @@ class TextDecoder(ModuleStage[States[MaybeCausal], Decoded[str]], Generic[M]):
 
     def _find_blocked(self, scores: Tensor) -> Bool[Tensor, " token"]:
         """Return the tokens that never occur within a text: bos and the padding."""
-        vocabulary, blocked = self.target.tokenizer.vocabulary, torch.zeros(self.tokens, dtype=torch.bool)
+        vocabulary, blocked = self.target.tokenizer.vocabulary, torch.zeros(self.tokens, dtype=torch.bool, device="cpu")
         blocked[self.target.first_ids[0]] = self.target.first_ids[0] not in self.target.last_ids
         pad = self.target.tokenizer.pad_token
         if pad is not None and vocabulary[pad] not in self.target.last_ids:

@@ -107,7 +107,7 @@ def count_expected(chain: Chain, alphas: Tensor, totals: Tensor, weights: Tensor
 
 def find_best_paths(chain: Chain, sizes: Sequence[int]) -> Tensor:
     """As `torch_chains.find_best_paths`."""
-    best = torch.empty(len(chain.emissions), dtype=torch.int64)
+    best = torch.empty(len(chain.emissions), dtype=torch.int64, device="cpu")
     _run("best", chain, sizes, best=best)
     return best
 

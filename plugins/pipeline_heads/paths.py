@@ -140,7 +140,7 @@ class PathScores(StepScores[N]):
             return sum_paths(Chain(allowed, transitions, start, end), _list_sizes(order))
         rows = order.nonempty_count
         rank_of_row = torch.empty_like(order.sorted_indices)
-        rank_of_row[order.sorted_indices] = torch.arange(len(rank_of_row))
+        rank_of_row[order.sorted_indices] = torch.arange(len(rank_of_row), device=rank_of_row.device)
         rank = rank_of_row[order.row_of_step]
         scores = emissions.gather(1, targets.unsqueeze(1)).squeeze(1)
         total = scores.new_zeros(rows).index_add(0, rank, scores)
@@ -157,7 +157,7 @@ class PathScores(StepScores[N]):
         mask, order = self.metadata.answer_mask, self.order
         if mask is None or not len(self.lengths):
             return Chain(emissions, transitions, start, end), order, None
-        is_step = torch.arange(mask.shape[1]) < self.lengths.unsqueeze(1)
+        is_step = torch.arange(mask.shape[1], device="cpu") < self.lengths.unsqueeze(1)
         lengths = (mask & is_step).sum(1)
         if torch.equal(lengths, self.lengths):
             return Chain(emissions, transitions, start, end), order, None

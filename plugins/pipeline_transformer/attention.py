@@ -188,7 +188,7 @@ def _differentiate_blocks(
 
 def draw_mask(shape: Sequence[int], dropout: float, dtype: torch.dtype) -> Float[Tensor, "*shape"]:
     """Draw numbers of which each is 0 with a probability, else 1 / (1 - dropout); from 16 random bits for each."""
-    mask = torch.empty(*shape, dtype=dtype)
+    mask = torch.empty(*shape, dtype=dtype, device="cpu")
     # Written as numbers: a comparison of its own, and then a conversion, take several times as long.
     torch.le(draw_bits(mask.shape), find_last_kept(dropout), out=mask)
     return mask.mul_(1 / (1 - dropout))

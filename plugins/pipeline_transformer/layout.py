@@ -78,11 +78,11 @@ class RowLayout:
             start += count * length
         # The step of the row with rank k at time t has the packed index `starts[t] + k`.
         rank = torch.repeat_interleave(lengths)
-        time = torch.arange(start) - (lengths.cumsum(0) - lengths)[rank]
+        time = torch.arange(start, device=lengths.device) - (lengths.cumsum(0) - lengths)[rank]
         starts = order.batch_sizes.cumsum(0) - order.batch_sizes
         from_packed = starts[time] + rank
         to_packed = torch.empty_like(from_packed)
-        to_packed[from_packed] = torch.arange(start)
+        to_packed[from_packed] = torch.arange(start, device=lengths.device)
         indices = [each.to(order.device, non_blocking=True) for each in (rows, from_packed, to_packed, time)]
         return cls(groups, *indices)
 
@@ -98,8 +98,8 @@ class RowLayout:
 
     def make_offsets(self) -> Int64[Tensor, " row_and_end"]:
         """Return the index of each row's first step, and the number of all steps; on the CPU."""
-        starts = [torch.arange(group.start, group.stop, group.length) for group in self.groups]
-        return torch.cat([*starts, torch.tensor([self.steps])])
+        starts = [torch.arange(group.start, group.stop, group.length, device="cpu") for group in self.groups]
+        return torch.cat([*starts, torch.tensor([self.steps], device="cpu")])
 
     def arrange(self, packed: Float[Tensor, "steps feature"]) -> Float[Tensor, "steps feature"]:
         """Return packed steps in this layout."""

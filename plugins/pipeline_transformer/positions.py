@@ -17,7 +17,7 @@ _BASE = 10_000.0
 
 def _compute_angles(times: Int64[Tensor, " time"], periods: int) -> Float[Tensor, "time period"]:
     """Return the angle of each time for each period, in float64: the sines of late times need its digits."""
-    wave = torch.arange(periods, dtype=torch.float64)
+    wave = torch.arange(periods, dtype=torch.float64, device=times.device)
     return times.unsqueeze(1) * _BASE ** (-wave / periods)
 
 
@@ -74,7 +74,7 @@ def make_slopes(heads: int) -> Float[Tensor, " heads"]:
     power = 2 ** int(math.log2(heads))
     slopes = [2 ** (-8 * (head + 1) / power) for head in range(power)]
     slopes += [2 ** (-8 * (head + 1) / (2 * power)) for head in range(0, 2 * (heads - power), 2)]
-    return torch.tensor(slopes, dtype=torch.float64)
+    return torch.tensor(slopes, dtype=torch.float64, device="cpu")
 
 
 def make_linear_bias(distances: Int64[Tensor, " distance"], heads: int) -> Float[Tensor, "heads distance"]:

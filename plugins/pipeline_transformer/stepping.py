@@ -63,10 +63,10 @@ class NextSteps:
         self._earlier: Sequence[Tensor | None] | None = None if memory is None else memory.layers
         self._form = form
         began = torch.zeros_like(lengths) if memory is None else memory.stored
-        self.times: Int64[Tensor, "batch time"] = began.unsqueeze(1) + torch.arange(width)
+        self.times: Int64[Tensor, "batch time"] = began.unsqueeze(1) + torch.arange(width, device=lengths.device)
         self.stored: Int64[Tensor, " batch"] = began + lengths
         self._width = int(self.stored.max())
-        is_real = torch.arange(width) < lengths.unsqueeze(1)
+        is_real = torch.arange(width, device=lengths.device) < lengths.unsqueeze(1)
         row, step = is_real.nonzero().unbind(1)
         # The places of the real steps in a flat rectangle of next steps, and in one of all steps.
         self._source: Int64[Tensor, " steps"] = (row * width + step).to(device)
@@ -77,7 +77,7 @@ class NextSteps:
     @property
     def key_times(self) -> Int64[Tensor, " key"]:
         """The times of the keys."""
-        return torch.arange(self._width)
+        return torch.arange(self._width, device=self.stored.device)
 
     @property
     def distances(self) -> Int64[Tensor, "batch query key"]:

@@ -211,7 +211,7 @@ class BaseTransformer(Encoder[S_co], Stepping[Batch[Vectors], States[S_co], Keys
         packed = batch.packed()
         layout = RowLayout.of(packed.order)
         self._check_length(layout.longest)
-        times = torch.arange(layout.longest)
+        times = torch.arange(layout.longest, device="cpu")
         steps = self._begin(layout.arrange(packed.values), times, layout.times)
         rotations = self._make_rotations(times, steps)
         rotations = None if rotations is None else rotations.index_select(0, layout.times)
@@ -234,7 +234,7 @@ class BaseTransformer(Encoder[S_co], Stepping[Batch[Vectors], States[S_co], Keys
         width = rows.values.shape[1]
         if not torch.compiler.is_compiling():
             self._check_length(batch.order.longest)
-        times = torch.arange(width)
+        times = torch.arange(width, device="cpu")
         steps = self._begin(rows.values, times, None)
         rotations = self._make_rotations(times, steps)
         bias = self._make_bias(width, steps)
@@ -320,7 +320,7 @@ class BaseTransformer(Encoder[S_co], Stepping[Batch[Vectors], States[S_co], Keys
     def _make_bias(self, length: int, like: Tensor) -> Float[Tensor, "heads query key"] | None:
         """Return the biases of scores for rows of some length."""
         # Of no step there is no distance.
-        distances = torch.arange(1 - length, max(length, 1))
+        distances = torch.arange(1 - length, max(length, 1), device="cpu")
         if self.positions == "alibi":
             return spread_bias(make_linear_bias(distances, self.num_heads).to(like.device, like.dtype), length)
         if self.relative_bias is None:

@@ -100,7 +100,7 @@ def draw_numbers(seed: int, rows: Sequence[tuple[int, int]], count: int) -> Floa
     numbers: NDArray[np.float64] = np.empty((len(rows), count))
     for index, name in enumerate(rows):
         numbers[index] = np.random.default_rng([seed, *name]).random(count)
-    return torch.tensor(numbers)
+    return torch.tensor(numbers, device="cpu")
 
 
 def widen(scores: Float[Tensor, "row token"]) -> Float[Tensor, "row token"]:

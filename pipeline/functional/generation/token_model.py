@@ -33,4 +33,4 @@ class TokenModel(Protocol[C]):
 
 def select_rows(carry: C, rows: list[int], count: int) -> C:
     """Return what belongs to some of `count` rows; the same object if these are all rows in order."""
-    return carry if rows == list(range(count)) else carry.select(torch.tensor(rows, dtype=torch.int64))
+    return carry if rows == list(range(count)) else carry.select(torch.tensor(rows, dtype=torch.int64, device="cpu"))

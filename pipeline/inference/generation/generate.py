@@ -119,7 +119,7 @@ class _Generator:
                 if token >= tokens:
                     msg = f"{name} must be a token of the model, 0 to {tokens - 1}, got {token}."
                     raise OptionError(msg, token=token)
-        blocked = torch.zeros(tokens, dtype=torch.bool)
+        blocked = torch.zeros(tokens, dtype=torch.bool, device="cpu")
         blocked[list(settings.suppress_tokens)] = True
         if self._tokenize is not None:
             # A model may have room for more tokens than the tokenizer: these have no text.

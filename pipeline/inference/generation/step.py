@@ -62,7 +62,7 @@ def make_step_batch(values: Tensor) -> Padded[Kind]:
             f"{describe(values)}; for several steps per row pass a batch, such as Pad()(rows)."
         )
         raise ShapeError(msg, argument="value")
-    lengths = torch.ones(len(values), dtype=torch.int64)
+    lengths = torch.ones(len(values), dtype=torch.int64, device="cpu")
     return Padded(cast("type[Kind]", Ids if is_ids else Vectors), values.unsqueeze(1), lengths)
 
 

@@ -59,13 +59,17 @@ def _convert(token: object) -> Kind:
         if token < 0:
             msg = f"token must be an id of 0 or more, got {token}; ids are those of the tokenizer."
             raise ValuesError(msg, id=token)
-        return Ids(torch.tensor([token]))
+        return Ids(torch.tensor([token], device="cpu"))
     if isinstance(token, Tensor) and token.ndim == 0 and token.dtype is torch.int64:
         return _convert(int(token))
     values: object = token
     if isinstance(token, list | tuple):
         numbers = cast("Sequence[float]", token)
-        values = torch.tensor(numbers, dtype=torch.get_default_dtype()) if all(map(_is_number, numbers)) else numbers
+        values = (
+            torch.tensor(numbers, dtype=torch.get_default_dtype(), device="cpu")
+            if all(map(_is_number, numbers))
+            else numbers
+        )
     if not isinstance(values, Tensor) or values.ndim != 1 or not values.is_floating_point():
         got = describe(given)
         msg = f"token must be an id, a vector of features, or a sequence of one step, got {got}; pass the next step."
