@@ -20,6 +20,7 @@ from pipeline.extend import (
     ShapeError,
     States,
     Vectors,
+    check_bool,
     check_int,
     check_probability,
     has_hooks,
@@ -70,7 +71,9 @@ class Convolutional(Encoder[S_co]):
         if isinstance(kernel_sizes, int):
             msg = f"kernel_sizes must be a sequence of widths, got {kernel_sizes}; write ({kernel_sizes},)."
             raise OptionError(msg, kernel_sizes=kernel_sizes)
-        numbers = [("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)]
+        check_int("num_layers", num_layers, minimum=1)
+        check_bool("causal", causal)
+        numbers = [("input_size", input_size), ("hidden_size", hidden_size)]
         dilations = [dilation] * num_layers if isinstance(dilation, int) else list(dilation)
         numbers += [("dilation", each) for each in dilations] + [("kernel_sizes", each) for each in kernel_sizes]
         for option, number in numbers:

@@ -21,6 +21,11 @@ from pipeline.extend import (
     States,
     Stepping,
     Vectors,
+    check_bool,
+    check_int,
+    check_optional_int,
+    check_positive,
+    check_probability,
     last_by_row,
     name_transform,
     sum_by_row,
@@ -100,17 +105,25 @@ class BaseTransformer(Encoder[S_co], Stepping[Batch[Vectors], States[S_co], Keys
         layer_norm_eps: float = 1e-5,
     ) -> None:
         super().__init__()
-        _check_sizes(
-            input_size=input_size,
-            hidden_size=hidden_size,
-            num_layers=num_layers,
-            num_heads=num_heads,
-            num_kv_heads=num_kv_heads,
-            feedforward_size=feedforward_size,
-            max_length=max_length,
-            window=window,
-        )
-        _check_probabilities(dropout=dropout, attention_dropout=attention_dropout)
+        for option, number in (
+            ("input_size", input_size),
+            ("hidden_size", hidden_size),
+            ("num_layers", num_layers),
+            ("num_heads", num_heads),
+            ("max_length", max_length),
+        ):
+            check_int(option, number, minimum=1)
+        check_optional_int("num_kv_heads", num_kv_heads, minimum=1)
+        check_optional_int("feedforward_size", feedforward_size, minimum=1)
+        check_optional_int("window", window, minimum=0)
+        check_probability("dropout", dropout)
+        if attention_dropout is not None:
+            check_probability("attention_dropout", attention_dropout)
+        check_positive("layer_norm_eps", layer_norm_eps)
+        check_bool("causal", causal)
+        check_bool("bias", bias)
+        if final_norm is not None:
+            check_bool("final_norm", final_norm)
         _check_choices(activation=activation, norm=norm, positions=positions)
         self.input_size: int = input_size
         self.hidden_size: int = hidden_size
@@ -370,20 +383,6 @@ def _make_form(
         )
         raise OptionError(msg, num_heads=num_heads)
     return AttentionForm(num_heads, kv_heads, size, causal, window)
-
-
-def _check_sizes(**sizes: int | None) -> None:
-    for option, number in sizes.items():
-        if number is not None and number < (0 if option == "window" else 1):
-            msg = f"{option} must be {0 if option == 'window' else 1} or more, got {number}."
-            raise OptionError(msg, **{option: number})
-
-
-def _check_probabilities(**probabilities: float | None) -> None:
-    for option, number in probabilities.items():
-        if number is not None and not 0 <= number < 1:
-            msg = f"{option} must be a probability, 0 <= {option} < 1, got {number}."
-            raise OptionError(msg, **{option: number})
 
 
 def _check_choices(activation: str, norm: str, positions: str | None) -> None:

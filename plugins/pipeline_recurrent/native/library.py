@@ -137,7 +137,7 @@ def describe_instructions() -> str:
 
 @cache
 def has_amx() -> bool:
-    """Return whether the kernels compute products of bfloat16 with AMX. Cached: it is asked before every batch."""
+    """Return whether the kernels use AMX on this machine. Cached: it is asked before every batch."""
     return explain_unavailable() is None and load_kernels().amx
 
 

@@ -94,16 +94,16 @@ def test_bfloat16_has_its_own_costs() -> None:
 
 
 @pytest.mark.parametrize("amx", [False, True])
-def test_bfloat16_with_amx_has_its_own_costs(amx: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file without them falls back to those without AMX."""
+def test_machines_with_amx_have_their_own_costs(amx: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file without them falls back to those of other machines."""
     monkeypatch.setattr(costs, "has_amx", lambda: amx)
     half, full = Sizes.of(make_stack(dtype=torch.bfloat16)), Sizes.of(make_stack())
-    table = {"lstm training float32": {"plain": {"call": 1.0}}, "lstm training bfloat16": {"plain": {"call": 2.0}}}
-    both = {**table, "lstm training bfloat16 with amx": {"plain": {"call": 3.0}}}
-    for tables, wanted in ((table, 2), (both, 3 if amx else 2)):
+    table = {f"lstm training {name}": {"plain": {"call": cost}} for name, cost in (("float32", 1.0), ("bfloat16", 2.0))}
+    more = {**table, "lstm training bfloat16 with amx": {"plain": {"call": 3.0}}}
+    every = {**more, "lstm training float32 with amx": {"plain": {"call": 4.0}}}
+    for tables, wanted in ((table, (1, 2)), (more, (1, 3 if amx else 2)), (every, (4, 3) if amx else (1, 2))):
         known = Costs.read(json.dumps({"threads": {"1": tables}}))
-        assert known.microseconds("plain", half, 1) == wanted
-        assert known.microseconds("plain", full, 1) == 1
+        assert tuple(known.microseconds("plain", each, 1) for each in (full, half)) == wanted
 
 
 def test_a_fit_reproduces_the_times() -> None:

@@ -253,8 +253,10 @@ def test_modules_that_do_not_fit_are_rejected() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_layers": 0}, "num_layers must be 1 or more, got 0"),
-        ({"window": -1}, "window must be 0 or more, got -1"),
+        ({"num_layers": 0}, "num_layers must be an integer of at least 1, got 0"),
+        ({"window": -1}, "window must be an integer of at least 0, got -1"),
+        ({"window": 2.5}, "window must be an integer of at least 0, got 2.5"),
+        ({"layer_norm_eps": -1.0}, "layer_norm_eps must be a number above 0, got -1.0"),
         ({"num_heads": 3}, "num_heads must divide hidden_size=8, got 3"),
         ({"num_heads": 4, "num_kv_heads": 3}, "num_kv_heads must divide num_heads=4, got 3"),
         ({"dropout": 1.0}, "dropout must be a probability, 0 <= dropout < 1, got 1.0"),
