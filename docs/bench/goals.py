@@ -46,11 +46,12 @@ class Speedup:
     def compute_limit(self, record: Record) -> float | None:
         """Compute the speedup of a candidate that takes the time of its matrix products at the matrix peak.
 
-        None if the record has no peak for these points, or ours runs in another precision than the peak, float32.
+        None if the record has no peak for these points, or ours runs in another precision than the peak, float32. A
+        lone row waits for its weights instead.
         """
         if self.fast in LOW_PRECISIONS:
             return None
-        shares = [result.peak_share(self.slow) for result in self._select(record)]
+        shares = [result.peak_share(self.slow) for result in self._select(record) if result.parameters.get("rows") != 1]
         return median(1 / share for share in shares if share is not None)
 
     def _select(self, record: Record) -> list[Result]:
