@@ -1,7 +1,7 @@
 """The cost model: the time of an engine as a weighted sum of a few sizes.
 
 `fit_costs.py` fits the weights to measured times, separately for each engine, kind of cell, training or inference,
-precision, number of threads, and processors with AMX and without; `costs.json` holds them. The model errs by several
+precision, bfloat16 with AMX and without, and number of threads; `costs.json` holds them. The model errs by several
 percent. That is enough to choose by: where the times of two engines are so close, either is a good choice.
 `check_costs.py` measures what choices cost.
 """
@@ -70,7 +70,7 @@ class Sizes:
         layers: number of layers.
         directions: 1 or 2.
         precision: the precision of the products that is asked for.
-        amx: whether the kernels use AMX on this machine. Such processors have other speeds in float32, too.
+        amx: whether the kernels compute these products with AMX.
     """
 
     family: Family
@@ -88,7 +88,7 @@ class Sizes:
     @classmethod
     def of(cls, stack: StackInputs) -> "Sizes":
         """Return the sizes of a stack over a batch."""
-        order = stack.order
+        order, is_low = stack.order, stack.low_dtype is torch.bfloat16
         return cls(
             _FAMILIES[stack.cell],
             stack.needs_grad,
@@ -99,8 +99,8 @@ class Sizes:
             stack.hidden,
             stack.layers,
             stack.directions,
-            "bfloat16" if stack.low_dtype is torch.bfloat16 else "float32",
-            has_amx(),
+            "bfloat16" if is_low else "float32",
+            is_low and has_amx(),
         )
 
     @property
@@ -196,10 +196,9 @@ class Costs:
         # Not interpolated: no engine's time falls in proportion to the number of threads.
         nearest = min(self.by_threads, key=lambda known: (abs(known - threads), known))
         table = self.by_threads[nearest]
-        # A file without costs of bfloat16, or of such machines, is still better than none.
+        # A file without costs of bfloat16, or of AMX, is still better than none.
         without = attrs.evolve(sizes, amx=False)
-        full = attrs.evolve(sizes, precision="float32")
-        keys = sizes.table_key, without.table_key, full.table_key, attrs.evolve(full, amx=False).table_key
+        keys = sizes.table_key, without.table_key, attrs.evolve(without, precision="float32").table_key
         found = [table[key] for key in keys if key in table]
         return found[0] if found else {}
 

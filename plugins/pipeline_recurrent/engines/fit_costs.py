@@ -1,8 +1,8 @@
 """Measure the engines on this machine and fit their costs: `python -m pipeline_recurrent.engines.fit_costs`.
 
 It measures with torch's number of threads (`OMP_NUM_THREADS`), and replaces the costs for that number in this package's
-`costs.json`, or in the file named by `--to`. Costs of machines with AMX stand beside those of machines without. Run it
-while nothing else runs; `check_costs` then checks the choices.
+`costs.json`, or in the file named by `--to`. Costs of bfloat16 with AMX stand beside those without. Run it while
+nothing else runs; `check_costs` then checks the choices.
 """
 
 import argparse
