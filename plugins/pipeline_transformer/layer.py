@@ -122,10 +122,10 @@ def apply_layers(
         norm_after: the norm.
     """
     called = list(layers)
-    opened = [_open(layer) for layer in called]
-    norms = [None if layer is None else layer.attention_norm for layer in opened[1:]]
+    plain = [_find_plain(layer) for layer in called]
+    norms = [None if layer is None else layer.attention_norm for layer in plain[1:]]
     normalized: Tensor | None = None
-    for layer, own, norm in zip(called, opened, (*norms, norm_after), strict=False):
+    for layer, own, norm in zip(called, plain, (*norms, norm_after), strict=False):
         if own is None or norm is None:
             steps, normalized = layer(steps, attend), None
         else:
@@ -133,8 +133,8 @@ def apply_layers(
     return norm_after(steps) if normalized is None else normalized
 
 
-def _open(layer: nn.Module) -> Layer | None:
-    """Return the layer if its parts may be computed without calling it."""
+def _find_plain(layer: nn.Module) -> Layer | None:
+    """Return the layer if its parts may be computed without calling it; else None."""
     if type(layer) is not Layer or layer.norm == "post" or has_hooks(layer):
         return None
     return layer

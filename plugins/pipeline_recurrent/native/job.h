@@ -31,6 +31,6 @@ typedef struct { /* one direction of one layer; library.py has the same list */
     num *d_gates;            /* backward: steps, by gate_stride; may be the gates, which are read first */
     float *d_h, *d_c;        /* backward: rows x wide: in, gradients of final states; out, of initial states */
     num *before;             /* backward: steps x depth: the state before each step, for the weight gradients */
-    float *d_bias;           /* backward: rows x gate_stride: zeros; out, the sum of a row's d_gates, before they are rounded */
+    float *d_bias;           /* backward: rows x gate_stride: zeros; out, the sums of each row's d_gates, not rounded */
 } Job;
 #endif

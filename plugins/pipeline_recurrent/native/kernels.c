@@ -104,8 +104,9 @@ INLINE void store_state(const Part *at, i64 row, i64 unit, vec h) {
     if (at->output) store_part(at->output + row * at->output_stride + unit, h, at->depth - unit);
 }
 
-/* Ask for gates that are read soon: since they were written, they have left the cache, and they are far apart. */
-INLINE void ask_for_gates(const int count, const num *gates, i64 wide) {
+/* Prefetch gates: since they were written they have left the cache, and they are too far apart for the processor's own
+ * prefetching. */
+INLINE void prefetch_gates(const int count, const num *gates, i64 wide) {
     UNROLL for (int v = 0; v < count; v++) __builtin_prefetch(gates + v * wide, 1);
 }
 
@@ -125,7 +126,7 @@ INLINE void lstm_tile(const int rows, const Part *at, i64 row, const float *made
     UNROLL for (int r = 0; r < rows; r++) {
         UNROLL for (int v = 0; v < 4; v++)
             sums[r][v] = load_input(at, gates + r * at->gate_stride, at->unit + v * at->wide);
-        ask_for_gates(4, gates + r * at->gate_stride + at->unit + LANES, at->wide);
+        prefetch_gates(4, gates + r * at->gate_stride + at->unit + LANES, at->wide);
     }
     add_product(rows, 4, sums, at, row, made);
     UNROLL for (int r = 0; r < rows; r++) {
@@ -149,7 +150,7 @@ INLINE void gru_tile(const int rows, const Part *at, i64 row, const float *made)
         sums[r][0] = load_input(at, gates + r * at->gate_stride, at->unit + at->wide);
         sums[r][1] = load_input(at, gates + r * at->gate_stride, at->unit + 2 * at->wide);
         sums[r][2] = load(at->bias + at->unit + (PAIR - 1) * 3 * at->wide); /* LOW: after those of the other gates */
-        ask_for_gates(3, gates + r * at->gate_stride + at->unit + LANES, at->wide);
+        prefetch_gates(3, gates + r * at->gate_stride + at->unit + LANES, at->wide);
     }
     add_product(rows, 3, sums, at, row, made);
     UNROLL for (int r = 0; r < rows; r++) {
@@ -326,8 +327,8 @@ INLINE void step_back(const int cell, const Job *job, const num *gates, const nu
                       float *d_bias) {
     const i64 wide = job->wide;
     for (i64 u = 0; u < wide; u += LANES) {
-        /* Those of the next row. */
-        ask_for_gates(cell < TANH ? 4 : 1, gates + job->gate_stride + u, wide);
+        /* Of the next row. */
+        prefetch_gates(cell < TANH ? 4 : 1, gates + job->gate_stride + u, wide);
         __builtin_prefetch(d_states + job->output_stride + u);
         if (cell == LSTM) __builtin_prefetch(c + wide + u);
         vec d = load_part(d_states + u, job->depth - u) + load(d_h + u), rest = splat(0.0f);

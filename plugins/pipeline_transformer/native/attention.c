@@ -176,34 +176,34 @@ static float exponentiate(const Job *job, float *scores, i64 keys, i64 wide, con
     return top + logf(total);
 }
 
-/* Ask for numbers, 16 to a cache line, that are needed soon. */
-INLINE void expect(const float *p, i64 size) {
+/* Prefetch numbers, 16 to a cache line. */
+INLINE void prefetch(const float *p, i64 size) {
     for (i64 j = 0; j < size; j += 16) __builtin_prefetch(p + j, 0, 3);
 }
 
-INLINE void expect_write(const float *p, i64 size) {
+INLINE void prefetch_write(const float *p, i64 size) {
     for (i64 j = 0; j < size; j += 16) __builtin_prefetch(p + j, 1, 3);
 }
 
-/* Ask for one step of the next task's memory: it lies in pieces, for which the processor does not ask by itself. */
-INLINE void prepare(const Space *space, i64 time) {
+/* Prefetch one step of the next task: its memory lies in pieces, which the processor does not prefetch by itself. */
+INLINE void prefetch_next(const Space *space, i64 time) {
     const Job *job = space->job;
     if (space->next < 0) return;
     i64 row = space->next / job->kv_heads, kv_head = space->next % job->kv_heads, size = job->size;
     i64 own = job->heads / job->kv_heads * size, step = row * job->length + time;
     i64 query_at = step * space->stride + kv_head * own, context_at = step * job->heads * size + kv_head * own;
     i64 key_at = step * space->stride + (job->heads + kv_head) * size, value_at = key_at + job->kv_heads * size;
-    expect(job->projected + query_at, own);
-    expect(job->projected + key_at, size);
-    expect(job->projected + value_at, size);
+    prefetch(job->projected + query_at, own);
+    prefetch(job->projected + key_at, size);
+    prefetch(job->projected + value_at, size);
     if (!job->d_projected) {
-        expect_write(job->contexts + context_at, own);
+        prefetch_write(job->contexts + context_at, own);
         return;
     }
-    expect(job->d_contexts + context_at, own);
-    expect_write(job->d_projected + query_at, own);
-    expect_write(job->d_projected + key_at, size);
-    expect_write(job->d_projected + value_at, size);
+    prefetch(job->d_contexts + context_at, own);
+    prefetch_write(job->d_projected + query_at, own);
+    prefetch_write(job->d_projected + key_at, size);
+    prefetch_write(job->d_projected + value_at, size);
 }
 
 static void attend(const Space *space) {
@@ -221,7 +221,7 @@ static void attend(const Space *space) {
             Matrix queries = {first + start * stride + head * size, stride, 1}, weights = {space->weights, wide, 1};
             multiply(queries, count, size, wide, space->keys, wide, space->weights, wide, 0);
             for (i64 i = 0; i < count; i++) {
-                if (head == kv_head * sharing) prepare(space, start + i);
+                if (head == kv_head * sharing) prefetch_next(space, start + i);
                 float *own = space->weights + i * wide;
                 i64 at = (row * job->heads + head) * length + start + i;
                 job->sums[at] = exponentiate(job, own, count_keys(job, start + i), wide, 0);
@@ -253,7 +253,7 @@ static void differentiate(const Space *space) {
             multiply(queries, count, size, wide, space->keys, wide, space->weights, wide, 0);
             multiply(gradients, count, size, wide, space->values, wide, space->d_scores, wide, 0);
             for (i64 i = 0; i < count; i++) {
-                if (head == kv_head * sharing) prepare(space, start + i);
+                if (head == kv_head * sharing) prefetch_next(space, start + i);
                 float *w = space->weights + i * wide, *d = space->d_scores + i * wide;
                 i64 at = (row * job->heads + head) * length + start + i;
                 exponentiate(job, w, count_keys(job, start + i), wide, job->sums + at);
@@ -307,7 +307,7 @@ static void run_tasks(void *given) {
         i64 tasks = job->rows * job->kv_heads;
         space.task = __atomic_fetch_add(&work->next, 1, __ATOMIC_RELAXED);
         if (space.task >= tasks) break;
-        /* Of several threads, each takes a task in turn, more or less. */
+        /* Several threads take tasks in turn, usually. */
         space.next = space.task + work->threads < tasks ? space.task + work->threads : -1;
         (work->back ? differentiate : attend)(&space);
     }

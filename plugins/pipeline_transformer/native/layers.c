@@ -43,10 +43,10 @@ typedef struct { /* native_layers.py has the same list */
 
 typedef int16_t shorts __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
 
-/* Ask for numbers that are needed AHEAD numbers later. The processor's own prefetching ends with each page of 4 KB. */
+/* Prefetch what is needed AHEAD numbers later. The processor's own prefetching ends with each page of 4 KB. */
 #define AHEAD 1024
-INLINE void expect(const float *p) { __builtin_prefetch(p + AHEAD, 0, 3); }
-INLINE void expect_write(const float *p) { __builtin_prefetch(p + AHEAD, 1, 3); }
+INLINE void prefetch(const float *p) { __builtin_prefetch(p + AHEAD, 0, 3); }
+INLINE void prefetch_write(const float *p) { __builtin_prefetch(p + AHEAD, 1, 3); }
 
 /* `n` numbers, or a vector of them; the other places of a vector are zero. */
 INLINE vec get(const float *p, i64 n) {
@@ -69,7 +69,7 @@ INLINE void put(float *p, vec v, i64 n) {
 /* The numbers by which dropout multiplies: 0, or `scale`. */
 INLINE vec get_mask(const Job *job, i64 at, i64 n) {
     ints bits;
-    expect((const float *)(job->bits + at));
+    prefetch((const float *)(job->bits + at));
     if (n == LANES) {
         bits = __builtin_convertvector(*(const shorts *)(job->bits + at), ints);
     } else {
@@ -134,8 +134,8 @@ INLINE vec get_biased(const Job *job, const float *values, i64 j, i64 n) {
 
 INLINE void activate_part(const Job *job, i64 row, i64 j, i64 n, int activation) {
     i64 at = row * job->columns;
-    expect(job->values + at + j);
-    expect_write(job->results + at + j);
+    prefetch(job->values + at + j);
+    prefetch_write(job->results + at + j);
     vec x = get_biased(job, job->values + at, j, n), y;
     /* Comparisons that are false of a NaN keep it. */
     if (activation == GELU) y = x * get_normal(x, 0);
@@ -146,8 +146,8 @@ INLINE void activate_part(const Job *job, i64 row, i64 j, i64 n, int activation)
 
 INLINE void activate_back_part(const Job *job, i64 row, i64 j, i64 n, int activation, float *d_bias) {
     i64 at = row * job->columns;
-    expect(job->values + at + j);
-    expect_write(job->d_results + at + j);
+    prefetch(job->values + at + j);
+    prefetch_write(job->d_results + at + j);
     vec x = get_biased(job, job->values + at, j, n), g = get(job->d_results + at + j, n);
     if (job->bits) g *= get_mask(job, at + j, n);
     if (activation == GELU) {
@@ -162,11 +162,11 @@ INLINE void activate_back_part(const Job *job, i64 row, i64 j, i64 n, int activa
 
 INLINE void add_part(const Job *job, i64 row, i64 j, i64 n, vec *total) {
     i64 at = row * job->columns + j;
-    expect(job->residual + at);
+    prefetch(job->residual + at);
     vec sum = get(job->residual + at, n);
     if (job->values) {
-        expect(job->values + at);
-        expect_write(job->sums + at);
+        prefetch(job->values + at);
+        prefetch_write(job->sums + at);
         vec x = get_biased(job, job->values + row * job->columns, j, n);
         if (job->bits) x *= get_mask(job, at, n);
         sum += x;
@@ -186,7 +186,7 @@ INLINE vec center(const float *p, vec mean, i64 n) {
 INLINE void normalize_part(const Job *job, const float *sums, float *results, i64 j, i64 n, vec mean, vec scale) {
     vec x = (get(sums + j, n) - mean) * scale;
     x = job->shift ? fma_(x, get(job->weight + j, n), get(job->shift + j, n)) : x * get(job->weight + j, n);
-    expect_write(results + j);
+    prefetch_write(results + j);
     put(results + j, x, n);
 }
 
@@ -222,8 +222,8 @@ INLINE void sum_slopes_part(
     const Job *job, const float *sums, const float *d, i64 j, i64 n, vec mean, vec scale, vec *plain, vec *weighted,
     float *d_weight, float *d_shift
 ) {
-    expect(d + j);
-    expect(sums + j);
+    prefetch(d + j);
+    prefetch(sums + j);
     vec g = get(d + j, n), x = center(sums + j, mean, n) * scale, own = g * get(job->weight + j, n);
     *plain += own;
     *weighted = fma_(own, x, *weighted);
@@ -240,8 +240,8 @@ INLINE void normalize_back_part(
         vec x = (get(sums + j, n) - mean) * scale;
         g = scale * (get(job->d_results + at, n) * get(job->weight + j, n) - plain - x * weighted);
     }
-    if (job->d_sums) expect(job->d_sums + at);
-    expect_write(job->d_residual + at);
+    if (job->d_sums) prefetch(job->d_sums + at);
+    prefetch_write(job->d_residual + at);
     if (job->d_sums) g += get(job->d_sums + at, n);
     put(job->d_residual + at, g, n);
     if (job->bits) g *= get_mask(job, at, n);

@@ -144,7 +144,7 @@ def test_layers_without_biases(cell: Cell) -> None:
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_default_dtype_does_not_matter(cell: Cell) -> None:
-    """Nor to what stands for biases that a layer does not have."""
+    """The zeros in place of missing biases are float32, too."""
     given = round_factors(case(cell, RAGGED, bias=False))
     wanted = run_low(given)
     torch.set_default_dtype(torch.float64)
