@@ -85,9 +85,7 @@ def _check_calls(plain: Callable[P, R], owner: str, traceable: Callable[P, R] | 
             return (traceable or plain)(*args, **kwargs)
         if not SWITCHES.checks:
             return plain(*args, **kwargs)
-        # In a trace of torch.jit the sizes of a shape are tensors: remembered, they would break a later compilation.
-        remembers = traceable is not None and not _is_tracing()
-        signature = (tuple(kwargs), _get_signature((*args, *kwargs.values()))) if remembers else None
+        signature = None if traceable is None else (tuple(kwargs), _get_signature((*args, *kwargs.values())))
         if signature in passed:
             return plain(*args, **kwargs)
         # beartype checks an item at random of each sequence. Without this, the user's own random numbers would depend
@@ -100,7 +98,8 @@ def _check_calls(plain: Callable[P, R], owner: str, traceable: Callable[P, R] | 
             raise _explain(plain, owner, bound.arguments) from error
         finally:
             random.setstate(state)
-        if signature is not None:
+        # In a trace of torch.jit the sizes of a shape are tensors: remembered, they would break a later compilation.
+        if signature is not None and not _is_tracing():
             if len(passed) >= _CACHED_SIGNATURES:
                 passed.clear()
             passed.add(signature)

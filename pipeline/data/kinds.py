@@ -324,6 +324,8 @@ def is_kind(kind: type[Kind], wanted: type[Kind]) -> bool:
         >>> is_kind(Vectors, Hidden), is_kind(Hidden, Vectors), is_kind(Nested[Ids], Nested[Vectors])
         (True, False, False)
     """
+    if kind is wanted:
+        return True
     if not issubclass(cast("type", get_kind_class(kind)), cast("type", get_kind_class(wanted))):
         return False
     inner, wanted_inner = get_inner_kind(kind), get_inner_kind(wanted)

@@ -114,7 +114,9 @@ class PackingOrder:
     def nonempty_count(self) -> int:
         """The number of rows with at least one step."""
         # Usually the length of the shortest row is known, and then no tensor is read.
-        return len(self.lengths) if len(self.lengths) and self.shortest else int((self.lengths > 0).sum())
+        # By shape: `len` of a tensor is a function in Python.
+        rows = self.lengths.shape[0]
+        return rows if rows and self.shortest else int((self.lengths > 0).sum())
 
     @_cached
     def nonempty_rows(self) -> Int64[Tensor, " nonempty"]:

@@ -97,7 +97,7 @@ class States(Collated, Generic[S_co]):
     def __attrs_post_init__(self) -> None:
         if not checks_enabled():
             return
-        expected = (len(self.steps.lengths), self.steps.values.shape[-1])
+        expected = (self.steps.lengths.shape[0], self.steps.values.shape[-1])
         if not issubclass(cast("type[Kind]", self.steps.kind), Hidden) or self.final.shape != expected:
             msg = (
                 f"States: final must be batch x hidden, {expected} like the steps, got {describe(self.final)} "

@@ -110,7 +110,7 @@ class FrozenStack:
             order: the packed order.
             initial: tensors of (layers x directions) x batch x hidden, rows in reading order; None for zeros.
         """
-        batch, rows, count = len(order.lengths), order.nonempty_count, order.steps
+        batch, rows, count = order.lengths.shape[0], order.nonempty_count, order.steps
         output = torch.empty(count, self.directions * self.hidden, dtype=torch.float32, device="cpu")
         shape = (STATES[self.cell], self.layers * self.directions, batch, self.hidden)
         # The kernels see no empty rows: these keep their initial states.
