@@ -3,7 +3,14 @@
 from pipeline.batching.policies import Policy
 from pipeline.builtin.span_f1 import SpanTags, has_span_tags
 from pipeline.checks.module_hooks import has_hooks
-from pipeline.checks.options import check_bool, check_int, check_optional_int, check_positive, check_probability
+from pipeline.checks.options import (
+    check_bool,
+    check_int,
+    check_number,
+    check_optional_int,
+    check_positive,
+    check_probability,
+)
 from pipeline.checks.shapes import checked
 from pipeline.core.chain import Chain, TypePreservingChain
 from pipeline.core.inference import FusesForInference, InferenceOptions, Precision, PreparesForInference
@@ -191,6 +198,7 @@ __all__ = [
     "check_int",
     "check_loss_options",
     "check_normalize",
+    "check_number",
     "check_optional_int",
     "check_positive",
     "check_probability",

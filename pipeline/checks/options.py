@@ -1,7 +1,9 @@
-"""Checks of options that take an integer, a probability, a path, True or False, or one of a few words."""
+"""Checks of options that take an integer, a number, a probability, a path, True or False, or one of a few words."""
 
+import math
 import operator
 import os
+import sys
 from typing import SupportsFloat, SupportsIndex, cast
 
 from pipeline.errors import OptionError
@@ -48,7 +50,7 @@ def check_probability(name: str, value: object) -> None:
         Traceback (most recent call last):
         pipeline.errors.OptionError: dropout must be a probability, 0 <= dropout < 1, got 1.
     """
-    if not isinstance(value, SupportsFloat) or isinstance(value, bool) or not 0 <= float(value) < 1:
+    if not 0 <= _to_float(value) < 1:
         msg = f"{name} must be a probability, 0 <= {name} < 1, got {value!r}."
         raise OptionError(msg, **{name: value})
 
@@ -59,9 +61,39 @@ def check_positive(name: str, value: object) -> None:
     Raises:
         OptionError: if it is not.
     """
-    if not isinstance(value, SupportsFloat) or isinstance(value, bool) or not float(value) > 0:
+    if not _to_float(value) > 0:
         msg = f"{name} must be a number above 0, got {value!r}."
         raise OptionError(msg, **{name: value})
+
+
+def check_number(name: str, value: object, *, minimum: float, maximum: float = math.inf) -> None:
+    """Check an option that is a finite number from a minimum to a maximum.
+
+    Raises:
+        OptionError: if it is not.
+
+    Example:
+        >>> check_number("radius", 0.5, minimum=0, maximum=1)
+        >>> check_number("gamma", float("inf"), minimum=0)
+        Traceback (most recent call last):
+        pipeline.errors.OptionError: gamma must be a finite number of 0 or more, got inf.
+    """
+    if not minimum <= _to_float(value) <= min(maximum, sys.float_info.max):
+        least = f"{minimum:g}"
+        rule = f"finite number of {least} or more" if math.isinf(maximum) else f"number from {least} to {maximum:g}"
+        msg = f"{name} must be a {rule}, got {value!r:.200}."
+        raise OptionError(msg, **{name: value})
+
+
+def _to_float(value: object) -> float:
+    """Return a number as a float, and NaN, which no check accepts, for anything else."""
+    # bool as in `check_int`.
+    if not isinstance(value, SupportsFloat) or isinstance(value, bool):
+        return math.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # A tensor or an array of several numbers.
+        return math.nan
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

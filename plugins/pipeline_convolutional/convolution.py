@@ -68,13 +68,12 @@ class Convolutional(Encoder[S_co]):
         dropout: float,
     ) -> None:
         super().__init__()
-        if isinstance(kernel_sizes, int):
-            msg = f"kernel_sizes must be a sequence of widths, got {kernel_sizes}; write ({kernel_sizes},)."
-            raise OptionError(msg, kernel_sizes=kernel_sizes)
-        check_int("num_layers", num_layers, minimum=1)
+        _check_is_sequence(kernel_sizes)
         check_bool("causal", causal)
+        check_bool("residual", residual)
+        layers = check_int("num_layers", num_layers, minimum=1)
+        dilations = dilation if isinstance(dilation, Sequence) else [dilation] * layers
         numbers = [("input_size", input_size), ("hidden_size", hidden_size)]
-        dilations = [dilation] * num_layers if isinstance(dilation, int) else list(dilation)
         numbers += [("dilation", each) for each in dilations] + [("kernel_sizes", each) for each in kernel_sizes]
         for option, number in numbers:
             check_int(option, number, minimum=1)
@@ -97,7 +96,7 @@ class Convolutional(Encoder[S_co]):
         self._history: Sequence[int] = tuple(each * (max(kernel_sizes) - 1) for each in dilations)
         self.stateful: bool = causal and max(kernel_sizes) > 1
         self.num_layers: int = num_layers
-        self.dilation: int | Sequence[int] = dilation if isinstance(dilation, int) else tuple(dilation)
+        self.dilation: int | Sequence[int] = tuple(dilation) if isinstance(dilation, Sequence) else dilation
         self.residual: bool = residual
         self.dropout: float = dropout
         self.deterministic: bool = False
@@ -210,6 +209,12 @@ class Convolutional(Encoder[S_co]):
             found = functional.conv1d(values.transpose(1, 2), layer.weight, layer.bias, dilation=dilation)
             found = found.transpose(1, 2)
         return self.activate(rows.clear_gaps(found))
+
+
+def _check_is_sequence(kernel_sizes: object) -> None:
+    if not isinstance(kernel_sizes, Sequence):
+        msg = f"kernel_sizes must be a sequence of widths, got {kernel_sizes!r:.200}; write (3,) for one of 3 steps."
+        raise OptionError(msg, kernel_sizes=kernel_sizes)
 
 
 def _make_convolution(inputs: int, outputs: int, width: int, dilation: int, causal: bool) -> nn.Conv1d:

@@ -15,6 +15,7 @@ from pipeline.extend import (
     MaybeCausal,
     OptionError,
     S_co,
+    check_number,
     check_optional_int,
     compute_gelu,
     compute_sigmoid,
@@ -106,6 +107,9 @@ class LRU(Scanned[S_co]):
         **options: Unpack[ScanOptions],
     ) -> None:
         check_optional_int("state_size", state_size, minimum=1)
+        check_number("min_radius", min_radius, minimum=0, maximum=1)
+        check_number("max_radius", max_radius, minimum=0, maximum=1)
+        check_number("max_phase", max_phase, minimum=0)
         if not 0 <= min_radius < max_radius <= 1:
             msg = f"the radii must be 0 <= min_radius < max_radius <= 1, got {min_radius} and {max_radius}."
             raise OptionError(msg, min_radius=min_radius, max_radius=max_radius)

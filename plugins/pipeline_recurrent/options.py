@@ -4,7 +4,7 @@ from typing import get_args
 
 from torch import nn
 
-from pipeline.extend import OptionError, check_int, check_probability
+from pipeline.extend import OptionError, check_bool, check_int, check_probability
 from pipeline_recurrent.merge import Merge
 
 
@@ -30,6 +30,7 @@ def check_stack(
         msg = f"dropout={dropout} acts between layers, but num_layers is 1; use the Dropout stage around Encode."
         raise OptionError(msg, dropout=dropout)
     for option, given in (("layer_norm", layer_norm), ("residual", residual), ("highway", highway)):
+        check_bool(option, given)
         if given and num_layers == 1:
             msg = f"{option}=True acts between layers, but num_layers is 1; add a stage of its kind after Encode."
             raise OptionError(msg, **{option: given})
@@ -44,6 +45,7 @@ def check_merge(merge: str, *, bidirectional: bool) -> None:
     Raises:
         OptionError: naming the choices.
     """
+    check_bool("bidirectional", bidirectional)
     if merge not in get_args(Merge):
         msg = f"merge must be concat, mean, sum, max or mul, got {merge!r}."
         raise OptionError(msg, merge=merge)
@@ -67,6 +69,23 @@ def check_regularization(dropout_per: str, weight_dropout: float, zoneout: float
     given = {"weight_dropout": weight_dropout, "zoneout": zoneout, "zoneout_cell": zoneout_cell}
     for option, number in given.items():
         check_probability(option, number)
+
+
+def check_projection(proj_size: int, hidden_size: int, *, is_lstm: bool, has_zoneout: bool) -> None:
+    """Reject a size of projections that is not below the hidden size, or that the encoder cannot have.
+
+    Raises:
+        OptionError: naming the option.
+    """
+    if check_int("proj_size", proj_size, minimum=0) >= hidden_size:
+        msg = f"proj_size must be below hidden_size={hidden_size}, or 0 for no projection, got {proj_size}."
+        raise OptionError(msg, proj_size=proj_size)
+    if proj_size and not is_lstm:
+        msg = f"proj_size={proj_size} projects the h of an LSTM, which a GRU or RNN does not have; leave it out."
+        raise OptionError(msg, proj_size=proj_size)
+    if proj_size and has_zoneout:
+        msg = "zoneout is computed without projections; leave out zoneout or proj_size."
+        raise OptionError(msg, proj_size=proj_size)
 
 
 def make_highway(size: int) -> nn.Linear:

@@ -25,6 +25,7 @@ from pipeline.extend import (
     StageBase,
     States,
     Vectors,
+    check_bool,
     first_by_row,
     last_by_row,
 )
@@ -33,7 +34,7 @@ from pipeline_recurrent.engines.engine import STATES, Cell, Steps, Weights, Zone
 from pipeline_recurrent.frozen import Inference
 from pipeline_recurrent.merge import Merge, merge_directions
 from pipeline_recurrent.operator import LAYER, run_layer
-from pipeline_recurrent.options import check_merge, check_regularization, check_stack, make_highway
+from pipeline_recurrent.options import check_merge, check_projection, check_regularization, check_stack, make_highway
 from pipeline_recurrent.stack import StackCall, call_stack, drop_recurrent, install_forward, read_weights
 from pipeline_recurrent.torch_modules import HOOKS, TORCH_FORWARDS, TorchModule, explain_not_loadable, is_parametrized
 from pipeline_recurrent.tracing import allow_access, exclude_from_compile, read_graph_weights
@@ -115,16 +116,11 @@ class Recurrent(Encoder[S_co]):
         )
         check_merge(merge, bidirectional=bidirectional)
         check_regularization(dropout_per, weight_dropout, zoneout, zoneout_cell)
+        check_bool("bias", bias)
         check_engine_name(engine)
-        if not 0 <= proj_size < hidden_size:
-            msg = f"proj_size must be below hidden_size={hidden_size}, or 0 for no projection, got {proj_size}."
-            raise OptionError(msg, proj_size=proj_size)
-        if proj_size and make_module is not nn.LSTM:
-            msg = f"proj_size={proj_size} projects the h of an LSTM, which a GRU or RNN does not have; leave it out."
-            raise OptionError(msg, proj_size=proj_size)
-        if proj_size and (zoneout or zoneout_cell):
-            msg = "zoneout is computed without projections; leave out zoneout or proj_size."
-            raise OptionError(msg, proj_size=proj_size, zoneout=zoneout)
+        check_projection(
+            proj_size, hidden_size, is_lstm=make_module is nn.LSTM, has_zoneout=bool(zoneout or zoneout_cell)
+        )
         self.input_size: int = input_size
         self.hidden_size: int = hidden_size
         self.num_layers: int = num_layers

@@ -25,6 +25,7 @@ from pipeline.extend import (
     Spec,
     States,
     Vectors,
+    check_optional_int,
     derive_vectors,
     registry,
 )
@@ -83,6 +84,7 @@ class Restarting(Encoder[S_co]):
     ) -> None:
         super().__init__()
         if isinstance(encoder, str):
+            check_optional_int("input_size", input_size, minimum=1)
             if input_size is None or input_size < 2:
                 rule = f"2 or more for encoder={encoder!r}, one feature for the mark"
                 msg = f"input_size must be {rule}, got {input_size}; pass the features of the input."

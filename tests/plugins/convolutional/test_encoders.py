@@ -32,7 +32,7 @@ from pipeline_convolutional.convolution import Convolutional
 from pipeline_convolutional.layout import lay_out
 from support.needs import mark_slow
 from support.strategies import ragged_rows
-from support.untyped import as_any, seed, to_list
+from support.untyped import as_any, seed, to_list, untyped
 
 ENCODERS: dict[str, Callable[[], Convolutional[MaybeCausal]]] = {
     "cnn": lambda: CNN(3, 2),
@@ -209,12 +209,26 @@ def test_hooks_and_parametrizations_act_on_the_layers() -> None:
         ({"residual": True}, "residual=True acts between layers"),
         ({"activation": "sine"}, "activation must be relu, gelu or tanh, got 'sine'"),
         ({"hidden_size": 0}, "hidden_size must be an integer of at least 1, got 0"),
+        ({"kernel_sizes": None}, r"kernel_sizes must be a sequence of widths, got None; write \(3,\)"),
+        ({"kernel_sizes": (2.5,)}, "kernel_sizes must be an integer of at least 1, got 2.5"),
+        ({"dilation": None}, "dilation must be an integer of at least 1, got None"),
+        ({"dilation": "2"}, "dilation must be an integer of at least 1, got '2'"),
+        ({"num_layers": "2"}, "num_layers must be an integer of at least 1, got '2'"),
+        ({"num_layers": 2, "dropout": "0.1"}, "dropout must be a probability, 0 <= dropout < 1, got '0.1'"),
     ],
 )
 def test_wrong_options_raise(options: dict[str, object], message: str) -> None:
     """Each error names the option and its range."""
     with pytest.raises(OptionError, match=message):
         as_any(Encode)("cnn", input_size=3, **{"hidden_size": 2, **options})
+
+
+@pytest.mark.parametrize("encoder", [CNN, GatedCNN])
+def test_switches_are_true_or_false(encoder: type[CNN[MaybeCausal] | GatedCNN[MaybeCausal]]) -> None:
+    """Any text, "no" too, would count as True."""
+    for option in ("causal", "residual"):
+        with pytest.raises(OptionError, match=f"{option} must be True or False, got 'no'"):
+            untyped(encoder)(3, 2, num_layers=2, **{option: "no"})
 
 
 def test_a_gated_encoder_has_one_width() -> None:

@@ -109,7 +109,7 @@ def test_a_pipe_with_projections_is_saved_and_loaded(tmp_path: Path) -> None:
     ("name", "options", "message"),
     [
         ("lstm", {"proj_size": 4}, "proj_size must be below hidden_size=4, or 0 for no projection, got 4"),
-        ("lstm", {"proj_size": -1}, "proj_size must be below hidden_size=4, or 0"),
+        ("lstm", {"proj_size": -1}, "proj_size must be an integer of at least 0, got -1"),
         ("gru", {"proj_size": 2}, "proj_size=2 projects the h of an LSTM"),
         ("lstm", {"proj_size": 2, "zoneout": 0.1}, "leave out zoneout or proj_size"),
     ],
