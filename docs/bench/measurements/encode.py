@@ -257,16 +257,15 @@ LOW_PRECISION: Final = Measurement("bfloat16", measure_low_precision, tabulate_l
 
 
 CHOICE_SECONDS: Final[dict[Extent, float]] = {"quick": 12.0, "default": 160.0, "full": 900.0}
-"""The time for all batches."""
+"""The time for all batches but the large ones."""
 
 
 def measure_choices(extent: Extent) -> Iterator[Result]:
     """Measure batches with one thread and with two."""
-    numbers = (1, 2) if ALL_THREADS > 1 else (1,)
+    numbers, large = (1, 2) if ALL_THREADS > 1 else (1,), int(extent != "quick")
     for threads in numbers:
-        yield from summarize_choices(
-            check(load_costs(), seconds=CHOICE_SECONDS[extent] / len(numbers), threads=threads)
-        )
+        seconds = CHOICE_SECONDS[extent] / len(numbers)
+        yield from summarize_choices(check(load_costs(), seconds=seconds, threads=threads, large=large))
 
 
 def summarize_choices(choices: Iterator[Choice]) -> Iterator[Result]:

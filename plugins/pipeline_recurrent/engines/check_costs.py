@@ -43,14 +43,22 @@ class Choice:
         return f"{self.ratio:.3f} {self.engine}: {where} ({times} ms)"
 
 
-def check(costs: Costs, *, seconds: float, threads: int) -> Iterator[Choice]:
-    """Measure batches with some threads, and yield the choices."""
+def check(costs: Costs, *, seconds: float, threads: int, large: int = 1) -> Iterator[Choice]:
+    """Measure batches with some threads, and yield the choices.
+
+    Args:
+        costs: the costs to choose by.
+        seconds: the time for small batches.
+        threads: the number of threads.
+        large: the number of large batches of each setting, which take a minute and a half more.
+    """
     shares = sum(setting.share for setting in SETTINGS)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         for seed, setting in enumerate(SETTINGS, start=_SEED):
-            for measured in measure(setting, random.Random(seed), seconds=seconds * setting.share / shares):
+            seconds_here = seconds * setting.share / shares
+            for measured in measure(setting, random.Random(seed), seconds=seconds_here, large=large):
                 ranked = costs.rank_sizes(measured.sizes, threads)
                 yield Choice(threads, measured, next(engine for engine in ranked if engine in measured.seconds))
     finally:
@@ -79,7 +87,7 @@ def share_within(ratios: list[float], limit: float = 1.03) -> float:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m pipeline_recurrent.engines.check_costs", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=160.0, help="time for all measurements; default: 160")
+    parser.add_argument("--seconds", type=float, default=160.0, help="time for all small batches; default: 160")
     parser.add_argument("--threads", type=int, nargs="*", default=[1, 2], help="numbers of threads; default: 1 2")
     parser.add_argument("--costs", type=Path, help="a file of `fit_costs`; this package's by default")
     options = parser.parse_args()

@@ -1,7 +1,7 @@
 """The cost model: the time of an engine as a weighted sum of a few sizes.
 
 `fit_costs.py` fits the weights to measured times, separately for each engine, kind of cell, training or inference,
-precision, bfloat16 with AMX and without, and number of threads; `costs.json` holds them. The model errs by several
+precision, machines with AMX and without, and number of threads; `costs.json` holds them. The model errs by several
 percent. That is enough to choose by: where the times of two engines are so close, either is a good choice.
 `check_costs.py` measures what choices cost.
 """
@@ -70,7 +70,8 @@ class Sizes:
         layers: number of layers.
         directions: 1 or 2.
         precision: the precision of the products that is asked for.
-        amx: whether the kernels compute these products with AMX.
+        amx: whether the machine has AMX. Only products of bfloat16 use it; but such processors are of another kind, on
+            which other engines are the fastest in float32, too.
     """
 
     family: Family
@@ -100,7 +101,7 @@ class Sizes:
             stack.layers,
             stack.directions,
             "bfloat16" if is_low else "float32",
-            is_low and has_amx(),
+            has_amx(),
         )
 
     @property

@@ -1,7 +1,7 @@
 """Measure the engines on this machine and fit their costs: `python -m pipeline_recurrent.engines.fit_costs`.
 
 It measures with torch's number of threads (`OMP_NUM_THREADS`), and replaces the costs for that number in this package's
-`costs.json`, or in the file named by `--to`. Costs of bfloat16 with AMX stand beside those without. Run it while
+`costs.json`, or in the file named by `--to`. Costs of machines with AMX stand beside those of others. Run it while
 nothing else runs; `check_costs` then checks the choices.
 """
 
@@ -24,6 +24,9 @@ from pipeline_recurrent.engines.measured import SETTINGS, Measured, Setting, mea
 
 Point: TypeAlias = tuple[tuple[float, ...], float, float]
 """The features of a run, its time in microseconds, and the time of the fastest engine divided by it."""
+
+_LARGE_BATCHES: Final = 4
+"""Large batches per setting: without them, large layers would be misjudged by the fit to small ones."""
 
 _ROUNDS: Final = 1_000
 """Rounds of coordinate descent; the weights stop changing well before."""
@@ -89,7 +92,8 @@ def fit_all(settings: Sequence[Setting], seconds: float) -> dict[str, dict[str, 
     """Measure and fit settings, and return what `costs.json` holds for a number of threads."""
     shares, found = sum(setting.share for setting in settings), dict[str, dict[str, dict[str, float]]]()
     for seed, setting in enumerate(settings):
-        measured = list(measure(setting, random.Random(seed), seconds=seconds * setting.share / shares))
+        seconds_here = seconds * setting.share / shares
+        measured = list(measure(setting, random.Random(seed), seconds=seconds_here, large=_LARGE_BATCHES))
         key = measured[0].sizes.table_key
         found[key] = {entry: fit(points) for entry, points in collect_points(measured).items()}
         sys.stderr.write(f"{key}: {len(measured)} batches\n")
@@ -99,7 +103,7 @@ def fit_all(settings: Sequence[Setting], seconds: float) -> dict[str, dict[str, 
 def main() -> None:
     """Measure, fit and write."""
     parser = argparse.ArgumentParser(prog="python -m pipeline_recurrent.engines.fit_costs", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=270.0, help="time for all measurements; default: 270")
+    parser.add_argument("--seconds", type=float, default=270.0, help="time for all small batches; default: 270")
     default = Path(str(files("pipeline_recurrent.engines").joinpath("costs.json")))
     parser.add_argument("--to", type=Path, default=default, help="the file to write; this package's by default")
     precisions: Sequence[Precision] = get_args(Precision)

@@ -35,6 +35,9 @@ _MAX_LENGTH: Final = 1_500
 _MAX_WORK: Final = 4e8
 """Products of two numbers in a forward pass at most, so that every engine runs several times in half a second."""
 
+_MAX_LARGE_WORK: Final = 4e9
+"""The same of a large batch, over which an engine runs for up to a second."""
+
 _POPULATION: Final = 40
 """Batches in the population of rows that `Bucket` divides."""
 
@@ -42,6 +45,9 @@ _POPULATION: Final = 40
 _MIN_ROUNDS: Final = 8
 _MAX_ROUNDS: Final = 40
 _SECONDS: Final = 0.25
+# Of a large batch there are fewer rounds, if these take longer than this.
+_MANY_SECONDS: Final = 2.0
+_FEWEST_ROUNDS: Final = 2
 
 # After two rounds, engines that take more than this times the fastest's time are not run again. Those that take less
 # than 0.3 ms always are: their first runs depend on chance.
@@ -169,8 +175,25 @@ def draw_small_batch(generator: random.Random, *, training: bool) -> Batch:
             return batch
 
 
-def measure(setting: Setting, generator: random.Random, *, seconds: float) -> Iterator[Measured]:
-    """Draw batches and measure the engines on each, until the time is up, but at least one."""
+def draw_large_batch(generator: random.Random) -> Batch:
+    """Draw a batch of more than `_MAX_WORK`, up to `_MAX_LARGE_WORK`."""
+    while True:
+        batch = draw_batch(generator)
+        if _MAX_WORK < batch.count_work(training=False) < _MAX_LARGE_WORK:
+            return batch
+
+
+def measure(setting: Setting, generator: random.Random, *, seconds: float, large: int = 0) -> Iterator[Measured]:
+    """Draw batches and measure the engines on each, until the time is up, but at least one.
+
+    Args:
+        setting: the kind of computation.
+        generator: of random numbers.
+        seconds: the time for small batches.
+        large: the number of large batches, which come first, and take more time.
+    """
+    for _ in range(large):
+        yield measure_batch(setting, draw_large_batch(generator))
     until = time.perf_counter() + seconds
     while True:
         yield measure_batch(setting, draw_small_batch(generator, training=setting.training))
@@ -187,6 +210,9 @@ def measure_batch(setting: Setting, batch: Batch) -> Measured:
     with torch.set_grad_enabled(setting.training), setting.under_precision():
         stack = StackInputs(_CELLS[setting.family], values, order, weights)
         names = [name for name in CANDIDATES if ENGINES[name].unsupported_reason(stack) is None]
+        # Torch's packed rows would run for a minute, and are known to be the slowest.
+        if setting.training and batch.count_work(training=True) > _MAX_LARGE_WORK:
+            names = [name for name in names if name != "packed"]
         return Measured(batch, Sizes.of(stack), time_engines(names, stack, [values, *module.parameters()]))
 
 
@@ -205,7 +231,7 @@ def time_engines(names: Sequence[str], stack: StackInputs, leaves: Sequence[Tens
     taken = {name: list[float]() for name in names}
     for name in names:
         _run_once(name, stack, leaves)
-    until = time.perf_counter() + _SECONDS
+    began = time.perf_counter()
     running = list(names)
     for number in range(_MAX_ROUNDS):
         for name in running if number % 2 else running[::-1]:
@@ -215,7 +241,8 @@ def time_engines(names: Sequence[str], stack: StackInputs, leaves: Sequence[Tens
         if number == 1:
             best = min(map(min, taken.values()))
             running = [name for name in names if min(taken[name]) < max(_SHORT, _HOPELESS * best)]
-        if number + 1 >= _MIN_ROUNDS and time.perf_counter() > until:
+        spent = time.perf_counter() - began
+        if spent > _SECONDS and number + 1 >= (_MIN_ROUNDS if spent < _MANY_SECONDS else _FEWEST_ROUNDS):
             break
     return taken
 
