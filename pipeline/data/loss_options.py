@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Mapping
-from typing import Literal, SupportsFloat, TypeAlias, TypedDict
+from typing import Literal, TypeAlias, TypedDict
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.checks.hints import describe
+from pipeline.checks.options import check_number, check_positive
+from pipeline.data.tensors import to_floats
 from pipeline.errors import OptionError
 from pipeline.text import suggest_name
 
@@ -106,17 +108,29 @@ def check_loss_options(options: Mapping[str, object], known: type, classes: int 
         if weight is not None and (not isinstance(weight, Tensor) or weight.shape != (classes,)):
             msg = f"{name} must be a tensor with one number for each of {classes} classes, got {describe(weight)}."
             raise OptionError(msg, option=name)
-    gamma = options.get("focal_gamma", 0.0)
-    if not isinstance(gamma, SupportsFloat) or not 0 <= float(gamma) < math.inf:
-        msg = f"focal_gamma must be a number of 0 or more, got {gamma!r}."
-        raise OptionError(msg, option="focal_gamma")
-    smoothing, delta = options.get("label_smoothing", 0.0), options.get("delta", 1.0)
-    if not isinstance(smoothing, SupportsFloat) or not 0 <= float(smoothing) <= 1:
-        msg = f"label_smoothing must be a probability from 0 to 1, got {smoothing!r}."
-        raise OptionError(msg, option="label_smoothing")
-    if not isinstance(delta, SupportsFloat) or not float(delta) > 0:
-        msg = f"delta must be a number above 0, got {delta!r}."
-        raise OptionError(msg, option="delta")
+        if weight is not None:
+            check_class_weights(name, weight)
+    check_number("focal_gamma", options.get("focal_gamma", 0.0), minimum=0)
+    check_number("label_smoothing", options.get("label_smoothing", 0.0), minimum=0, maximum=1)
+    check_positive("delta", options.get("delta", 1.0))
+
+
+def check_class_weights(name: str, weight: Tensor) -> None:
+    """Reject weights of classes that are negative or not finite, or that are all 0, so that nothing is learned.
+
+    They are read on the CPU only: elsewhere the CPU would wait for the device.
+
+    Raises:
+        OptionError: naming the option.
+    """
+    if weight.device.type != "cpu" or not weight.numel():
+        return
+    # NaN is both ends, and fits neither.
+    smallest, largest = (float(end) for end in torch.aminmax(weight.detach()))
+    if not 0 <= smallest <= largest < math.inf or not largest:
+        got = str(to_floats(weight.detach().flatten().double()))
+        msg = f"{name} must be finite, at least 0, and not all 0, got {got:.200}."
+        raise OptionError(msg, option=name)
 
 
 def select_reduction(options: ReductionOptions) -> ReductionOptions:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import Unpack, override
 
+from pipeline.checks.options import check_optional_int
 from pipeline.core.stage import ModuleStage, Spec, StageBase
 from pipeline.data.batches import Batch, Layout, Padded
 from pipeline.data.kinds import Hidden
@@ -33,7 +34,7 @@ def make_names(classes: int | Labels, head: str) -> ClassIds | Labels:
     Raises:
         OptionError: if they are missing, or neither a number nor labels.
     """
-    if not isinstance(classes, int):
+    if not isinstance(classes, int) or isinstance(classes, bool):
         check_labels("classes", classes, f"a number of classes or Labels for {head}")
     names = ClassIds(classes) if isinstance(classes, int) else classes
     if len(names) < 1:
@@ -55,6 +56,7 @@ class Head(nn.Module, StageBase):
 
     def __init__(self, output_size: int, input_size: int | None, name: str | None) -> None:
         super().__init__()
+        check_optional_int("input_size", input_size, minimum=1)
         self.name = name
         self.output_size = output_size
         self.linear = None if input_size is None else nn.Linear(input_size, output_size)
@@ -264,6 +266,9 @@ class NextToken(ClassHead, ModuleStage[States[Causal], StepScores[int]]):
         if isinstance(tokens, int):
             super().__init__(tokens, input_size, name)
             return
+        if not isinstance(cast("object", tokens), Embed):
+            msg = f"tokens must be the number of tokens, or the Embed whose weights to share, got {tokens!r:.200}."
+            raise OptionError(msg, tokens=tokens)
         size = tokens.weight.shape[1]
         if input_size not in (None, size):
             msg = f"input_size must be {size}, the size of the tied embedding, got {input_size}; leave it out."

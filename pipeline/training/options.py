@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from pipeline.checks.hints import describe
 from pipeline.checks.options import check_choice, check_int, check_optional_int
+from pipeline.data.loss_options import check_class_weights
 from pipeline.data.tensors import to_floats
 from pipeline.errors import OptionError, UnknownOptionError
 from pipeline.text import suggest_name
@@ -203,10 +204,7 @@ class Settings:
                 msg = f"class_weights must be a tensor with a weight for each class, got {describe(weight)}; pass "
                 msg += "torch.tensor([...]), labels.class_weights(targets) or 'balanced', of several heads a mapping."
                 raise OptionError(msg, class_weights=weight)
-            if not bool((torch.isfinite(weight) & (weight >= 0)).all()) or not bool((weight > 0).any()):
-                got = str(to_floats(weight.flatten().double()))
-                msg = f"class_weights must be finite, at least 0, and not all 0, got {got:.200}."
-                raise OptionError(msg, class_weights=weight)
+            check_class_weights("class_weights", weight.cpu())
 
     def _list_class_weights(self) -> list[object]:
         given: object = self.class_weights

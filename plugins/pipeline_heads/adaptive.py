@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import final
+from typing import cast, final
 
 import attrs
 import torch
@@ -23,9 +23,12 @@ from pipeline.extend import (
     States,
     StepScores,
     as_pytree,
+    check_bool,
     check_classes,
     check_int,
     check_loss_options,
+    check_number,
+    check_optional_int,
     checked,
     get_scored_steps,
     reduce_losses,
@@ -148,19 +151,12 @@ class AdaptiveNextToken(ModuleStage[States[Causal], StepScores[int]]):
     ) -> None:
         super().__init__()
         check_int("tokens", tokens, minimum=2)
-        chosen = [each for each in _CUTOFFS if each < tokens] if cutoffs is None else [*cutoffs]
-        if not chosen or chosen != sorted(set(chosen)) or not 0 < chosen[0] <= chosen[-1] < tokens:
-            msg = (
-                f"cutoffs must be increasing ranks from 1 to {tokens - 1}, below the {tokens} tokens, got {chosen}; "
-                "pass others, or use NextToken for a small vocabulary."
-            )
-            raise OptionError(msg, cutoffs=cutoffs, tokens=tokens)
-        if not div_value >= 1:
-            msg = f"div_value must be a number of 1 or more, got {div_value!r}."
-            raise OptionError(msg, div_value=div_value)
+        check_number("div_value", div_value, minimum=1)
+        check_bool("head_bias", head_bias)
+        check_optional_int("input_size", input_size, minimum=1)
         self.name = name
         self.tokens: int = tokens
-        self.cutoffs: Sequence[int] = chosen
+        self.cutoffs: Sequence[int] = _choose_cutoffs(tokens, cutoffs)
         self.div_value: float = div_value
         self.head_bias: bool = head_bias
         self.names: Sequence[int] = range(tokens)
@@ -306,12 +302,33 @@ def _compute_log_softmax(layer: nn.Module, values: Tensor) -> Tensor:
     return scores.log_softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
 
 
+def _choose_cutoffs(tokens: int, cutoffs: object) -> list[int]:
+    """Return the cutoffs; by default those of `_CUTOFFS` that are below the number of tokens."""
+    default = [each for each in _CUTOFFS if each < tokens]
+    # Nothing, for an error of one form, if they are no sequence.
+    given = cast("Sequence[object]", cutoffs) if isinstance(cutoffs, Sequence) else []
+    chosen = default if cutoffs is None else [each for each in given if isinstance(each, int)]
+    is_whole = cutoffs is None or len(chosen) == len(given)
+    if not chosen or not is_whole or chosen != sorted(set(chosen)) or not 0 < chosen[0] <= chosen[-1] < tokens:
+        msg = (
+            f"cutoffs must be increasing ranks from 1 to {tokens - 1}, below the {tokens} tokens, got "
+            f"{default if cutoffs is None else cutoffs!r:.200}; pass others, or use NextToken for a small vocabulary."
+        )
+        raise OptionError(msg, cutoffs=cutoffs, tokens=tokens)
+    return chosen
+
+
 def _sort_ids(tokens: int, counts: Sequence[int] | Tensor | None) -> Tensor:
     """Return the ids of the tokens, the most frequent one first; of equal counts, the smaller id first."""
     if counts is None:
         return torch.arange(tokens)
-    given = counts if isinstance(counts, Tensor) else torch.tensor([*counts])
+    try:
+        given = counts if isinstance(counts, Tensor) else torch.tensor([*counts])
+    except (TypeError, ValueError, RuntimeError) as error:
+        msg = f"counts must be one number for each of {tokens} tokens, got {counts!r:.200}."
+        raise OptionError(msg, counts=counts, tokens=tokens) from error
     if given.shape != (tokens,):
-        msg = f"counts must be one number for each of {tokens} tokens, got {len(given)}."
-        raise OptionError(msg, counts=len(given), tokens=tokens)
+        got = str(len(given)) if given.ndim == 1 else f"numbers of shape {tuple(given.shape)}"
+        msg = f"counts must be one number for each of {tokens} tokens, got {got}."
+        raise OptionError(msg, counts=tuple(given.shape), tokens=tokens)
     return given.argsort(descending=True, stable=True)

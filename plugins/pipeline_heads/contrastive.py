@@ -22,6 +22,7 @@ from pipeline.extend import (
     ReductionOptions,
     Spec,
     as_pytree,
+    check_bool,
     check_loss_options,
     check_positive,
     checked,
@@ -155,6 +156,7 @@ class Contrastive(ModuleStage[Pooled, PairScores]):
     def __init__(self, temperature: float = 0.05, *, symmetric: bool = True, name: str | None = None) -> None:
         super().__init__()
         check_positive("temperature", temperature)
+        check_bool("symmetric", symmetric)
         self.name = name
         self.temperature = temperature
         self.symmetric = symmetric

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from typing_extensions import TypeVar, Unpack, override
 
 from pipeline import Labels
-from pipeline.extend import ClassHead, Layout, MaybeCausal, ModuleStage, States, has_span_tags
+from pipeline.extend import ClassHead, Layout, MaybeCausal, ModuleStage, OptionError, States, has_span_tags
 from pipeline_heads.constraints import Pair, Scheme, make_allowed
 from pipeline_heads.paths import PathScores
 
@@ -77,6 +77,9 @@ class CRF(ClassHead, ModuleStage[States[MaybeCausal], PathScores[N]]):
         name: str | None = None,
     ) -> None:
         super().__init__(classes, input_size, name)
+        if not isinstance(cast("object", forbidden), Iterable):
+            msg = f"forbidden must have pairs of classes, got {forbidden!r:.200}; leave it out for none."
+            raise OptionError(msg, forbidden=forbidden)
         self.constraints = constraints
         self.forbidden: list[Pair] = [*forbidden]
         self.transitions: nn.Parameter = nn.Parameter(torch.empty(self.classes, self.classes))

@@ -81,7 +81,7 @@ def test_the_focal_loss_of_certain_predictions_has_finite_gradients() -> None:
     (grad,) = torch.autograd.grad(make_scores(values, torch.tensor([0, 0])).loss(focal_gamma=0.5), values)
     assert grad.isfinite().all()
     assert grad[1].any()
-    with pytest.raises(OptionError, match="focal_gamma must be a number of 0 or more, got -1"):
+    with pytest.raises(OptionError, match="focal_gamma must be a finite number of 0 or more, got -1"):
         make_scores(values, torch.tensor([0, 0])).loss(focal_gamma=-1)
 
 
@@ -307,12 +307,23 @@ def test_options_that_a_loss_does_not_have_raise() -> None:
     with pytest.raises(OptionError, match="delta must be a number above 0, got 0"):
         make_values(values, values).loss("huber", delta=0)
     for each in (scores, several):
-        with pytest.raises(OptionError, match="label_smoothing must be a probability from 0 to 1, got 2"):
+        with pytest.raises(OptionError, match="label_smoothing must be a number from 0 to 1, got 2"):
             as_any(each).loss(label_smoothing=2)
         with pytest.raises(OptionError, match="weight must be a tensor with one number for each of 3 classes, got flo"):
             as_any(each).loss(weight=torch.ones(2))
         with pytest.raises(OptionError, match="weight must be a tensor with one number for each of 3 classes, got a l"):
             as_any(each).loss(weight=[1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize("weight", [[-1.0, 1.0, 1.0], [NAN, 1.0, 1.0], [1.0, math.inf, 1.0], [0.0, 0.0, 0.0]])
+def test_weights_of_classes_that_train_nothing_useful_are_rejected(weight: list[float]) -> None:
+    """A loss that is NaN, falls without end, or is 0 for every prediction."""
+    scores, several = make_scores(draw(2, 3), torch.tensor([1, 2])), make_several(draw(2, 3), torch.ones(2, 3))
+    for loss, name in ((scores.loss, "weight"), (several.loss, "weight"), (several.loss, "pos_weight")):
+        with pytest.raises(OptionError, match=f"^{name} must be finite, at least 0, and not all 0, got \\["):
+            as_any(loss)(**{name: torch.tensor(weight)})
+    # A class alone may be left out.
+    assert scores.loss(weight=torch.tensor([0.0, 1.0, 1.0])).isfinite()
 
 
 def test_thresholds_do_not_change_the_loss() -> None:

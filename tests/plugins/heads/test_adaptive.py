@@ -137,11 +137,15 @@ def test_errors_say_what_to_change() -> None:
     """Cutoffs, counts, sizes and targets that do not fit."""
     with pytest.raises(OptionError, match="use NextToken for a small vocabulary"):
         AdaptiveNextToken(100)
-    for cutoffs in ([], [3, 3], [5, 2], [0], [9]):
+    for cutoffs in ([], [3, 3], [5, 2], [0], [9], 3, "3", ["3"], [2.5]):
         with pytest.raises(OptionError, match="cutoffs must be increasing ranks from 1 to 8"):
-            AdaptiveNextToken(9, cutoffs=cutoffs)
-    with pytest.raises(OptionError, match="one number for each of 9 tokens, got 2"):
-        AdaptiveNextToken(9, cutoffs=[3], counts=[1, 2])
+            as_any(AdaptiveNextToken)(9, cutoffs=cutoffs)
+    for counts, got in (([1, 2], "2"), (3, "3"), (["1"] * 9, r"\['1', "), (torch.ones(9, 2), r"numbers of shape \(9,")):
+        with pytest.raises(OptionError, match=f"counts must be one number for each of 9 tokens, got {got}"):
+            as_any(AdaptiveNextToken)(9, cutoffs=[3], counts=counts)
+    for option, value in (("div_value", "4"), ("div_value", 0.5), ("head_bias", "no"), ("input_size", "8")):
+        with pytest.raises(OptionError, match=f"{option} must be .*, got {value!r}"):
+            as_any(AdaptiveNextToken)(9, cutoffs=[3], **{option: value})
     with pytest.raises(OptionError, match="too small for 1 clusters"):
         AdaptiveNextToken(9, cutoffs=[3], input_size=3)
     with pytest.raises(TargetError, match="got 9 in row 4"):

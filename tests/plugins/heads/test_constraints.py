@@ -3,6 +3,7 @@
 import pytest
 
 from pipeline.errors import OptionError
+from pipeline_heads import CRF
 from pipeline_heads.constraints import make_allowed
 from support.untyped import as_any, to_list
 
@@ -82,3 +83,5 @@ def test_errors_say_what_to_change() -> None:
         make_allowed(BIO, None, [("O", "B-z")])
     with pytest.raises(OptionError, match="must have pairs"):
         make_allowed(BIO, None, as_any(["O"]))
+    with pytest.raises(OptionError, match="forbidden must have pairs of classes, got None; leave it out"):
+        as_any(CRF)(2, forbidden=None)

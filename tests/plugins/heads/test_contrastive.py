@@ -104,6 +104,8 @@ def test_errors_say_what_to_change() -> None:
         make(torch.tensor([1, 1, 1, 0])).loss()
     with pytest.raises(OptionError, match="temperature must be a number above 0, got 0"):
         Contrastive(0)
+    with pytest.raises(OptionError, match="symmetric must be True or False, got 'no'"):
+        as_any(Contrastive)(symmetric="no")
     with pytest.raises(OptionError, match="label_smoothing"):
         make().loss(**as_any({"label_smoothing": 0.1}))
     with pytest.raises(ShapeError, match="got 3 features"):
