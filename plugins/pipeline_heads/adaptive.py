@@ -302,11 +302,11 @@ def _compute_log_softmax(layer: nn.Module, values: Tensor) -> Tensor:
     return scores.log_softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
 
 
-def _choose_cutoffs(tokens: int, cutoffs: object) -> list[int]:
+def _choose_cutoffs(tokens: int, cutoffs: Sequence[int] | None) -> list[int]:
     """Return the cutoffs; by default those of `_CUTOFFS` that are below the number of tokens."""
     default = [each for each in _CUTOFFS if each < tokens]
     # Nothing, for an error of one form, if they are no sequence.
-    given = cast("Sequence[object]", cutoffs) if isinstance(cutoffs, Sequence) else []
+    given: Sequence[object] = cutoffs if cutoffs is not None and isinstance(cast("object", cutoffs), Sequence) else []
     chosen = default if cutoffs is None else [each for each in given if isinstance(each, int)]
     is_whole = cutoffs is None or len(chosen) == len(given)
     if not chosen or not is_whole or chosen != sorted(set(chosen)) or not 0 < chosen[0] <= chosen[-1] < tokens:
