@@ -4,9 +4,20 @@ import math
 import operator
 import os
 import sys
-from typing import SupportsFloat, SupportsIndex, cast
+from collections.abc import Mapping
+from typing import Final, SupportsFloat, SupportsIndex, cast
 
 from pipeline.errors import OptionError
+from pipeline.text import suggest_name
+
+# Names of precisions elsewhere, with the nearest of ours: for float16 that of its size.
+_PRECISIONS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("fp32", "f32", "32", "32true", "tf32", "single", "full", "float", "torchfloat32"), "float32"),
+    **dict.fromkeys(("fp64", "f64", "64", "64true", "double", "float64", "torchfloat64"), "float32"),
+    **dict.fromkeys(("bf16", "bf16mixed", "bf16true", "torchbfloat16", "mixed", "amp", "autocast"), "bfloat16"),
+    **dict.fromkeys(("fp16", "f16", "16", "16mixed", "16true", "half", "float16", "torchfloat16"), "bfloat16"),
+    **dict.fromkeys(("8", "8bit", "i8", "qint8", "quint8", "torchint8", "fp8", "float8", "int4", "4bit"), "int8"),
+}
 
 
 def check_int(name: str, value: object, *, minimum: int) -> int:
@@ -96,15 +107,42 @@ def _to_float(value: object) -> float:
         return math.nan
 
 
-def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    """Check an option that takes one of a few words.
+def check_choice(name: str, value: object, choices: tuple[str, ...], aliases: Mapping[str, str] | None = None) -> None:
+    """Check an option that takes one of a few words. The error suggests a similar one.
+
+    Args:
+        name: the option.
+        value: the word.
+        choices: the words that exist.
+        aliases: see `suggest_name`.
 
     Raises:
         OptionError: if it is not one of them.
+
+    Example:
+        >>> check_choice("reduction", "avg", ("mean", "sum"), {"avg": "mean"})
+        Traceback (most recent call last):
+        pipeline.errors.OptionError: reduction must be one of mean, sum, got 'avg'. Did you mean 'mean'?
     """
     if value not in choices:
-        msg = f"{name} must be one of {', '.join(choices)}, got {value!r}."
+        # A text, or what reads like one: a dtype of torch, a number.
+        hint = suggest_name(str(value)[:100], choices, aliases)
+        msg = f"{name} must be one of {', '.join(choices)}, got {value!r:.200}.{hint}"
         raise OptionError(msg, **{name: value})
+
+
+def check_precision(value: object, choices: tuple[str, ...]) -> None:
+    """Check an option that takes the precision of products, by torch's name for the type of the numbers.
+
+    Raises:
+        OptionError: if it is not one of them; it suggests one for the names that other libraries have.
+
+    Example:
+        >>> check_precision("bf16", ("float32", "bfloat16"))
+        Traceback (most recent call last):
+        pipeline.errors.OptionError: precision must be one of float32, bfloat16, got 'bf16'. Did you mean 'bfloat16'?
+    """
+    check_choice("precision", value, choices, _PRECISIONS)
 
 
 def check_path(name: str, value: object) -> None:

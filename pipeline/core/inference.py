@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, final, get_args,
 import attrs
 import torch
 
-from pipeline.checks.options import check_bool, check_choice
+from pipeline.checks.options import check_bool, check_precision
 
 if TYPE_CHECKING:
     from pipeline.core.stage import StageBase
@@ -36,7 +36,7 @@ class InferenceOptions:
     deterministic: bool = False
 
     def __attrs_post_init__(self) -> None:
-        check_choice("precision", self.precision, get_args(Precision))
+        check_precision(self.precision, get_args(Precision))
         check_bool("deterministic", self.deterministic)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from pipeline.checks.hints import describe
-from pipeline.checks.options import check_choice, check_int, check_optional_int
+from pipeline.checks.options import check_choice, check_int, check_optional_int, check_precision
 from pipeline.data.loss_options import check_class_weights
 from pipeline.data.tensors import to_floats
 from pipeline.errors import OptionError, UnknownOptionError
@@ -170,7 +170,7 @@ class Settings:
         for name in ("patience", "checkpoint_every"):
             check_optional_int(name, getattr(self, name), minimum=1)
         check_optional_int("seed", self.seed, minimum=0)
-        check_choice("precision", self.precision, get_args(Precision))
+        check_precision(self.precision, get_args(Precision))
         check_choice("strategy", self.strategy, get_args(Strategy))
         for name, kind in (("optimizer", OptimizerName), ("schedule", ScheduleName)):
             if not callable(getattr(self, name)):

@@ -1,0 +1,63 @@
+"""Test the checks of options: the nearest word is suggested, and a number is finite and in its range."""
+
+import math
+
+import pytest
+import torch
+
+from pipeline.checks.options import check_choice, check_number, check_precision, check_probability
+from pipeline.errors import OptionError
+
+IN_TRAINING = ("float32", "bfloat16")
+FOR_INFERENCE = (*IN_TRAINING, "int8")
+
+
+@pytest.mark.parametrize(
+    ("value", "meant"),
+    [
+        ("bf16", "bfloat16"),
+        ("BF16-mixed", "bfloat16"),
+        ("fp16", "bfloat16"),
+        ("float16", "bfloat16"),
+        ("half", "bfloat16"),
+        (16, "bfloat16"),
+        (torch.float16, "bfloat16"),
+        (torch.bfloat16, "bfloat16"),
+        ("fp32", "float32"),
+        ("float", "float32"),
+        ("double", "float32"),
+        (torch.float64, "float32"),
+        ("32-true", "float32"),
+        ("int4", "int8"),
+        ("8bit", "int8"),
+    ],
+)
+def test_names_of_precisions_elsewhere_are_translated(value: object, meant: str) -> None:
+    """For training there is no int8."""
+    with pytest.raises(OptionError, match=rf"float32, bfloat16, int8, got {value!r}\. Did you mean '{meant}'\?$"):
+        check_precision(value, FOR_INFERENCE)
+    hint = "" if meant == "int8" else rf" Did you mean '{meant}'\?"
+    with pytest.raises(OptionError, match=rf"float32, bfloat16, got {value!r}\.{hint}$"):
+        check_precision(value, IN_TRAINING)
+
+
+def test_a_word_of_a_few_has_a_suggestion() -> None:
+    """If one is similar."""
+    with pytest.raises(OptionError, match="how must be one of concat, sum, got 'Concat'. Did you mean 'concat'?"):
+        check_choice("how", "Concat", ("concat", "sum"))
+    with pytest.raises(OptionError, match=r"how must be one of concat, sum, got 3\.$"):
+        check_choice("how", 3, ("concat", "sum"))
+
+
+def test_a_number_is_finite_and_in_its_range() -> None:
+    """A tensor with one number is a number, one with several is none."""
+    for value in (0, 1, 0.5, torch.tensor(0.5)):
+        check_number("radius", value, minimum=0, maximum=1)
+    for wrong in (-0.1, 1.1, math.nan, "0.5", None, True, torch.ones(2)):
+        with pytest.raises(OptionError, match="radius must be a number from 0 to 1, got "):
+            check_number("radius", wrong, minimum=0, maximum=1)
+    for value in (0.9, math.inf, math.nan):
+        with pytest.raises(OptionError, match=f"factor must be a finite number of 1 or more, got {value}"):
+            check_number("factor", value, minimum=1)
+    with pytest.raises(OptionError, match="dropout must be a probability, 0 <= dropout < 1, got tensor"):
+        check_probability("dropout", torch.ones(2))
