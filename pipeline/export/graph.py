@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, cast
 
@@ -36,18 +36,23 @@ class _TranslatedPart(Protocol):
     def onnx_functions(self) -> Mapping[str, Callable[..., object]]: ...
 
 
-def trace_module(module: nn.Module, example: Sequence[Tensor], axes: Sequence[Sequence[str]]) -> ExportedProgram:
+def trace_module(
+    module: nn.Module, example: Sequence[Tensor], axes: Sequence[Sequence[str]], empty_axes: Collection[str] = ()
+) -> ExportedProgram:
     """Return the program of a module for any size of its dynamic axes.
 
     Args:
         module: takes tensors, and returns a tuple of tensors.
         example: its inputs.
         axes: the names of the first axes of each input; empty for one of fixed size.
+        empty_axes: the names of the axes whose size may be 0.
 
     Raises:
         ExportError: if torch cannot trace the module.
     """
-    dims: dict[str, object] = {name: Dim(name, min=1) for each in axes for name in each if name}
+    dims: dict[str, object] = {
+        name: Dim(name, min=0 if name in empty_axes else 1) for each in axes for name in each if name
+    }
     shapes = (tuple({axis: dims[name] for axis, name in enumerate(each) if name} for each in axes),)
     with _explain_errors("traced"), keep_rectangles(), torch.no_grad():
         # Not strict: Python runs the stages, whose objects need no support by the compiler.

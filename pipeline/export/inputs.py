@@ -142,6 +142,10 @@ class BatchInputs:
         axes = dict.fromkeys(axis for each in self.inputs for axis in each.axes)
         return {axis: 3 + 2 * number for number, axis in enumerate(axes)}
 
+    def make_example(self) -> list[Tensor]:
+        """Return tensors whose dynamic axes all have different sizes."""
+        return list(self.draw(self.make_shape(), torch.Generator().manual_seed(0)).values())
+
     def make_batch(self, tensors: Mapping[str, Tensor]) -> Padded[Kind]:
         """Return the batch of some tensors. Works in graphs."""
         return _make_batch(self._root, tensors, None)

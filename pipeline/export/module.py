@@ -9,8 +9,11 @@ from typing_extensions import override
 
 from pipeline.core.running import run_stages
 from pipeline.core.stage import StageBase
+from pipeline.export.check import Run, compare
+from pipeline.export.forms import GraphSet
 from pipeline.export.inputs import BatchInputs
-from pipeline.export.outputs import read_outputs
+from pipeline.export.outputs import describe_outputs, read_outputs, rename_outputs
+from pipeline.export.program import Graph
 
 
 @final
@@ -44,3 +47,26 @@ class RowsModule(nn.Module):
     def compute(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Return the outputs of the model as it runs without a graph."""
         return list(self(*tensors))
+
+
+@final
+class RowsGraph(GraphSet):
+    """The graph of a model that takes whole rows.
+
+    Args:
+        stages: the stages by name.
+        inputs: says what the tensors are.
+    """
+
+    def __init__(self, stages: Mapping[str, StageBase], inputs: BatchInputs) -> None:
+        self._inputs = inputs
+        self._module = RowsModule(stages, inputs)
+        example = inputs.make_example()
+        with torch.no_grad():
+            described = describe_outputs(self._module.run(example))
+        outputs = rename_outputs(described, [each.name for each in inputs.inputs])
+        self.graphs = [Graph(self._module, example, inputs.inputs, outputs)]
+
+    @override
+    def compare(self, runs: Sequence[Run], batches: int, tolerance: float) -> float:
+        return compare(self._inputs, self._module.compute, runs[0], batches, tolerance)

@@ -11,11 +11,15 @@ prints one JSON object per text. In a program:
 
 An input is what the model was trained on: a text, a list of words, a pair of these, a list of ids, or a list of
 feature vectors. Of rows with several fields it is a mapping from the names of the inputs, as `model.json` lists them.
+
+A decoder generates texts with a second graph, `model.step.onnx`. Its prediction is a list of texts, best first, each as
+a mapping with `output` (the text), `ids`, `log_probabilities` (one per token) and `ended` (whether it ended in eos).
 """
 
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -30,7 +34,7 @@ Array: TypeAlias = "NDArray[Any]"
 
 
 class Model:
-    """An exported model, with the files beside it: `model.json`, and for texts `model.tokenizer.json`.
+    """An exported model, with the files beside it: `model.json`, and those that it names, such as tokenizers.
 
     Args:
         file: the model: `model.onnx`.
@@ -41,7 +45,9 @@ class Model:
         file = Path(file)
         self.description: Any = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
         self.rows = rows
-        self.session: Any = getattr(import_module("onnxruntime"), "InferenceSession")(str(file))  # noqa: B009
+        self.session: Any = _open(file)
+        search = self.description["search"]
+        self.decoder: _Decoder | None = None if search is None else _Decoder(search, file.parent)
         self.tokenizers: list[_Tokenizer] = [_Tokenizer(each, file.parent) for each in self.description["tokenizers"]]
 
     def predict(self, inputs: Sequence[object]) -> list[object]:
@@ -56,7 +62,11 @@ class Model:
         for start in range(0, len(order), self.rows):
             chosen = order[start : start + self.rows]
             outputs = self.run([rows[row] for row in chosen])
-            for row, prediction in zip(chosen, self._interpret(outputs, [rows[row] for row in chosen]), strict=True):
+            if self.decoder is None:
+                predictions = self._interpret(outputs, [rows[row] for row in chosen])
+            else:
+                predictions = self.decoder.generate(list(outputs.values()), len(chosen))
+            for row, prediction in zip(chosen, predictions, strict=True):
                 found[row] = prediction
         return found
 
@@ -195,13 +205,165 @@ def _decode(values: Array, output: Mapping[str, Any]) -> list[object]:
     return found
 
 
+@dataclass(frozen=True)
+class _Text:
+    """A text that is being generated: its tokens, their log-probabilities and the sum of these."""
+
+    ids: tuple[int, ...] = ()
+    log_probabilities: tuple[float, ...] = ()
+    total: float = 0.0
+    ended: bool = False
+
+
+class _Decoder:
+    """Generate texts with the graph of one step: take the most probable token each time, or search with beams."""
+
+    def __init__(self, options: Mapping[str, Any], folder: Path) -> None:
+        self.options = options
+        self.session: Any = _open(folder / options["file"])
+        self.names: list[str] = [each["name"] for each in options["inputs"]]
+        self.batch_axes: dict[str, int] = {each["name"]: each["axes"].index("batch") for each in options["inputs"]}
+        self.changing: list[str] = self.names[len(self.names) - len(options["outputs"]) + 1 :]
+        tokenizer = options["tokenizer"]
+        self.tokenizer: Any = None if tokenizer is None else _read_tokenizer(tokenizer, folder)
+
+    def generate(self, memory: Sequence[Array], rows: int) -> Iterator[object]:
+        """Yield the texts of each row, best first, from the outputs of the first graph."""
+        named = dict(zip(self.names[1:], memory, strict=True))
+        find = self._take_best if self.options["num_beams"] == 1 else self._search_beams
+        for texts in find(named, rows):
+            yield [self._describe(text) for text in texts[: self.options["num_return_sequences"]]]
+
+    def _take_best(self, memory: dict[str, Array], rows: int) -> list[list[_Text]]:
+        """Return the text of each row whose every token is the most probable one."""
+        found = [_Text()] * rows
+        active: list[int] = list(range(rows))
+        tokens: list[int] = [self.options["first_id"]] * rows
+        while active:
+            log_probabilities, allowed, memory = self._step(tokens, memory)
+            best = [int(token) for token in allowed.argmax(1)]
+            for place, row in enumerate(active):
+                found[row] = self._extend(found[row], best[place], float(log_probabilities[place, best[place]]))
+            # Rows that ended are left out, so that no step of them is computed.
+            kept = [place for place, row in enumerate(active) if not self._is_complete(found[row])]
+            active = [active[place] for place in kept]
+            tokens = [best[place] for place in kept]
+            memory = self._select(memory, kept)
+        return [[text] for text in found]
+
+    def _search_beams(self, memory: dict[str, Array], rows: int) -> list[list[_Text]]:
+        """Return the best texts of each row: a step extends all unfinished ones by each token, and keeps the best."""
+        live = {row: [_Text()] for row in range(rows)}
+        done: list[list[_Text]] = [[] for _ in range(rows)]
+        tokens: list[int] = [self.options["first_id"]] * rows
+        while live:
+            _, allowed, memory = self._step(tokens, memory)
+            kept: list[int] = []
+            tokens, begin = [], 0
+            for row, texts in list(live.items()):
+                found = self._extend_beams(texts, allowed[begin : begin + len(texts)], done[row])
+                live[row] = [text for _, text in found]
+                if self._is_over(live[row], done[row]):
+                    for text in live.pop(row):
+                        if self._is_complete(text):
+                            self._finish(text, done[row])
+                else:
+                    kept += [begin + parent for parent, _ in found]
+                    tokens += [text.ids[-1] for _, text in found]
+                begin += len(texts)
+            memory = self._select(memory, kept)
+        return done
+
+    def _extend_beams(self, texts: list[_Text], allowed: Array, done: list[_Text]) -> list[tuple[int, _Text]]:
+        """Return the best unfinished texts after one more token, each with the place of its parent; finish others."""
+        beams, size = self.options["num_beams"], allowed.shape[1]
+        totals = (allowed + np.array([[text.total] for text in texts])).ravel()
+        # Enough candidates that `beams` of them do not end. Of equal ones, the first are the best.
+        count = min(beams * (1 + len(self.options["last_ids"])), len(totals))
+        candidates = np.flatnonzero(totals >= np.partition(totals, -count)[-count])
+        best: list[int] = candidates[np.argsort(-totals[candidates], kind="stable")][:count].tolist()
+        found: list[tuple[int, _Text]] = []
+        for rank, index in enumerate(best):
+            parent, token = divmod(index, size)
+            if totals[index] == -np.inf or len(found) == beams:
+                break
+            text = self._extend(texts[parent], token, float(allowed[parent, token]))
+            if not text.ended:
+                found.append((parent, text))
+            elif rank < beams:
+                self._finish(text, done)
+        return found
+
+    def _is_over(self, live: list[_Text], done: list[_Text]) -> bool:
+        """Return whether no unfinished text can still become one of the best."""
+        beams, limit = self.options["num_beams"], self.options["max_new_tokens"]
+        if not live or len(live[0].ids) == limit:
+            return True
+        # More tokens can only lower a total, and the power of the length is highest at one of the ends.
+        bound = max(self._rate(text.total, tokens) for text in live for tokens in (len(text.ids) + 1, limit))
+        return len(done) == beams and bound <= self._rate(done[-1].total, len(done[-1].ids))
+
+    def _finish(self, text: _Text, done: list[_Text]) -> None:
+        done.append(text)
+        done.sort(key=lambda each: -self._rate(each.total, len(each.ids)))
+        del done[self.options["num_beams"] :]
+
+    def _rate(self, total: float, tokens: int) -> float:
+        rated: float = total / tokens ** self.options["length_penalty"]
+        return rated
+
+    def _extend(self, text: _Text, token: int, log_probability: float) -> _Text:
+        logs = (*text.log_probabilities, log_probability)
+        return _Text((*text.ids, token), logs, text.total + log_probability, token in self.options["last_ids"])
+
+    def _is_complete(self, text: _Text) -> bool:
+        return text.ended or len(text.ids) == self.options["max_new_tokens"]
+
+    def _step(self, tokens: Sequence[int], memory: dict[str, Array]) -> tuple[Array, Array, dict[str, Array]]:
+        """Return the log-probability of each next token, the same for allowed ones only, and the memory after it."""
+        given = {self.names[0]: np.array(tokens, np.int64), **memory}
+        scores, *after = self.session.run([each["name"] for each in self.options["outputs"]], given)
+        shifted: Array = scores.astype(np.float64) - scores.max(1, keepdims=True)
+        log_probabilities: Array = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+        if np.isnan(log_probabilities).any():
+            message = "the scores of a token are NaN; train the model with a lower learning rate, or clip gradients."
+            raise ValueError(message)
+        allowed = log_probabilities.copy()
+        allowed[:, self.options["blocked_ids"]] = -np.inf
+        return log_probabilities, allowed, {**memory, **dict(zip(self.changing, after, strict=True))}
+
+    def _select(self, memory: dict[str, Array], rows: Sequence[int]) -> dict[str, Array]:
+        count = next(array.shape[self.batch_axes[name]] for name, array in memory.items())
+        if list(rows) == list(range(count)):
+            return memory
+        chosen = np.array(rows, np.int64)
+        return {name: array.take(chosen, self.batch_axes[name]) for name, array in memory.items()}
+
+    def _describe(self, text: _Text) -> object:
+        ids = list(text.ids)
+        kept = ids[:-1] if text.ended else ids
+        output: object = kept
+        if self.tokenizer is not None:
+            special = set(self.options["tokenizer"]["special_ids"])
+            output = self.tokenizer.decode([token for token in kept if token not in special], skip_special_tokens=False)
+        return {"output": output, "ids": ids, "log_probabilities": list(text.log_probabilities), "ended": text.ended}
+
+
+def _open(file: Path) -> Any:  # noqa: ANN401 - onnxruntime has no types
+    return getattr(import_module("onnxruntime"), "InferenceSession")(str(file))  # noqa: B009
+
+
+def _read_tokenizer(options: Mapping[str, Any], folder: Path) -> Any:  # noqa: ANN401
+    library: Any = import_module("tokenizers")
+    return library.Tokenizer.from_file(str(folder / options["file"]))
+
+
 class _Tokenizer:
     """Turn a text, or a list of words, into ids as the model was trained on them."""
 
     def __init__(self, options: Mapping[str, Any], folder: Path) -> None:
         self.options = options
-        library: Any = import_module("tokenizers")
-        self.tokenizer: Any = library.Tokenizer.from_file(str(folder / options["file"]))
+        self.tokenizer: Any = _read_tokenizer(options, folder)
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
         # Special tokens that occur in a text are text.

@@ -15,8 +15,10 @@ from pipeline.data.kinds import Ids, Kind, Vectors
 from pipeline.data.states import MaybeCausal, States
 from pipeline.errors import ExportError
 from pipeline.export.check import Run, measure
+from pipeline.export.forms import GraphSet
 from pipeline.export.inputs import BatchInputs, Input
-from pipeline.export.outputs import Output, describe_outputs, read_outputs
+from pipeline.export.outputs import Output, describe_outputs, read_outputs, rename_outputs
+from pipeline.export.program import Graph
 from pipeline.stages.attend_earlier import AttendEarlier
 from pipeline.stages.encode import Encode
 
@@ -167,6 +169,28 @@ def _reject_other_stages(stages: Mapping[str, StageBase]) -> None:
         if reason:
             msg = f"stage {name!r}, {type(stage).__name__}, cannot run step by step, because {reason}; use form='rows'."
             raise ExportError(msg, stage=name)
+
+
+@final
+class StepGraph(GraphSet):
+    """The graph of one step of a causal model.
+
+    Args:
+        stages: the stages by name.
+        inputs: the inputs of the whole model.
+
+    Raises:
+        ExportError: if the model cannot run step by step; see `StepModule`.
+    """
+
+    def __init__(self, stages: Mapping[str, StageBase], inputs: BatchInputs) -> None:
+        self._module = StepModule(stages, inputs)
+        outputs = rename_outputs(self._module.outputs, [each.name for each in self._module.inputs])
+        self.graphs = [Graph(self._module, self._module.draw(), self._module.inputs, outputs)]
+
+    @override
+    def compare(self, runs: Sequence[Run], batches: int, tolerance: float) -> float:
+        return compare_steps(self._module, runs[0], batches, tolerance)
 
 
 def compare_steps(module: StepModule, found: Run, batches: int, tolerance: float) -> float:

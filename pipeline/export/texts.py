@@ -13,6 +13,7 @@ from pipeline.data.kinds import Kind
 from pipeline.stages.pad import Pad
 from pipeline.stages.shift import Shift
 from pipeline.stages.text_input_stage import TextInputStage
+from pipeline.stages.tokenize import Tokenize
 from pipeline.stages.tokenize_pair import TokenizePair
 
 
@@ -50,16 +51,11 @@ class TextInput:
         described: list[Mapping[str, object]] = []
         for stage, infix in zip(self.stages, _INFIXES[len(self.stages)], strict=True):
             tokenizer = cast("HuggingFaceTokenizer", stage.tokenizer)
-            file = f"{stem}{infix}.tokenizer.json"
-            tokenizer.save(folder / file)
-            ids = tokenizer.vocabulary
-            special = [token for name, token in tokenizer.special_tokens.items() if name != "unk_token"]
             described.append(
                 {
-                    "file": file,
+                    **_write_tokenizer(tokenizer, folder, f"{stem}{infix}"),
                     "by_words": stage.by_words,
-                    "special_ids": _look_up(ids, special),
-                    "unknown_id": next(iter(_look_up(ids, [tokenizer.unk_token])), None),
+                    "unknown_id": next(iter(_look_up(tokenizer.vocabulary, [tokenizer.unk_token])), None),
                     "first_ids": list(stage.first_ids),
                     "last_ids": list(stage.last_ids),
                     "max_length": stage.max_length,
@@ -67,6 +63,21 @@ class TextInput:
                 }
             )
         return described
+
+
+def write_target(target: Tokenize, folder: Path, stem: str) -> Mapping[str, object] | None:
+    """Write the tokenizer of a decoder's texts into a folder, and return its options; None if it is Python code."""
+    if not _can_be_written(target):
+        return None
+    return _write_tokenizer(cast("HuggingFaceTokenizer", target.tokenizer), folder, f"{stem}.target")
+
+
+def _write_tokenizer(tokenizer: HuggingFaceTokenizer, folder: Path, stem: str) -> Mapping[str, object]:
+    """Write a tokenizer, and return its file and the tokens that never stand for text."""
+    file = f"{stem}.tokenizer.json"
+    tokenizer.save(folder / file)
+    special = [token for name, token in tokenizer.special_tokens.items() if name != "unk_token"]
+    return {"file": file, "special_ids": _look_up(tokenizer.vocabulary, special)}
 
 
 _INFIXES: Final[Sequence[Sequence[str]]] = ((), ("",), (".first", ".second"))

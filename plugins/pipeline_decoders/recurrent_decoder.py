@@ -1,7 +1,7 @@
 """Generate texts with a recurrent decoder that attends to the states of the source."""
 
-from collections.abc import Mapping
-from typing import Literal, Self, final, get_args
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal, Self, final, get_args
 
 import attrs
 import torch
@@ -28,6 +28,8 @@ from pipeline_decoders.text_decoder import SearchOptions, TextDecoder
 
 Cell = Literal["lstm", "gru"]
 """The recurrent encoders that a decoder may consist of, by their registered names."""
+
+_CARRY_NAMES: Final[Sequence[str]] = ("h", "c")
 
 
 @final
@@ -164,13 +166,44 @@ class RecurrentDecoder(TextDecoder[RecurrentMemory]):
     def read_source(self, states: States[MaybeCausal]) -> RecurrentMemory:
         assert self.initial is not None
         start: Tensor = torch.tanh(self.initial(states.final))
-        shape = (len(start), self._carries, self.num_layers, self.hidden_size)
+        # Not len(...), which an exported graph would store as a constant.
+        batch = start.shape[0]
+        shape = (batch, self._carries, self.num_layers, self.hidden_size)
         parts = start.reshape(shape).permute(1, 2, 0, 3).contiguous().unbind(0)
-        fed = start.new_zeros(len(start), self.hidden_size)
         if self.bridge is None:
-            nothing = start.new_zeros(len(start), 0, self.hidden_size)
-            return RecurrentMemory(nothing, nothing.new_zeros(len(start), 0, dtype=torch.bool), parts, fed)
-        return RecurrentMemory(self.bridge(states.padded().values), states.mask, parts, fed)
+            return self._remember(None, parts, start.new_zeros(batch, self.hidden_size))
+        source = (self.bridge(states.padded().values), states.mask)
+        return self._remember(source, parts, start.new_zeros(batch, self.hidden_size))
+
+    @staticmethod
+    def _remember(source: tuple[Tensor, Tensor] | None, carry: Carry, fed: Tensor) -> RecurrentMemory:
+        """Return a memory; without attention the source has no steps."""
+        if source is None:
+            nothing = fed.new_zeros(fed.shape[0], 0, fed.shape[1])
+            source = (nothing, nothing.new_zeros(fed.shape[0], 0, dtype=torch.bool))
+        return RecurrentMemory(*source, carry, fed)
+
+    @property
+    @override
+    def source_axes(self) -> Mapping[str, Sequence[str]]:
+        return {} if self.attention is None else {"source": ("batch", "time"), "mask": ("batch", "time")}
+
+    @property
+    @override
+    def state_axes(self) -> Mapping[str, Sequence[str]]:
+        carry: dict[str, Sequence[str]] = dict.fromkeys(_CARRY_NAMES[: self._carries], ("", "batch"))
+        return {**carry, "fed": ("batch",)} if self.input_feeding else carry
+
+    @override
+    def flatten_memory(self, memory: RecurrentMemory) -> Mapping[str, Tensor]:
+        carry = dict(zip(_CARRY_NAMES, memory.carry, strict=False))
+        return {"source": memory.source, "mask": memory.mask, **carry, "fed": memory.fed}
+
+    @override
+    def restore_memory(self, tensors: Mapping[str, Tensor]) -> RecurrentMemory:
+        carry = tuple(tensors[name] for name in _CARRY_NAMES[: self._carries])
+        fed = tensors["fed"] if self.input_feeding else torch.zeros_like(carry[0][0])
+        return self._remember(None if self.attention is None else (tensors["source"], tensors["mask"]), carry, fed)
 
     @override
     def teach(self, inputs: Packed[Ids], memory: RecurrentMemory) -> Float[Tensor, "steps token"]:
@@ -207,7 +240,7 @@ class RecurrentDecoder(TextDecoder[RecurrentMemory]):
         vectors = self.drop(self.embed(tokens))
         if self.input_feeding:
             vectors = torch.cat([vectors, memory.fed], 1)
-        batch = Padded(Ids, tokens.unsqueeze(1), torch.ones(len(tokens), dtype=torch.int64, device="cpu"))
+        batch = Padded(Ids, tokens.unsqueeze(1), torch.ones(tokens.shape[0], dtype=torch.int64, device="cpu"))
         states = self.encoder(derive_vectors(vectors.unsqueeze(1), batch, memory.carry))
         assert states.carry is not None
         hidden = states.padded().values

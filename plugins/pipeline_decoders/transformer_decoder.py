@@ -18,6 +18,7 @@ from pipeline.extend import (
     Packed,
     ShapeError,
     States,
+    check_int,
     check_probability,
 )
 from pipeline_decoders.text_decoder import MAX_NEW_TOKENS, SearchOptions, TextDecoder
@@ -35,20 +36,18 @@ class TransformerMemory:
     Attributes:
         source: the keys and values of the source, for each layer.
         mask: True at the real steps of the source.
-        past: the keys and values of the tokens so far, for each layer; None before the first one.
-        count: the number of tokens so far, the same for all rows.
+        past: the keys and values of the tokens so far, the same number for all rows, for each layer.
     """
 
     source: Sequence[Stored]
     mask: Bool[Tensor, "batch key"]
-    past: Sequence[Stored] | None = None
-    count: int = 0
+    past: Sequence[Stored]
 
     def select(self, rows: Int64[Tensor, " selected"]) -> Self:
         """Return the memory of some rows, by their indices on the CPU."""
         rows = rows.to(self.mask.device)
-        past = None if self.past is None else [each.select(rows) for each in self.past]
-        return type(self)([each.select(rows) for each in self.source], self.mask[rows], past, self.count)
+        source, past = ([each.select(rows) for each in layers] for layers in (self.source, self.past))
+        return type(self)(source, self.mask[rows], past)
 
 
 @final
@@ -111,7 +110,8 @@ class TransformerDecoder(TextDecoder[TransformerMemory]):
         search: SearchOptions | None = None,
     ) -> None:
         limit = min(MAX_NEW_TOKENS, max_positions) if positions == "learned" else MAX_NEW_TOKENS
-        super().__init__(target, input_size, name, {"max_new_tokens": limit, **(search or {})})
+        longest = max_positions if positions == "learned" else None
+        super().__init__(target, input_size, name, {"max_new_tokens": limit, **(search or {})}, longest)
         if num_heads < 1 or hidden_size < 1 or hidden_size % num_heads:
             msg = f"num_heads must divide hidden_size={hidden_size}, got {num_heads}; change one of them."
             raise OptionError(msg, num_heads=num_heads, hidden_size=hidden_size)
@@ -122,13 +122,8 @@ class TransformerDecoder(TextDecoder[TransformerMemory]):
             if value not in known:
                 msg = f"{option} must be one of {', '.join(known)}, got {value!r}."
                 raise OptionError(msg, option=option)
+        check_int("num_layers", num_layers, minimum=1)
         check_probability("dropout", dropout)
-        if positions == "learned" and self.settings.max_new_tokens > max_positions:
-            msg = (
-                f"max_new_tokens must be at most max_positions={max_positions} with learned positions, got "
-                f"{self.settings.max_new_tokens}; raise max_positions."
-            )
-            raise OptionError(msg, max_positions=max_positions)
         self.hidden_size = hidden_size
         self.num_layers = num_layers
         self.num_heads = num_heads
@@ -182,7 +177,36 @@ class TransformerDecoder(TextDecoder[TransformerMemory]):
     @override
     def read_source(self, states: States[MaybeCausal]) -> TransformerMemory:
         rows = states.padded().values
-        return TransformerMemory([layer.cross_attention.store(rows) for layer in self._list_layers()], states.mask)
+        source = [layer.cross_attention.store(rows) for layer in self._list_layers()]
+        return TransformerMemory(source, states.mask, [each.clear() for each in source])
+
+    @property
+    @override
+    def source_axes(self) -> Mapping[str, Sequence[str]]:
+        steps = ("", "batch", "", "time")
+        return {"source_keys": steps, "source_values": steps, "mask": ("batch", "time")}
+
+    @property
+    @override
+    def state_axes(self) -> Mapping[str, Sequence[str]]:
+        steps = ("", "batch", "", "past")
+        return {"past_keys": steps, "past_values": steps}
+
+    @override
+    def flatten_memory(self, memory: TransformerMemory) -> Mapping[str, Tensor]:
+        found = {"mask": memory.mask}
+        for name, layers in (("source", memory.source), ("past", memory.past)):
+            found[f"{name}_keys"] = torch.stack([each.keys for each in layers])
+            found[f"{name}_values"] = torch.stack([each.values for each in layers])
+        return found
+
+    @override
+    def restore_memory(self, tensors: Mapping[str, Tensor]) -> TransformerMemory:
+        source, past = (
+            [Stored(*pair) for pair in zip(tensors[f"{name}_keys"], tensors[f"{name}_values"], strict=True)]
+            for name in ("source", "past")
+        )
+        return TransformerMemory(source, tensors["mask"], past)
 
     @override
     def teach(self, inputs: Packed[Ids], memory: TransformerMemory) -> Float[Tensor, "steps token"]:
@@ -196,13 +220,12 @@ class TransformerDecoder(TextDecoder[TransformerMemory]):
     def step(
         self, tokens: Int64[Tensor, " batch"], memory: TransformerMemory
     ) -> tuple[Float[Tensor, "batch token"], TransformerMemory]:
-        steps = self._embed(tokens, torch.full_like(tokens, memory.count)).unsqueeze(1)
+        steps = self._embed(tokens, torch.full_like(tokens, memory.past[0].count)).unsqueeze(1)
         found: list[Stored] = []
-        for number, (layer, source) in enumerate(zip(self._list_layers(), memory.source, strict=True)):
-            past = None if memory.past is None else memory.past[number]
+        for layer, source, past in zip(self._list_layers(), memory.source, memory.past, strict=True):
             steps, stored = layer(steps, source, memory.mask, None, past)
             found.append(stored)
-        return self._score(steps.squeeze(1)), TransformerMemory(memory.source, memory.mask, found, memory.count + 1)
+        return self._score(steps.squeeze(1)), TransformerMemory(memory.source, memory.mask, found)
 
     def _embed(self, tokens: Int64[Tensor, " step"], places: Int64[Tensor, " step"]) -> Float[Tensor, "step hidden"]:
         """Return the embedding of each token and of its place.
@@ -213,7 +236,9 @@ class TransformerDecoder(TextDecoder[TransformerMemory]):
         vectors = self.embed(tokens) * math.sqrt(self.hidden_size)
         if self.places is None:
             return self._drop(vectors + encode_positions(places, self.hidden_size, vectors.dtype))
-        if places.device.type == "cpu" and len(places) and int(places.max()) >= self.max_positions:
+        # In a graph no number is read: there `max_new_tokens` keeps to the limit.
+        is_read = places.device.type == "cpu" and not torch.compiler.is_compiling()
+        if is_read and len(places) and int(places.max()) >= self.max_positions:
             msg = (
                 f"a target has {int(places.max()) + 1} tokens, but positions are learned up to "
                 f"max_positions={self.max_positions}; raise it, or truncate targets: Tokenize(..., max_length=...)."

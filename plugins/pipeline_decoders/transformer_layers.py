@@ -54,6 +54,15 @@ class Stored:
         """Return those of some rows, by their indices on the device."""
         return type(self)(self.keys.index_select(0, rows), self.values.index_select(0, rows))
 
+    @property
+    def count(self) -> int:
+        """The number of steps."""
+        return self.keys.shape[2]
+
+    def clear(self) -> Self:
+        """Return those of no steps, for the same rows."""
+        return type(self)(self.keys[:, :, :0], self.values[:, :, :0])
+
     def append(self, other: Self) -> Self:
         """Return these steps, followed by others."""
         return type(self)(torch.cat([self.keys, other.keys], 2), torch.cat([self.values, other.values], 2))

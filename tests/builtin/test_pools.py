@@ -28,7 +28,7 @@ from pipeline import (
     load,
 )
 from pipeline.errors import CompositionError, OptionError, ShapeError, UnknownNameError, UnknownOptionError
-from pipeline.export.write import run_onnx
+from pipeline.export.program import run_onnx
 from pipeline.extend import join
 from pipeline.testing import adapt_pool, check_against_oracle, check_pool
 from pipeline_attention import AttentionPool

@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import pytest
 import torch
+from attrs import asdict
 from tokenizers import Tokenizer as HubTokenizer
 from tokenizers import models, pre_tokenizers, processors
 
@@ -29,7 +31,8 @@ from pipeline import (
     tagger,
 )
 from pipeline.export.runner import Model
-from support.needs import needs
+from support.decoding import KINDS, make_text_pipe
+from support.needs import mark_slow, needs
 from support.untyped import as_any, seed
 
 pytestmark = needs("onnx", "onnxruntime", "onnxscript", "tokenizers")
@@ -133,6 +136,74 @@ def test_features_are_lists(tmp_path: Path) -> None:
     rows: list[Any] = [[[0.5, 1.0], [2.0, 0.0]], [[1.0, 1.0]]]
     found = Model(tmp_path / "sensor.onnx").predict(rows)
     assert found == pytest.approx(list(as_any(pipe).predict(rows)), abs=1e-5)
+
+
+LETTERS = ["a b c d " * 7, "", "a", "c d", "d c b a", "b a d c", "x <eos> y", "d d"]
+SEARCHES: Any = [
+    {},
+    {"num_beams": 3, "num_return_sequences": 3, "length_penalty": 0.0, "max_new_tokens": 5},
+    {"num_beams": 2, "num_return_sequences": 1, "length_penalty": 2.0, "max_new_tokens": 8},
+]
+
+
+@pytest.mark.parametrize("kind", mark_slow(KINDS, quick={"fed"}))
+def test_a_decoder_generates_the_texts_of_the_pipe(kind: str, tmp_path: Path) -> None:
+    """Greedily and with beams, together and alone, until eos or the maximum, with their log-probabilities."""
+    pipe = make_text_pipe(kind)
+    decoder = as_any(pipe.stages[list(pipe.stages)[-1]])
+    pipe.export(tmp_path / "text.onnx", batches=3, tolerance=1e-4)
+    described = json.loads((tmp_path / "text.json").read_text())
+    ended: set[bool] = set()
+    for search in SEARCHES:
+        # As the options of the decoder, those of the export can be changed.
+        decoder.set_search(**search)
+        described["search"] |= search
+        (tmp_path / "text.json").write_text(json.dumps(described))
+        wanted = [list(map(asdict, row)) for row in pipe.predict(LETTERS, scores=True)]
+        ended |= {each["ended"] for row in wanted for each in row}
+        for rows in (64, 1):
+            found = as_any(Model(tmp_path / "text.onnx", rows=rows).predict(LETTERS))
+            for one, other in zip(found, wanted, strict=True):
+                assert [each["output"] for each in one] == [each["output"] for each in other]
+                assert [each["ids"] for each in one] == [each["ids"] for each in other]
+                assert [each["ended"] for each in one] == [each["ended"] for each in other]
+                for text, same in zip(one, other, strict=True):
+                    assert text["log_probabilities"] == pytest.approx(same["log_probabilities"], abs=1e-3)
+    assert ended == {True, False}
+
+
+def test_the_script_prints_generated_texts(tmp_path: Path) -> None:
+    """With the files beside it, and without this library."""
+    pipe = make_text_pipe("plain", num_beams=2)
+    pipe.export(tmp_path / "text.onnx", batches=3)
+    command = [sys.executable, "-c", BLOCKED, str(tmp_path / "text.py"), *LETTERS]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [each[0]["output"] for each in found] == list(pipe.predict(LETTERS))
+    assert all(len(each) == 1 for each in found)
+
+
+def test_texts_are_ids_with_a_tokenizer_in_python(tmp_path: Path) -> None:
+    """Which cannot be written."""
+    pipe = make_text_pipe("plain")
+    wanted = [list(each[0].ids) for each in pipe.predict(LETTERS, scores=True)]
+    decoder = as_any(pipe.stages["recurrent_decoder"])
+    decoder.target = copy(decoder.target)
+    decoder.target.tokenizer = _Wrapped(decoder.target.tokenizer)
+    pipe.export(tmp_path / "text.onnx", batches=2)
+    found = as_any(Model(tmp_path / "text.onnx").predict(LETTERS))
+    assert [each[0]["ids"] for each in found] == wanted
+    assert [each[0]["output"] for each in found] == [ids[:-1] if ids[-1] == 3 else ids for ids in wanted]
+    assert not list(tmp_path.glob("*target*"))
+
+
+@final
+class _Wrapped:
+    """A tokenizer of another type."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.vocabulary, self.pad_token = tokenizer.vocabulary, tokenizer.pad_token
 
 
 def test_wrong_inputs_are_errors(tmp_path: Path) -> None:

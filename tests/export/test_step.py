@@ -11,8 +11,8 @@ from torch import Tensor
 
 from pipeline import AttendEarlier, Embed, Encode, Ids, NextToken, Pack, Padded, Tag
 from pipeline.errors import ExportError
+from pipeline.export.program import run_onnx
 from pipeline.export.step import StepModule
-from pipeline.export.write import run_onnx
 from pipeline_recurrent import GRU, LSTM
 from support.exported import make_model
 from support.needs import needs

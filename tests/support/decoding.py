@@ -6,10 +6,10 @@ import attrs
 import torch
 from torch import Tensor
 
-from pipeline import Example, Pad, Row, States, Texts, Tokenize
+from pipeline import Bucket, Decoded, Embed, Encode, Example, Pack, Pad, Row, States, StreamChain, Texts, Tokenize
 from pipeline.extend import BatchMetadata, Ids
 from pipeline_decoders import RecurrentDecoder, TransformerDecoder
-from support.untyped import seed
+from support.untyped import as_any, seed
 
 AnyDecoder: TypeAlias = RecurrentDecoder | TransformerDecoder
 
@@ -102,3 +102,20 @@ def list_target_ids(states: States) -> list[list[int]]:
     assert isinstance(targets, Tensor)
     assert lengths is not None
     return [[int(each) for each in row[:length]] for row, length in zip(targets, lengths[""], strict=True)]
+
+
+def make_text_pipe(
+    kind: str, encoder: str = "bigru", **search: object
+) -> StreamChain[str | Example[str], Decoded[str]]:
+    """Return a pipe in float32 with large weights, so that different texts have different outputs."""
+    decoder = make_decoder(kind).float()
+    decoder.set_search(**as_any(search))
+    source = Tokenize.train(["a b c d"])
+    states = (
+        Pack() >> Embed(source.vocab_size, 4) >> Encode(encoder, hidden_size=SIZE // 2 if "bi" in encoder else SIZE)
+    )
+    for weight in as_any(states).parameters():
+        torch.nn.init.normal_(weight, std=1.0)
+    # Some texts end in eos, and others do not.
+    decoder.linear.bias.data[TARGET.last_ids[0]] += {"gru": 1.0, "two_layers": 0.5, "learned": -1.0}.get(kind, 0.0)
+    return source >> Bucket(rows=4) >> Pad(targets=Texts(TARGET)) >> states >> decoder

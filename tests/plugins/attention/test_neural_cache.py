@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline import Bucket, FromIds, Ids, Pad, Padded, Shift, language_model, load
 from pipeline.errors import OptionError
-from pipeline.export.write import run_onnx
+from pipeline.export.program import run_onnx
 from pipeline_attention import NeuralCache
 from support.needs import SLOW, needs
 from support.saved import compute_answers

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pipeline import AttendEarlier, Bucket, Causal, Embed, Encode, FromIds, Ids, NextToken, Pad, Padded, Shift
 from pipeline.errors import CompositionError, ShapeError
-from pipeline.export.write import run_onnx
+from pipeline.export.program import run_onnx
 from pipeline.testing import make_batch
 from pipeline_convolutional import CNN, GatedCNN
 from pipeline_convolutional.convolution import Convolutional

@@ -1,6 +1,7 @@
 """Tests of all decoders: equal to plain torch row by row, and what is generated."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ from pipeline import (
     Tokenize,
     load,
 )
-from pipeline.errors import CompositionError, ExportError, OptionError, PipelineError, ShapeError, TargetError
+from pipeline.errors import CompositionError, OptionError, PipelineError, ShapeError, TargetError
 from pipeline.testing import check_head
 from pipeline_decoders import RecurrentDecoder, TransformerDecoder
 from pipeline_decoders.transformer_layers import DecoderLayer, HeadsAttention, encode_positions
@@ -190,6 +191,27 @@ def test_steps_equal_whole_targets(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_memory_restored_from_its_tensors_gives_the_same_scores(kind: str) -> None:
+    """They have the axes that are stated: "batch" where the rows are, and sizes that do not change where there is no name."""
+    decoder: Any = make_decoder(kind)
+    axes = {**decoder.source_axes, **decoder.state_axes}
+    one, other = (decoder.read_source(make_states((2, 4)[:rows], None)) for rows in (2, 1))
+    memory = one
+    for token in (BOS, 4, 5):
+        tokens = torch.full((2,), token)
+        flat = decoder.flatten_memory(memory)
+        restored = decoder.restore_memory({name: flat[name] for name in axes})
+        wanted, memory = decoder.step(tokens, memory)
+        assert_close(decoder.step(tokens, restored)[0], wanted, rtol=0, atol=0)
+    flat, first, single = map(decoder.flatten_memory, (memory, one, other))
+    for name, each in axes.items():
+        assert flat[name].shape[each.index("batch")] == 2
+        shorter = [axis for axis, size in enumerate(single[name].shape) if size != flat[name].shape[axis]]
+        assert {"" if axis >= len(each) else each[axis] for axis in shorter} <= {"batch", "time", "past"}
+        assert name in decoder.state_axes or torch.equal(flat[name], first[name])
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_greedy_text_equals_a_loop(kind: str) -> None:
     """The best token each time, from scores of the whole text so far in plain torch, until eos or the maximum."""
     decoder, states = make_decoder(kind), make_states()
@@ -344,6 +366,7 @@ def test_rejects_a_tokenizer_without_bos_or_eos() -> None:
     ("options", "message"),
     [
         ({"num_heads": 3}, "must divide"),
+        ({"num_layers": 0}, "num_layers must be an integer of at least 1"),
         ({"positions": "none"}, "positions must be"),
         ({"dropout": 1.0}, "dropout"),
         (
@@ -363,6 +386,14 @@ def test_generated_texts_have_a_position_for_each_token_by_default() -> None:
     decoder = TransformerDecoder(TARGET, hidden_size=8, positions="learned", max_positions=9)
     assert decoder.settings.max_new_tokens == 9
     assert TransformerDecoder(TARGET, hidden_size=8, max_positions=9).settings.max_new_tokens == 100
+
+
+def test_a_later_search_keeps_to_the_learned_positions() -> None:
+    """An exported model has no check of its own."""
+    decoder = make_decoder("learned")
+    with pytest.raises(OptionError, match="max_new_tokens must be at most max_positions=12 with learned positions"):
+        decoder.set_search(max_new_tokens=13)
+    assert (decoder.settings.max_new_tokens, decoder.search.get("max_new_tokens")) == (8, 8)
 
 
 def test_a_target_longer_than_the_learned_positions_raises() -> None:
@@ -474,9 +505,3 @@ def test_generate_names_predict_instead() -> None:
     """It continues texts; a decoder makes others of them."""
     with pytest.raises(CompositionError, match="because it generates a text of each source by itself; call predict"):
         list(as_any(make_pipe("recurrent")).generate(["a b"], max_new_tokens=3))
-
-
-def test_is_not_exported_but_its_encoder_is_named() -> None:
-    """The error says which stage, and what to export."""
-    with pytest.raises(ExportError, match="'recurrent_decoder'.*export the encoder"):
-        make_pipe("recurrent").export("decoder.pt2")

@@ -33,7 +33,7 @@ from pipeline import (
 )
 from pipeline.errors import ExportError, OptionError, ShapeError
 from pipeline.export.options import Form
-from pipeline.export.write import run_onnx
+from pipeline.export.program import run_onnx
 from pipeline.extend import Batch, derive_vectors, registry
 from pipeline.testing import check_encoder, make_batch
 from pipeline_recurrent import GRU, LRU, LSTM, MarkRestarts, Restarting
