@@ -12,6 +12,8 @@ from pathlib import Path
 from rich.console import Console
 
 from pipeline.cli import compare as comparing
+from pipeline.cli import export as exporting
+from pipeline.cli import generate as generating
 from pipeline.cli import plan as planning
 from pipeline.cli import saved
 from pipeline.cli import train as training
@@ -29,7 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0 for success, 1 for an error that this library reports."""
     parser = _make_parser()
     options, unknown = parser.parse_known_args(arguments)
-    if unknown:
+    if "prompts" in options and not any(each.startswith("-") for each in unknown):
+        # Of prompts before and after an option, argparse takes the first ones only.
+        options.prompts = [*options.prompts, *unknown]
+    elif unknown:
         chosen = f" {options.chosen}" if options.chosen else ""
         parser.error(f"unrecognized arguments: {' '.join(unknown)}; {parser.prog}{chosen} --help lists all options")
     command: Callable[[argparse.Namespace], None] = options.command
@@ -80,6 +85,22 @@ def _make_parser() -> argparse.ArgumentParser:
     predict = commands.add_parser("predict", help="write a file with its predictions", description=about)
     predict.set_defaults(command=saved.predict)
     saved.add_predict_arguments(predict)
+
+    about = (
+        "Continue texts with a saved language model, one per line. Without a prompt, write a text from its beginning; "
+        "the model must then begin texts with bos, as those of train do."
+    )
+    generate = commands.add_parser("generate", help="continue texts with a saved model", description=about)
+    generate.set_defaults(command=generating.generate)
+    generating.add_arguments(generate)
+
+    about = (
+        "Write a saved model to a file that runs without this library: ONNX, with a script that predicts with it, or a "
+        "program of torch. It is compared with the model before it is written. Files of an earlier export are replaced."
+    )
+    export = commands.add_parser("export", help="write a saved model as ONNX or torch's program", description=about)
+    export.set_defaults(command=exporting.export)
+    exporting.add_arguments(export)
 
     about = (
         "Answer requests over HTTP with the predictions of a saved model: POST /predict, a page to try it at /, and "

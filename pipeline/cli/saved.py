@@ -26,7 +26,8 @@ Pipe: TypeAlias = StreamChain[Any, Any]
 
 def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `evaluate`."""
-    _add_folder(parser)
+    add_folder(parser)
+    add_device(parser)
     parser.add_argument("file", type=Path, metavar="FILE", help="examples with targets, as for train")
     add_data_arguments(parser, target=True)
     add_group_arguments(parser)
@@ -35,7 +36,8 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `predict`."""
-    _add_folder(parser)
+    add_folder(parser)
+    add_device(parser)
     add = parser.add_argument
     add("file", type=Path, metavar="FILE", help="inputs: .csv, .tsv, .jsonl, .parquet, .arrow, .conllu or .txt")
     add("--output", type=Path, metavar="PATH", required=True, help="file to write: .csv, .jsonl, .parquet or .conllu")
@@ -48,7 +50,8 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `serve`."""
-    _add_folder(parser)
+    add_folder(parser)
+    add_device(parser)
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all (default: this machine only)")
     add("--port", type=int, metavar="N", default=8000, help="port; 0 chooses a free one (default: 8000)")
@@ -60,8 +63,13 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     add("--quiet", action="store_true", help="write no line per request")
 
 
-def _add_folder(parser: argparse.ArgumentParser) -> None:
+def add_folder(parser: argparse.ArgumentParser) -> None:
+    """Add the folder of a saved model."""
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a saved model")
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add the device of the weights."""
     parser.add_argument("--device", metavar="NAME", help="such as cuda (default: cpu)")
 
 
@@ -71,7 +79,7 @@ def evaluate(console: Console, options: argparse.Namespace) -> None:
     Raises:
         PipelineError: if the folder, the file or an option is wrong.
     """
-    pipe = _load(options)
+    pipe = load_pipe(options.folder, options.device)
     target: str = options.target or ("upos" if get_suffix(options.file) == ".conllu" else "label")
     found = pipe.evaluate(_open(pipe, options, target))
     if options.json:
@@ -88,7 +96,7 @@ def predict(options: argparse.Namespace) -> None:
     """
     from pipeline.inference.files import predict_file  # noqa: PLC0415 - other commands need not wait for it
 
-    pipe = _load(options)
+    pipe = load_pipe(options.folder, options.device)
     written = predict_file(
         pipe,
         _open(pipe, options, None),
@@ -109,7 +117,7 @@ def serve(options: argparse.Namespace) -> None:
     from pipeline import serving  # noqa: PLC0415 - as above
 
     serving.serve(
-        _load(options),
+        load_pipe(options.folder, options.device),
         host=options.host,
         port=options.port,
         log=not options.quiet,
@@ -121,10 +129,16 @@ def serve(options: argparse.Namespace) -> None:
     )
 
 
-def _load(options: argparse.Namespace) -> Pipe:
+def load_pipe(folder: Path, device: str | None = None) -> Pipe:
+    """Return a saved pipe, with its weights on a device.
+
+    Raises:
+        LoadError: if the folder has none, or one that was changed.
+        OptionError: if there is no such device.
+    """
     from pipeline.saving.load import load  # noqa: PLC0415 - as above
 
-    return load(options.folder, device=_check_device(options.device))
+    return load(folder, device=_check_device(device))
 
 
 def _check_device(name: str | None) -> str | None:

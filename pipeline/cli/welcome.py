@@ -38,6 +38,8 @@ Commands:
   python -m pipeline train FILE       train a model on a file, and save it in a folder
   python -m pipeline evaluate         print how good a saved model is on another file
   python -m pipeline predict          write a file with its predictions
+  python -m pipeline generate FOLDER  continue texts with a saved language model
+  python -m pipeline export FOLDER    write a saved model as ONNX, or as a program of torch
   python -m pipeline serve FOLDER     answer requests over HTTP with a saved model
   python -m pipeline plugins          list installed encoders, attentions, pools and tokenizers
   python -m pipeline new-plugin NAME  write a package with an encoder of your own

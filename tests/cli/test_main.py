@@ -63,6 +63,8 @@ def test_welcome(capsys: pytest.CaptureFixture[str]) -> None:
         "train FILE ",
         "evaluate ",
         "predict ",
+        "generate FOLDER ",
+        "export FOLDER ",
         "serve FOLDER ",
         "plugins ",
         "new-plugin NAME ",
@@ -239,7 +241,7 @@ def test_unknown_command_lists_the_commands(capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SystemExit):
         command_line.main(["plugin"])
     assert re.search(
-        r"invalid choice: 'plugin' \(choose from '?train'?, '?compare'?, '?evaluate'?, '?predict'?, '?serve'?, '?plugins'?, '?new-plugin'?, '?plan'?\)",
+        r"invalid choice: 'plugin' \(choose from '?train'?, '?compare'?, '?evaluate'?, '?predict'?, '?generate'?, '?export'?, '?serve'?, '?plugins'?, '?new-plugin'?, '?plan'?\)",
         capsys.readouterr().err,
     )
 

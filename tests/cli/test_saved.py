@@ -175,9 +175,9 @@ def test_mistakes_are_reported_on_one_line(
     assert {path.name for path in tmp_path.iterdir()} == {"model", "new.csv"}
 
 
-@pytest.mark.parametrize("command", ["evaluate", "predict", "serve"])
+@pytest.mark.parametrize("command", ["evaluate", "predict", "generate", "export", "serve"])
 def test_a_folder_without_a_model_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
     """Before the file is read."""
-    rest = {"evaluate": ["x.csv"], "predict": ["x.csv", "--output", "y.csv"], "serve": []}[command]
+    rest = {"evaluate": ["x.csv"], "predict": ["x.csv", "--output", "y.csv"], "export": ["y.pt2"]}.get(command, [])
     assert main([command, str(tmp_path), *rest]) == 1
     assert capsys.readouterr().err.startswith("error: ")

@@ -7,6 +7,7 @@ from pipeline import (
     Bucket,
     Labels,
     Pad,
+    Shift,
     SpelledWord,
     SpellWords,
     StreamChain,
@@ -14,6 +15,7 @@ from pipeline import (
     TokenizeWords,
     character_tagger,
     classifier,
+    language_model,
     tagger,
 )
 from pipeline.core.contexts import seeded
@@ -49,6 +51,14 @@ def make_classifier() -> StreamChain[Any, Any]:
     with seeded(0):
         model = classifier(tokenize.vocab_size, LABELS, embedding_dim=4, hidden_size=4)
     return (tokenize >> Bucket(max_padded_steps=64) >> Pad(labels=LABELS) >> model).train(mode=False)
+
+
+def make_writer() -> StreamChain[Any, Any]:
+    """Return a language model of reviews with random weights, in evaluation mode."""
+    tokenize = Tokenize.train([text for text, _ in REVIEWS], bos=True, eos=True)
+    with seeded(0):
+        model = language_model(tokenize.vocab_size, embedding_dim=4, hidden_size=4)
+    return (tokenize >> Shift() >> Bucket(max_padded_steps=64) >> Pad() >> model).train(mode=False)
 
 
 def make_tagger() -> StreamChain[Any, Any]:

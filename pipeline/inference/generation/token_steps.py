@@ -20,6 +20,7 @@ from pipeline.data.tensors import to_tensor, to_tensors
 from pipeline.errors import CompositionError
 from pipeline.inference.generation.step import StepCarry, make_step_batch, run_steps
 from pipeline.inference.generation.stepwise_pipe import StepwisePipe
+from pipeline.labels import Labels
 
 
 @final
@@ -74,6 +75,10 @@ class TokenSteps:
         if not isinstance(scores, StepScores):
             msg = f"generate needs a model that ends in scores per step, got {describe(scores)}; end it with NextToken."
             raise CompositionError(msg)
+        if isinstance(cast("object", scores.names), Labels):
+            # The ids of classes would be taken for those of tokens.
+            msg = f"generate needs scores of the next token, got those of the classes {', '.join(scores.names):.100}; "
+            raise CompositionError(msg + "call predict for a tagger.")
         values, order = cast("StepScores[int]", scores).values, scores.order
         # Rows of one step each are in order already, and for these no index is computed: it costs as much as a step.
         is_single = order.longest == 1 and order.is_full(1)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline import Bucket, FromIds, Generation, Pad, Row, Shift, Stage, Tag, Tokenize, TokenizeWords
+from pipeline import Bucket, FromIds, Generation, Labels, Pad, Row, Shift, Stage, Tag, Tokenize, TokenizeWords
 from pipeline.data.kinds import Ids
 from pipeline.errors import CompositionError, OptionError, TextError, ValuesError
 from pipeline.functional.generation.sampling import draw_numbers, draw_tokens, restrict_scores
@@ -249,6 +249,8 @@ def test_pipes_that_have_no_next_token_are_rejected() -> None:
     pipe: Any = FromIds() >> Bucket(rows=3) >> Pad() >> states["embed"] >> states["encode"]
     with pytest.raises(CompositionError, match=r"ends in scores per step.*end it with NextToken"):
         list(pipe.generate([[1]], max_new_tokens=2))
+    with pytest.raises(CompositionError, match="next token, got those of the classes noun, verb; call predict"):
+        list((pipe >> Tag(Labels(["noun", "verb"]))).double().generate([[1]], max_new_tokens=2))
 
 
 def test_a_tagger_of_ids_counts_as_a_model_of_next_tokens() -> None:
