@@ -37,6 +37,7 @@ class Choice:
         target: the field with the target; None for none.
         group: the column whose value the lines of one record share; None if each line is a record.
         sort: the column by which the lines of a record are sorted.
+        step_targets: whether each line of a record has a target of its own.
     """
 
     text: str | None = None
@@ -45,6 +46,7 @@ class Choice:
     target: str | None = None
     group: str | None = None
     sort: str | None = None
+    step_targets: bool = False
 
 
 def add_data_arguments(parser: argparse.ArgumentParser, *, target: bool) -> None:
@@ -58,11 +60,14 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, target: bool) -> None
     add("--on-bad-record", choices=["raise", "skip"], default="raise", help="treatment of malformed records")
 
 
-def add_group_arguments(parser: argparse.ArgumentParser) -> None:
+def add_group_arguments(parser: argparse.ArgumentParser, *, target: bool) -> None:
     """Add the options for records of several lines."""
     add = parser.add_argument
     add("--group", metavar="NAME", help="column of a CSV whose value the lines of one record share, such as a user")
     add("--sort", metavar="NAME", help="column by which the lines of a record are sorted (default: as in the file)")
+    parser.set_defaults(step_targets=False)
+    if target:
+        add("--step-targets", action="store_true", help="each line of a record has a target of its own, for taggers")
 
 
 def get_suffix(file: Path) -> str:
@@ -115,7 +120,8 @@ def _open_delimited(file: Path, suffix: str, choice: Choice, bad: Mapping[str, A
     kind: Any = Csv if suffix == ".csv" else Tsv
     fields: dict[str, Any] = {"text": choice.text or "text"}
     if choice.inputs is not None:
-        fields = {"inputs": choice.inputs, "group": choice.group, "sort": choice.sort}
+        lines = {"group": choice.group, "sort": choice.sort, "step_targets": choice.step_targets}
+        fields = {"inputs": choice.inputs, **lines}
     return cast("AnySource", kind(file, **fields, target=choice.target, **bad))
 
 
@@ -130,10 +136,15 @@ def choose_fields_of(
     text: str | None = options.text
     words: str | None = options.words
     group: str | None = options.group
+    lines: dict[str, Any] = {"sort": options.sort, "step_targets": options.step_targets}
     first: object = next(iter(pipe.stages.values()))
     if group is not None and not (isinstance(first, FromColumns) and get_suffix(file) in _DELIMITED):
         msg = f"--group is for pipes that begin with FromColumns, and for .csv and .tsv, got {group!r}; leave it out."
         raise OptionError(msg, group=group)
+    if group is None and any(lines.values()):
+        name = "--sort" if options.sort is not None else "--step-targets"
+        msg = f"{name} is for records of several lines; say which lines are one record with --group, or leave it out."
+        raise OptionError(msg, **lines)
     if isinstance(first, Tokenize | TokenizeDocument):
         if words is not None:
             raise OptionError("--words is for pipes that take lists of words, but this one takes text; use --text.")
@@ -146,7 +157,7 @@ def choose_fields_of(
     if isinstance(first, FromColumns):
         readers = cast("Mapping[str, tuple[Sequence[str], InputStage[Any, Any]]]", first.readers)
         kinds = {column: _get_type(stage) for columns, stage in readers.values() for column in columns}
-        return Choice(inputs=kinds, target=target, group=group, sort=options.sort)
+        return Choice(inputs=kinds, target=target, group=group, **lines)
     msg = (
         f"the commands read text, words and columns, but this pipe begins with {type(first).__name__}; predict with "
         "pipeline.load(folder).predict(inputs) in Python."

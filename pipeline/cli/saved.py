@@ -30,7 +30,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
     parser.add_argument("file", type=Path, metavar="FILE", help="examples with targets, as for train")
     add_data_arguments(parser, target=True)
-    add_group_arguments(parser)
+    add_group_arguments(parser, target=True)
     parser.add_argument("--json", action="store_true", help="print all figures as JSON")
 
 
@@ -42,7 +42,7 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     add("file", type=Path, metavar="FILE", help="inputs: .csv, .tsv, .jsonl, .parquet, .arrow, .conllu or .txt")
     add("--output", type=Path, metavar="PATH", required=True, help="file to write: .csv, .jsonl, .parquet or .conllu")
     add_data_arguments(parser, target=False)
-    add_group_arguments(parser)
+    add_group_arguments(parser, target=False)
     add("--column", metavar="NAME", help="column of the predictions (default: prediction; upos for CoNLL-U)")
     add("--restart", action="store_true", help="begin again, and replace an output that exists")
     add("--quiet", action="store_true", help="show no progress")

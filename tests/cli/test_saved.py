@@ -19,6 +19,7 @@ from pipeline import (
     Nested,
     Pad,
     Pool,
+    Tag,
     Tokenize,
     TokenizeDocument,
     TokenizeWords,
@@ -145,6 +146,34 @@ def test_lines_of_a_group_are_one_record(tmp_path: Path, sales: list[str], capsy
     assert [*found[0]] == ["user", "item", "prediction", "probability"]
     assert main(["evaluate", *sales, *sorts]) == 0
     assert "2 rows, 3 steps" in capsys.readouterr().out
+
+
+def test_lines_of_a_group_may_have_a_target_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """For a tagger; otherwise all lines of a record have one target."""
+    items = TokenizeWords.train([["tea", "milk"]])
+    data = FromColumns(Sale, item=read(items)) >> Bucket(Sale, rows=4) >> Pad(Sale, labels=LABELS)
+    embed = EmbedFields(Sale, item=through(Embed(items.vocab_size, 4)))
+    pipe = data >> embed >> Encode("lstm", hidden_size=4) >> Tag(LABELS)
+    pipe.save(tmp_path / "tagger")
+    file = tmp_path / "sales.csv"
+    file.write_text("user,item,label\nann,tea,good\nbob,milk,bad\nann,milk,bad\n")
+    command = ["evaluate", str(tmp_path / "tagger"), str(file), "--group", "user", "--sort", "item"]
+    assert main([*command, "--step-targets", "--json"]) == 0
+    steps = Csv(file, inputs={"item": str}, target="label", group="user", sort="item", step_targets=True)
+    assert [example.target for example in steps] == [["bad", "good"], ["bad"]]
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(pipe.evaluate(steps).to_dict()))
+    assert main(command) == 1
+    assert "must have one class in all lines of a record" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--sort", "item"], ["--step-targets"]])
+def test_options_of_groups_need_a_group(
+    tmp_path: Path, folder: Path, sales: list[str], capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    """They were ignored by pipes that take text."""
+    for model, file in (sales, [str(folder), str(write_reviews(tmp_path / "a.csv"))]):
+        assert main(["evaluate", model, file, *arguments]) == 1
+        assert f"{arguments[0]} is for records of several lines; say which" in capsys.readouterr().err
 
 
 def test_groups_are_for_columns(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
