@@ -44,8 +44,8 @@ class FinalPool(Pooling):
 class LastPool(Pooling):
     """The hidden vector of each row's last real step.
 
-    For a bidirectional encoder, its backward half comes from that one step only. `final` has read the whole row in both
-    directions.
+    Of a bidirectional encoder, the backward direction has read that one step only, and its recurrent weights get no
+    gradient. `final` has read the whole row in both directions.
     """
 
     exportable = True
@@ -57,7 +57,11 @@ class LastPool(Pooling):
 
 @final
 class FirstPool(Pooling):
-    """Each row's first step."""
+    """The hidden vector of each row's first step.
+
+    Of a bidirectional encoder, the forward direction has read that one step only, and its recurrent weights get no
+    gradient. `final` has read the whole row in both directions.
+    """
 
     exportable = True
 

@@ -195,6 +195,7 @@ def is_stream(stage: object) -> TypeIs[Stream[Any, Any]]:
 def _join(before: StageBase, after: object) -> StageBase:
     # Imported here because a chain is made of stages and is itself a stage.
     from pipeline.core.join import join  # noqa: PLC0415
+    from pipeline.core.untrained import warn_of_one_step  # noqa: PLC0415
 
     if not isinstance(after, StageBase):
         msg = (
@@ -202,4 +203,7 @@ def _join(before: StageBase, after: object) -> StageBase:
             "Stage, ModuleStage, Stream or TypePreserving, or wrap an encoder in Encode and a pooling in Pool."
         )
         raise CompositionError(msg, after=type(after).__name__)
-    return join(before, after)
+    chain = join(before, after)
+    # Not when a saved chain is loaded: then it was joined before.
+    warn_of_one_step(chain, stacklevel=3)
+    return chain

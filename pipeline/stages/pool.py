@@ -1,12 +1,12 @@
 """Pool each row's states into one vector."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, cast, final, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, final, overload
 
 import attrs
 from typing_extensions import override
 
-from pipeline.builtin.pools import FinalPool
+from pipeline.builtin.pools import FinalPool, FirstPool, LastPool
 from pipeline.checks.hints import describe
 from pipeline.checks.switches import checks_enabled
 from pipeline.core.stage import ModuleStage, Spec, Stage, Stream, TypePreserving
@@ -37,7 +37,8 @@ class Pool(PartStage[Pooling], ModuleStage[States[MaybeCausal], Pooled]):
 
     Args:
         pooling: a pooling, or the name of a registered one: `final` (the encoder's final state), `last` and `first`
-            (the vector of that step), `mean`, `max`, `min`, `sum`, `mean_sqrt`, `mean_std`, `logsumexp`, `kmax`,
+            (the vector of that step; not for a bidirectional encoder, of which one direction begins there: joining both
+            gives a warning), `mean`, `max`, `min`, `sum`, `mean_sqrt`, `mean_std`, `logsumexp`, `kmax`,
             `quantiles`, or a plugin's.
         name: the stage's name in its chain.
         options: options of the pooling, if it is given by name. `input_size`, if it needs one, may be left out; it is
@@ -84,6 +85,11 @@ class Pool(PartStage[Pooling], ModuleStage[States[MaybeCausal], Pooled]):
     def reads_final_states(self) -> bool:
         """Whether the pooling reads the encoder's final states instead of the steps."""
         return isinstance(self.part, FinalPool)
+
+    @property
+    def reads_one_step(self) -> Literal["first", "last"] | None:
+        """The only step that the pooling reads; None if it reads others or all."""
+        return "first" if isinstance(self.part, FirstPool) else "last" if isinstance(self.part, LastPool) else None
 
     def get_config(self) -> Mapping[str, object]:
         """Return the arguments with which this stage can be made again."""

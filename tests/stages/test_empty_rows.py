@@ -66,6 +66,7 @@ def test_encoders(encoder: str, layout: str, output: str) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("pooling", POOLS)
+@pytest.mark.filterwarnings("ignore:.* this direction has read one step only")
 def test_poolings(pooling: str, layout: str) -> None:
     """Through the loss, too, in which an empty row has no weight."""
     model = Embed(9, 4) >> Encode("bilstm", hidden_size=4) >> Pool(pooling) >> Classify(3)

@@ -306,6 +306,7 @@ def test_engines_are_counted() -> None:
 
 @pytest.mark.parametrize("pool", ["final", "first", "last", "max", "mean", "sum"])
 @pytest.mark.parametrize("engine", [*EVERYWHERE, *COMPILED])
+@pytest.mark.filterwarnings("ignore:.* this direction has read one step only")
 def test_a_batch_can_be_trained_on_after_prediction(engine: EngineName, pool: str) -> None:
     """A batch caches indices that were computed in inference mode; autograd can save them all the same."""
     model = Encode(LSTM(3, 4, bidirectional=True, engine=engine)) >> Pool(pool)
