@@ -83,6 +83,12 @@ class Restarting(Encoder[S_co]):
         options: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(cast("object", encoder), str | Encoder):
+            msg = f"encoder must be an encoder, or the name of one, got {encoder!r:.200}."
+            raise OptionError(msg, encoder=encoder)
+        if options is not None and not isinstance(cast("object", options), Mapping):
+            msg = f"options must be those of an encoder by name, as a mapping, got {options!r:.200}."
+            raise OptionError(msg, options=options)
         if isinstance(encoder, str):
             check_optional_int("input_size", input_size, minimum=1)
             if input_size is None or input_size < 2:

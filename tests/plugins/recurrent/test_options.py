@@ -52,7 +52,12 @@ def test_values_of_another_type_are_rejected(name: str) -> None:
                     as_any(Encode)(name, **given)
 
 
-def test_a_mark_is_added_to_a_number_of_features() -> None:
-    """Text is not one."""
-    with pytest.raises(OptionError, match="input_size must be an integer of at least 1, got '4'"):
-        as_any(Restarting)("lstm", input_size="4", hidden_size=3)
+def test_what_an_encoder_that_restarts_holds_is_checked() -> None:
+    """An encoder or its name, with a number of features and options."""
+    for options, message in (
+        ({"input_size": "4"}, "input_size must be an integer of at least 1, got '4'"),
+        ({"input_size": 4, "options": "bias"}, "options must be those of an encoder by name, as a mapping, got 'bias'"),
+        ({"encoder": 3}, "encoder must be an encoder, or the name of one, got 3"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            as_any(Restarting)(**{"encoder": "lstm", "hidden_size": 3, **options})
