@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from pipeline.extend import draw_bits, find_last_kept, name_transform
@@ -253,7 +254,10 @@ def attend_padded(
     # Steps in the padding attend to themselves too: a softmax over no key would be NaN.
     allowed = mask[:, None, None, :] & form.allows(time.unsqueeze(1), time) | (time.unsqueeze(1) == time)
     attn_mask = allowed if bias is None else bias.to(query.dtype).masked_fill(~allowed, -torch.inf)
-    contexts = scaled_dot_product_attention(
-        query, key, values, attn_mask=attn_mask, dropout_p=dropout, scale=form.scale
-    )
+    # Under transforms, torch's fused kernels have no forward-mode and no second derivatives.
+    is_transformed = not torch.compiler.is_compiling() and name_transform() is not None
+    with sdpa_kernel(SDPBackend.MATH) if is_transformed else nullcontext():
+        contexts = scaled_dot_product_attention(
+            query, key, values, attn_mask=attn_mask, dropout_p=dropout, scale=form.scale
+        )
     return contexts.transpose(1, 2).flatten(2)

@@ -280,7 +280,7 @@ class BaseTransformer(Encoder[S_co], Stepping[Batch[Vectors], States[S_co], Keys
         times = following.times.flatten()
         steps = self._begin(rows.values, times, torch.arange(batch * width, device=device).view(batch, width))
         rotations = self._make_rotations(times, steps)
-        rotations = None if rotations is None else rotations.view(batch, width, -1)
+        rotations = None if rotations is None else rotations.view(batch, width, self.form.size)
         bias = self._make_step_bias(following.distances, steps)
 
         def attend(projected: Tensor, dropout: float) -> Tensor:
@@ -300,7 +300,7 @@ class BaseTransformer(Encoder[S_co], Stepping[Batch[Vectors], States[S_co], Keys
             found = self.relative_bias(distances.flatten().to(like.device))
         else:
             return None
-        return found.reshape(-1, *distances.shape).transpose(0, 1)
+        return found.reshape(self.num_heads, *distances.shape).transpose(0, 1)
 
     def _begin(self, values: Tensor, times: Tensor, times_of_steps: Tensor | None) -> Tensor:
         """Return the input of the first layer: the projected values with their positions."""

@@ -47,6 +47,17 @@ def test_parts_of_rows_equal_whole_rows(name: str) -> None:
         done = [start + more for start, more in zip(done, part, strict=True)]
 
 
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_call_without_any_step_changes_nothing(name: str) -> None:
+    """No row has a step, in the first call and between two others."""
+    encoder, row = make_encoder(name), torch.randn(4, 3, dtype=torch.float64)
+    memory, found = None, list[Tensor]()
+    for steps in (row[:0], row[:3], row[:0], row[3:]):
+        states, memory = encoder.step(make_batch([steps]), memory)
+        found.append(states.packed().values)
+    torch.testing.assert_close(torch.cat(found), encoder(make_batch([row])).packed().values)
+
+
 def test_a_memory_is_a_value_of_selected_rows() -> None:
     """A step changes no memory, which may continue several times, in any order of rows."""
     encoder = make_encoder("sinusoidal")

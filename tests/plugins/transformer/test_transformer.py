@@ -335,6 +335,25 @@ def test_function_transforms_give_the_same_gradients() -> None:
     torch.testing.assert_close(transform(compute)(values), leaf.grad)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # by torch's own forward mode
+def test_forward_mode_gives_the_same_derivatives() -> None:
+    """`torch.func.jvp`, and the second derivative by `torch.func`, agree with reverse mode in float64."""
+    encoder = make_encoder()
+    lengths = torch.tensor([3, 1])
+    values, direction = torch.randn(2, 2, 3, 3, dtype=torch.float64)
+
+    def compute(values: Tensor) -> Tensor:
+        return encoder(Padded(Vectors, values, lengths)).final.square().sum()
+
+    leaf = values.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(compute(leaf), leaf, create_graph=True)
+    (second,) = torch.autograd.grad((gradient * direction).sum(), leaf)
+    slope = torch.func.jvp(compute, (values,), (direction,))[1]
+    torch.testing.assert_close(slope, (gradient.detach() * direction).sum())
+    found = torch.func.jvp(torch.func.grad(compute), (values,), (direction,))[1]
+    torch.testing.assert_close(found, second)
+
+
 def test_hooks_of_layers_run() -> None:
     """Hooks on linear layers see packed steps."""
     encoder, seen = make_encoder(), list[torch.Size]()
