@@ -43,6 +43,8 @@ def logsumexp_by_row(
     # The result does not depend on what is subtracted and added again, hence no gradient. With the maximum, `exp`
     # cannot overflow.
     maximum = widen(max_by_row(steps.with_values(steps.values.detach())))
+    # As in `torch.logsumexp`: an infinite maximum, less itself, would be NaN.
+    maximum = maximum.masked_fill(maximum.isinf(), 0)
     powers = ((widen(steps.values) - _spread(maximum, steps)) / temperature).exp()
     total = sum_wide_by_row(steps.with_values(powers))
     if mean:

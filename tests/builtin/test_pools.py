@@ -150,6 +150,13 @@ def test_a_smooth_maximum_of_large_values_does_not_overflow() -> None:
     assert to_list(pooled.values) == [[60_000.0]]
 
 
+def test_a_smooth_maximum_of_infinite_values_is_infinite() -> None:
+    """As `torch.logsumexp`; a row of -inf alone gives -inf, and a finite row beside it is as before."""
+    values = torch.tensor([[[torch.inf], [1.0]], [[-torch.inf], [-torch.inf]], [[-torch.inf], [2.0]]])
+    pooled = Pool("logsumexp")(States.from_padded(values, torch.tensor([2, 2, 2])))
+    assert to_list(pooled.values.flatten()) == [torch.inf, -torch.inf, 2.0]
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
