@@ -107,6 +107,20 @@ def test_a_graph_with_other_scores_is_rejected(kind: str) -> None:
         graphs.compare([source, lambda _: as_any(None)[0]], 12, 1e-9)
 
 
+def test_differences_are_relative_to_the_largest_score_of_a_row() -> None:
+    """Rounding is in proportion to it, in scores near 0 too."""
+    graphs = make_graphs("gru")
+    with torch.no_grad():
+        as_any(graphs.graphs[1].module).decoder.linear.weight.mul_(1000)
+    source, step = run_eagerly(graphs)
+
+    def round_scores(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        scores, *state = step(tensors)
+        return [scores + 1e-6 * scores.abs().amax(1, keepdim=True), *state]
+
+    assert graphs.compare([source, round_scores], 4, 1e-5) == pytest.approx(1e-6)
+
+
 @pytest.mark.parametrize("kind", mark_slow(KINDS, quick={"plain"}))
 def test_programs_of_torch_generate_the_texts_of_the_pipe(kind: str, tmp_path: Path) -> None:
     """For rows together, alone and in pairs, longer than any in the comparison: until eos, or the maximum."""
@@ -159,10 +173,12 @@ def test_every_encoder_can_be_before_a_decoder(encoder: str, kind: str, tmp_path
     seed(0)
     heads: Any = {"hidden_size": 8, "num_heads": 2}
     decoder = make_decoder("lstm").float() if kind == "lstm" else TransformerDecoder(TARGET, **heads, tied=True)
-    size: Any = {"hidden_size": SIZE // 2 if encoder == "bilstm" else SIZE}
-    if encoder == "transformer":
-        size["num_heads"] = 2
-    model = Embed(9, SIZE) >> Encode(encoder, **size) >> as_any(decoder)
+    sizes: Any = {
+        "bilstm": {"hidden_size": SIZE // 2},
+        "cnn": {"hidden_size": SIZE, "kernel_sizes": [3]},
+        "transformer": {"hidden_size": SIZE, "num_heads": 2},
+    }
+    model = Embed(9, SIZE) >> Encode(encoder, **sizes[encoder]) >> as_any(decoder)
     assert model.export(tmp_path / "text.onnx", batches=12, tolerance=1e-4).difference <= 1e-4
 
 

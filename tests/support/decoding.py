@@ -104,18 +104,14 @@ def list_target_ids(states: States) -> list[list[int]]:
     return [[int(each) for each in row[:length]] for row, length in zip(targets, lengths[""], strict=True)]
 
 
-def make_text_pipe(
-    kind: str, encoder: str = "bigru", **search: object
-) -> StreamChain[str | Example[str], Decoded[str]]:
+def make_text_pipe(kind: str, **search: object) -> StreamChain[str | Example[str], Decoded[str]]:
     """Return a pipe in float32 with large weights, so that different texts have different outputs."""
     decoder = make_decoder(kind).float()
     decoder.set_search(**as_any(search))
     source = Tokenize.train(["a b c d"])
-    states = (
-        Pack() >> Embed(source.vocab_size, 4) >> Encode(encoder, hidden_size=SIZE // 2 if "bi" in encoder else SIZE)
-    )
+    states = Pack() >> Embed(source.vocab_size, 4) >> Encode("bigru", hidden_size=SIZE // 2)
     for weight in as_any(states).parameters():
         torch.nn.init.normal_(weight, std=1.0)
     # Some texts end in eos, and others do not.
-    decoder.linear.bias.data[TARGET.last_ids[0]] += {"gru": 1.0, "two_layers": 0.5, "learned": -1.0}.get(kind, 0.0)
+    decoder.linear.bias.data[TARGET.last_ids[0]] = {"gru": 1.0, "two_layers": 0.5, "learned": -1.0}.get(kind, 0.0)
     return source >> Bucket(rows=4) >> Pad(targets=Texts(TARGET)) >> states >> decoder
