@@ -32,8 +32,8 @@ def warn_of_one_step(chain: StageBase, *, stacklevel: int) -> None:
             msg = (
                 f"stage {number} `{type(stage).__name__}` takes the {step} step of each row, where the "
                 f"{_BEGINS[step]} direction of {type(encoder).__name__} begins: this direction has read one step only, "
-                "and its recurrent weights get no gradient; choose the pooling 'final', for which both directions have "
-                "read the whole row, or another one."
+                "and the recurrent weights of its last layer get no gradient; choose the pooling 'final', for which "
+                "both directions have read the whole row, or another one."
             )
             warnings.warn(msg, UserWarning, stacklevel=stacklevel + 1)
         # Whatever else stands between may mix steps.
