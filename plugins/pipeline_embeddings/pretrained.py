@@ -1,9 +1,10 @@
 """Word vectors for the vocabulary of a tokenizer, from files of word2vec, GloVe, fastText and safetensors."""
 
 from collections.abc import Mapping, Sequence
+from operator import index
 from os import PathLike
 from pathlib import Path
-from typing import Literal, TypeAlias, final, get_args
+from typing import Literal, SupportsIndex, TypeAlias, cast, final, get_args
 
 import attrs
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from pipeline import Tokenize, Tokenizer, TokenizeWords
 from pipeline.errors import OptionError, RecordError
 from pipeline_embeddings.coverage import Coverage
-from pipeline_embeddings.vector_files import Line, TensorVectors, TextVectors
+from pipeline_embeddings.vector_files import Line, TensorVectors, TextVectors, read_words
 
 Vocabulary: TypeAlias = Mapping[str, int] | Tokenizer | Tokenize | TokenizeWords
 """The ids of words: a mapping, a tokenizer, or the stage of one."""
@@ -75,7 +76,7 @@ def read_vectors(
         SourceError: if the file cannot be read.
         RecordError: naming file and line: if a line has another number of features, or the number of a needed word is
             malformed, NaN or infinite; or if no word of the vocabulary is in the file, or the file is incomplete.
-        OptionError: if an option is invalid.
+        OptionError: if an option is invalid, or the vocabulary is another object, or has a negative id.
 
     Example:
         >>> import tempfile
@@ -148,8 +149,7 @@ def _open(
     if words is None:
         msg = f"words must be the word of each row of {file}, a list or a file with one per line, got None."
         raise OptionError(msg, file=str(file))
-    listed = Path(words).read_text(encoding="utf-8").splitlines() if isinstance(words, str | PathLike) else words
-    return TensorVectors(file, listed, tensor)
+    return TensorVectors(file, read_words(Path(words)) if isinstance(words, str | PathLike) else words, tensor)
 
 
 def _read_vocabulary(vocabulary: Vocabulary) -> tuple[Mapping[str, int], frozenset[str], str | None]:
@@ -157,7 +157,14 @@ def _read_vocabulary(vocabulary: Vocabulary) -> tuple[Mapping[str, int], frozens
     if isinstance(vocabulary, Mapping):
         # The names of the tokenizers that are trained here, if a mapping has them.
         special = frozenset({"<pad>", "<unk>", "<bos>", "<eos>"} & set(vocabulary))
+        for word, number in cast("Mapping[str, object]", vocabulary).items():
+            if not isinstance(number, SupportsIndex) or index(number) < 0:
+                msg = f"vocabulary must have an id of 0 or more for each word, got {number!r} for {word!r}."
+                raise OptionError(msg, word=word)
         return vocabulary, special, "<pad>" if "<pad>" in vocabulary else None
+    if not isinstance(cast("object", vocabulary), Tokenizer | Tokenize | TokenizeWords):
+        msg = f"vocabulary must be a tokenizer, its stage, or a mapping from words to ids, got {vocabulary!r:.200}."
+        raise OptionError(msg)
     tokenizer = vocabulary if isinstance(vocabulary, Tokenizer) else vocabulary.tokenizer
     tokens = (tokenizer.pad_token, tokenizer.unk_token, tokenizer.bos_token, tokenizer.eos_token)
     return tokenizer.vocabulary, frozenset(token for token in tokens if token is not None), tokenizer.pad_token

@@ -1,6 +1,7 @@
 """Read files of word vectors as a stream: word2vec's and fastText's text, GloVe's text, and safetensors."""
 
 import gzip
+import zlib
 from codecs import BOM_UTF8
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -50,9 +51,29 @@ def open_vectors(file: Path) -> Generator[IO[bytes]]:
             if stream.read(len(BOM_UTF8)) != BOM_UTF8:  # else it would be a part of the first word
                 stream.seek(0)
             yield cast("IO[bytes]", stream)
-    except OSError as error:
-        msg = f"{file} cannot be read: {error}; pass the path of a file of vectors."
+    except (OSError, EOFError, zlib.error) as error:  # the last two from a damaged file of gzip
+        msg = f"{file} cannot be read: {error}; pass the path of a complete file."
         raise SourceError(msg, file=str(file)) from error
+
+
+def read_words(file: Path) -> list[str]:
+    """Return the words of a file with one per line.
+
+    Raises:
+        SourceError: if it cannot be read.
+        RecordError: if a word is not UTF-8.
+    """
+    with open_vectors(file) as stream:
+        text = stream.read()
+    try:
+        # Only at line feeds: a word may hold other characters that end lines in Unicode.
+        words = text.decode().split("\n")
+    except UnicodeDecodeError as error:
+        line = text.count(b"\n", 0, error.start) + 1
+        msg = f"{file}, line {line}: its word is not UTF-8; write the words in UTF-8."
+        raise RecordError(msg, file=str(file), line=line) from error
+    words = [word.removesuffix("\r") for word in words]
+    return words if words[-1] else words[:-1]
 
 
 @final

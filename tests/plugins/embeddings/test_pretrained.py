@@ -147,6 +147,10 @@ def test_incomplete_and_wrong_files_raise(tmp_path: Path) -> None:
         read_vectors(write(tmp_path, "the cat sat"), IDS)
     with pytest.raises(SourceError, match=r"absent\.txt cannot be read"):
         read_vectors(tmp_path / "absent.txt", IDS)
+    cut = tmp_path / "cut.txt.gz"
+    cut.write_bytes(gzip.compress(b"the 1 2\ncat 3 4\n")[:-9])
+    with pytest.raises(SourceError, match=r"cut\.txt\.gz cannot be read: Compressed file ended"):
+        read_vectors(cut, IDS)
     with pytest.raises(
         RecordError, match=r"has a vector for none of the 1 words of the vocabulary, which begins with T"
     ):
@@ -160,6 +164,10 @@ def test_wrong_options_raise(tmp_path: Path) -> None:
         read_vectors(file, IDS, missing=cast("Literal['mean']", "ones"))
     with pytest.raises(OptionError, match=r"words and tensor are for files of safetensors"):
         read_vectors(file, IDS, words=["the"])
+    with pytest.raises(OptionError, match=r"vocabulary must have an id of 0 or more for each word, got -1 for 'cat'"):
+        read_vectors(file, {"the": 0, "cat": -1})
+    with pytest.raises(OptionError, match=r"vocabulary must be a tokenizer, its stage, or a mapping .* got \['the'\]"):
+        read_vectors(file, cast("Mapping[str, int]", ["the"]))
 
 
 def test_safetensors_are_read_by_rows(tmp_path: Path) -> None:
@@ -183,6 +191,19 @@ def test_safetensors_are_read_by_rows(tmp_path: Path) -> None:
         read_vectors(broken, IDS, words=words)
     with pytest.raises(SourceError, match=r"absent.safetensors is not a file"):
         read_vectors(tmp_path / "absent.safetensors", IDS, words=words)
+
+
+def test_a_file_of_words_has_one_per_line(tmp_path: Path) -> None:
+    """Without a byte order mark; a word may hold any other end of a line in Unicode; errors name the file."""
+    file, words = tmp_path / "vectors.safetensors", tmp_path / "words.txt"
+    save_file({"matrix": torch.tensor([[1.0], [2.0]])}, file)
+    words.write_bytes(b"\xef\xbb\xbfthe\r\na\xe2\x80\xa8b\r\n")
+    assert to_list(read_vectors(file, {"the": 0, "a\u2028b": 1}, words=words).weight) == [[1], [2]]
+    words.write_bytes(b"the\n\xfc\n")
+    with pytest.raises(RecordError, match=r"words\.txt, line 2: its word is not UTF-8"):
+        read_vectors(file, IDS, words=words)
+    with pytest.raises(SourceError, match=r"absent\.txt cannot be read"):
+        read_vectors(file, IDS, words=tmp_path / "absent.txt")
 
 
 def test_words_outside_the_training_set_are_kept_on_request(tmp_path: Path) -> None:
