@@ -6,12 +6,12 @@ import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from pipeline.errors import ExportError
 from pipeline.saving.files import explain_os_errors
 
-STEP = ".step"
+STEP: Final = ".step"
 """Follows the name of an exported decoder in the name of the graph of one step."""
 
 

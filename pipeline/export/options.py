@@ -13,7 +13,8 @@ class ExportOptions(TypedDict, total=False):
     """The options of `export`.
 
     Attributes:
-        form: "rows" for a model of whole rows; "step" for one of a causal model that takes one step of each row, and
+        form: "rows" for a model of whole rows, and for one that ends in a decoder, of which a graph of one step is
+            written too; "step" for one of a causal model that takes one step of each row, and
             the state after the steps before, and returns the next state too.
         kind: the kind of the rows, such as `TextPair` or a class of fields. A pipe with `Pad` states it.
         sizes: the number of ids or features of inputs for which no stage states it, by the input's name.

@@ -89,7 +89,15 @@ def _read_log_probabilities(output: Any) -> Tensor:  # noqa: ANN401
     return unpack_values(output.log_softmax(), output.order, output.order.longest)
 
 
-_TEXTS: Final[Any] = {"inputs": IDS, "each": "row", "prepare": _add_texts, "read": _read_texts}
+_TWO_GRAPHS: Final = "an exported decoder is two graphs, which are called in turn; `export` compares their scores"
+
+_TEXTS: Final[Any] = {
+    "inputs": IDS,
+    "each": "row",
+    "prepare": _add_texts,
+    "read": _read_texts,
+    "export": _TWO_GRAPHS,
+}
 
 _NO_GRAPH: Final = "the exported model has the scores of steps; paths and losses are computed outside of its graph"
 
