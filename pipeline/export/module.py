@@ -65,7 +65,7 @@ class RowsGraph(GraphSet):
         with torch.no_grad():
             described = describe_outputs(self._module.run(example))
         outputs = rename_outputs(described, [each.name for each in inputs.inputs])
-        self.graphs = [Graph(self._module, example, inputs.inputs, outputs)]
+        self.graphs: Sequence[Graph] = [Graph(self._module, example, inputs.inputs, outputs)]
 
     @override
     def compare(self, runs: Sequence[Run], batches: int, tolerance: float) -> float:

@@ -96,7 +96,7 @@ class SearchGraphs(GraphSet):
         axes = {**decoder.source_axes, **decoder.state_axes}
         outputs = [Output(name, "state", tuple(each)) for name, each in axes.items()]
         outputs = rename_outputs(outputs, [each.name for each in inputs.inputs])
-        self.graphs = [
+        self.graphs: Sequence[Graph] = [
             Graph(self._source, example, inputs.inputs, outputs),
             self._make_step(axes, memory),
         ]

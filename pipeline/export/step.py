@@ -186,7 +186,7 @@ class StepGraph(GraphSet):
     def __init__(self, stages: Mapping[str, StageBase], inputs: BatchInputs) -> None:
         self._module = StepModule(stages, inputs)
         outputs = rename_outputs(self._module.outputs, [each.name for each in self._module.inputs])
-        self.graphs = [Graph(self._module, self._module.draw(), self._module.inputs, outputs)]
+        self.graphs: Sequence[Graph] = [Graph(self._module, self._module.draw(), self._module.inputs, outputs)]
 
     @override
     def compare(self, runs: Sequence[Run], batches: int, tolerance: float) -> float:

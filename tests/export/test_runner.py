@@ -7,20 +7,26 @@ from copy import copy
 from pathlib import Path
 from typing import Any, final
 
+import attrs
 import pytest
 import torch
-from attrs import asdict
 from tokenizers import Tokenizer as HubTokenizer
 from tokenizers import models, pre_tokenizers, processors
 
 from pipeline import (
     Bucket,
+    Embed,
+    EmbedFields,
     Encode,
+    Fields,
     FromFeatures,
+    Identity,
+    Ids,
     Labels,
     Pad,
     Pool,
     Regress,
+    Row,
     TextPair,
     Tokenize,
     TokenizePair,
@@ -29,10 +35,11 @@ from pipeline import (
     classifier,
     matcher,
     tagger,
+    through,
 )
 from pipeline.export.runner import Model
-from support.decoding import KINDS, make_text_pipe
-from support.needs import mark_slow, needs
+from support.decoding import KINDS, make_decoder, make_text_pipe
+from support.needs import SLOW, mark_slow, needs
 from support.untyped import as_any, seed
 
 pytestmark = needs("onnx", "onnxruntime", "onnxscript", "tokenizers")
@@ -159,7 +166,7 @@ def test_a_decoder_generates_the_texts_of_the_pipe(kind: str, tmp_path: Path) ->
         decoder.set_search(**search)
         described["search"] |= search
         (tmp_path / "text.json").write_text(json.dumps(described))
-        wanted = [list(map(asdict, row)) for row in pipe.predict(LETTERS, scores=True)]
+        wanted = [list(map(attrs.asdict, row)) for row in pipe.predict(LETTERS, scores=True)]
         ended |= {each["ended"] for row in wanted for each in row}
         for rows in (64, 1):
             found = as_any(Model(tmp_path / "text.onnx", rows=rows).predict(LETTERS))
@@ -196,6 +203,32 @@ def test_texts_are_ids_with_a_tokenizer_in_python(tmp_path: Path) -> None:
     assert [each[0]["ids"] for each in found] == wanted
     assert [each[0]["output"] for each in found] == [ids[:-1] if ids[-1] == 3 else ids for ids in wanted]
     assert not list(tmp_path.glob("*target*"))
+
+
+@attrs.frozen(eq=False)
+class _Reading(Fields):
+    """Fields with the names of what a decoder remembers."""
+
+    mask: Ids
+    h: Vectors
+
+
+@SLOW
+@pytest.mark.parametrize("kind", ["gru", "transformer"])
+def test_a_source_of_fields_may_have_the_names_of_the_memory(kind: str, tmp_path: Path) -> None:
+    """The outputs of the first graph then have others, and are the inputs of the second one by their order."""
+    seed(0)
+    embed = EmbedFields(_Reading, mask=through(Embed(9, 4)), h=through(Identity(2)))
+    model = as_any(embed >> Encode("lstm", hidden_size=6) >> make_decoder(kind).float())
+    exported = model.export(tmp_path / "text.onnx", batches=5, tolerance=1e-4)
+    assert "output_mask" in [each.name for each in exported.outputs]
+    rows: Any = [{"mask": [1, 2, 3], "h": [[0.1, 0.2], [1.0, 2.0], [3.0, 4.0]]}, {"mask": [8], "h": [[1.0, 2.0]]}]
+    found = as_any(Model(tmp_path / "text.onnx").predict(rows))
+    made = [_Reading(Ids(torch.tensor(row["mask"])), Vectors(torch.tensor(row["h"]))) for row in rows]
+    batch = as_any(Pad)(_Reading)([Row(each, row_id=place) for place, each in enumerate(made)])
+    with torch.no_grad():
+        wanted = dict(model.eval()(batch).scored_rows())
+    assert [each[0]["ids"] for each in found] == [list(wanted[row][0].ids) for row in (0, 1)]
 
 
 @final
