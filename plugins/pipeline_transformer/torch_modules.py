@@ -18,20 +18,37 @@ def read_options(module: nn.TransformerEncoder) -> tuple[int, Options]:
     Raises:
         OptionError: if an encoder of ours cannot have its weights.
     """
-    layer = _list_layers(module)[0]
-    options: Options = {
-        "num_layers": len(_list_layers(module)),
+    layers = _list_layers(module)
+    first, *others = (_read_layer(layer) for layer in layers)
+    for number, other in enumerate(others, start=1):
+        for (name, value), wanted in zip(other.items(), first.values(), strict=True):
+            if value != wanted:
+                msg = f"all layers must have one {name}, got {wanted!r} in layer 0 and {value!r} in layer {number}."
+                raise OptionError(msg, layer=number)
+    options: Options = {"num_layers": len(layers), **first, "final_norm": module.norm is not None}
+    norms = [norm for layer in layers for norm in (layer.norm1, layer.norm2)]
+    norms += [module.norm] if isinstance(module.norm, nn.LayerNorm) else []
+    for norm in norms:
+        if norm.eps != norms[0].eps:
+            msg = f"all norms must have one eps, got {norms[0].eps} and {norm.eps}; make them equal."
+            raise OptionError(msg, layer_norm_eps=norm.eps)
+    if not options.get("bias") and "bias" in norms[-1].state_dict():
+        msg = "module.norm has a bias, but the layers have none; make it an nn.LayerNorm(..., bias=False)."
+        raise OptionError(msg, bias=False)
+    return layers[0].self_attn.embed_dim, options
+
+
+def _read_layer(layer: nn.TransformerEncoderLayer) -> Options:
+    return {
         "num_heads": layer.self_attn.num_heads,
         "feedforward_size": layer.linear1.out_features,
         "dropout": layer.dropout1.p,
         "attention_dropout": layer.self_attn.dropout,
         "activation": _read_activation(layer),
         "norm": "pre" if layer.norm_first else "post",
-        "final_norm": module.norm is not None,
         "bias": "linear1.bias" in layer.state_dict(),
         "layer_norm_eps": layer.norm1.eps,
     }
-    return layer.self_attn.embed_dim, options
 
 
 def _list_layers(module: nn.TransformerEncoder) -> Sequence[nn.TransformerEncoderLayer]:
@@ -99,7 +116,10 @@ def copy_weights(module: nn.TransformerEncoder, encoder: BaseTransformer[Any]) -
 
 def _copy(module: nn.Linear | nn.LayerNorm, weight: Tensor | None, bias: Tensor | None) -> None:
     with torch.no_grad():
-        for own, other in ((module.weight, weight), (module.bias, bias)):
+        # A norm of torch's without weights is one with ones and zeros.
+        for own, other, default in ((module.weight, weight, 1.0), (module.bias, bias, 0.0)):
             if other is not None:
                 own.copy_(other)
                 own.requires_grad_(other.requires_grad)
+            elif cast("Tensor | None", own) is not None:
+                own.fill_(default)

@@ -248,6 +248,28 @@ def test_modules_that_do_not_fit_are_rejected() -> None:
         Transformer.from_torch(make(torch.tanh))
     with pytest.raises(OptionError, match="module.norm must be an nn.LayerNorm or None, got RMSNorm"):
         Transformer.from_torch(make(norm=nn.RMSNorm(8)))
+    with pytest.raises(OptionError, match=r"all norms must have one eps, got 1e-05 and 0.001"):
+        Transformer.from_torch(make(norm=nn.LayerNorm(8, 1e-3)))
+    unequal = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 32), 2, enable_nested_tensor=False)
+    as_any(unequal.layers[1]).norm_first = True
+    with pytest.raises(OptionError, match=r"all layers must have one norm, got 'post' in layer 0 and 'pre' in layer 1"):
+        Transformer.from_torch(unequal)
+    layer = nn.TransformerEncoderLayer(8, 2, 32, bias=False)
+    with pytest.raises(OptionError, match=r"module.norm has a bias, but the layers have none"):
+        Transformer.from_torch(nn.TransformerEncoder(layer, 1, nn.LayerNorm(8), enable_nested_tensor=False))
+
+
+def test_a_norm_without_weights_replaces_those_of_the_encoder() -> None:
+    """A final norm of torch's without weights is loaded as ones and zeros."""
+    layer = nn.TransformerEncoderLayer(8, 2, 32, batch_first=True)
+    norm = nn.LayerNorm(8, elementwise_affine=False)
+    module = nn.TransformerEncoder(layer, 1, norm, enable_nested_tensor=False).eval()
+    encoder = Transformer.from_torch(nn.TransformerEncoder(layer, 1, nn.LayerNorm(8), enable_nested_tensor=False))
+    with torch.no_grad():
+        for weight in encoder.norm_after.parameters():
+            weight.fill_(5)
+    row = torch.randn(3, 8)
+    torch.testing.assert_close(encoder.load_torch(module)(make_batch([row])).packed().values, module(row[None])[0])
 
 
 @pytest.mark.parametrize(
@@ -256,7 +278,7 @@ def test_modules_that_do_not_fit_are_rejected() -> None:
         ({"num_layers": 0}, "num_layers must be an integer of at least 1, got 0"),
         ({"window": -1}, "window must be an integer of at least 0, got -1"),
         ({"window": 2.5}, "window must be an integer of at least 0, got 2.5"),
-        ({"layer_norm_eps": -1.0}, "layer_norm_eps must be a number above 0, got -1.0"),
+        ({"layer_norm_eps": -1.0}, "layer_norm_eps must be a finite number above 0, got -1.0"),
         ({"num_heads": 3}, "num_heads must divide hidden_size=8, got 3"),
         ({"num_heads": 4, "num_kv_heads": 3}, "num_kv_heads must divide num_heads=4, got 3"),
         ({"dropout": 1.0}, "dropout must be a probability, 0 <= dropout < 1, got 1.0"),
