@@ -1,15 +1,14 @@
 """Poolings without weights. Each uses real steps only; an empty row gives zeros."""
 
-import math
 from collections.abc import Iterable, Sequence
-from typing import SupportsFloat, cast, final
+from typing import cast, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
-from pipeline.checks.options import check_bool, check_int
+from pipeline.checks.options import check_bool, check_int, check_positive
 from pipeline.data.batches import Batch
 from pipeline.data.kinds import Hidden
 from pipeline.data.states import MaybeCausal, States, first_by_row, last_by_row
@@ -161,9 +160,7 @@ class LogSumExpPool(Pooling):
 
     def __init__(self, temperature: float = 1.0, *, mean: bool = False) -> None:
         super().__init__()
-        if not isinstance(cast("object", temperature), SupportsFloat) or not 0 < float(temperature) < math.inf:
-            msg = f"temperature must be a number above 0, got {temperature!r}; near 0 it is the maximum."
-            raise OptionError(msg, temperature=temperature)
+        check_positive("temperature", temperature, advice="near 0 it is the maximum")
         check_bool("mean", mean)
         self.temperature: float = float(temperature)
         self.mean: bool = mean
@@ -231,11 +228,11 @@ class QuantilePool(Pooling):
 
     def __init__(self, quantiles: Sequence[float] = (0.25, 0.5, 0.75)) -> None:
         super().__init__()
-        listed = tuple(cast("Sequence[object]", quantiles)) if isinstance(cast("object", quantiles), Iterable) else ()
-        if not listed or not all(isinstance(each, int | float) and 0 <= each <= 1 for each in listed):
-            msg = f"quantiles must be a sequence of numbers from 0 to 1, got {quantiles!r}; (0.5,) is the median."
+        listed = tuple(quantiles) if isinstance(cast("object", quantiles), Iterable) else ()
+        if not listed or not all(_is_share(each) for each in listed):
+            msg = f"quantiles must be a sequence of numbers from 0 to 1, got {quantiles!r:.200}; (0.5,) is the median."
             raise OptionError(msg, quantiles=quantiles)
-        self.quantiles: tuple[float, ...] = tuple(quantiles)
+        self.quantiles: tuple[float, ...] = listed
 
     @override
     def output_size(self, input_size: int) -> int:
@@ -270,6 +267,10 @@ class MeanStdPool(Pooling):
     @override
     def forward(self, states: States[MaybeCausal]) -> Float[Tensor, "batch statistics"]:
         return torch.cat(mean_and_std_by_row(_get_steps(self, states)), dim=1)
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def _get_steps(pooling: Pooling, states: States[MaybeCausal]) -> Batch[Hidden]:

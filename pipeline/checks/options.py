@@ -20,8 +20,14 @@ _PRECISIONS: Final[Mapping[str, str]] = {
 }
 
 
-def check_int(name: str, value: object, *, minimum: int) -> int:
+def check_int(name: str, value: object, *, minimum: int, advice: str = "") -> int:
     """Return the option as an int.
+
+    Args:
+        name: the option.
+        value: its value.
+        minimum: the smallest number that is allowed.
+        advice: what to do instead, with which the message ends.
 
     Raises:
         OptionError: if it is not an integer, or is below the minimum.
@@ -29,25 +35,23 @@ def check_int(name: str, value: object, *, minimum: int) -> int:
     Example:
         >>> check_int("rows", 64, minimum=1)
         64
-        >>> check_int("rows", 0, minimum=1)
+        >>> check_int("rows", 0, minimum=1, advice="leave it out for 32")
         Traceback (most recent call last):
-        pipeline.errors.OptionError: rows must be an integer of at least 1, got 0.
+        pipeline.errors.OptionError: rows must be an integer of at least 1, got 0; leave it out for 32.
     """
-    # bool is a subclass of int, but rows=True is a mistake.
-    if not isinstance(value, SupportsIndex) or isinstance(value, bool) or (found := operator.index(value)) < minimum:
-        msg = f"{name} must be an integer of at least {minimum}, got {value!r}."
-        raise OptionError(msg, **{name: value})
+    found = _to_int(value)
+    if found is None or found < minimum:
+        raise _make_error(name, f"an integer of at least {minimum}", value, advice)
     return found
 
 
-def check_optional_int(name: str, value: object, *, minimum: int) -> None:
-    """Check an integer option that may be None.
+def check_optional_int(name: str, value: object, *, minimum: int, advice: str = "") -> int | None:
+    """Return an integer option that may be None; see `check_int`.
 
     Raises:
         OptionError: if it is neither None nor an integer of at least the minimum.
     """
-    if value is not None:
-        check_int(name, value, minimum=minimum)
+    return None if value is None else check_int(name, value, minimum=minimum, advice=advice)
 
 
 def check_probability(name: str, value: object) -> None:
@@ -62,23 +66,26 @@ def check_probability(name: str, value: object) -> None:
         pipeline.errors.OptionError: dropout must be a probability, 0 <= dropout < 1, got 1.
     """
     if not 0 <= _to_float(value) < 1:
-        msg = f"{name} must be a probability, 0 <= {name} < 1, got {value!r}."
-        raise OptionError(msg, **{name: value})
+        raise _make_error(name, f"a probability, 0 <= {name} < 1", value)
 
 
-def check_positive(name: str, value: object) -> None:
-    """Check an option that is a number above 0.
+def check_positive(name: str, value: object, *, advice: str = "") -> None:
+    """Check an option that is a finite number above 0. For `advice` see `check_int`.
 
     Raises:
         OptionError: if it is not.
+
+    Example:
+        >>> check_positive("temperature", float("inf"))
+        Traceback (most recent call last):
+        pipeline.errors.OptionError: temperature must be a finite number above 0, got inf.
     """
-    if not _to_float(value) > 0:
-        msg = f"{name} must be a number above 0, got {value!r}."
-        raise OptionError(msg, **{name: value})
+    if not 0 < _to_float(value) < math.inf:
+        raise _make_error(name, "a finite number above 0", value, advice)
 
 
-def check_number(name: str, value: object, *, minimum: float, maximum: float = math.inf) -> None:
-    """Check an option that is a finite number from a minimum to a maximum.
+def check_number(name: str, value: object, *, minimum: float, maximum: float = math.inf, advice: str = "") -> None:
+    """Check an option that is a finite number from a minimum to a maximum. For `advice` see `check_int`.
 
     Raises:
         OptionError: if it is not.
@@ -91,14 +98,28 @@ def check_number(name: str, value: object, *, minimum: float, maximum: float = m
     """
     if not minimum <= _to_float(value) <= min(maximum, sys.float_info.max):
         least = f"{minimum:g}"
-        rule = f"finite number of {least} or more" if math.isinf(maximum) else f"number from {least} to {maximum:g}"
-        msg = f"{name} must be a {rule}, got {value!r:.200}."
-        raise OptionError(msg, **{name: value})
+        rule = f"a finite number of {least} or more" if math.isinf(maximum) else f"a number from {least} to {maximum:g}"
+        raise _make_error(name, rule, value, advice)
+
+
+def _make_error(name: str, rule: str, value: object, advice: str = "") -> OptionError:
+    msg = f"{name} must be {rule}, got {value!r:.200}{advice and f'; {advice}'}."
+    return OptionError(msg, **{name: value})
+
+
+def _to_int(value: object) -> int | None:
+    # bool is a subclass of int, but rows=True is a mistake.
+    if not isinstance(value, SupportsIndex) or isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)
+    except (TypeError, ValueError, RuntimeError):  # A tensor or an array of fractions, or of several numbers.
+        return None
 
 
 def _to_float(value: object) -> float:
     """Return a number as a float, and NaN, which no check accepts, for anything else."""
-    # bool as in `check_int`.
+    # bool as in `_to_int`.
     if not isinstance(value, SupportsFloat) or isinstance(value, bool):
         return math.nan
     try:
@@ -157,8 +178,7 @@ def check_path(name: str, value: object) -> None:
         pipeline.errors.OptionError: folder must be a path, as text or a Path, got None.
     """
     if not _is_path(value):
-        msg = f"{name} must be a path, as text or a Path, got {value!r:.200}."
-        raise OptionError(msg, **{name: value})
+        raise _make_error(name, "a path, as text or a Path", value)
 
 
 def _is_path(value: object) -> bool:
@@ -173,5 +193,4 @@ def check_bool(name: str, value: object) -> None:
         OptionError: if it is neither.
     """
     if not isinstance(value, bool):
-        msg = f"{name} must be True or False, got {value!r:.200}."
-        raise OptionError(msg, **{name: value})
+        raise _make_error(name, "True or False", value)

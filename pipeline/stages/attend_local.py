@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from typing_extensions import override
 
+from pipeline.checks.options import check_int
 from pipeline.core.inference import InferenceOptions
 from pipeline.core.stage import ModuleStage, Spec
 from pipeline.data.states import MaybeCausal, States
@@ -15,7 +16,6 @@ from pipeline.errors import OptionError
 from pipeline.parts.attention import Attention, normalize_scores
 from pipeline.stages.attend_output import Output
 from pipeline.stages.attention_holder import AttentionHolder
-from pipeline.stages.attention_stage import check_window
 from pipeline.stages.query_chunks import MEMORY, QueryChunks, concatenate
 
 
@@ -85,11 +85,10 @@ class AttendLocal(AttentionHolder, ModuleStage[States[MaybeCausal], States[Maybe
         **options: object,
     ) -> None:
         super().__init__(attention, output, memory, name, options)
-        check_window(window)
         if output == "key_value_predict":
             msg = "output='key_value_predict' is for Attend and AttendEarlier; choose context, concat or tanh."
             raise OptionError(msg, output=output)
-        self.window = window
+        self.window: int = check_int("window", window, minimum=1)
         self.position = self.vector = None
         if self.part is not None:
             self._make_layers(self.part)

@@ -8,10 +8,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pipeline.checks.hints import describe
+from pipeline.checks.options import check_optional_int
 from pipeline.checks.switches import checks_enabled
 from pipeline.data.batches import Layout
 from pipeline.data.states import MaybeCausal, S, States
-from pipeline.errors import OptionError, ShapeError
+from pipeline.errors import ShapeError
 from pipeline.functional.products import round_factors
 from pipeline.parts.attention import Attention
 from pipeline.stages.attention_holder import AttentionHolder
@@ -33,12 +34,9 @@ def check_window(window: int | None) -> int | None:
     """Return the number of steps that a step may attend to; None for all.
 
     Raises:
-        OptionError: if it is below 1.
+        OptionError: if it is no integer, or is below 1.
     """
-    if window is not None and window < 1:
-        msg = f"window must be 1 or more, got {window}; pass None to attend to all of them."
-        raise OptionError(msg, window=window)
-    return window
+    return check_optional_int("window", window, minimum=1, advice="pass None to attend to all of them")
 
 
 class AttentionStage(AttentionHolder):

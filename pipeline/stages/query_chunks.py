@@ -9,7 +9,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.utils import checkpoint
 
-from pipeline.errors import OptionError
+from pipeline.checks.options import check_int
 from pipeline.parts.attention import Attention
 
 MEMORY: Final = 64 * 2**20
@@ -29,12 +29,9 @@ def check_memory(memory: int) -> int:
     """Return a memory budget in bytes.
 
     Raises:
-        OptionError: if it is below 1.
+        OptionError: if it is no integer, or is below 1.
     """
-    if memory < 1:
-        msg = f"memory must be 1 byte or more, got {memory}; leave it out for {MEMORY}."
-        raise OptionError(msg, memory=memory)
-    return memory
+    return check_int("memory", memory, minimum=1, advice=f"leave it out for {MEMORY} bytes")
 
 
 @final

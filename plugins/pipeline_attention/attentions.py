@@ -15,7 +15,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
-from pipeline.extend import Attention, Normalize, check_normalize, multiply_exactly
+from pipeline.extend import (
+    Attention,
+    Normalize,
+    check_bool,
+    check_int,
+    check_normalize,
+    check_optional_int,
+    multiply_exactly,
+)
 
 
 @final
@@ -35,7 +43,7 @@ class Dot(Attention):
 
     def __init__(self, input_size: int, *, normalize: Normalize = "softmax") -> None:
         super().__init__()
-        self.input_size = input_size
+        self.input_size = check_int("input_size", input_size, minimum=1)
         self.normalize: Normalize = check_normalize(normalize)
 
     @override
@@ -62,7 +70,7 @@ class ScaledDot(Attention):
 
     def __init__(self, input_size: int, *, normalize: Normalize = "softmax") -> None:
         super().__init__()
-        self.input_size = input_size
+        self.input_size = check_int("input_size", input_size, minimum=1)
         self.normalize: Normalize = check_normalize(normalize)
 
     @override
@@ -94,8 +102,9 @@ class General(Attention):
 
     def __init__(self, input_size: int, *, bias: bool = True, normalize: Normalize = "softmax") -> None:
         super().__init__()
-        self.input_size = input_size
+        self.input_size = check_int("input_size", input_size, minimum=1)
         self.normalize: Normalize = check_normalize(normalize)
+        check_bool("bias", bias)
         self.linear: nn.Linear = nn.Linear(input_size, input_size, bias=bias)
 
     def get_config(self) -> Mapping[str, object]:
@@ -144,9 +153,9 @@ class Additive(Attention):
 
     def __init__(self, input_size: int, *, hidden_size: int | None = None, normalize: Normalize = "softmax") -> None:
         super().__init__()
-        self.input_size = input_size
+        self.input_size = check_int("input_size", input_size, minimum=1)
         self.normalize: Normalize = check_normalize(normalize)
-        self.score_size: int = input_size if hidden_size is None else hidden_size
+        self.score_size: int = check_optional_int("hidden_size", hidden_size, minimum=1) or self.input_size
         self.query: nn.Linear = nn.Linear(input_size, self.score_size)
         self.key: nn.Linear = nn.Linear(input_size, self.score_size, bias=False)
         self.value: nn.Linear = nn.Linear(self.score_size, 1, bias=False)
@@ -198,9 +207,9 @@ class Concat(Attention):
 
     def __init__(self, input_size: int, *, hidden_size: int | None = None, normalize: Normalize = "softmax") -> None:
         super().__init__()
-        self.input_size = input_size
+        self.input_size = check_int("input_size", input_size, minimum=1)
         self.normalize: Normalize = check_normalize(normalize)
-        self.score_size: int = input_size if hidden_size is None else hidden_size
+        self.score_size: int = check_optional_int("hidden_size", hidden_size, minimum=1) or self.input_size
         self.linear: nn.Linear = nn.Linear(2 * input_size, self.score_size, bias=False)
         self.value: nn.Linear = nn.Linear(self.score_size, 1, bias=False)
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
-from pipeline.extend import Attention, Normalize, OptionError, check_normalize
+from pipeline.extend import Attention, Normalize, OptionError, check_int, check_normalize
 
 
 @final
@@ -24,7 +24,7 @@ class MultiHead(Attention):
         normalize: how scores become weights.
 
     Raises:
-        OptionError: if `num_heads` is below 1 or does not divide `input_size`.
+        OptionError: if `num_heads` does not divide `input_size`, or one of both is below 1.
 
     Source: Vaswani et al. 2017, "Attention Is All You Need", arXiv:1706.03762, section 3.2.2. Their `h` is our
     `num_heads`; ours has no dropout of weights.
@@ -42,13 +42,13 @@ class MultiHead(Attention):
 
     def __init__(self, input_size: int, *, num_heads: int = 4, normalize: Normalize = "softmax") -> None:
         super().__init__()
-        if num_heads < 1 or input_size % num_heads:
+        self.input_size = check_int("input_size", input_size, minimum=1)
+        self.num_heads = check_int("num_heads", num_heads, minimum=1)
+        if self.input_size % self.num_heads:
             msg = f"num_heads must divide input_size={input_size}, got {num_heads}; choose another number of heads."
             raise OptionError(msg, num_heads=num_heads, input_size=input_size)
-        self.input_size = input_size
         self.normalize: Normalize = check_normalize(normalize)
-        self.num_heads = num_heads
-        self.score_size: int = num_heads
+        self.score_size: int = self.num_heads
         self.query: nn.Linear = nn.Linear(input_size, input_size, bias=False)
         self.key: nn.Linear = nn.Linear(input_size, input_size, bias=False)
         self.value: nn.Linear = nn.Linear(input_size, input_size, bias=False)

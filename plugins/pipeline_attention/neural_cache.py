@@ -18,12 +18,14 @@ from pipeline.extend import (
     CompositionError,
     Memory,
     ModuleStage,
-    OptionError,
     Spec,
     StageBase,
     States,
     Stepping,
     as_pytree,
+    check_number,
+    check_optional_int,
+    check_probability,
     masked_softmax,
 )
 
@@ -104,15 +106,9 @@ class NeuralCache(ModuleStage[Padded[Ids], StepScores[int]], Stepping[Padded[Ids
         name: str | None = None,
     ) -> None:
         super().__init__()
-        if size is not None and size < 1:
-            msg = f"size must be 1 or more, got {size}; pass None to keep all earlier steps."
-            raise OptionError(msg, size=size)
-        if not 0 <= theta < math.inf:
-            msg = f"theta must be a number, 0 or more, got {theta}; 0 counts words."
-            raise OptionError(msg, theta=theta)
-        if not 0 <= share < 1:
-            msg = f"share must be a probability below 1, got {share}; 0 leaves the cache out."
-            raise OptionError(msg, share=share)
+        check_optional_int("size", size, minimum=1, advice="pass None to keep all earlier steps")
+        check_number("theta", theta, minimum=0, advice="0 counts words")
+        check_probability("share", share)
         self.states: Chain[Padded[Ids], States[Causal]] = states
         self.head: NextToken = head
         self.size = size

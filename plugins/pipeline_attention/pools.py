@@ -1,6 +1,5 @@
 """Pooling by attention: learned scores weigh the steps of each row."""
 
-import math
 from typing import final
 
 import torch
@@ -10,12 +9,12 @@ from typing_extensions import override
 
 from pipeline.extend import (
     MaybeCausal,
-    OptionError,
     Packed,
     Pooling,
     States,
     add_to_loss,
     check_int,
+    check_number,
     compact,
     masked_softmax,
     multiply_exactly,
@@ -41,7 +40,7 @@ class AttentionPool(Pooling):
 
     def __init__(self, input_size: int) -> None:
         super().__init__()
-        self.input_size: int | None = input_size
+        self.input_size: int | None = check_int("input_size", input_size, minimum=1)
         self.projection: nn.Linear = nn.Linear(input_size, input_size)
         self.query: nn.Parameter = nn.Parameter(torch.empty(input_size))
         # The bound of torch's linear layers, of which the query would be one with a single output.
@@ -112,9 +111,7 @@ class StructuredAttentionPool(Pooling):
         inner = input_size if hidden_size is None else hidden_size
         for name, number in (("input_size", input_size), ("hops", hops), ("hidden_size", inner)):
             check_int(name, number, minimum=1)
-        if not 0 <= penalty < math.inf:
-            msg = f"penalty must be 0 or more, got {penalty}; 0 adds nothing to the loss."
-            raise OptionError(msg, penalty=penalty)
+        check_number("penalty", penalty, minimum=0, advice="0 adds nothing to the loss")
         self.input_size: int | None = input_size
         self.hops: int = hops
         self.hidden_size: int = inner

@@ -161,9 +161,16 @@ def test_a_smooth_maximum_of_infinite_values_is_infinite() -> None:
     ("name", "options", "message"),
     [
         ("kmax", {"k": 0}, "k must be an integer of at least 1, got 0"),
-        ("logsumexp", {"temperature": 0.0}, "temperature must be a number above 0, got 0.0"),
+        ("kmax", {"k": True}, "k must be an integer of at least 1, got True"),
+        ("logsumexp", {"temperature": 0.0}, "temperature must be a finite number above 0, got 0.0"),
+        ("logsumexp", {"temperature": True}, "temperature must be a finite number above 0, got True; near 0 it is"),
+        ("logsumexp", {"temperature": float("inf")}, "temperature must be a finite number above 0, got inf"),
+        ("logsumexp", {"temperature": "1"}, "temperature must be a finite number above 0, got '1'"),
         ("logsumexp", {"mean": 1}, "mean must be True or False, got 1"),
         ("quantiles", {"quantiles": (0.5, 50)}, "quantiles must be a sequence of numbers from 0 to 1, got"),
+        ("quantiles", {"quantiles": (True,)}, r"quantiles must be a sequence of numbers from 0 to 1, got \(True,\)"),
+        ("quantiles", {"quantiles": "0.5"}, "quantiles must be a sequence of numbers from 0 to 1, got '0.5'"),
+        ("quantiles", {"quantiles": (float("nan"),)}, "quantiles must be a sequence of numbers from 0 to 1, got"),
         ("quantiles", {"quantiles": ()}, "quantiles must be a sequence"),
         ("quantiles", {"quantiles": 0.5}, "quantiles must be a sequence"),
     ],
@@ -172,6 +179,11 @@ def test_wrong_options_raise(name: str, options: dict[str, object], message: str
     """Each error names the option and what it may be."""
     with pytest.raises(OptionError, match=message):
         as_any(Pool)(name, **options)
+
+
+def test_quantiles_are_read_once() -> None:
+    """From anything that yields numbers."""
+    assert as_any(Pool)("quantiles", quantiles=iter([0.5, 1])).part.quantiles == (0.5, 1)
 
 
 def test_bags_of_embeddings_are_trained_saved_and_predicted(tmp_path: Path) -> None:

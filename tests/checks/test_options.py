@@ -2,10 +2,19 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from pipeline.checks.options import check_choice, check_number, check_precision, check_probability
+from pipeline.checks.options import (
+    check_choice,
+    check_int,
+    check_number,
+    check_optional_int,
+    check_positive,
+    check_precision,
+    check_probability,
+)
 from pipeline.errors import OptionError
 
 IN_TRAINING = ("float32", "bfloat16")
@@ -61,3 +70,16 @@ def test_a_number_is_finite_and_in_its_range() -> None:
             check_number("factor", value, minimum=1)
     with pytest.raises(OptionError, match="dropout must be a probability, 0 <= dropout < 1, got tensor"):
         check_probability("dropout", torch.ones(2))
+    for each in (0, -1, math.inf, math.nan, "1"):
+        with pytest.raises(OptionError, match=f"scale must be a finite number above 0, got {each!r}; leave it out.$"):
+            check_positive("scale", each, advice="leave it out")
+
+
+def test_an_integer_is_returned_as_one() -> None:
+    """An array or a tensor with one integer is an integer; those of fractions, or with several numbers, are none."""
+    for value in (3, np.int64(3), np.array(3), torch.tensor(3)):
+        assert type(check_int("rows", value, minimum=3)) is int
+    assert check_optional_int("rows", None, minimum=3) is None
+    for wrong in (2, 3.0, True, math.nan, "3", (3,), np.array([3, 4]), np.float64(3), torch.tensor(3.5), torch.ones(2)):
+        with pytest.raises(OptionError, match=r"rows must be an integer of at least 3, got (.|\n)*; leave it out.$"):
+            check_optional_int("rows", wrong, minimum=3, advice="leave it out")

@@ -304,7 +304,7 @@ def test_options_that_a_loss_does_not_have_raise() -> None:
         as_any(scores).loss(weigth=WEIGHT)
     with pytest.raises(OptionError, match="the loss has the options delta, over, reduction, got 'weight'"):
         as_any(make_values(values, values)).loss(weight=WEIGHT)
-    with pytest.raises(OptionError, match="delta must be a number above 0, got 0"):
+    with pytest.raises(OptionError, match="delta must be a finite number above 0, got 0"):
         make_values(values, values).loss("huber", delta=0)
     for each in (scores, several):
         with pytest.raises(OptionError, match="label_smoothing must be a number from 0 to 1, got 2"):

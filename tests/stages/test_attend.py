@@ -172,7 +172,7 @@ def test_the_input_size_is_inferred_or_given() -> None:
 
 def test_invalid_options_raise() -> None:
     """Each with the rule, the value and a fix."""
-    with pytest.raises(OptionError, match="window must be 1 or more, got 0"):
+    with pytest.raises(OptionError, match="window must be an integer of at least 1, got 0"):
         AttendEarlier("dot", window=0)
     with pytest.raises(OptionError, match=r"options \['bias'\] need a registered name, got a General object"):
         as_any(Attend)(General(3), bias=False)

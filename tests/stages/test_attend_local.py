@@ -123,9 +123,9 @@ def test_a_pipe_is_saved_loaded_and_exported(kind: str, tmp_path: Path) -> None:
 
 def test_invalid_options_raise() -> None:
     """Windows of nothing, attentions with values of their own, and determinism."""
-    with pytest.raises(OptionError, match="window must be 1 or more, got 0"):
+    with pytest.raises(OptionError, match="window must be an integer of at least 1, got 0"):
         Attend("dot", window=0)
-    with pytest.raises(OptionError, match="window must be 1 or more, got 0"):
+    with pytest.raises(OptionError, match="window must be an integer of at least 1, got 0"):
         AttendLocal("dot", window=0)
     with pytest.raises(OptionError, match="AttendLocal weighs the steps themselves, but MultiHead projects"):
         AttendLocal("multi_head", window=2, input_size=4)

@@ -1,5 +1,6 @@
 """Tests of attention in chunks and with torch's fused kernels: equal results, within the memory budget."""
 
+import re
 from collections.abc import Callable
 from functools import partial
 
@@ -23,7 +24,7 @@ from pipeline_attention import Additive, Dot, General, ScaledDot
 from support.needs import SLOW
 from support.oracles import attend_by_softmax
 from support.strategies import ragged_rows
-from support.untyped import seed
+from support.untyped import as_any, seed
 
 MAKERS: dict[str, Callable[[], Attention]] = {
     "dot": lambda: Dot(3),
@@ -269,5 +270,7 @@ def test_inner_products_take_memory_linear_in_time() -> None:
 def test_invalid_memory_raises() -> None:
     """With the rule and the value."""
     for stage in (Attend, AttendEarlier):
-        with pytest.raises(OptionError, match="memory must be 1 byte or more, got 0; leave it out for 67108864"):
-            stage("dot", memory=0)
+        for memory in (0, 1e9, True, "64"):
+            rule = f"an integer of at least 1, got {memory!r}; leave it out for 67108864 bytes"
+            with pytest.raises(OptionError, match=f"memory must be {re.escape(rule)}"):
+                as_any(stage)("dot", memory=memory)

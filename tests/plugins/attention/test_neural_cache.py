@@ -120,12 +120,16 @@ def test_prompts_of_unequal_lengths_are_continued_as_alone() -> None:
 def test_invalid_options_raise() -> None:
     """Each with its range."""
     for options, message in (
-        ({"size": 0}, "size must be 1 or more, got 0"),
-        ({"theta": -1.0}, "theta must be a number, 0 or more"),
-        ({"share": 1.0}, "share must be a probability below 1"),
+        ({"size": 0}, "size must be an integer of at least 1, got 0; pass None to keep all earlier steps"),
+        ({"size": 2.5}, "size must be an integer of at least 1, got 2.5"),
+        ({"theta": -1.0}, "theta must be a finite number of 0 or more, got -1.0; 0 counts words"),
+        ({"theta": "1"}, "theta must be a finite number of 0 or more, got '1'"),
+        ({"theta": float("inf")}, "theta must be a finite number of 0 or more, got inf"),
+        ({"share": 1.0}, "share must be a probability, 0 <= share < 1, got 1.0"),
+        ({"share": None}, "share must be a probability, 0 <= share < 1, got None"),
     ):
         with pytest.raises(OptionError, match=message):
-            make_model(**options)
+            as_any(make_model)(**options)
 
 
 def test_padding_has_no_effect() -> None:

@@ -167,7 +167,12 @@ def test_pipes_are_trained_saved_and_loaded(name: str, tmp_path: Path) -> None:
     ("name", "options", "message"),
     [
         ("structured_attention", {"hops": 0}, "hops must be an integer of at least 1, got 0"),
-        ("structured_attention", {"penalty": -1.0}, "penalty must be 0 or more, got -1.0"),
+        ("structured_attention", {"penalty": -1.0}, "penalty must be a finite number of 0 or more, got -1.0; 0 adds"),
+        ("structured_attention", {"penalty": "1"}, "penalty must be a finite number of 0 or more, got '1'"),
+        ("structured_attention", {"penalty": True}, "penalty must be a finite number of 0 or more, got True"),
+        ("structured_attention", {"penalty": float("nan")}, "penalty must be a finite number of 0 or more, got nan"),
+        ("attention", {"input_size": 0}, "input_size must be an integer of at least 1, got 0"),
+        ("attention", {"input_size": "3"}, "input_size must be an integer of at least 1, got '3'"),
         ("structured_attention", {"hidden_size": 0}, "hidden_size must be an integer of at least 1, got 0"),
         ("vector_attention", {"hidden_size": 0}, "hidden_size must be an integer of at least 1, got 0"),
     ],
@@ -175,4 +180,4 @@ def test_pipes_are_trained_saved_and_loaded(name: str, tmp_path: Path) -> None:
 def test_wrong_options_raise(name: str, options: dict[str, object], message: str) -> None:
     """Each error names the option and what it may be."""
     with pytest.raises(OptionError, match=message):
-        as_any(Pool)(name, input_size=3, **options)
+        as_any(Pool)(name, **{"input_size": 3, **options})

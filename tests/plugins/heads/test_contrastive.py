@@ -102,8 +102,10 @@ def test_errors_say_what_to_change() -> None:
         make(None).loss()
     with pytest.raises(TargetError, match="got 0 in row 3; leave out pairs"):
         make(torch.tensor([1, 1, 1, 0])).loss()
-    with pytest.raises(OptionError, match="temperature must be a number above 0, got 0"):
+    with pytest.raises(OptionError, match="temperature must be a finite number above 0, got 0"):
         Contrastive(0)
+    with pytest.raises(OptionError, match="temperature must be a finite number above 0, got inf"):
+        Contrastive(float("inf"))
     with pytest.raises(OptionError, match="symmetric must be True or False, got 'no'"):
         as_any(Contrastive)(symmetric="no")
     with pytest.raises(OptionError, match="label_smoothing"):
