@@ -17,6 +17,8 @@ from pipeline.extend import (
     OptionError,
     Spec,
     Vectors,
+    check_optional_int,
+    check_positive,
     multiply_exactly,
 )
 from pipeline_embeddings.features import check_features, check_input_size, check_sizes, map_vectors
@@ -68,13 +70,12 @@ class EmbedNumbers(ModuleStage[Batch[Vectors], Batch[Vectors]]):
         name: str | None = None,
     ) -> None:
         super().__init__()
-        check_sizes(embedding_dim=embedding_dim, frequencies=frequencies, input_size=input_size)
+        check_sizes(embedding_dim=embedding_dim, frequencies=frequencies)
+        check_optional_int("input_size", input_size, minimum=1)
         if kind not in get_args(NumberKind):
             msg = f"kind must be one of {', '.join(get_args(NumberKind))}, got {cast('object', kind)!r}."
             raise OptionError(msg, kind=kind)
-        if not 0 < sigma < math.inf:
-            msg = f"sigma must be a positive number, got {sigma}; try 0.01, 0.1 and 1."
-            raise OptionError(msg, sigma=sigma)
+        check_positive("sigma", sigma, advice="try 0.01, 0.1 and 1")
         self.embedding_dim: Final = embedding_dim
         self.kind: Final[NumberKind] = kind
         self.frequencies: Final = frequencies

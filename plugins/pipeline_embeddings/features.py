@@ -11,7 +11,7 @@ from pipeline.extend import (
     ShapeError,
     Spec,
     Vectors,
-    check_optional_int,
+    check_int,
     derive_vectors,
 )
 
@@ -23,14 +23,14 @@ def map_vectors(value: Batch[Vectors], function: Callable[[Tensor], Tensor]) -> 
     return result.fill_padding(0) if isinstance(result, Padded) else result
 
 
-def check_sizes(**options: int | None) -> None:
-    """Reject sizes below 1.
+def check_sizes(**options: int) -> None:
+    """Reject sizes that are no integers of 1 or more.
 
     Raises:
         OptionError: naming the option.
     """
     for name, number in options.items():
-        check_optional_int(name, number, minimum=1)
+        check_int(name, number, minimum=1)
 
 
 def check_input_size(stage: str, input_size: int | None, spec: Spec) -> None:

@@ -24,6 +24,7 @@ from pipeline.extend import (
     Stepping,
     Vectors,
     as_pytree,
+    check_optional_int,
     derive_vectors,
 )
 
@@ -89,12 +90,11 @@ class Positions(ModuleStage[Batch[Vectors], Batch[Vectors]], Stepping[Batch[Vect
         if kind not in get_args(PositionKind):
             msg = f"kind must be one of {', '.join(get_args(PositionKind))}, got {cast('object', kind)!r}."
             raise OptionError(msg, kind=kind)
-        if (max_length is None) != (kind == "sinusoidal") or (max_length is not None and max_length < 1):
+        if (max_length is None) != (kind == "sinusoidal"):
             msg = f"max_length must be 1 or more for kind='learned', and is for it only, got {max_length} for {kind!r}."
             raise OptionError(msg, max_length=max_length)
-        if input_size is not None and input_size < 1:
-            msg = f"input_size must be 1 or more, got {input_size}; pass the number of features of a step."
-            raise OptionError(msg, input_size=input_size)
+        check_optional_int("max_length", max_length, minimum=1)
+        check_optional_int("input_size", input_size, minimum=1, advice="pass the number of features of a step")
         self.kind: Final[PositionKind] = kind
         self.max_length: Final = max_length
         self.input_size = input_size

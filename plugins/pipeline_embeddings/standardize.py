@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from pipeline import FromFeatures
 from pipeline.errors import ValuesError
-from pipeline.extend import Batch, ModuleStage, Spec, Vectors
+from pipeline.extend import Batch, ModuleStage, Spec, Vectors, check_bool
 from pipeline_embeddings.features import check_features, check_input_size, check_sizes, map_vectors
 
 Numbers: TypeAlias = Sequence[float] | Sequence[Sequence[float]] | Tensor
@@ -35,7 +35,7 @@ class Standardize(ModuleStage[Batch[Vectors], Batch[Vectors]]):
         name: the stage's name in its chain.
 
     Raises:
-        OptionError: if the size is below 1.
+        OptionError: if the size is no integer of 1 or more, or `log` is neither True nor False.
 
     Example:
         >>> standardize = Standardize.from_values([[1.0, 3.0], [5.0]])
@@ -52,6 +52,7 @@ class Standardize(ModuleStage[Batch[Vectors], Batch[Vectors]]):
     def __init__(self, input_size: int, *, log: bool = False, name: str | None = None) -> None:
         super().__init__()
         check_sizes(input_size=input_size)
+        check_bool("log", log)
         self.input_size: Final = input_size
         self.log: Final = log
         self.name = name

@@ -35,7 +35,7 @@ from pipeline.errors import CompositionError, OptionError, ShapeError, ValuesErr
 from pipeline.registry import registry
 from pipeline.testing import STAGE_LAWS, Law
 from pipeline_embeddings import EmbedNumbers, Standardize, Time2Vec, TimeSinceLast
-from support.untyped import to_list
+from support.untyped import as_any, to_list
 
 LENGTHS: Final = torch.tensor([3, 0, 4, 1])
 
@@ -223,8 +223,14 @@ def test_wrong_options_and_inputs_raise() -> None:
         EmbedNumbers(3, kind=cast("Literal['linear']", "bins"))
     with pytest.raises(OptionError, match=r"embedding_dim must be an integer of at least 1, got 0"):
         EmbedNumbers(0)
-    with pytest.raises(OptionError, match=r"sigma must be a positive number, got 0"):
+    with pytest.raises(OptionError, match=r"sigma must be a finite number above 0, got 0; try 0.01"):
         EmbedNumbers(3, sigma=0)
+    with pytest.raises(OptionError, match=r"sigma must be a finite number above 0, got '1'"):
+        EmbedNumbers(3, sigma=as_any("1"))
+    with pytest.raises(OptionError, match=r"embedding_dim must be an integer of at least 1, got None"):
+        Time2Vec(as_any(None))
+    with pytest.raises(OptionError, match=r"log must be True or False, got 'no'"):
+        Standardize(2, log=as_any("no"))
     with pytest.raises(CompositionError, match=r"the input size of EmbedNumbers is not known; pass input_size=2"):
         EmbedNumbers(3)(make_batch())
     with pytest.raises(CompositionError, match=r"the input has size 2 along 'feature', but Time2Vec has input_size=1"):

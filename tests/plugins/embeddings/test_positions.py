@@ -16,7 +16,7 @@ from pipeline.data.metadata import BatchMetadata
 from pipeline.errors import CompositionError, LengthError, OptionError, ShapeError
 from pipeline.testing import STAGE_LAWS, Law
 from pipeline_embeddings import Positions
-from support.untyped import to_list
+from support.untyped import as_any, to_list
 
 LENGTHS: Final = torch.tensor([3, 0, 1, 4])
 STARTS: Final = torch.tensor([5, 0, 0, 2])
@@ -135,8 +135,10 @@ def test_wrong_options_and_inputs_raise() -> None:
         Positions("learned")
     with pytest.raises(OptionError, match=r"max_length must be 1 or more"):
         Positions(max_length=3)
-    with pytest.raises(OptionError, match=r"input_size must be 1 or more, got 0"):
+    with pytest.raises(OptionError, match=r"input_size must be an integer of at least 1, got 0; pass the number"):
         Positions(input_size=0)
+    with pytest.raises(OptionError, match=r"max_length must be an integer of at least 1, got 2.5"):
+        Positions("learned", max_length=as_any(2.5))
     with pytest.raises(CompositionError, match=r"the input has size 4 along 'feature', but Positions has size 3"):
         _ = Embed(9, 4) >> Positions(input_size=3)
     with pytest.raises(ShapeError, match=r"Positions has size 3, got vectors of 4 features"):
