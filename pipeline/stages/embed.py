@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
-from pipeline.checks.options import check_bool, check_choice, check_int
+from pipeline.checks.options import check_bool, check_choice, check_int, check_positive
 from pipeline.checks.switches import checks_enabled
 from pipeline.core.stage import ModuleStage, Spec
 from pipeline.data.batches import Batch, Packed, derive_vectors
@@ -38,7 +38,8 @@ class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
         name: the stage's name in its chain.
 
     Raises:
-        OptionError: if a size is below 1, or an option of the initialization is invalid.
+        OptionError: if a size is below 1, `sparse` is neither True nor False, or an option of the initialization is
+            invalid.
 
     Source: Glorot and Bengio 2010, "Understanding the difficulty of training deep feedforward neural networks"
     (`xavier`); Ma and Hovy 2016, arXiv:1603.01354, section 3.1 (the bound of `uniform`).
@@ -65,12 +66,13 @@ class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
         super().__init__()
         for option, number in (("num_embeddings", num_embeddings), ("embedding_dim", embedding_dim)):
             check_int(option, number, minimum=1)
+        check_bool("sparse", sparse)
         check_choice("init", init, get_args(Initialization))
-        if std is not None and (init == "xavier" or not 0 < std < math.inf):
-            msg = (
-                f"std must be a positive number, for init='normal' or 'uniform', got {std} with {init!r}; leave it out."
-            )
-            raise OptionError(msg, std=std, init=init)
+        if std is not None:
+            check_positive("std", std, advice="leave it out for the deviation of `init`")
+            if init == "xavier":
+                msg = f"std is for init='normal' or 'uniform', got {std!r} with 'xavier'; leave it out."
+                raise OptionError(msg, std=std, init=init)
         self.name = name
         self.sparse = sparse
         self.init: Final[Initialization] = init
@@ -107,7 +109,7 @@ class Embed(ModuleStage[Batch[Ids], Batch[Vectors]]):
 
         Raises:
             ShapeError: if the vectors are not a floating-point matrix.
-            OptionError: if `freeze` is neither True nor False, or the matrix is empty.
+            OptionError: if `freeze` or `sparse` is neither True nor False, or the matrix is empty.
         """
         if not isinstance(cast("object", vectors), Tensor):
             msg = (

@@ -1,5 +1,7 @@
 """Tests of `Embed`."""
 
+import math
+import re
 from typing import Any, Literal, cast
 
 import pytest
@@ -8,7 +10,7 @@ import torch
 from pipeline import Embed, Ids, Pack, Packed, Padded, Vectors
 from pipeline.data.metadata import BatchMetadata
 from pipeline.errors import OptionError, ShapeError, ValuesError
-from support.untyped import to_list
+from support.untyped import as_any, to_list
 
 LENGTHS = torch.tensor([3, 0, 1])
 
@@ -103,6 +105,24 @@ def test_invalid_initialization_raises() -> None:
     """With what was given."""
     with pytest.raises(OptionError, match=r"init must be one of normal, uniform, xavier, got 'zeros'"):
         Embed(3, 2, init=cast("Literal['normal']", "zeros"))
-    for init, std in (("xavier", 1.0), ("normal", 0.0), ("uniform", float("inf"))):
-        with pytest.raises(OptionError, match=r"std must be a positive number, for init='normal' or 'uniform', got"):
-            Embed(3, 2, init=cast("Literal['normal']", init), std=std)
+    with pytest.raises(OptionError, match=r"std is for init='normal' or 'uniform', got 1.0 with 'xavier'"):
+        Embed(3, 2, init="xavier", std=1.0)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "rule"),
+    [
+        *[("std", value, "a finite number above 0") for value in (0.0, -1.0, math.inf, math.nan, True, "1", (1.0,))],
+        *[("sparse", value, "True or False") for value in ("no", 1, None)],
+        *[("num_embeddings", value, "an integer of at least 1") for value in ("3", 2.5, True, 0, -1, None)],
+        *[("embedding_dim", value, "an integer of at least 1") for value in ("3", 2.5, True, 0, -1, None)],
+    ],
+)
+def test_values_of_another_type_are_rejected(option: str, value: object, rule: str) -> None:
+    """With one form of message."""
+    for init in ("normal", "uniform"):
+        with pytest.raises(OptionError, match=re.escape(f"{option} must be {rule}, got {value!r}")):
+            as_any(Embed)(**{"num_embeddings": 3, "embedding_dim": 2, "init": init, option: value})
+    if option == "sparse":
+        with pytest.raises(OptionError, match=f"{option} must be {rule}, got {value!r}"):
+            as_any(Embed).from_pretrained(torch.ones(3, 2), sparse=value)
