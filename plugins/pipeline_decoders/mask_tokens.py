@@ -8,7 +8,18 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from typing_extensions import override
 
-from pipeline.extend import IGNORED, Ids, ModuleStage, OptionError, Padded, ShapeError, Spec
+from pipeline.extend import (
+    IGNORED,
+    Ids,
+    ModuleStage,
+    OptionError,
+    Padded,
+    ShapeError,
+    Spec,
+    check_int,
+    check_number,
+    check_positive,
+)
 
 _BITS: Final = 24
 """Bits of a uniform number: all that float32 represents exactly."""
@@ -65,22 +76,18 @@ class MaskTokens(ModuleStage[Padded[Ids], Padded[Ids]]):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, number, least in (("vocab_size", vocab_size, 1), ("mask_id", mask_id, 0), ("seed", seed, 0)):
-            if number < least:
-                msg = f"{name} must be {least} or more, got {number}."
-                raise OptionError(msg, option=name)
-        if not 0 < p <= 1:
-            msg = f"p must be a probability, 0 < p <= 1, got {p}."
-            raise OptionError(msg, p=p)
-        if not (p_mask >= 0 and p_random >= 0 and p_mask + p_random <= 1):
+        check_positive("p", p)
+        for option, share in (("p", p), ("p_mask", p_mask), ("p_random", p_random)):
+            check_number(option, share, minimum=0, maximum=1)
+        if p_mask + p_random > 1:
             msg = f"p_mask and p_random must be shares whose sum is at most 1, got {p_mask} and {p_random}."
             raise OptionError(msg, p_mask=p_mask, p_random=p_random)
-        self.vocab_size = vocab_size
-        self.mask_id = mask_id
+        self.vocab_size = check_int("vocab_size", vocab_size, minimum=1)
+        self.mask_id = check_int("mask_id", mask_id, minimum=0)
         self.p = p
         self.p_mask = p_mask
         self.p_random = p_random
-        self.seed = seed
+        self.seed = check_int("seed", seed, minimum=0)
 
     @override
     def build(self, spec: Spec, /) -> Spec:

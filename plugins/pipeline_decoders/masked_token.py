@@ -23,6 +23,8 @@ from pipeline.extend import (
     Spec,
     States,
     StepScores,
+    check_int,
+    check_optional_int,
     compute_gelu,
 )
 
@@ -66,11 +68,12 @@ class MaskedToken(ModuleStage[States[MaybeCausal], StepScores[int]]):
     ) -> None:
         super().__init__()
         self.name = name
-        weight = None if isinstance(tokens, int) else tokens.weight
-        self.tokens: int = tokens if isinstance(tokens, int) else len(tokens.weight)
-        if self.tokens < 1:
-            msg = f"MaskedToken needs 1 token or more, got {self.tokens}; pass the size of the vocabulary."
-            raise OptionError(msg, tokens=self.tokens)
+        weight = tokens.weight if isinstance(tokens, Embed) else None
+        advice = "pass the size of the vocabulary, or the Embed whose weights to share"
+        number = tokens if weight is None else len(weight)
+        self.tokens: int = check_int("tokens", number, minimum=1, advice=advice)
+        inner_size = check_optional_int("inner_size", inner_size, minimum=1)
+        input_size = check_optional_int("input_size", input_size, minimum=1)
         size = None if weight is None else weight.shape[1]
         if size is not None and inner_size is None and input_size is None:
             input_size = size

@@ -1,5 +1,8 @@
 """Tests of `MaskTokens`: which tokens are chosen, what becomes of them, and when the choice is the same."""
 
+import math
+from typing import Final
+
 import attrs
 import pytest
 import torch
@@ -13,6 +16,7 @@ from pipeline_decoders import MaskTokens
 from support.untyped import as_any, seed, to_list
 
 MASK = 100
+NO_INTEGERS: Final[list[object]] = ["3", 2.5, math.nan, True, None, -1]
 
 
 def make_batch(rows: list[list[int]], extra: int = 0) -> Padded[Ids]:
@@ -134,23 +138,26 @@ def test_rejects_vectors() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"vocab_size": 0}, "vocab_size must be 1"),
-        ({"mask_id": -1}, "mask_id must be 0"),
-        ({"p": 0.0}, "p must be a probability"),
+        *[
+            ({"vocab_size": each}, f"vocab_size must be an integer of at least 1, got {each!r}")
+            for each in [*NO_INTEGERS, 0]
+        ],
+        *[({"mask_id": each}, f"mask_id must be an integer of at least 0, got {each!r}") for each in NO_INTEGERS],
+        *[({"seed": each}, f"seed must be an integer of at least 0, got {each!r}") for each in NO_INTEGERS],
+        ({"p": 0.0}, "p must be a finite number above 0, got 0.0"),
+        ({"p": 1.5}, "p must be a number from 0 to 1, got 1.5"),
+        ({"p": True}, "p must be a finite number above 0, got True"),
+        ({"p": None}, "p must be a finite number above 0, got None"),
+        ({"p_mask": "1"}, "p_mask must be a number from 0 to 1, got '1'"),
+        ({"p_random": math.nan}, "p_random must be a number from 0 to 1, got nan"),
+        ({"p_random": -0.1}, "p_random must be a number from 0 to 1, got -0.1"),
         ({"p_mask": 0.8, "p_random": 0.3}, "sum is at most 1"),
     ],
 )
-def test_rejects_numbers_out_of_range(options: dict[str, float], message: str) -> None:
+def test_rejects_values_of_another_type_or_range(options: dict[str, object], message: str) -> None:
     """Naming the option."""
-    given: dict[str, float] = {"vocab_size": 9, "mask_id": 2, **options}
     with pytest.raises(OptionError, match=message):
-        MaskTokens(
-            int(given["vocab_size"]),
-            int(given["mask_id"]),
-            p=given.get("p", 0.15),
-            p_mask=given.get("p_mask", 0.8),
-            p_random=given.get("p_random", 0.1),
-        )
+        as_any(MaskTokens)(**{"vocab_size": 9, "mask_id": 2, **options})
 
 
 def test_stands_between_pad_and_pack() -> None:

@@ -1,9 +1,12 @@
 """Tests of `MaskedToken`, and of masked-token pretraining in a whole pipe."""
 
+import math
+import re
 from pathlib import Path
 from typing import final
 
 import attrs
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -31,7 +34,7 @@ from pipeline.extend import BatchMetadata, Spec
 from pipeline.testing import HEAD_LAWS
 from pipeline_decoders import MaskedToken, MaskTokens
 from pipeline_recurrent import GRU
-from support.untyped import seed, to_list
+from support.untyped import as_any, seed, to_list
 
 TEXTS = [
     "the cat sat on the mat",
@@ -122,6 +125,16 @@ def test_shares_the_weights_of_an_embedding() -> None:
         MaskedToken(embed, input_size=4)
     with pytest.raises(OptionError, match="inner_size must be 3"):
         MaskedToken(embed, inner_size=5)
+
+
+@pytest.mark.parametrize("option", ["tokens", "inner_size", "input_size"])
+def test_sizes_are_integers(option: str) -> None:
+    """Also where a size is known only later. Integers of numpy are integers."""
+    for value in ("3", 2.5, math.nan, True, 0, -1, (3,), *([None] if option == "tokens" else [])):
+        with pytest.raises(OptionError, match=re.escape(f"{option} must be an integer of at least 1, got {value!r}")):
+            as_any(MaskedToken)(**{"tokens": 7, option: value})
+    head = as_any(MaskedToken)(**{"tokens": 7, option: np.int64(7)})
+    assert type(getattr(head, option)) is int
 
 
 def test_rejects_another_size_when_joined() -> None:
