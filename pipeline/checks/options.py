@@ -54,8 +54,8 @@ def check_optional_int(name: str, value: object, *, minimum: int, advice: str = 
     return None if value is None else check_int(name, value, minimum=minimum, advice=advice)
 
 
-def check_probability(name: str, value: object) -> None:
-    """Check an option that takes the probability of dropping a value, which is below 1.
+def check_probability(name: str, value: object) -> float:
+    """Return an option that takes the probability of dropping a value, which is below 1.
 
     Raises:
         OptionError: if it is not a number, or not in 0 <= value < 1.
@@ -65,12 +65,14 @@ def check_probability(name: str, value: object) -> None:
         Traceback (most recent call last):
         pipeline.errors.OptionError: dropout must be a probability, 0 <= dropout < 1, got 1.
     """
-    if not 0 <= _to_float(value) < 1:
+    number = _to_number(value)
+    if not 0 <= number < 1:
         raise _make_error(name, f"a probability, 0 <= {name} < 1", value)
+    return number
 
 
-def check_positive(name: str, value: object, *, advice: str = "") -> None:
-    """Check an option that is a finite number above 0. For `advice` see `check_int`.
+def check_positive(name: str, value: object, *, advice: str = "") -> float:
+    """Return an option that is a finite number above 0, as an int or a float. For `advice` see `check_int`.
 
     Raises:
         OptionError: if it is not.
@@ -80,26 +82,31 @@ def check_positive(name: str, value: object, *, advice: str = "") -> None:
         Traceback (most recent call last):
         pipeline.errors.OptionError: temperature must be a finite number above 0, got inf.
     """
-    if not 0 < _to_float(value) < math.inf:
+    number = _to_number(value)
+    if not 0 < number <= sys.float_info.max:
         raise _make_error(name, "a finite number above 0", value, advice)
+    return number
 
 
-def check_number(name: str, value: object, *, minimum: float, maximum: float = math.inf, advice: str = "") -> None:
-    """Check an option that is a finite number from a minimum to a maximum. For `advice` see `check_int`.
+def check_number(name: str, value: object, *, minimum: float, maximum: float = math.inf, advice: str = "") -> float:
+    """Return an option that is a finite number from a minimum to a maximum, as `check_positive` does.
 
     Raises:
         OptionError: if it is not.
 
     Example:
         >>> check_number("radius", 0.5, minimum=0, maximum=1)
+        0.5
         >>> check_number("gamma", float("inf"), minimum=0)
         Traceback (most recent call last):
         pipeline.errors.OptionError: gamma must be a finite number of 0 or more, got inf.
     """
-    if not minimum <= _to_float(value) <= min(maximum, sys.float_info.max):
+    number = _to_number(value)
+    if not minimum <= number <= min(maximum, sys.float_info.max):
         least = f"{minimum:g}"
         rule = f"a finite number of {least} or more" if math.isinf(maximum) else f"a number from {least} to {maximum:g}"
         raise _make_error(name, rule, value, advice)
+    return number
 
 
 def _make_error(name: str, rule: str, value: object, advice: str = "") -> OptionError:
@@ -117,13 +124,13 @@ def _to_int(value: object) -> int | None:
         return None
 
 
-def _to_float(value: object) -> float:
-    """Return a number as a float, and NaN, which no check accepts, for anything else."""
+def _to_number(value: object) -> float:
+    """Return a number as an int or a float, and NaN, which no check accepts, for anything else."""
     # bool as in `_to_int`.
     if not isinstance(value, SupportsFloat) or isinstance(value, bool):
         return math.nan
     try:
-        return float(value)
+        return value if isinstance(value, int | float) else float(value)
     except (TypeError, ValueError, RuntimeError, OverflowError):  # A tensor or an array of several numbers.
         return math.nan
 

@@ -1,6 +1,7 @@
 """The options of `fit`, checked, and as a fingerprint by which a checkpoint knows them."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from os import PathLike
 from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, cast, final, get_args
 
@@ -10,7 +11,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from pipeline.checks.hints import describe
-from pipeline.checks.options import check_choice, check_int, check_optional_int, check_precision
+from pipeline.checks.options import (
+    check_choice,
+    check_int,
+    check_number,
+    check_optional_int,
+    check_positive,
+    check_precision,
+    check_probability,
+)
 from pipeline.data.loss_options import check_class_weights
 from pipeline.data.tensors import to_floats
 from pipeline.errors import OptionError, UnknownOptionError
@@ -163,24 +172,14 @@ class Settings:
         return cls(**cast("dict[str, Any]", {"epochs": epochs, **options}))
 
     def __attrs_post_init__(self) -> None:
-        check_int("epochs", self.epochs, minimum=1)
-        check_int("accumulate", self.accumulate, minimum=1)
-        check_int("num_workers", self.num_workers, minimum=0)
-        check_int("keep", self.keep, minimum=1)
-        for name in ("patience", "checkpoint_every"):
-            check_optional_int(name, getattr(self, name), minimum=1)
-        check_optional_int("seed", self.seed, minimum=0)
+        # Numbers of other types, such as those of numpy, become plain ones, whose fingerprints are the same.
+        for name, check in _NUMBERS.items():
+            object.__setattr__(self, name, check(name, getattr(self, name)))
         check_precision(self.precision, get_args(Precision))
         check_choice("strategy", self.strategy, get_args(Strategy))
         for name, kind in (("optimizer", OptimizerName), ("schedule", ScheduleName)):
             if not callable(getattr(self, name)):
                 check_choice(name, getattr(self, name), get_args(kind))
-        _check_number("learning_rate", self.learning_rate, above=0, optional=True)
-        _check_number("weight_decay", self.weight_decay, least=0)
-        _check_number("warmup", self.warmup, least=0)
-        _check_number("max_grad_norm", self.max_grad_norm, above=0, optional=True)
-        _check_number("ema", self.ema, above=0, below=1, optional=True)
-        _check_number("label_smoothing", self.label_smoothing, least=0, below=1)
         check_device(self.device)
         self._check_types()
         self._reject_contradictions()
@@ -299,6 +298,31 @@ _ELSEWHERE: Final[Mapping[str, str]] = dict[str, str].fromkeys(
     " The size of batches is that of Bucket, such as Bucket(max_padded_steps=1_000) or Bucket(rows=32).",
 )
 
+
+def _check_optional(name: str, value: object) -> float | None:
+    return None if value is None else check_positive(name, value, advice="leave it out for the default")
+
+
+def _check_ema(name: str, value: object) -> float | None:
+    return None if _check_optional(name, value) is None else check_probability(name, value)
+
+
+_NUMBERS: Final[Mapping[str, Callable[[str, object], float | None]]] = {
+    "epochs": partial(check_int, minimum=1),
+    "learning_rate": _check_optional,
+    "weight_decay": partial(check_number, minimum=0),
+    "warmup": partial(check_number, minimum=0),
+    "max_grad_norm": _check_optional,
+    "accumulate": partial(check_int, minimum=1),
+    "ema": _check_ema,
+    "patience": partial(check_optional_int, minimum=1),
+    "label_smoothing": check_probability,
+    "seed": partial(check_optional_int, minimum=0),
+    "num_workers": partial(check_int, minimum=0),
+    "checkpoint_every": partial(check_optional_int, minimum=1),
+    "keep": partial(check_int, minimum=1),
+}
+
 _DECISIVE: Final = (
     "optimizer",
     "weight_decay",
@@ -332,31 +356,3 @@ def _describe(value: object) -> str:
     # Of a function or an object, the name: its code cannot be compared.
     named: object = getattr(value, "__qualname__", None) or type(value).__qualname__
     return str(named)
-
-
-def _check_number(
-    name: str,
-    value: object,
-    *,
-    least: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    optional: bool = False,
-) -> None:
-    if value is None and optional:
-        return
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and value == value  # noqa: PLR0124 - NaN
-    number = value if isinstance(value, int | float) else 0
-    fits = (
-        is_number
-        and (least is None or number >= least)
-        and (above is None or number > above)
-        and (below is None or number < below)
-        and number != float("inf")
-    )
-    if not fits:
-        limits = [("at least", least), ("above", above), ("below", below)]
-        rule = " and ".join(f"{word} {limit:g}" for word, limit in limits if limit is not None)
-        got = repr(value) if isinstance(value, int | float | str) else describe(value)
-        msg = f"{name} must be a number {rule}{', or None' if optional else ''}, got {got}."
-        raise OptionError(msg, **{name: value})

@@ -1,6 +1,7 @@
 """Test the checks of options: the nearest word is suggested, and a number is finite and in its range."""
 
 import math
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -60,8 +61,12 @@ def test_a_word_of_a_few_has_a_suggestion() -> None:
 
 def test_a_number_is_finite_and_in_its_range() -> None:
     """A tensor with one number is a number, one with several is none."""
-    for value in (0, 1, 0.5, torch.tensor(0.5)):
-        check_number("radius", value, minimum=0, maximum=1)
+    for value in (0, 1, 0.5, torch.tensor(0.5), np.float32(0.5), Decimal("0.5")):
+        found = check_number("radius", value, minimum=0, maximum=1)
+        assert found == value
+        assert type(found) is (int if isinstance(value, int) else float)
+    for check in (check_positive, check_probability):
+        assert type(check("radius", np.float32(0.5))) is float
     for wrong in (-0.1, 1.1, math.nan, "0.5", None, True, torch.ones(2)):
         with pytest.raises(OptionError, match="radius must be a number from 0 to 1, got "):
             check_number("radius", wrong, minimum=0, maximum=1)
@@ -70,8 +75,10 @@ def test_a_number_is_finite_and_in_its_range() -> None:
             check_number("factor", value, minimum=1)
     with pytest.raises(OptionError, match="dropout must be a probability, 0 <= dropout < 1, got tensor"):
         check_probability("dropout", torch.ones(2))
-    for each in (0, -1, math.inf, math.nan, "1"):
-        with pytest.raises(OptionError, match=f"scale must be a finite number above 0, got {each!r}; leave it out.$"):
+    for each in (0, -1, math.inf, 10**400, math.nan, "1"):
+        with pytest.raises(
+            OptionError, match=f"scale must be a finite number above 0, got {each!r:.200}; leave it out.$"
+        ):
             check_positive("scale", each, advice="leave it out")
 
 

@@ -93,7 +93,7 @@ def make_writer_of_ids() -> Any:
 @pytest.mark.parametrize(
     ("make", "arguments", "message"),
     [
-        (make_writer, ["--top-p", "2"], "top_p must be a probability, 0 < top_p <= 1, got 2.0"),
+        (make_writer, ["--top-p", "2"], "top_p must be a number from 0 to 1, got 2.0"),
         (make_writer, ["--max-new-tokens", "0"], "max_new_tokens must be an integer of at least 1, got 0"),
         (make_writer, ["--device", "quantum"], "--device must be a device of torch, got 'quantum'"),
         (make_classifier, ["a"], "cannot run step by step"),

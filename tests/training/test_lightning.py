@@ -89,7 +89,7 @@ def test_training_resumes_within_an_epoch(tmp_path: Path) -> None:
 
 def test_options_are_checked_as_those_of_fit() -> None:
     """Those of a trainer are its own."""
-    with pytest.raises(OptionError, match="learning_rate must be a number above 0"):
+    with pytest.raises(OptionError, match="learning_rate must be a finite number above 0"):
         make_parts("classifier", learning_rate=-1)
     with pytest.raises(UnknownOptionError, match="fit has no option 'lr'"):
         make_parts("classifier", lr=0.1)

@@ -1,8 +1,9 @@
 """The options of `fit`: what is rejected, and their fingerprint."""
 
-from typing import Any
+from typing import Any, cast
 
 import attrs
+import numpy as np
 import pytest
 import torch
 
@@ -19,13 +20,17 @@ def test_options_and_settings_have_the_same_names() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"learning_rate": 0}, "learning_rate must be a number above 0, or None, got 0"),
-        ({"learning_rate": float("nan")}, "learning_rate must be a number above 0"),
-        ({"learning_rate": True}, "learning_rate must be a number above 0"),
-        ({"weight_decay": -1}, "weight_decay must be a number at least 0, got -1"),
-        ({"ema": 1.0}, "ema must be a number above 0 and below 1, or None, got 1.0"),
-        ({"label_smoothing": 1}, "label_smoothing must be a number at least 0 and below 1"),
-        ({"max_grad_norm": "1"}, "max_grad_norm must be a number above 0, or None, got '1'"),
+        ({"learning_rate": 0}, "learning_rate must be a finite number above 0, got 0; leave it out for the default"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a finite number above 0"),
+        ({"learning_rate": True}, "learning_rate must be a finite number above 0"),
+        ({"weight_decay": -1}, "weight_decay must be a finite number of 0 or more, got -1"),
+        ({"ema": 1.0}, "ema must be a probability, 0 <= ema < 1, got 1.0"),
+        ({"ema": 0.0}, "ema must be a finite number above 0, got 0.0; leave it out for the default"),
+        ({"label_smoothing": 1}, "label_smoothing must be a probability, 0 <= label_smoothing < 1, got 1"),
+        (
+            {"max_grad_norm": "1"},
+            "max_grad_norm must be a finite number above 0, got '1'; leave it out for the default",
+        ),
         ({"optimizer": "rmsprop"}, "optimizer must be one of adamw, adam, sgd, got 'rmsprop'"),
         ({"optimizer": "AdamW"}, "got 'AdamW'. Did you mean 'adamw'?"),
         ({"schedule": "step"}, "schedule must be one of constant, linear, cosine, got 'step'"),
@@ -75,6 +80,16 @@ def test_what_is_set_elsewhere_is_found(name: str, advice: str) -> None:
         UnknownOptionError, match=f"fit has no option '{name}'; .* valid, epochs, learning_rate.*{advice}"
     ):
         Settings.of(1, {name: 1}, others=("valid", "epochs"))
+
+
+def test_numbers_of_other_types_become_plain_ones() -> None:
+    """So that an option has one fingerprint."""
+    given = {"learning_rate": np.float32(0.5), "accumulate": np.int64(2), "ema": torch.tensor(0.5), "patience": 3}
+    plain = Settings.of(3, {"learning_rate": 0.5, "accumulate": 2, "ema": 0.5, "patience": np.int64(3)})
+    found = Settings.of(cast("int", np.int64(3)), given)
+    assert found.fingerprint() == plain.fingerprint()
+    assert found.fingerprint() != Settings.of(3, {**given, "accumulate": np.int64(4)}).fingerprint()
+    assert (type(found.epochs), type(found.learning_rate)) == (int, float)
 
 
 def make_odd(groups: object) -> Any:

@@ -1,14 +1,13 @@
 """The options of `StreamChain.generate`, and their checks."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, Literal, NotRequired, Required, Self, TypedDict, cast, final
 
 import attrs
 import numpy as np
 from typing_extensions import Unpack
 
-from pipeline.checks.options import check_int, check_optional_int
+from pipeline.checks.options import check_bool, check_int, check_number, check_optional_int, check_positive
 from pipeline.errors import OptionError, UnknownOptionError
 from pipeline.text import suggest_name
 
@@ -97,16 +96,17 @@ class GenerateSettings:
             msg = "generate needs the maximum number of tokens; pass max_new_tokens, such as max_new_tokens=50."
             raise OptionError(msg, option="max_new_tokens")
         num_beams = check_int("num_beams", options.get("num_beams", 1), minimum=1)
-        temperature, top_k, top_p = options.get("temperature", 1.0), options.get("top_k"), options.get("top_p")
         count = check_int("num_return_sequences", options.get("num_return_sequences", 1), minimum=1)
-        _check_number("temperature", temperature, "0 or more", lower=0.0)
-        check_optional_int("top_k", top_k, minimum=1)
-        if top_p is not None and not (_is_number(top_p) and 0 < top_p <= 1):
-            msg = f"top_p must be a probability, 0 < top_p <= 1, got {top_p!r}; leave it out to draw from all tokens."
-            raise OptionError(msg, top_p=top_p)
+        temperature = check_number("temperature", options.get("temperature", 1.0), minimum=0)
+        top_k, top_p = check_optional_int("top_k", options.get("top_k"), minimum=1), options.get("top_p")
+        if top_p is not None:
+            advice = "leave it out to draw from all tokens"
+            check_positive("top_p", top_p, advice=advice)
+            top_p = check_number("top_p", top_p, minimum=0, maximum=1, advice=advice)
         do_sample = options.get("do_sample")
         if do_sample is None:
             do_sample = num_beams == 1 and temperature > 0
+        check_bool("do_sample", do_sample)
         filters = {"temperature": temperature not in {0, 1}, "top_k": top_k is not None, "top_p": top_p is not None}
         ignored = [name for name, is_given in filters.items() if is_given]
         if not do_sample and ignored:
@@ -122,9 +122,9 @@ class GenerateSettings:
                 f"continuations, got {count}; raise num_beams, or draw with do_sample=True."
             )
             raise OptionError(msg, num_return_sequences=count)
-        penalty = options.get("length_penalty", 1.0)
-        _check_number("length_penalty", penalty, "a number from -10 to 10", lower=-10.0, upper=10.0)
-        seed, suppressed = options.get("seed"), options.get("suppress_tokens", ())
+        penalty = check_number("length_penalty", options.get("length_penalty", 1.0), minimum=-10, maximum=10)
+        seed, full = options.get("seed"), options.get("return_full_text", False)
+        check_bool("return_full_text", full)
         return cls(
             max_new_tokens=check_int("max_new_tokens", options.get("max_new_tokens"), minimum=1),
             do_sample=do_sample and temperature > 0,
@@ -135,15 +135,22 @@ class GenerateSettings:
             length_penalty=float(penalty),
             num_return_sequences=count,
             eos_token_id=_read_eos(options.get("eos_token_id", "auto")),
-            suppress_tokens=[check_int("suppress_tokens", each, minimum=0) for each in suppressed],
+            suppress_tokens=_read_suppressed(options.get("suppress_tokens", ())),
             seed=_draw_seed() if seed is None else check_int("seed", seed, minimum=0),
             batch_size=check_int("batch_size", options.get("batch_size", 32), minimum=1),
-            return_full_text=options.get("return_full_text", False),
+            return_full_text=full,
         )
 
 
 def _draw_seed() -> int:
     return int(np.random.default_rng().integers(2**62))
+
+
+def _read_suppressed(given: object) -> list[int]:
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        msg = f"suppress_tokens must be the ids of tokens, got {given!r:.200}; pass a list, such as [3]."
+        raise OptionError(msg, suppress_tokens=given)
+    return [check_int("suppress_tokens", each, minimum=0) for each in cast("Iterable[object]", given)]
 
 
 def _read_eos(given: object) -> frozenset[int] | None:
@@ -154,13 +161,3 @@ def _read_eos(given: object) -> frozenset[int] | None:
         return None
     tokens = cast("Sequence[object]", given) if isinstance(given, list | tuple) else [given]
     return frozenset(check_int("eos_token_id", each, minimum=0) for each in tokens)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _check_number(name: str, value: float, rule: str, *, lower: float, upper: float = math.inf) -> None:
-    if not _is_number(value) or not math.isfinite(value) or not lower <= value <= upper:
-        msg = f"{name} must be {rule}, got {value!r}."
-        raise OptionError(msg, **{name: value})
