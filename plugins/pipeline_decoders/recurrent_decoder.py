@@ -1,7 +1,7 @@
 """Generate texts with a recurrent decoder that attends to the states of the source."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal, Self, final, get_args
+from typing import Final, Literal, Self, cast, final, get_args
 
 import attrs
 import torch
@@ -20,6 +20,8 @@ from pipeline.extend import (
     Packed,
     Padded,
     States,
+    check_bool,
+    check_int,
     check_probability,
     derive_vectors,
     registry,
@@ -120,6 +122,13 @@ class RecurrentDecoder(TextDecoder[RecurrentMemory]):
         if cell not in get_args(Cell):
             msg = f"cell must be one of {', '.join(get_args(Cell))}, got {cell!r}."
             raise OptionError(msg, cell=cell)
+        check_int("embedding_size", embedding_size, minimum=1)
+        check_int("hidden_size", hidden_size, minimum=1)
+        check_int("num_layers", num_layers, minimum=1)
+        if not isinstance(cast("object", attention), str | None):
+            msg = f"attention must be the name of one, or None, got {attention!r:.200}."
+            raise OptionError(msg, attention=attention)
+        check_bool("input_feeding", input_feeding)
         check_probability("dropout", dropout)
         self.embedding_size = embedding_size
         self.hidden_size = hidden_size

@@ -31,6 +31,7 @@ from pipeline.extend import (
     States,
     StepScores,
     UnknownOptionError,
+    check_optional_int,
     find_continuations,
 )
 
@@ -104,6 +105,7 @@ class TextDecoder(ModuleStage[States[MaybeCausal], Decoded[str]], Generic[M]):
         max_positions: int | None = None,
     ) -> None:
         super().__init__()
+        check_optional_int("input_size", input_size, minimum=1)
         Texts(target)  # rejects a tokenizer without bos or eos
         self.target = target
         self.tokens: int = target.vocab_size

@@ -18,7 +18,9 @@ from pipeline.extend import (
     Packed,
     ShapeError,
     States,
+    check_bool,
     check_int,
+    check_optional_int,
     check_probability,
 )
 from pipeline_decoders.text_decoder import MAX_NEW_TOKENS, SearchOptions, TextDecoder
@@ -109,10 +111,12 @@ class TransformerDecoder(TextDecoder[TransformerMemory]):
         name: str | None = None,
         search: SearchOptions | None = None,
     ) -> None:
+        check_int("max_positions", max_positions, minimum=1)
         limit = min(MAX_NEW_TOKENS, max_positions) if positions == "learned" else MAX_NEW_TOKENS
         longest = max_positions if positions == "learned" else None
         super().__init__(target, input_size, name, {"max_new_tokens": limit, **(search or {})}, longest)
-        if num_heads < 1 or hidden_size < 1 or hidden_size % num_heads:
+        check_int("hidden_size", hidden_size, minimum=1)
+        if hidden_size % check_int("num_heads", num_heads, minimum=1):
             msg = f"num_heads must divide hidden_size={hidden_size}, got {num_heads}; change one of them."
             raise OptionError(msg, num_heads=num_heads, hidden_size=hidden_size)
         for option, value, known in (
@@ -123,6 +127,9 @@ class TransformerDecoder(TextDecoder[TransformerMemory]):
                 msg = f"{option} must be one of {', '.join(known)}, got {value!r}."
                 raise OptionError(msg, option=option)
         check_int("num_layers", num_layers, minimum=1)
+        check_optional_int("feedforward_size", feedforward_size, minimum=1)
+        check_bool("norm_first", norm_first)
+        check_bool("tied", tied)
         check_probability("dropout", dropout)
         self.hidden_size = hidden_size
         self.num_layers = num_layers

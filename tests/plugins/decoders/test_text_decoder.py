@@ -1,5 +1,6 @@
 """Tests of all decoders: equal to plain torch row by row, and what is generated."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -401,6 +402,23 @@ def test_a_target_longer_than_the_learned_positions_raises() -> None:
     decoder = make_decoder("learned")
     with pytest.raises(ShapeError, match="max_positions=12"):
         run(decoder, make_states((1,), ("a " * 12,)))
+
+
+@pytest.mark.parametrize("decoder", [RecurrentDecoder, TransformerDecoder])
+def test_values_of_another_type_are_rejected(decoder: type) -> None:
+    """With one form of message."""
+    sizes: list[object] = ["4", 2.5, math.nan, True, 0, -1]
+    bools: list[object] = ["no", 1, None]
+    options = {"hidden_size": [*sizes, None], "num_layers": [*sizes, None], "input_size": sizes, "dropout": ["0.1", 1]}
+    if decoder is RecurrentDecoder:
+        options |= {"embedding_size": [*sizes, None], "input_feeding": bools, "attention": [3], "cell": [3]}
+    else:
+        options |= {"num_heads": [*sizes, None], "feedforward_size": sizes, "max_positions": [*sizes, None]}
+        options |= {"norm_first": bools, "tied": bools, "activation": [None], "positions": [3]}
+    for option, values in options.items():
+        for value in values:
+            with pytest.raises(OptionError, match=f"^{option} must be .*, got {value!r}"):
+                as_any(decoder)(TARGET, **{"hidden_size": 8, option: value})
 
 
 @pytest.mark.parametrize("cell", ["lstm2", "bilstm"])
