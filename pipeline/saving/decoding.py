@@ -36,6 +36,9 @@ _FLOATS: Final = {"inf": float("inf"), "-inf": float("-inf"), "nan": float("nan"
 _KEYS: Final = frozenset({"pipe", "labels", "records", "outcomes", "tokenizers", "frozen"})
 _NODE_KEYS: Final = frozenset({"options", "arguments", "id"})
 
+_HARMLESS_NUMBER: Final = 2**16
+"""A head or an embedder may have any number up to this as an option: it takes no time to list as many classes."""
+
 
 def decode_pipe(
     config: Json, *, tokenizers: Sequence[Tokenizer], records: Records, largest: int, tensors: int
@@ -46,7 +49,7 @@ def decode_pipe(
         config: the content of `pipeline.json`.
         tokenizers: the tokenizers by index.
         records: resolves the names of classes.
-        largest: the largest size of an axis of the weights. A head cannot have more classes.
+        largest: the largest size of an axis of the weights. A head cannot have more classes, if they are very many.
         tensors: the number of names of tensors. A pipe that makes many more parameters is not finished: it could be
             made to have any number of layers.
 
@@ -177,7 +180,7 @@ class _Reader:
 
     def _check_sizes(self, name: str, options: Json) -> None:
         for option, value in _as_mapping(options).items():
-            if type(value) is int and value > self._largest:
+            if type(value) is int and value > max(self._largest, _HARMLESS_NUMBER):
                 _reject(f"option {option!r:.60} of {name!r:.60} is {value:,}, and no tensor is as large")
 
 

@@ -208,6 +208,16 @@ def test_pipe_of_events_trains_saves_and_loads(tmp_path: Path) -> None:
     assert [found.probability for one in inputs for found in fast.predict([one], scores=True)] == together
 
 
+def test_options_larger_than_any_weight_are_loaded(tmp_path: Path) -> None:
+    """`frequencies` is 48 by default, also for `linear`, which has no weights for them."""
+    numbers = EmbedNumbers(3, input_size=1)
+    model = numbers >> Encode("gru", hidden_size=2) >> Pool("max") >> Classify(2)
+    pipe = FromFeatures() >> Bucket(Vectors, rows=2) >> Pad(Vectors) >> model
+    pipe.save(tmp_path / "saved")
+    inputs = [[[1.0], [2.0]], [[3.0]]]
+    assert list(load(tmp_path / "saved").predict(inputs)) == list(pipe.predict(inputs))
+
+
 def test_registered_by_name() -> None:
     """Embedders and stages."""
     found = registry()
