@@ -91,8 +91,9 @@ def _list_thresholds(names: Sequence[object], threshold: float | Mapping[str, fl
         msg = f"threshold must be a number, or a mapping from class names to numbers, got {describe(given)}."
         raise OptionError(msg, threshold=threshold)
     named = {str(name): threshold for name in names} if isinstance(threshold, int | float) else threshold
+    known = set(map(str, names))
     for name in named:
-        if name not in map(str, names):
+        if name not in known:
             msg = f"threshold names {name!r}, which is not a class; use the names of the labels."
             raise OptionError(msg + suggest_name(name, [str(each) for each in names]), name=name)
     for value in named.values():
