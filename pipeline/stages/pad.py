@@ -11,7 +11,7 @@ from torch import Tensor
 from typing_extensions import Unpack, override
 
 from pipeline.batching.policies import Policy
-from pipeline.checks.options import check_choice
+from pipeline.checks.options import check_choice, check_int, check_optional_int
 from pipeline.core.stage import Spec, Stage
 from pipeline.data.batches import Padded
 from pipeline.data.collate import collate
@@ -93,10 +93,9 @@ class Pad(Stage[list[Row[K]], Padded[K]]):
         targets: Targets | NamedTargets | None = None,
         missing: MissingTarget = "raise",
     ) -> None:
-        for name, number in (("multiple_of", multiple_of), ("max_length", max_length)):
-            if number is not None and number < 1:
-                msg = f"{name} must be 1 or more, got {number}; leave it out for no rounding or limit."
-                raise OptionError(msg, **{name: number})
+        check_int("multiple_of", multiple_of, minimum=1, advice="leave it out for no rounding")
+        check_optional_int("max_length", max_length, minimum=1, advice="leave it out for no limit")
+        check_choice("too_long", too_long, get_args(TooLong))
         if policy is not None and multiple_of != 1:
             msg = f"Pad takes a policy or multiple_of, got both; pass multiple_of={multiple_of} to the policy instead."
             raise OptionError(msg, multiple_of=multiple_of)

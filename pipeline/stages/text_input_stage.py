@@ -14,7 +14,7 @@ from typing_extensions import Unpack, override
 from pipeline.builtin.special_tokens import SpecialTokens
 from pipeline.builtin.tokenizer_training import VocabularyOptions, make_from_vocabulary
 from pipeline.builtin.tokenizers import HuggingFaceTokenizer, Side
-from pipeline.checks.options import check_choice
+from pipeline.checks.options import check_bool, check_choice, check_optional_int
 from pipeline.data.kinds import Ids
 from pipeline.data.rows import Example, Row, reject_single_text
 from pipeline.data.tensors import to_tensors
@@ -57,6 +57,9 @@ class TextInputStage(InputStage[X, Ids]):
         truncation_side: Side = "right",
         offsets: bool = True,
     ) -> None:
+        for name, given in (("bos", bos), ("eos", eos), ("post_process", post_process), ("offsets", offsets)):
+            check_bool(name, given)
+        check_optional_int("max_length", max_length, minimum=0)
         self.tokenizer = tokenizer
         self.bos = bos
         self.eos = eos

@@ -8,7 +8,7 @@ from typing import Final, Literal, TypeAlias, cast, final
 import attrs
 from typing_extensions import override
 
-from pipeline.checks.options import check_choice
+from pipeline.checks.options import check_choice, check_optional_int
 from pipeline.data.kinds import Ids, Nested, concat_sequences
 from pipeline.data.predictions import Span
 from pipeline.data.rows import Example, Row
@@ -62,9 +62,7 @@ class TokenizeDocument(InputStage[str, Nested[Ids]]):
     ) -> None:
         if not callable(split):
             check_choice("split", split, tuple(_PATTERNS))
-        if max_sentences is not None and max_sentences < 1:
-            msg = f"max_sentences must be 1 or more, or None, got {max_sentences}; None does not truncate."
-            raise OptionError(msg, max_sentences=max_sentences)
+        check_optional_int("max_sentences", max_sentences, minimum=1, advice="None does not truncate")
         self.tokenize: Final = tokenize
         self.split: Final[Split | Splitter] = split
         self.max_sentences: Final = max_sentences

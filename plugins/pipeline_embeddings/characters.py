@@ -21,6 +21,7 @@ from pipeline.extend import (
     Spec,
     Vectors,
     check_int,
+    check_probability,
     compact,
     max_by_row,
     multiply_exactly,
@@ -66,6 +67,7 @@ class CharacterCNN(ModuleStage[Batch[Nested[Ids]], Batch[Vectors]]):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        check_probability("dropout", dropout)
         self.num_embeddings = num_embeddings
         self.embedding_dim = embedding_dim
         self.filters = filters
@@ -129,6 +131,7 @@ class CharacterLSTM(ModuleStage[Batch[Nested[Ids]], Batch[Vectors]]):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        check_probability("dropout", dropout)
         self.num_embeddings = num_embeddings
         self.embedding_dim = embedding_dim
         self.hidden_size = hidden_size

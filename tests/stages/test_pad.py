@@ -248,10 +248,13 @@ def test_rows_of_different_kinds_raise() -> None:
 
 def test_invalid_options_raise() -> None:
     """With the rule and the value."""
-    with pytest.raises(OptionError, match="multiple_of must be 1 or more, got 0"):
-        Pad(multiple_of=0)
-    with pytest.raises(OptionError, match="max_length must be 1 or more, got 0"):
-        Pad(max_length=0)
+    for value in (0, 2.5, math.nan, True, "3"):
+        with pytest.raises(OptionError, match=f"multiple_of must be an integer of at least 1, got {value!r}; leave it"):
+            as_any(Pad)(multiple_of=value)
+        with pytest.raises(OptionError, match=f"max_length must be an integer of at least 1, got {value!r}; leave it"):
+            as_any(Pad)(max_length=value)
+    with pytest.raises(OptionError, match="too_long must be one of raise, truncate, got 'cut'"):
+        as_any(Pad)(too_long="cut")
     with pytest.raises(OptionError, match="value must be a number, got 'x'"):
         Pad(value=as_any("x"))
 

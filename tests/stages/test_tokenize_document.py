@@ -107,8 +107,9 @@ def test_wrong_uses_raise() -> None:
     """With the argument or the row."""
     with pytest.raises(OptionError, match="split must be one of sentences, lines, paragraphs, got 'words'"):
         untyped(TokenizeDocument)(TOKENIZE, split="words")
-    with pytest.raises(OptionError, match="max_sentences must be 1 or more, or None, got 0"):
-        TokenizeDocument(TOKENIZE, max_sentences=0)
+    for value in (0, 2.5, True, "3"):
+        with pytest.raises(OptionError, match=f"max_sentences must be an integer of at least 1, got {value!r}; None"):
+            untyped(TokenizeDocument)(TOKENIZE, max_sentences=value)
     with pytest.raises(TextError, match="row 1 must be text, got a list; use FromNested for documents that are lists"):
         list(as_any(TokenizeDocument(TOKENIZE)).map(["a", ["a"]]))
     with pytest.raises(TextError, match="row 1 holds a lone surrogate"):

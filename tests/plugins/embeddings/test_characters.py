@@ -159,6 +159,9 @@ def test_wrong_options_and_inputs_raise() -> None:
         CharacterCNN(9, kernel_size=4)
     with pytest.raises(OptionError, match=r"filters must be an integer of at least 1, got 0"):
         CharacterCNN(9, filters=0)
+    for stage in (CharacterCNN, CharacterLSTM):
+        with pytest.raises(OptionError, match=r"dropout must be a probability, 0 <= dropout < 1, got '0.1'"):
+            stage(9, dropout=as_any("0.1"))
     with pytest.raises(UnknownNameError, match=r"bilstmm"):
         CharacterLSTM(9, encoder="bilstmm")
     with pytest.raises(ShapeError, match=r"must be Nested"):
