@@ -130,7 +130,7 @@ def _to_number(value: object) -> float:
     if not isinstance(value, SupportsFloat) or isinstance(value, bool):
         return math.nan
     try:
-        return value if isinstance(value, int | float) else float(value)
+        return int(value) if isinstance(value, int) else float(value)
     except (TypeError, ValueError, RuntimeError, OverflowError):  # A tensor or an array of several numbers.
         return math.nan
 

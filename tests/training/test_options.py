@@ -84,8 +84,13 @@ def test_what_is_set_elsewhere_is_found(name: str, advice: str) -> None:
 
 def test_numbers_of_other_types_become_plain_ones() -> None:
     """So that an option has one fingerprint."""
-    given = {"learning_rate": np.float32(0.5), "accumulate": np.int64(2), "ema": torch.tensor(0.5), "patience": 3}
-    plain = Settings.of(3, {"learning_rate": 0.5, "accumulate": 2, "ema": 0.5, "patience": np.int64(3)})
+    given = {
+        "learning_rate": np.float32(0.5),
+        "accumulate": np.int64(2),
+        "ema": torch.tensor(0.5),
+        "warmup": np.float64(0.1),
+    }
+    plain = Settings.of(3, {"learning_rate": 0.5, "accumulate": 2, "ema": 0.5, "warmup": 0.1})
     found = Settings.of(cast("int", np.int64(3)), given)
     assert found.fingerprint() == plain.fingerprint()
     assert found.fingerprint() != Settings.of(3, {**given, "accumulate": np.int64(4)}).fingerprint()
