@@ -43,7 +43,7 @@ class Dot(Attention):
 
     def __init__(self, input_size: int, *, normalize: Normalize = "softmax") -> None:
         super().__init__()
-        self.input_size = check_int("input_size", input_size, minimum=1)
+        self.input_size: int = check_int("input_size", input_size, minimum=1)
         self.normalize: Normalize = check_normalize(normalize)
 
     @override
@@ -70,7 +70,7 @@ class ScaledDot(Attention):
 
     def __init__(self, input_size: int, *, normalize: Normalize = "softmax") -> None:
         super().__init__()
-        self.input_size = check_int("input_size", input_size, minimum=1)
+        self.input_size: int = check_int("input_size", input_size, minimum=1)
         self.normalize: Normalize = check_normalize(normalize)
 
     @override
@@ -102,7 +102,7 @@ class General(Attention):
 
     def __init__(self, input_size: int, *, bias: bool = True, normalize: Normalize = "softmax") -> None:
         super().__init__()
-        self.input_size = check_int("input_size", input_size, minimum=1)
+        self.input_size: int = check_int("input_size", input_size, minimum=1)
         self.normalize: Normalize = check_normalize(normalize)
         check_bool("bias", bias)
         self.linear: nn.Linear = nn.Linear(input_size, input_size, bias=bias)
@@ -153,7 +153,7 @@ class Additive(Attention):
 
     def __init__(self, input_size: int, *, hidden_size: int | None = None, normalize: Normalize = "softmax") -> None:
         super().__init__()
-        self.input_size = check_int("input_size", input_size, minimum=1)
+        self.input_size: int = check_int("input_size", input_size, minimum=1)
         self.normalize: Normalize = check_normalize(normalize)
         self.score_size: int = check_optional_int("hidden_size", hidden_size, minimum=1) or self.input_size
         self.query: nn.Linear = nn.Linear(input_size, self.score_size)
@@ -207,7 +207,7 @@ class Concat(Attention):
 
     def __init__(self, input_size: int, *, hidden_size: int | None = None, normalize: Normalize = "softmax") -> None:
         super().__init__()
-        self.input_size = check_int("input_size", input_size, minimum=1)
+        self.input_size: int = check_int("input_size", input_size, minimum=1)
         self.normalize: Normalize = check_normalize(normalize)
         self.score_size: int = check_optional_int("hidden_size", hidden_size, minimum=1) or self.input_size
         self.linear: nn.Linear = nn.Linear(2 * input_size, self.score_size, bias=False)

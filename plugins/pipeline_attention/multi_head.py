@@ -42,8 +42,8 @@ class MultiHead(Attention):
 
     def __init__(self, input_size: int, *, num_heads: int = 4, normalize: Normalize = "softmax") -> None:
         super().__init__()
-        self.input_size = check_int("input_size", input_size, minimum=1)
-        self.num_heads = check_int("num_heads", num_heads, minimum=1)
+        self.input_size: int = check_int("input_size", input_size, minimum=1)
+        self.num_heads: int = check_int("num_heads", num_heads, minimum=1)
         if self.input_size % self.num_heads:
             msg = f"num_heads must divide input_size={input_size}, got {num_heads}; choose another number of heads."
             raise OptionError(msg, num_heads=num_heads, input_size=input_size)

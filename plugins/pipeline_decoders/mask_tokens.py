@@ -82,12 +82,12 @@ class MaskTokens(ModuleStage[Padded[Ids], Padded[Ids]]):
         if p_mask + p_random > 1:
             msg = f"p_mask and p_random must be shares whose sum is at most 1, got {p_mask} and {p_random}."
             raise OptionError(msg, p_mask=p_mask, p_random=p_random)
-        self.vocab_size = check_int("vocab_size", vocab_size, minimum=1)
-        self.mask_id = check_int("mask_id", mask_id, minimum=0)
+        self.vocab_size: int = check_int("vocab_size", vocab_size, minimum=1)
+        self.mask_id: int = check_int("mask_id", mask_id, minimum=0)
         self.p = p
         self.p_mask = p_mask
         self.p_random = p_random
-        self.seed = check_int("seed", seed, minimum=0)
+        self.seed: int = check_int("seed", seed, minimum=0)
 
     @override
     def build(self, spec: Spec, /) -> Spec:
