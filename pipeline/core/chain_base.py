@@ -107,7 +107,8 @@ class ChainBase(nn.Module):
         It takes plain tensors, padded, with any number of rows and steps, and their lengths; scores of steps are padded
         with zeros. It is compared with the model on random ragged batches, empty rows included, and left out
         if a result differs. Beside it are written a description, `<name>.json`, with class names; the tokenizers; and
-        for ONNX a script, `<name>.py`, that predicts with onnxruntime, numpy and tokenizers only.
+        for ONNX a script, `<name>.py`, that predicts with onnxruntime, numpy and tokenizers only. A model that ends in
+        a decoder becomes two graphs: that of a step of its search is in `<name>.step.onnx`, or `.pt2`.
 
         Args:
             file: the file. Files of these names are replaced.
