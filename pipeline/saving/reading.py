@@ -58,7 +58,8 @@ def load_pipe(
     except Exception as error:
         # Of a part, of torch or of a plugin's code: the options of the file may be anything, and so may the text be.
         reason = to_one_line(error, 300) if isinstance(error, PipelineError) else format_error(error, 300)
-        msg = f"{os.fspath(folder)!r} cannot be loaded: {escape_control_characters(reason)} Save the pipe again."
+        shown = escape_control_characters(reason).removesuffix(".")
+        msg = f"{os.fspath(folder)!r} cannot be loaded: {shown}; save the pipe again."
         raise LoadError(msg, folder=os.fspath(folder)) from error
     pipe = pipe if device is None else pipe.to(device)
     return pipe if inference is None else prepare_again(pipe, inference)

@@ -11,7 +11,7 @@ import pytest
 from pipeline import load
 from pipeline.errors import FolderError, LoadError
 from support.attacks import ATTACKS
-from support.hostile import sign
+from support.hostile import change_config, find_part, sign
 from support.saved import make_classifier
 
 DOCS: Final = Path(__file__).parents[2] / "docs" / "security.md"
@@ -51,6 +51,15 @@ def test_the_folder_itself_is_fine(tmp_path: Path, saved: Path) -> None:
     shutil.copytree(saved, folder)
     sign(folder)
     load(folder, takes=str, gives=str)
+
+
+def test_an_error_of_a_part_is_one_sentence(tmp_path: Path, saved: Path) -> None:
+    """The full stop of its message is left out."""
+    folder = tmp_path / "pipe"
+    shutil.copytree(saved, folder)
+    change_config(folder, lambda config: find_part(config, "stage", "bucket")["options"].update(rows=3))
+    with pytest.raises(LoadError, match=r"cannot be loaded: .* to the policy instead; save the pipe again\.$"):
+        load(folder)
 
 
 def test_files_that_are_not_listed_are_never_opened(tmp_path: Path, saved: Path) -> None:
