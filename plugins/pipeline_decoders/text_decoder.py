@@ -81,7 +81,8 @@ class TextDecoder(ModuleStage[States[MaybeCausal], Decoded[str]], Generic[M]):
     """A head that learns to generate target texts, and generates texts: encode the source, decode the target.
 
     In training it scores each token of the target, given the true tokens before it (teacher forcing), in one pass. In
-    evaluation it also generates. A row without steps is a source too: the decoder then has nothing to attend to.
+    evaluation it also generates. For a row without steps it generates too, with nothing to attend to; in training such
+    a row has no weight, and neither has one whose target is an empty text.
 
     Args:
         target: the tokenizer of the targets, with bos and eos, as in `Pad(targets=Texts(target))`.
