@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, cast
 from pipeline.builtin.special_tokens import SpecialTokens, list_tokens
 from pipeline.builtin.tokenizers import HuggingFaceTokenizer
 from pipeline.builtin.unigram import train_unigram
+from pipeline.checks.options import check_int
 from pipeline.errors import OptionError
 from pipeline.extras import LazyModule
 from pipeline.parts.tokenizer import BOS, EOS, PAD, UNKNOWN, Tokenizer
@@ -51,6 +52,7 @@ def _train_word_level(
 ) -> Tokenizer:
     """Train a tokenizer whose tokens are those that `prepare` splits texts into: the most frequent `vocab_size`."""
     special = _name_tokens(pad_token, _check_unknown(unk_token), bos_token, eos_token, mask_token)
+    vocab_size = _check_size(vocab_size, special)
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(unk_token=unk_token))
     prepare(tokenizer)
     _set_normalizer(tokenizer, lowercase, normalization)
@@ -81,6 +83,17 @@ def _check_unknown(token: str | None) -> str:
         )
         raise OptionError(msg, unk_token=token)
     return token
+
+
+def _check_size(size: int, special: SpecialTokens, *, others: int = 1, what: str = "at least one more") -> int:
+    """Return the size of a vocabulary, which must hold the special tokens and others.
+
+    Raises:
+        OptionError: if it is too small, or no integer.
+    """
+    count = len(list_tokens(special))
+    advice = f"raise it, to hold the {count} special tokens and {what}" if count else f"raise it, to hold {what}"
+    return check_int("vocab_size", size, minimum=count + others, advice=advice)
 
 
 def _split_words(tokenizer: "tokenizers.Tokenizer") -> None:
@@ -149,6 +162,7 @@ def bpe(
     arXiv:1508.07909; on bytes, as in Radford et al. 2019, "Language Models are Unsupervised Multitask Learners".
     """
     special = _name_tokens(pad_token, unk_token, bos_token, eos_token, mask_token)
+    vocab_size = _check_size(vocab_size, special, others=256, what="the 256 bytes")
     return _train_bpe(texts, special, vocab_size, min_frequency, lowercase, normalization)
 
 
@@ -199,6 +213,7 @@ def wordpiece(
     pieces are those of byte-pair encoding, which merges the most frequent pair, not the most likely one.
     """
     special = _name_tokens(pad_token, _check_unknown(unk_token), bos_token, eos_token, mask_token)
+    vocab_size = _check_size(vocab_size, special)
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token=unk_token))
     _split_pieces(tokenizer)
     _set_normalizer(tokenizer, lowercase, normalization)
@@ -236,6 +251,7 @@ def unigram(
     Source: Kudo 2018, "Subword Regularization", arXiv:1804.10959; see `train_unigram`.
     """
     special = _name_tokens(pad_token, _check_unknown(unk_token), bos_token, eos_token, mask_token)
+    vocab_size = _check_size(vocab_size, special)
     tokenizer = tokenizers.Tokenizer(tokenizers.models.Unigram())
     _split_spaces(tokenizer)
     _set_normalizer(tokenizer, lowercase, normalization)

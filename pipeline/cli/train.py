@@ -203,7 +203,8 @@ def make_pipe(options: argparse.Namespace, model: Model, train: AnySource, *held
     Raises:
         PipelineError: if an option is out of range, or the examples have no targets.
     """
-    chosen: dict[str, Any] = {"max_length": options.max_length, "vocab_size": options.vocab_size or _VOCABULARY}
+    size = _VOCABULARY if options.vocab_size is None else options.vocab_size
+    chosen: dict[str, Any] = {"max_length": options.max_length, "vocab_size": size}
     shape: dict[str, Any] = {
         "embedding_dim": options.embedding_dim,
         "hidden_size": options.hidden_size,

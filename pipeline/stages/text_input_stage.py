@@ -59,7 +59,7 @@ class TextInputStage(InputStage[X, Ids]):
     ) -> None:
         for name, given in (("bos", bos), ("eos", eos), ("post_process", post_process), ("offsets", offsets)):
             check_bool(name, given)
-        check_optional_int("max_length", max_length, minimum=0)
+        check_optional_int("max_length", max_length, minimum=1, advice="leave it out for no limit")
         self.tokenizer = tokenizer
         self.bos = bos
         self.eos = eos

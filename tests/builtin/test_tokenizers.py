@@ -4,6 +4,7 @@ import copy
 import pickle
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -171,3 +172,26 @@ def test_kinds_with_unknown_texts_need_a_token_for_them(kind: str) -> None:
     """Rather than an error of the library for the first unknown text."""
     with pytest.raises(OptionError, match="unk_token must be a text, since this kind of tokenizer has unknown texts"):
         Tokenize.train(TEXTS, kind, unk_token=None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "least"),
+    [
+        ("words", {}, 5),
+        ("words", {"bos_token": None, "eos_token": None, "mask_token": "<mask>"}, 4),
+        ("whole", {}, 5),
+        ("characters", {}, 5),
+        ("wordpiece", {}, 5),
+        ("unigram", {}, 5),
+        ("bpe", {}, 260),
+    ],
+)
+def test_a_vocabulary_has_room_for_the_special_tokens_and_others(
+    kind: str, options: dict[str, Any], least: int
+) -> None:
+    """A smaller one has no token of its own, and the special tokens themselves may be left out."""
+    for size in (0, 1, least - 1, 2.5):
+        rule = f"vocab_size must be an integer of at least {least}, got {size}; raise it, to hold the "
+        with pytest.raises(OptionError, match=rule):
+            Tokenize.train(TEXTS, kind, vocab_size=size, **options)
+    assert Tokenize.train(TEXTS, kind, vocab_size=least, **options).vocab_size >= least

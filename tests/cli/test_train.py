@@ -140,6 +140,9 @@ WRONG = {
     "no such encoder": (["train.csv", "--encoder", "bilstn"], "Did you mean 'bilstm'?"),
     "pooling of a tagger": (["train.conllu", "--pooling", "mean"], "--pooling is for classifiers, got --model tagger"),
     "head of a classifier": (["train.csv", "--head", "crf"], "--head and --constraints are for taggers, got --model"),
+    "no vocabulary": (["train.csv", "--vocab-size", "0"], "must be an integer of at least 5, got 0; raise it, to hold"),
+    "tiny vocabulary": (["train.csv", "--vocab-size", "1"], "must be an integer of at least 5, got 1; raise it, to"),
+    "no length": (["train.csv", "--max-length", "0"], "must be an integer of at least 1, got 0; leave it out for no"),
     "wrong epochs": (["train.csv", "--epochs", "0"], "epochs must be an integer of at least 1, got 0."),
     "wrong split": (["train.csv", "--split", "2"], "fraction must be between 0 and 1, got 2.0"),
 }

@@ -109,8 +109,8 @@ def test_invalid_options_raise() -> None:
         for value in ("no", 1, None):
             with pytest.raises(OptionError, match=f"{option} must be True or False, got {value!r}"):
                 as_any(Tokenize).train(["a"], **{option: value})
-    for length in (-1, 2.5, float("nan"), True, "3"):
-        with pytest.raises(OptionError, match=f"max_length must be an integer of at least 0, got {length!r}"):
+    for length in (-1, 0, 2.5, float("nan"), True, "3"):
+        with pytest.raises(OptionError, match=f"max_length must be an integer of at least 1, got {length!r}"):
             as_any(Tokenize).train(["a"], max_length=length)
     with pytest.raises(OptionError, match="max_length must be 2 or more, to leave room for bos and eos, got 1"):
         Tokenize.train(["a"], bos=True, eos=True, max_length=1)
