@@ -18,7 +18,7 @@ from pipeline.parts.added_loss import add_terms, collect_added_losses, compute_s
 from pipeline.stages.several_heads import Heads
 from pipeline.training.batches import Epochs, make_training_data
 from pipeline.training.carry import CarriedStates, find_carrying_stage
-from pipeline.training.losses import Loss
+from pipeline.training.losses import Loss, check_weight_per_class
 from pipeline.training.model import Model
 from pipeline.training.optimizers import group_parameters
 from pipeline.training.split_pipe import SplitPipe
@@ -81,6 +81,7 @@ class ModelWithLoss(nn.Module):
         # In a tuple, which hides it from torch: its stages are those of the pipe, and would be saved twice.
         self._model: Final = (Model(split.model, self._carried),)
         self.head_weights: Final = _get_head_weights(split.model[-1][1])
+        check_weight_per_class(options.get("class_weights"), split.model[-1][1])
         self.loss: Final = Loss(
             options.get("class_weights"), options.get("label_smoothing", 0.0), options.get("loss"), [*self.head_weights]
         )

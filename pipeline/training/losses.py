@@ -1,6 +1,6 @@
 """The loss of any head, with class weights and options; and its mean over many batches."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import Any, Final, Protocol, TypeAlias, cast, final
 
 import torch
@@ -192,13 +192,45 @@ def reject_class_options(class_weights: object, label_smoothing: float, head: ob
     raise OptionError(msg, option=option)
 
 
+def check_weight_per_class(class_weights: object, head: object) -> None:
+    """Reject class weights of which there is not one per class, or that are by head if there is a single one.
+
+    Raises:
+        OptionError: with the number of classes.
+    """
+    names = list(cast("Mapping[object, object]", class_weights)) if isinstance(class_weights, Mapping) else None
+    if isinstance(head, Heads):
+        # Weights that are not by head, or of no head, are rejected by `Loss`.
+        named: Mapping[str, object] = cast("Any", class_weights) if isinstance(class_weights, Mapping) else {}
+        for name, each in head.branches.items():
+            _check_weight_per_class(f"class_weights[{name!r}]", named.get(name), each)
+        return
+    if names is not None:
+        msg = (
+            "class_weights may be a mapping by head if there are several, but this pipe has one head, got the names "
+            f"{', '.join(map(str, names))}; pass a weight per class, in the order of the classes."
+        )
+        raise OptionError(msg, class_weights=names)
+    _check_weight_per_class("class_weights", class_weights, head)
+
+
+def _check_weight_per_class(option: str, weight: object, head: object) -> None:
+    names: Sized | None = getattr(head, "names", None)
+    if isinstance(weight, Tensor) and names is not None and weight.shape != (len(names),):
+        got = f"{weight.shape[0]} weights" if weight.dim() == 1 else describe(weight)
+        msg = f"{option} must have one weight for each of {len(names)} classes, got {got}; pass {len(names)} weights."
+        raise OptionError(msg, class_weights=weight, classes=len(names))
+
+
 def find_class_weights(given: object, head: object, train: Iterable[object]) -> Any:  # noqa: ANN401 - see FitOptions
     """Return the class weights as they are given, or balanced.
 
     Raises:
-        OptionError: if they should be balanced, but the head has no labels; or for another word.
+        OptionError: if they should be balanced, but the head has no labels; for another word; or if there is not one
+            per class.
     """
     if not isinstance(given, str):
+        check_weight_per_class(given, head)
         return given
     check_choice("class_weights", given, ("balanced",))
     labels: object = getattr(head, "names", None)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from os import PathLike
-from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, cast, final, get_args
+from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, TypeGuard, cast, final, get_args
 
 import attrs
 import torch
@@ -35,6 +35,9 @@ MakeOptimizer: TypeAlias = Callable[[ParameterGroups], Optimizer]
 
 MakeSchedule: TypeAlias = Callable[[Optimizer, int], object]
 """Makes a scheduler of torch's for an optimizer and the number of optimizer steps of all epochs."""
+
+ClassWeights: TypeAlias = Tensor | Sequence[float]
+"""A weight for each class, in the order of the classes."""
 
 OptimizerName = Literal["adamw", "adam", "sgd"]
 ScheduleName = Literal["constant", "linear", "cosine"]
@@ -68,8 +71,8 @@ class FitOptions(TypedDict, total=False):
             they follow from the head.
         monitor: what decides which epoch is best: `loss` or the name of a metric. By default the head's main metric.
         patience: the number of epochs without a better one after which training stops; None for never.
-        class_weights: the weight of each class in the loss, such as `labels.class_weights(targets)`, or `balanced` for
-            exactly that. For several heads, a mapping by head.
+        class_weights: the weight of each class in the loss, in the order of the classes, as a tensor or a list, such as
+            `labels.class_weights(targets)`, or `balanced` for exactly that. For several heads, a mapping by head.
         label_smoothing: the probability that is spread over all classes; 0 by default.
         loss: other options of the head's loss by name, such as `{"kind": "huber"}`. For several heads, a mapping by
             head.
@@ -100,7 +103,7 @@ class FitOptions(TypedDict, total=False):
     metrics: MetricsOption | None
     monitor: str | None
     patience: int | None
-    class_weights: Tensor | Literal["balanced"] | Mapping[str, Tensor] | None
+    class_weights: ClassWeights | Literal["balanced"] | Mapping[str, ClassWeights] | None
     label_smoothing: float
     loss: Mapping[str, object] | None
     seed: int | None
@@ -134,7 +137,7 @@ class Settings:
     metrics: MetricsOption | None = None
     monitor: str | None = None
     patience: int | None = None
-    class_weights: Tensor | Literal["balanced"] | Mapping[str, Tensor] | None = None
+    class_weights: ClassWeights | Literal["balanced"] | Mapping[str, ClassWeights] | None = None
     label_smoothing: float = 0.0
     loss: Mapping[str, object] | None = None
     seed: int | None = None
@@ -181,6 +184,7 @@ class Settings:
             if not callable(getattr(self, name)):
                 check_choice(name, getattr(self, name), get_args(kind))
         check_device(self.device)
+        object.__setattr__(self, "class_weights", _to_class_weights(self.class_weights))
         self._check_types()
         self._reject_contradictions()
 
@@ -198,18 +202,6 @@ class Settings:
             if path is not None and not isinstance(path, str | PathLike):
                 msg = f"{name} must be a path, got {describe(path)}."
                 raise OptionError(msg, **{name: path})
-        for weight in self._list_class_weights():
-            if not isinstance(weight, Tensor):
-                msg = f"class_weights must be a tensor with a weight for each class, got {describe(weight)}; pass "
-                msg += "torch.tensor([...]), labels.class_weights(targets) or 'balanced', of several heads a mapping."
-                raise OptionError(msg, class_weights=weight)
-            check_class_weights("class_weights", weight.cpu())
-
-    def _list_class_weights(self) -> list[object]:
-        given: object = self.class_weights
-        if given is None or isinstance(given, str):
-            return []
-        return [*cast("Mapping[str, object]", given).values()] if isinstance(given, Mapping) else [given]
 
     def _reject_contradictions(self) -> None:
         if self.warmup and callable(self.schedule):
@@ -305,6 +297,36 @@ def _check_optional(name: str, value: object) -> float | None:
 
 def _check_ema(name: str, value: object) -> float | None:
     return None if _check_optional(name, value) is None else check_probability(name, value)
+
+
+def _to_class_weights(given: object) -> object:
+    """Return class weights with tensors instead of lists of numbers; by head if they are given so."""
+    if given is None or isinstance(given, str):
+        return given
+    if isinstance(given, Mapping):
+        by_head = cast("Mapping[object, object]", given)
+        return {head: _to_weight_tensor(each, in_mapping=True) for head, each in by_head.items()}
+    return _to_weight_tensor(given, in_mapping=False)
+
+
+def _is_numbers(given: object) -> TypeGuard[Sequence[float]]:
+    is_list = isinstance(given, list | tuple)
+    numbers = cast("Sequence[object]", given) if is_list else ()
+    return is_list and all(isinstance(each, int | float) and not isinstance(each, bool) for each in numbers)
+
+
+def _to_weight_tensor(given: object, *, in_mapping: bool) -> Tensor:
+    weight = torch.tensor(given, dtype=torch.float32) if _is_numbers(given) else given
+    if not isinstance(weight, Tensor):
+        got = f"a mapping to {describe(given)}" if in_mapping else describe(given)
+        msg = (
+            f"class_weights must be a tensor or a list with a number for each class, got {got}; pass [0.5, 2.0], "
+            "labels.class_weights(targets) or 'balanced'. A mapping is by head, not by class: "
+            "{'topic': [0.5, 2.0], ...}."
+        )
+        raise OptionError(msg, class_weights=given)
+    check_class_weights("class_weights", weight.cpu())
+    return weight
 
 
 _NUMBERS: Final[Mapping[str, Callable[[str, object], float | None]]] = {

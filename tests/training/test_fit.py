@@ -335,6 +335,13 @@ def read_once() -> Iterator[Example[list[int]]]:
         ({"train": "train.csv"}, OptionError, "train must be examples, got 'train.csv'; read a file with a source"),
         ({"valid": Path("a.csv")}, OptionError, "valid must be examples, got 'a.csv'; read a file with a source"),
         ({"class_weights": "balanced"}, OptionError, "needs a head with labels"),
+        ({"class_weights": torch.ones(1)}, OptionError, "one weight for each of 3 classes, got 1 weights; pass 3 wei"),
+        ({"class_weights": [1.0] * 4}, OptionError, "class_weights must have one weight for each of 3 classes, got 4"),
+        (
+            {"class_weights": {"a": [1.0] * 3}},
+            OptionError,
+            "this pipe has one head, got the names a; pass a weight per",
+        ),
     ],
 )
 def test_wrong_arguments_are_rejected(arguments: dict[str, Any], error: type[Exception], message: str) -> None:

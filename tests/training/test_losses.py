@@ -117,7 +117,7 @@ def test_balanced_class_weights_are_those_of_the_labels() -> None:
     head = Classify(labels, input_size=2)
     found = find_class_weights("balanced", head, [Example("text", target) for target in targets])
     assert torch.equal(found, labels.class_weights(targets))
-    assert find_class_weights(CLASS_WEIGHTS, head, []) is CLASS_WEIGHTS
+    assert find_class_weights(CLASS_WEIGHTS, Classify(3), []) is CLASS_WEIGHTS
     with pytest.raises(OptionError, match="class_weights must be one of balanced, got 'equal'"):
         find_class_weights("equal", head, [])
 

@@ -45,8 +45,9 @@ def test_options_and_settings_have_the_same_names() -> None:
         ({"progress": "no"}, "progress must be True, False or None, got 'no'"),
         ({"checkpoints": 3}, "checkpoints must be a path, got an int"),
         ({"log_csv": 3}, "log_csv must be a path, got an int"),
-        ({"class_weights": [1.0, 2.0]}, "class_weights must be a tensor with a weight for each class, got a list"),
-        ({"class_weights": {"bad": 1.0}}, "class_weights must be a tensor with a weight for each class, got a float"),
+        ({"class_weights": [1.0, "2"]}, "class_weights must be a tensor or a list with a number for each class, got a"),
+        ({"class_weights": {"bad": -1.0, "good": 1.0}}, "a mapping to a float; .* A mapping is by head, not by class"),
+        ({"class_weights": [-1.0, 1.0]}, "class_weights must be finite, at least 0"),
         ({"class_weights": torch.tensor([-1.0, 1.0])}, "class_weights must be finite, at least 0"),
         ({"class_weights": torch.zeros(2)}, "class_weights must be finite, at least 0, and not all 0"),
     ],
@@ -95,6 +96,15 @@ def test_numbers_of_other_types_become_plain_ones() -> None:
     assert found.fingerprint() == plain.fingerprint()
     assert found.fingerprint() != Settings.of(3, {**given, "accumulate": np.int64(4)}).fingerprint()
     assert (type(found.epochs), type(found.learning_rate)) == (int, float)
+
+
+@pytest.mark.parametrize("given", [[0.5, 1], (0.5, 1.0), {"topic": [0.5, 1]}])
+def test_class_weights_may_be_numbers(given: Any) -> None:
+    """With the fingerprint of a tensor."""
+    weight = torch.tensor([0.5, 1.0])
+    wanted = {"topic": weight} if isinstance(given, dict) else weight
+    found = Settings.of(3, {"class_weights": given}).fingerprint()
+    assert found == Settings.of(3, {"class_weights": wanted}).fingerprint()
 
 
 def make_odd(groups: object) -> Any:
