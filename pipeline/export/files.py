@@ -1,18 +1,29 @@
-"""The files of an export: none of another program is replaced, and after an error none is left."""
+"""The files of an export: none of another program is replaced, those of an earlier export are, and none after an error.
 
+The description, `NAME.json`, lists the files beside it with their digests. So an export knows which files an earlier
+one has written, and a reader that no later one has replaced a part of them.
+"""
+
+import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Generator
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from pipeline.errors import ExportError
 from pipeline.saving.files import explain_os_errors
 
 STEP: Final = ".step"
 """Follows the name of an exported decoder in the name of the graph of one step."""
+
+
+def compute_digest(file: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def reject_files_of_others(path: Path) -> None:
@@ -36,8 +47,7 @@ def reject_step_of_others(path: Path) -> None:
         ExportError: naming the file.
     """
     step = path.with_stem(f"{path.stem}{STEP}")
-    search: Any = (_read_description(path.with_suffix(".json")) or {}).get("search")
-    if step.exists() and (search is None or search["file"] != step.name):
+    if step.exists() and step not in _list_earlier(path):
         raise _make_error(step)
 
 
@@ -57,6 +67,16 @@ def _read_description(file: Path) -> dict[str, object] | None:
     return cast("dict[str, object]", found) if is_own else None
 
 
+def _list_earlier(path: Path) -> list[Path]:
+    """Return the files of an earlier export of this name: those that still have the digests of its description."""
+    found = (_read_description(path.with_suffix(".json")) or {}).get("files")
+    digests = cast("Mapping[str, object]", found if isinstance(found, dict) else {})
+    files = {path.with_name(name): digest for name, digest in digests.items() if name and name == Path(name).name}
+    earlier = [file for file, digest in files.items() if file.is_file() and compute_digest(file) == digest]
+    script = path.with_suffix(".py")
+    return [*earlier, script] if found is not None and _is_script(script) else earlier
+
+
 def _is_script(file: Path) -> bool:
     # The first sentence only, since another version may have written the script.
     begin = b'"""Predict with an exported model.'
@@ -65,14 +85,35 @@ def _is_script(file: Path) -> bool:
 
 @contextmanager
 def write_beside(path: Path) -> Generator[Path]:
-    """Yield a temporary folder, and move its files beside `path`, that of this name last; none after an error."""
+    """Yield a temporary folder, and move its files beside `path`, in place of those of an earlier export of this name.
+
+    After an error the folder of `path` is as before.
+    """
     with explain_os_errors(path, "write"):
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        yield folder
+        new, old = folder / "new", folder / "old"
+        new.mkdir()
+        old.mkdir()
+        yield new
         with explain_os_errors(path, "write"):
-            for file in sorted(folder.iterdir(), key=lambda each: each.name == path.name):
-                file.replace(path.with_name(file.name))
+            written = [path.with_name(each.name) for each in new.iterdir()]
+            _replace([*_list_earlier(path), *written], written, new, old)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _replace(outdated: Collection[Path], written: Collection[Path], new: Path, old: Path) -> None:
+    """Move outdated files into the folder `old`, and those of the folder `new` to their places; undo it on an error."""
+    moves = [(file, old / file.name) for file in dict.fromkeys(outdated) if file.is_file()]
+    moves += [(new / file.name, file) for file in written]
+    done: list[tuple[Path, Path]] = []
+    try:
+        for before, after in moves:
+            before.replace(after)
+            done.append((before, after))
+    except BaseException:
+        for before, after in reversed(done):
+            after.replace(before)
+        raise

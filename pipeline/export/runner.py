@@ -12,13 +12,17 @@ prints one JSON object per text. In a program:
 An input is what the model was trained on: a text, a list of words, a pair of these, a list of ids, or a list of
 feature vectors. Of rows with several fields it is a mapping from the names of the inputs, as `model.json` lists them.
 
+The files of an export belong together: `model.json` lists them with their digests (SHA-256), which are checked. The
+script finds them by its own name.
+
 A decoder generates texts with a second graph, `model.step.onnx`. Its prediction is a list of texts, best first, each as
 a mapping with `output` (the text), `ids`, `log_probabilities` (one per token) and `ended` (whether it ended in eos).
 """
 
+import hashlib
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -32,6 +36,15 @@ Row: TypeAlias = Mapping[str, Any]
 
 Array: TypeAlias = "NDArray[Any]"
 
+_USAGE = """usage: python {name} [INPUT ...]
+
+Print a prediction per input, as JSON. Without inputs, each line of the standard input is one.
+An input is a text, or words between spaces; for other models it is JSON, such as a list of ids or a pair of texts."""
+
+_COUNTS = ("max_new_tokens", "num_beams", "num_return_sequences")
+_SEARCH = (*_COUNTS, "length_penalty")
+_NOT_OPTIONS = ("file", "inputs", "outputs", "first_id", "last_ids", "blocked_ids", "tokenizer")
+
 
 class Model:
     """An exported model, with the files beside it: `model.json`, and those that it names, such as tokenizers.
@@ -39,25 +52,35 @@ class Model:
     Args:
         file: the model: `model.onnx`.
         rows: the number of rows that are computed together. They are sorted by length, so that there is little padding.
+
+    Raises:
+        FileNotFoundError: if a file of the export is missing.
+        ValueError: if a file is of another export, or an option in `model.json` is out of its range.
     """
 
     def __init__(self, file: str | Path, rows: int = 64) -> None:
         file = Path(file)
-        self.description: Any = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+        self.description: Any = _read_description(file)
         self.rows = rows
         self.session: Any = _open(file)
         search = self.description["search"]
+        if search is not None:
+            check_search(search, file.with_suffix(".json"))
         self.decoder: _Decoder | None = None if search is None else _Decoder(search, file.parent)
         self.tokenizers: list[_Tokenizer] = [_Tokenizer(each, file.parent) for each in self.description["tokenizers"]]
 
-    def predict(self, inputs: Sequence[object]) -> list[object]:
+    def predict(self, inputs: Iterable[object]) -> list[object]:
         """Return one prediction per input, in their order.
 
         Raises:
+            TypeError: if inputs are one text, or one mapping.
             ValueError: if an input is not of the model's type, or is longer than it allows.
         """
-        found: list[object] = [None] * len(inputs)
+        if isinstance(inputs, str | bytes | Mapping):
+            message = f"inputs must be a list, got one input: {inputs!r:.60}; put it into a list."
+            raise TypeError(message)
         rows = [self._read(each) for each in inputs]
+        found: list[object] = [None] * len(rows)
         order = sorted(range(len(rows)), key=lambda row: max((len(each) for each in rows[row].values()), default=0))
         for start in range(0, len(order), self.rows):
             chosen = order[start : start + self.rows]
@@ -80,12 +103,24 @@ class Model:
         """Return the sequences of one input, by the names of the model's inputs; "answers" says which steps count."""
         values = [each["name"] for each in self.description["inputs"] if each["role"] != "lengths"]
         if isinstance(value, Mapping):
-            return dict(cast("Row", value))
-        parts = [value] if len(values) == 1 else list(cast("Sequence[object]", value))
+            row = dict(cast("Row", value))
+            if row.keys() != set(values):
+                hint = "; pass a text or words as they are, not in a mapping" if self.tokenizers else ""
+                message = f"a mapping must have the inputs {', '.join(values)}, got {', '.join(map(str, row))}{hint}."
+                raise ValueError(message)
+            return row
+        parts = [value] if len(values) == 1 else value
+        if not isinstance(parts, list | tuple) or len(cast("list[object]", parts)) != len(values):
+            message = f"the input must be a list of {len(values)}: {', '.join(values)}, got {value!r:.60}."
+            raise ValueError(message)
+        parts = cast("list[object]", parts)
         if not self.tokenizers:
+            if wrong := [each for each in parts if isinstance(each, str) or not hasattr(each, "__len__")]:
+                message = f"the input must be a list of ids or vectors, got {wrong[0]!r:.60}."
+                raise ValueError(message)
             return dict(zip(values, parts, strict=True))
         tokens = [tokenizer(text) for tokenizer, text in zip(self.tokenizers, parts, strict=True)]
-        row: dict[str, Any] = {name: ids for name, (ids, _) in zip(values, tokens, strict=True)}
+        row = {name: ids for name, (ids, _) in zip(values, tokens, strict=True)}
         limit = self.description["max_length"]
         answers = tokens[0][1]
         if limit is not None:
@@ -297,7 +332,7 @@ class _Decoder:
     def _is_over(self, live: list[_Text], done: list[_Text]) -> bool:
         """Return whether no unfinished text can still become one of the best."""
         beams, limit = self.options["num_beams"], self.options["max_new_tokens"]
-        if not live or len(live[0].ids) == limit:
+        if not live or len(live[0].ids) >= limit:
             return True
         # More tokens can only lower a total, and the power of the length is highest at one of the ends.
         bound = max(self._rate(text.total, tokens) for text in live for tokens in (len(text.ids) + 1, limit))
@@ -317,7 +352,7 @@ class _Decoder:
         return _Text((*text.ids, token), logs, text.total + log_probability, token in self.options["last_ids"])
 
     def _is_complete(self, text: _Text) -> bool:
-        return text.ended or len(text.ids) == self.options["max_new_tokens"]
+        return text.ended or len(text.ids) >= self.options["max_new_tokens"]
 
     def _step(self, tokens: Sequence[int], memory: dict[str, Array]) -> tuple[Array, Array, dict[str, Array]]:
         """Return the log-probability of each next token, the same for allowed ones only, and the memory after it."""
@@ -347,6 +382,54 @@ class _Decoder:
             special = set(self.options["tokenizer"]["special_ids"])
             output = self.tokenizer.decode([token for token in kept if token not in special], skip_special_tokens=False)
         return {"output": output, "ids": ids, "log_probabilities": list(text.log_probabilities), "ended": text.ended}
+
+
+def _read_description(file: Path) -> Any:  # noqa: ANN401 - JSON
+    """Return the description of a model, and check that the files beside it are those that it describes."""
+    path = file.with_suffix(".json")
+    try:
+        found: Any = json.loads(_find(path).read_text(encoding="utf-8"))
+        form, name, digests = found["form"], found["file"], found["files"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        message = f"{path} is not the description of an exported model; export the model again."
+        raise ValueError(message) from error
+    if form != "rows" or not name.endswith(".onnx"):
+        message = f"{path} describes {name} of form {form!r}; this script needs an export of whole rows to .onnx."
+        raise ValueError(message)
+    for each, digest in digests.items():
+        # The model may have been renamed, together with its description and this script.
+        with _find(file if each == name else file.with_name(each)).open("rb") as opened:
+            if digest not in {None, hashlib.file_digest(opened, "sha256").hexdigest()}:
+                message = (
+                    f"{opened.name} is not the file that {path} describes: it was changed, or is of another export. "
+                    f'Export the model again; if you changed the file on purpose, write null for its digest in "files".'
+                )
+                raise ValueError(message)
+    return found
+
+
+def check_search(search: Mapping[str, Any], file: Path) -> None:
+    """Check the options of a search, which may have been changed in the description."""
+    beams, penalty = search.get("num_beams"), search.get("length_penalty")
+    message = None
+    if unknown := sorted(search.keys() - {*_SEARCH, *_NOT_OPTIONS}):
+        message = f"a search has no option {unknown[0]!r}; its options are {', '.join(_SEARCH)}."
+    elif wrong := [name for name in _COUNTS if type(search.get(name)) is not int or search[name] < 1]:
+        message = f"{wrong[0]} must be an integer of at least 1, got {search.get(wrong[0])!r}."
+    elif search["num_return_sequences"] > search["num_beams"]:
+        message = f"num_return_sequences must be at most num_beams={beams}, got {search['num_return_sequences']}."
+    elif type(penalty) not in {int, float} or not -10 <= cast("float", penalty) <= 10:
+        message = f"length_penalty must be a number from -10 to 10, got {penalty!r}."
+    if message is not None:
+        message = f"{file}: {message}"
+        raise ValueError(message)
+
+
+def _find(file: Path) -> Path:
+    if not file.is_file():
+        message = f"{file} is missing; keep the files of an export together. The script finds them by its own name."
+        raise FileNotFoundError(message)
+    return file
 
 
 def _open(file: Path) -> Any:  # noqa: ANN401 - onnxruntime has no types
@@ -397,15 +480,30 @@ class _Tokenizer:
 
 
 def main() -> None:
-    """Predict for the texts of the command line, or for each line of the input."""
-    model = Model(Path(__file__).with_suffix(".onnx"))
-    inputs: list[Any] = sys.argv[1:] or [line.rstrip("\n") for line in sys.stdin]
-    if not model.tokenizers or len(model.tokenizers) > 1:
-        inputs = [json.loads(each) for each in inputs]
-    elif model.tokenizers[0].options["by_words"]:
-        inputs = [each.split() for each in inputs]
-    for prediction in model.predict(inputs):
-        print(json.dumps(prediction, ensure_ascii=False))  # noqa: T201 - the result of a script
+    """Predict for the inputs of the command line, or for each line of the standard input."""
+    file = Path(__file__)
+    if sys.argv[1:] in (["-h"], ["--help"]):
+        print(_USAGE.format(name=file.name))  # noqa: T201 - the result of a script
+        return
+    try:
+        model = Model(file.with_suffix(".onnx"))
+        texts = sys.argv[1:] or [line.rstrip("\n") for line in sys.stdin]
+        predictions = model.predict([_parse(each, model.tokenizers) for each in texts])
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f"{file.name}: {error}")
+    for prediction in predictions:
+        print(json.dumps(prediction, ensure_ascii=False))  # noqa: T201
+
+
+def _parse(text: str, tokenizers: Sequence[_Tokenizer]) -> object:
+    """Return an input: a text, words, or what JSON stands for."""
+    if len(tokenizers) == 1:
+        return text.split() if tokenizers[0].options["by_words"] else text
+    try:
+        return cast("object", json.loads(text))
+    except json.JSONDecodeError as error:
+        message = f"an input of this model must be JSON, such as a list, got {text!r:.60}."
+        raise ValueError(message) from error
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pipeline.errors import ExportError, OptionError
 from pipeline.export import runner
 from pipeline.export.check import reject_unexportable
 from pipeline.export.decoder import find_decoder
-from pipeline.export.files import reject_files_of_others, reject_step_of_others, write_beside
+from pipeline.export.files import compute_digest, reject_files_of_others, reject_step_of_others, write_beside
 from pipeline.export.forms import GraphSet
 from pipeline.export.inputs import BatchInputs, Input
 from pipeline.export.module import RowsGraph
@@ -177,13 +177,16 @@ def _describe(
     """Write what a program needs to know of the model, its tokenizers, and a script that uses them."""
     every_step = bool(getattr(list(model.values())[-1], "every_step", False))
     first = graphs.graphs[0]
+    search, tokenizers = graphs.describe_search(folder, path), text.write(folder, path.stem)
     description = {
         "format": FORMAT,
         "form": form,
+        "file": path.name,
+        "files": {each.name: compute_digest(each) for each in sorted(folder.iterdir())},
         "inputs": [attrs.asdict(each) for each in first.inputs],
         "outputs": [{**attrs.asdict(each), "every_step": every_step} for each in first.outputs],
-        "search": graphs.describe_search(folder, path),
-        "tokenizers": text.write(folder, path.stem),
+        "search": search,
+        "tokenizers": tokenizers,
         "max_length": text.max_length,
         "too_long": text.too_long,
     }

@@ -37,7 +37,8 @@ from pipeline import (
     tagger,
     through,
 )
-from pipeline.export.runner import Model
+from pipeline.export import runner
+from pipeline.export.runner import Model, check_search
 from support.decoding import KINDS, make_decoder, make_text_pipe
 from support.needs import SLOW, mark_slow, needs
 from support.untyped import as_any, seed
@@ -249,3 +250,59 @@ def test_wrong_inputs_are_errors(tmp_path: Path) -> None:
         model.predict([["to", "be"]])
     with pytest.raises(ValueError, match="ids has an id that is not in 0 to"):
         model.predict([{"ids": [99]}])
+    with pytest.raises(TypeError, match="inputs must be a list, got one input: 'to be'; put it into a list"):
+        model.predict("to be")
+    with pytest.raises(ValueError, match="a mapping must have the inputs ids, got text; pass a text or words as they"):
+        model.predict([{"text": "to be"}])
+    assert model.predict(iter(["to be", "be"])) == model.predict(("to be", "be"))
+
+
+def test_wrong_inputs_of_other_models_are_errors() -> None:
+    """Of pairs, and of ids."""
+    model = as_any(Model.__new__(Model))
+    names = [{"name": name, "role": "ids"} for name in ("first", "second")]
+    model.description, model.tokenizers = {"inputs": names}, []
+    with pytest.raises(ValueError, match="the input must be a list of 2: first, second, got 'ab'"):
+        model.predict(["ab"])
+    model.description = {"inputs": names[:1]}
+    for wrong in (3, "1 2"):
+        with pytest.raises(ValueError, match=f"the input must be a list of ids or vectors, got {wrong!r}"):
+            model.predict([wrong])
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens must be an integer of at least 1, got 0"),
+        ({"max_new_tokens": "5"}, "max_new_tokens must be an integer of at least 1, got '5'"),
+        ({"num_beams": True}, "num_beams must be an integer of at least 1, got True"),
+        ({"num_return_sequences": 3}, "num_return_sequences must be at most num_beams=2, got 3"),
+        ({"length_penalty": float("nan")}, "length_penalty must be a number from -10 to 10, got nan"),
+        ({"length_penalty": None}, "length_penalty must be a number from -10 to 10, got None"),
+        ({"num_beam": 3}, "a search has no option 'num_beam'; its options are max_new_tokens, num_beams"),
+        ({"do_sample": True}, "a search has no option 'do_sample'"),
+    ],
+)
+def test_wrong_options_of_a_search_are_errors(changed: dict[str, object], message: str) -> None:
+    """Before a search begins, of which some would never end."""
+    search = {"max_new_tokens": 5, "num_beams": 2, "num_return_sequences": 2, "length_penalty": 1, "file": "m"}
+    check_search(search, Path("m.json"))
+    with pytest.raises(ValueError, match=f"^m.json: {message}"):
+        check_search({**search, **changed}, Path("m.json"))
+
+
+def test_the_script_says_how_it_is_used(tmp_path: Path) -> None:
+    """And names files that are missing, in one line."""
+    script = tmp_path / "film.py"
+    script.write_bytes(Path(runner.__file__).read_bytes())
+
+    def run(*arguments: str) -> Any:
+        return subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, check=False)
+
+    assert "usage: python film.py [INPUT ...]" in run("--help").stdout
+    done = run("a fine film")
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"film.py: {tmp_path / 'film.json'} is missing; keep the files of an export together. "
+        "The script finds them by its own name.\n"
+    )

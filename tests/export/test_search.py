@@ -13,7 +13,7 @@ from pipeline import Classify, Decoded, Embed, Encode, Heads, Ids, Pool, StreamC
 from pipeline.errors import ExportError
 from pipeline.export.check import Run
 from pipeline.export.decoder import find_decoder
-from pipeline.export.files import reject_step_of_others
+from pipeline.export.files import compute_digest, reject_step_of_others
 from pipeline.export.inputs import BatchInputs
 from pipeline.export.search import SearchGraphs
 from pipeline.export.write import Exported
@@ -231,9 +231,13 @@ def test_a_model_of_that_name_is_never_replaced_by_a_step(tmp_path: Path) -> Non
     with pytest.raises(ExportError, match=r"'.*text\.step\.pt2' beside the model, but this file is not of an export"):
         export(make_text_pipe("gru"), tmp_path / "text.pt2")
     assert file.read_text() == "mine"
-    (tmp_path / "text.json").write_text(
-        json.dumps({"format": 1, "inputs": [], "outputs": [], "search": {"file": file.name}})
-    )
+    described: dict[str, object] = {
+        "format": 1,
+        "inputs": [],
+        "outputs": [],
+        "files": {file.name: compute_digest(file)},
+    }
+    (tmp_path / "text.json").write_text(json.dumps(described))
     reject_step_of_others(tmp_path / "text.pt2")  # now it is of an earlier export
 
 
