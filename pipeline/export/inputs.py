@@ -133,6 +133,10 @@ class BatchInputs:
         if size is None:
             what = "ids" if kind is Ids else "features"
             msg = f"the number of {what} of input {name!r} is not known; pass it: sizes={{{name!r}: ...}}."
+            lazy = next((type(stage).__name__ for stage in self._model if getattr(stage, "is_lazy", False)), None)
+            if lazy is not None:
+                msg = f"the number of {what} of input {name!r} is not known, since {lazy} does not know its input size "
+                msg += f"yet; pass it there: {lazy}(..., input_size=...)."
             raise ExportError(msg, input=name)
         dtype = "int64" if role == "ids" else str(self._dtype).removeprefix("torch.")
         return _Node(kind, Input(name, role, axes, size, lengths.name, dtype), lengths)

@@ -11,9 +11,9 @@ import attrs
 import torch
 from torch import nn
 
-from pipeline.checks.options import check_choice, check_int, check_path
+from pipeline.checks.options import check_choice, check_int, check_number, check_path
 from pipeline.core.stage import StageBase
-from pipeline.data.kinds import Kind
+from pipeline.data.kinds import Kind, get_kind_class
 from pipeline.errors import ExportError, OptionError
 from pipeline.export import runner
 from pipeline.export.check import reject_unexportable
@@ -100,13 +100,15 @@ def export_model(stages: Mapping[str, StageBase], file: str | os.PathLike[str], 
     check_path("file", file)
     path = Path(file)
     check_choice("the suffix of file", path.suffix, _SUFFIXES)
-    form: Form = options.get("form", "rows")
-    check_choice("form", form, get_args(Form))
-    batches = check_int("batches", options.get("batches", 100), minimum=1)
-    tolerance = options.get("tolerance", 1e-5)
     if unknown := sorted(set(options) - set(ExportOptions.__annotations__)):
         msg = f"export has no option {unknown[0]!r}; its options are {', '.join(ExportOptions.__annotations__)}."
         raise OptionError(msg, option=unknown[0])
+    form: Form = options.get("form", "rows")
+    check_choice("form", form, get_args(Form))
+    batches = check_int("batches", options.get("batches", 100), minimum=1)
+    tolerance = check_number("tolerance", options.get("tolerance", 1e-5), minimum=0)
+    sizes = _check_sizes(options.get("sizes"))
+    _check_kind(options.get("kind"))
     reject_files_of_others(path)
     data, model = _split(stages)
     reject_unexportable(model)
@@ -117,7 +119,7 @@ def export_model(stages: Mapping[str, StageBase], file: str | os.PathLike[str], 
         import_extra("onnxruntime", extra="export", why="the comparison of the exported model")
     # A copy on the CPU: the model is not changed, whatever tracing does.
     copied = _copy_for_export(model)
-    inputs = BatchInputs(kind, list(copied.values()), options.get("sizes") or {}, _find_dtype(copied))
+    inputs = BatchInputs(kind, list(copied.values()), sizes, _find_dtype(copied))
     graph_set = _make_graphs(form, copied, inputs)
     graphs = [
         ExportedGraph(path.with_stem(f"{path.stem}{each.infix}"), each.inputs, each.outputs)
@@ -132,6 +134,23 @@ def export_model(stages: Mapping[str, StageBase], file: str | os.PathLike[str], 
         _describe(folder, path, form, graph_set, text, model)
         names = [path.name, *sorted(each.name for each in folder.iterdir() if each.name != path.name)]
     return Exported([path.with_name(name) for name in names], graphs, difference, batches)
+
+
+def _check_sizes(sizes: object) -> Mapping[str, int]:
+    if sizes is None:
+        return {}
+    if not isinstance(sizes, Mapping):
+        msg = f"sizes must be a mapping from names of inputs to numbers, got {sizes!r:.200}; write {{'vectors': 3}}."
+        raise OptionError(msg, sizes=sizes)
+    given = cast("Mapping[str, object]", sizes)
+    return {name: check_int(f"sizes[{name!r}]", size, minimum=1) for name, size in given.items()}
+
+
+def _check_kind(kind: object) -> None:
+    base = get_kind_class(kind)
+    if kind is not None and not (isinstance(base, type) and issubclass(base, Kind)):
+        msg = f"kind must be a kind of rows, such as Ids or Vectors, got {kind!r:.200}; pass the class."
+        raise OptionError(msg, kind=kind)
 
 
 def _make_graphs(form: Form, stages: Mapping[str, StageBase], inputs: BatchInputs) -> GraphSet:

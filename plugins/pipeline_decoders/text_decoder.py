@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Final, Generic, Protocol, Self, TypedDict, TypeVar, final
+from typing import ClassVar, Final, Generic, Protocol, Self, TypedDict, TypeVar, cast, final
 
 import attrs
 import torch
@@ -66,6 +66,24 @@ class SearchOptions(TypedDict, total=False):
     seed: int
 
 
+def read_search(search: object) -> SearchOptions:
+    """Return the options of a search as they were passed to a decoder; for None there are none.
+
+    Raises:
+        OptionError: if they are no mapping from names.
+    """
+    if search is None:
+        return {}
+    if not isinstance(search, Mapping) or not all(
+        isinstance(name, str) for name in cast("Mapping[object, object]", search)
+    ):
+        msg = (
+            f"search must be a mapping of options, got {search!r:.200}; pass them by name, such as {{'num_beams': 4}}."
+        )
+        raise OptionError(msg, search=search)
+    return cast("SearchOptions", search)
+
+
 class DecoderMemory(Protocol):
     """What a decoder remembers of each row: of its source, and of the tokens so far."""
 
@@ -115,7 +133,7 @@ class TextDecoder(ModuleStage[States[MaybeCausal], Decoded[str]], Generic[M]):
         self.longest = max_positions
         self.search: SearchOptions = {"max_new_tokens": MAX_NEW_TOKENS, "do_sample": False, "seed": 0}
         self.settings: GenerateSettings = GenerateSettings.of(**self.search)
-        self.set_search(**(search or {}))
+        self.set_search(**read_search(search))
 
     def set_search(self, **search: Unpack[SearchOptions]) -> None:
         """Change how texts are generated from now on; options that are left out stay as they are.

@@ -23,7 +23,7 @@ from pipeline.extend import (
     check_optional_int,
     check_probability,
 )
-from pipeline_decoders.text_decoder import MAX_NEW_TOKENS, SearchOptions, TextDecoder
+from pipeline_decoders.text_decoder import MAX_NEW_TOKENS, SearchOptions, TextDecoder, read_search
 from pipeline_decoders.transformer_layers import DecoderLayer, Layout, Stored, encode_positions
 
 Positions = Literal["sinusoidal", "learned"]
@@ -114,7 +114,7 @@ class TransformerDecoder(TextDecoder[TransformerMemory]):
         check_int("max_positions", max_positions, minimum=1)
         limit = min(MAX_NEW_TOKENS, max_positions) if positions == "learned" else MAX_NEW_TOKENS
         longest = max_positions if positions == "learned" else None
-        super().__init__(target, input_size, name, {"max_new_tokens": limit, **(search or {})}, longest)
+        super().__init__(target, input_size, name, {"max_new_tokens": limit, **read_search(search)}, longest)
         check_int("hidden_size", hidden_size, minimum=1)
         if hidden_size % check_int("num_heads", num_heads, minimum=1):
             msg = f"num_heads must divide hidden_size={hidden_size}, got {num_heads}; change one of them."

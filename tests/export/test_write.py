@@ -120,6 +120,13 @@ def test_a_size_that_no_stage_states_is_asked_for(tmp_path: Path) -> None:
     assert exported.inputs[0].size == 3
 
 
+def test_a_first_stage_without_its_input_size_is_named(tmp_path: Path) -> None:
+    """A size of the input would not be enough."""
+    model = Encode("lstm", hidden_size=4) >> Pool("max") >> Classify(2)
+    with pytest.raises(ExportError, match=r"since Encode does not know its input size yet; pass it there: Encode\("):
+        as_any(model).export(tmp_path / "model.pt2", kind=Vectors)
+
+
 @final
 class _Sum(ModuleStage[Batch[Vectors], Pooled]):
     """The sum of each row's steps."""
@@ -191,6 +198,11 @@ def test_a_changed_encoder_is_named_with_its_reason(tmp_path: Path) -> None:
         ("model.txt", {}, "the suffix of file must be one of .onnx, .pt2"),
         ("model.pt2", {"form": "rows "}, "form must be one of rows, step"),
         ("model.pt2", {"batches": 0}, "batches must be an integer of at least 1"),
+        ("model.pt2", {"tolerance": "small"}, "tolerance must be a finite number of 0 or more, got 'small'"),
+        ("model.pt2", {"tolerance": -1}, "tolerance must be a finite number of 0 or more, got -1"),
+        ("model.pt2", {"sizes": [3]}, r"sizes must be a mapping from names of inputs to numbers, got \[3\]; write {'v"),
+        ("model.pt2", {"sizes": {"ids": "3"}}, r"sizes\['ids'\] must be an integer of at least 1, got '3'"),
+        ("model.pt2", {"kind": "ids"}, "kind must be a kind of rows, such as Ids or Vectors, got 'ids'"),
         ("model.pt2", {"opset": 18}, "export has no option 'opset'; its options are form"),
     ],
 )

@@ -523,3 +523,13 @@ def test_generate_names_predict_instead() -> None:
     """It continues texts; a decoder makes others of them."""
     with pytest.raises(CompositionError, match="because it generates a text of each source by itself; call predict"):
         list(as_any(make_pipe("recurrent")).generate(["a b"], max_new_tokens=3))
+
+
+@pytest.mark.parametrize("search", ["beam", "", 4, ["num_beams"], {4: "num_beams"}])
+def test_options_of_a_search_that_are_no_mapping_are_an_error(search: object) -> None:
+    """Which shows how to write them."""
+    message = "^search must be a mapping of options, got .*; pass them by name, such as {'num_beams': 4}"
+    with pytest.raises(OptionError, match=message):
+        RecurrentDecoder(TARGET, embedding_size=2, hidden_size=2, search=as_any(search))
+    with pytest.raises(OptionError, match=message):
+        TransformerDecoder(TARGET, hidden_size=2, num_heads=1, search=as_any(search))
