@@ -75,9 +75,10 @@ class TokenSteps:
         if not isinstance(scores, StepScores):
             msg = f"generate needs a model that ends in scores per step, got {describe(scores)}; end it with NextToken."
             raise CompositionError(msg)
-        if isinstance(cast("object", scores.names), Labels):
+        names: object = cast("StepScores[object]", scores).names
+        if isinstance(names, Labels):
             # The ids of classes would be taken for those of tokens.
-            msg = f"generate needs scores of the next token, got those of the classes {', '.join(scores.names):.100}; "
+            msg = f"generate needs scores of the next token, got those of the classes {', '.join(names):.100}; "
             raise CompositionError(msg + "call predict for a tagger.")
         values, order = cast("StepScores[int]", scores).values, scores.order
         # Rows of one step each are in order already, and for these no index is computed: it costs as much as a step.
