@@ -43,7 +43,7 @@ An input is a text, or words between spaces; for other models it is JSON, such a
 
 _COUNTS = ("max_new_tokens", "num_beams", "num_return_sequences")
 _SEARCH = (*_COUNTS, "length_penalty")
-_NOT_OPTIONS = ("file", "inputs", "outputs", "first_id", "last_ids", "blocked_ids", "tokenizer")
+_NOT_OPTIONS = ("file", "inputs", "outputs", "first_id", "last_ids", "blocked_ids", "max_positions", "tokenizer")
 
 
 class Model:
@@ -410,12 +410,14 @@ def _read_description(file: Path) -> Any:  # noqa: ANN401 - JSON
 
 def check_search(search: Mapping[str, Any], file: Path) -> None:
     """Check the options of a search, which may have been changed in the description."""
-    beams, penalty = search.get("num_beams"), search.get("length_penalty")
+    beams, penalty, limit = search.get("num_beams"), search.get("length_penalty"), search.get("max_positions")
     message = None
     if unknown := sorted(search.keys() - {*_SEARCH, *_NOT_OPTIONS}):
         message = f"a search has no option {unknown[0]!r}; its options are {', '.join(_SEARCH)}."
     elif wrong := [name for name in _COUNTS if type(search.get(name)) is not int or search[name] < 1]:
         message = f"{wrong[0]} must be an integer of at least 1, got {search.get(wrong[0])!r}."
+    elif limit is not None and search["max_new_tokens"] > limit:
+        message = f"max_new_tokens must be at most {limit}, the positions of the model, got {search['max_new_tokens']}."
     elif search["num_return_sequences"] > search["num_beams"]:
         message = f"num_return_sequences must be at most num_beams={beams}, got {search['num_return_sequences']}."
     elif type(penalty) not in {int, float} or not -10 <= cast("float", penalty) <= 10:

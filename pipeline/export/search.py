@@ -166,6 +166,8 @@ class SearchGraphs(GraphSet):
             "first_id": self._decoder.target.first_ids[0],
             "last_ids": list(self._decoder.target.last_ids),
             "blocked_ids": list(self._decoder.blocked_ids),
+            # With learned positions; a decoder of another class may have no limit.
+            "max_positions": getattr(self._decoder, "longest", None),
             "max_new_tokens": settings.max_new_tokens,
             "num_beams": settings.num_beams,
             "length_penalty": settings.length_penalty,

@@ -74,8 +74,9 @@ def read_search(search: object) -> SearchOptions:
     """
     if search is None:
         return {}
-    if not isinstance(search, Mapping) or not all(
-        isinstance(name, str) for name in cast("Mapping[object, object]", search)
+    given = search
+    if not isinstance(given, Mapping) or not all(
+        isinstance(name, str) for name in cast("Mapping[object, object]", given)
     ):
         msg = (
             f"search must be a mapping of options, got {search!r:.200}; pass them by name, such as {{'num_beams': 4}}."

@@ -274,6 +274,7 @@ def test_wrong_inputs_of_other_models_are_errors() -> None:
     ("changed", "message"),
     [
         ({"max_new_tokens": 0}, "max_new_tokens must be an integer of at least 1, got 0"),
+        ({"max_new_tokens": 9}, "max_new_tokens must be at most 8, the positions of the model, got 9"),
         ({"max_new_tokens": "5"}, "max_new_tokens must be an integer of at least 1, got '5'"),
         ({"num_beams": True}, "num_beams must be an integer of at least 1, got True"),
         ({"num_return_sequences": 3}, "num_return_sequences must be at most num_beams=2, got 3"),
@@ -285,7 +286,7 @@ def test_wrong_inputs_of_other_models_are_errors() -> None:
 )
 def test_wrong_options_of_a_search_are_errors(changed: dict[str, object], message: str) -> None:
     """Before a search begins, of which some would never end."""
-    search = {"max_new_tokens": 5, "num_beams": 2, "num_return_sequences": 2, "length_penalty": 1, "file": "m"}
+    search = {"max_new_tokens": 5, "num_beams": 2, "num_return_sequences": 2, "length_penalty": 1, "max_positions": 8}
     check_search(search, Path("m.json"))
     with pytest.raises(ValueError, match=f"^m.json: {message}"):
         check_search({**search, **changed}, Path("m.json"))

@@ -151,6 +151,9 @@ def test_the_description_is_that_of_the_graphs(tmp_path: Path) -> None:
     options = ("file", "first_id", "last_ids", "max_new_tokens", "num_beams", "length_penalty", "num_return_sequences")
     assert [found[name] for name in options] == ["text.step.onnx", BOS, [EOS], 7, 3, 0.5, 2]
     assert found["blocked_ids"] == [0, BOS]
+    assert found["max_positions"] is None
+    limited = make_graphs("learned").describe_search(tmp_path, Path("text.onnx"))
+    assert limited["max_positions"] == 12
     assert found["tokenizer"]["file"] == "text.target.tokenizer.json"
     assert (tmp_path / "text.target.tokenizer.json").is_file()
 
