@@ -18,13 +18,14 @@ from pipeline.cli import plan as planning
 from pipeline.cli import saved
 from pipeline.cli import train as training
 from pipeline.cli.new_plugin import write_plugin
+from pipeline.cli.option_names import translate_option_names
 from pipeline.cli.plugin_kinds import PLUGIN_KINDS
 from pipeline.cli.plugins import dump_inventory, make_table
 from pipeline.cli.welcome import format_versions, print_welcome
 from pipeline.errors import PipelineError, PluginError
 from pipeline.registry import PluginWarning, Registry, current_choice, load_for_listing
 from pipeline.registry.choice import STRICT
-from pipeline.text import escape_control_characters
+from pipeline.text import escape_control_characters, to_one_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,11 +44,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A character that the terminal's encoding lacks is written as an escape instead of an error.
         reconfigure(errors="backslashreplace")
     try:
-        command(options)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            command(options)
     except PipelineError as error:
-        sys.stderr.write(f"error: {escape_control_characters(str(error))}\n")
+        sys.stderr.write(f"error: {escape_control_characters(translate_option_names(str(error), options))}\n")
         return 1
     return 0
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """Print a warning on one line, without the line of the source that `warnings` adds."""
+    sys.stderr.write(f"warning: {to_one_line(message)}\n")
 
 
 def _make_parser() -> argparse.ArgumentParser:

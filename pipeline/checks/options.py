@@ -3,6 +3,7 @@
 import math
 import operator
 import os
+import re
 import sys
 from collections.abc import Mapping
 from typing import Final, SupportsFloat, SupportsIndex, cast
@@ -10,13 +11,19 @@ from typing import Final, SupportsFloat, SupportsIndex, cast
 from pipeline.errors import OptionError
 from pipeline.text import suggest_name
 
-# Names of precisions elsewhere, with the nearest of ours: for float16 that of its size.
+# Names of precisions elsewhere, with ours.
 _PRECISIONS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("fp32", "f32", "32", "32true", "tf32", "single", "full", "float", "torchfloat32"), "float32"),
-    **dict.fromkeys(("fp64", "f64", "64", "64true", "double", "float64", "torchfloat64"), "float32"),
     **dict.fromkeys(("bf16", "bf16mixed", "bf16true", "torchbfloat16", "mixed", "amp", "autocast"), "bfloat16"),
-    **dict.fromkeys(("fp16", "f16", "16", "16mixed", "16true", "half", "float16", "torchfloat16"), "bfloat16"),
     **dict.fromkeys(("8", "8bit", "i8", "qint8", "quint8", "torchint8", "fp8", "float8", "int4", "4bit"), "int8"),
+}
+
+# Names of formats that no option offers, with the format and the nearest of ours.
+_OTHER_PRECISIONS: Final[Mapping[str, tuple[str, str]]] = {
+    **dict.fromkeys(
+        ("fp16", "f16", "16", "16mixed", "16true", "half", "float16", "torchfloat16"), ("float16", "bfloat16")
+    ),
+    **dict.fromkeys(("fp64", "f64", "64", "64true", "double", "float64", "torchfloat64"), ("float64", "float32")),
 }
 
 
@@ -170,7 +177,19 @@ def check_precision(value: object, choices: tuple[str, ...]) -> None:
         Traceback (most recent call last):
         pipeline.errors.OptionError: precision must be one of float32, bfloat16, got 'bf16'. Did you mean 'bfloat16'?
     """
-    check_choice("precision", value, choices, _PRECISIONS)
+    if value in choices:
+        return
+    plain = re.sub(r"[\W_]+", "", str(value)[:100]).lower()
+    other = _OTHER_PRECISIONS.get(plain)
+    if other is None and (isinstance(value, str) or _PRECISIONS.get(plain) not in choices):
+        check_choice("precision", value, choices, _PRECISIONS)
+        return
+    if other is None:  # The right type itself, not its name.
+        advice = f"pass the name {_PRECISIONS[plain]!r}"
+    else:
+        advice = f"{other[0]} is not offered, but {other[1]} is"
+    msg = f"precision must be one of {', '.join(choices)}, got {value!r:.200}; {advice}."
+    raise OptionError(msg, precision=value)
 
 
 def check_path(name: str, value: object) -> None:

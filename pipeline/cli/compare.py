@@ -66,6 +66,7 @@ def compare_models(console: Console, options: argparse.Namespace) -> None:
             raise OptionError(msg, path=str(path))
     if options.picture is not None:
         check_picture(options.picture)
+    fit_options = read_fit_options(options)
     model = choose_model(options)
     # The seed of the split; each training has its own.
     options.seed = 0
@@ -92,7 +93,7 @@ def compare_models(console: Console, options: argparse.Namespace) -> None:
         baseline=not options.no_baseline,
         report=None if options.quiet else _report,
         progress=False,
-        **read_fit_options(options),
+        **fit_options,
     )
     if options.csv is not None:
         found.to_csv(options.csv)

@@ -3,10 +3,13 @@
 import argparse
 import json
 import sys
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from pipeline.cli.saved import Pipe, add_device, add_folder, load_pipe
-from pipeline.errors import OptionError
+from pipeline.data.generation import Generation
+from pipeline.errors import CompositionError, OptionError
+from pipeline.stages.shift import Shift
 from pipeline.stages.tokenize import Tokenize
 from pipeline.text import escape_control_characters
 
@@ -50,7 +53,7 @@ def generate(options: argparse.Namespace) -> None:
         **given,
     )
     count: int = options.num_return_sequences or 1
-    for number, each in enumerate(found):
+    for number, each in enumerate(_name_predict(pipe, found)):
         line = escape_control_characters(each.output)
         if options.json:
             shown: dict[str, Any] = {
@@ -74,3 +77,19 @@ def _reject_others(pipe: Pipe) -> None:
             "command predict answers inputs, and pipeline.load(folder).generate(rows, ...) continues ids in Python."
         )
         raise OptionError(msg, stage=type(first).__name__)
+
+
+def _name_predict(pipe: Pipe, found: Iterable[Generation[str]]) -> Iterator[Generation[str]]:
+    """Yield what is found; say in the error about a pipe that is not trained to predict the next token what it is."""
+    try:
+        yield from found
+    except CompositionError as error:
+        stages: list[object] = list(pipe.stages.values())
+        if any(isinstance(stage, Shift) for stage in stages):
+            raise
+        last = type(stages[-1]).__name__
+        msg = (
+            f"generate continues texts with a language model, but this pipe is none: it ends in {last}; write "
+            "predictions for a file with python -m pipeline predict."
+        )
+        raise OptionError(msg, stage=last) from error

@@ -20,6 +20,7 @@ from pipeline.stages.shift import Shift
 from pipeline.stages.tokenize import Tokenize
 from pipeline.stages.tokenize_words import TokenizeWords
 from pipeline.text import escape_control_characters
+from pipeline.training.options import Settings
 
 Model: TypeAlias = Literal["classifier", "tagger", "language_model"]
 Pipe: TypeAlias = StreamChain[Any, Any]
@@ -91,14 +92,21 @@ def add_training_arguments(training: Callable[..., object]) -> None:
     training("--patience", type=int, metavar="N", help="stop after this number of epochs without a better one")
     training("--max-padded-steps", type=int, metavar="N", help="largest batch (default: chosen from the lengths)")
     training("--accumulate", type=int, metavar="N", default=1, help="batches per optimizer step (default: 1)")
-    training("--precision", choices=["float32", "bfloat16"], default="float32", help="default: float32")
+    training("--precision", metavar="NAME", default="float32", help="float32 or bfloat16 (default: float32)")
     training("--device", metavar="NAME", help="such as cuda (default: cpu)")
 
 
 def read_fit_options(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the options of `fit` that `add_training_arguments` reads, without the number of epochs."""
+    """Return the options of `fit` that `add_training_arguments` reads, without the number of epochs.
+
+    Raises:
+        OptionError: if one is out of its range.
+    """
     names = ("learning_rate", "schedule", "warmup", "patience", "accumulate", "precision", "device")
-    return {name: getattr(options, name) for name in names}
+    found = {name: getattr(options, name) for name in names}
+    # Now, not after the file is read.
+    Settings.of(options.epochs, found)
+    return found
 
 
 def train_model(options: argparse.Namespace) -> None:
@@ -113,6 +121,7 @@ def train_model(options: argparse.Namespace) -> None:
         msg = f"--output must be in an existing folder, got {str(output)!r}; make {str(output.parent)!r} first."
         raise OptionError(msg, output=str(output))
     check_folder(output)
+    fit_options = read_fit_options(options)
     model = choose_model(options)
     train, valid = read_examples(options, model)
     pipe = make_pipe(options, model, train, valid)
@@ -125,7 +134,7 @@ def train_model(options: argparse.Namespace) -> None:
         resume=options.resume,
         log_csv=options.log_csv,
         progress=False if options.quiet else None,
-        **read_fit_options(options),
+        **fit_options,
     )
     pipe.save(output)
     best = history.best
@@ -160,6 +169,7 @@ def read_examples(options: argparse.Namespace, model: Model) -> tuple[AnySource,
 
     Raises:
         TargetError: for a row without a target, unless such rows are left out.
+        OptionError: if there are too few rows.
     """
     target: str | None = options.target or ("upos" if get_suffix(options.file) == ".conllu" else "label")
     choice = Choice(text=options.text, words=options.words, target=None if model == "language_model" else target)
@@ -172,6 +182,11 @@ def read_examples(options: argparse.Namespace, model: Model) -> tuple[AnySource,
         if choice.target is not None:
             valid = _check_targets(valid, options.valid, choice.target, options.missing_target)
         return whole, valid
+    count = len(whole)
+    if count < 2:
+        got = f"{str(options.file)!r} has {'one row' if count else 'no rows'}"
+        msg = f"{got}, but one to train on and one to validate with are needed; add rows, or pass --valid FILE."
+        raise OptionError(msg, rows=count)
     return whole.split(options.split, seed=options.seed)
 
 

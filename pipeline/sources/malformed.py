@@ -86,7 +86,7 @@ class Skipped:
 
     Example:
         >>> print(Skipped({"fields": 2, "encoding": 1}))
-        3 records skipped: 2 fields, 1 encoding
+        3 records skipped (fields: 2, encoding: 1)
     """
 
     kinds: Mapping[str, int] = attrs.field(factory=dict[str, int])
@@ -98,8 +98,9 @@ class Skipped:
         return sum(self.kinds.values())
 
     def __str__(self) -> str:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in self.kinds.items())
-        return f"{self.total} records skipped" + (f": {kinds}" if kinds else "")
+        kinds = ", ".join(f"{kind}: {count}" for kind, count in self.kinds.items())
+        records = "record" if self.total == 1 else "records"
+        return f"{self.total} {records} skipped" + (f" ({kinds})" if kinds else "")
 
 
 @final

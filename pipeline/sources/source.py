@@ -142,6 +142,9 @@ class Source(Dataset[Example[X_co]], ABC, Generic[X_co]):
             )
             raise OptionError(msg, fraction=fraction)
         count = len(self)
+        if count < 2:
+            msg = f"split needs 2 records or more, one for each source, got {count or 'none'}; add records."
+            raise OptionError(msg, fraction=fraction, records=count)
         # Without classes, all records are one group.
         groups = _group_by_target(self) if stratify else [np.arange(count)]
         # Of Python's generators only `random()` is documented to give the same numbers in all versions. Sorting by

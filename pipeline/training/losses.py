@@ -211,7 +211,7 @@ def check_weight_per_class(class_weights: object, head: object) -> None:
             f"{', '.join(map(str, names))}; pass a weight per class, in the order of the classes."
         )
         raise OptionError(msg, class_weights=names)
-    _check_weight_per_class("class_weights", class_weights, head)
+    _check_weight_per_class("class_weights", cast("object", class_weights), head)
 
 
 def _check_weight_per_class(option: str, weight: object, head: object) -> None:

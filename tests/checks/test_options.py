@@ -27,16 +27,8 @@ FOR_INFERENCE = (*IN_TRAINING, "int8")
     [
         ("bf16", "bfloat16"),
         ("BF16-mixed", "bfloat16"),
-        ("fp16", "bfloat16"),
-        ("float16", "bfloat16"),
-        ("half", "bfloat16"),
-        (16, "bfloat16"),
-        (torch.float16, "bfloat16"),
-        (torch.bfloat16, "bfloat16"),
         ("fp32", "float32"),
         ("float", "float32"),
-        ("double", "float32"),
-        (torch.float64, "float32"),
         ("32-true", "float32"),
         ("int4", "int8"),
         ("8bit", "int8"),
@@ -49,6 +41,26 @@ def test_names_of_precisions_elsewhere_are_translated(value: object, meant: str)
     hint = "" if meant == "int8" else rf" Did you mean '{meant}'\?"
     with pytest.raises(OptionError, match=rf"float32, bfloat16, got {value!r}\.{hint}$"):
         check_precision(value, IN_TRAINING)
+
+
+@pytest.mark.parametrize(
+    ("value", "advice"),
+    [
+        *(
+            (value, "float16 is not offered, but bfloat16 is")
+            for value in ("fp16", "16-mixed", "half", 16, torch.float16)
+        ),
+        *((value, "float64 is not offered, but float32 is") for value in ("double", torch.float64)),
+        (torch.bfloat16, "pass the name 'bfloat16'"),
+        (torch.float32, "pass the name 'float32'"),
+        (32, "pass the name 'float32'"),
+    ],
+)
+def test_another_format_is_no_typing_error(value: object, advice: str) -> None:
+    """Nor is a type of torch, which has no name here but its own."""
+    for choices in (FOR_INFERENCE, IN_TRAINING):
+        with pytest.raises(OptionError, match=rf"{', '.join(choices)}, got {value!r}; {advice}\.$"):
+            check_precision(value, choices)
 
 
 def test_a_word_of_a_few_has_a_suggestion() -> None:

@@ -58,7 +58,10 @@ def test_options_are_passed_on(
     ("arguments", "message"),
     [
         (["x.txt"], "the suffix of file must be one of .onnx, .pt2, got '.txt'"),
-        (["x.pt2", "--form", "step"], "stage 'encode', Encode, cannot run step by step"),
+        (
+            ["x.pt2", "--form", "step"],
+            "cannot run step by step, because its encoder is not causal, or keeps no state; use --form rows",
+        ),
         (["x.pt2", "--batches", "0"], "batches must be an integer of at least 1, got 0"),
         (["x.pt2", "--size", "amount"], "--size must be the name of an input and a number above 0, got 'amount'"),
         (["x.pt2", "--size", "amount=0"], "--size must be the name of an input and a number above 0, got 'amount=0'"),

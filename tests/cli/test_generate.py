@@ -93,10 +93,15 @@ def make_writer_of_ids() -> Any:
 @pytest.mark.parametrize(
     ("make", "arguments", "message"),
     [
-        (make_writer, ["--top-p", "2"], "top_p must be a number from 0 to 1, got 2.0"),
-        (make_writer, ["--max-new-tokens", "0"], "max_new_tokens must be an integer of at least 1, got 0"),
+        (make_writer, ["--top-p", "2"], "--top-p must be a number from 0 to 1, got 2.0"),
+        (make_writer, ["--max-new-tokens", "0"], "--max-new-tokens must be an integer of at least 1, got 0"),
         (make_writer, ["--device", "quantum"], "--device must be a device of torch, got 'quantum'"),
-        (make_classifier, ["a"], "cannot run step by step"),
+        (make_classifier, ["a"], "this pipe is none: it ends in Classify; write predictions for a file with python -m"),
+        (
+            make_writer,
+            ["--num-return-sequences", "2", "--num-beams", "1", "--temperature", "0"],
+            "raise --num-beams, or",
+        ),
         (make_writer_of_ids, ["3"], "continues texts with a language model, but this pipe begins with FromIds"),
     ],
 )

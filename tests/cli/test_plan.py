@@ -224,7 +224,7 @@ ERRORS: list[tuple[str, str | None, list[str], str]] = [
         "a.txt",
         "30\n",
         ["--max-padded-steps", "0"],
-        "max_padded_steps must be an integer of at least 1, got 0.",
+        "--max-padded-steps must be an integer of at least 1, got 0.",
     ),
     (
         "a.txt",

@@ -82,7 +82,7 @@ def test_predict_skips_malformed_records_if_told_so(
     assert main(command) == 1
     assert "line 3: a record must have 2 fields" in capsys.readouterr().err
     assert main([*command, "--on-bad-record", "skip"]) == 0
-    assert capsys.readouterr().out.endswith("; 1 records skipped: 1 fields\n")
+    assert capsys.readouterr().out.endswith("; 1 record skipped (fields: 1)\n")
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1
 
 
@@ -188,6 +188,7 @@ def test_groups_are_for_columns(tmp_path: Path, folder: Path, capsys: pytest.Cap
         (["--words", "x"], "--words is for pipes that take lists of words, but this one takes text"),
         (["--output", "out.xml"], "output must end in .csv, .jsonl, .parquet, .conllu, .conllup, got '.xml'"),
         (["--text", "review"], "has no column 'review'"),
+        (["--column", "label"], "rename it, or choose another name with --column NAME"),
         (["--device", "quantum"], "--device must be a device of torch, got 'quantum'"),
     ],
 )

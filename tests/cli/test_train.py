@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,13 @@ def test_a_training_is_resumed(tmp_path: Path) -> None:
     assert (tmp_path / "one/weights.safetensors").read_bytes() == (tmp_path / "two/weights.safetensors").read_bytes()
 
 
+FILES = {
+    "zero.csv": "",
+    "empty.csv": "text,label\n",
+    "one.csv": "text,label\na,good\n",
+    "two.csv": "text,label\na,good\nb,bad\n",
+    "bad.csv": "text,label\na\n",
+}
 WRONG = {
     "words for a classifier": (
         ["train.conllu", "--model", "classifier"],
@@ -144,7 +152,26 @@ WRONG = {
     "tiny vocabulary": (["train.csv", "--vocab-size", "1"], "must be an integer of at least 5, got 1; raise it, to"),
     "no length": (["train.csv", "--max-length", "0"], "must be an integer of at least 1, got 0; leave it out for no"),
     "wrong epochs": (["train.csv", "--epochs", "0"], "epochs must be an integer of at least 1, got 0."),
-    "wrong split": (["train.csv", "--split", "2"], "fraction must be between 0 and 1, got 2.0"),
+    "wrong split": (["train.csv", "--split", "2"], "--split must be between 0 and 1, got 2.0"),
+    "wrong dropout": (["train.csv", "--dropout", "2"], "--dropout must be a probability, 0 <= P < 1, got 2.0"),
+    "resume": (
+        ["train.csv", "--resume"],
+        "--resume needs a folder of checkpoints, got none; pass --checkpoints FOLDER",
+    ),
+    "precision": (
+        ["absent.csv", "--precision", "bf16"],
+        "one of float32, bfloat16, got 'bf16'. Did you mean 'bfloat16'?",
+    ),
+    "half": (["absent.csv", "--precision", "16-mixed"], "float16 is not offered, but bfloat16 is"),
+    "malformed": (["bad.csv"], "fix it, or leave such records out with --on-bad-record skip."),
+    "too long": (["train.csv", "--max-padded-steps", "1"], "raise the limit, cut texts with --max-length, or leave"),
+    "no content": (["zero.csv"], "has no records, but must have a header; write one."),
+    "no rows": (["empty.csv"], "'empty.csv' has no rows, but one to train on and one to validate with are needed; add"),
+    "one row": (
+        ["one.csv"],
+        "'one.csv' has one row, but one to train on and one to validate with are needed; add rows",
+    ),
+    "few rows": (["two.csv", "--split", "0.1"], "change --split, add rows, or pass --valid FILE"),
 }
 
 
@@ -157,12 +184,27 @@ def test_mistakes_are_reported_on_one_line(
     write_reviews(Path("train.csv"))
     write_words(Path("train.conllu"))
     Path("train.txt").write_text("a\n")
+    for name, content in FILES.items():
+        Path(name).write_text(content)
     arguments, message = WRONG[case]
     assert main(["train", *arguments, "--output", "model", *SMALL[3:]]) == 1
     output = capsys.readouterr()
     assert message in output.err
     assert (output.out, output.err.count("\n")) == ("", 1)
     assert not Path("model").exists()
+
+
+def test_a_warning_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without the line of the source that `warnings` adds."""
+    file = write_reviews(tmp_path / "train.csv")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        shown = warnings.showwarning
+        assert train(file, tmp_path / "model", "--pooling", "last") == 0
+        assert warnings.showwarning is shown
+    error = capsys.readouterr().err
+    assert error.startswith("warning: stage 5 `Pool` takes the last step of each row")
+    assert error.count("\n") == 1
 
 
 def test_a_folder_that_cannot_be_written_is_reported_before_training(

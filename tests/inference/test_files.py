@@ -431,7 +431,7 @@ def test_malformed_records_are_skipped_or_replaced_as_the_source_says(tmp_path: 
     (tmp_path / "in.csv").write_text("id,text\n1,dull\n2\n3,film\n")
     pipe = make_classifier()
     written = predict_file(pipe, Csv(tmp_path / "in.csv", on_bad_record="skip"), tmp_path / "out.csv", chunk_size=1)
-    assert (written.rows, str(written.skipped)) == (2, "1 records skipped: 1 fields")
+    assert (written.rows, str(written.skipped)) == (2, "1 record skipped (fields: 1)")
     assert written.skipped.first[0].number == 3
     assert [row["id"] for row in read_csv(tmp_path / "out.csv")] == ["1", "3"]
     replacing = Csv(tmp_path / "in.csv", on_bad_record=replace)

@@ -35,7 +35,8 @@ def test_malformed_records_are_skipped_and_counted(tmp_path: Path, make: Make, c
         assert [source.target(number) for number in range(len(source))] == [target for _, target in GOOD[make]]
         assert source.skipped.kinds == KINDS[make]
         assert [problem.number for problem in source.skipped.first] == FIRST_LINES[make]
-        assert str(source.skipped).startswith(f"{sum(KINDS[make].values())} records skipped: ")
+        total = sum(KINDS[make].values())
+        assert str(source.skipped).startswith(f"{total} {'record' if total == 1 else 'records'} skipped (")
         with pytest.raises(IndexError, match="records, numbered from 0, got index 99"):
             source[99]
         assert to_pairs([source[-1]]) == GOOD[make][-1:]

@@ -158,6 +158,9 @@ def test_wrong_splits_are_rejected() -> None:
     for fraction in (0, 1, 1.5, -0.1, float("nan")):
         with pytest.raises(OptionError, match=f"fraction must be between 0 and 1, got {fraction}"):
             source.split(fraction)
+    for count in (0, 1):
+        with pytest.raises(OptionError, match=f"split needs 2 records or more, .* got {count or 'none'}; add records"):
+            Records(["a"] * count).split(0.5)
     with pytest.raises(OptionError, match=r"split\(0.1\) of 2 records leaves one source empty"):
         source.split(0.1)
     with pytest.raises(
