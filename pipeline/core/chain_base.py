@@ -111,7 +111,7 @@ class ChainBase(nn.Module):
         a decoder becomes two graphs: that of a step of its search is in `<name>.step.onnx`, or `.pt2`.
 
         Args:
-            file: the file. Files of these names are replaced.
+            file: the file. All files of an earlier export of this name are replaced.
             options: see `ExportOptions`.
 
         Raises:

@@ -52,7 +52,7 @@ def reject_step_of_others(path: Path) -> None:
 
 
 def _make_error(file: Path) -> ExportError:
-    msg = f"export writes {str(file)!r} beside the model, but this file is not of an export; "
+    msg = f"export writes {str(file)!r} beside the model, but this file is not of an export, or was changed since; "
     msg += "choose another name for the model, or move the file."
     return ExportError(msg, file=str(file))
 
@@ -88,6 +88,11 @@ def write_beside(path: Path) -> Generator[Path]:
     """Yield a temporary folder, and move its files beside `path`, in place of those of an earlier export of this name.
 
     After an error the folder of `path` is as before.
+
+    Raises:
+        ExportError: if a file would be replaced that no export wrote, other than that of `path`; for the description
+            and the script see `reject_files_of_others`.
+        FolderError: if a file cannot be written.
     """
     with explain_os_errors(path, "write"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,8 +103,11 @@ def write_beside(path: Path) -> Generator[Path]:
         old.mkdir()
         yield new
         with explain_os_errors(path, "write"):
-            written = [path.with_name(each.name) for each in new.iterdir()]
-            _replace([*_list_earlier(path), *written], written, new, old)
+            written, earlier = [path.with_name(each.name) for each in new.iterdir()], _list_earlier(path)
+            checked = {path, path.with_suffix(".json"), path.with_suffix(".py")}
+            if foreign := [file for file in written if file.is_file() and file not in checked.union(earlier)]:
+                raise _make_error(foreign[0])
+            _replace([*earlier, *written], written, new, old)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

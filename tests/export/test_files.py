@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline import Bucket, Labels, Pad, Tokenize, classifier, language_model
-from pipeline.errors import PipelineError
+from pipeline.errors import ExportError, PipelineError
 from pipeline.export.files import compute_digest, write_beside
 from pipeline.export.runner import Model
 from support.decoding import make_text_pipe
@@ -56,6 +56,19 @@ def test_a_classifier_replaces_both_graphs_of_a_decoder(tmp_path: Path) -> None:
     (tmp_path / "m.target.tokenizer.json").write_text("mine")
     make_pipe("good", "bad").export(tmp_path / "m.pt2", batches=1)
     assert list_names(tmp_path) == ["m.json", "m.pt2", "m.py", "m.target.tokenizer.json", "m.tokenizer.json"]
+
+
+def test_a_tokenizer_of_the_user_is_never_replaced(tmp_path: Path) -> None:
+    """One of an earlier export is."""
+    (tmp_path / "m.tokenizer.json").write_text("mine")
+    with pytest.raises(
+        ExportError, match=r"m\.tokenizer\.json' beside the model, but this file is not of an export, or"
+    ):
+        make_pipe("good", "bad").export(tmp_path / "m.pt2", batches=1)
+    assert list_names(tmp_path) == ["m.tokenizer.json"]
+    (tmp_path / "m.tokenizer.json").unlink()
+    for _ in range(2):
+        make_pipe("good", "bad").export(tmp_path / "m.pt2", batches=1)
 
 
 def test_files_outside_the_folder_are_never_deleted(tmp_path: Path) -> None:
