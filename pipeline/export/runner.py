@@ -390,8 +390,8 @@ def _read_description(file: Path) -> Any:  # noqa: ANN401 - JSON
     try:
         found: Any = json.loads(_find(path).read_text(encoding="utf-8"))
         form, name, digests = found["form"], found["file"], found["files"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        message = f"{path} is not the description of an exported model; export the model again."
+    except (ValueError, KeyError, TypeError) as error:
+        message = f"{path} is not the description of an exported model ({error!r:.200}); correct it, or export again."
         raise ValueError(message) from error
     if form != "rows" or not name.endswith(".onnx"):
         message = f"{path} describes {name} of form {form!r}; this script needs an export of whole rows to .onnx."

@@ -116,9 +116,10 @@ def test_the_script_checks_that_files_are_of_one_export(tmp_path: Path) -> None:
     tokenizer.unlink()
     with pytest.raises(FileNotFoundError, match=r"a\.tokenizer\.json is missing; keep the files of an export together"):
         Model(tmp_path / "b.onnx")
-    (tmp_path / "b.json").write_text('{"mine": 1}')
-    with pytest.raises(ValueError, match=r"b\.json is not the description of an exported model"):
-        Model(tmp_path / "b.onnx")
+    for text, reason in (('{"mine": 1}', "KeyError.*form"), ('{"form": }', "Expecting value: line 1 column 10")):
+        (tmp_path / "b.json").write_text(text)
+        with pytest.raises(ValueError, match=rf"b\.json is not the description of an exported model \(.*{reason}"):
+            Model(tmp_path / "b.onnx")
 
 
 def _drop_digest(described: dict[str, Any], name: str) -> dict[str, Any]:
