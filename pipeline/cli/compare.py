@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from pipeline.cli.data import Choice, get_suffix, open_source
+from pipeline.cli.outputs import check_parent
 from pipeline.cli.train import (
     NONE,
     Model,
@@ -59,11 +60,9 @@ def compare_models(console: Console, options: argparse.Namespace) -> None:
     if options.seeds < 1:
         msg = f"--seeds must be 1 or more, got {options.seeds}."
         raise OptionError(msg, seeds=options.seeds)
-    for path in (options.picture, options.csv):
-        # Now, not after hours of training.
-        if path is not None and not path.absolute().parent.is_dir():
-            msg = f"{str(path)!r} must be in an existing folder; make {str(path.parent)!r} first."
-            raise OptionError(msg, path=str(path))
+    # Now, not after hours of training.
+    check_parent("--picture", options.picture)
+    check_parent("--csv", options.csv)
     if options.picture is not None:
         check_picture(options.picture)
     fit_options = read_fit_options(options)

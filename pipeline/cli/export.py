@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
+from pipeline.cli.outputs import check_parent
 from pipeline.cli.saved import add_folder, load_pipe
 from pipeline.errors import OptionError
 from pipeline.export.options import Form
@@ -40,6 +41,7 @@ def export(options: argparse.Namespace) -> None:
     Raises:
         PipelineError: if the folder, the file or an option is wrong, or the model cannot be exported.
     """
+    check_parent("PATH", options.file)
     sizes = _read_sizes(options.size)
     written = load_pipe(options.folder).export(
         options.file, form=options.form, batches=options.batches, tolerance=options.tolerance, sizes=sizes

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from pipeline.cli.data import AnySource, Choice, add_data_arguments, get_suffix, open_source
+from pipeline.cli.outputs import check_parent
 from pipeline.core.contexts import seeded
 from pipeline.core.stream_chain import StreamChain
 from pipeline.errors import OptionError, TargetError
@@ -117,9 +118,8 @@ def train_model(options: argparse.Namespace) -> None:
     """
     output: Path = options.output
     # Now, not after hours of training.
-    if not output.absolute().parent.is_dir():
-        msg = f"--output must be in an existing folder, got {str(output)!r}; make {str(output.parent)!r} first."
-        raise OptionError(msg, output=str(output))
+    check_parent("--output", output)
+    check_parent("--log-csv", options.log_csv)
     check_folder(output)
     fit_options = read_fit_options(options)
     model = choose_model(options)

@@ -55,7 +55,10 @@ def test_language_models_have_no_pooling(tmp_path: Path, capsys: pytest.CaptureF
     ("options", "message"),
     [
         (("--seeds", "0"), "--seeds must be 1 or more, got 0"),
-        (("--csv", "nowhere/table.csv"), "'nowhere/table.csv' must be in an existing folder; make 'nowhere' first"),
+        (
+            ("--csv", "nowhere/table.csv"),
+            "--csv must be in an existing folder, got 'nowhere/table.csv'; make 'nowhere' first",
+        ),
         (("--encoders", "lsmt"), "'lsmt'"),
         (("--picture", "scores.bmp"), "must end in .svg, .png, .pdf, got 'scores.bmp'"),
     ],

@@ -20,6 +20,7 @@ def folder(tmp_path: Path) -> str:
 def test_a_model_is_exported(tmp_path: Path, folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The lines on the model are those in Python, and then its files."""
     file = tmp_path / "out" / "film.pt2"
+    file.parent.mkdir()
     assert main(["export", folder, str(file), "--batches", "2"]) == 0
     printed = capsys.readouterr().out
     assert f"{file}: ids (batch x time), lengths (batch) -> scores (batch); 2 random batches" in printed
@@ -63,6 +64,7 @@ def test_options_are_passed_on(
             "cannot run step by step, because its encoder is not causal, or keeps no state; use --form rows",
         ),
         (["x.pt2", "--batches", "0"], "batches must be an integer of at least 1, got 0"),
+        (["absent/x.pt2"], "PATH must be in an existing folder, got 'absent/x.pt2'; make 'absent' first"),
         (["x.pt2", "--size", "amount"], "--size must be the name of an input and a number above 0, got 'amount'"),
         (["x.pt2", "--size", "amount=0"], "--size must be the name of an input and a number above 0, got 'amount=0'"),
         (["x.pt2", "--size", "amount=2"], "sizes must be of the inputs ids, got 'amount'"),

@@ -163,6 +163,7 @@ WRONG = {
         "one of float32, bfloat16, got 'bf16'. Did you mean 'bfloat16'?",
     ),
     "half": (["absent.csv", "--precision", "16-mixed"], "float16 is not offered, but bfloat16 is"),
+    "no folder for the log": (["absent.csv", "--log-csv", "no/a.csv"], "--log-csv must be in an existing folder, got"),
     "malformed": (["bad.csv"], "fix it, or leave such records out with --on-bad-record skip."),
     "too long": (["train.csv", "--max-padded-steps", "1"], "raise the limit, cut texts with --max-length, or leave"),
     "no content": (["zero.csv"], "has no records, but must have a header; write one."),
