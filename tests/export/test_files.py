@@ -10,7 +10,6 @@ from pipeline import Bucket, Labels, Pad, Tokenize, classifier, language_model
 from pipeline.errors import ExportError, PipelineError
 from pipeline.export.files import compute_digest, write_beside
 from pipeline.export.runner import Model
-from support.decoding import make_text_pipe
 from support.needs import needs
 from support.untyped import as_any, seed
 
@@ -49,12 +48,25 @@ def test_one_step_leaves_no_script_of_whole_rows(tmp_path: Path) -> None:
         Model(tmp_path / "p.onnx")
 
 
+def write(path: Path, *infixes: str) -> None:
+    """Write files as an export does: those of the name of `path` with these infixes, and their description."""
+    with write_beside(path) as folder:
+        for infix in infixes:
+            (folder / f"{path.stem}{infix}").write_text("new")
+        digests = {each.name: compute_digest(each) for each in folder.iterdir()}
+        described: dict[str, object] = {"format": 1, "inputs": [], "outputs": [], "files": digests}
+        (folder / f"{path.stem}.json").write_text(json.dumps(described))
+
+
+DECODER = (".pt2", ".step.pt2", ".target.tokenizer.json", ".first.tokenizer.json")
+
+
 def test_a_classifier_replaces_both_graphs_of_a_decoder(tmp_path: Path) -> None:
-    """And the tokenizer of the texts; files of other names, and those that were changed, stay."""
-    make_text_pipe("plain").export(tmp_path / "m.pt2", batches=1)
+    """And its tokenizers; files of other names, and those that were changed, stay."""
+    write(tmp_path / "m.pt2", *DECODER)
     (tmp_path / "m.py").write_text("print('mine')")
     (tmp_path / "m.target.tokenizer.json").write_text("mine")
-    make_pipe("good", "bad").export(tmp_path / "m.pt2", batches=1)
+    write(tmp_path / "m.pt2", ".pt2", ".tokenizer.json")
     assert list_names(tmp_path) == ["m.json", "m.pt2", "m.py", "m.target.tokenizer.json", "m.tokenizer.json"]
 
 
@@ -64,33 +76,33 @@ def test_a_tokenizer_of_the_user_is_never_replaced(tmp_path: Path) -> None:
     with pytest.raises(
         ExportError, match=r"m\.tokenizer\.json' beside the model, but this file is not of an export, or"
     ):
-        make_pipe("good", "bad").export(tmp_path / "m.pt2", batches=1)
+        write(tmp_path / "m.pt2", ".pt2", ".tokenizer.json")
     assert list_names(tmp_path) == ["m.tokenizer.json"]
     (tmp_path / "m.tokenizer.json").unlink()
     for _ in range(2):
-        make_pipe("good", "bad").export(tmp_path / "m.pt2", batches=1)
+        write(tmp_path / "m.pt2", ".pt2", ".tokenizer.json")
 
 
 def test_files_outside_the_folder_are_never_deleted(tmp_path: Path) -> None:
     """Whatever a description says."""
     (tmp_path / "mine.txt").write_text("mine")
-    make_pipe("good", "bad").export(tmp_path / "new" / "m.pt2", batches=1)
+    write(tmp_path / "new" / "m.pt2", ".pt2")
     file = tmp_path / "new" / "m.json"
     described = json.loads(file.read_text())
     described["files"]["../mine.txt"] = compute_digest(tmp_path / "mine.txt")
     file.write_text(json.dumps(described))
-    make_pipe("good", "bad").export(tmp_path / "new" / "m.pt2", batches=1)
+    write(tmp_path / "new" / "m.pt2", ".pt2")
     assert (tmp_path / "mine.txt").is_file()
 
 
 def test_all_files_are_as_before_after_an_error(tmp_path: Path) -> None:
-    """If the last one cannot be moved into place, since a folder has its name."""
-    make_text_pipe("plain").export(tmp_path / "m.pt2", batches=1)
+    """If one cannot be moved into place, since a folder has its name."""
+    write(tmp_path / "m.pt2", *DECODER)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     (tmp_path / "m.txt").mkdir()
     (tmp_path / "m.txt" / "mine").write_text("mine")
     with pytest.raises(PipelineError):
-        _write(tmp_path / "m.pt2", "m.pt2", "m.json", "m.txt")
+        write(tmp_path / "m.pt2", ".pt2", ".txt")
     assert (tmp_path / "m.txt" / "mine").is_file()
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()} == before
 
@@ -125,9 +137,3 @@ def test_the_script_checks_that_files_are_of_one_export(tmp_path: Path) -> None:
 def _drop_digest(described: dict[str, Any], name: str) -> dict[str, Any]:
     described["files"][name] = None
     return described
-
-
-def _write(path: Path, *names: str) -> None:
-    with write_beside(path) as folder:
-        for name in names:
-            (folder / name).write_text("new")

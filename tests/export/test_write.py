@@ -37,6 +37,7 @@ from pipeline import (
 )
 from pipeline.data.kinds import Kind
 from pipeline.errors import ExportError, OptionError
+from pipeline.export.files import compute_digest
 from pipeline.export.write import Exported
 from pipeline_recurrent import LSTM
 from support.exported import MODELS, Event, make_model
@@ -219,6 +220,10 @@ def test_a_pipe_exports_the_model_after_pad(tmp_path: Path) -> None:
     exported = pipe.export(tmp_path / "new" / "model.pt2", batches=2)
     assert [file.name for file in exported.files] == ["model.pt2", "model.json", "model.tokenizer.json"]
     assert all(file.is_file() for file in exported.files)
+    described = json.loads(exported.files[1].read_text())
+    assert described["files"] == {
+        file.name: compute_digest(file) for file in exported.files if file.name != "model.json"
+    }
 
 
 def test_a_pipe_without_a_model_is_an_error(tmp_path: Path) -> None:
