@@ -25,7 +25,7 @@ _PHRASES: Final = (
     ("encoding", "write one, or say header=False", "write one"),
     ("split", "take another fraction or more records", "change --split, add rows, or pass --valid FILE"),
     ("target", "pass inputs as Example(input, target=...)", "name their column with --target"),
-    ("num_beams", "or draw with do_sample=True", "or draw with --temperature 1"),
+    ("num_beams", "or draw with do_sample=True", "or draw, with a --temperature above 0 and without --num-beams"),
     (
         "max_length",
         'leave the row out, or choose what happens to long rows: too_long="alone", "truncate" or "split"',
@@ -34,6 +34,12 @@ _PHRASES: Final = (
     ("too_long", 'too_long="alone", "truncate" or "split"', "--too-long alone, truncate or split"),
 )
 """An option of the command, what messages say for Python, and what they say if the command has the option."""
+
+_VALUE: Final = re.compile(r"(?<![\w(.'\"/\\-])(?<!, )(\w+)=(['\"]?)(?P<value>[\w.-]*\w)\2")
+"""A name with its value; not within a path, or the description of an object, such as Rows(rows=8, longest=3)."""
+
+_RAISE: Final = re.compile(r"(?<=\braise )(\w+)(?P<value>)\b")
+"""A name in advice."""
 
 
 def translate_option_names(message: str, options: argparse.Namespace) -> str:
@@ -49,6 +55,8 @@ def translate_option_names(message: str, options: argparse.Namespace) -> str:
         '--dropout must be a probability, 0 <= P < 1, got 2.0.'
         >>> translate_option_names("this is for rows of Ids; use form='rows'.", options)
         'this is for rows of Ids; use --form rows.'
+        >>> translate_option_names("/data/form=rows/a.csv cannot be read.", options)
+        '/data/form=rows/a.csv cannot be read.'
     """
     for option, phrase, instead in _PHRASES:
         if option in options:
@@ -56,9 +64,8 @@ def translate_option_names(message: str, options: argparse.Namespace) -> str:
     subject, _, rest = message.partition(" ")
     if rest.startswith(("must ", "needs ", "is ", "changes ")) and (flag := _find_flag(subject, options)):
         message = f"{flag} {rest}".replace(f"<= {subject} <", "<= P <")
-    # Not within the description of an object, such as Rows(rows=8, longest=3).
-    for pattern in (r"(?<![\w(.'\"])(?<!, )(\w+)=(['\"]?)(?P<value>[\w.-]*\w)\2", r"(?<=\braise )(\w+)(?P<value>)\b"):
-        message = re.sub(pattern, partial(_replace, options), message)
+    for pattern in (_VALUE, _RAISE):
+        message = pattern.sub(partial(_replace, options), message)
     return message
 
 

@@ -14,6 +14,7 @@ from pipeline.core.stream_chain import StreamChain
 from pipeline.errors import OptionError, TargetError
 from pipeline.labels import Labels, get_scalar, is_step_target, to_steps
 from pipeline.models import classifier, language_model, tagger
+from pipeline.registry import registry
 from pipeline.saving.save import check_folder
 from pipeline.stages.bucket import Bucket
 from pipeline.stages.pad import Pad
@@ -218,8 +219,9 @@ def make_pipe(options: argparse.Namespace, model: Model, train: AnySource, *held
     Raises:
         PipelineError: if an option is out of range, or the examples have no targets.
     """
-    size = _VOCABULARY if options.vocab_size is None else options.vocab_size
-    chosen: dict[str, Any] = {"max_length": options.max_length, "vocab_size": size}
+    chosen: dict[str, Any] = {"max_length": options.max_length}
+    if options.vocab_size is not None or _takes_size(options.tokenizer):
+        chosen["vocab_size"] = _VOCABULARY if options.vocab_size is None else options.vocab_size
     shape: dict[str, Any] = {
         "embedding_dim": options.embedding_dim,
         "hidden_size": options.hidden_size,
@@ -252,6 +254,12 @@ def make_pipe(options: argparse.Namespace, model: Model, train: AnySource, *held
             return words >> bucket >> pad >> tagger(words.vocab_size, classes, **shape)
         texts = Tokenize.train(train.inputs(), options.tokenizer, **chosen)
         return texts >> bucket >> pad >> classifier(texts.vocab_size, classes, **shape)
+
+
+def _takes_size(tokenizer: str | None) -> bool:
+    """Return whether a registered tokenizer has a size to choose; that of bytes has not."""
+    tokenizers = registry().tokenizers
+    return tokenizer is None or "vocab_size" in tokenizers.parameters(tokenizers.offer(tokenizer))
 
 
 def collect_classes(*sources: AnySource) -> Labels | int:

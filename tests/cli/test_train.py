@@ -93,6 +93,14 @@ def test_json_lines_may_have_class_numbers(tmp_path: Path) -> None:
     assert set(load(tmp_path / "model", takes=str, gives=int).predict(["fine"])) <= {0, 1}
 
 
+def test_a_tokenizer_without_a_size_needs_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """But a size that is given is an error."""
+    file = write_reviews(tmp_path / "train.csv")
+    assert train(file, tmp_path / "model", "--tokenizer", "bytes", "--epochs", "1") == 0
+    assert train(file, tmp_path / "other", "--tokenizer", "bytes", "--vocab-size", "300") == 1
+    assert "does not take option 'vocab_size'" in capsys.readouterr().err
+
+
 def test_conllu_trains_a_tagger(tmp_path: Path) -> None:
     """And a file for validation replaces the split."""
     file = write_words(tmp_path / "train.conllu")
