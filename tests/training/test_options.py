@@ -107,9 +107,8 @@ def test_numbers_of_other_types_become_plain_ones() -> None:
 def test_class_weights_may_be_numbers(given: Any) -> None:
     """With the fingerprint of a tensor."""
     weight = torch.tensor([0.5, 1.0])
-    wanted = {"topic": weight} if isinstance(given, dict) else weight
-    found = Settings.of(3, {"class_weights": given}).fingerprint()
-    assert found == Settings.of(3, {"class_weights": wanted}).fingerprint()
+    wanted: dict[str, object] = {"class_weights": {"topic": weight} if isinstance(given, dict) else weight}
+    assert Settings.of(3, {"class_weights": given}).fingerprint() == Settings.of(3, wanted).fingerprint()
 
 
 def make_odd(groups: object) -> Any:
