@@ -103,12 +103,16 @@ def test_numbers_of_other_types_become_plain_ones() -> None:
     assert (type(found.epochs), type(found.learning_rate)) == (int, float)
 
 
-@pytest.mark.parametrize("given", [[0.5, 1], (0.5, 1.0), {"topic": [0.5, 1]}])
-def test_class_weights_may_be_numbers(given: Any) -> None:
+WEIGHT = torch.tensor([0.5, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"), [([0.5, 1], WEIGHT), ((0.5, 1.0), WEIGHT), ({"topic": [0.5, 1]}, {"topic": WEIGHT})]
+)
+def test_class_weights_may_be_numbers(given: object, wanted: object) -> None:
     """With the fingerprint of a tensor."""
-    weight = torch.tensor([0.5, 1.0])
-    wanted: dict[str, object] = {"class_weights": {"topic": weight} if isinstance(given, dict) else weight}
-    assert Settings.of(3, {"class_weights": given}).fingerprint() == Settings.of(3, wanted).fingerprint()
+    found = Settings.of(3, {"class_weights": given}).fingerprint()
+    assert found == Settings.of(3, {"class_weights": wanted}).fingerprint()
 
 
 def make_odd(groups: object) -> Any:
