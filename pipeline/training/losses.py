@@ -198,20 +198,20 @@ def check_weight_per_class(class_weights: object, head: object) -> None:
     Raises:
         OptionError: with the number of classes.
     """
-    names = list(cast("Mapping[object, object]", class_weights)) if isinstance(class_weights, Mapping) else None
     if isinstance(head, Heads):
         # Weights that are not by head, or of no head, are rejected by `Loss`.
         named: Mapping[str, object] = cast("Any", class_weights) if isinstance(class_weights, Mapping) else {}
         for name, each in head.branches.items():
             _check_weight_per_class(f"class_weights[{name!r}]", named.get(name), each)
         return
-    if names is not None:
+    if isinstance(class_weights, Mapping):
+        names = list(cast("Mapping[object, object]", class_weights))
         msg = (
             "class_weights may be a mapping by head if there are several, but this pipe has one head, got the names "
             f"{', '.join(map(str, names))}; pass a weight per class, in the order of the classes."
         )
         raise OptionError(msg, class_weights=names)
-    _check_weight_per_class("class_weights", cast("object", class_weights), head)
+    _check_weight_per_class("class_weights", class_weights, head)
 
 
 def _check_weight_per_class(option: str, weight: object, head: object) -> None:
