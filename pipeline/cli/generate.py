@@ -89,7 +89,7 @@ def _name_predict(pipe: Pipe, found: Iterable[Generation[str]]) -> Iterator[Gene
             raise
         last = type(stages[-1]).__name__
         msg = (
-            f"generate continues texts with a language model, but this pipe is none: it ends in {last}; write "
+            f"generate continues texts with a language model, but this pipe ends in {last}; write "
             "predictions for a file with python -m pipeline predict."
         )
         raise OptionError(msg, stage=last) from error

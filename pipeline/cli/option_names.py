@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -11,7 +11,7 @@ _ALIASES: Final[Mapping[str, str]] = {"fraction": "split", "p": "dropout"}
 
 _POSITIONAL: Final = frozenset({"file", "folder", "name", "prompts"})
 
-_PHRASES: Final = (
+PHRASES: Final[Sequence[tuple[str, str, str]]] = (
     ("checkpoints", "checkpoints=folder", "--checkpoints FOLDER"),
     ("column", "column=...", "--column NAME"),
     ("valid", "valid=examples", "--valid FILE"),
@@ -58,7 +58,7 @@ def translate_option_names(message: str, options: argparse.Namespace) -> str:
         >>> translate_option_names("/data/form=rows/a.csv cannot be read.", options)
         '/data/form=rows/a.csv cannot be read.'
     """
-    for option, phrase, instead in _PHRASES:
+    for option, phrase, instead in PHRASES:
         if option in options:
             message = message.replace(phrase, instead)
     subject, _, rest = message.partition(" ")

@@ -82,8 +82,8 @@ class NeuralCache(ModuleStage[Padded[Ids], StepScores[int]], Stepping[Padded[Ids
         OptionError: if an option is out of its range.
 
     Source: Grave, Joulin and Usunier 2017, "Improving Neural Language Models with a Continuous Cache",
-    arXiv:1612.04426, equations 4 and 6 (linear interpolation; our `share` is their lambda). Their cache goes on from
-    text to text; ours begins with each row.
+    arXiv:1612.04426, equations 4 and 6 (linear interpolation; our `share` is their lambda). Their cache keeps
+    the states of earlier texts; ours begins empty in each row.
 
     Example:
         >>> from pipeline import language_model

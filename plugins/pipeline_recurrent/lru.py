@@ -171,7 +171,7 @@ class LRULayer(ScanLayer):
         self.output_size: int = hidden_size
         self.mix: Mix = mix
         least, most = radii
-        # Uniform on the ring between both radii. Never 0 or 1, of whose logarithm there is none.
+        # Uniform on the ring between both radii. Never 0 or 1: the logarithm below would be infinite.
         square = (torch.rand(state_size) * (most**2 - least**2) + least**2).clamp(1e-6, 1 - 1e-6)
         modulus = square.sqrt()
         phase = (max_phase * torch.rand(state_size)).clamp(min=1e-6)

@@ -72,7 +72,7 @@ def test_a_word_of_a_few_has_a_suggestion() -> None:
 
 
 def test_a_number_is_finite_and_in_its_range() -> None:
-    """A tensor with one number is a number, one with several is none."""
+    """A tensor with one number counts as a number, one with several does not."""
     for value in (0, 1, 0.5, torch.tensor(0.5), np.float32(0.5), np.float64(0.5), Decimal("0.5")):
         found = check_number("radius", value, minimum=0, maximum=1)
         assert found == value

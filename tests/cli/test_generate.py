@@ -96,7 +96,7 @@ def make_writer_of_ids() -> Any:
         (make_writer, ["--top-p", "2"], "--top-p must be a number from 0 to 1, got 2.0"),
         (make_writer, ["--max-new-tokens", "0"], "--max-new-tokens must be an integer of at least 1, got 0"),
         (make_writer, ["--device", "quantum"], "--device must be a device of torch, got 'quantum'"),
-        (make_classifier, ["a"], "this pipe is none: it ends in Classify; write predictions for a file with python -m"),
+        (make_classifier, ["a"], "but this pipe ends in Classify; write predictions for a file with python -m"),
         (
             make_writer,
             ["--num-return-sequences", "2", "--num-beams", "1", "--temperature", "0"],

@@ -201,7 +201,7 @@ def export(pipe: StreamChain[Any, Decoded[str]], file: Path, **options: object) 
 
 
 def test_a_decoder_that_draws_is_an_error(tmp_path: Path) -> None:
-    """Which says what to set; then it is none."""
+    """The error says what to set. With these options the decoder can be exported."""
     pipe = make_text_pipe("gru", do_sample=True, top_p=0.5)
     with pytest.raises(ExportError, match=r"its search draws tokens at random .*set_search\(do_sample=False, temp"):
         export(pipe, tmp_path / "text.pt2")

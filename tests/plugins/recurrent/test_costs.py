@@ -152,7 +152,7 @@ def test_batches_are_drawn_as_their_kind_says(kind: Kind) -> None:
 
 @pytest.mark.parametrize("training", [False, True])
 def test_large_batches_are_measured_too(training: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """First, and as many as asked for. Over unequal long rows torch's packed kernel is too slow to be trained."""
+    """They come first. Over long rows of unequal length torch's packed kernel is left out in training: it is too slow."""
     taken: list[tuple[Batch, bool]] = []
 
     def measure_batch(_: Setting, batch: Batch) -> Measured:
