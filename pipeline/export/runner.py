@@ -64,8 +64,6 @@ class Model:
         self.rows = rows
         self.session: Any = _open(file)
         search = self.description["search"]
-        if search is not None:
-            check_search(search, file.with_suffix(".json"))
         self.decoder: _Decoder | None = None if search is None else _Decoder(search, file.parent)
         self.tokenizers: list[_Tokenizer] = [_Tokenizer(each, file.parent) for each in self.description["tokenizers"]]
 
@@ -389,7 +387,7 @@ def _read_description(file: Path) -> Any:  # noqa: ANN401 - JSON
     path = file.with_suffix(".json")
     try:
         found: Any = json.loads(_find(path).read_text(encoding="utf-8"))
-        form, name, digests = found["form"], found["file"], found["files"]
+        form, name, digests, _ = (found[key] for key in ("form", "file", "files", "search"))
     except (ValueError, KeyError, TypeError) as error:
         message = f"{path} is not the description of an exported model ({error!r:.200}); correct it, or export again."
         raise ValueError(message) from error
@@ -405,10 +403,12 @@ def _read_description(file: Path) -> Any:  # noqa: ANN401 - JSON
                     f'Export the model again; if you changed the file on purpose, write null for its digest in "files".'
                 )
                 raise ValueError(message)
+    if found["search"] is not None:
+        _check_search(found["search"], path)
     return found
 
 
-def check_search(search: Mapping[str, Any], file: Path) -> None:
+def _check_search(search: Mapping[str, Any], file: Path) -> None:
     """Check the options of a search, which may have been changed in the description."""
     beams, penalty, limit = search.get("num_beams"), search.get("length_penalty"), search.get("max_positions")
     message = None

@@ -38,7 +38,7 @@ from pipeline import (
     through,
 )
 from pipeline.export import runner
-from pipeline.export.runner import Model, check_search
+from pipeline.export.runner import Model
 from support.decoding import KINDS, make_decoder, make_text_pipe
 from support.needs import SLOW, mark_slow, needs
 from support.untyped import as_any, seed
@@ -284,12 +284,13 @@ def test_wrong_inputs_of_other_models_are_errors() -> None:
         ({"do_sample": True}, "a search has no option 'do_sample'"),
     ],
 )
-def test_wrong_options_of_a_search_are_errors(changed: dict[str, object], message: str) -> None:
-    """Before a search begins, of which some would never end."""
+def test_wrong_options_of_a_search_are_errors(changed: dict[str, object], message: str, tmp_path: Path) -> None:
+    """When a model is opened, since some searches would never end."""
     search = {"max_new_tokens": 5, "num_beams": 2, "num_return_sequences": 2, "length_penalty": 1, "max_positions": 8}
-    check_search(search, Path("m.json"))
-    with pytest.raises(ValueError, match=f"^m.json: {message}"):
-        check_search({**search, **changed}, Path("m.json"))
+    described = {"form": "rows", "file": "m.onnx", "files": {}, "search": {**search, **changed}}
+    (tmp_path / "m.json").write_text(json.dumps(described))
+    with pytest.raises(ValueError, match=f"m.json: {message}"):
+        Model(tmp_path / "m.onnx")
 
 
 def test_the_script_says_how_it_is_used(tmp_path: Path) -> None:
